@@ -1,0 +1,1 @@
+"""Architectures of DNA language models that transformers does not hold natively, a file each."""
