@@ -1,4 +1,4 @@
-"""Where the folders that travel with the package are: metrics, model cards, launch configurations, the sample.
+"""Where the folders that travel with the package are: metrics, cards, launch configurations, the sample.
 
 In a checkout they stand at its top; in an installed wheel inside the package. This one function knows.
 
@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from bend_hf.errors import SourceError
 
-Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "sample"]
+Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample"]
 
 
 def asset_folder(name: Asset) -> Path:

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 Bytes: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
+Classes: TypeAlias = NDArray[np.int16]
 Floats: TypeAlias = NDArray[np.float32]
 Strings: TypeAlias = NDArray[np.str_]
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")

@@ -1,0 +1,223 @@
+"""Speed and memory of the metrics against scikit-learn, on labels of the benchmark's size.
+
+Prints a table and writes ``benchmarks/results/metrics.json``:
+
+    python benchmarks/metrics.py
+    python benchmarks/metrics.py --scale 0.01
+
+Each measurement is a process of its own that makes its data, runs once on a few items, and then once on all. Both
+sides must give the same numbers to 1e-12. The full scale takes some minutes and 6 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESULTS = Path(__file__).resolve().parent / "results" / "metrics.json"
+N_LABELS = 40_000_000  # nucleotides of BEND's gene finding, all splits, to the order of magnitude
+N_ITEMS, N_TRACKS = 100_000, 125  # BEND's chromatin accessibility has 125 labels
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One comparison: data, and two functions of it that give the same numbers."""
+
+    name: str
+    data: Callable[[float], Arrays]
+    ours: Callable[[NDArray[Any], NDArray[Any]], list[float]]
+    reference: Callable[[NDArray[Any], NDArray[Any]], list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One side of a comparison; the peak is what it took beyond its data, None where the system does not say."""
+
+    n_items: int
+    seconds: float
+    peak_mib: float | None
+    values: list[float]
+
+
+def labels(scale: float) -> Arrays:
+    """Nine classes as unequal as a gene's, 70 % of them predicted right; int64, shape (items,)."""
+    rng = np.random.default_rng(0)
+    n = max(1_000, int(N_LABELS * scale))
+    shares = np.array([0.06, 0.002, 0.3, 0.002, 0.06, 0.002, 0.3, 0.002, 0.272])
+    true = rng.choice(9, n, p=shares)
+    return np.where(rng.random(n) < 0.7, true, rng.choice(9, n, p=shares)), true
+
+
+def tracks(scale: float) -> Arrays:
+    """Scores, float32, and 0/1 labels, int64, shape (items, labels), from rare to frequent."""
+    rng = np.random.default_rng(0)
+    shape = (max(1_000, int(N_ITEMS * scale)), N_TRACKS)
+    true = (rng.random(shape, np.float32) < np.linspace(0.01, 0.5, N_TRACKS)).astype(np.int64)
+    return rng.standard_normal(shape, np.float32) + true.astype(np.float32), true
+
+
+def our_mcc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The coefficient alone is asked for, but everything is computed."""
+    return [_ours("mcc", predictions, references)["mcc"]]
+
+
+def their_mcc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The coefficient alone."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return [float(matthews_corrcoef(references, predictions))]
+
+
+def our_classes(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The coefficient, and recall and precision of each class."""
+    result = _ours("mcc", predictions, references)
+    return [result["mcc"], *result["recall"], *result["precision"]]
+
+
+def their_classes(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The coefficient, and recall and precision of each class, one after the other."""
+    from sklearn.metrics import precision_score, recall_score
+
+    recall = recall_score(references, predictions, average=None)
+    precision = precision_score(references, predictions, average=None)
+    return [*their_mcc(predictions, references), *recall.tolist(), *precision.tolist()]
+
+
+def our_auroc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The mean and each label."""
+    result = _ours("auroc", predictions, references)
+    return [result["auroc"], *result["per_label"]]
+
+
+def their_auroc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The mean and each label."""
+    from sklearn.metrics import roc_auc_score
+
+    per_label = roc_auc_score(references, predictions, average=None)
+    return [float(np.mean(per_label)), *per_label.tolist()]
+
+
+def our_auprc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The mean and each label."""
+    result = _ours("auprc", predictions, references)
+    return [result["auprc"], *result["per_label"]]
+
+
+def their_auprc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
+    """The mean and each label."""
+    from sklearn.metrics import average_precision_score
+
+    per_label = average_precision_score(references, predictions, average=None)
+    return [float(np.mean(per_label)), *per_label.tolist()]
+
+
+def _ours(name: str, predictions: NDArray[Any], references: NDArray[Any]) -> dict[str, Any]:
+    from bend_hf.scoring import load_metric
+
+    result: dict[str, Any] = load_metric(name).compute(predictions=predictions, references=references)
+    return result
+
+
+CASES = (
+    Case(name="mcc", data=labels, ours=our_mcc, reference=their_mcc),
+    Case(name="mcc, recall and precision", data=labels, ours=our_classes, reference=their_classes),
+    Case(name="macro auroc", data=tracks, ours=our_auroc, reference=their_auroc),
+    Case(name="macro auprc", data=tracks, ours=our_auprc, reference=their_auprc),
+)
+
+
+def measure(index: int, side: str, scale: float) -> Measured:
+    """One side of one case, in this process."""
+    case = CASES[index]
+    predictions, references = case.data(scale)
+    function = case.ours if side == "ours" else case.reference
+    function(predictions[:1_000], references[:1_000])  # imports
+    before_mib = _forget_peak()
+    start = time.perf_counter()
+    values = function(predictions, references)
+    seconds = time.perf_counter() - start
+    peak_mib = None if before_mib is None else _status_mib("VmHWM") - before_mib
+    return Measured(n_items=len(references), seconds=seconds, peak_mib=peak_mib, values=values)
+
+
+def _forget_peak() -> float | None:
+    """Set the peak memory of this process to what it holds now, and say how much that is; Linux only."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the peak resident set size
+    except OSError:
+        return None
+    return _status_mib("VmRSS")
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+
+
+def compare(index: int, scale: float) -> dict[str, Any]:
+    """Both sides of one case as a row, after a look that they agree."""
+    sides = {}
+    for side in ("ours", "reference"):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+            sides[side] = pool.submit(measure, index, side, scale).result()
+    ours, reference = sides["ours"], sides["reference"]
+    furthest = max(abs(a - b) for a, b in zip(ours.values, reference.values, strict=True))
+    if not furthest <= 1e-12:
+        raise RuntimeError(f"{CASES[index].name}: the values differ by {furthest}")
+    return {
+        "name": CASES[index].name,
+        "n_items": ours.n_items,
+        "ours_s": ours.seconds,
+        "reference_s": reference.seconds,
+        "ratio": reference.seconds / ours.seconds,
+        "ours_peak_mib": ours.peak_mib,
+        "reference_peak_mib": reference.peak_mib,
+        "largest_difference": furthest,
+    }
+
+
+def main() -> None:
+    """Run every case, print the table and write the file."""
+    import sklearn
+
+    parser = argparse.ArgumentParser(description="Speed and memory of the metrics against scikit-learn.")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of items (default: 1)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    arguments = parser.parse_args()
+    if not 0 < arguments.scale <= 1:
+        parser.error(f"--scale is {arguments.scale}; expected a share above 0 and up to 1")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+
+    print(f"{'':26}{'items':>12}{'ours':>10}{'sklearn':>10}{'times':>8}{'ours':>10}{'sklearn':>10}")
+    rows = []
+    for index in range(len(CASES)):
+        row = compare(index, arguments.scale)
+        rows.append(row)
+        peaks = (row["ours_peak_mib"], row["reference_peak_mib"])
+        memory = "".join(f"{'?' if peak is None else f'{peak:.0f} MiB':>10}" for peak in peaks)
+        seconds = f"{row['ours_s']:>8.2f} s{row['reference_s']:>8.2f} s{row['ratio']:>8.1f}"
+        print(f"{row['name']:26}{row['n_items']:>12,}{seconds}{memory}", flush=True)
+
+    versions = {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
+    record = {"scale": arguments.scale, "machine": {"cores": os.cpu_count()}, "versions": versions, "rows": rows}
+    partial = arguments.out.with_name(arguments.out.name + ".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Files from outside the Hub: resumed, checked, and in place only when whole.
+
+What has arrived stands in ``<name>.part`` and is taken up again by the next try or the next run.
+
+>>> RemoteFile(name="config.json", url="https://example.org/config.json").n_bytes is None
+True
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+from bend_hf.errors import DownloadError
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_BYTES: Final = 1 << 20
+_TIMEOUT_S: Final = 60.0
+_LONGEST_WAIT_S: Final = 300.0
+# What a server says when it may do better later: timeout, too early, too many requests, and its own failures.
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """One file to fetch.
+
+    Attributes:
+        name: File name in the folder it goes to.
+        url: Where it is.
+        n_bytes: Its size, where known.
+        sha256: Its checksum in hexadecimal, where known.
+    """
+
+    name: str
+    url: str
+    n_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How often and how patiently to try.
+
+    Attributes:
+        attempts: Tries in all, 1 or more; one that brought new bytes does not count.
+        first_wait_s: Seconds before the second try, doubled for each one after.
+        sleep: Waits; another one in tests.
+        now: Seconds since 1970, to read a date in ``Retry-After``.
+    """
+
+    attempts: int = 5
+    first_wait_s: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.time
+
+
+class _PassingError(Exception):
+    """This try failed in a way that may pass."""
+
+    def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept: ``$BEND_HF_CACHE``, or ``~/.cache/bend_hf``."""
+    return Path(os.environ.get("BEND_HF_CACHE") or Path.home() / ".cache" / "bend_hf")
+
+
+def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None) -> Path:
+    """Fetch a file unless it is there already.
+
+    A file that is there is trusted when its size agrees with the declared one; its checksum was checked before
+    it got its name.
+
+    Args:
+        file: What to fetch.
+        folder: Where to; made where it is missing.
+        retry: How often to try.
+
+    Returns:
+        The file, whole and checked.
+
+    Raises:
+        DownloadError: The server does not have it, gives up or gives something else; the message says which.
+    """
+    retry = retry or Retry()
+    target = folder / file.name
+    if target.is_file() and file.n_bytes in (None, target.stat().st_size):
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{file.name}.part"
+    failures, most_bytes = 0, _size(part)
+    while True:
+        try:
+            _fetch(file, part, retry)
+            _check(file, part)
+            break
+        except _PassingError as error:
+            progress = _size(part) > most_bytes
+            most_bytes = max(most_bytes, _size(part))
+            failures = 1 if progress else failures + 1
+            if failures >= retry.attempts:
+                raise DownloadError(
+                    f"gave up on {file.url} after {failures} tries without progress: {error}; what has arrived is "
+                    f"kept in {part} and taken up by the next run"
+                ) from error
+            doubled = retry.first_wait_s * 2 ** (failures - 1)
+            wait_s = min(doubled if error.wait_s is None else error.wait_s, _LONGEST_WAIT_S)
+            logger.warning("%s: %s; next try in %.0f s", file.url, error, wait_s)
+            retry.sleep(wait_s)
+    os.replace(part, target)
+    return target
+
+
+def _fetch(file: RemoteFile, part: Path, retry: Retry) -> None:
+    """Bring what is missing into the part file, or raise."""
+    have = _size(part)
+    if file.n_bytes is not None and have == file.n_bytes:
+        return
+    if file.n_bytes is not None and have > file.n_bytes:
+        part.unlink()
+        have = 0
+    request = urllib.request.Request(file.url, headers={"Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            resumed = answer.status == 206
+            if resumed and _starts_at(answer.headers.get("Content-Range")) != have:
+                part.unlink(missing_ok=True)
+                raise _PassingError(f"the server sent another range than from byte {have} on; starting over")
+            _copy(answer, part, resume=resumed)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing behind what is there: whole already, or not the same file
+            if _total(error.headers.get("Content-Range")) == have:
+                return
+            part.unlink()
+            raise _PassingError(f"the server has no bytes from {have} on; starting over") from error
+        if error.code in _PASSING:
+            wait_s = _retry_after_s(error.headers.get("Retry-After"), retry)
+            raise _PassingError(f"the server answered {error.code} {error.reason}", wait_s=wait_s) from error
+        raise DownloadError(
+            f"the server answered {error.code} {error.reason} for {file.url}; check whether {file.name} has moved, "
+            f"or fetch it by hand into {part.parent}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _PassingError(f"the connection broke ({type(error).__name__}: {error})") from error
+
+
+def _copy(answer: http.client.HTTPResponse, part: Path, *, resume: bool) -> None:
+    """Append an answer's body to the part file, or start it anew, and hold it against its own length."""
+    promised = answer.headers.get("Content-Length")
+    copied = 0
+    with part.open("ab" if resume else "wb") as out:
+        while block := answer.read1(_BLOCK_BYTES):
+            out.write(block)
+            copied += len(block)
+    if promised is not None and copied != int(promised):
+        raise _PassingError(f"{copied} of {promised} bytes arrived")
+
+
+def _check(file: RemoteFile, part: Path) -> None:
+    """Raise where the part file is not the file that was declared; it is removed then."""
+    size = part.stat().st_size
+    if file.n_bytes is not None and size < file.n_bytes:
+        raise _PassingError(f"{size} of {file.n_bytes} bytes arrived")
+    if file.n_bytes is not None and size > file.n_bytes:
+        part.unlink()
+        raise DownloadError(
+            f"{file.url} gave {size} bytes; expected {file.n_bytes}. The file there is another one than declared"
+        )
+    if file.sha256 is None:
+        return
+    with part.open("rb") as data:
+        found = hashlib.file_digest(data, "sha256").hexdigest()
+    if found != file.sha256.lower():
+        part.unlink()
+        raise DownloadError(
+            f"{file.url} has sha256 {found}; expected {file.sha256}. The file there has changed or was damaged on "
+            f"its way; try again, and check the declaration if it happens twice"
+        )
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _starts_at(content_range: str | None) -> int | None:
+    """First byte of ``bytes 5-9/10``."""
+    first = (content_range or "").removeprefix("bytes ").partition("-")[0]
+    return int(first) if first.isdigit() else None
+
+
+def _total(content_range: str | None) -> int | None:
+    """Whole length of ``bytes */10``."""
+    total = (content_range or "").rpartition("/")[2]
+    return int(total) if total.isdigit() else None
+
+
+def _retry_after_s(value: str | None, retry: Retry) -> float | None:
+    """Seconds that a server asks to wait: a number, or a date."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - retry.now())
+    except ValueError:
+        return None

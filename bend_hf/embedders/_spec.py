@@ -1,0 +1,86 @@
+"""The declaration of one model: what a registry entry says about a checkpoint, for cards, tables and loading.
+
+>>> ModelSpec(key="onehot", embedder="onehot:OneHotEmbedder", family="onehot", source="none", width=5).checkpoint
+''
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from bend_hf.download import RemoteFile
+from bend_hf.errors import ModelError
+
+Direction: TypeAlias = Literal["masked", "causal", "none"]
+Source: TypeAlias = Literal["hub", "erda", "zenodo", "none"]
+Option: TypeAlias = int | float | str | bool
+
+_EMBEDDER = re.compile(r"[a-z][a-z0-9_]*:[A-Za-z][A-Za-z0-9]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One published model.
+
+    Attributes:
+        key: Registry key and command-line name, for example ``dnabert2``.
+        embedder: Where its class stands, ``module:Class`` below ``bend_hf.embedders``.
+        family: The architecture's name in tables, for example ``DNABERT``.
+        checkpoint: Hub id, or the folder's address outside the Hub; empty where there is nothing to load.
+        revision: Commit on the Hub; None where it is not pinned yet (the result record then names what was used).
+        source: Who holds the files.
+        files: For sources outside the Hub: what to fetch.
+        width: Embedding width D.
+        n_parameters: Count of weights, or None where it is not published.
+        context_tokens: Most tokens in one input, specials included; None without a limit.
+        tokenization: In words, for example ``overlapping 6-mers``.
+        direction: What a token's vector may see.
+        training_data: In words.
+        licence: SPDX name, or ``unknown``.
+        paper: Address of the paper.
+        options: Keywords that this entry gives its class, for example ``{"kmer": 6}``.
+    """
+
+    key: str
+    embedder: str
+    family: str = ""
+    checkpoint: str = ""
+    revision: str | None = None
+    source: Source = "hub"
+    files: tuple[RemoteFile, ...] = ()
+    width: int
+    n_parameters: int | None = None
+    context_tokens: int | None = None
+    tokenization: str = "single nucleotides"
+    direction: Direction = "masked"
+    training_data: str = ""
+    licence: str = "unknown"
+    paper: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _EMBEDDER.fullmatch(self.embedder):
+            raise ModelError(
+                f"model {self.key!r} names its embedder {self.embedder!r}; expected 'module:Class', "
+                f"for example 'dnabert:DNABertEmbedder'"
+            )
+        if (self.source == "none") != (not self.checkpoint):
+            raise ModelError(
+                f"model {self.key!r} has source {self.source!r} and checkpoint {self.checkpoint!r}; "
+                f"a checkpoint needs a source, and source 'none' goes without one"
+            )
+        if self.width < 1:
+            raise ModelError(f"model {self.key!r} has width {self.width}; expected 1 or more")
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that holds the class."""
+        return f"bend_hf.embedders.{self.embedder.partition(':')[0]}"
+
+    @property
+    def class_name(self) -> str:
+        """Name of the class in that module."""
+        return self.embedder.partition(":")[2]

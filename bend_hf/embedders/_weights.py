@@ -1,0 +1,244 @@
+"""Reads a published checkpoint into a model, whole or not at all.
+
+Every key of the file must have its place in the model and every parameter its key; what may differ is said by
+pattern. Folders come from ``_checkpoints``.
+
+>>> find_weights(Path("/"))
+Traceback (most recent call last):
+bend_hf.errors.ModelError: / has no weights; expected one of ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from bend_hf.embedders._checkpoints import WEIGHT_FILES
+from bend_hf.embedders._checkpoints import read_json as read_json
+from bend_hf.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Rename = Callable[[str], str]
+M = TypeVar("M", bound="nn.Module")
+
+_NOT_WEIGHTS: Final = {
+    b"version https://git-lfs": "is a git-lfs pointer, not the file it points to; run 'git lfs pull' in its folder",
+    b"<!doctype": "is an HTML page, not weights; download it again",
+    b"<html": "is an HTML page, not weights; download it again",
+    b"<?xml": "is an XML page, not weights; download it again",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedWeights:
+    """What was read: the files, and the model's keys that they lack as allowed."""
+
+    files: tuple[Path, ...]
+    lacking: tuple[str, ...]
+
+
+def find_weights(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> list[Path]:
+    """The weight files of a folder: one, or all shards of an index.
+
+    Raises:
+        ModelError: There is none of the known names, or a shard is missing.
+    """
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return [path]
+        try:
+            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} is not an index of weight files: {error!r}; download it again") from error
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise ModelError(f"{folder} lacks {', '.join(missing)}, which {name} names; download them")
+        return [folder / shard for shard in shards]
+    held = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    raise ModelError(f"{folder} has no weights; expected one of {', '.join(names)}, found {held}")
+
+
+def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tensor]:
+    """The tensors of one file, by name; floating-point ones as float32.
+
+    Args:
+        path: A safetensors file, or a pickle that holds nothing but tensors.
+        nested: Key under which a ``.ckpt`` holds its state dict.
+
+    Raises:
+        ModelError: The file is cut short, is no weight file, or holds anything but tensors.
+    """
+    import pickle
+
+    import torch
+
+    refuse_impostor(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: object = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is not a plain state dict: it is damaged, or holds objects other than tensors, which could "
+            f"run code when read; refused. Convert it to safetensors where you trust it"
+        ) from error
+    except Exception as error:  # safetensors and torch raise many kinds for a file that is cut short
+        raise ModelError(f"{path} cannot be read: {type(error).__name__}: {error}; download it again") from error
+    if nested is not None and isinstance(loaded, Mapping) and nested in loaded:
+        loaded = loaded[nested]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        odd = (
+            [str(key) for key, value in loaded.items() if not isinstance(value, torch.Tensor)]
+            if isinstance(loaded, Mapping)
+            else [type(loaded).__name__]
+        )
+        raise ModelError(
+            f"{path} is not a plain state dict: {', '.join(odd[:5])} is not a tensor; expected names and tensors only"
+        )
+    return {str(key): value.to(torch.float32) if value.is_floating_point() else value for key, value in loaded.items()}
+
+
+def refuse_impostor(path: Path) -> None:
+    """Raise a ModelError where a weight file is a git-lfs pointer, a web page or empty."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if not head:
+        raise ModelError(f"{path} is empty; download it again")
+    for mark, what in _NOT_WEIGHTS.items():
+        if head.startswith(mark):
+            raise ModelError(f"{path} {what}")
+
+
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str | Path,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+    rename: Rename | None = None,
+) -> list[str]:
+    """Put a state dict into a model and account for every key.
+
+    A parameter that shares its storage with one that was read (tied weights) counts as read.
+
+    Args:
+        model: With parameters in place; changed.
+        state: Names and tensors.
+        source: Where they come from, for messages.
+        allow_missing: Patterns (``*`` any letters) of model keys that the file may lack. Such a buffer keeps what
+            the model computed; such a parameter becomes nan, so that it cannot be used unseen.
+        allow_unexpected: Patterns of file keys that the model has no place for, after renaming.
+        rename: From a file's key to the model's.
+
+    Returns:
+        The model's keys that the file lacks, as allowed.
+
+    Raises:
+        ModelError: Keys are missing, unexpected, doubled by renaming, or of another shape.
+    """
+    import torch
+
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        new = rename(key) if rename else key
+        if new in renamed:
+            raise ModelError(f"two keys of {source} become {new!r}, the second is {key!r}; check the renaming")
+        renamed[new] = value
+    own = model.state_dict(keep_vars=True)
+    shapes = [
+        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        for key, value in renamed.items()
+        if key in own and own[key].shape != value.shape
+    ]
+    if shapes:
+        raise ModelError(
+            f"{source} holds other shapes than its configuration says: {_some(shapes)}; "
+            f"config.json and weights do not belong together"
+        )
+    read = {_place(own[key]) for key in renamed if key in own}
+    lacking = [key for key, value in own.items() if key not in renamed and _place(value) not in read]
+    missing = [key for key in lacking if not _matches(key, allow_missing)]
+    unexpected = [key for key in renamed if key not in own and not _matches(key, allow_unexpected)]
+    if missing or unexpected:
+        raise ModelError(
+            f"{source} does not fit {type(model).__name__}: missing {_some(missing)}; unexpected "
+            f"{_some(unexpected)}; expected the same names on both sides. Is it a checkpoint of this family?"
+        )
+    with torch.no_grad():
+        for key, value in renamed.items():
+            if key in own:
+                own[key].copy_(value)
+        for key in lacking:
+            if isinstance(own[key], torch.nn.Parameter):
+                own[key].fill_(torch.nan)
+    return lacking
+
+
+def load_folder(
+    model: nn.Module,
+    folder: Path,
+    *,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+    rename: Rename | None = None,
+    nested: str | None = None,
+    names: Sequence[str] = WEIGHT_FILES,
+) -> LoadedWeights:
+    """Read a folder's weights into a model; see ``find_weights``, ``read_state_dict`` and ``load_weights``."""
+    paths = find_weights(folder, names)
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        state |= read_state_dict(path, nested=nested)
+    lacking = load_weights(
+        model,
+        state,
+        source=paths[0] if len(paths) == 1 else folder,
+        allow_missing=allow_missing,
+        allow_unexpected=allow_unexpected,
+        rename=rename,
+    )
+    return LoadedWeights(files=tuple(paths), lacking=tuple(lacking))
+
+
+def build_random(make: Callable[[], M], seed: int) -> M:
+    """A model with weights drawn from a seed, whatever was drawn before and leaving the generators as they were."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def build_empty(make: Callable[[], M]) -> M:
+    """A model whose weights are about to be read: drawing random ones first would take minutes for large models."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        return make()
+
+
+def _place(value: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return value.data_ptr(), tuple(value.shape), tuple(value.stride())
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _some(keys: Sequence[str]) -> str:
+    if not keys:
+        return "none"
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

@@ -1,0 +1,136 @@
+"""Caduceus: single nucleotides, read both ways, and in the ``ps`` models on both strands alike.
+
+    embedder = CaduceusEmbedder("caduceus-ps")
+    rows = embedder("ACGTNNACGT", upsample_embeddings=True)               # (10, 512)
+
+[SEP] stands behind each input, nothing in front. The network has no longest input: ``bend-2024`` runs every sequence
+whole, as the authors' code does; ``bend-hf-1``, and either protocol with ``overlap_tokens``, cut it at the length
+that the model was trained on.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.embedders._alignment import Tokenized, assemble
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._streams import Letters, single_letters
+from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
+from bend_hf.errors import ModelError
+from bend_hf.shapes import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, context_tokens: int) -> ModelSpec:
+    return ModelSpec(
+        key=key,
+        embedder="caduceus:CaduceusEmbedder",
+        family="Caduceus",
+        checkpoint=f"kuleshov-group/{checkpoint}",
+        revision=revision,
+        width=width,
+        n_parameters=n_parameters,
+        context_tokens=context_tokens,
+        training_data="human reference genome GRCh38",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2403.03234",
+    )
+
+
+# Revisions: commits whose file lists on the Hub hold configuration, tokenizer and weights. Parameters: counted from the
+# configurations; four bytes each, they give the sizes of the published files (7,746,792 and 30,937,760 bytes) less
+# their headers. Licence: model pages of the 131k models and the authors' repository kuleshov-group/caduceus.
+MODELS: Final = (
+    _spec(
+        "caduceus-ph",
+        "caduceus-ph_seqlen-131k_d_model-256_n_layer-16",
+        revision="7a8d4334107817a9342863ec9410d3e64ed7a5b8",
+        width=256,
+        n_parameters=7_725_312,
+        context_tokens=131_072,
+    ),
+    _spec(
+        "caduceus-ps",
+        "caduceus-ps_seqlen-131k_d_model-256_n_layer-16",
+        revision="0cc1c877498ced831c93299f3e16f7ed7ad9c846",
+        width=512,
+        n_parameters=7_725_312,
+        context_tokens=131_072,
+    ),
+    _spec(
+        "caduceus-ph-1k",
+        "caduceus-ph_seqlen-1k_d_model-256_n_layer-4_lr-8e-3",
+        revision="63caf5b116ddea6f43dd03dc1b1850d478ba8e0a",
+        width=256,
+        n_parameters=1_934_592,
+        context_tokens=1024,
+    ),
+    _spec(
+        "caduceus-ps-1k",
+        "caduceus-ps_seqlen-1k_d_model-256_n_layer-4_lr-8e-3",
+        revision="6a5edc5d5aadc6f9e10d0825eb9b2cf3a36bbe18",
+        width=512,
+        n_parameters=1_934_592,
+        context_tokens=1024,
+    ),
+)
+
+
+class CaduceusEmbedder(Embedder):
+    """Caduceus, ``ph`` or ``ps`` by its configuration; its keywords are those of every embedder."""
+
+    def _load(self) -> None:
+        from bend_hf.models import caduceus
+
+        config = caduceus.config_from_json(read_json(self.folder / "config.json"))
+        self.model = self._build(
+            lambda: caduceus.CaduceusForMaskedLM(config),
+            allow_missing=() if config.tie_word_embeddings else ("lm_head.*",),
+            rename=caduceus.rename_key,
+        )
+        self.pad_id = PAD
+        self._both_strands: bool = config.rcps
+        self._trained_tokens = self._read_trained_tokens()
+
+    def _read_trained_tokens(self) -> int:
+        """The length of the inputs that the model was trained on."""
+        path = self.folder / "tokenizer_config.json"
+        length = read_json(path).get("model_max_length") if path.is_file() else None
+        if length is None and self.spec is not None:
+            length = self.spec.context_tokens
+        if not isinstance(length, int):
+            raise ModelError(
+                f"{path} names no model_max_length, the number of tokens that the model was trained on; "
+                f"expected a whole number. Download the checkpoint's tokenizer_config.json"
+            )
+        return length
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        stream = single_letters(Letters.of(sequences), NUCLEOTIDE_TABLE)
+        whole = self.protocol == "bend-2024" and not self.overlap_tokens
+        return assemble(stream, self._window(None if whole else self._trained_tokens, suffix=(SEP,)))
+
+    def _flip(self, rows: Floats) -> Floats:
+        """Rows of a reverse complement in the order of the forward strand; ``ps`` models swap the strands' halves."""
+        return rows[::-1, ::-1] if self._both_strands else rows[::-1]
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The network without its head, compiled where asked for; used once the network is on its device."""
+        import torch
+
+        network: nn.Module = self.model.caduceus  # type: ignore[union-attr,assignment]
+        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        return self._pick(self._network(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
+
+    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+        assert self.model is not None
+        scores: Tensor = self.model(ids_BT, mask_BT).logits
+        return scores

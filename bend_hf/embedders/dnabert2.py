@@ -1,0 +1,128 @@
+"""DNABERT-2: byte-pair tokens, ALiBi, no limit of length of its own.
+
+    embedder = DNABert2Embedder("zhihan1996/DNABERT-2-117M")
+    rows = embedder("ACGTACGTN", upsample_embeddings=True)        # (9, 768)
+
+BEND cuts sequences into inputs of 10,000 nucleotides, each with ``[CLS]`` and ``[SEP]``, and so do both protocols.
+With special tokens kept, ``bend-2024`` shows only the outermost two of a sequence, as BEND does, ``bend-hf-1`` those
+of each input. In sliding mode (``overlap_tokens``) a sequence is tokenized whole and the windows are 512 tokens.
+A letter other than A C G T is one ``[UNK]`` and one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+
+from bend_hf.embedders._alignment import Tokenized, assemble, merge_chunks
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._bpe import BpeTokenizer
+from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._streams import Letters, cut_letters
+from bend_hf.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CHUNK_BP: Final = 10_000  # BEND bend/utils/embedders.py, DNABert2Embedder
+SLIDING_TOKENS: Final = 512  # config.json: max_position_embeddings and alibi_starting_size
+
+MODELS: Final = (
+    ModelSpec(
+        key="dnabert2",
+        embedder="dnabert2:DNABert2Embedder",
+        family="DNABERT-2",
+        checkpoint="zhihan1996/DNABERT-2-117M",
+        revision="7bce263b15377fc15361f52cfab88f8b586abda0",  # main branch of the Hub repository
+        width=768,
+        n_parameters=117_074_176,  # the network as it is loaded, with the language-model head
+        context_tokens=None,
+        tokenization="byte pairs, 4,096 tokens",
+        training_data="human genome and genomes of 135 species (32.5 billion nucleotides)",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2306.15006",
+    ),
+)
+
+# Tokens that a sequence cannot hold; [UNK] it can, so that it competes in the loss as in BEND's.
+_NO_TARGET: Final = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
+
+
+class DNABert2Embedder(Embedder):
+    """DNABERT-2 and its fine-tuned copies; see the module for how long sequences are cut."""
+
+    def _load(self) -> None:
+        from bend_hf.models import dnabert2
+
+        self._tokenizer = BpeTokenizer.read(self.folder / "tokenizer.json")
+        self.pad_id = self._tokenizer.special["[PAD]"]
+        path = self.folder / "config.json"
+        config = dnabert2.DNABert2Config.published(read_json(path), pad_token_id=self.pad_id, name=str(path))
+        if len(self._tokenizer.bp_of_id) > config.vocab_size:
+            raise ModelError(
+                f"{self.folder} has {len(self._tokenizer.bp_of_id)} tokens in tokenizer.json and "
+                f"{config.vocab_size} rows in config.json; they do not belong together"
+            )
+        self.model = self._build(
+            lambda: dnabert2.DNABert2ForMaskedLM(config),
+            allow_missing=("cls.*",),
+            allow_unexpected=dnabert2.UNUSED_KEYS,
+            rename=_with_prefix,
+        )
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        special = self._tokenizer.special
+        prefix, suffix = (special["[CLS]"],), (special["[SEP]"],)
+        if self.overlap_tokens:
+            window = self._window(SLIDING_TOKENS, prefix=prefix, suffix=suffix)
+            return assemble(self._tokenizer.stream(sequences), window)
+        chunk_starts = cut_letters(Letters.of(sequences), CHUNK_BP).chunk_starts
+        chunks = [one[start : start + CHUNK_BP] for one in sequences for start in range(0, len(one), CHUNK_BP)]
+        window = self._window(None, prefix=prefix, suffix=suffix)
+        tokenized = merge_chunks(assemble(self._tokenizer.stream(chunks), window), chunk_starts)
+        return tokenized if self.protocol == "bend-hf-1" else _outermost_specials(tokenized)
+
+    @property
+    def _network(self) -> nn.Module:
+        return cast("nn.Module", self.model)
+
+    @cached_property
+    def _encoder(self) -> nn.Module:
+        """The network without its head, compiled where asked for; used once the network is on its device."""
+        import torch
+
+        encoder = cast("nn.Module", self._network.bert)
+        return cast("nn.Module", torch.compile(encoder)) if self.compile else encoder
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        return self._pick(self._encoder(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
+
+    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+        scores: Tensor = self._network(ids_BT, mask_BT).logits
+        return scores
+
+    def _loss_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Loss of each token, shape (B, T, 1); that of a special token is infinite, and nobody asks for it."""
+        from torch.nn.functional import cross_entropy
+
+        scores_BTV = self._logits(ids_BT, mask_BT).float()
+        special = self._tokenizer.special
+        scores_BTV[..., [special[token] for token in _NO_TARGET if token in special]] = -np.inf
+        return cross_entropy(scores_BTV.flatten(0, 1), ids_BT.flatten(), reduction="none").view(*ids_BT.shape, 1)
+
+
+def _outermost_specials(tokenized: Tokenized) -> Tokenized:
+    """Only a sequence's first and last special token give a row; those between its inputs give none, as in BEND."""
+    special = np.zeros_like(tokenized.special)
+    edges = tokenized.token_starts()
+    special[edges[:-1]] = special[edges[1:] - 1] = True
+    return replace(tokenized, special=special)
+
+
+def _with_prefix(key: str) -> str:
+    """A key of a file that was saved without the head."""
+    return f"bert.{key}" if key.startswith(("embeddings.", "encoder.", "pooler.")) else key

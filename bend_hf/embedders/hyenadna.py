@@ -1,0 +1,176 @@
+"""HyenaDNA: single nucleotides, causal, up to a million of them in one input.
+
+    embedder = HyenaDNAEmbedder("hyenadna-tiny-1k")
+    rows = embedder("ACGTNNACGT", upsample_embeddings=True)               # (10, 128)
+
+Two kinds of published files are read, told apart by what config.json holds: the older ones (``weights.ckpt``), with
+[CLS] in front and [SEP] behind as BEND has them, and the ``-hf`` ones, whose tokenizer adds [SEP] only. As the model
+is causal, [CLS] changes every row. Longer sequences are cut into inputs of ``max_seq_len`` tokens, each with its own
+special tokens. Both protocols agree.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from bend_hf.embedders._alignment import Tokenized, assemble
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._spec import Direction, ModelSpec
+from bend_hf.embedders._streams import Letters, letter_table, single_letters
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# The tokenizer of HyenaDNA, which Caduceus took over: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5,
+# [UNK] 6, then the letters (kuleshov-group/caduceus, tokenization_caduceus.py).
+CLS, SEP, PAD, UNKNOWN = 0, 1, 4, 6
+NUCLEOTIDES: Final = range(7, 12)
+NUCLEOTIDE_TABLE: Final = letter_table(dict(zip("ACGTN", NUCLEOTIDES, strict=True)), unknown=UNKNOWN)
+
+# Counters that the training harness saved beside the network.
+_HARNESS_KEYS: Final = ("*torchmetrics.*",)
+# What the published weights.ckpt files hold beside tensors, by the Hub's list of their pickle imports.
+_SETTINGS: Final = (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "typing.Any",
+)
+
+
+def _specs(
+    name: str, *, context_tokens: int, n_parameters: int, width: int = 256, plain: str | None, hf: str | None
+) -> tuple[ModelSpec, ...]:
+    return tuple(
+        ModelSpec(
+            key=f"hyenadna-{name}{suffix}",
+            embedder="hyenadna:HyenaDNAEmbedder",
+            family="HyenaDNA",
+            checkpoint=f"LongSafari/hyenadna-{name}-seqlen{suffix}",
+            revision=revision,
+            width=width,
+            n_parameters=n_parameters,
+            context_tokens=context_tokens,
+            direction="causal",
+            training_data="human reference genome GRCh38",
+            licence="BSD-3-Clause",
+            paper="https://arxiv.org/abs/2306.15794",
+        )
+        for suffix, revision in (("", plain), ("-hf", hf))
+    )
+
+
+# Revisions: commits whose file lists on the Hub hold configuration and weights; None where none was seen.
+# Parameters: the network with its head, counted from the configurations; with the stored positions of the filters
+# they give the sizes that the Hub lists for the -hf files (1.8, 16.3 and 57 MB).
+MODELS: Final = (
+    *_specs(
+        "tiny-1k",
+        context_tokens=1026,
+        n_parameters=438_144,
+        width=128,
+        plain="2bdeeeeecb23897b2d708774012443ada5ae3789",
+        hf=None,
+    ),
+    *_specs(
+        "small-32k",
+        context_tokens=32_770,
+        n_parameters=3_281_664,
+        plain="2fef9fc9456d103292248191b47854d1ccdc5f86",
+        hf="ea0088449336057ea86be9e8de4f35775f620f46",
+    ),
+    *_specs(
+        "medium-160k",
+        context_tokens=160_002,
+        n_parameters=6_554_624,
+        plain="f338a24b8712d80552f1f83d3d91e8c8b37f33cd",
+        hf="b445369f730261b58cdb621411c777069e760ff6",
+    ),
+    *_specs(
+        "medium-450k",
+        context_tokens=450_002,
+        n_parameters=6_554_624,
+        plain="820fe013ec58c0f87f8caba21af0c48fdc8d0ddd",
+        hf="374081eb47b45c398efbd76fbbca8221d2c97a3a",
+    ),
+    *_specs(
+        "large-1m",
+        context_tokens=1_000_002,
+        n_parameters=6_554_624,
+        plain="ddaaf896d14416b84649b976fe8bc29d8aa95de0",
+        hf="c5d8bc70308e478a16f1394a4a61dbf04c4e594c",
+    ),
+)
+
+
+class HyenaDNAEmbedder(Embedder):
+    """HyenaDNA from either kind of published files; its keywords are those of every embedder."""
+
+    direction: ClassVar[Direction] = "causal"
+
+    def _load(self) -> None:
+        from bend_hf.models import hyenadna
+
+        fields = read_json(self.folder / "config.json")
+        config = hyenadna.config_from_json(fields)
+        with _settings_as_nothing():
+            self.model = self._build(
+                lambda: hyenadna.HyenaDNAForCausalLM(config),
+                allow_missing=("lm_head.weight",),
+                allow_unexpected=(*hyenadna.SHARED_FREQUENCY_KEYS, *_HARNESS_KEYS),
+                rename=hyenadna.rename_key,
+                nested="state_dict",
+            )
+        self.pad_id = PAD
+        self._context_tokens: int = config.max_seq_len
+        self._prefix = (CLS,) if hyenadna.is_plain(fields) else ()
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        stream = single_letters(Letters.of(sequences), NUCLEOTIDE_TABLE)
+        return assemble(stream, self._window(self._context_tokens, prefix=self._prefix, suffix=(SEP,)))
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The network without its head, compiled where asked for; used once the network is on its device."""
+        import torch
+
+        network: nn.Module = self.model.hyena  # type: ignore[union-attr,assignment]
+        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        return self._pick(self._network(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
+
+    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+        assert self.model is not None
+        scores: Tensor = self.model(ids_BT, mask_BT).logits
+        return scores
+
+    def _loss_tokens(self) -> range:
+        """A, C, G, T and N compete, as BEND counts the loss."""
+        return NUCLEOTIDES
+
+
+class _Nothing:
+    """Stands where a file has an object of its training settings: takes its contents and keeps none."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _empty_dict(*_: object) -> dict[object, object]:
+    return {}
+
+
+def _settings_as_nothing() -> AbstractContextManager[None]:
+    """Lets ``torch.load(weights_only=True)`` pass over the training settings in published files, running nothing."""
+    import torch
+
+    harmless: list[object] = [(_Nothing, name) for name in _SETTINGS]
+    harmless += [(_empty_dict, "collections.defaultdict"), dict, list, int]
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(harmless)  # type: ignore[arg-type]
+    return context

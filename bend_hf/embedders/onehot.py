@@ -1,0 +1,56 @@
+"""One-hot rows: the baseline without a model, five columns A C G N T.
+
+>>> OneHotEmbedder()("aX").tolist()
+[[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.embedders._alignment import Tokenized, Window, assemble
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._streams import Letters, letter_table, single_letters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COLUMNS: Final = "ACGNT"  # BEND bend/utils/embedders.py: categories of the one-hot encoder, sorted letters
+
+MODELS: Final = (
+    ModelSpec(
+        key="onehot",
+        embedder="onehot:OneHotEmbedder",
+        family="one-hot",
+        source="none",
+        width=len(COLUMNS),
+        n_parameters=0,
+        direction="none",
+        licence="BSD-3-Clause",
+        paper="https://arxiv.org/abs/2311.12570",
+    ),
+)
+
+
+class OneHotEmbedder(Embedder):
+    """One column a letter; letters other than A C G T stand in the column of N."""
+
+    needs_checkpoint = False
+    direction = "none"
+
+    def _load(self) -> None:
+        self._table = letter_table({letter: i for i, letter in enumerate(COLUMNS)}, COLUMNS.index("N"))
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        return assemble(single_letters(Letters.of(sequences), self._table), Window(context_tokens=None))
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        from torch.nn.functional import one_hot
+
+        return one_hot(ids_BT, len(COLUMNS))
+
+    @property
+    def width(self) -> int:
+        """Five."""
+        return len(COLUMNS)

@@ -1,0 +1,251 @@
+"""Losses that a head is trained with; what is padded is masked in one place, for all of them.
+
+>>> import torch
+>>> loss = build_loss("bce", positive_weight=82.86)
+>>> parts = loss(torch.zeros(1, 3, 1), torch.tensor([[0, 1, -100]]))
+>>> parts.count.item()
+2.0
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bend_hf.errors import ConfigError, LabelError, did_you_mean
+from bend_hf.shapes import IGNORE_LABEL
+
+LossName: TypeAlias = Literal["cross_entropy", "bce", "mse", "poisson"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossParts:
+    """A loss as a sum and what it is divided by, so that batches and ranks can be averaged rightly.
+
+    The mean over several batches is the sum of their totals over the sum of their counts, which is not the mean
+    of their means where batches hold different numbers of labels.
+
+    Attributes:
+        total: Sum over the labels that are not padding, a scalar that carries the gradient.
+        count: How many those are; with class weights, their sum. A scalar.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this batch; 0 where every label is padding."""
+        return self.total / torch.where(self.count > 0, self.count, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """Scores and labels with the padding made harmless, in float32 or better: sums over many labels follow."""
+
+    scores: Tensor
+    target: Tensor
+    real: Tensor
+
+
+def mask_padding(scores: Tensor, target: Tensor) -> Masked:
+    """Marks what is padding and puts zeros there, in scores as well, so that no gradient comes from them.
+
+    Args:
+        scores: Float, of the shape of ``target``, or with one more axis for classes.
+        target: Labels; -100 where padded.
+
+    Returns:
+        Scores and labels with zeros where padded, and ``real``, float, of the shape of ``target``: 1 or 0.
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    real = target != IGNORE_LABEL
+    real_of_scores = real if scores.dim() == target.dim() else real.unsqueeze(-1)
+    return Masked(
+        scores=torch.where(real_of_scores, scores, 0.0),
+        target=torch.where(real, target, 0),
+        real=real.to(scores.dtype),
+    )
+
+
+class Loss(nn.Module):
+    """What all losses share: logits in, ``LossParts`` out, and the activation that makes predictions."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def predict(self, logits: Tensor) -> Tensor:
+        """Predictions of the logits, of their shape: probabilities, rates or values."""
+
+
+class CrossEntropy(Loss):
+    """One class a place.
+
+    Args:
+        class_weights: A weight a class; the mean is then over the weights of the labels, as in torch.
+    """
+
+    def __init__(self, *, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
+        """The loss of a batch.
+
+        Args:
+            logits: Float, shape (batch, places, classes).
+            target: Class of each place, int64, shape (batch, places); -100 where padded.
+
+        Raises:
+            LabelError: The shapes do not fit.
+        """
+        if logits.shape[:-1] != target.shape:
+            raise LabelError(
+                f"logits of shape {tuple(logits.shape)} want one class for each of {tuple(logits.shape[:-1])} "
+                f"places, not labels of shape {tuple(target.shape)}; check the head's pool_bp against the task's "
+                "label window"
+            )
+        masked = mask_padding(logits, target)
+        classes = masked.target.long()
+        losses = functional.cross_entropy(masked.scores.flatten(0, -2), classes.flatten(), reduction="none").view_as(
+            masked.real
+        )
+        weights = masked.real if self.class_weights is None else masked.real * self.class_weights[classes]
+        return LossParts(total=(losses * weights).sum(), count=weights.sum())
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Class probabilities."""
+        return logits.softmax(-1)
+
+
+class _PerLabel(Loss):
+    """A loss with one label for each logit."""
+
+    @abstractmethod
+    def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each label, of the shape of both."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
+        """The loss of a batch.
+
+        Args:
+            logits: Float, shape (batch, windows, labels).
+            target: Of that shape; an axis of size 1 behind the batch may be left out. -100 where padded.
+
+        Raises:
+            LabelError: The shapes do not fit.
+        """
+        masked = mask_padding(logits, _aligned(target, logits))
+        losses = self.elementwise(masked.scores, masked.target.to(masked.scores.dtype))
+        return LossParts(total=(losses * masked.real).sum(), count=masked.real.sum())
+
+
+class BinaryCrossEntropy(_PerLabel):
+    """Any number of labels a window.
+
+    Args:
+        positive_weight: Weight of positive labels, one for all or one a label; labels are counted unweighted.
+    """
+
+    def __init__(self, *, positive_weight: float | Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.positive_weight: Tensor | None
+        self.register_buffer("positive_weight", _as_tensor(positive_weight), persistent=False)
+
+    def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The weighted cross entropy of each label."""
+        return functional.binary_cross_entropy_with_logits(
+            logits, target, pos_weight=self.positive_weight, reduction="none"
+        )
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities, label by label."""
+        return logits.sigmoid()
+
+
+class SquaredError(_PerLabel):
+    """Values as they are."""
+
+    def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The squared error of each value."""
+        return (logits - target).square()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The logits themselves."""
+        return logits
+
+
+class Poisson(_PerLabel):
+    """Counts; the rate is the softplus of the logit. The constant of the count is left out, as in BEND."""
+
+    SMALLEST_RATE = 1e-20  # BEND bend/utils/task_trainer.py, PoissonLoss
+
+    def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The negative log likelihood of each count, up to a constant."""
+        return self.of_rates(self.predict(logits), target)
+
+    @classmethod
+    def of_rates(cls, rates: Tensor, target: Tensor) -> Tensor:
+        """The same from rates, of their shape."""
+        return rates - target * rates.clamp(min=cls.SMALLEST_RATE).log()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Rates."""
+        return functional.softplus(logits)
+
+
+def build_loss(
+    name: LossName,
+    *,
+    class_weights: Sequence[float] | None = None,
+    positive_weight: float | Sequence[float] | None = None,
+) -> Loss:
+    """The loss of that name.
+
+    Args:
+        name: ``cross_entropy``, ``bce``, ``mse`` or ``poisson``.
+        class_weights: A weight a class, for ``cross_entropy``.
+        positive_weight: Weight of positive labels, for ``bce``.
+
+    Raises:
+        ConfigError: There is no such loss, or it takes no such weights.
+    """
+    if name not in get_args(LossName):
+        raise ConfigError(f"unknown loss {name!r}; {did_you_mean(name, list(get_args(LossName)))}")
+    if class_weights is not None and name != "cross_entropy":
+        raise ConfigError(f"the loss {name!r} takes no class_weights; 'cross_entropy' does, 'bce' positive_weight")
+    if positive_weight is not None and name != "bce":
+        raise ConfigError(f"the loss {name!r} takes no positive_weight; 'bce' does, 'cross_entropy' class_weights")
+    match name:
+        case "cross_entropy":
+            return CrossEntropy(class_weights=class_weights)
+        case "bce":
+            return BinaryCrossEntropy(positive_weight=positive_weight)
+        case "mse":
+            return SquaredError()
+        case "poisson":
+            return Poisson()
+
+
+def _as_tensor(weights: float | Sequence[float] | None) -> Tensor | None:
+    return None if weights is None else torch.tensor(weights, dtype=torch.float32)
+
+
+def _aligned(target: Tensor, logits: Tensor) -> Tensor:
+    """The labels in the shape of the logits, axes of size 1 put in where they were left out."""
+    without_ones = [(shape[0], *(n for n in shape[1:] if n != 1)) for shape in (logits.shape, target.shape)]
+    if without_ones[0] != without_ones[1]:
+        raise LabelError(
+            f"logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(target.shape)}; "
+            "check the head's pool_bp and outputs against the task's labels"
+        )
+    return target.reshape(logits.shape)

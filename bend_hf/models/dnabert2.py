@@ -1,0 +1,338 @@
+"""DNABERT-2: BERT with linear attention biases (ALiBi) in place of positions, and a gated feed-forward layer.
+
+Written for plain PyTorch: no triton, no unpadding (the mask does what unpadding does). Parameters are named as in the
+published file.
+
+>>> config = DNABert2Config(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+>>> DNABert2Model(config)(torch.tensor([[1, 6, 2]])).last_hidden_state.shape
+torch.Size([1, 3, 8])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+from bend_hf.errors import ModelError
+
+# Queries whose bias is in memory at once: 12 heads by 2,048 queries by 10,000 keys are 1 GB in float32.
+QUERY_BLOCK: Final = 2048
+
+# Heads of fine-tuned copies, and the pooler that some copies carry: neither is part of the language model.
+# Patterns of fnmatch.
+UNUSED_KEYS: Final[tuple[str, ...]] = ("bert.pooler.dense.*", "classifier.*")
+
+# The head's last matrix is the table of token vectors; a file may leave it out.
+TIED_KEYS: Final[dict[str, str]] = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
+
+_MARK: Final = "alibi_starting_size"  # what tells its config.json from that of a BERT, which it calls itself
+_SIZES: Final = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "type_vocab_size",
+    "layer_norm_eps",
+)
+
+
+class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes of the network; the defaults are those of zhihan1996/DNABERT-2-117M.
+
+    Its config.json calls itself ``bert``, so nothing can choose this class by it; see ``published``.
+    """
+
+    model_type = "dnabert2"
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 4096,  # config.json of zhihan1996/DNABERT-2-117M, as all below
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        type_vocab_size: int = 2,
+        layer_norm_eps: float = 1e-12,
+        initializer_range: float = 0.02,
+        pad_token_id: int = 3,  # tokenizer.json; config.json says 0, which is [UNK]
+        tie_word_embeddings: bool = True,
+        **common: object,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.type_vocab_size = type_vocab_size
+        self.layer_norm_eps = layer_norm_eps
+        self.initializer_range = initializer_range
+        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        self.pad_token_id = pad_token_id
+        self.tie_word_embeddings = tie_word_embeddings
+        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
+
+    @classmethod
+    def published(cls, fields: Mapping[str, object], *, pad_token_id: int, name: str = "config.json") -> DNABert2Config:
+        """From the fields of a published config.json.
+
+        Args:
+            fields: What the file holds.
+            pad_token_id: From the tokenizer; the file's own is wrong.
+            name: What to call the file in messages.
+
+        Raises:
+            ModelError: A size is missing, or the file is a BERT's.
+        """
+        lacking = [field for field in (*_SIZES, _MARK) if field not in fields]
+        if lacking:
+            raise ModelError(f"{name} lacks {', '.join(lacking)}; expected the configuration of a DNABERT-2")
+        sizes = cast("dict[str, Any]", {field: fields[field] for field in _SIZES})
+        return cls(**sizes, pad_token_id=pad_token_id)
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """How fast each head's attention falls with distance.
+
+    Train Short, Test Long (arXiv:2108.12409), section 3: a geometric row from 2^(-8/n) for n a power of two;
+    otherwise the row of the power below, then every other entry of the row of the power above.
+
+    Args:
+        n_heads: Attention heads H.
+
+    Returns:
+        H slopes.
+
+    >>> alibi_slopes(2)
+    [0.0625, 0.00390625]
+    """
+    below = 2 ** math.floor(math.log2(n_heads))
+    row = [2.0 ** (-8.0 * (head + 1) / below) for head in range(below)]
+    between = [2.0 ** (-4.0 * (head + 1) / below) for head in range(0, 2 * below, 2)]
+    return row + between[: n_heads - below]
+
+
+class AttentionBias:
+    """What is added to the attention scores: minus slope times distance, and minus infinity at padding.
+
+    Short inputs have one table for all layers; a long one would fill the memory with it, so that each layer makes
+    it again for some queries at a time.
+
+    Args:
+        n_tokens: T.
+        n_heads: H.
+        attention_mask: 1 or True at tokens, 0 at padding, shape (batch, tokens), or None.
+        like: A tensor of the device and type that the scores have.
+    """
+
+    def __init__(self, n_tokens: int, n_heads: int, attention_mask: Tensor | None, *, like: Tensor) -> None:
+        self.blocks = [slice(start, min(start + QUERY_BLOCK, n_tokens)) for start in range(0, n_tokens, QUERY_BLOCK)]
+        self._dtype = like.dtype
+        self._place_T = torch.arange(n_tokens, device=like.device, dtype=torch.float32)
+        self._slopes_H11 = torch.tensor(alibi_slopes(n_heads), device=like.device).view(-1, 1, 1)
+        self._padding_B11T = None
+        if attention_mask is not None:
+            self._padding_B11T = ~attention_mask.to(torch.bool)[:, None, None, :]
+        self._whole = self._of(self.blocks[0]) if len(self.blocks) == 1 else None
+
+    def of(self, queries: slice) -> Tensor:
+        """The bias of some queries Q over all keys, shape (1 or batch, heads, Q, tokens)."""
+        return self._of(queries) if self._whole is None else self._whole
+
+    def _of(self, queries: slice) -> Tensor:
+        distance_QT = (self._place_T[queries, None] - self._place_T[None, :]).abs()
+        bias_1HQT = (-self._slopes_H11 * distance_QT).to(self._dtype).unsqueeze(0)
+        if self._padding_B11T is None:
+            return bias_1HQT
+        return bias_1HQT.masked_fill(self._padding_B11T, -math.inf)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+
+    def forward(self, x_BTD: Tensor, bias: AttentionBias) -> Tensor:
+        query, key, value = self.Wqkv(x_BTD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = [
+            scaled_dot_product_attention(query[:, :, block], key, value, attn_mask=bias.of(block))
+            for block in bias.blocks
+        ]
+        return torch.cat(mixed, dim=2).transpose(1, 2).flatten(2)
+
+
+class _SelfOutput(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, mixed_BTD: Tensor, x_BTD: Tensor) -> Tensor:
+        normed: Tensor = self.LayerNorm(self.dense(mixed_BTD) + x_BTD)
+        return normed
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.self = _SelfAttention(config)
+        self.output = _SelfOutput(config)
+
+    def forward(self, x_BTD: Tensor, bias: AttentionBias) -> Tensor:
+        mixed: Tensor = self.output(self.self(x_BTD, bias), x_BTD)
+        return mixed
+
+
+class _GatedFeedForward(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.gated_layers = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.wo = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate, linear = self.gated_layers(x_BTD).chunk(2, dim=-1)
+        normed: Tensor = self.layernorm(self.wo(gelu(gate) * linear) + x_BTD)
+        return normed
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.attention = _Attention(config)
+        self.mlp = _GatedFeedForward(config)
+
+    def forward(self, x_BTD: Tensor, bias: AttentionBias) -> Tensor:
+        fed: Tensor = self.mlp(self.attention(x_BTD, bias))
+        return fed
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        # No padding_idx: the published file's row of [PAD] is an ordinary one, and the mask hides it.
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        normed: Tensor = self.LayerNorm(self.word_embeddings(ids_BT) + self.token_type_embeddings.weight[0])
+        return normed
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class _Transform(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class _Predictions(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.transform = _Transform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        scores: Tensor = self.decoder(self.transform.LayerNorm(gelu(self.transform.dense(x_BTD))))
+        return scores
+
+
+class _MaskedLMHead(nn.Module):
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__()
+        self.predictions = _Predictions(config)
+
+
+class DNABert2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What the encoder and the language model share."""
+
+    config_class = DNABert2Config
+    base_model_prefix = "bert"
+    _supports_sdpa = True
+
+
+class DNABert2Model(DNABert2PreTrainedModel):
+    """The encoder."""
+
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__(config)
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Encoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of token vectors."""
+        return self.embeddings.word_embeddings
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> BaseModelOutput:
+        """Run the encoder.
+
+        Args:
+            input_ids: Token ids, int, shape (batch, tokens).
+            attention_mask: 1 or True at tokens, 0 at padding on the right, shape (batch, tokens); or None.
+            output_hidden_states: Also return what each layer gives.
+
+        Returns:
+            ``last_hidden_state`` of shape (batch, tokens, width), where padding has vectors without meaning;
+            ``hidden_states``, if asked for, are the token vectors and then each layer's output.
+        """
+        x_BTD = self.embeddings(input_ids)
+        heads = self.config.num_attention_heads
+        bias = AttentionBias(input_ids.shape[1], heads, attention_mask, like=x_BTD)
+        states = [x_BTD]
+        for layer in self.encoder.layer:
+            x_BTD = layer(x_BTD, bias)
+            if output_hidden_states:
+                states.append(x_BTD)
+        return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
+
+
+class DNABert2ForMaskedLM(DNABert2PreTrainedModel):
+    """The encoder with its language-model head."""
+
+    _tied_weights_keys = TIED_KEYS
+
+    def __init__(self, config: DNABert2Config) -> None:
+        super().__init__(config)
+        self.bert = DNABert2Model(config)
+        self.cls = _MaskedLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The head's last matrix, which is the table of token vectors."""
+        return self.cls.predictions.decoder
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> MaskedLMOutput:
+        """Scores of each token of the vocabulary at each place.
+
+        Args:
+            input_ids: Token ids, int, shape (batch, tokens).
+            attention_mask: 1 or True at tokens, 0 at padding, shape (batch, tokens).
+            output_hidden_states: Also return what each layer gives.
+
+        Returns:
+            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` as the encoder gives them.
+        """
+        encoded = self.bert(input_ids, attention_mask, output_hidden_states)
+        scores = self.cls.predictions(encoded.last_hidden_state)
+        return MaskedLMOutput(logits=scores, hidden_states=encoded.hidden_states)

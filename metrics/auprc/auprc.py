@@ -1,0 +1,271 @@
+"""Area under the precision-recall curve, as average precision, of one label or of many, with the chance level.
+
+For whoever scores rare 0/1 labels with any number, a column a label: what chance gives is the share of
+positives, so that share stands beside each value.
+
+>>> import evaluate
+>>> evaluate.load("bend/auprc").compute(predictions=[0.1, 0.4, 0.4, 0.8], references=[0, 0, 1, 1])["auprc"]
+0.8333333333333333
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
+
+_DESCRIPTION = """
+Average precision: the precision at the threshold of each positive item, averaged over the positive items. Equal
+scores share a threshold, and nothing is interpolated; equal to sklearn.metrics.average_precision_score. 1 is perfect,
+the share of positives what chance gives. Of many labels it is the plain mean over those that hold both classes.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: Scores, higher for positive; shape (items,) or (items, labels). Any monotone scale: logits do.
+        They may be infinite, but not nan where they are scored.
+    references: 0 or 1, of the same shape; `ignore_index` where a cell is not to be scored.
+    ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
+    names (sequence of `str`, optional): Names of the labels in order; they are handed back in the result.
+
+Returns:
+    `auprc` (`float`): Mean over the labels that hold both classes; nan where none does.
+    `per_label` (`list` of `float`): One a label; nan where it holds one class, or nothing.
+    `chance` (`float`): Mean share of positives over the labels that `auprc` is the mean of; nan where none is.
+    `chance_per_label` (`list` of `float`): Share of positives of each label; nan where it holds nothing.
+    `n_labels_left_out` (`int`): How many labels are nan.
+    `n_positive`, `n_negative` (`list` of `int`): Items scored of each label.
+    `names` (`list` of `str`): Only where they were given.
+
+Example:
+    >>> import evaluate
+    >>> auprc = evaluate.load("bend/auprc")
+    >>> auprc.add_batch(predictions=[[0.1, 0.3], [0.9, 0.2]], references=[[0, 1], [1, 1]])
+    >>> auprc.add_batch(predictions=[[0.5, 0.1]], references=[[1, -100]])
+    >>> auprc.compute()["per_label"]
+    [1.0, nan]
+"""
+
+_CITATION = """
+@inproceedings{davis2006relationship,
+    author = {Davis, Jesse and Goadrich, Mark},
+    title = {The relationship between precision-recall and {ROC} curves},
+    booktitle = {Proceedings of the 23rd International Conference on Machine Learning},
+    pages = {233--240},
+    year = {2006},
+    doi = {10.1145/1143844.1143874}
+}
+"""
+
+
+class Auprc(evaluate.Metric):
+    """Keeps scores as they came and references as bytes, and ranks each label once at the end."""
+
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: Any) -> None:
+        """As `evaluate.Metric`, but for one process; `take_items` hands the items of the others to one of them."""
+        if num_process != 1:
+            raise ValueError(
+                f"num_process is {num_process}, but this metric ranks in one process; gather each batch first "
+                "(accelerator.gather_for_metrics), or gather take_items() and add_batch(**items) in one process"
+            )
+        super().__init__(config_name=config_name, num_process=num_process, **loading)
+        self._reset()
+
+    def _info(self) -> evaluate.MetricInfo:
+        """What the metric takes and where it comes from."""
+        score, label = datasets.Value("float32"), datasets.Value("int64")
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=[
+                datasets.Features({"predictions": score, "references": label}),
+                datasets.Features({"predictions": datasets.Sequence(score), "references": datasets.Sequence(label)}),
+            ],
+            reference_urls=[
+                "https://scikit-learn.org/stable/modules/generated/sklearn.metrics.average_precision_score.html"
+            ],
+        )
+
+    def _reset(self) -> None:
+        self._batches: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._n_small = 0  # how many of the last batches are small
+
+    def __len__(self) -> int:
+        """How many items were added since the last result, ignored ones included."""
+        return sum(len(references) for _, references in self._batches)
+
+    def add(self, *, prediction: ArrayLike, reference: ArrayLike) -> None:
+        """Add one item: a score and its reference, or a row of them. See `compute` for what they are."""
+        self.add_batch(predictions=_as_array(prediction)[None], references=_as_array(reference)[None])
+
+    def add_batch(self, *, predictions: ArrayLike, references: ArrayLike) -> None:
+        """Add many items, shape (items,) or (items, labels). They are copied; a batch that raises adds nothing."""
+        scores, labels = _pair(predictions, references)
+        self._keep(scores.copy(), labels.copy())
+
+    def take_items(self) -> dict[str, NDArray[Any]]:
+        """Hand over the items gathered so far and start anew: what one process gives to another's `add_batch`.
+
+        Returns:
+            `predictions` and `references`, each of shape (items,) or (items, labels).
+        """
+        if not self._batches:
+            raise ValueError("nothing was added, so that there are no items to take")
+        scores, labels = _joined(self._batches)
+        self._reset()
+        return {"predictions": scores, "references": labels}
+
+    def compute(
+        self,
+        *,
+        predictions: ArrayLike | None = None,
+        references: ArrayLike | None = None,
+        ignore_index: int | None = -100,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Score what was added, and the items given here if any. Then, error or not, the metric is empty."""
+        try:
+            if predictions is not None or references is not None:
+                if predictions is None or references is None:
+                    raise ValueError("predictions and references go together; one of them is None")
+                self._keep(*_pair(predictions, references))
+            if not self._batches:
+                raise ValueError("nothing to score; give predictions and references, or call add_batch first")
+            result = _result(self._batches, ignore_index, names)
+        finally:
+            self._reset()
+        return result
+
+    def _keep(self, scores: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Put a batch to the others, if it is of their shape."""
+        if self._batches and self._batches[0][0].shape[1:] != scores.shape[1:]:
+            raise ValueError(
+                f"a batch of shape {scores.shape} after one of shape {self._batches[0][0].shape}; "
+                "each batch needs the same labels"
+            )
+        self._batches.append((scores, labels))
+        self._n_small = self._n_small + 1 if scores.size < _SMALL else 0
+        if self._n_small == 256:
+            self._batches[-256:] = [_joined(self._batches[-256:])]
+            self._n_small = 0
+
+
+def _joined(batches: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scores and references of batches as one batch."""
+    return np.concatenate([scores for scores, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def _as_array(values: Any) -> NDArray[Any]:
+    """A numpy array of a list, an array, a torch tensor or a column of a `datasets.Dataset`."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
+        values = values[:]  # a datasets.Column is read at once, where numpy would ask it item by item
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(
+            "rows of different lengths make no array; join them with numpy.concatenate, or add_batch each"
+        ) from None
+
+
+def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scores as numbers and references as integers, bytes where they fit; both (items,) or (items, labels)."""
+    scores, labels = _as_array(predictions), _as_array(references)
+    if scores.shape != labels.shape or scores.ndim not in (1, 2):
+        raise ValueError(
+            f"predictions have shape {scores.shape}, references {labels.shape}; expected the same for both, (items,) "
+            "or (items, labels). Windows of a sequence are items: reshape to (sequences * windows, labels)"
+        )
+    if scores.dtype.kind not in "fiub":
+        raise ValueError(f"predictions are {scores.dtype}; expected numbers, higher for positive")
+    if scores.dtype.kind == "b" or scores.dtype == np.float16:
+        scores = scores.astype(np.float32)
+    if labels.dtype.kind not in "fiub" or (labels.dtype.kind == "f" and not np.all(labels == np.rint(labels))):
+        raise ValueError(f"references are {labels.dtype} and not whole numbers; expected 0, 1 or ignore_index")
+    if labels.dtype.kind in "fb":
+        labels = labels.astype(np.int64)
+    fits = labels.size == 0 or (labels.min() >= -128 and labels.max() <= 127)
+    return scores, labels.astype(np.int8, copy=False) if fits else labels
+
+
+def _result(
+    batches: list[tuple[NDArray[Any], NDArray[Any]]], ignore_index: int | None, names: Sequence[str] | None
+) -> dict[str, Any]:
+    """All that `compute` gives, as plain Python numbers; one label is in memory sorted at a time."""
+    n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
+    if names is not None and len(names) != n_labels:
+        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name a label")
+    if ignore_index in (0, 1):
+        raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number, or None")
+    per_label, chance_per_label, n_positive, n_negative = [], [], [], []
+    for label in range(n_labels):
+        positive, negative = _split(batches, label, ignore_index)
+        per_label.append(_average_precision(positive, negative))
+        n_positive.append(len(positive))
+        n_negative.append(len(negative))
+        n_items = len(positive) + len(negative)
+        chance_per_label.append(len(positive) / n_items if n_items else math.nan)
+    held = [label for label in range(n_labels) if not math.isnan(per_label[label])]
+    result = {
+        "auprc": _mean([per_label[label] for label in held]),
+        "per_label": per_label,
+        "chance": _mean([chance_per_label[label] for label in held]),
+        "chance_per_label": chance_per_label,
+        "n_labels_left_out": n_labels - len(held),
+        "n_positive": n_positive,
+        "n_negative": n_negative,
+    }
+    return result if names is None else {**result, "names": list(names)}
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _split(
+    batches: list[tuple[NDArray[Any], NDArray[Any]]], label: int, ignore_index: int | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The scores of one label's positive and of its negative items, each sorted upwards."""
+    scores, true = (
+        np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
+        for parts in zip(*batches, strict=True)
+    )
+    positive, negative = np.sort(scores[true == 1]), np.sort(scores[true == 0])
+    n_ignored = 0 if ignore_index is None else np.count_nonzero(true == ignore_index)
+    if len(positive) + len(negative) + n_ignored != len(true):
+        wrong = true[(true != 0) & (true != 1) & (true != ignore_index)]
+        raise ValueError(
+            f"references of label {label} hold {wrong[0]} ({len(wrong):,} of {len(true):,} are such); expected 0, 1, "
+            f"or {ignore_index} (ignore_index) where a cell is not to be scored"
+        )
+    n_nan = sum(int(np.isnan(part).sum()) for part in (positive, negative) if len(part) and np.isnan(part[-1]))
+    if n_nan:
+        raise ValueError(f"predictions of label {label} hold {n_nan:,} nan; a model gave no score, find out why")
+    return positive, negative
+
+
+def _average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> float:
+    """The mean precision at the thresholds of the positive items; nan where a class is missing.
+
+    At the threshold of a positive item everything that scores as high or higher is called positive, its equals
+    too. Both counts are places in a sorted array, and items between two positives need no look.
+
+    Args:
+        positive: Sorted scores, shape (positive items,).
+        negative: Sorted scores, shape (negative items,).
+    """
+    if len(positive) == 0 or len(negative) == 0:
+        return math.nan
+    called_right = len(positive) - np.searchsorted(positive, positive, side="left")
+    called_wrong = len(negative) - np.searchsorted(negative, positive, side="left")
+    return float(np.mean(called_right / (called_right + called_wrong)))
