@@ -43,9 +43,9 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _cache_folder() -> Path:
-    """Where the notes are, by the XDG Base Directory specification."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    return (base if base.is_absolute() else Path(tempfile.gettempdir())) / "bend_hf" / "sha256"
+    """Where the notes are: ``sha256`` below ``$BEND_HF_CACHE``, or below ``~/.cache/bend_hf``."""
+    base = Path(os.environ.get("BEND_HF_CACHE") or os.path.expanduser("~/.cache/bend_hf"))
+    return (base if base.is_absolute() else Path(tempfile.gettempdir()) / "bend_hf") / "sha256"
 
 
 def _read(note: Path) -> tuple[list[object], str] | None:

@@ -131,10 +131,11 @@ class FastaIndex:
         Between two contigs there must be a header line with the second one's name and nothing else; up to 256
         contigs, evenly spread, are looked at.
         """
-        order = np.argsort(self.offsets, kind="stable")
-        ends = np.where(self.lengths_bp > 0, self.byte_of(np.arange(len(order)), self.lengths_bp - 1) + 1, self.offsets)
-        n_looked_at = min(_CHECKED_CONTIGS, len(order) + 1)
-        for place in np.unique(np.linspace(0, len(order), n_looked_at).astype(int)).tolist():
+        order: list[int] = np.argsort(self.offsets, kind="stable").tolist()
+        last_bases = self.byte_of(np.arange(len(order)), self.lengths_bp - 1)
+        ends = np.where(self.lengths_bp > 0, last_bases + 1, self.offsets)
+        n_steps = min(_CHECKED_CONTIGS, len(order))
+        for place in (step * len(order) // n_steps for step in range(n_steps + 1)):
             first = int(ends[order[place - 1]]) if place else 0
             if place == len(order):
                 rest = text.read(first, min(text.n_bytes, first + _HEADER_BYTES)) if first < text.n_bytes else b""

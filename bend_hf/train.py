@@ -353,16 +353,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BendError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    if _is_main_process():
-        sys.stdout.write("\n" + table(outcomes) + "\n\n")
-        sys.stdout.writelines(f"record: {outcome.path}\n" for outcome in outcomes)
+    report(outcomes)
     return 0
 
 
-def _is_main_process() -> bool:
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Prints the table and the records' paths, on the main process."""
     from accelerate import PartialState
 
-    return bool(PartialState().is_main_process)
+    if PartialState().is_main_process:
+        sys.stdout.write("\n" + table(outcomes) + "\n\n")
+        sys.stdout.writelines(f"record: {outcome.path}\n" for outcome in outcomes)
 
 
 if __name__ == "__main__":

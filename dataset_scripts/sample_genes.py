@@ -18,9 +18,18 @@ from sample_region import Region, representatives
 from sample_sources import Ints, Transcript
 from sample_tracks import runs
 
-CLASSES: Final = (
-    "cds+", "donor+", "intron+", "acceptor+", "cds-", "donor-", "intron-", "acceptor-", "non_coding",
-)  # fmt: skip
+CLASSES: Final = (*(f"{part}+" for part in _PARTS), *(f"{part}-" for part in _PARTS), "non_coding")
+CLASS_TEXTS: Final = (
+    "coding, without the stop codon",
+    "first nucleotide of an intron",
+    "between donor and acceptor",
+    "last nucleotide of an intron",
+    "coding on minus, without the stop codon",
+    "rightmost nucleotide of an intron",
+    "between acceptor and donor",
+    "leftmost nucleotide of an intron",
+    "UTR, stop codon, introns outside the coding sequence, flanks",
+)
 NON_CODING: Final = CLASSES.index("non_coding")
 MIN_BP: Final = 1_433  # shortest and longest row of BEND's gene_finding.bed
 MAX_BP: Final = 14_000
@@ -52,9 +61,7 @@ def gene_windows(region: Region, rng: np.random.Generator) -> list[GeneWindow]:
     where it would reach one.
     """
     short = [
-        t
-        for t in region.transcripts
-        if t.end_bp - t.start_bp <= MAX_BP - 2 * _FLANK_BP[0] and region.is_intact(t)
+        t for t in region.transcripts if t.end_bp - t.start_bp <= MAX_BP - 2 * _FLANK_BP[0] and region.is_intact(t)
     ]
     found = []
     for transcript in representatives(short):
@@ -98,6 +105,3 @@ def gene_labels(transcript: Transcript, start_bp: int, end_bp: int) -> NDArray[n
             labels[left] = donor if plus else acceptor
             labels[right - 1] = acceptor if plus else donor
     return labels
-
-
-_PARTS: Final = ("cds", "donor", "intron", "acceptor")

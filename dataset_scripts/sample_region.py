@@ -100,8 +100,10 @@ class Region:
         return representatives([t for t in self.transcripts if self.is_intact(t)])
 
     def is_intact(self, transcript: Transcript) -> bool:
-        """Whether the coding sequence reads through on this genome: ATG, whole codons, one stop, real introns."""
+        """Whether the coding sequence reads through here: all there, ATG, whole codons, one stop, real introns."""
         if transcript.cds_bp is None or len(transcript.coding_positions) % 3:
+            return False
+        if transcript.start_bp < 0 or transcript.end_bp > self.n_bp:
             return False
         if len(transcript.introns) and np.diff(transcript.introns).min() < MIN_INTRON_BP:
             return False
@@ -135,9 +137,7 @@ def cut_region(span: Span, chromosome: Bytes, transcripts: list[Transcript]) -> 
     bases = chromosome[span.start_bp : span.end_bp]
     if not np.isin(bases, list(b"ACGT")).all():
         raise SampleError(f"{span.name} holds letters other than A, C, G and T; choose another stretch")
-    near = [
-        t.shifted(-span.start_bp) for t in transcripts if t.end_bp > span.start_bp and t.start_bp < span.end_bp
-    ]
+    near = [t.shifted(-span.start_bp) for t in transcripts if t.end_bp > span.start_bp and t.start_bp < span.end_bp]
     inside = [t.start_bp >= 0 and t.end_bp <= len(bases) for t in near]
     return Region(
         span=span,
@@ -157,7 +157,7 @@ def block_borders(region: Region, keep_whole: Ints) -> Ints:
     Returns:
         Ascending, shape (blocks + 1,); inner borders stand as near to equal blocks as ``keep_whole`` allows.
     """
-    forbidden = region.covered(keep_whole + [1, 0])
+    forbidden = region.covered(keep_whole + np.array([1, 0]))
     free = np.flatnonzero(~forbidden)
     nominal = np.arange(1, region.span.n_blocks) * region.n_bp // region.span.n_blocks
     inner = [int(free[np.abs(free - border).argmin()]) for border in nominal]

@@ -108,7 +108,7 @@ class Tracks:
     @cached_property
     def shore(self) -> Bools:
         """Near a CpG island after Takai and Jones, not in one."""
-        near = runs(self.strict_island) + [-SHORE_BP, SHORE_BP]
+        near = runs(self.strict_island) + np.array([-SHORE_BP, SHORE_BP])
         return self._covered([near]) & ~self.strict_island
 
     @cached_property
@@ -123,10 +123,11 @@ class Tracks:
 
     @cached_property
     def hpaii_site(self) -> Bools:
-        """The inner C of each CCGG."""
+        """The inner C and G of each CCGG."""
         found = self.cpg.copy()
         found[1:] &= self.region.bases[:-1] == ord("C")
         found[:-2] &= self.region.bases[2:] == ord("G")
+        found[1:] |= found[:-1].copy()
         return found
 
     @cached_property
@@ -154,8 +155,10 @@ def sums(track: Bools, starts: Ints, n_bp: int) -> Ints:
         starts: Where the windows start, any shape.
         n_bp: Their length.
     """
-    total = np.concatenate([[0], np.cumsum(track, dtype=np.int64)])
-    return total[starts + n_bp] - total[starts]
+    total = np.zeros(len(track) + 1, np.int64)
+    np.cumsum(track, out=total[1:])
+    inside: Ints = total[starts + n_bp] - total[starts]
+    return inside
 
 
 def cpg_sites(bases: Bytes) -> Bools:
@@ -189,7 +192,7 @@ def tandem_repeats(bases: Bytes) -> Bools:
     """True in exact repeats of a unit of 1 to 6 that are at least 20 nucleotides long; shape (nucleotides,)."""
     found = np.zeros(len(bases), np.bool_)
     for unit in range(1, REPEAT_UNIT_BP + 1):
-        for start, end in runs(bases[unit:] == bases[:-unit]).tolist():
-            if end - start + unit >= REPEAT_BP:
-                found[start : end + unit] = True
+        repeats = runs(bases[unit:] == bases[:-unit])
+        for start, end in repeats[np.diff(repeats)[:, 0] + unit >= REPEAT_BP].tolist():
+            found[start : end + unit] = True
     return found

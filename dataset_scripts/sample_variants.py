@@ -33,18 +33,24 @@ _DISPUTED: Final = -2
 
 Changes = dict[str, Ints]
 
+_DEEP: Final = f"in an intron, {DEEP_INTRON_BP} nt or more from every exon"
 DISEASE_KINDS: Final = {
     "stop_gained": "a codon becomes a stop codon",
     "splice_donor_variant": "the GT that opens an intron loses one of its letters",
     "splice_acceptor_variant": "the AG that ends an intron loses one of its letters",
-    "synonymous_variant": f"a codon becomes another of the same amino acid, {SPLICE_REGION_BP} nt or more from the ends of the exon",
-    "intron_variant": f"in an intron, {DEEP_INTRON_BP} nt or more from every exon",
-}  # fmt: skip
+    "synonymous_variant": (
+        f"a codon becomes another of the same amino acid, {SPLICE_REGION_BP} nt or more from the ends of exons"
+    ),
+    "intron_variant": _DEEP,
+}
 EXPRESSION_KINDS: Final = {
-    "core_promoter": f"from {_PROMOTER_BP[0]} upstream to {_PROMOTER_BP[1]} downstream of the start of a coding transcript, not coding",
+    "core_promoter": (
+        f"from {_PROMOTER_BP[0]} upstream to {_PROMOTER_BP[1]} downstream of the start of a coding transcript, "
+        "not coding"
+    ),
     "splice_consensus": "the intron behind a donor loses the letter of GTRAG at its third, fourth or fifth place",
-    "deep_intron": f"in an intron, {DEEP_INTRON_BP} nt or more from every exon, outside promoters",
-}  # fmt: skip
+    "deep_intron": f"{_DEEP}, outside promoters",
+}
 
 
 def amino_acids() -> NDArray[np.str_]:
@@ -89,14 +95,15 @@ def draw_changes(changes: list[Changes], counts: dict[str, int], rng: np.random.
         For each kind an array of shape (count, 3): region, place, new letter.
     """
     drawn: dict[str, Ints] = {}
-    taken = np.empty((0, 2), np.int64)
+    taken = np.empty(0, np.int64)
     for kind, n_rows in counts.items():
         rows = np.concatenate([np.insert(found[kind], 0, n, axis=1) for n, found in enumerate(changes)])
         rows = rows[rng.permutation(len(rows))]
-        _, first = np.unique(np.concatenate([taken, rows[:, :2]]), axis=0, return_index=True)
-        free = np.sort(first[first >= len(taken)]) - len(taken)
-        drawn[kind] = rows[free[:n_rows]]
-        taken = np.concatenate([taken, drawn[kind][:, :2]])
+        place = rows[:, 0] << 32 | rows[:, 1]
+        _, first = np.unique(place, return_index=True)
+        free = np.sort(first[~np.isin(place[first], taken)])[:n_rows]
+        drawn[kind] = rows[free]
+        taken = np.concatenate([taken, place[free]])
     return drawn
 
 
@@ -190,7 +197,7 @@ def _is(codes: Ints, places: Ints, transcript: Transcript, letters: str) -> Bool
 def _deep(region: Region) -> Bools:
     """In an intron of a transcript, far from every exon."""
     exons = np.concatenate([t.exons for t in (*region.transcripts, *region.clipped)])
-    return Tracks(region).gene_body() & ~region.covered(exons + [-DEEP_INTRON_BP, DEEP_INTRON_BP])
+    return Tracks(region).gene_body() & ~region.covered(exons + np.array([-DEEP_INTRON_BP, DEEP_INTRON_BP]))
 
 
 def _point_changes(places: Bools, codes: Ints) -> Ints:

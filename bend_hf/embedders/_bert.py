@@ -20,7 +20,7 @@ from bend_hf.embedders._checkpoints import read_json
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 M = TypeVar("M", bound="PreTrainedModel")
@@ -70,7 +70,6 @@ class BertEmbedder(Embedder):
         allow_unexpected: Sequence[str] = (),
     ) -> M:
         """A masked language model whose file may lack the head, the prefix or both; see ``_build``."""
-        self._compiled: nn.Module | None = None
 
         def make_tied() -> M:
             model = make()
@@ -105,28 +104,15 @@ class BertEmbedder(Embedder):
         self.model = self._build_bert(lambda: BertForMaskedLM(config), tied=config.tie_word_embeddings)
 
     def _network(self) -> PreTrainedModel:
-        """The network itself, also where the base wrapped it for ``compile``."""
-        network: PreTrainedModel = getattr(self.model, "_orig_mod", self.model)
-        return network
-
-    def _encoder(self) -> nn.Module:
-        """The encoder without the head, compiled where the user asked for it."""
-        network = self._network()
-        if not self.compile:
-            encoder: nn.Module = network.base_model
-            return encoder
-        if self._compiled is None:
-            import torch
-
-            self._compiled = cast("nn.Module", torch.compile(network.base_model))
-        return self._compiled
+        """Encoder and head."""
+        if self.model is None:
+            raise ModelError(f"{self.name} has no network; its _load() should set one")
+        return cast("PreTrainedModel", self.model)
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        output = self._encoder()(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1)
-        return self._pick(output, layer)
+        encoder = self._network().base_model
+        return self._pick(encoder(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1), layer)
 
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        if self.model is None:
-            raise ModelError(f"{self.name} has no network")
-        logits: Tensor = self.model(ids_BT, attention_mask=mask_BT).logits
+        logits: Tensor = self._network()(ids_BT, attention_mask=mask_BT).logits
         return logits

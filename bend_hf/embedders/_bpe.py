@@ -6,8 +6,8 @@ For GENA-LM and GROVER, in one call for a whole batch of sequences:
     stream = tokenizer.stream(["ACGTNNNNNNNNNNNNACGT"])    # ids, token_bp, starts
 
 Texts give the lengths: a token stands for the letters it is written with, ``[UNK]`` for one, and the token of a run
-of N for the run. Where that does not add up (a tokenizer that fuses or drops letters) the offsets decide, and a
-letter that no token covers becomes an ``[UNK]`` of its own.
+of N for the run. Where that does not add up (a tokenizer that fuses unknown letters) the offsets decide, and a letter
+that no token covers becomes an ``[UNK]`` of its own.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class BpeTokenizer:
         bp_of_id: Letters that each token is written with, 1 for ``[UNK]``, shape (V,).
         special: Id of each of CLS, SEP, PAD, UNK and MASK by its text.
         gap: How runs of N are written, where the tokenizer does so.
+        runs: What matches a run of known letters or one unknown letter, for a tokenizer without an unknown token:
+            left to itself it drops such letters and merges across them. None: it has one.
         name: For messages.
     """
 
@@ -83,6 +85,7 @@ class BpeTokenizer:
     bp_of_id: Ints
     special: dict[str, int]
     gap: GapRule | None
+    runs: re.Pattern[str] | None
     name: str
 
     @classmethod
@@ -109,16 +112,38 @@ class BpeTokenizer:
         bp_of_id = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
         bp_of_id[list(vocabulary.values())] = [len(text) for text in vocabulary]
         bp_of_id[vocabulary["[UNK]"]] = 1
+        letters = "".join(sorted(text for text in vocabulary if len(text) == 1 and text.isalpha()))
         return cls(
             backend=backend,
             bp_of_id=bp_of_id,
             special={token: vocabulary[token] for token in SPECIAL_TOKENS if token in vocabulary},
             gap=_gap_rule(json.loads(path.read_text(encoding="utf-8")).get("normalizer"), vocabulary),
+            runs=None if backend.model.unk_token else re.compile(f"[{letters}]+|[^{letters}]"),
             name=str(path),
         )
 
     def stream(self, sequences: Sequence[str]) -> TokenStream:
         """Tokens of S sequences without specials, each sequence covered exactly."""
+        if self.runs is not None:
+            return self._by_runs(sequences, self.runs)
+        return self._whole(sequences)
+
+    def _by_runs(self, sequences: Sequence[str], runs: re.Pattern[str]) -> TokenStream:
+        parts = [runs.findall(sequence) for sequence in sequences]
+        flat = list(chain.from_iterable(parts))
+        known = np.array([self.backend.token_to_id(part[0]) is not None for part in flat], dtype=np.bool_)
+        inner = self._whole([part for part, is_known in zip(flat, known, strict=True) if is_known])
+        counts = np.ones(len(flat), dtype=np.int64)
+        counts[known] = np.diff(inner.starts)
+        starts = starts_of(counts)
+        inside = np.repeat(known, counts)
+        ids = np.full(len(inside), self.special["[UNK]"], dtype=np.int32)
+        ids[inside] = inner.ids
+        token_bp = np.ones(len(inside), dtype=np.int64)
+        token_bp[inside] = inner.token_bp
+        return TokenStream(ids=ids, token_bp=token_bp, starts=starts[starts_of([len(part) for part in parts])])
+
+    def _whole(self, sequences: Sequence[str]) -> TokenStream:
         encodings: list[Encoding] = self.backend.encode_batch_fast(list(sequences), add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
         starts = starts_of([len(one) for one in ids])

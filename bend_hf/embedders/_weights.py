@@ -227,7 +227,11 @@ def build_empty(make: Callable[[], M]) -> M:
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        return make()
+        model = make()
+    tie = getattr(model, "tie_weights", None)
+    if callable(tie):  # left out by transformers together with drawing weights
+        tie()
+    return model
 
 
 def _place(value: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

@@ -16,7 +16,7 @@ from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders.convnet import BEND_SHARE, bend_files
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from bend_hf.models.awdlstm import AwdLstmForCausalLM
 
@@ -36,7 +36,7 @@ MODELS: Final = (BEND_AWDLSTM,)
 
 
 class AWDLSTMEmbedder(LetterEmbedder):
-    """BEND's AWD-LSTM. A hidden layer before the last has the configuration's ``hidden_size``."""
+    """BEND's AWD-LSTM; float32 whatever ``dtype`` says. Layers before the last are ``hidden_size`` wide."""
 
     direction = "causal"
     head_keys = ("decoder.*",)
@@ -59,6 +59,9 @@ class AWDLSTMEmbedder(LetterEmbedder):
         n_layers = self.model.config.num_hidden_layers
         outer = self.layer in (-1, 0, n_layers, -n_layers - 1)
         return int(self.model.config.input_size if outer else self.model.config.hidden_size)
+
+    def _cast(self, model: nn.Module) -> nn.Module:
+        return model  # stays float32: each step would add its rounding to the state, and the network is small
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
         return self._pick(self.model.encoder(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)

@@ -17,7 +17,7 @@ from bend_hf.embedders._bert import HEAD_KEYS, BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import BpeTokenizer
 from bend_hf.embedders._checkpoints import read_json
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.errors import ModelError
+from bend_hf.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,6 +128,11 @@ class GENALMEmbedder(BertEmbedder):
     def _load_bigbird(self, keys: dict[str, object]) -> None:
         from transformers import BigBirdConfig, BigBirdForMaskedLM
 
+        if self.compile:
+            raise ConfigError(
+                f"compile=True was asked for, but {self.folder} is a BigBird, whose sparse pattern transformers "
+                f"makes outside torch; use compile=False"
+            )
         config = BigBirdConfig.from_dict(keys)
         self.model = self._build_bert(lambda: BigBirdForMaskedLM(config), tied=config.tie_word_embeddings)
 
@@ -141,7 +146,8 @@ class GENALMEmbedder(BertEmbedder):
         all_layers = layer != -1
         if not self._is_bigbird:
             last_norm = self.protocol != "bend-2024"
-            output = self._encoder()(ids_BT, mask_BT, output_hidden_states=all_layers, last_norm=last_norm)
+            encoder = self._network().base_model
+            output = encoder(ids_BT, mask_BT, output_hidden_states=all_layers, last_norm=last_norm)
             return self._pick(output, layer)
 
         def run(network: BigBirdForMaskedLM, ids: Tensor, mask: Tensor) -> Tensor:
@@ -195,11 +201,9 @@ class GENALMEmbedder(BertEmbedder):
             extra = max(n_tokens - ids_BT.shape[1], 0)
             ids = functional.pad(ids_BT[rows, :n_tokens], (0, extra), value=self.pad_id)
             mask = functional.pad(mask_BT[rows, :n_tokens], (0, extra))
-            if group:  # its masks are products, which CUDA does not have for integers
-                values = run(network, ids, mask.to(network.dtype))
-            else:
-                values = run(self._full_attention(), ids, mask)
-            values = values[:, : ids_BT.shape[1]]
+            if group:  # the sparse pattern multiplies masks, which CUDA cannot do with integers
+                mask = mask.to(network.dtype)
+            values = run(network if group else self._full_attention(), ids, mask)[:, : ids_BT.shape[1]]
             if out is None:
                 out = values.new_zeros((*ids_BT.shape, values.shape[-1]))
             out[rows, : values.shape[1]] = values

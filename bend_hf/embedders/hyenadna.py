@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._base import Embedder
@@ -44,7 +44,7 @@ _SETTINGS: Final = (
 
 
 def _specs(
-    name: str, *, context_tokens: int, n_parameters: int, width: int = 256, plain: str | None, hf: str | None
+    name: str, *, context_tokens: int, n_parameters: int, width: int = 256, plain: str, hf: str
 ) -> tuple[ModelSpec, ...]:
     return tuple(
         ModelSpec(
@@ -65,7 +65,7 @@ def _specs(
     )
 
 
-# Revisions: commits whose file lists on the Hub hold configuration and weights; None where none was seen.
+# Revisions: commits whose file lists on the Hub hold configuration and weights.
 # Parameters: the network with its head, counted from the configurations; with the stored positions of the filters
 # they give the sizes that the Hub lists for the -hf files (1.8, 16.3 and 57 MB).
 MODELS: Final = (
@@ -75,7 +75,7 @@ MODELS: Final = (
         n_parameters=438_144,
         width=128,
         plain="2bdeeeeecb23897b2d708774012443ada5ae3789",
-        hf=None,
+        hf="27cdeb1a19b1b804489423eebf4ee8ac93aa4450",
     ),
     *_specs(
         "small-32k",
@@ -111,7 +111,7 @@ MODELS: Final = (
 class HyenaDNAEmbedder(Embedder):
     """HyenaDNA from either kind of published files; its keywords are those of every embedder."""
 
-    direction: ClassVar[Direction] = "causal"
+    direction: Direction = "causal"
 
     def _load(self) -> None:
         from bend_hf.models import hyenadna

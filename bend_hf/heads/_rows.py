@@ -7,10 +7,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
+
+ONE_HOT_WIDTH: Final = 5  # A C G N T
 
 
 def flat_rows(token_of_BL: Tensor, n_tokens: int, padding_row: int) -> Tensor:
@@ -66,8 +70,8 @@ def check_one_hot(head: str, width: int) -> None:
     Raises:
         ConfigError: The width is not that of one-hot sequence.
     """
-    if width != 5:  # the letters A C G N T
+    if width != ONE_HOT_WIDTH:
         raise ConfigError(
-            f"the {head} head reads one-hot sequence of width 5, not embeddings of width {width}; "
+            f"the {head} head reads one-hot sequence of width {ONE_HOT_WIDTH}, not embeddings of width {width}; "
             "use the model 'onehot' with it, or a CNN head"
         )

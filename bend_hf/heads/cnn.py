@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bend_hf.heads._rows import flat_rows, pool, spread
+from bend_hf.heads._rows import ONE_HOT_WIDTH, flat_rows, pool, spread
 
 
 class CnnHead(nn.Module):
@@ -47,7 +47,7 @@ class CnnHead(nn.Module):
         """Score every label window.
 
         Args:
-            x_BTD: Token embeddings, float, shape (batch, tokens, width).
+            x_BTD: Token embeddings, float, shape (batch, tokens, width); finite where padded, but of any value.
             token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where
                 padded.
 
@@ -64,9 +64,9 @@ class CnnHead(nn.Module):
 def convolve_tokens(x_BTD: Tensor, token_of_BL: Tensor, convolution: nn.Conv1d) -> Tensor:
     """What the convolution gives on rows repeated for each nucleotide, without repeating them.
 
-    A kernel of k taps over repeated rows is k linear maps of the rows, picked per nucleotide and added.
-    Embeddings narrower than the output (one-hot) are repeated after all: that tensor is the smaller one, and
-    the plain convolution the faster way.
+    A kernel of k taps over repeated rows is k linear maps of the rows, picked per nucleotide and added. One-hot
+    letters, and embeddings no wider than the output, are repeated after all: that tensor is no larger than what
+    follows, and the plain convolution is the faster way.
 
     Args:
         x_BTD: Token rows, float, shape (batch, tokens, width).
@@ -78,7 +78,7 @@ def convolve_tokens(x_BTD: Tensor, token_of_BL: Tensor, convolution: nn.Conv1d) 
         Shape (batch, channels, nucleotides).
     """
     channels, width, kernel = convolution.weight.shape
-    if width < channels:
+    if width <= max(channels, ONE_HOT_WIDTH):
         convolved: Tensor = convolution(spread(x_BTD, token_of_BL).transpose(1, 2))
         return convolved
     (n_batch, n_tokens, _), n_bp = x_BTD.shape, token_of_BL.shape[1]

@@ -31,7 +31,7 @@ class LinearHead(nn.Module):
         """Score every label window.
 
         Args:
-            x_BTD: Token embeddings, float, shape (batch, tokens, width).
+            x_BTD: Token embeddings, float, shape (batch, tokens, width); finite where padded, but of any value.
             token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where
                 padded.
 

@@ -11,20 +11,18 @@ torch.Size([1, 4, 16])
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, silu, softplus
+from torch.nn.functional import linear, rms_norm
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from bend_hf.errors import ModelError
-from bend_hf.models._float32 import keep_float32
-from bend_hf.models.causal_convolution import short_convolution
-from bend_hf.models.selective_scan import selective_scan
+from bend_hf.models.bidirectional_mamba import BidirectionalMamba, Mamba, MambaSizes
 
 # A7 <-> T10, C8 <-> G9, every other token its own complement: config.json of the published models, complement_map.
 COMPLEMENT: Final[Mapping[int, int]] = {7: 10, 8: 9, 9: 8, 10: 7}
@@ -101,10 +99,21 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]
         """The complement of each row of the table, itself where none is given."""
         return [self.complement_map.get(str(token), token) for token in range(self.n_rows)]
 
-    def cell(self, name: str, default: int) -> int:
-        """A size out of ``ssm_cfg``; the default where it is absent or ``auto``."""
-        size = self.ssm_cfg.get(name, default)
-        return size if isinstance(size, int) else default
+    def mamba_sizes(self) -> MambaSizes:
+        """Sizes of a block; those of Mamba where ``ssm_cfg`` is silent or says ``auto``."""
+
+        def size(name: str, default: int) -> int:
+            value = self.ssm_cfg.get(name, default)
+            return value if isinstance(value, int) else default
+
+        return MambaSizes(
+            width=self.d_model,
+            inner=size("expand", 2) * self.d_model,
+            n_states=size("d_state", 16),
+            dt_rank=size("dt_rank", math.ceil(self.d_model / 16)),
+            taps=size("d_conv", 4),
+            tied=self.bidirectional_weight_tie,
+        )
 
 
 def _only(field: str, value: object, expected: object) -> None:
@@ -120,7 +129,8 @@ def config_from_json(fields: Mapping[str, object]) -> CaduceusConfig:
     Raises:
         ModelError: It is not one of a Caduceus, or asks for a variant that was never published.
     """
-    known = {key: value for key, value in fields.items() if key in CaduceusConfig.__init__.__kwdefaults__}
+    names = signature(CaduceusConfig.__init__).parameters
+    known: dict[str, Any] = {key: value for key, value in fields.items() if key in names}
     if not {"d_model", "n_layer", "rcps"} <= known.keys():
         raise ModelError("config.json lacks 'd_model', 'n_layer' or 'rcps'; expected the configuration of a Caduceus")
     return CaduceusConfig(**known)
@@ -144,97 +154,12 @@ class _RMSNorm(nn.Module):
         return rms_norm(x.float(), self.weight.shape, self.weight.float(), self.epsilon).to(self.weight.dtype)
 
 
-class _Mamba(nn.Module):
-    """One direction of a block: a short convolution, then the selective scan. Projections stand outside.
-
-    They are parameters of this module by name, but the two directions may share them, so the block applies them.
-    """
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__()
-        width = config.d_model
-        self.inner = config.cell("expand", 2) * width
-        self.n_states = config.cell("d_state", 16)
-        self.dt_rank = config.cell("dt_rank", math.ceil(width / 16))
-        taps = config.cell("d_conv", 4)
-        self.in_proj = nn.Linear(width, 2 * self.inner, bias=False)
-        self.conv1d = nn.Conv1d(self.inner, self.inner, taps, groups=self.inner, padding=taps - 1)
-        self.x_proj = nn.Linear(self.inner, self.dt_rank + 2 * self.n_states, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, self.inner)
-        self.A_log = nn.Parameter(torch.empty(self.inner, self.n_states))
-        self.D = nn.Parameter(torch.empty(self.inner))
-        self.out_proj = nn.Linear(self.inner, width, bias=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Mamba:
-        # The rates of decay stay float32 whatever the model is; the matrices follow the model.
-        if recurse:
-            for child in self.children():
-                child._apply(fn)
-        super()._apply(keep_float32(fn), recurse=False)
-        return self
-
-    def reset(self) -> None:
-        """Draw what Mamba does not draw like other linear layers (arXiv:2312.00752, section 3.6)."""
-        bound = self.dt_rank**-0.5
-        init.uniform_(self.dt_proj.weight, -bound, bound)
-        step = torch.exp(torch.empty(self.inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
-        init.copy_(self.dt_proj.bias, step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
-        init.copy_(self.A_log, torch.log(torch.arange(1.0, self.n_states + 1)).expand_as(self.A_log))
-        init.ones_(self.D)
-
-    def forward(self, x_BTE: Tensor, gate_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
-        """Scan from left to right.
-
-        Args:
-            x_BTE: What is scanned, shape (batch, tokens, inner width).
-            gate_BTE: What the result is gated by, same shape.
-            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1), or None.
-
-        Returns:
-            Shape (batch, tokens, inner width).
-        """
-        if mask_BT1 is not None:
-            x_BTE = x_BTE * mask_BT1
-        x_BTE = silu(short_convolution(x_BTE, self.conv1d.weight, self.conv1d.bias))
-        if mask_BT1 is not None:
-            x_BTE = x_BTE * mask_BT1
-        step, into, out_of = self.x_proj(x_BTE).split([self.dt_rank, self.n_states, self.n_states], dim=-1)
-        step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
-        y_BTE = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
-        return y_BTE * silu(gate_BTE)
-
-
-class _BothWays(nn.Module):
-    """A Mamba from left to right plus one from right to left."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__()
-        self.mamba_fwd = _Mamba(config)
-        self.mamba_rev = _Mamba(config)
-        self.tied = config.bidirectional_weight_tie
-        if self.tied:
-            self.mamba_rev.in_proj = self.mamba_fwd.in_proj
-            self.mamba_rev.out_proj = self.mamba_fwd.out_proj
-
-    def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
-        ahead_BTE = self.mamba_fwd.in_proj(x_BTD)
-        back_BTE = (ahead_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
-        back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
-        ahead_BTE = self.mamba_fwd(*ahead_BTE.chunk(2, dim=-1), mask_BT1)
-        back_BTE = self.mamba_rev(*back_BTE.chunk(2, dim=-1), back_mask_BT1).flip(1)
-        if self.tied:
-            both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
-            return both
-        out: Tensor = self.mamba_fwd.out_proj(ahead_BTE) + self.mamba_rev.out_proj(back_BTE)
-        return out
-
-
 class _BothStrands(nn.Module):
     """The mixer of a ``ps`` block; the wrapper gives it its published name."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.submodule = _BothWays(config)
+        self.submodule = BidirectionalMamba(config.mamba_sizes())
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         out: Tensor = self.submodule(x_BTD, mask_BT1)
@@ -244,8 +169,12 @@ class _BothStrands(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.mixer = _BothStrands(config) if config.rcps else _BothWays(config)
+        self.mixer = _BothStrands(config) if config.rcps else BidirectionalMamba(config.mamba_sizes())
         self.norm = _RMSNorm(config.d_model, config.norm_epsilon)
+
+    def forward(self, residual_SBTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        mixed: Tensor = self.mixer(self.norm(residual_SBTD).flatten(0, 1), mask_BT1)
+        return mixed.reshape(residual_SBTD.shape)
 
 
 class _StrandEmbedding(nn.Module):
@@ -258,13 +187,18 @@ class _StrandEmbedding(nn.Module):
         self.embedding = nn.Embedding(config.n_rows, config.d_model)
         self.register_buffer("complement_map", torch.tensor(config.complements()))
 
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Vectors of a sequence and of its reverse complement, shape (2, batch, tokens, width)."""
+        both: Tensor = self.embedding(torch.stack([input_ids, self.complement_map[input_ids.flip(1)]]))
+        return both
+
 
 class _Embeddings(nn.Module):
+    word_embeddings: nn.Module
+
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.word_embeddings = (
-            _StrandEmbedding(config) if config.rcps else nn.Embedding(config.n_rows, config.d_model)
-        )
+        self.word_embeddings = _StrandEmbedding(config) if config.rcps else nn.Embedding(config.n_rows, config.d_model)
 
 
 class _Backbone(nn.Module):
@@ -293,20 +227,16 @@ class _Backbone(nn.Module):
                 residual_SBTD = residual_SBTD.flip(0, 2, 3)
             if self.config.residual_in_fp32:
                 residual_SBTD = residual_SBTD.float()
-            mixed = layer.mixer(layer.norm(residual_SBTD).flatten(0, 1), mask_BT1)
-            x_SBTD = mixed.unflatten(0, x_SBTD.shape[:2])
+            x_SBTD = layer(residual_SBTD, mask_BT1)
             states.append(x_SBTD)
         states[-1] = self.norm_f(x_SBTD if residual_SBTD is None else x_SBTD + residual_SBTD)
         return states
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         table = self.embeddings.word_embeddings
-        if not isinstance(table, _StrandEmbedding):
-            vectors: Tensor = table(input_ids)[None]
-            return vectors
-        both = torch.stack([input_ids, table.complement_map[input_ids.flip(1)]])
-        vectors = table.embedding(both)
-        return vectors
+        if isinstance(table, _StrandEmbedding):
+            return table(input_ids)  # type: ignore[no-any-return]
+        return table(input_ids)[None]  # type: ignore[no-any-return]
 
 
 def side_by_side(x_SBTD: Tensor) -> Tensor:
@@ -329,7 +259,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _Mamba):
+        if isinstance(module, Mamba):
             with torch.no_grad():
                 module.reset()
 

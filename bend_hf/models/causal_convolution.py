@@ -18,7 +18,7 @@ from torch import Tensor
 FFT_NUMBERS: Final = 2**26
 
 
-def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tensor:
+def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) -> Tensor:
     """What ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` gives, cut to the input's length, channels last.
 
     K multiplications of the whole, without the two transposes that ``Conv1d`` needs: half its time on a CPU.
@@ -26,13 +26,13 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor) -> Tens
     Args:
         x_BTD: Shape (batch, positions, channels).
         weight_D1K: The convolution's weight, shape (channels, 1, taps); the last tap is the position itself.
-        bias_D: Shape (channels,).
+        bias_D: Shape (channels,), or None.
 
     Returns:
         Shape (batch, positions, channels).
     """
     taps_KD = weight_D1K[:, 0].t()
-    y_BTD = torch.addcmul(bias_D, x_BTD, taps_KD[-1])
+    y_BTD = x_BTD * taps_KD[-1] if bias_D is None else torch.addcmul(bias_D, x_BTD, taps_KD[-1])
     for back in range(1, min(len(taps_KD), x_BTD.shape[1])):
         y_BTD[:, back:].addcmul_(x_BTD[:, :-back], taps_KD[-1 - back])
     return y_BTD

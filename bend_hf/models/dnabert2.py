@@ -314,6 +314,8 @@ class DNABert2ForMaskedLM(DNABert2PreTrainedModel):
         super().__init__(config)
         self.bert = DNABert2Model(config)
         self.cls = _MaskedLMHead(config)
+        # Tied here too, as post_init leaves it undone where initial weights are skipped.
+        self.cls.predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -79,12 +79,12 @@ class ImplicitFilter(nn.Module):
         # Numbered as a stack of linear and sine layers is; the sines share the frequency of the first.
         layers: dict[str, nn.Module] = {"0": nn.Linear(config.emb_dim, order), "1": _Frequency(config)}
         layers |= {str(2 * number): nn.Linear(order, order) for number in range(1, inner + 1)}
-        layers[str(2 * inner + 2)] = nn.Linear(order, config.d_model, bias=False)
+        layers[str(2 * self.n_linear)] = nn.Linear(order, config.d_model, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
         self.modulation = _Modulation(config.d_model)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImplicitFilter:
-        super()._apply(keep_float32(fn), recurse)
+        super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, n_positions: int) -> Tensor:
@@ -93,7 +93,7 @@ class ImplicitFilter(nn.Module):
         frequency = self.implicit_filter["1"].freq
         for number in range(self.n_linear):
             x_TD = torch.sin(frequency * self.implicit_filter[str(2 * number)](x_TD))
-        x_DT = self.implicit_filter[str(2 * self.n_linear)].weight @ x_TD.t()
+        x_DT = self.get_parameter(f"implicit_filter.{2 * self.n_linear}.weight") @ x_TD.t()
         fade_DT = torch.exp(-self.modulation.deltas[0, 0, :, None].abs() * self.pos_emb.t[0, :n_positions, 0])
         filter_DT: Tensor = x_DT * (fade_DT + _DECAY_FLOOR)
         return filter_DT

@@ -11,7 +11,8 @@ torch.Size([1, 4, 8])
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from inspect import signature
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from bend_hf.errors import ModelError
 from bend_hf.models.causal_convolution import long_convolution, short_convolution
 from bend_hf.models.hyena_filter import ImplicitFilter
+
 
 class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of the network; the defaults are those of LongSafari/hyenadna-tiny-1k-seqlen."""
@@ -94,7 +96,8 @@ def config_from_json(fields: Mapping[str, object]) -> HyenaDNAConfig:
     """
     layer = fields.get("layer")
     if not isinstance(layer, Mapping):
-        known = {key: value for key, value in fields.items() if key in HyenaDNAConfig.__init__.__kwdefaults__}
+        names = signature(HyenaDNAConfig.__init__).parameters
+        known: dict[str, Any] = {key: value for key, value in fields.items() if key in names}
         if "max_seq_len" not in known:
             raise ModelError(
                 "config.json has neither 'max_seq_len' (-hf files) nor a section 'layer' (weights.ckpt files); "
@@ -105,17 +108,14 @@ def config_from_json(fields: Mapping[str, object]) -> HyenaDNAConfig:
         raise ModelError(
             f"config.json asks for attention in layers {fields['attn_layer_idx']}; no published HyenaDNA has any"
         )
-    plain = {
+    plain: dict[str, Any] = {
         "max_seq_len": layer.get("l_max"),
         "emb_dim": layer.get("emb_dim"),
         "filter_order": layer.get("filter_order"),
         "short_filter_order": layer.get("short_filter_order"),
         "num_inner_mlps": layer.get("num_inner_mlps"),
         "activation_freq": layer.get("w"),
-        **{
-            key: fields.get(key)
-            for key in ("d_model", "n_layer", "d_inner", "vocab_size", "pad_vocab_size_multiple")
-        },
+        **{key: fields.get(key) for key in ("d_model", "n_layer", "d_inner", "vocab_size", "pad_vocab_size_multiple")},
     }
     return HyenaDNAConfig(**{key: value for key, value in plain.items() if value is not None})
 
@@ -251,9 +251,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             states.append(x_BTD)
         x_BTD = self.backbone.ln_f(x_BTD)
         states.append(x_BTD)
-        return BaseModelOutput(
-            last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None
-        )
+        return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
 
 
 class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):

@@ -27,9 +27,7 @@ SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
 FusedScan: TypeAlias = Callable[..., Tensor]
 
 
-def selective_scan(
-    x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor
-) -> Tensor:
+def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor) -> Tensor:
     """Scan along T from a state of zeros, in float32 (or float64 where x is).
 
     Args:
@@ -43,13 +41,11 @@ def selective_scan(
     Returns:
         Shape (batch, positions, channels), in x's dtype.
     """
-    fused = fused_scan() if x_BTD.is_cuda and not x_BTD.dtype == torch.float64 else None
+    fused = fused_scan() if x_BTD.is_cuda and x_BTD.dtype != torch.float64 else None
     if fused is not None:
         return scan_with_kernel(fused, x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D)
     exact = torch.float64 if x_BTD.dtype == torch.float64 else torch.float32
-    x, dt, rates_DN, into, out_of, past = (
-        value.to(exact) for value in (x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D)
-    )
+    x, dt, rates_DN, into, out_of, past = (value.to(exact) for value in (x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D))
     batch, n_positions, width = x.shape
     n_states = rates_DN.shape[1]
     rates_ND = rates_DN.t().contiguous()

@@ -188,8 +188,6 @@ def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]
         )
     if scores.dtype.kind not in "fiub":
         raise ValueError(f"predictions are {scores.dtype}; expected numbers, higher for positive")
-    if scores.dtype.kind == "b" or scores.dtype == np.float16:
-        scores = scores.astype(np.float32)
     if labels.dtype.kind not in "fiub" or (labels.dtype.kind == "f" and not np.all(labels == np.rint(labels))):
         raise ValueError(f"references are {labels.dtype} and not whole numbers; expected 0, 1 or ignore_index")
     if labels.dtype.kind in "fb":

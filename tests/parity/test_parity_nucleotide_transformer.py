@@ -149,12 +149,14 @@ def test_loss_past_the_context_is_whole_where_bend_leaves_out_a_token_and_two_le
     np.testing.assert_allclose(ours, cross_entropy(scores, targets, first=4), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("sequence", [one for name, one in SAME_INPUT if name == BEND[1]])
+# Where BEND raises, one of the two words stands in the sequence, or an <unk>.
+LOSSES_OF_ROTARY_ESM = [one for name, one in SAME_INPUT if name == BEND[1] and holds(f"{one}/loss", name)]
+
+
+@pytest.mark.parametrize("sequence", LOSSES_OF_ROTARY_ESM)
 def test_loss_of_rotary_esm_equals_bend_but_for_the_words_that_bend_leaves_out(sequence: str) -> None:
     # BEND takes the vocabulary for that of a real v2 by the path's name, so that two words do not compete.
     name = BEND[1]
-    if not holds(f"{sequence}/loss", name):
-        pytest.skip("BEND raises here: one of the two words stands in the sequence, or an <unk>")
     letters = golden(name).sequences[sequence]
     targets = np.concatenate([piece[1:] for piece in golden(name).input_ids(name, sequence)])
     ours = cross_entropy(embedder_of(name).logits([letters])[0], targets, first=6)
@@ -201,7 +203,7 @@ def test_rows_do_not_depend_on_the_batch(name: str, protocol: str) -> None:
     embedder = embedder_of(name, protocol)
     letters = [letters for letters in golden(name).sequences.values() if len(letters) < 1300]
     for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):
-        np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*BEND, V2])

@@ -61,7 +61,7 @@ def repeated(batch: Batch) -> Tensor:
 
 
 @settings(deadline=None)
-@given(batches(width=st.integers(1, 12)), st.integers(1, 9), st.integers(1, 8), st.booleans())
+@given(batches(width=st.integers(1, 12)), st.integers(1, 9), st.integers(1, 12), st.booleans())
 def test_convolving_tokens_is_repeating_and_convolving(batch: Batch, kernel: int, channels: int, bias: bool) -> None:
     torch.manual_seed(kernel)
     convolution = nn.Conv1d(batch.x_BTD.shape[2], channels, kernel, padding="same", bias=bias, dtype=torch.float64)

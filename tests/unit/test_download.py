@@ -173,7 +173,7 @@ def test_another_range_than_asked_for_starts_over(server: Server, tmp_path: Path
 
 def test_server_that_starts_over_and_breaks_off_each_time_is_given_up(server: Server, tmp_path: Path) -> None:
     server.script = [sends(BODY[:1000], promised=len(BODY))]
-    with pytest.raises(DownloadError, match="after 3 tries without progress: 1000 of 10240 bytes arrived"):
+    with pytest.raises(DownloadError, match=r"after 3 tries without progress: 1000 of 10240 bytes arrived"):
         download(server.file(), tmp_path, retry=Clock().retry(attempts=3))
 
 
@@ -190,7 +190,7 @@ def test_progress_resets_the_count_of_tries(server: Server, tmp_path: Path) -> N
 
 def test_server_that_always_breaks_off_is_given_up_and_the_part_kept(server: Server, tmp_path: Path) -> None:
     server.script = [breaks_off_after(1000), breaks_off_after(0)]
-    with pytest.raises(DownloadError, match="gave up on .* after 3 tries without progress: 0 of 9240 bytes arrived"):
+    with pytest.raises(DownloadError, match=r"gave up on .* after 3 tries without progress: 0 of 9240 bytes arrived"):
         download(server.file(), tmp_path, retry=Clock().retry(attempts=3))
     assert (tmp_path / "weights.bin.part").read_bytes() == BODY[:1000]
     assert not (tmp_path / "weights.bin").exists()
@@ -198,14 +198,14 @@ def test_server_that_always_breaks_off_is_given_up_and_the_part_kept(server: Ser
 
 def test_shorter_body_under_its_own_length_is_not_taken(server: Server, tmp_path: Path) -> None:
     server.script = [sends(BODY[:50])]
-    with pytest.raises(DownloadError, match="50 of 10240 bytes arrived"):
+    with pytest.raises(DownloadError, match=r"50 of 10240 bytes arrived"):
         download(server.file(), tmp_path, retry=Clock().retry(attempts=2))
     assert not (tmp_path / "weights.bin").exists()
 
 
 def test_longer_body_than_declared_is_refused(server: Server, tmp_path: Path) -> None:
     server.script = [sends(BODY + b"more")]
-    with pytest.raises(DownloadError, match="gave 10244 bytes; expected 10240"):
+    with pytest.raises(DownloadError, match=r"gave 10244 bytes; expected 10240"):
         download(server.file(), tmp_path, retry=Clock().retry())
     assert list(tmp_path.iterdir()) == []
 
@@ -219,7 +219,7 @@ def test_other_content_of_the_right_size_is_refused(server: Server, tmp_path: Pa
 
 def test_missing_file_is_said_at_once(server: Server, tmp_path: Path) -> None:
     server.script = [fails(404)]
-    with pytest.raises(DownloadError, match="answered 404 Not Found .* check whether weights.bin has moved"):
+    with pytest.raises(DownloadError, match=r"answered 404 Not Found .* check whether weights.bin has moved"):
         download(server.file(), tmp_path, retry=Clock().retry())
     assert len(server.ranges) == 1
 
@@ -248,14 +248,14 @@ def test_busy_server_cannot_ask_for_hours(server: Server, tmp_path: Path) -> Non
 def test_failing_server_is_tried_with_doubled_waits_and_given_up(server: Server, tmp_path: Path) -> None:
     clock = Clock()
     server.script = [fails(500)]
-    with pytest.raises(DownloadError, match="after 4 tries without progress: the server answered 500"):
+    with pytest.raises(DownloadError, match=r"after 4 tries without progress: the server answered 500"):
         download(server.file(), tmp_path, retry=clock.retry())
     assert clock.waits == [1.0, 2.0, 4.0]
 
 
 def test_server_that_cannot_be_reached_is_given_up(server: Server, tmp_path: Path) -> None:
     unused = RemoteFile(name="x", url="http://127.0.0.1:1/x")
-    with pytest.raises(DownloadError, match="the connection broke"):
+    with pytest.raises(DownloadError, match=r"the connection broke"):
         download(unused, tmp_path, retry=Clock().retry(attempts=2))
 
 

@@ -89,6 +89,10 @@ def test_inputs_of_all_kinds_give_the_same(auroc: Any) -> None:
         assert auroc.compute(predictions=p, references=r)["auroc"] == 0.875
 
 
+def test_bools_are_scores_too(auroc: Any) -> None:
+    assert auroc.compute(predictions=[True, False, False, True], references=[1, 0, 1, 0])["auroc"] == 0.5
+
+
 def test_added_arrays_may_be_used_again(auroc: Any) -> None:
     buffer, labels = np.array([0.1, 0.9], np.float32), np.array([0, 1], np.int8)
     auroc.add_batch(predictions=buffer, references=labels)

@@ -146,7 +146,9 @@ def test_many_batches_cross_the_chunks_right(mcc: Any) -> None:
     references[references < 0] = -100
     references[300_000] = 8  # a class first seen in a later chunk
     predictions = rng.integers(0, 9, 400_000)
-    result = mcc.compute(predictions=predictions, references=references)
+    mcc.add_batch(predictions=predictions, references=references)
+    assert len(mcc) == 400_000
+    result = mcc.compute()
     expected = np.zeros((9, 9), np.int64)
     np.add.at(expected, (references[references >= 0], predictions[references >= 0]), 1)
     assert result["confusion_matrix"] == expected.tolist()

@@ -1,0 +1,60 @@
+# Everything a newcomer types. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA_DIR ?= data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test check format bench clean status download-data download-data-original
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit("bend_hf needs Python 3.11 or later, not " + sys.version.split()[0] + "; say which with make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+setup: $(VENV)/.installed  ## make a virtual environment and install bend_hf in it
+
+setup-dev: $(VENV)/.installed-dev  ## the same, with what the tests and checks need
+
+demo: setup  ## run all seven tasks on the bundled sample
+	$(BIN)/bend-hf demo
+
+test: setup-dev  ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: setup-dev  ## ruff, mypy --strict, and the layer test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict bend_hf
+	$(BIN)/python -m pytest -q tests/contract/test_layers.py
+
+format: setup-dev  ## let ruff format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup-dev  ## measure speed and size; writes benchmarks/results
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+status: setup  ## say what is installed and where data was found
+	$(BIN)/bend-hf status
+
+download-data: setup  ## fetch BEND's files from the mirror into $(DATA_DIR)
+	$(BIN)/bend-hf download --source gcs --data-dir $(DATA_DIR)
+
+download-data-original: setup  ## fetch BEND's files from BEND's own share into $(DATA_DIR)
+	$(BIN)/bend-hf download --source erda --data-dir $(DATA_DIR)
+
+clean:  ## remove the virtual environment, caches and demo results
+	rm -rf $(VENV) build dist demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

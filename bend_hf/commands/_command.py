@@ -1,0 +1,34 @@
+"""What a command declares.
+
+>>> Command(key="hello", text="say hello", run=lambda parsed: 0).key
+'hello'
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _no_flags(parser: argparse.ArgumentParser) -> None:
+    """For commands that take no flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Importing its module must load nothing heavy: ``bend-hf --help`` imports all of them.
+
+    Attributes:
+        key: What is typed behind ``bend-hf``.
+        text: One line for the help.
+        run: Does the work and returns the exit status; a ``BendError`` is printed and becomes 1.
+        add_flags: Gives the command's parser its flags.
+    """
+
+    key: str
+    text: str
+    run: Callable[[argparse.Namespace], int]
+    add_flags: Callable[[argparse.ArgumentParser], None] = _no_flags

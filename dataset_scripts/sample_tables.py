@@ -1,0 +1,184 @@
+"""Writes the tables and labels of each task of the bundled sample.
+
+For ``make_sample.py``, which gives each task its own stream of chance, so that a change of one task leaves the
+others as they are.
+
+>>> sum(DISEASE_COUNTS[kind] for kind in DISEASE_POSITIVE)
+400
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from sample_card import TaskSummary
+from sample_files import Column, label_lists, write_bed, write_names, write_ragged, write_rectangular
+from sample_genes import CLASS_TEXTS, CLASSES, gene_windows
+from sample_region import SPLIT_OF_BLOCK, Region, block_borders, block_of
+from sample_rules import WINDOW_BP, Rule
+from sample_sources import Ints, SampleError
+from sample_variants import (
+    DISEASE_KINDS,
+    EXPRESSION_KINDS,
+    LETTERS,
+    Changes,
+    disease_changes,
+    draw_changes,
+    expression_changes,
+)
+from sample_windows import ENHANCER_NAMES, ENHANCER_TEXT, ENHANCER_WINDOW_BP, Windows, draw, enhancer_windows
+
+SEED: Final = 20
+N_WINDOWS: Final = 2_000  # rows of each task of 512-bp windows: an epoch takes seconds on two cores
+DISEASE_COUNTS: Final = {
+    "stop_gained": 200,
+    "splice_donor_variant": 100,
+    "splice_acceptor_variant": 100,
+    "synonymous_variant": 200,
+    "intron_variant": 200,
+}
+EXPRESSION_COUNTS: Final = {"core_promoter": 200, "splice_consensus": 200, "deep_intron": 400}
+DISEASE_POSITIVE: Final = ("stop_gained", "splice_donor_variant", "splice_acceptor_variant")
+EXPRESSION_POSITIVE: Final = ("core_promoter", "splice_consensus")
+
+
+def make_gene_finding(regions: list[Region], out: Path) -> tuple[TaskSummary, list[Ints]]:
+    """Write the genes; their rows decide where the blocks end."""
+    rng = np.random.default_rng([SEED, 0])
+    found = [gene_windows(region, rng) for region in regions]
+    spans = [np.array([[g.start_bp, g.end_bp] for g in genes]) for genes in found]
+    borders = [block_borders(region, span) for region, span in zip(regions, spans, strict=True)]
+    rows = [
+        (region.span.name, gene.start_bp, gene.end_bp, gene.transcript.accession, gene.transcript.gene, split)
+        for region, genes, span, border in zip(regions, found, spans, borders, strict=True)
+        for gene, split in sorted(
+            zip(genes, splits(region, span[:, 0], span[:, 1], border), strict=True),
+            key=lambda pair: pair[0].start_bp,
+        )
+    ]
+    labels = [gene.labels for genes in found for gene in sorted(genes, key=lambda gene: gene.start_bp)]
+    bed = out / "gene_finding" / "gene_finding.bed"
+    names = ("chromosome", "start", "end", "transcript_id", "gene", "split")
+    columns: dict[str, Column] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    write_bed(bed, columns)
+    write_ragged(bed.with_suffix(".hdf5"), labels)
+    write_names(bed.with_suffix(".labels.txt"), CLASSES)
+    counts = np.bincount(np.concatenate(labels), minlength=len(CLASSES))
+    return TaskSummary.of(
+        "gene_finding", [row[-1] for row in rows], CLASSES, counts, counts.sum(), CLASS_TEXTS
+    ), borders
+
+
+def splits(region: Region, starts: Ints, ends: Ints, borders: Ints) -> list[str]:
+    """The split of each row, by the block that it lies in."""
+    blocks = block_of(starts, ends, borders)
+    if (blocks < 0).any():
+        raise SampleError(f"a row of {region.span.name} lies over the border of a block; move the borders")
+    return [SPLIT_OF_BLOCK[block + region.span.first_block] for block in blocks]
+
+
+def make_windows(
+    task: str,
+    places: list[tuple[Region, Ints]],
+    rules: tuple[Rule, ...],
+    found: list[Windows],
+    rng: np.random.Generator,
+    out: Path,
+    *,
+    stranded: bool,
+) -> TaskSummary:
+    """Write a task of 512-bp windows: a drawn part of those found."""
+    region_of = np.repeat(np.arange(len(found)), [len(w.starts) for w in found])
+    starts, strands, labels = (
+        np.concatenate([getattr(w, part) for w in found]) for part in ("starts", "strands", "labels")
+    )
+    chosen = draw(labels, N_WINDOWS, rng)
+    region_of, starts, strands, labels = region_of[chosen], starts[chosen], strands[chosen], labels[chosen]
+    split = [
+        name
+        for n, (region, border) in enumerate(places)
+        for name in splits(region, starts[region_of == n], starts[region_of == n] + WINDOW_BP, border)
+    ]
+    columns: dict[str, Column] = {
+        "chromosome": [places[n][0].span.name for n in region_of],
+        "start": starts,
+        "end": starts + WINDOW_BP,
+        **({"strand": strands} if stranded else {}),
+        "label": label_lists(labels),
+        "split": split,
+    }
+    bed = out / task / f"{task}.bed"
+    names = [rule.name for rule in rules]
+    write_bed(bed, columns)
+    write_names(bed.with_suffix(".labels.txt"), names)
+    return TaskSummary.of(task, split, names, labels.sum(axis=0), len(labels), [rule.text for rule in rules])
+
+
+def make_enhancers(regions: list[Region], borders: list[Ints], out: Path) -> TaskSummary:
+    """Write the long windows; the number of a block is the number of its part."""
+    found = [enhancer_windows(region, border) for region, border in zip(regions, borders, strict=True)]
+    starts = np.concatenate([windows.starts for windows in found])
+    labels = np.concatenate([windows.labels for windows in found])
+    parts = [f"part{block}" for windows in found for block in windows.blocks]
+    bed = out / "enhancer_annotation" / "enhancer_annotation.bed"
+    columns: dict[str, Column] = {
+        "chromosome": [r.span.name for r, w in zip(regions, found, strict=True) for _ in w.starts],
+        "start": starts,
+        "end": starts + ENHANCER_WINDOW_BP,
+        "split": parts,
+    }
+    write_bed(bed, columns)
+    write_rectangular(bed.with_suffix(".hdf5"), labels)
+    write_names(bed.with_suffix(".labels.txt"), ENHANCER_NAMES)
+    counts = np.bincount(labels.ravel(), minlength=2)
+    return TaskSummary.of(
+        "enhancer_annotation", parts, ENHANCER_NAMES, counts, labels.size, ["all others", ENHANCER_TEXT]
+    )
+
+
+def make_expression(regions: list[Region], out: Path) -> TaskSummary:
+    return _make_variants(
+        "variant_effects_expression", regions, expression_changes, EXPRESSION_COUNTS, EXPRESSION_POSITIVE,
+        ("deep_intron", "promoter_or_splice_consensus"), EXPRESSION_KINDS, 4, out,
+    )  # fmt: skip
+
+
+def make_disease(regions: list[Region], out: Path) -> TaskSummary:
+    return _make_variants(
+        "variant_effects_disease", regions, disease_changes, DISEASE_COUNTS, DISEASE_POSITIVE,
+        ("synonymous_or_deep_intron", "stop_gained_or_splice_site"), DISEASE_KINDS, 5, out,
+    )  # fmt: skip
+
+
+def _make_variants(
+    task: str,
+    regions: list[Region],
+    enumerate_changes: Callable[[Region], Changes],
+    counts: dict[str, int],
+    positive: tuple[str, ...],
+    names: tuple[str, str],
+    kinds: dict[str, str],
+    number: int,
+    out: Path,
+) -> TaskSummary:
+    """Write a table of single-nucleotide changes, sorted by place."""
+    rng = np.random.default_rng([SEED, number])
+    drawn = draw_changes([enumerate_changes(region) for region in regions], counts, rng)
+    rows = sorted((*change, kind) for kind, changes in drawn.items() for change in changes.tolist())
+    columns: dict[str, Column] = {
+        "chromosome": [regions[n].span.name for n, *_ in rows],
+        "start": [place for _, place, *_ in rows],
+        "end": [place + 1 for _, place, *_ in rows],
+        "ref": [chr(regions[n].bases[place]) for n, place, *_ in rows],
+        "alt": [LETTERS[alt] for _, _, alt, _ in rows],
+        "label": [int(kind in positive) for *_, kind in rows],
+        "full_label": [kind for *_, kind in rows],
+    }
+    bed = out / "variant_effects" / f"{task}.bed"
+    write_bed(bed, columns)
+    write_names(bed.with_suffix(".labels.txt"), names)
+    kind_counts = np.array([len(drawn[kind]) for kind in kinds])
+    return TaskSummary.of(task, None, list(kinds), kind_counts, len(rows), list(kinds.values()))

@@ -1,0 +1,13 @@
+"""Reads a built folder again and checks it against bed, labels and genome; the same as ``bend-hf verify``.
+
+python dataset_scripts/verify.py gene_finding --data data --built bend
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bend_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["verify", *sys.argv[1:]]))

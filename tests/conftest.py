@@ -1,0 +1,30 @@
+"""What all tests share: caches of their own, no network, and a small genome.
+
+The environment is set before anything of Hugging Face is imported, which reads it then and never again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_CACHE = tempfile.TemporaryDirectory(prefix="bend_hf_tests_")
+os.environ["HF_HOME"] = str(Path(_CACHE.name) / "huggingface")
+os.environ["XDG_CACHE_HOME"] = str(Path(_CACHE.name) / "cache")
+os.environ["BEND_HF_CACHE"] = str(Path(_CACHE.name) / "bend_hf")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("BEND_DATA_DIR", None)
+for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_TOKEN"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _caches_go_away() -> Iterator[None]:
+    yield
+    _CACHE.cleanup()

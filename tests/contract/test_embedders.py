@@ -1,0 +1,176 @@
+"""What every model of the registry promises, on a tiny twin of each with random weights."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bend_hf.embedders import MODELS, embedder_class, load_embedder
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._options import EmbedderOptions
+from bend_hf.embedders._spec import Direction, Source
+from bend_hf.errors import ModelError
+from bend_hf.shapes import PROTOCOLS, Protocol
+from tests.fake_checkpoints import CONTEXT_TOKENS, golden_checkpoint, make_fake
+from tests.shared_data import needs_shared
+
+KEYS = MODELS.names()
+LETTERS = "ACGT" * 4 + "NRYKMSWBDHVacgtn"
+LONG = "ACGTTGACGATTNACGTGGA" * 12
+EDGES = [
+    *("ACGTTGACG"[:n] for n in range(1, 10)),
+    "N",
+    "N" * 40,
+    "ACG" + "N" * 9 + "ACGT" + "N" * 10 + "GATT" + "N" * 11,
+    "acgtnnacgattgaca",
+    "RYKMSWBDHV",
+    *(LONG[:n] for n in range(CONTEXT_TOKENS - 3, CONTEXT_TOKENS + 3)),
+    *(LONG[:n] for n in range(6 * CONTEXT_TOKENS - 8, 6 * CONTEXT_TOKENS + 2)),
+]
+
+
+@functools.cache
+def twin(key: str, protocol: Protocol = "bend-2024", overlap_tokens: int = 0) -> Embedder:
+    """A registry entry over its tiny checkpoint; batches are small, so that pieces of many lengths meet in one."""
+    options: EmbedderOptions = {"protocol": protocol, "overlap_tokens": overlap_tokens, "random_init": True}
+    if MODELS.get(key).source == "none":
+        return load_embedder(key, batch_tokens=200, **options)
+    folder = Path(tempfile.mkdtemp(prefix="bend_hf_twin_")) / key
+    return load_embedder(key, checkpoint=make_fake(key, folder), batch_tokens=200, **options)
+
+
+def check_promise(embedder: Embedder, sequences: list[str]) -> None:
+    tokens = embedder.embed_tokens(sequences)
+    rows = embedder.embed(sequences, upsample_embeddings=True)
+    for sequence, of_tokens, of_nucleotides in zip(sequences, tokens, rows, strict=True):
+        assert of_nucleotides.shape == (len(sequence), embedder.width), sequence
+        assert of_nucleotides.dtype == np.float32
+        assert np.isfinite(of_nucleotides).all(), sequence
+        assert of_tokens.row_bp.sum() == len(sequence)
+        assert (of_tokens.row_bp >= 1).all()
+        np.testing.assert_array_equal(of_tokens.upsampled(), of_nucleotides)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", KEYS)
+def test_one_row_per_nucleotide_at_the_edges(key: str, protocol: Protocol) -> None:
+    check_promise(twin(key, protocol), EDGES)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", KEYS)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sequences=st.lists(st.text(alphabet=LETTERS, min_size=1, max_size=80), min_size=1, max_size=4))
+def test_one_row_per_nucleotide_for_any_letters(key: str, protocol: Protocol, sequences: list[str]) -> None:
+    check_promise(twin(key, protocol), sequences)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", KEYS)
+def test_result_does_not_depend_on_the_batch(key: str, protocol: Protocol) -> None:
+    embedder = twin(key, protocol)
+    together = embedder.embed(EDGES)
+    for sequence, rows in zip(EDGES, together, strict=True):
+        np.testing.assert_allclose(embedder(sequence), rows, atol=1e-5, rtol=1e-5, err_msg=sequence)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_sliding_windows_keep_the_promise(key: str) -> None:
+    check_promise(twin(key, "bend-hf-1", 6), EDGES)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", KEYS)
+def test_special_tokens_only_add_rows(key: str, protocol: Protocol) -> None:
+    embedder = twin(key, protocol)
+    for sequence in ("ACGTTGACGATTNACGTGGA", LONG):
+        bare = embedder(sequence, upsample_embeddings=True)
+        kept = embedder(sequence, remove_special_tokens=False, upsample_embeddings=True)
+        special = np.array([not (bare == row).all(axis=1).any() for row in kept])
+        assert len(kept) >= len(bare)
+        np.testing.assert_array_equal(kept[~special], bare)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_scores_and_losses_have_a_row_per_token_or_say_why_not(key: str) -> None:
+    embedder = twin(key)
+    sequences = ["ACGTTGACGATTNACGTGGA", "ACG", LONG]
+    if type(embedder)._logits is Embedder._logits:
+        with pytest.raises(ModelError, match="has no language-model head"):
+            embedder.loss(sequences)
+        return
+    losses = embedder.loss(sequences)
+    tokens = embedder.embed(sequences)
+    for loss, scores, rows in zip(losses, embedder.logits(sequences), tokens, strict=True):
+        assert len(loss) == len(scores) == len(rows)
+        assert scores.ndim == 2
+        assert not (loss < 0).any()
+    per_nucleotide = embedder.loss(sequences, upsample_embeddings=True)
+    assert [len(loss) for loss in per_nucleotide] == [len(sequence) for sequence in sequences]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_reverse_complement_average_is_the_same_for_both_strands(key: str) -> None:
+    if MODELS.get(key).source == "none":
+        pytest.skip("one-hot columns name letters, so that the strands differ by design")
+    one = twin(key)
+    both = embedder_class(MODELS.get(key))(one.folder, random_init=True, reverse_complement_average=True)
+    ahead = both("ACGTTGACGATTNACGT", upsample_embeddings=True)
+    back = both("ACGTNAATCGTCAACGT", upsample_embeddings=True)
+    np.testing.assert_allclose(ahead, both._flip(back), atol=2e-5)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_layer_can_be_asked_for(key: str) -> None:
+    embedder = twin(key)
+    if MODELS.get(key).source == "none":
+        pytest.skip("one-hot rows have no layers")
+    first = embedder_class(MODELS.get(key))(embedder.folder, random_init=True, layer=0)
+    assert len(first("ACGTTGACG", upsample_embeddings=True)) == 9
+    assert not np.array_equal(first("ACGTTGACG"), embedder("ACGTTGACG"))
+
+
+@needs_shared
+@pytest.mark.parametrize("key", KEYS)
+def test_golden_checkpoint_of_the_family_is_read_whole(key: str) -> None:
+    if MODELS.get(key).source == "none":
+        pytest.skip("nothing to read")
+    folder = golden_checkpoint(key)
+    assert folder is not None
+    embedder = load_embedder(key, checkpoint=folder)
+    check_promise(embedder, ["ACGTNNACGATTGACA", "ac", "N" * 12])
+    assert embedder.weight_files
+    assert len(embedder.identity["weights"]) == 64
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_declaration_is_complete(key: str) -> None:
+    spec = MODELS.get(key)
+    assert issubclass(embedder_class(spec), Embedder)
+    assert spec.family
+    assert spec.direction in get_args(Direction)
+    assert spec.source in get_args(Source)
+    assert spec.paper.startswith("https://")
+    if spec.source != "none":
+        assert spec.training_data
+        assert spec.n_parameters is None or spec.n_parameters > 0
+
+
+def test_listing_models_loads_no_heavy_package() -> None:
+    code = (
+        "import sys; from bend_hf.embedders import MODELS; assert len(MODELS.names()) > 1;"
+        "heavy = {'torch', 'transformers', 'datasets', 'evaluate', 'huggingface_hub'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr

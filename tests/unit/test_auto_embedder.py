@@ -1,0 +1,147 @@
+"""Any transformers model by folder: what is aligned, and what is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    EsmConfig,
+    EsmForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
+
+from bend_hf.embedders import AutoEmbedder, load_embedder
+from bend_hf.errors import AlignmentError, ModelError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "A", "C", "G", "T", "AC", "GT", "ACGT"]
+MERGES = [("A", "C"), ("G", "T"), ("AC", "GT")]
+SHAPE = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def save_tokenizer(folder: Path, *, words: list[str] = WORDS, specials: bool = True, limit: int = 12) -> None:
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=MERGES, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if specials:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def bert(**changes: int) -> BertConfig:
+    return BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, pad_token_id=0, **SHAPE, **changes)
+
+
+def saved(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return model.eval()
+
+
+def test_masked_model_gives_its_rows_aligned_by_offsets(tmp_path: Path) -> None:
+    model = saved(BertForMaskedLM(bert()), tmp_path)
+    embedder = AutoEmbedder(tmp_path)
+    (tokens,) = embedder.embed_tokens(["ACGTNGTA"])
+    assert tokens.row_bp.tolist() == [4, 1, 2, 1]
+    with torch.inference_mode():
+        expected = model.bert(torch.tensor([[2, 10, 1, 9, 4, 3]])).last_hidden_state[0, 1:-1]
+    np.testing.assert_allclose(tokens.rows, expected.numpy(), atol=1e-6)
+
+
+def test_long_sequence_is_cut_by_the_tokenizers_limit(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    cut = AutoEmbedder(tmp_path).tokenize(["A" * 25])
+    assert np.diff(cut.piece_starts).tolist() == [12, 12, 7]
+
+
+def test_causal_model_is_known_by_its_configuration(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=len(WORDS), n_positions=16, n_embd=8, n_layer=1, n_head=2)
+    saved(GPT2LMHeadModel(config), tmp_path)
+    embedder = AutoEmbedder(tmp_path)
+    assert embedder.direction == "causal"
+    assert len(embedder("ACGTNGTA", upsample_embeddings=True)) == 8
+    (loss,) = embedder.loss(["ACGTA"])
+    assert np.isfinite(loss).all()
+
+
+def test_tokenizer_without_offsets_is_aligned_by_its_texts(tmp_path: Path) -> None:
+    words = ["<unk>", "<pad>", "<mask>", "<cls>", "ACG", "A", "T", "C", "G", "N"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    limits = {"tokenizer_class": "EsmTokenizer", "model_max_length": 20, "cls_token": "<cls>", "eos_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(limits | {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"})
+    )
+    config = EsmConfig(vocab_size=len(words), pad_token_id=1, mask_token_id=2, max_position_embeddings=22, **SHAPE)
+    EsmForMaskedLM(config).save_pretrained(tmp_path)
+    embedder = AutoEmbedder(tmp_path)
+    (tokens,) = embedder.embed_tokens(["ACGTN"])
+    assert tokens.row_bp.tolist() == [3, 1, 1]
+    assert len(embedder("acgRTTN", upsample_embeddings=True)) == 7
+
+
+def test_random_weights_need_no_weight_file(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    one, two = (AutoEmbedder(tmp_path, random_init=True, seed=3)("ACGT") for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    with pytest.raises(ModelError, match="has no weights"):
+        AutoEmbedder(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"its weights are not those of BertModel: missing \['encoder.layer.2"):
+        AutoEmbedder(tmp_path)
+
+
+def test_remote_code_is_not_run(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel", "auto_map": {"AutoModel": "x.Y"}}))
+    (tmp_path / "x.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(ModelError, match="its architecture 'novel' comes as remote code, which is not run"):
+        load_embedder(tmp_path)
+
+
+def test_architecture_that_is_unknown_is_refused(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel"}))
+    with pytest.raises(ModelError, match="transformers does not read it"):
+        AutoEmbedder(tmp_path)
+
+
+def test_tokenizer_that_wants_spaced_words_is_refused(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    tokenizer = Tokenizer(models.WordLevel(vocab={"[PAD]": 0, "[UNK]": 1, "ACG": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ModelError, match="reads 'ACGTTGCAACGGTCATGACC' as unknown; it may want words with spaces"):
+        AutoEmbedder(tmp_path)
+
+
+def test_letters_that_become_several_tokens_cannot_be_aligned(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Replace("T", "GT")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(AlignmentError, match="expected tokens that follow each other"):
+        AutoEmbedder(tmp_path)("ACTTG")

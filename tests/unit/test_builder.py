@@ -1,0 +1,153 @@
+"""The dataset builder against plain Python reading of the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bend_hf.builder import make_builder
+from bend_hf.config import DataConfig
+from bend_hf.rows import read_rows
+from bend_hf.sources import TaskFiles, find_source
+from bend_hf.task_data import TaskData, fold_parts, open_task
+from bend_hf.tasks import TASKS
+from tests.tiny import write_data
+
+COMPLEMENT = str.maketrans("ACGT", "TGCA")
+
+
+def open_tiny(folder: Path, name: str, **config: str) -> TaskData:
+    source = find_source(TASKS.get(name), data=str(folder))
+    return open_task(source, DataConfig(task=(name,), **config))  # type: ignore[arg-type]
+
+
+def sequences_of(folder: Path) -> dict[str, str]:
+    parts = (folder / "genomes" / "genome.fa").read_text().split(">")[1:]
+    return {part.split("\n", 1)[0]: part.split("\n", 1)[1].replace("\n", "") for part in parts}
+
+
+def test_stranded_windows_and_their_labels(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    data, genome = open_tiny(folder, "histone_modification"), sequences_of(tmp_path)
+    lines = [
+        line.split("\t") for line in (folder / "histone_modification/histone_modification.bed").read_text().splitlines()
+    ]
+    names = {"train": "train", "valid": "validation", "test": "test"}
+    seen = 0
+    for split, dataset in data.splits(None).items():
+        for row in dataset:
+            chromosome, start, end, strand, label, part = lines[row["item"] + 1]
+            plain = genome[chromosome][int(start) : int(end)]
+            assert row["sequence"] == (plain.translate(COMPLEMENT)[::-1] if strand == "-" else plain)
+            assert row["strand"] == strand
+            assert row["labels"] == [int(v) for v in label.split(",") if v]
+            assert names[part] == split
+            seen += 1
+    assert seen == len(lines) - 1
+    assert data.parts["train"].features["labels"].feature.names == list(TASKS.get("histone_modification").label_names)
+
+
+def test_ragged_labels_stand_beside_their_sequence(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["gene_finding"])
+    data = open_tiny(folder, "gene_finding")
+    with h5py.File(folder / "gene_finding/gene_finding.hdf5") as file:
+        for dataset in data.splits(None).values():
+            for row in dataset:
+                assert row["labels"] == file["labels"][row["item"]].tolist()
+                assert len(row["sequence"]) == len(row["labels"]) == row["end"] - row["start"]
+
+
+def test_variants_carry_their_context_and_offset(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["variant_effects_disease"])
+    bed = folder / "variant_effects/variant_effects_disease.bed"
+    genome = sequences_of(tmp_path)["chr1"]
+    near = f"chr1\t100\t101\t{genome[100]}\t{'C' if genome[100] != 'C' else 'G'}\t1\n"
+    bed.write_text(bed.read_text() + near)
+    rows = list(open_tiny(folder, "variant_effects_disease").splits(None)["test"])
+    for row in rows:
+        assert row["sequence"][row["variant_offset"]] == row["ref"] == genome[row["start"]]
+        assert row["sequence"] == genome[max(0, row["start"] - 512) : row["start"] + 513]
+    assert rows[-1]["variant_offset"] == 100
+
+
+def test_folds_test_on_their_part_and_train_on_the_rest(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["enhancer_annotation"])
+    data = open_tiny(folder, "enhancer_annotation")
+    assert data.n_folds == 10
+    splits = data.splits(3)
+    assert sorted(row["item"] for row in splits["test"]) == [2, 12]
+    assert sorted(row["item"] for row in splits["validation"]) == [3, 13]
+    assert len(splits["train"]) == 16
+    assert fold_parts(10, fold=10)[:2] == (9, 0)
+    tested = sorted(item for fold in range(1, 11) for item in data.splits(fold)["test"]["item"])
+    assert tested == list(range(20))
+
+
+def test_a_changed_file_is_never_served_from_the_cache(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    before = open_tiny(folder, "histone_modification").parts["train"]["sequence"][0]
+    genome = folder / "genomes" / "genome.fa"
+    head, body = genome.read_text().split("\n", 1)
+    genome.write_text(head + "\n" + body.translate(str.maketrans("ACGT\n", "CGTA\n")).replace(">cgr2", ">chr2"))
+    text = genome.read_text()
+    genome.write_text(text.replace(">chr2", ">chr2") if ">chr2" in text else text)
+    after = open_tiny(folder, "histone_modification").parts["train"]["sequence"][0]
+    assert before != after
+
+
+def test_other_columns_of_the_bed_are_kept(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["gene_finding"])
+    bed = folder / "gene_finding" / "gene_finding.bed"
+    header, *lines = bed.read_text().splitlines()
+    bed.write_text("\n".join([f"{header}\ttranscript_id", *(f"{line}\tNM_{i}" for i, line in enumerate(lines))]) + "\n")
+    for dataset in open_tiny(folder, "gene_finding").splits(None).values():
+        assert dataset["transcript_id"][:] == [f"NM_{item}" for item in dataset["item"]]
+
+
+def test_out_of_bounds_is_padded_with_n_or_dropped_and_counted(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    bed = folder / "histone_modification" / "histone_modification.bed"
+    bed.write_text(bed.read_text() + "chr2\t139900\t140412\t+\t0\ttest\n")
+    padded = open_tiny(folder, "histone_modification", out_of_bounds="pad")
+    assert padded.parts["test"]["sequence"][-1].endswith("N" * 412)
+    assert padded.facts["changes"]["rows_padded"] == 1  # type: ignore[index,call-overload]
+    dropped = open_tiny(folder, "histone_modification", out_of_bounds="drop")
+    assert 20 not in dropped.parts["test"]["item"]
+    assert dropped.facts["changes"]["rows_dropped_out_of_bounds"] == 1  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_labels_of_nucleotides_are_flipped_with_the_minus_strand(tmp_path: Path, flip: bool) -> None:
+    from dataclasses import replace
+
+    folder = write_data(tmp_path, ["gene_finding"])
+    bed = folder / "gene_finding" / "gene_finding.bed"
+    header, *lines = bed.read_text().splitlines()
+    bed.write_text("\n".join([f"{header}\tstrand", *(f"{line}\t-" for line in lines)]) + "\n")
+    source = find_source(TASKS.get("gene_finding"), data=str(folder))
+    assert isinstance(source, TaskFiles)
+    stranded = replace(source, task=replace(TASKS.get("gene_finding"), stranded=True))
+    builder = make_builder(read_rows(stranded), flip_labels=flip)
+    builder.download_and_prepare()
+    row = builder.as_dataset()["train"][0]
+    with h5py.File(folder / "gene_finding/gene_finding.hdf5") as file:
+        labels = np.asarray(file["labels"][row["item"]])
+    assert row["labels"] == (labels[::-1] if flip else labels).tolist()
+
+
+def test_several_processes_build_the_same(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"], n=40)
+    source = find_source(TASKS.get("histone_modification"), data=str(folder))
+    assert isinstance(source, TaskFiles)
+    one = make_builder(read_rows(source), cache_dir=tmp_path / "one")
+    one.download_and_prepare()
+    import bend_hf.builder as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BASES_A_TABLE", 4096)
+        two = make_builder(read_rows(source), cache_dir=tmp_path / "two")
+        two.download_and_prepare(num_proc=2)
+    assert one.as_dataset()["train"].to_dict() == two.as_dataset()["train"].to_dict()

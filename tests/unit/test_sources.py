@@ -1,0 +1,88 @@
+"""Where data are looked for, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bend_hf.config import DataConfig
+from bend_hf.errors import ConfigError, RegistryError, SourceError
+from bend_hf.sources import BuiltSource, TaskFiles, default_data, find_genome, find_source, sources_of
+from bend_hf.tasks import TASKS
+from tests.tiny import write_data
+
+HISTONE = TASKS.get("histone_modification")
+
+
+def test_both_layouts_are_found(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    nested = find_source(HISTONE, data=str(folder))
+    (folder / "histone_modification" / "histone_modification.bed").rename(folder / "histone_modification.bed")
+    flat = find_source(HISTONE, data=str(folder))
+    assert isinstance(nested, TaskFiles)
+    assert isinstance(flat, TaskFiles)
+    assert flat.bed == folder / "histone_modification.bed"
+    assert nested.genome == flat.genome == folder / "genomes" / "genome.fa"
+
+
+def test_a_genome_that_is_named_wins(tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "a", ["histone_modification"])
+    other = write_data(tmp_path / "b", []) / "genomes" / "genome.fa"
+    source = find_source(HISTONE, data=str(folder), genome=other)
+    assert isinstance(source, TaskFiles)
+    assert source.genome == other
+
+
+def test_the_genome_of_the_tasks_build_is_chosen(tmp_path: Path) -> None:
+    genomes = tmp_path / "genomes"
+    genomes.mkdir()
+    for name in ("GRCh38.primary_assembly.genome.fa", "GRCh37.no-chr.fa"):
+        (genomes / name).write_text(">1\nA\n")
+    assert find_genome(tmp_path, HISTONE).name == "GRCh38.primary_assembly.genome.fa"
+    assert find_genome(tmp_path, TASKS.get("chromatin_accessibility")).name == "GRCh37.no-chr.fa"
+    (genomes / "GRCh38.other.fa").write_text(">1\nA\n")
+    with pytest.raises(SourceError, match=r"holds 3 genomes.*2 of them named for GRCh38.*--genome"):
+        find_genome(tmp_path, HISTONE)
+
+
+def test_without_data_the_sample_is_used_and_said_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = default_data(HISTONE)
+    assert found.data == "sample"
+    assert "NOT BEND's DATA" in found.message
+    write_data(tmp_path / "data", ["histone_modification"])
+    assert default_data(HISTONE).data == "data"
+    assert default_data(TASKS.get("gene_finding")).data == "sample"
+    monkeypatch.setenv("BEND_DATA_DIR", str(write_data(tmp_path / "elsewhere", ["gene_finding"])))
+    assert default_data(TASKS.get("gene_finding")).data == str(tmp_path / "elsewhere")
+    assert default_data(HISTONE).data == "sample"
+    monkeypatch.setenv("BEND_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(SourceError, match=r"BEND_DATA_DIR is .*nowhere.*no folder"):
+        default_data(HISTONE)
+
+
+def test_hub_and_unknown_folders(tmp_path: Path) -> None:
+    assert find_source(HISTONE, data="hub") == BuiltSource(task=HISTONE, repo="bend/histone_modification", origin="hub")
+    with pytest.raises(SourceError, match="is no folder; give 'sample', 'hub'"):
+        find_source(HISTONE, data=str(tmp_path / "none"))
+
+
+def test_a_group_stands_for_its_tasks() -> None:
+    found = sources_of(DataConfig(task=("variant_effects",), data="sample"))
+    assert [source.key for source, _ in found if isinstance(source, TaskFiles)] == [
+        "variant_effects_disease",
+        "variant_effects_expression",
+    ]
+
+
+def test_unknown_tasks_name_their_neighbour() -> None:
+    with pytest.raises(RegistryError, match="unknown task 'gene_findng'; did you mean 'gene_finding'"):
+        sources_of(DataConfig(task=("gene_findng",), data="sample"))
+
+
+def test_a_configuration_needs_a_task_or_a_bed() -> None:
+    with pytest.raises(ConfigError, match="name a task with --task"):
+        DataConfig()
+    with pytest.raises(ConfigError, match="belong to one task"):
+        DataConfig(task=("a", "b"), bed=Path("x.bed"))

@@ -1,0 +1,127 @@
+"""K-mers by lookup table against k-mers by slicing strings, and the rows they give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bend_hf.embedders._streams import Letters
+from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_rows
+from bend_hf.errors import ModelError
+from tests.shared_data import SHARED, needs_shared
+
+SEQUENCES = st.lists(st.text("ACGTACGTACGTNRYacgtn", min_size=1, max_size=40), min_size=1, max_size=5)
+TINY = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+
+
+def kmers_by_slicing(sequence: str, k: int, words: dict[str, int]) -> list[int]:
+    kmers = [sequence[i : i + k] for i in range(len(sequence) - k + 1)] or ["[UNK]"]
+    return [words.get(kmer, words["[UNK]"]) for kmer in kmers]
+
+
+def rows_of(n_kmers: int, length_bp: int, *, as_bend: bool) -> list[int]:
+    """K-mer numbers from 1, one for each nucleotide."""
+    rows = kmer_rows(np.array([n_kmers]), np.array([length_bp]), as_bend=as_bend)
+    return (np.repeat(rows.token, rows.bp) + 1).tolist()
+
+
+@needs_shared
+@pytest.mark.parametrize("k", [3, 4, 5, 6])
+@given(sequences=SEQUENCES)
+def test_ids_are_those_of_the_published_vocabulary(k: int, sequences: list[str]) -> None:
+    path = SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt"
+    words = {word: number for number, word in enumerate(path.read_text().split())}
+    stream = vocabulary(k).stream(Letters.of(sequences))
+    expected = [kmers_by_slicing(sequence, k, words) for sequence in sequences]
+    assert [stream.ids[a:b].tolist() for a, b in zip(stream.starts, stream.starts[1:], strict=False)] == expected
+
+
+@cache
+def vocabulary(k: int) -> KmerVocabulary:
+    return KmerVocabulary.read(SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt")
+
+
+@needs_shared
+def test_the_published_vocabularies_are_complete() -> None:
+    assert [vocabulary(k).size for k in (3, 4, 5, 6)] == [69, 261, 1029, 4101]
+    assert all(len(np.unique(vocabulary(k).ids)) == 4**k for k in (3, 4, 5, 6))
+
+
+@pytest.mark.parametrize(
+    ("k", "n_kmers", "expected"),
+    [
+        (3, 5, [1, 1, 2, 3, 4, 5, 5]),
+        (4, 5, [1, 1, 2, 3, 4, 5, 5, 5]),
+        (5, 3, [1, 1, 2, 3, 1, 3, 3]),
+        (6, 7, [1, 1, 2, 3, 4, 5, 6, 7, 1, 7, 7, 7]),  # as recorded in the golden references
+        (6, 1, [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_rows_as_bend_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
+    assert rows_of(n_kmers, n_kmers + k - 1, as_bend=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("k", "n_kmers", "expected"),
+    [(5, 3, [1, 1, 1, 2, 3, 3, 3]), (6, 7, [1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7]), (3, 2, [1, 1, 2, 2])],
+)
+def test_rows_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
+    assert rows_of(n_kmers, n_kmers + k - 1, as_bend=False) == expected
+
+
+@pytest.mark.parametrize("as_bend", [True, False])
+def test_rows_of_a_sequence_shorter_than_k_are_one(as_bend: bool) -> None:
+    assert rows_of(1, 4, as_bend=as_bend) == [1, 1, 1, 1]
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), k=st.integers(3, 6), as_bend=st.booleans())
+def test_rows_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, as_bend: bool) -> None:
+    lengths_bp = np.array(lengths)
+    n_kmers = np.maximum(lengths_bp - k + 1, 1)
+    rows = kmer_rows(n_kmers, lengths_bp, as_bend=as_bend)
+    offsets = np.cumsum(n_kmers) - n_kmers
+    for i, (first, last) in enumerate(zip(rows.starts, rows.starts[1:], strict=False)):
+        numbers = np.repeat(rows.token[first:last] - offsets[i], rows.bp[first:last]) + 1
+        assert numbers.tolist() == rows_of(int(n_kmers[i]), lengths[i], as_bend=as_bend)
+
+
+@needs_shared
+@pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
+@pytest.mark.parametrize("k", [3, 4, 5, 6])
+def test_every_input_has_one_row_a_nucleotide(k: int, protocol: str, tmp_path: Path) -> None:
+    shutil.copy(SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 4**k + 5}))
+    embedder = DNABertEmbedder(tmp_path, kmer=k, protocol=protocol, random_init=True, device="cpu")
+    longest = 510 + k - 1  # letters of a full piece
+    lengths = [1, k - 1, k, k + 1, longest - 1, longest, longest + 1, 512, 513, 1025]
+    sequences = [("ACGTTGCANRacgtn" * 80)[:length] for length in lengths] + ["N" * 700, "n", "RYSWKM"]
+    rows = embedder.embed(sequences, upsample_embeddings=True)
+    assert [one.shape for one in rows] == [(len(sequence), 8) for sequence in sequences]
+    assert all(np.isfinite(one).all() for one in rows)
+
+
+@needs_shared
+def test_lower_case_is_upper_cased_first(tmp_path: Path) -> None:
+    shutil.copy(SHARED / "tokenizers" / "dnabert6" / "vocab.txt", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 4101}))
+    embedder = DNABertEmbedder(tmp_path, random_init=True, device="cpu")
+    np.testing.assert_array_equal(embedder("acgtTGCAac"), embedder("ACGTTGCAAC"))
+
+
+@pytest.mark.parametrize("content", ["[PAD]\n[UNK]\n[CLS]\n[SEP]\nAC\nACG\n", "AC\nAG\n"])
+def test_a_file_that_is_no_kmer_vocabulary_raises(content: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text(content)
+    with pytest.raises(ModelError, match="is no vocabulary of k-mers"):
+        KmerVocabulary.read(tmp_path / "vocab.txt")
+
+
+def test_a_missing_vocabulary_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no vocab\.txt; expected the k-mers"):
+        KmerVocabulary.read(tmp_path / "vocab.txt")

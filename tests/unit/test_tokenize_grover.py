@@ -1,0 +1,144 @@
+"""GROVER's longest words, in arrays, against the plain way of taking one word after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bend_hf.embedders._streams import Letters
+from bend_hf.embedders.grover import GROVEREmbedder, LongestWords
+from bend_hf.errors import ModelError
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+UNKNOWN, CLS, SEP = 1, 2, 3
+WORDS = [*SPECIALS, "A", "C", "G", "T", "AA", "AAAA", "AC", "ACGT", "CG", "GTT", "GTTACA", "TT"]
+SEQUENCES = st.lists(st.text("ACGTACGTNR", min_size=1, max_size=60), min_size=1, max_size=5)
+TINY = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+
+
+def one_word_after_the_other(sequence: str, words: list[str]) -> list[str]:
+    longest = max(len(word) for word in words)
+    taken, place = [], 0
+    while place < len(sequence):
+        fits = [n for n in range(longest, 0, -1) if sequence[place : place + n] in words and n <= len(sequence) - place]
+        taken.append(sequence[place : place + fits[0]] if fits else "[UNK]")
+        place += fits[0] if fits else 1
+    return taken
+
+
+def longest_words(words: list[str]) -> LongestWords:
+    return LongestWords.of({word: number for number, word in enumerate(words)}, source="test")
+
+
+def texts(ids: np.ndarray, words: list[str]) -> list[str]:
+    return [words[number] for number in ids]
+
+
+def write_folder(
+    folder: Path, *, words: list[str] | None = WORDS, merges: bool = False, n_rows: int = len(WORDS)
+) -> Path:
+    if words is not None:
+        (folder / "vocab.txt").write_text("\n".join(words))
+    if merges:
+        write_merges(folder / "tokenizer.json")
+    (folder / "config.json").write_text(json.dumps({**TINY, "vocab_size": n_rows, "max_position_embeddings": 16}))
+    return folder
+
+
+def write_merges(path: Path) -> None:
+    """Byte pairs of which the first learned hides longer words: G + T before A + C, C + G never."""
+    from tokenizers import Tokenizer, models
+
+    words = [*SPECIALS, "A", "C", "G", "T", "GT", "AC", "ACGT"]
+    bpe = models.BPE({word: number for number, word in enumerate(words)}, [("G", "T"), ("A", "C"), ("AC", "GT")])
+    Tokenizer(bpe).save(str(path))
+    loaded = json.loads(path.read_text())
+    loaded["model"]["vocab"][""] = len(words)  # the published file ends in an empty word that has no row
+    path.write_text(json.dumps(loaded))
+
+
+@given(sequences=SEQUENCES)
+def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
+    stream = longest_words(WORDS).stream(Letters.of(sequences))
+    for sequence, first, last in zip(sequences, stream.starts, stream.starts[1:], strict=False):
+        assert texts(stream.ids[first:last], WORDS) == one_word_after_the_other(sequence, WORDS[len(SPECIALS) :])
+
+
+@given(sequences=SEQUENCES)
+def test_tokens_cover_each_sequence(sequences: list[str]) -> None:
+    stream = longest_words(WORDS).stream(Letters.of(sequences))
+    covered = [int(stream.token_bp[a:b].sum()) for a, b in zip(stream.starts, stream.starts[1:], strict=False)]
+    assert covered == [len(sequence) for sequence in sequences]
+
+
+def test_a_word_does_not_reach_into_the_next_sequence() -> None:
+    stream = longest_words(WORDS).stream(Letters.of(["ACG", "TGT", "TACA"]))
+    assert texts(stream.ids, WORDS) == ["AC", "G", "T", "G", "T", "T", "AC", "A"]
+
+
+def test_the_longest_word_wins_over_the_longer_rest() -> None:
+    stream = longest_words(WORDS).stream(Letters.of(["GTTACAAAAA", "NACGTN"]))
+    assert texts(stream.ids, WORDS) == ["GTTACA", "AAAA", "[UNK]", "ACGT", "[UNK]"]
+
+
+def test_a_vocabulary_without_specials_raises() -> None:
+    with pytest.raises(ModelError, match=r"it lacks \[CLS\], \[SEP\], \[PAD\], \[UNK\]"):
+        longest_words(["A", "C"])
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_bend_2024_takes_longest_words(merges: bool, tmp_path: Path) -> None:
+    embedder = GROVEREmbedder(write_folder(tmp_path, merges=merges), random_init=True, device="cpu")
+    assert embedder.segmentation == "longest words"
+    assert texts(embedder.tokenize(["ACGTT"]).ids[1:-1], WORDS) == ["ACGT", "T"]
+
+
+def test_bend_2024_reads_the_words_out_of_tokenizer_json(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, words=None, merges=True, n_rows=12)
+    embedder = GROVEREmbedder(folder, random_init=True, device="cpu")
+    assert embedder.tokenize(["GACGTACN"]).ids.tolist() == [CLS, 7, 11, 10, UNKNOWN, SEP]
+
+
+def test_bend_hf_1_merges_byte_pairs(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, words=None, merges=True, n_rows=12)
+    embedder = GROVEREmbedder(folder, protocol="bend-hf-1", random_init=True, device="cpu")
+    assert embedder.segmentation == "byte pairs"
+    tokenized = embedder.tokenize(["ACGACGTNNT"])
+    assert tokenized.ids.tolist() == [CLS, 10, 7, 11, UNKNOWN, UNKNOWN, 8, SEP]
+    assert tokenized.row_bp.tolist() == [2, 1, 4, 1, 1, 1]
+
+
+def test_bend_hf_1_without_merges_warns_and_takes_longest_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        embedder = GROVEREmbedder(write_folder(tmp_path), protocol="bend-hf-1", random_init=True, device="cpu")
+    assert "no tokenizer.json" in caplog.text
+    assert embedder.segmentation == "longest words"
+
+
+def test_a_folder_without_any_vocabulary_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"neither vocab\.txt nor tokenizer\.json"):
+        GROVEREmbedder(write_folder(tmp_path, words=None), random_init=True)
+
+
+def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="vocabulary of 17 tokens and a model of 12"):
+        GROVEREmbedder(write_folder(tmp_path, n_rows=12), random_init=True)
+
+
+@pytest.mark.parametrize("merges", [True, False])
+@pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
+def test_every_input_has_one_row_a_nucleotide(protocol: str, merges: bool, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, merges=merges)
+    embedder = GROVEREmbedder(folder, protocol=protocol, random_init=True, device="cpu")
+    sequences = ["A", "n", "N" * 40, "acgtt" * 20, "RYKM", *("AC" * n for n in (13, 14, 15, 28, 29)), "GTTACA" * 50]
+    rows = embedder.embed(sequences, upsample_embeddings=True)
+    assert [one.shape for one in rows] == [(len(sequence), 8) for sequence in sequences]
+    assert all(np.isfinite(one).all() for one in rows)
