@@ -39,23 +39,26 @@ def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple
         canonical: For a column name, all spellings that mean it.
 
     Returns:
-        The columns, and for each row its line in the file, counted from 1 with the header, shape (rows,). Blank
-        lines are no rows.
+        The columns, and for each row its line in the file, counted from 1 with the header, shape (rows,). Lines
+        with nothing in them are no rows.
 
     Raises:
         InputError: The file cannot be read, has no header, no rows, or rows of another number of columns.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import csv
 
     header, compressed = _header(path)
     names = _column_names(path, header, canonical)
-    blank: list[int] = []
+    blanks: list[int] = []
     ragged: list[tuple[int, int]] = []
 
     def on_other_width(row: csv.InvalidRow) -> str:
-        # with nothing but blanks a line is no row; a lone column is never "other" and handled below
-        (blank.append(row.number) if not row.text.strip() else ragged.append((row.number, row.actual_columns)))
+        if row.text.strip():
+            ragged.append((row.number, row.actual_columns))
+        else:
+            blanks.append(row.number)
         return "skip"
 
     try:
@@ -85,15 +88,13 @@ def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple
             f"{path}: the header has {len(names)} columns, but {shown}{more}; write every field, an empty one as "
             "nothing between two tabs"
         )
-    if not table.num_rows:
+    line_numbers = np.delete(np.arange(2, 2 + table.num_rows + len(blanks)), np.array(blanks, np.int64) - 2)
+    filled = np.zeros(table.num_rows, np.bool_)
+    for column in table.columns:
+        filled |= pc.not_equal(column, "").to_numpy()
+    if not filled.any():
         raise InputError(f"{path} holds a header and no rows; fetch or make the file again")
-    return table, _line_numbers(table.num_rows, blank)
-
-
-def _line_numbers(n_rows: int, blank: list[int]) -> Ints:
-    """The line of each row when the header is line 1 and some lines are blank."""
-    lines = np.arange(2, 2 + n_rows + len(blank))
-    return np.delete(lines, np.array(blank, np.int64) - 2)
+    return (table, line_numbers) if filled.all() else (table.filter(filled), line_numbers[filled])
 
 
 def _header(path: Path) -> tuple[str, bool]:

@@ -1,8 +1,8 @@
 """Copies many stretches of a FASTA text into one array of nucleotides, without a step per stretch or letter.
 
 For the genome. Chunk by chunk: the sequence lines that the stretches touch are copied without their line ends,
-what belongs to the minus strand is turned as a whole, each stretch is cut out of that in one piece, and one table
-brings all letters to upper case and complements those of the minus strand.
+what belongs to the minus strand is turned as a whole, one table brings all letters to upper case and complements
+those of the minus strand, and each stretch is moved out of that to its place in a few large pieces.
 
 >>> tile_width(FastaIndex.parse("chr1\\t120\\t6\\t60\\t61\\n"))
 60
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES: Final = 1 << 20  # working memory is a few times this; more leaves the processor's cache
 _WIDEST_TILE: Final = 256
+_LONGEST_PIECE: Final = 4096
+_SHORT_BP: Final = 64  # stretches below are moved apart from longer ones, whose pieces they would make small
 _KEPT_BYTES: Final = 31 << 20
 
 # Inside a chunk the case of a letter tells its strand: upper case is plus, lower case minus. That is one bit, and
@@ -105,8 +107,9 @@ def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> N
     borders = np.flatnonzero(np.diff(cost // _CHUNK_BYTES)) + 1
     for low, high in zip([0, *borders.tolist()], [*borders.tolist(), len(first)], strict=True):
         buffer, shift = text.window(first[low:high], last[low:high])
-        part = stretches.part(low, high)
-        _put(out, _read(buffer, shift, index, part), part)
+        _copy(buffer, shift, index, stretches.part(low, high), out)
+    if not out.min():
+        raise _strange(int(np.argmin(out)), stretches)
 
 
 def _cut(stretches: Stretches) -> Stretches:
@@ -124,31 +127,27 @@ def _cut(stretches: Stretches) -> Stretches:
     return replace(whole, start_bp=start_bp, end_bp=end_bp, destination=whole.destination + into_result)
 
 
-def _read(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) -> Bytes:
-    """The finished letters of some stretches, end to end."""
-    length_bp = part.end_bp - part.start_bp
+def _copy(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches, out: Bytes) -> None:
+    """Write the finished letters of one chunk of stretches; what is no nucleotide becomes 0."""
+    n_plus = len(part.minus) - int(np.count_nonzero(part.minus))
     by_strand = np.concatenate([np.flatnonzero(~part.minus), np.flatnonzero(part.minus)])
-    n_plus = len(by_strand) - int(np.count_nonzero(part.minus))
-    lines, at = _copy_lines(buffer, shift[by_strand], index, part.take(by_strand))
+    part = part.take(by_strand)
+    length_bp = part.end_bp - part.start_bp
+    lines, at = _copy_lines(buffer, shift[by_strand], index, part)
     border = int(at[n_plus]) if n_plus < len(at) else len(lines)
     lines[:border] &= 0xFF ^ _CASE_BIT
     np.bitwise_or(_reversed(lines[border:]), _CASE_BIT, out=lines[border:])
-    at[n_plus:] = border + len(lines) - (at[n_plus:] + length_bp[by_strand[n_plus:]])
-    place = np.empty_like(at)
-    place[by_strand] = at
-    letters = _translate(_pick(lines, place, length_bp))
-    if not letters.min():
-        raise _strange(int(np.argmin(letters)), part)
-    return letters
+    at[n_plus:] = border + len(lines) - (at + length_bp)[n_plus:]
+    _move(_translate(lines), at, out, part.destination, length_bp)
 
 
-def _strange(place: int, part: Stretches) -> StrangeLetterError:
-    """Which nucleotide of the contig stands at a place among the letters of some stretches."""
-    ends = np.cumsum(part.end_bp - part.start_bp)
-    which = int(np.searchsorted(ends, place, side="right"))
-    behind = int(ends[which]) - place
-    base = int(part.start_bp[which]) + behind - 1 if part.minus[which] else int(part.end_bp[which]) - behind
-    return StrangeLetterError(int(part.contig[which]), base)
+def _strange(place: int, stretches: Stretches) -> StrangeLetterError:
+    """Which nucleotide of which contig stands at a place of the result."""
+    behind = place - stretches.destination
+    which = int(np.flatnonzero((behind >= 0) & (behind < stretches.end_bp - stretches.start_bp))[0])
+    bp = int(behind[which])
+    base = int(stretches.end_bp[which]) - 1 - bp if stretches.minus[which] else int(stretches.start_bp[which]) + bp
+    return StrangeLetterError(int(stretches.contig[which]), base)
 
 
 def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:
@@ -179,7 +178,7 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
         if int((byte + (n_tiles - 1) * step).max()) + width <= len(buffer):
             distance = np.repeat(step, n_tiles) if step.min() < step.max() else step[0]
             tiles = np.repeat(byte - before * step, n_tiles) + np.arange(n_tiles.sum()) * distance
-            return _pick_tiles(buffer, tiles, width), before * width + skip
+            return _elements(buffer, width)[tiles].view(np.uint8), before * width + skip
 
     tiles_per_line = -(-line_bp // width)
     first_tile = line * tiles_per_line + column // width
@@ -199,24 +198,34 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
     counts = np.stack([skip, stop - skip, width - stop], axis=1).ravel()
     inside = np.repeat(np.tile(np.array([False, True, False]), len(owner)), counts)
     length_bp = part.end_bp - part.start_bp
-    return _pick_tiles(buffer, byte, width)[inside], np.cumsum(length_bp) - length_bp
+    return _elements(buffer, width)[byte].view(np.uint8)[inside], np.cumsum(length_bp) - length_bp
 
 
-def _pick_tiles(letters: Bytes, at: Ints, width: int) -> Bytes:
-    """Pieces of one width, end to end: each is copied as one element of a view whose elements overlap."""
-    elements: NDArray[np.void] = np.ndarray(
-        (len(letters) - width + 1,), dtype=f"V{width}", buffer=letters, strides=(1,)
-    )
-    return elements[at].view(np.uint8)
+def _elements(letters: Bytes, width: int) -> NDArray[np.void]:
+    """A view in which element k is the ``width`` bytes from k on, so that each is copied at once."""
+    return np.ndarray((len(letters) - width + 1,), dtype=f"V{width}", buffer=letters, strides=(1,))
 
 
-def _pick(letters: Bytes, at: Ints, length_bp: Ints) -> Bytes:
-    """Pieces of their own lengths, end to end."""
-    if (length_bp == length_bp[0]).all():
-        return _pick_tiles(letters, at, int(length_bp[0]))
-    starts = np.cumsum(length_bp) - length_bp
-    picked: Bytes = letters[np.repeat(at - starts, length_bp) + np.arange(length_bp.sum())]
-    return picked
+def _move(letters: Bytes, at: Ints, out: Bytes, to: Ints, length_bp: Ints) -> None:
+    """Copy stretches of their own lengths from places among the letters to places of the result.
+
+    Each is copied in pieces of one width, the last of which ends where the stretch ends, over the one before.
+    """
+    short = length_bp < _SHORT_BP
+    if short.any() and not short.all():
+        for some in (short, ~short):
+            _move(letters, at[some], out, to[some], length_bp[some])
+        return
+    width = min(int(length_bp.min()), _LONGEST_PIECE)
+    source, target = _elements(letters, width), _elements(out, width)
+    if int(length_bp.max()) == width:
+        target[to] = source[at]
+        return
+    n_pieces = -(-length_bp // width)
+    before = np.cumsum(n_pieces) - n_pieces
+    into_bp = (np.arange(n_pieces.sum()) - np.repeat(before, n_pieces)) * width
+    into_bp = np.minimum(into_bp, np.repeat(length_bp - width, n_pieces))
+    target[np.repeat(to, n_pieces) + into_bp] = source[np.repeat(at, n_pieces) + into_bp]
 
 
 def _reversed(letters: Bytes) -> Bytes:
@@ -251,20 +260,6 @@ def _translate(marked: Bytes) -> Bytes:
         table, codes = pairs, marked.view(np.uint16)
     letters: Bytes = pc.take(table, pa.array(codes), boundscheck=False).to_numpy().view(np.uint8)
     return letters
-
-
-def _put(out: Bytes, letters: Bytes, part: Stretches) -> None:
-    """Write the letters of some stretches, end to end, to where each of them belongs."""
-    length_bp = part.end_bp - part.start_bp
-    starts = np.cumsum(length_bp) - length_bp
-    moved = part.destination - starts
-    width = int(length_bp[0])
-    if (moved == moved[0]).all():
-        out[moved[0] : moved[0] + len(letters)] = letters
-    elif (length_bp == width).all() and len(out) % width == 0 and not (part.destination % width).any():
-        out.reshape(-1, width)[part.destination // width] = letters.reshape(-1, width)
-    else:
-        out[np.repeat(moved, length_bp) + np.arange(len(letters))] = letters
 
 
 @cache

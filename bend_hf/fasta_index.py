@@ -128,18 +128,24 @@ class FastaIndex:
     def misfit(self, text: Text) -> str | None:
         """The name of a contig whose borders are wrong when this index is laid over a text; None if all is well.
 
-        Between two contigs there must be a header line with the second one's name and nothing else; up to 256
-        contigs, evenly spread, are looked at.
+        The last line of a contig must begin behind a line end, and between two contigs there must be a header line
+        with the second one's name and nothing else; up to 256 contigs, evenly spread, are looked at.
         """
         order: list[int] = np.argsort(self.offsets, kind="stable").tolist()
-        last_bases = self.byte_of(np.arange(len(order)), self.lengths_bp - 1)
-        ends = np.where(self.lengths_bp > 0, last_bases + 1, self.offsets)
         n_steps = min(_CHECKED_CONTIGS, len(order))
         for place in (step * len(order) // n_steps for step in range(n_steps + 1)):
-            first = int(ends[order[place - 1]]) if place else 0
+            first, before = 0, ""
+            if place:
+                contig = np.array([order[place - 1]])
+                before = self.names[order[place - 1]]
+                last_base = np.maximum(self.lengths_bp[contig] - 1, 0)
+                line_start = int(self.byte_of(contig, last_base // self.line_bp[contig] * self.line_bp[contig])[0])
+                first = int(self.byte_of(contig, last_base)[0]) + int(self.lengths_bp[contig][0] > 0)
+                if first > text.n_bytes or text.read(line_start - 1, line_start) != b"\n":
+                    return before
             if place == len(order):
                 rest = text.read(first, min(text.n_bytes, first + _HEADER_BYTES)) if first < text.n_bytes else b""
-                return self.names[order[-1]] if first > text.n_bytes or rest.strip() else None
+                return before if rest.strip() else None
             name, last = self.names[order[place]], int(self.offsets[order[place]])
             if not first < last <= text.n_bytes or last - first > _HEADER_BYTES:
                 return name
@@ -147,7 +153,7 @@ class FastaIndex:
             if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()]:
                 return name
             if place and b"".join(blank).strip():
-                return self.names[order[place - 1]]
+                return before
         return None
 
 

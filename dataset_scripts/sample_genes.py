@@ -18,6 +18,7 @@ from sample_region import Region, representatives
 from sample_sources import Ints, Transcript
 from sample_tracks import runs
 
+_PARTS: Final = ("cds", "donor", "intron", "acceptor")
 CLASSES: Final = (*(f"{part}+" for part in _PARTS), *(f"{part}-" for part in _PARTS), "non_coding")
 CLASS_TEXTS: Final = (
     "coding, without the stop codon",

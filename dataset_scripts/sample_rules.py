@@ -133,7 +133,7 @@ CPG_RULES: Final = (
     _centre("in_promoter", _PROMOTER, lambda t, _: t.promoter()),
     _centre("in_coding_exon", "coding in some transcript", lambda t, _: t.coding_exon()),
     _centre("in_gene_body_sense", f"in a transcript {_SENSE}", lambda t, s: t.gene_body(s)),
-    _whole("cpg_dense", "at least 20 CpG in the window", lambda t, _: t.cpg, 20),
+    _whole("cpg_dense", "at least 20 CpG whose C on plus is in the window", lambda t, _: t.cpg, 20),
     _centre("in_hpaii_site", "the CpG of a CCGG, where HpaII and MspI cut", lambda t, _: t.hpaii_site),
 )
 

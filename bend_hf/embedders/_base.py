@@ -207,9 +207,10 @@ class Embedder(LoadedModel):
         wanted = np.zeros(len(tokenized.ids), dtype=np.bool_)
         wanted[rows.token] = True
         values = self._ready().run(tokenized, wanted, function)
-        slots = (np.cumsum(wanted) - 1)[rows.token]
+        if len(rows.token) != len(values) or (np.diff(rows.token) < 1).any():  # repeated or out of order
+            values = values[(np.cumsum(wanted) - 1)[rows.token]]
         for first, last in pairwise(rows.starts.tolist()):
-            yield TokenEmbeddings(rows=values[slots[first:last]], row_bp=rows.bp[first:last])
+            yield TokenEmbeddings(rows=values[first:last], row_bp=rows.bp[first:last])
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
         tokenized = self._tokenize(sequences)

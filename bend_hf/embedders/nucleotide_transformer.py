@@ -146,6 +146,7 @@ _ROTARY_UNUSED: Final = (
     "esm.embeddings.position_embeddings.weight",
     "esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
 )
+_ROTARY_KEY: Final = "esm.rotary_embeddings.inv_freq"
 
 
 class NucleotideTransformerEmbedder(Embedder):
@@ -180,7 +181,7 @@ class NucleotideTransformerEmbedder(Embedder):
         rotary = config.position_embedding_type == "rotary"
         self.model = self._build(
             lambda: EsmForMaskedLM(config),
-            allow_missing=("lm_head.*", "esm.contact_head.*"),
+            allow_missing=("lm_head.*", "esm.contact_head.*", _ROTARY_KEY),  # the frequencies are computed
             allow_unexpected=(*_ESM_UNUSED, *(_ROTARY_UNUSED if rotary else ())),
             rename=_esm_key,
         )
@@ -240,7 +241,11 @@ def _with_prefix(key: str) -> str:
 
 
 def _esm_key(key: str) -> str:
-    """From transformers 4, which stored the rotary frequencies in each layer, to 5, which has them once."""
+    """From the names of files to those of transformers 5 in memory.
+
+    transformers 4 stored the rotary frequencies in each layer; 5 saves norms under TensorFlow's names again.
+    """
     key = _with_prefix(key)
-    first = "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
-    return "esm.rotary_embeddings.inv_freq" if key == first else key
+    if key == "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq":
+        return _ROTARY_KEY
+    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

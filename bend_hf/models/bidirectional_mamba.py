@@ -102,6 +102,7 @@ class Mamba(nn.Module):
         step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
         step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
         y_BTE = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
+        del x_BTE, step
         return y_BTE * silu(gate_BTE)
 
 
@@ -118,11 +119,11 @@ class BidirectionalMamba(nn.Module):
             self.mamba_rev.out_proj = self.mamba_fwd.out_proj
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
-        ahead_BTE = self.mamba_fwd.in_proj(x_BTD)
-        back_BTE = (ahead_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
+        entering_BTE = self.mamba_fwd.in_proj(x_BTD)
+        ahead_BTE = self.mamba_fwd(*entering_BTE.chunk(2, dim=-1), mask_BT1)
+        entering_BTE = (entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
         back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
-        ahead_BTE = self.mamba_fwd(*ahead_BTE.chunk(2, dim=-1), mask_BT1)
-        back_BTE = self.mamba_rev(*back_BTE.chunk(2, dim=-1), back_mask_BT1).flip(1)
+        back_BTE = self.mamba_rev(*entering_BTE.chunk(2, dim=-1), back_mask_BT1).flip(1)
         if self.tied:
             both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
             return both

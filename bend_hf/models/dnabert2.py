@@ -82,7 +82,7 @@ class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
 
     @classmethod
     def published(cls, fields: Mapping[str, object], *, pad_token_id: int, name: str = "config.json") -> DNABert2Config:
-        """From the fields of a published config.json.
+        """From the fields of a published config.json, or of one that this class saved.
 
         Args:
             fields: What the file holds.
@@ -92,7 +92,8 @@ class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
         Raises:
             ModelError: A size is missing, or the file is a BERT's.
         """
-        lacking = [field for field in (*_SIZES, _MARK) if field not in fields]
+        needed = _SIZES if fields.get("model_type") == cls.model_type else (*_SIZES, _MARK)
+        lacking = [field for field in needed if field not in fields]
         if lacking:
             raise ModelError(f"{name} lacks {', '.join(lacking)}; expected the configuration of a DNABERT-2")
         sizes = cast("dict[str, Any]", {field: fields[field] for field in _SIZES})

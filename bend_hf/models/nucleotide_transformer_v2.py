@@ -141,7 +141,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         The shape of ``x``.
     """
     first, second = x.chunk(2, dim=-1)
-    return (x.float() * cos.float() + torch.cat((-second, first), dim=-1).float() * sin.float()).to(x.dtype)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 class _Dense(nn.Module):
@@ -270,7 +270,7 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
             x_BTD = x_BTD * attention_mask.unsqueeze(-1).to(x_BTD.dtype)
             mask_B11T = attention_mask.to(torch.bool)[:, None, None, :]
         head_width = self.config.hidden_size // self.config.num_attention_heads
-        cos, sin = rotary_tables(input_ids.shape[1], head_width, device=x_BTD.device, dtype=torch.float32)
+        cos, sin = rotary_tables(input_ids.shape[1], head_width, device=x_BTD.device, dtype=x_BTD.dtype)
         states = [x_BTD]
         for layer in self.encoder.layer:
             x_BTD = layer(x_BTD, cos, sin, mask_B11T)

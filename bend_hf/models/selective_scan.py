@@ -49,19 +49,17 @@ def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C
     batch, n_positions, width = x.shape
     n_states = rates_DN.shape[1]
     rates_ND = rates_DN.t().contiguous()
-    entering = dt * x
     budget = SEGMENT_STATES.get(x.device.type, SEGMENT_STATES["cuda"])
     segment = max(1, min(n_positions, budget // (batch * n_states * width)))
     carry_BND = x.new_zeros(batch, n_states, width)
-    parts: list[Tensor] = []
+    y_BTD = torch.empty_like(x)
     for start in range(0, n_positions, segment):
         here = slice(start, start + segment)
-        part, carry_BND = _scan_segment(
-            entering[:, here], dt[:, here], rates_ND, into[:, here], out_of[:, here], carry_BND
+        part_BTD, carry_BND = _scan_segment(
+            dt[:, here] * x[:, here], dt[:, here], rates_ND, into[:, here], out_of[:, here], carry_BND
         )
-        parts.append(part)
-    y_BTD = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return torch.addcmul(y_BTD, x, past).to(x_BTD.dtype)
+        y_BTD[:, here] = torch.addcmul(part_BTD, x[:, here], past)
+    return y_BTD.to(x_BTD.dtype)
 
 
 def _scan_segment(

@@ -125,6 +125,15 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", [BEND, HUB])
+def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: Any) -> None:
+    letters = letters_of(name, "n_runs_512")
+    rows = DNABert2Embedder(folder_of(name), dtype=dtype, device="cpu")(letters)
+    assert rows.dtype == np.float32
+    assert 0 < np.abs(rows - embedder_of(name)(letters)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
+
+
 def test_bias_made_in_blocks_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = [letters_of(HUB, "len1200"), letters_of(HUB, "n_runs_512")]
     whole = embedder_of(HUB).embed(letters)
@@ -195,6 +204,16 @@ def test_missing_weight_is_named(tmp_path: Path) -> None:
     change_weights(folder, lambda key: None if key == "bert.encoder.layer.1.mlp.wo.weight" else key)
     with pytest.raises(ModelError, match=r"missing bert\.encoder\.layer\.1\.mlp\.wo\.weight"):
         DNABert2Embedder(folder)
+
+
+def test_checkpoint_saved_by_transformers_loads_again(tmp_path: Path) -> None:
+    folder = copy_of(BEND, tmp_path)
+    embedder_of(BEND).model.save_pretrained(folder)  # type: ignore[union-attr,operator]
+    (folder / "pytorch_model.bin").unlink()
+    letters = letters_of(BEND, "len513")
+    again = DNABert2Embedder(folder, device="cpu")
+    np.testing.assert_array_equal(again(letters), embedder_of(BEND)(letters))
+    np.testing.assert_array_equal(again.logits([letters])[0], embedder_of(BEND).logits([letters])[0])
 
 
 def test_configuration_of_a_plain_bert_is_refused(tmp_path: Path) -> None:

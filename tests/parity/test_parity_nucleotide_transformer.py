@@ -206,6 +206,15 @@ def test_rows_do_not_depend_on_the_batch(name: str, protocol: str) -> None:
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", [*BEND, V2])
+def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: Any) -> None:
+    letters = golden(name).sequences["n_runs_512"]
+    rows = NucleotideTransformerEmbedder(folder_of(name), dtype=dtype, device="cpu")(letters)
+    assert rows.dtype == np.float32
+    assert 0 < np.abs(rows - embedder_of(name)(letters)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
+
+
 @pytest.mark.parametrize("name", [*BEND, V2])
 def test_protocols_agree_on_clean_letters(name: str) -> None:
     letters = ["ACGTACGTAC" * 1300, "GATTACA"]
@@ -241,6 +250,28 @@ def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(name: s
     np.testing.assert_allclose(headless(letters), embedder_of(name)(letters), atol=1e-6, rtol=0)
     with pytest.raises(ModelError, match="lacks its language-model head"):
         headless.logits([letters])
+
+
+@pytest.mark.parametrize("name", [*BEND, V2])
+def test_checkpoint_saved_by_transformers_loads_again(name: str, tmp_path: Path) -> None:
+    folder = copy_of(name, tmp_path)
+    (folder / "model.safetensors").unlink()
+    embedder_of(name).model.save_pretrained(folder)  # type: ignore[union-attr,operator]
+    letters = golden(name).sequences["len513"]
+    np.testing.assert_array_equal(
+        NucleotideTransformerEmbedder(folder, device="cpu")(letters), embedder_of(name)(letters)
+    )
+
+
+def test_positions_that_older_files_store_are_passed_over(tmp_path: Path) -> None:
+    folder = copy_of(BEND[0], tmp_path)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state | {"esm.embeddings.position_ids": torch.arange(1002)[None]}, folder / "pytorch_model.bin")
+    letters = golden(BEND[0]).sequences["len513"]
+    np.testing.assert_array_equal(
+        NucleotideTransformerEmbedder(folder, device="cpu")(letters), embedder_of(BEND[0])(letters)
+    )
 
 
 @pytest.mark.parametrize("name", [*BEND, V2])

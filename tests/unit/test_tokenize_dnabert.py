@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._streams import Letters
@@ -34,6 +34,7 @@ def rows_of(n_kmers: int, length_bp: int, *, as_bend: bool) -> list[int]:
 
 @needs_shared
 @pytest.mark.parametrize("k", [3, 4, 5, 6])
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_ids_are_those_of_the_published_vocabulary(k: int, sequences: list[str]) -> None:
     path = SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt"
@@ -81,6 +82,7 @@ def test_rows_of_a_sequence_shorter_than_k_are_one(as_bend: bool) -> None:
     assert rows_of(1, 4, as_bend=as_bend) == [1, 1, 1, 1]
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), k=st.integers(3, 6), as_bend=st.booleans())
 def test_rows_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, as_bend: bool) -> None:
     lengths_bp = np.array(lengths)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._bpe import BpeTokenizer, GapRule
@@ -58,6 +58,7 @@ def test_ids_are_the_published_tokenizers(name: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("folder", FOLDERS)
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 @example(sequences=["N" * 9, "N" * 10, "A" + "N" * 10 + "A", "NNN" + "A" * 3 + "N" * 40, "R"])
 @example(sequences=["N" * 12, "N" * 12])
@@ -69,6 +70,7 @@ def test_tokens_cover_each_sequence(folder: str, sequences: list[str]) -> None:
 
 
 @needs_shared
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_a_run_of_ten_or_more_n_is_one_token_of_its_length(sequences: list[str]) -> None:
     stream = tokenizer(T2T).stream(sequences)
@@ -77,6 +79,7 @@ def test_a_run_of_ten_or_more_n_is_one_token_of_its_length(sequences: list[str])
 
 
 @needs_shared
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_an_unknown_letter_is_one_token_of_one_letter(sequences: list[str]) -> None:
     stream = tokenizer(HUMAN).stream(sequences)
@@ -86,6 +89,7 @@ def test_an_unknown_letter_is_one_token_of_one_letter(sequences: list[str]) -> N
 
 @needs_shared
 @pytest.mark.parametrize("folder", [T2T, HUMAN])
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_lengths_by_text_and_by_offsets_agree(folder: str, sequences: list[str]) -> None:
     by_text = tokenizer(folder).stream(sequences)

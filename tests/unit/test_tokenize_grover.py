@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._streams import Letters
@@ -63,6 +63,7 @@ def write_merges(path: Path) -> None:
     path.write_text(json.dumps(loaded))
 
 
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
     stream = longest_words(WORDS).stream(Letters.of(sequences))
@@ -70,6 +71,7 @@ def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
         assert texts(stream.ids[first:last], WORDS) == one_word_after_the_other(sequence, WORDS[len(SPECIALS) :])
 
 
+@settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_tokens_cover_each_sequence(sequences: list[str]) -> None:
     stream = longest_words(WORDS).stream(Letters.of(sequences))
