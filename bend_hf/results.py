@@ -14,8 +14,9 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,9 +24,9 @@ from typing import Any, Final
 
 from bend_hf import __version__
 from bend_hf.errors import RecordError
+from bend_hf.result_schema import SCHEMA_VERSION, upgraded, violations
 from bend_hf.shapes import Json
 
-SCHEMA_VERSION: Final = 1
 _VERSIONS_OF: Final = (
     "accelerate",
     "datasets",
@@ -50,13 +51,18 @@ class ResultRecord:
         model: The embedder's own description: key, checkpoint, revision, facts.
         data: Origin, hashes, counts, what was padded or dropped.
         config: The whole resolved configuration.
-        metrics: Value and detail of each metric on the test split.
+        metrics: Value, detail and (under ``interval``: low, high, level, method) uncertainty of each metric on the
+            test split.
         main_metric: Which of them the task is ranked by.
         coverage: Items scored of items, and the hash of their ids.
         training: Epochs, the best of them, the history of loss and validation metric; None where nothing is trained.
         folds: Metrics of each fold; empty where there are none.
         cost: Seconds a stage, peak memory in bytes, device, processes.
         predictions: Name and sha256 of the Parquet file beside the record.
+        controls: Metrics of each control on the same items, by its name, each with ``metrics`` as above.
+        alignment: How tokens became nucleotides; None where the model's facts say it all.
+        created_at: Moment of the record, ISO 8601 in UTC; filled when it is made.
+        created_with: Versions and commit of what made it; filled when it is written.
     """
 
     task: str
@@ -71,20 +77,32 @@ class ResultRecord:
     folds: list[Json]
     cost: dict[str, Json]
     predictions: dict[str, Json]
+    controls: dict[str, Json] = field(default_factory=dict)
+    alignment: dict[str, Json] | None = None
+    created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    created_with: dict[str, Json] | None = None
 
     @property
     def value(self) -> float | None:
         """The main metric; None where it is not defined."""
-        value = _member(self.metrics, self.main_metric, "value")
+        value = member(self.metrics, self.main_metric, "value")
         return value if isinstance(value, int | float) else None
+
+    @property
+    def probe(self) -> str:
+        """What turns embeddings into predictions: the kind of the head, or ``zero_shot``."""
+        kind = member(self.training, "head", "kind")
+        return str(kind).removesuffix("Spec").lower() if kind else "zero_shot"
 
     def as_json(self) -> dict[str, Json]:
         """The record as it is written, with the schema version and the versions of what made it."""
         body = {item.name: jsonable(getattr(self, item.name)) for item in fields(self)}
-        return {"schema_version": SCHEMA_VERSION, "created_with": _versions(), **body}
+        made_with = body.pop("created_with") or _versions()
+        return {"schema_version": SCHEMA_VERSION, "created_with": made_with, **body}
 
 
-def _member(value: Json, *path: str) -> Json:
+def member(value: Json, *path: str) -> Json:
+    """What stands at a path of keys inside nested objects; None where a key is missing."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -163,11 +181,15 @@ def write_record(record: ResultRecord, path: Path) -> None:
     """Writes the record whole or not at all, and never over another.
 
     Raises:
-        RecordError: There is a record already, or the file cannot be written.
+        RecordError: There is a record already, the record breaks its schema, or the file cannot be written.
     """
     if path.exists():
         raise RecordError(f"{path} exists; records are never overwritten, give another --out")
-    text = json.dumps(record.as_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    body = record.as_json()
+    wrong = violations(body)
+    if wrong:
+        raise RecordError(f"the record for {path} breaks the schema: {'; '.join(wrong[:5])}; this is a defect")
+    text = json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     part = path.with_name(path.name + f".part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,25 +205,55 @@ def write_record(record: ResultRecord, path: Path) -> None:
 
 
 def read_record(path: Path) -> ResultRecord:
-    """Reads a record.
+    """Reads a record of this schema version or an older one.
 
     Raises:
-        RecordError: It is no record, lacks a field, or is of a version that this release does not know.
+        RecordError: It is no record, breaks its schema, or is of a version that this release does not know.
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is no result record ({error})") from error
-    version = body.get("schema_version") if isinstance(body, dict) else None
-    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path} is no result record ({error}); give the .json of a run") from error
+    try:
+        body = upgraded(body)
+    except ValueError as error:
+        raise RecordError(f"{path} {error}") from error
+    wrong = violations(body)
+    if wrong:
         raise RecordError(
-            f"{path} has schema version {version!r}, this release reads {SCHEMA_VERSION}; "
-            + ("install a newer bend-hf" if isinstance(version, int) and version > SCHEMA_VERSION else "run it again")
+            f"{path} breaks the schema of result records: {'; '.join(wrong[:5])}; the file was cut or edited, "
+            "run it again"
         )
-    missing = [item.name for item in fields(ResultRecord) if item.name not in body]
-    if missing:
-        raise RecordError(f"{path} lacks {', '.join(missing)}; the file was cut or edited, run it again")
-    return ResultRecord(**{item.name: body[item.name] for item in fields(ResultRecord)})
+    return ResultRecord(**{item.name: body[item.name] for item in fields(ResultRecord) if item.name in body})
+
+
+def find_records(places: Sequence[Path]) -> list[Path]:
+    """The record files among paths: a file stands for itself, a folder for all ``*.json`` records below it.
+
+    A ``.json`` below a folder that is no record at all (no ``schema_version``) is passed over.
+
+    Raises:
+        RecordError: A path is not there, or none of them holds a record.
+    """
+    found: set[Path] = set()
+    for place in places:
+        if place.is_dir():
+            found |= {path for path in place.rglob("*.json") if _looks_like_a_record(path)}
+        elif place.is_file():
+            found.add(place)
+        else:
+            raise RecordError(f"{place} is not there; give a record or a folder of records")
+    if not found:
+        raise RecordError(f"no result record in {', '.join(map(str, places))}; 'bend-hf train' writes them")
+    return sorted(found)
+
+
+def _looks_like_a_record(path: Path) -> bool:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "__seed" in path.name  # a damaged record must be noticed, another file need not
+    return isinstance(body, dict) and "schema_version" in body and "main_metric" in body
 
 
 def check_writable(folder: Path) -> None:

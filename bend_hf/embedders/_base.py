@@ -42,6 +42,7 @@ from bend_hf.embedders._alignment import Tokenized, Window, output_rows
 from bend_hf.embedders._batching import BatchFunction, BatchRunner
 from bend_hf.embedders._cutting import Cut
 from bend_hf.embedders._loading import LoadedModel
+from bend_hf.embedders._losses import token_losses
 from bend_hf.embedders._options import EmbedderOptions as EmbedderOptions
 from bend_hf.embedders._options import ModelOutput
 from bend_hf.embedders._options import TokenEmbeddings as TokenEmbeddings
@@ -219,7 +220,7 @@ class Embedder(LoadedModel):
 
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
         """Sequences in groups whose rows fit into memory, upper-cased."""
-        limit_bp = max(_GROUP_BYTES // (4 * self.width), 32 * (self.batch_tokens or 1024))
+        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self._ready().usual_tokens)
         group: list[str] = []
         group_bp = 0
         for sequence in readable(sequences):
@@ -238,22 +239,8 @@ class Embedder(LoadedModel):
         return self._logits(ids_BT, mask_BT)
 
     def _loss_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Loss of each token, shape (B, T, 1)."""
-        import torch
-
-        logits_BTV = self._logits(ids_BT, mask_BT).float()
-        tokens = self._loss_tokens()
-        competes_V = torch.ones(logits_BTV.shape[-1], dtype=torch.bool, device=logits_BTV.device)
-        if tokens is not None:
-            competes_V[:] = False
-            competes_V[list(tokens)] = True
-        log_BTV = logits_BTV.masked_fill(~competes_V, -torch.inf).log_softmax(-1)
-        scored_BT = competes_V[ids_BT]
-        if self.direction == "causal":
-            log_BTV = log_BTV.roll(1, dims=1)
-            scored_BT[:, 0] = False
-        loss_BT1 = -log_BTV.gather(-1, ids_BT[..., None])
-        return loss_BT1.masked_fill(~scored_BT[..., None], torch.nan)
+        logits_BTV = self._logits(ids_BT, mask_BT)
+        return token_losses(logits_BTV, ids_BT, competing=self._loss_tokens(), causal=self.direction == "causal")
 
     def _ready(self) -> BatchRunner:
         """The runner, with the model on its device; chosen now, at first use."""

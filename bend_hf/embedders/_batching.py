@@ -1,13 +1,13 @@
 """Runs a model over many pieces of different lengths: batches by token budget, results in the order asked for.
 
->>> [batch.tolist() for batch in batches_of(np.array([3, 9, 4, 8]), budget_tokens=18)]
-[[1, 3], [2, 0]]
+>>> batch_end(np.array([90, 88, 30, 9]), 0, budget_tokens=1000), batch_end(np.array([90, 88]), 0, budget_tokens=90)
+(2, 1)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -24,15 +24,53 @@ if TYPE_CHECKING:
 # ids (B, T) and mask (B, T) or None in, (B, T, K) out, all on the device.
 BatchFunction: TypeAlias = "Callable[[Tensor, Tensor | None], Tensor]"
 
-# Measured on two CPU cores: 1,000 to 4,000 tokens are best, more loses on small models. On a GPU more fills it.
-_DEFAULT_TOKENS: Final = {"cpu": 2048, "cuda": 32768, "mps": 8192}
-_PROBED_TOKENS: Final[dict[str, tuple[int, ...]]] = {
-    "cpu": (1024, 2048, 4096),
-    "cuda": (16384, 32768, 65536, 131072),
-    "mps": (4096, 16384),
+# Tokens in a batch that are tried out, the usual best first. Measured on two CPU cores: 1,000 to 4,000 are best, more
+# loses on small models. On a GPU more fills it.
+CANDIDATE_TOKENS: Final[dict[str, tuple[int, ...]]] = {
+    "cpu": (2048, 1024, 4096),
+    "cuda": (32768, 16384, 65536, 131072),
+    "mps": (8192, 4096, 16384),
 }
-_PROBE_WORTH: Final = 16  # probe where the work is at least that many of the largest batches tried
-_WORTH_MORE: Final = 1.03  # a larger batch must be that much faster to be taken
+_TRIALS: Final = 2  # batches of each size that are timed; the faster counts
+_FULL: Final = 0.9  # a batch that fills less of its budget says nothing about it
+_WORTH_MORE: Final = 1.03  # another size must be that much faster than the usual one to be taken
+_LIKE: Final = 8  # pieces share a batch when they are shorter than its longest by an eighth at most ...
+_SHORT_TOKENS: Final = 16  # ... or by that many tokens: padding is computed like any token
+
+
+class BudgetTrials:
+    """Finds the fastest batch size by timing the first full batches of the work itself."""
+
+    def __init__(self, candidates: Sequence[int]) -> None:
+        self._candidates = list(candidates)
+        self._rates: dict[int, list[float]] = {candidate: [] for candidate in candidates}
+
+    @property
+    def decided(self) -> bool:
+        """Whether each size has been timed."""
+        return all(len(rates) >= _TRIALS for rates in self._rates.values())
+
+    @property
+    def budget(self) -> int:
+        """The size to try next, or the fastest of all."""
+        for candidate, rates in self._rates.items():
+            if len(rates) < _TRIALS:
+                return candidate
+        usual, *others = self._rates
+        best = max(others, key=lambda candidate: max(self._rates[candidate]), default=usual)
+        return best if max(self._rates[best]) > _WORTH_MORE * max(self._rates[usual]) else usual
+
+    def record(self, n_tokens: int, seconds: float) -> None:
+        """Say how long a batch took that was made for ``budget``."""
+        budget = self.budget
+        if n_tokens >= _FULL * budget:
+            self._rates[budget].append(n_tokens / max(seconds, 1e-9))
+
+    def out_of_memory(self) -> bool:
+        """Strike off the size tried now and all larger ones; False where none would be left."""
+        left = {candidate: rates for candidate, rates in self._rates.items() if candidate < self.budget}
+        self._rates = left or self._rates
+        return bool(left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +89,7 @@ class BatchRunner:
     Args:
         device: Where the function runs.
         pad_id: Token id of padding.
-        batch_tokens: Tokens in a batch, padding included; None: probed on long work, a default for short.
+        batch_tokens: Tokens in a batch, padding included; None: the fastest of some, found by trial.
         equal_lengths: Only pieces of one length share a batch, so that nothing is padded.
     """
 
@@ -60,7 +98,12 @@ class BatchRunner:
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
         self.equal_lengths = equal_lengths
-        self._probed: dict[int, int] = {}
+        self.trials: dict[int, BudgetTrials] = {}
+
+    @property
+    def usual_tokens(self) -> int:
+        """Tokens in a batch, before anything was tried out."""
+        return self.batch_tokens or CANDIDATE_TOKENS[self.device.type][0]
 
     def run(self, tokenized: Tokenized, wanted: Bools, function: BatchFunction) -> Floats:
         """The function's values for the wanted tokens.
@@ -78,21 +121,42 @@ class BatchRunner:
         lengths = np.diff(tokenized.piece_starts)
         slot_of = np.cumsum(wanted) - 1
         n_wanted = int(slot_of[-1]) + 1 if len(slot_of) else 0
-        budget = self._budget(tokenized, lengths, function)
+        order = np.argsort(-lengths, kind="stable")
+        ordered = lengths[order]
         out: Tensor | None = None
         pending: _Pending | None = None
+        first = 0
         with torch.inference_mode():
-            for pieces in batches_of(lengths, budget_tokens=budget, equal_lengths=self.equal_lengths):
-                batch = self._assemble(tokenized, pieces, lengths, wanted, slot_of)
-                launched = self._launch(batch, function)
+            while first < len(order):
+                trials = self._trials_for(int(ordered[first]))
+                budget = self.batch_tokens or trials.budget
+                last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=self.equal_lengths)
+                batch = self._assemble(tokenized, order[first:last], lengths, wanted, slot_of)
+                start = time.perf_counter()
+                try:
+                    launched = self._launch(batch, function)
+                except torch.cuda.OutOfMemoryError:
+                    if self.batch_tokens is not None or not trials.out_of_memory():
+                        raise
+                    torch.cuda.empty_cache()
+                    continue
+                if self.batch_tokens is None and not trials.decided:
+                    launched.wait()
+                    trials.record(batch.ids.size, time.perf_counter() - start)
                 if out is None:
                     out = torch.empty((n_wanted, launched.values.shape[-1]), dtype=torch.float32)
                 if pending is not None:
                     pending.finish(out)
                 pending = launched
+                first = last
             if pending is not None and out is not None:
                 pending.finish(out)
         return out.numpy() if out is not None else np.zeros((0, 0), dtype=np.float32)
+
+    def _trials_for(self, longest: int) -> BudgetTrials:
+        """Of pieces of about that length: short ones and long ones have different best sizes."""
+        candidates = CANDIDATE_TOKENS[self.device.type]
+        return self.trials.setdefault(longest.bit_length(), BudgetTrials(candidates))
 
     def _assemble(self, tokenized: Tokenized, pieces: Ints, lengths: Ints, wanted: Bools, slot_of: Ints) -> _Batch:
         n_tokens = lengths[pieces]
@@ -132,48 +196,6 @@ class BatchRunner:
             return host.to(self.device)
         return host.pin_memory().to(self.device, non_blocking=True)
 
-    def _budget(self, tokenized: Tokenized, lengths: Ints, function: BatchFunction) -> int:
-        if self.batch_tokens is not None:
-            return self.batch_tokens
-        candidates = _PROBED_TOKENS[self.device.type]
-        if lengths.sum() < _PROBE_WORTH * candidates[-1]:
-            return _DEFAULT_TOKENS[self.device.type]
-        bucket = int(np.median(lengths)).bit_length()
-        if bucket not in self._probed:
-            self._probed[bucket] = self._probe(tokenized, lengths, function, candidates)
-        return self._probed[bucket]
-
-    def _probe(self, tokenized: Tokenized, lengths: Ints, function: BatchFunction, candidates: Sequence[int]) -> int:
-        """The fastest of some batch sizes on pieces of the middle length."""
-        import torch
-
-        everything = np.ones(len(tokenized.ids), dtype=np.bool_)
-        slot_of = np.zeros(len(tokenized.ids), dtype=np.int64)
-        middle = np.argsort(lengths, kind="stable")[len(lengths) // 2 :]
-        best, best_rate = candidates[0], 0.0
-        for candidate in candidates:
-            pieces = middle[: max(1, candidate // int(lengths[middle[0]]))]
-            batch = self._assemble(tokenized, pieces, lengths, everything, slot_of)
-            try:
-                with torch.inference_mode():
-                    seconds = [self._time(batch, function) for _ in range(3)][1:]
-            except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                break
-            rate = lengths[pieces].sum() / min(seconds)
-            if rate > best_rate * _WORTH_MORE:
-                best, best_rate = candidate, rate
-        return best
-
-    def _time(self, batch: _Batch, function: BatchFunction) -> float:
-        import torch
-
-        start = time.perf_counter()
-        self._launch(batch, function).wait()
-        if self.device.type == "mps":
-            torch.mps.synchronize()
-        return time.perf_counter() - start
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Pending:
@@ -194,25 +216,19 @@ class _Pending:
         out[torch.from_numpy(self.slots)] = self.values.float()
 
 
-def batches_of(lengths: Ints, *, budget_tokens: int, equal_lengths: bool = False) -> Iterator[Ints]:
-    """Pieces in batches, longest first, so that a batch holds pieces of like lengths.
+def batch_end(sorted_lengths: Ints, first: int, *, budget_tokens: int, equal_lengths: bool = False) -> int:
+    """Where the batch that begins with a piece ends.
 
     Args:
-        lengths: Tokens of each piece, shape (P,).
+        sorted_lengths: Tokens of each piece, longest first, shape (P,).
+        first: The batch's first and longest piece.
         budget_tokens: Most tokens in a batch, padding included; a longer piece goes alone.
         equal_lengths: Never mix lengths.
 
-    Yields:
-        Indices of the pieces of one batch.
+    Returns:
+        Index of the first piece behind the batch.
     """
-    order = np.argsort(-lengths, kind="stable")
-    sorted_lengths = lengths[order]
-    first = 0
-    while first < len(order):
-        longest = int(sorted_lengths[first])
-        last = min(first + max(1, budget_tokens // longest), len(order))
-        if equal_lengths:
-            same = int(np.searchsorted(-sorted_lengths, -longest, side="right"))
-            last = min(last, same)
-        yield order[first:last]
-        first = last
+    longest = int(sorted_lengths[first])
+    shortest = longest if equal_lengths else longest - max(longest // _LIKE, _SHORT_TOKENS)
+    alike = int(np.searchsorted(-sorted_lengths, -shortest, side="right"))
+    return min(first + max(1, budget_tokens // longest), alike)

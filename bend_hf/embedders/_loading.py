@@ -47,8 +47,8 @@ class LoadedModel(ABC):
         reverse_complement_average: Average each nucleotide's row with that of the reverse complement.
         overlap_tokens: Sliding mode: tokens that neighbouring pieces of a long sequence share, each row taken
             from the piece that shows the model most around it. 0: pieces are cut without overlap.
-        batch_tokens: Tokens in a batch, padding included; None: by a short probe on long work. Fix it where two
-            runs must agree to the last bit.
+        batch_tokens: Tokens in a batch, padding included; None: the fastest of some sizes, found on the first
+            batches. Fix it where two runs must agree to the last bit.
         compile: Run the model through ``torch.compile``.
 
     Attributes:

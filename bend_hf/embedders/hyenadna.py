@@ -30,7 +30,7 @@ CLS, SEP, PAD, UNKNOWN = 0, 1, 4, 6
 NUCLEOTIDES: Final = range(7, 12)
 NUCLEOTIDE_TABLE: Final = letter_table(dict(zip("ACGTN", NUCLEOTIDES, strict=True)), unknown=UNKNOWN)
 
-# Counters that the training harness saved beside the network.
+# Counters that the training harness may have saved beside the network (its token metric is persistent); never weights.
 _HARNESS_KEYS: Final = ("*torchmetrics.*",)
 # What the published weights.ckpt files hold beside tensors, by the Hub's list of their pickle imports.
 _SETTINGS: Final = (

@@ -17,7 +17,7 @@ import bend_hf.embedders
 from bend_hf.embedders import MODELS, AutoEmbedder, OneHotEmbedder, load_embedder
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._batching import batches_of
+from bend_hf.embedders._batching import BudgetTrials, batch_end
 from bend_hf.embedders._options import EmbedderOptions
 from bend_hf.embedders._sequences import reverse_complement
 from bend_hf.embedders._spec import ModelSpec
@@ -129,13 +129,62 @@ def test_batches_keep_to_their_budget_and_hold_like_lengths() -> None:
     assert toy.shapes == [(2, 16), (2, 15), (2, 4)]
 
 
+def cut(lengths: list[int], **options: Any) -> list[list[int]]:
+    """Lengths of all batches, longest first."""
+    array = np.array(lengths)
+    batches, first = [], 0
+    while first < len(array):
+        last = batch_end(array, first, **options)
+        batches.append(lengths[first:last])
+        first = last
+    return batches
+
+
 def test_equal_lengths_never_share_a_batch_with_others() -> None:
-    found = [batch.tolist() for batch in batches_of(np.array([5, 3, 5, 3, 3]), budget_tokens=99, equal_lengths=True)]
-    assert found == [[0, 2], [1, 3, 4]]
+    assert cut([5, 5, 3, 3, 3], budget_tokens=99, equal_lengths=True) == [[5, 5], [3, 3, 3]]
+
+
+def test_short_pieces_do_not_pay_for_a_long_ones_padding() -> None:
+    assert cut([512, 510, 90, 80, 40], budget_tokens=9999) == [[512, 510], [90, 80], [40]]
 
 
 def test_piece_longer_than_the_budget_goes_alone() -> None:
-    assert [batch.tolist() for batch in batches_of(np.array([50, 60]), budget_tokens=10)] == [[1], [0]]
+    assert cut([60, 50], budget_tokens=10) == [[60], [50]]
+
+
+def test_fastest_batch_size_is_found_by_trial() -> None:
+    trials = BudgetTrials((200, 100, 400))
+    for seconds in (1.0, 0.9, 0.8, 0.7, 0.5, 0.6):
+        assert not trials.decided
+        trials.record(trials.budget, seconds)
+    assert trials.decided
+    assert trials.budget == 400
+
+
+def test_batch_that_is_not_full_decides_nothing() -> None:
+    trials = BudgetTrials((200, 100))
+    for _ in range(5):
+        trials.record(150, 1.0)
+    assert trials.budget == 200
+    assert not trials.decided
+
+
+def test_usual_batch_size_stays_where_others_are_hardly_faster() -> None:
+    trials = BudgetTrials((200, 100))
+    for seconds in (1.0, 1.0, 0.49, 0.49):
+        trials.record(trials.budget, seconds)
+    assert trials.budget == 200
+
+
+def test_batch_size_that_does_not_fit_is_struck_off() -> None:
+    trials = BudgetTrials((200, 100, 400))
+    for _ in range(4):
+        trials.record(trials.budget, 1.0)
+    assert trials.budget == 400
+    assert trials.out_of_memory()
+    assert trials.decided
+    assert trials.budget == 200
+    assert not BudgetTrials((100,)).out_of_memory()
 
 
 def test_embedding_streams_in_order_and_in_groups(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,16 +332,14 @@ def test_model_without_a_head_has_no_loss() -> None:
         OneHotEmbedder().loss(["ACGT"])
 
 
-def test_short_work_is_not_probed_and_long_work_once() -> None:
-    probed = ToyEmbedder(random_init=True)
-    probed.embed(["ACGT" * 3] * 4)
-    assert probed._ready()._probed == {}
-    probed.embed(["ACGT" * 3] * 5000)
-    (budget,) = probed._ready()._probed.values()
-    assert budget in (1024, 2048, 4096)
-    runs = len(probed.shapes)
-    probed.embed(["ACGT" * 3] * 5000)
-    assert len(probed.shapes) - runs == -(-5000 // (budget // 14))
+def test_batch_size_is_chosen_once_and_kept() -> None:
+    toy = ToyEmbedder(random_init=True)
+    toy.embed(["ACGT" * 3] * 3000)
+    (trials,) = toy._ready().trials.values()
+    assert trials.decided
+    runs = len(toy.shapes)
+    toy.embed(["ACGT" * 3] * 3000)
+    assert len(toy.shapes) - runs == -(-3000 // (trials.budget // 14))
 
 
 def test_registry_knows_onehot_and_names_neighbours() -> None:

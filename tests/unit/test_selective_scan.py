@@ -67,7 +67,7 @@ def step_by_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
 def test_scan_equals_the_recurrence_step_by_step(
     length: int, states_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(module.SEGMENT_STATES, "cpu", states_at_once)  # type: ignore[misc]
+    monkeypatch.setitem(module.SEGMENT_STATES, "cpu", states_at_once)
     inputs = draw(2, length, 5, 3, seed=length)
     torch.testing.assert_close(selective_scan(*inputs.all).double(), step_by_step(*inputs.all), atol=2e-5, rtol=1e-5)
 
@@ -130,7 +130,7 @@ def test_operations_grow_far_slower_than_positions() -> None:
 
 
 def test_memory_beyond_inputs_and_output_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.SEGMENT_STATES, "cpu", 2**14)  # type: ignore[misc]
+    monkeypatch.setitem(module.SEGMENT_STATES, "cpu", 2**14)
     inputs = draw(1, 8192, 4, 16)
     with torch.no_grad(), Watch() as watch:
         selective_scan(*inputs.all)
@@ -153,7 +153,7 @@ def test_kernel_of_mamba_ssm_is_called_by_its_interface() -> None:
 
 def test_kernel_is_found_where_mamba_ssm_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
-    interface.selective_scan_fn = kernel_of_mamba_ssm  # type: ignore[attr-defined]
+    interface.selective_scan_fn = kernel_of_mamba_ssm
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, interface.__name__, interface)

@@ -1,0 +1,162 @@
+"""Hub-shaped folders: loaded by plain `datasets`, verified, and safe to write again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bend_hf import hub_folder
+from bend_hf.config import DataConfig
+from bend_hf.dataset_facts import repetitions, sequence_hashes
+from bend_hf.errors import BendError
+from bend_hf.hub_folder import build
+from bend_hf.sources import BuiltSource, find_source
+from bend_hf.task_data import open_task
+from bend_hf.tasks import TASKS
+from bend_hf.verify import verify
+from tests.tiny import write_data
+
+NAMES = ("histone_modification", "gene_finding", "enhancer_annotation", "variant_effects_disease")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), [*NAMES, "variant_effects_expression"])
+
+
+@pytest.fixture(scope="module")
+def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hub") / "bend"
+    build(DataConfig(task=NAMES, data=str(data)), out)
+    return out
+
+
+def test_every_row_agrees_with_the_files_it_was_built_from(data: Path, built: Path) -> None:
+    lines = list(verify(DataConfig(task=NAMES, data=str(data)), built))
+    assert [line.split(":")[0] for line in lines] == list(NAMES)
+
+
+def test_features_name_their_classes(built: Path) -> None:
+    features = datasets.load_dataset(str(built / "gene_finding"), split="train").features
+    assert features["labels"].feature.names == list(TASKS.get("gene_finding").label_names)
+
+
+def test_folds_share_their_files(built: Path) -> None:
+    repo = str(built / "enhancer_annotation")
+    assert datasets.get_dataset_config_names(repo) == [f"fold_{k}" for k in range(1, 11)]
+    fold = datasets.load_dataset(repo, "fold_10")
+    assert sorted(fold["test"]["item"]) == [9, 19]
+    assert sorted(fold["validation"]["item"]) == [0, 10]
+    assert len(fold["train"]) == 16
+    assert len(list((built / "enhancer_annotation" / "data").glob("*.parquet"))) == 10
+
+
+def test_streaming_gives_the_same_rows(built: Path) -> None:
+    repo = str(built / "histone_modification")
+    streamed = list(datasets.load_dataset(repo, split="test", streaming=True))
+    assert streamed == list(datasets.load_dataset(repo, split="test"))
+
+
+def test_a_second_task_of_a_group_joins_the_first(data: Path, built: Path) -> None:
+    repo = built / "variant_effects"
+    assert datasets.get_dataset_config_names(str(repo)) == ["disease"]
+    build(DataConfig(task=("variant_effects_expression",), data=str(data)), built)
+    assert sorted(datasets.get_dataset_config_names(str(repo))) == ["disease", "expression"]
+    assert set(datasets.load_dataset(str(repo), "expression")) == {"test"}
+
+
+def test_building_again_gives_the_same_bytes(data: Path, built: Path) -> None:
+    before = {path: path.read_bytes() for path in built.rglob("*.parquet")}
+    build(DataConfig(task=NAMES, data=str(data)), built)
+    assert {path: path.read_bytes() for path in built.rglob("*.parquet")} == before
+
+
+def test_bad_input_leaves_an_earlier_build_alone(data: Path, built: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
+    bad = write_data(tmp_path, ["histone_modification"])
+    bed = bad / "histone_modification" / "histone_modification.bed"
+    bed.write_text(bed.read_text().replace("train", "tranche"))
+    with pytest.raises(BendError, match="unknown split"):
+        build(DataConfig(task=("histone_modification",), data=str(bad)), built)
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_leaves_nothing_half_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "bend"
+    monkeypatch.setattr(hub_folder, "_swap", full)
+    with pytest.raises(BendError, match=r"cannot be written.*No space left.*free some space"):
+        build(DataConfig(task=("histone_modification",), data=str(data)), out)
+    assert not list(out.rglob("*.parquet"))
+
+
+def test_verify_finds_a_changed_file_and_a_changed_row(data: Path, tmp_path: Path) -> None:
+    config = DataConfig(task=("histone_modification",), data=str(data))
+    build(config, tmp_path / "bend")
+    shard = tmp_path / "bend/histone_modification/data/test-00000-of-00001.parquet"
+    table = pq.read_table(shard)
+    at = table.column_names.index("sequence")
+    changed = [text[:-1] + ("A" if text[-1] != "A" else "C") for text in table["sequence"].to_pylist()]
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(changed, pa.large_string())), shard)
+    with pytest.raises(BendError, match="is not the file that was built"):
+        list(verify(config, tmp_path / "bend"))
+    facts_path = shard.with_name("bend_facts.json")
+    facts = json.loads(facts_path.read_text())
+    facts["sha256"][shard.name] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    facts_path.write_text(json.dumps(facts))
+    with pytest.raises(BendError, match=r"item \d+: sequence is"):
+        list(verify(config, tmp_path / "bend"))
+
+
+def test_a_built_folder_is_opened_like_its_source(data: Path, built: Path) -> None:
+    for name in ("histone_modification", "enhancer_annotation"):
+        config = DataConfig(task=(name,))
+        source = find_source(TASKS.get(name), data=str(built))
+        assert isinstance(source, BuiltSource)
+        from_folder = open_task(source, config)
+        from_files = open_task(find_source(TASKS.get(name), data=str(data)), config)
+        fold = 4 if from_files.n_folds else None
+        for split, dataset in from_files.splits(fold).items():
+            loaded = from_folder.splits(fold)[split]
+            assert sorted(loaded["item"]) == sorted(dataset["item"])
+        assert from_folder.facts["files"] == from_files.facts["files"]
+        assert from_folder.task.label_names == from_files.task.label_names
+
+
+def test_repetitions_are_counted_and_named(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    bed = folder / "histone_modification" / "histone_modification.bed"
+    lines = bed.read_text().splitlines()
+    again = lines[1].split("\t")  # a train row
+    bed.write_text("\n".join([*lines, "\t".join([*again[:-1], "test"]), lines[2]]) + "\n")
+    build(DataConfig(task=("histone_modification",), data=str(folder)), tmp_path / "bend")
+    card = (tmp_path / "bend/histone_modification/README.md").read_text()
+    assert "2 rows have a place that an earlier row has already" in card
+    assert "1 rows of test have a sequence that stands in train too (items 20" in card
+
+
+def test_hashes_tell_sequences_apart() -> None:
+    rng = np.random.default_rng(1)
+    letters = rng.choice(np.frombuffer(b"ACGT", np.uint8), (4096, 16))
+    whole = sequence_hashes(letters.reshape(-1), np.arange(4097) * 16)
+    assert len(np.unique(whole)) == len(np.unique(letters, axis=0))
+    ragged = [row[: 1 + i % 15] for i, row in enumerate(letters)]
+    offsets = np.cumsum([0, *map(len, ragged)])
+    hashes = sequence_hashes(np.concatenate(ragged), offsets)
+    assert len(np.unique(hashes)) == len({row.tobytes() for row in ragged})
+
+
+def test_repetitions_over_parts(built: Path) -> None:
+    shards = sorted((built / "enhancer_annotation/data").glob("*.parquet"))
+    found = repetitions([(path.stem.split("-")[0], [path]) for path in shards])
+    assert found.places == 0
+    assert found.shared == {}
