@@ -27,6 +27,7 @@ import torch
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._batching import batch_end
 from tests.fake_checkpoints import make_fake
 
 RESULTS = Path(__file__).parent / "results" / "embedders.json"
@@ -127,17 +128,15 @@ def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[
     """For each batch size a call that runs the model over ready tensors of all sequences, on its device."""
     device = embedder._ready().device
     cut = embedder.tokenize(sequences)
-    pieces = np.split(cut.ids, cut.piece_starts[1:-1])
-    pieces.sort(key=len)
+    pieces = sorted(np.split(cut.ids, cut.piece_starts[1:-1]), key=len, reverse=True)
+    lengths = np.array([len(piece) for piece in pieces])
     calls = {}
     for budget in BATCH_TOKENS[device.type]:
-        batches, start = [], 0
-        while start < len(pieces):
-            stop = start + 1
-            while stop < len(pieces) and len(pieces[stop]) * (stop + 1 - start) <= budget:
-                stop += 1
-            batches.append(padded(pieces[start:stop], embedder.pad_id, device))
-            start = stop
+        batches, first = [], 0
+        while first < len(pieces):
+            last = batch_end(lengths, first, budget_tokens=budget)
+            batches.append(padded(pieces[first:last], embedder.pad_id, device))
+            first = last
 
         def call(batches: list[tuple[torch.Tensor, torch.Tensor | None]] = batches) -> None:
             with torch.inference_mode():
@@ -149,7 +148,7 @@ def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[
 
 
 def padded(pieces: list[np.ndarray], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    ids = np.full((len(pieces), len(pieces[-1])), pad_id, dtype=np.int64)
+    ids = np.full((len(pieces), len(pieces[0])), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, piece in enumerate(pieces):
         ids[row, : len(piece)] = piece

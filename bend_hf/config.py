@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from bend_hf.errors import ConfigError
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.shapes import Protocol
+from bend_hf.toml_config import Kind, read_toml
 
 OutOfBounds = Literal["error", "pad", "drop"]
 RefMismatch = Literal["error", "drop"]
 Precision = Literal["no", "fp16", "bf16"]
+HeadName = Literal["cnn", "linear", "resnet", "basset"]
+Schedule = Literal["constant", "cosine", "linear"]
+Tune = Literal["head", "full", "lora"]
 
 
 def _flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
@@ -65,60 +69,112 @@ class RunConfig(DataConfig):
     checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
     out: Path = _flag(Path("results"), "folder of the result records")
     seed: int = _flag(0, "seed of weights and shuffling")
+    seeds: tuple[int, ...] = _flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
+    head: HeadName | None = _flag(None, "head on the embeddings; default: the task's")
+    tune: Tune = _flag("head", "what is trained: the head on frozen embeddings, all weights, or low-rank adapters")
     epochs: int | None = _flag(None, "passes over the training split")
     batch_size: int | None = _flag(None, "sequences a step, over all processes")
     learning_rate: float | None = _flag(None, "of AdamW")
     weight_decay: float | None = _flag(None, "of AdamW")
     fold: tuple[int, ...] = _flag((), "folds to run, counted from 1; default: all", nargs="*")
-    mixed_precision: Precision = _flag("no", "precision of the head's training")
+    mixed_precision: Precision = _flag("no", "precision of the training")
+    schedule: Schedule = _flag("constant", "of the learning rate, down to 0 unless constant")
+    warmup_steps: int = _flag(0, "steps over which the learning rate rises from 0")
+    gradient_accumulation: int = _flag(1, "batches a step of the optimizer")
+    patience: int | None = _flag(None, "stop after so many epochs without a better validation metric")
+    checkpoint_every: int = _flag(200, "steps between two checkpoints, which a killed run resumes from")
+    tracker: tuple[str, ...] = _flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
+    processes: int | None = _flag(None, "processes that the run must have; with fewer or more it does not start")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "gradient_accumulation",
+            "patience",
+            "checkpoint_every",
+            "processes",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be above 0")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"--warmup-steps is {self.warmup_steps}; it must not be negative")
         if self.weight_decay is not None and self.weight_decay < 0:
             raise ConfigError(f"--weight-decay is {self.weight_decay}; it must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"--seed is {self.seed}; it must lie between 0 and 4294967295")
+        for seed in (self.seed, *self.seeds):
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"--seed is {seed}; it must lie between 0 and 4294967295")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"--seeds {list(self.seeds)} names a seed twice; each gives one record")
         if any(fold < 1 for fold in self.fold):
             raise ConfigError(f"--fold is {list(self.fold)}; folds are counted from 1")
 
 
+def kind_of(hint: Any) -> tuple[Any, tuple[str, ...]]:
+    """What a field's values are, and the words it is limited to: ``tuple[int, ...]`` and ``int | None`` are int."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    base = hint if getattr(hint, "__origin__", None) is Literal or not parts else parts[0]
+    if getattr(base, "__origin__", None) is Literal:
+        return str, get_args(base)
+    return base, ()
+
+
+def kinds_of(config: type[DataConfig]) -> dict[str, Kind]:
+    """The kind of each field."""
+    hints = get_type_hints(config)
+    return {
+        item.name: Kind(base=base, choices=choices, several=item.metadata["nargs"] is not None)
+        for item in fields(config)
+        for base, choices in [kind_of(hints[item.name])]
+    }
+
+
 def add_flags(parser: argparse.ArgumentParser, config: type[DataConfig]) -> None:
     """Gives a parser one flag for each field of a configuration class."""
-    hints = get_type_hints(config)
     for item in fields(config):
-        kind, nargs = hints[item.name], item.metadata["nargs"]
-        parts = [part for part in (get_args(kind) or (kind,)) if part is not type(None)]
-        choices = list(PROTOCOLS) if kind == Protocol else None
-        if choices is None and getattr(kind, "__origin__", None) is Literal:
-            choices = list(get_args(kind))
-        base: Any = str if choices else parts[0]
+        kind = kinds_of(config)[item.name]
         default = "" if item.default in (None, (), MISSING) else f" (default: {item.default})"
         parser.add_argument(
             f"--{item.name.replace('_', '-')}",
             dest=item.name,
-            type=base,
-            nargs=nargs,
-            choices=choices,
+            type=kind.base,
+            nargs=item.metadata["nargs"],
+            choices=kind.choices or None,
             default=argparse.SUPPRESS,
-            metavar=None if choices else item.name.upper(),
+            metavar=None if kind.choices else item.name.upper(),
             help=item.metadata["help"].replace("%", "%%") + default,
         )
 
 
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a run: one for each field, and the file that may hold them."""
+    parser.add_argument("--config", type=Path, help="a TOML file with any of these, named as the flags; flags win")
+    add_flags(parser, RunConfig)
+
+
 def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> RunConfig:
-    """The configuration that parsed flags make.
+    """The configuration that parsed flags make, and the file that ``--config`` names.
 
     Raises:
-        ConfigError: The fields contradict each other or are out of range.
+        ConfigError: The fields contradict each other or are out of range, or the file holds something else.
+    """
+    return config(**given_values(config, parsed))
+
+
+def given_values(config: type[RunConfig], parsed: argparse.Namespace) -> dict[str, Any]:
+    """What flags and file say, flags before file; nothing where they are silent.
+
+    Raises:
+        ConfigError: The file holds something that is no field, or not of its kind.
     """
     names = {item.name for item in fields(config)}
+    file = getattr(parsed, "config", None)
+    from_file = {} if file is None else read_toml(file, kinds_of(config))
     given = {name: value for name, value in vars(parsed).items() if name in names}
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    return config(**values)
+    return {**from_file, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}}
 
 
 def parse_run(argv: Sequence[str] | None, *, prog: str, description: str) -> RunConfig:
@@ -128,5 +184,5 @@ def parse_run(argv: Sequence[str] | None, *, prog: str, description: str) -> Run
         ConfigError: The flags contradict each other or are out of range.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    add_flags(parser, RunConfig)
+    add_run_flags(parser)
     return config_from_flags(RunConfig, parser.parse_args(argv))

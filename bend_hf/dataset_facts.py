@@ -16,15 +16,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bend_hf.shapes import Bytes, Ints, Json
 
-_ROWS_A_READ: Final = 16_384
 _EXAMPLES: Final = 5
-_PLACE: Final = ("chromosome", "start", "end", "strand")
+_TEXT_OF_PLACE: Final = ("chromosome", "strand")
 _MULTIPLIER: Final = np.uint64(0xFF51AFD7ED558CCD)  # 64-bit finaliser of MurmurHash3 (Appleby)
 
 
@@ -85,22 +83,33 @@ def repetitions(parts: Sequence[tuple[str, Sequence[Path]]]) -> Repetition:
 
 
 def _read(path: Path) -> tuple[Ints, NDArray[np.uint64], NDArray[np.uint64]]:
-    """Items, hashes of the sequences and hashes of the places of one file."""
+    """Items, hashes of the sequences and hashes of the places of one file, a row group at a time."""
     file = pq.ParquetFile(path)
-    further = [name for name in ("ref", "alt") if name in file.schema_arrow.names]
+    text = [name for name in (*_TEXT_OF_PLACE, "ref", "alt") if name in file.schema_arrow.names]
     items, sequences, places = [], [], []
-    for batch in file.iter_batches(batch_size=_ROWS_A_READ, columns=["item", "sequence", *_PLACE, *further]):
-        items.append(batch["item"].to_numpy())
-        column = batch["sequence"].cast(pa.large_string())
-        offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-        letters = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-        sequences.append(sequence_hashes(letters, offsets - offsets[0]))
-        text = pc.binary_join_element_wise(
-            *(batch[name].cast(pa.large_string()) for name in (*_PLACE, *further)), pa.scalar("\t", pa.large_string())
-        )
-        bounds = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-        places.append(sequence_hashes(np.frombuffer(text.buffers()[2], np.uint8)[: bounds[-1]], bounds))
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, columns=["item", "sequence", "start", "end", *text])
+        items.append(table["item"].to_numpy())
+        for chunk in table["sequence"].chunks:
+            column = chunk.cast(pa.large_string())
+            offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+            letters = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+            sequences.append(sequence_hashes(letters, offsets - offsets[0]))
+        place = _mixed(table["start"].to_numpy().astype(np.uint64))
+        place = _mixed(place + table["end"].to_numpy().astype(np.uint64))
+        for name in text:
+            place = _mixed(place + _hashes_of_names(table[name]))
+        places.append(place)
     return np.concatenate(items), np.concatenate(sequences), np.concatenate(places)
+
+
+def _hashes_of_names(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """A hash of each row of a column of few different words."""
+    encoded = column.combine_chunks().dictionary_encode()
+    words = [word.encode() for word in encoded.dictionary.to_pylist()]
+    letters = np.frombuffer(b"".join(words), np.uint8)
+    hashes: NDArray[np.uint64] = sequence_hashes(letters, np.cumsum([0, *map(len, words)]))[encoded.indices.to_numpy()]
+    return hashes
 
 
 def sequence_hashes(letters: Bytes, offsets: Ints) -> NDArray[np.uint64]:

@@ -1,7 +1,7 @@
-"""Trains a head on a split through Accelerate, keeps the epoch that validates best, and predicts.
+"""Trains a head on a split through Accelerate, keeps the epoch that validates best, and goes on where it was killed.
 
 The same seed gives the same batches on any number of processes: every process draws the same permutation and
-takes its share of each batch.
+takes its share of each batch. A position is an epoch and a step, so that a resumed run needs no batch twice.
 
 >>> batch_rows(5, batch_size=2, seed=0, epoch=0, rank=0, world=1)[0].shape
 (2,)
@@ -11,41 +11,38 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bend_hf.batches import EmbeddingSource, Targets
-from bend_hf.config import RunConfig
+from bend_hf.checkpoints import (
+    Checkpoints,
+    Saved,
+    random_states,
+    restore_random_states,
+    restore_training,
+    trained_state,
+    training_tensors,
+)
+from bend_hf.config import RunConfig, Schedule
 from bend_hf.errors import ConfigError
-from bend_hf.labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
+from bend_hf.feeding import Batch, Split, feed, labels_of, to_device
 from bend_hf.losses import Loss
-from bend_hf.predictions import Predictions, concatenate
-from bend_hf.shapes import IGNORE_LABEL, Ints
+from bend_hf.schedules import factor
+from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
-_PLACES = ("chromosome", "start", "end", "strand")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split, ready for a head: where its embeddings come from, its labels, its items."""
-
-    dataset: Dataset
-    embeddings: EmbeddingSource
-    targets: Targets
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+_SHOWN_EVERY_SECONDS = 1.0  # reading the loss waits for the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +60,16 @@ class Fitted:
     """A trained head and how it got there.
 
     Attributes:
-        state: Weights of the best epoch, on the CPU.
+        state: Weights of the best epoch, on the CPU; of those that learn, where others are frozen.
         best_epoch: Counted from 1; 0 where the head was not trained.
         history: Every epoch.
+        resumed_at: Steps that were behind it when it was taken up again; None where it was not.
     """
 
     state: dict[str, Tensor]
     best_epoch: int
     history: tuple[Epoch, ...]
+    resumed_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +81,11 @@ class FitConfig:
     learning_rate: float
     weight_decay: float
     seed: int
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    accumulation: int = 1
+    patience: int | None = None
+    checkpoint_every: int = 200
 
     @classmethod
     def of(cls, config: RunConfig) -> FitConfig:
@@ -99,6 +103,11 @@ class FitConfig:
             learning_rate=learning_rate,
             weight_decay=config.weight_decay,
             seed=config.seed,
+            schedule=config.schedule,
+            warmup_steps=config.warmup_steps,
+            accumulation=config.gradient_accumulation,
+            patience=config.patience,
+            checkpoint_every=config.checkpoint_every,
         )
 
 
@@ -112,6 +121,39 @@ def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, wor
     return [order[start : start + batch_size][rank::world] for start in range(0, n, batch_size)]
 
 
+@dataclass(kw_only=True)
+class _Position:
+    """How far a training is, and what it must not forget."""
+
+    epoch: int = 1
+    step: int = 0  # of this epoch
+    steps: int = 0  # of all epochs
+    best: float | None = None
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Epoch] = field(default_factory=list)
+    finished: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the weights."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps": self.steps,
+            "best": self.best,
+            "history": [asdict(one) for one in self.history],
+            "best_epoch": self.best_epoch,
+            "finished": self.finished,
+        }
+
+    @classmethod
+    def of(cls, saved: Saved) -> _Position:
+        """What a checkpoint holds."""
+        facts: dict[str, Any] = dict(saved.facts)
+        history = [Epoch(**one) for one in facts.pop("history")]
+        return cls(**facts, history=history, best_state=saved.best)
+
+
 def fit(
     head: nn.Module,
     train: Split,
@@ -120,162 +162,201 @@ def fit(
     accelerator: Accelerator,
     validate: Callable[[nn.Module], float | None],
     progress: Callable[[int, int, float], None] = lambda step, steps, value: None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
     """Trains with AdamW; the best epoch is the one with the highest validation metric, the first of equals.
 
     Args:
-        head: Takes ``(x_BTD, token_of_BL)``; its weights are changed.
+        head: Takes the fields of the split's inputs, ``(x_BTD, token_of_BL)`` for embeddings; its weights change.
         train: What to learn from.
         loss: Masks padding itself.
         config: How.
         accelerator: Device, precision and processes.
         validate: Validation metric of the head as it is, larger is better; None where it is not defined.
-        progress: Told the step, the steps of all epochs, and the running loss.
+        progress: Told the step, the steps of all epochs, and the loss of the epoch so far, of this process.
+        checkpoints: Where positions are kept; a position found there is taken up.
+        on_epoch: Told each epoch when it is over.
 
     Raises:
         ConfigError: The split is empty, or the loss stops being a number.
     """
     if not len(train):
         raise ConfigError("the training split holds no item; check the split column of the bed")
-    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    model, optimizer = accelerator.prepare(head, optimizer)
-    best, best_epoch, best_state = -np.inf, 0, _copy(accelerator.unwrap_model(model))
-    history: list[Epoch] = []
-    n_steps = -(-len(train) // config.batch_size) * config.epochs
-    step = 0
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        model.train()
-        total, count = 0.0, 0.0
-        for rows in batch_rows(
-            len(train),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            epoch=epoch,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        ):
-            sums = _step(model, optimizer, train, loss, rows, accelerator)
-            total, count, step = total + sums[0], count + sums[1], step + 1
-            progress(step, n_steps, total / max(count, 1.0))
-        mean = total / max(count, 1.0)
-        if not np.isfinite(mean):
-            raise ConfigError(f"the loss became {mean} in epoch {epoch}; lower --learning-rate")
-        value = validate(accelerator.unwrap_model(model))
-        history.append(Epoch(epoch=epoch, loss=mean, validation=value, seconds=time.perf_counter() - started))
-        if value is not None and value > best:
-            best, best_epoch, best_state = value, epoch, _copy(accelerator.unwrap_model(model))
-    if best_epoch == 0 and history:  # no epoch had a defined validation metric: the last one stands
-        log.warning("the validation metric was not defined in any epoch; the last epoch is kept")
-        best_epoch, best_state = config.epochs, _copy(accelerator.unwrap_model(model))
-    return Fitted(state=best_state, best_epoch=best_epoch, history=tuple(history))
+    return _Training(head, train, loss, config, accelerator, validate, progress, checkpoints, on_epoch).run()
 
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    loss: Loss,
-    rows: Ints,
-    accelerator: Accelerator,
-) -> tuple[float, float]:
-    idle = len(rows) == 0  # this process has no item in the batch, but must take part in the exchange
-    embedded = train.embeddings.rows(np.zeros(1, np.int64) if idle else rows)
-    target = train.targets.rows(np.zeros(1, np.int64) if idle else rows)
-    if idle:
-        target = np.full_like(target, IGNORE_LABEL)
-    x_BTD = torch.from_numpy(embedded.x_BTD).to(accelerator.device, non_blocking=True)
-    token_of_BL = torch.from_numpy(embedded.token_of_BL).to(accelerator.device, non_blocking=True)
-    with accelerator.autocast():
-        logits = model(x_BTD, token_of_BL)
-    parts = loss(logits.float(), torch.from_numpy(target).to(accelerator.device, torch.int64))
-    sums = torch.stack([parts.total.detach().double(), parts.count.detach().double()])
-    if accelerator.num_processes > 1:
-        sums = accelerator.reduce(sums, "sum")
-    # processes average their gradients; the sum over processes divided by all labels is wanted
-    accelerator.backward(parts.total * (accelerator.num_processes / sums[1].clamp(min=1.0)).to(parts.total.dtype))
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(sums[0]), float(sums[1])
+class _Training:
+    """One training, from its first or its last position to its end."""
 
+    def __init__(
+        self,
+        head: nn.Module,
+        train: Split,
+        loss: Loss,
+        config: FitConfig,
+        accelerator: Accelerator,
+        validate: Callable[[nn.Module], float | None],
+        progress: Callable[[int, int, float], None],
+        checkpoints: Checkpoints | None,
+        on_epoch: Callable[[Epoch], None],
+    ) -> None:
+        self.train, self.config, self.accelerator = train, config, accelerator
+        self.validate, self.progress, self.checkpoints, self.on_epoch = validate, progress, checkpoints, on_epoch
+        self.loss = loss.to(accelerator.device)
+        self.head = head
+        weights = [weight for weight in head.parameters() if weight.requires_grad]
+        self.plain = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.model, self.optimizer = accelerator.prepare(head, self.plain)
+        self.steps_an_epoch = -(-(-(-len(train) // config.batch_size)) // config.accumulation)
+        self.n_steps = self.steps_an_epoch * config.epochs
+        self.at = _Position()
+        self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
+        self.shown, self.shown_at = float("nan"), 0.0
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-
-def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_size: int) -> Predictions:
-    """Predicts every item of a split once, spread over the processes; every process gets all predictions.
-
-    Args:
-        head: Trained head.
-        split: What to predict.
-        accelerator: Device and processes.
-        batch_size: Items a forward, over all processes.
-    """
-    head.eval()
-    n_labels = len(split.targets.kind.names)
-    mine = np.arange(len(split))[accelerator.process_index :: accelerator.num_processes]
-    per_process = max(1, batch_size // accelerator.num_processes)
-    parts = [
-        _predict_rows(head, split, rows, accelerator, n_labels)
-        for rows in (mine[start : start + per_process] for start in range(0, len(mine), per_process))
-    ]
-    if accelerator.num_processes > 1:
-        from accelerate.utils import gather_object
-
-        parts = gather_object(parts)
-    if not parts:
-        raise ConfigError("a split that is to be predicted holds no item; check the split column of the bed")
-    return concatenate(parts)
-
-
-def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
-    """How many label windows sequences of those lengths have."""
-    match kind:
-        case NucleotideClasses():
-            return lengths_bp
-        case BinClasses():
-            return lengths_bp // kind.bin_bp
-        case _:
-            return np.ones_like(lengths_bp)
-
-
-@torch.inference_mode()
-def _predict_rows(head: nn.Module, split: Split, rows: Ints, accelerator: Accelerator, n_labels: int) -> Predictions:
-    embedded = split.embeddings.rows(rows)
-    target = split.targets.rows(rows)
-    with accelerator.autocast():
-        logits = head(
-            torch.from_numpy(embedded.x_BTD).to(accelerator.device),
-            torch.from_numpy(embedded.token_of_BL).to(accelerator.device),
-        ).float()
-    kind = split.targets.kind
-    table = split.dataset.select_columns(
-        ["item", *(name for name in _PLACES if name in split.dataset.column_names)]
-    ).with_format("arrow")[rows]
-    beside = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
-    item = table["item"].to_numpy()
-    if isinstance(kind, MultiLabel):
-        return Predictions(
-            item=item,
-            windows=np.arange(len(rows) + 1),
-            target=target[:, 0],
-            score=logits[:, 0].sigmoid().cpu().numpy(),
-            predicted=None,
-            label_names=kind.names,
-            beside=beside,
+    def run(self) -> Fitted:
+        """The whole of it."""
+        _fresh_scaler(self.accelerator)
+        resumed_at = self._restore()
+        while not self.at.finished and self.at.epoch <= self.config.epochs:
+            self._epoch()
+            self.at.finished = self._is_enough()
+        self._settle()
+        if self.checkpoints is not None:
+            self._save()
+        self.accelerator.free_memory(self.model, self.optimizer)
+        return Fitted(
+            state=self.at.best_state,
+            best_epoch=self.at.best_epoch,
+            history=tuple(self.at.history),
+            resumed_at=resumed_at,
         )
-    # a padded place of a shorter sequence is no window of it; an unlabelled place inside it stays one
-    counts = n_windows(kind, (embedded.token_of_BL >= 0).sum(axis=1))
-    real = np.arange(target.shape[1]) < counts[:, None]
-    scored = logits[:, : target.shape[1]]
-    one_score = logits.shape[-1] == 1
-    return Predictions(
-        item=item,
-        windows=np.concatenate([[0], np.cumsum(counts)]),
-        target=target[real],
-        score=scored[..., 0].sigmoid().cpu().numpy()[real] if one_score else None,
-        predicted=None if one_score else scored.argmax(-1).to(torch.int16).cpu().numpy()[real],
-        label_names=kind.names,
-        beside=beside,
-    )
+
+    def _epoch(self) -> None:
+        started = time.perf_counter()
+        self.model.train()
+        shares = batch_rows(
+            len(self.train),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=self.at.epoch,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        each = self.config.accumulation
+        batches = feed(self.train, shares[self.at.step * each :], self.accelerator.device)
+        for first in range(self.at.step * each, len(shares), each):
+            self._step(shares[first : first + each], batches)
+            self.at.step, self.at.steps = self.at.step + 1, self.at.steps + 1
+            if self.checkpoints is not None and self.at.steps % self.config.checkpoint_every == 0:
+                self._save()
+            self._show()
+        sums = self.accelerator.reduce(self.sums, "sum") if self.accelerator.num_processes > 1 else self.sums
+        mean = float(sums[0]) / max(float(sums[1]), 1.0)
+        if not np.isfinite(mean):
+            raise ConfigError(f"the loss became {mean} in epoch {self.at.epoch}; lower --learning-rate")
+        value = self.validate(self.head)
+        done = Epoch(epoch=self.at.epoch, loss=mean, validation=value, seconds=time.perf_counter() - started)
+        self.at.history.append(done)
+        if value is not None and (self.at.best is None or value > self.at.best):
+            self.at.best, self.at.best_epoch, self.at.best_state = value, self.at.epoch, trained_state(self.head)
+        self.at.epoch, self.at.step = self.at.epoch + 1, 0
+        self.sums.zero_()
+        self.on_epoch(done)
+
+    def _step(self, shares: list[Ints], batches: Iterator[Batch]) -> None:
+        """One step of the optimizer, over one batch or, with accumulation, over several."""
+        rate = self.config.learning_rate * factor(
+            self.config.schedule, self.at.steps, n_steps=self.n_steps, warmup_steps=self.config.warmup_steps
+        )
+        for group in self.plain.param_groups:
+            group["lr"] = rate
+        count = None
+        if len(shares) > 1:  # the mean is over the labels of all batches, so they are counted before the first
+            count = torch.stack([self._count(labels_of(self.train, share)) for share in shares]).sum()
+        world = self.accelerator.num_processes
+        for place in range(len(shares)):
+            batch = next(batches)
+            if count is None:
+                count = self._count(batch.labels)
+            if place == 0 and world > 1:
+                count = self.accelerator.reduce(count, "sum")
+            last = place == len(shares) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    logits = self.model(*batch.inputs)
+                parts = self.loss(logits.float(), self._target(batch.labels))
+                # processes average their gradients; the sum over processes divided by all labels is wanted
+                self.accelerator.backward(parts.total * (world / count.clamp(min=1.0)).to(parts.total.dtype))
+            self.sums += torch.stack([parts.total.detach().double(), parts.count.detach().double()])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _target(self, labels: NDArray[np.int16]) -> Tensor:
+        return to_device(labels, self.accelerator.device).long()
+
+    def _count(self, labels: NDArray[np.int16]) -> Tensor:
+        return self.loss.count(self._target(labels)).double()
+
+    def _show(self) -> None:
+        """Tells how far it is; the loss is read now and then only, as that waits for the device."""
+        now = time.monotonic()
+        if now - self.shown_at >= _SHOWN_EVERY_SECONDS:
+            total, count = self.sums.tolist()
+            self.shown, self.shown_at = total / max(count, 1.0), now
+        self.progress(self.at.steps, self.n_steps, self.shown)
+
+    def _is_enough(self) -> bool:
+        """Whether the epochs since the best one are as many as patience allows."""
+        patience = self.config.patience
+        return patience is not None and len(self.at.history) - self.at.best_epoch >= patience
+
+    def _settle(self) -> None:
+        """Without a defined validation metric the last epoch stands; without an epoch the first weights do."""
+        self.at.finished = True
+        if self.at.best_epoch:
+            return
+        if self.at.history:
+            log.warning("the validation metric was not defined in any epoch; the last epoch is kept")
+        self.at.best_epoch, self.at.best_state = len(self.at.history), trained_state(self.head)
+
+    def _save(self) -> None:
+        assert self.checkpoints is not None
+        states = [random_states()]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            states = gather_object(states)
+        tensors = training_tensors(self.head, self.plain) | {"sums": self.sums}
+        for rank, state in enumerate(states):
+            tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
+        facts = self.at.facts()
+        if self.accelerator.scaler is not None:
+            facts["scaler"] = self.accelerator.scaler.state_dict()
+        self.checkpoints.write(
+            Saved(tensors=tensors, facts=facts), best=self.at.best_state, best_epoch=self.at.best_epoch
+        )
+
+    def _restore(self) -> int | None:
+        """Takes up the position that was kept, where there is one; how many steps lie behind it."""
+        saved = None if self.checkpoints is None else self.checkpoints.read()
+        if saved is None:
+            return None
+        facts = dict(saved.facts)
+        scaler: Any = facts.pop("scaler", None)
+        if scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
+        self.at = _Position.of(Saved(tensors={}, facts=facts, best=saved.best))
+        restore_training(self.head, self.plain, saved.tensors)
+        self.sums.copy_(saved.tensors["sums"])
+        mine = f"random.{self.accelerator.process_index}."
+        restore_random_states({k.removeprefix(mine): v for k, v in saved.tensors.items() if k.startswith(mine)})
+        log.info("resumed at step %d of %d", self.at.steps, self.n_steps)
+        return self.at.steps
+
+
+def _fresh_scaler(accelerator: Accelerator) -> None:
+    """The scaler of float16 as it starts, so that a fold does not depend on the one before."""
+    if accelerator.scaler is not None and accelerator.scaler.is_enabled():
+        accelerator.scaler.load_state_dict(torch.amp.GradScaler("cuda").state_dict())

@@ -81,6 +81,10 @@ class Loss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> LossParts:
         """The loss of a batch."""
 
+    def count(self, target: Tensor) -> Tensor:
+        """The ``count`` of labels whose logits are not made yet, a scalar; -100 is padding."""
+        return (target != IGNORE_LABEL).sum()
+
     @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
         """Predictions of the logits, of their shape: probabilities, rates or values."""
@@ -121,6 +125,12 @@ class CrossEntropy(Loss):
         )
         weights = masked.real if self.class_weights is None else masked.real * self.class_weights[classes]
         return LossParts(total=(losses * weights).sum(), count=weights.sum())
+
+    def count(self, target: Tensor) -> Tensor:
+        """How many labels are not padding; with class weights, the sum of theirs."""
+        if self.class_weights is None:
+            return super().count(target)
+        return self.class_weights[target[target != IGNORE_LABEL].long()].sum()
 
     def predict(self, logits: Tensor) -> Tensor:
         """Class probabilities."""

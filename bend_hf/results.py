@@ -224,7 +224,8 @@ def read_record(path: Path) -> ResultRecord:
             f"{path} breaks the schema of result records: {'; '.join(wrong[:5])}; the file was cut or edited, "
             "run it again"
         )
-    return ResultRecord(**{item.name: body[item.name] for item in fields(ResultRecord) if item.name in body})
+    values: dict[str, Any] = {item.name: body[item.name] for item in fields(ResultRecord) if item.name in body}
+    return ResultRecord(**values)
 
 
 def find_records(places: Sequence[Path]) -> list[Path]:

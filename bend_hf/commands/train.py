@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from bend_hf.commands._command import Command
-from bend_hf.config import RunConfig, add_flags, config_from_flags
+from bend_hf.config import RunConfig, add_run_flags, config_from_flags
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add_flags(parser, RunConfig)
+    add_run_flags(parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -248,6 +248,8 @@ class Embedder(LoadedModel):
             import torch
 
             device = torch.device(self._device_name or best_device())
+            if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
+                raise ConfigError(f"device {str(device)!r} is not to be had here; expected {best_device()!r}")
             if self.model is not None:
                 self.model = self._cast(self.model.requires_grad_(False)).eval().to(device)
                 if self.compile:

@@ -120,6 +120,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def small_files(folder: Path) -> list[Path]:
+    """Configuration and tokenizer files of a folder, by name; an index of weights is none."""
+    found = {path for pattern in SMALL_FILES for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.name not in WEIGHT_FILES)
+
+
 def sha256_of(paths: Sequence[Path]) -> str:
     """One checksum over the contents of files, in their order."""
     total = hashlib.sha256()

@@ -9,11 +9,13 @@ For families: ``self._build`` gives the network, random or read as the user aske
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoints, _weights
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 M = TypeVar("M", bound="nn.Module")
+_DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class LoadedModel(ABC):
@@ -80,6 +83,8 @@ class LoadedModel(ABC):
     ) -> None:
         one_of("protocol", protocol, PROTOCOLS)
         one_of("dtype", dtype, DTYPES)
+        if device is not None and not _DEVICE.fullmatch(device):
+            raise ConfigError(f"unknown device {device!r}; expected cpu, cuda, cuda:1 (2, ...) or mps")
         if batch_tokens is not None and batch_tokens < 1:
             raise ConfigError(f"batch_tokens={batch_tokens} holds no token; expected 1 or more, or None")
         self.spec = spec or self._declared(checkpoint)
@@ -187,15 +192,22 @@ class LoadedModel(ABC):
             self.checkpoint, revision=self.revision, with_weights=not self.random_init
         )
 
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return _checkpoints.sha256_of(self.weight_files)
+
     @property
     def identity(self) -> dict[str, str]:
-        """What determines the numbers, for the key of a cache: two embedders that agree in it give the same rows."""
-        weights = f"random, seed {self.seed}" if self.random_init else _checkpoints.sha256_of(self.weight_files)
+        """What determines the numbers, for the key of a cache: two embedders that agree in it give the same rows.
+
+        Files count by their content (configuration and tokenizer together, and weights), not by where they lie.
+        """
+        weights = f"random, seed {self.seed}" if self.random_init else self._weights_sha256
+        files = [] if self.checkpoint is None else _checkpoints.small_files(self.folder)
         return {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "key": self.spec.key if self.spec else "",
-            "checkpoint": str(self.checkpoint or ""),
-            "revision": self.revision or "",
+            "configuration": _checkpoints.sha256_of(files),
             "weights": weights,
             "protocol": self.protocol,
             "layer": str(self.layer),

@@ -14,7 +14,8 @@ PACKAGE = Path(bend_hf.__file__).parent
 # A layer a line, the lowest first; a package stands for its modules, whose order among themselves is free.
 LAYERS = (
     ("errors", "shapes", "__init__"),
-    ("registry", "assets", "checksums", "download", "sequences", "bgzf", "config", "head_specs", "labels"),
+    ("registry", "assets", "checksums", "download", "sequences", "bgzf", "toml_config"),
+    ("config", "head_specs", "labels"),
     ("fasta_index", "bed_text", "tasks"),
     ("fasta_gather", "intervals", "sources", "models", "published"),
     ("genome", "embedders", "losses"),

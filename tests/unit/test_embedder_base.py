@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,6 +24,7 @@ from bend_hf.embedders._sequences import reverse_complement
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._streams import Letters, letter_table, single_letters
 from bend_hf.errors import ConfigError, InputError, ModelError, RegistryError
+from tests.fake_checkpoints import make_fake
 
 CONTEXT = 16
 CONFIG = BertConfig(
@@ -325,6 +327,23 @@ def test_description_holds_the_models_own_facts(toy: ToyEmbedder) -> None:
     facts = toy.description
     assert facts["width"] == 8
     assert facts["n_parameters"] == sum(weight.numel() for weight in toy.bert.parameters())
+
+
+def test_identity_follows_the_files_and_not_their_place(tmp_path: Path) -> None:
+    one, two = (make_fake("dnabert3", tmp_path / name) for name in ("one", "two"))
+    identities = [load_embedder("dnabert3", checkpoint=folder, random_init=True).identity for folder in (one, two)]
+    assert identities[0] == identities[1]
+    config = json.loads((two / "config.json").read_text())
+    (two / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
+    assert load_embedder("dnabert3", checkpoint=two, random_init=True).identity != identities[0]
+
+
+def test_device_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="unknown device 'gpu'; expected cpu, cuda"):
+        OneHotEmbedder(device="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device 'cuda:1' is not to be had here"):
+        OneHotEmbedder(device="cuda:1")("ACGT")
 
 
 def test_model_without_a_head_has_no_loss() -> None:

@@ -1,0 +1,124 @@
+"""A split's batches on the device, the next one made while the last one is worked on.
+
+>>> to_device(np.ones(2, np.float16), torch.device("cpu")).dtype
+torch.float32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bend_hf.batches import Targets
+from bend_hf.shapes import IGNORE_LABEL, Ints
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Inputs(Protocol):
+    """A dataclass whose fields are a model's arguments in order; ``EmbeddedRows`` is one."""
+
+    @property
+    def token_of_BL(self) -> Ints:  # noqa: N802
+        """For each nucleotide its row, int64, shape (batch, nucleotides); -1 where padded."""
+        ...
+
+
+class InputSource(Protocol):
+    """What gives a model's inputs for any items of a split; ``EmbeddingSource`` is one."""
+
+    @property
+    def width(self) -> int:
+        """Width of an embedding."""
+        ...
+
+    def __len__(self) -> int:
+        """Items of the split."""
+        ...
+
+    def rows(self, rows: Ints) -> Inputs:
+        """The inputs of some items, in the order given."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split, ready for a head: where its embeddings come from, its labels, its items."""
+
+    dataset: Dataset
+    embeddings: InputSource
+    targets: Targets
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One process's share of a batch.
+
+    Attributes:
+        rows: Which items of the split; empty where this process has none.
+        inputs: The model's arguments, on the device.
+        lengths_bp: Nucleotides of each item, int64.
+        labels: As ``Targets.rows`` gives them, all -100 where this process has no item.
+    """
+
+    rows: Ints
+    inputs: tuple[Tensor, ...]
+    lengths_bp: Ints
+    labels: NDArray[np.int16]
+
+
+def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Iterator[Batch]:
+    """The batches of those items, in order.
+
+    A thread reads, embeds and pads one batch ahead; reading and copying leave Python's lock to the training.
+
+    Args:
+        split: What to take them from.
+        shares: Items of each batch.
+        device: Where the model is.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        pending: Future[Batch] | None = None
+        for place in range(len(shares) + 1):
+            ready = None if pending is None else pending.result()
+            pending = thread.submit(_make, split, shares[place], device) if place < len(shares) else None
+            if ready is not None:
+                yield ready
+
+
+def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
+    """Labels of a share; where it is empty those of one item, all marked as padding."""
+    if len(rows):
+        return split.targets.rows(rows)
+    return np.full_like(split.targets.rows(np.zeros(1, np.int64)), IGNORE_LABEL)
+
+
+def _make(split: Split, rows: Ints, device: torch.device) -> Batch:
+    inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
+    return Batch(
+        rows=rows,
+        inputs=tuple(to_device(getattr(inputs, field.name), device) for field in fields(inputs)),  # type: ignore[arg-type]
+        lengths_bp=(inputs.token_of_BL >= 0).sum(axis=1),
+        labels=labels_of(split, rows),
+    )
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array as a tensor there, copied without waiting where the device can; half precision becomes float32."""
+    host = torch.from_numpy(array)
+    if device.type == "cuda":
+        moved = host.pin_memory().to(device, non_blocking=True)
+    else:
+        moved = host.to(device)
+    return moved.float() if moved.dtype == torch.float16 else moved
