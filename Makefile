@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA_DIR ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench clean status download-data download-data-original
+.PHONY: help setup setup-dev demo test check format bench readme clean status download-data download-data-original
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,10 @@ format: setup-dev  ## let ruff format the code
 	$(BIN)/ruff format .
 
 bench: setup-dev  ## measure speed and size; writes benchmarks/results
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+readme: setup-dev  ## render the tables of README.md
+	$(BIN)/python -m benchmarks._readme
 
 status: setup  ## say what is installed and where data was found
 	$(BIN)/bend-hf status

@@ -8,8 +8,10 @@ For ``bend-hf push``, and for the marks in cards and reports.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final
 
+from bend_hf.config import RunConfig
 from bend_hf.results import ResultRecord, member
 from bend_hf.tasks import TASKS, Folds
 
@@ -23,6 +25,8 @@ REASONS: Final = {
 }
 # What a run shares with the task's declaration where it is run as declared; BEND conf/supervised_tasks/*.yaml.
 _DECLARED: Final = ("epochs", "batch_size", "learning_rate", "weight_decay")
+# Settings of a run that a task does not speak of; a score of BEND leaves them at their defaults.
+_AT_DEFAULT: Final = ("schedule", "warmup_steps", "gradient_accumulation", "patience")
 
 
 def refusals(record: ResultRecord) -> list[str]:
@@ -70,4 +74,8 @@ def _config_refusals(record: ResultRecord) -> list[str]:
         is_set, meant = record.config.get(name), getattr(declared, name)
         if is_set != meant:
             found.append(f"{name} is {is_set}, the task declares {meant}")
+    defaults = {item.name: item.default for item in fields(RunConfig)}
+    for name in _AT_DEFAULT:
+        if name in record.config and name in defaults and record.config[name] != defaults[name]:
+            found.append(f"{name} is {record.config[name]}, the benchmark has {defaults[name]}")
     return found

@@ -162,7 +162,7 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
 def random_states() -> dict[str, Tensor]:
     """This process's random states: of the CPU, and of its GPU where that is used."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

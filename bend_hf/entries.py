@@ -22,7 +22,10 @@ from bend_hf.shapes import Json
 
 # Fields of a configuration that say where things lie or how a batch is cut, not what is computed; `task` and `model`
 # stand in the record themselves, and the data are told by their hashes.
-_NOT_SETTINGS: Final = frozenset({"out", "seed", "task", "data", "bed", "labels", "genome", "model", "checkpoint"})
+NOT_SETTINGS: Final = frozenset(
+    {"out", "seed", "seeds", "task", "data", "bed", "labels", "genome", "model", "checkpoint", "tracker"}
+    | {"processes", "checkpoint_every", "controls", "cache_dir", "embeddings", "device", "num_proc"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ def model_label(record: ResultRecord) -> str:
 
 
 def _key(record: ResultRecord) -> tuple[str, ...]:
-    settings = {name: value for name, value in record.config.items() if name not in _NOT_SETTINGS}
+    settings = {name: value for name, value in record.config.items() if name not in NOT_SETTINGS}
     return (
         record.task,
         record.protocol,

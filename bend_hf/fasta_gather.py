@@ -98,7 +98,8 @@ def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> N
     stretches = _cut(stretches)
     if not len(stretches.contig):
         return
-    first = index.byte_of(stretches.contig, stretches.start_bp)
+    in_tile = stretches.start_bp % index.line_bp[stretches.contig] % tile_width(index)
+    first = index.byte_of(stretches.contig, stretches.start_bp - in_tile)
     if (first[1:] < first[:-1]).any():  # each block of a bgzip file is then inflated about once, a disk read onwards
         order = np.argsort(first)
         stretches, first = stretches.take(order), first[order]
@@ -162,7 +163,9 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
     Returns:
         Letters, and where each stretch starts among them; between stretches there may be anything.
     """
-    width = min(tile_width(index), len(buffer))
+    width = tile_width(index)
+    if len(buffer) < width:
+        buffer = np.concatenate([buffer, np.zeros(width - len(buffer), np.uint8)])
     line_bp, line_bytes = index.line_bp[part.contig], index.line_bytes[part.contig]
     origin = index.offsets[part.contig] - shift
     one_line = index.lengths_bp[part.contig] <= line_bp

@@ -118,7 +118,6 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """The array as a tensor there, copied without waiting where the device can; half precision becomes float32."""
     host = torch.from_numpy(array)
     if device.type == "cuda":
-        moved = host.pin_memory().to(device, non_blocking=True)
-    else:
-        moved = host.to(device)
+        host = host.pin_memory()
+    moved = host.to(device, non_blocking=True)
     return moved.float() if moved.dtype == torch.float16 else moved

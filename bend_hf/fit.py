@@ -10,6 +10,7 @@ takes its share of each batch. A position is an epoch and a step, so that a resu
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -209,8 +210,7 @@ class _Training:
         weights = [weight for weight in head.parameters() if weight.requires_grad]
         self.plain = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = accelerator.prepare(head, self.plain)
-        self.steps_an_epoch = -(-(-(-len(train) // config.batch_size)) // config.accumulation)
-        self.n_steps = self.steps_an_epoch * config.epochs
+        self.n_steps = math.ceil(math.ceil(len(train) / config.batch_size) / config.accumulation) * config.epochs
         self.at = _Position()
         self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
         self.shown, self.shown_at = float("nan"), 0.0

@@ -90,9 +90,10 @@ class ResultRecord:
 
     @property
     def probe(self) -> str:
-        """What turns embeddings into predictions: the kind of the head, or ``zero_shot``."""
-        kind = member(self.training, "head", "kind")
-        return str(kind).removesuffix("Spec").lower() if kind else "zero_shot"
+        """What turns embeddings into predictions: the kind of the head, with what else is trained, or ``zero_shot``."""
+        kind, tune = member(self.training, "head", "kind"), self.config.get("tune")
+        further = f"_{tune}" if tune not in (None, "head") else ""
+        return str(kind).removesuffix("Spec").lower() + further if kind else "zero_shot"
 
     def as_json(self) -> dict[str, Json]:
         """The record as it is written, with the schema version and the versions of what made it."""

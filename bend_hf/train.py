@@ -20,23 +20,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.baselines import BASELINES, head_of, without_alias
 from bend_hf.builder import n_outputs
 from bend_hf.config import RunConfig, parse_run
 from bend_hf.errors import BendError, ConfigError
+from bend_hf.launch import start_accelerator
+from bend_hf.parts import Part, cost, coverage, fold_entries, summarise, training_entry
 from bend_hf.predictions import Predictions, concatenate, write_predictions
+from bend_hf.progress import Bar
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
+from bend_hf.run_key import KEY_FIELD, run_key
 from bend_hf.scoring import Score, metric_names, score
 from bend_hf.shapes import Json
 from bend_hf.sources import sources_of
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import Folds, TaskSpec
+from bend_hf.trackers import check_trackers, tracking
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
     from bend_hf.embedders._base import Embedder
-    from bend_hf.fit import Fitted, Split
+    from bend_hf.feeding import Split
+    from bend_hf.head_specs import HeadSpec
 
 log = logging.getLogger(__name__)
 
@@ -51,79 +58,100 @@ class Outcome:
     n_scored: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Predictions and training of one fold, or of the whole task where there are none."""
-
-    fold: int | None
-    predictions: Predictions
-    scores: tuple[Score, ...]
-    fitted: Fitted | None
-
-
 def run(config: RunConfig) -> list[Outcome]:
-    """Runs every task of the configuration, after checking all inputs.
+    """Runs every task of the configuration with every seed, after checking all inputs.
 
     Raises:
         BendError: An input is bad; nothing was trained then.
     """
+    opened = open_tasks(config)
+    accelerator = start_accelerator(config)
+    embedder = open_embedder(config)
+    return [
+        run_task(replace(config, seed=seed, seeds=()), data, embedder, accelerator)
+        for data in opened
+        for seed in config.seeds or (config.seed,)
+    ]
+
+
+def open_tasks(config: RunConfig) -> list[TaskData]:
+    """The data of each task, after everything was checked that can be without a model.
+
+    Raises:
+        BendError: An input is bad, or a flag does not fit a task.
+    """
     check_writable(config.out)
-    sources = sources_of(config)
+    check_trackers(config.tracker)
+    plain = without_alias(config)
     opened = []
-    for source, message in sources:
+    for source, message in sources_of(config):
         log.warning(message) if "NOT BEND" in message else log.info(message)
         data = open_task(source, config)
         missing = [name for name in data.task.metrics if name not in metric_names()]
         if missing:
             raise ConfigError(f"{data.task.key} wants the metrics {missing}, which are not in metrics/")
+        if plain.head is not None or data.task.head is not None:
+            head_of(plain.head, data.task)
+        if data.task.head is not None:
+            _chosen_folds(config, data)
         opened.append(data)
+    return opened
 
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
 
+def open_embedder(config: RunConfig) -> Embedder:
+    """The embedder that a configuration names."""
     from bend_hf.embedders import load_embedder
 
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    embedder = load_embedder(config.model, checkpoint=config.checkpoint, protocol=config.protocol)
-    outcomes = []
-    for data in opened:
-        set_seed(config.seed)
-        outcomes.append(run_task(config, data, embedder, accelerator))
-    return outcomes
+    plain = without_alias(config)
+    return load_embedder(plain.model, checkpoint=plain.checkpoint, protocol=plain.protocol)
 
 
 def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> Outcome:
-    """Runs one task and writes its record and predictions."""
+    """Runs one task and writes its record and predictions.
+
+    A run that was killed goes on where it was: its positions lie in ``.checkpoints`` below ``--out`` until its
+    record is written.
+    """
+    from accelerate.utils import set_seed
+
     started, moment = time.perf_counter(), datetime.now(UTC)
     task = data.task
     resolved = resolve_config(config, task)
-    if task.variant is not None:
+    head = None if task.head is None else head_of(resolved.head, task)
+    key = run_key(resolved, data, embedder, head)
+    name = run_name(task.key, embedder_label(embedder, config), config.seed, _stamp(moment))
+    kept = config.out / ".checkpoints" / key[:32]
+    if head is None:
+        set_seed(config.seed)
         parts = [_zero_shot(data, embedder, accelerator)]
     else:
-        folds = _chosen_folds(config, data)
-        parts = [_train_fold(resolved, data, fold, embedder, accelerator) for fold in folds]
+        training = _Training(
+            config=resolved, data=data, embedder=embedder, accelerator=accelerator, head=head, kept=kept, name=name
+        )
+        parts = [training.fold(fold) for fold in _chosen_folds(config, data)]
     predictions = concatenate([part.predictions for part in parts])
     record = ResultRecord(
         task=task.key,
         protocol=config.protocol,
-        model=jsonable(embedder.description),  # type: ignore[arg-type]
+        model={**jsonable(embedder.description), **_alias(config)},  # type: ignore[dict-item]
         data=data.facts,
-        config=jsonable(asdict(resolved)),  # type: ignore[arg-type]
-        metrics=_summarise(parts),
+        config={**jsonable(asdict(resolved)), KEY_FIELD: key},  # type: ignore[dict-item]
+        metrics=summarise(parts),
         main_metric=task.metric,
-        coverage=_coverage(predictions, data, parts),
-        training=_training(parts, task),
-        folds=[_fold_entry(part) for part in parts if part.fold is not None],
-        cost=_cost(time.perf_counter() - started, accelerator),
+        coverage=coverage(predictions, data, parts),
+        training=training_entry(parts, task, head),
+        folds=fold_entries(parts),
+        cost=cost(time.perf_counter() - started, accelerator),
         predictions={},
     )
-    stem = free_stem(config.out, run_name(task.key, embedder_label(embedder, config), config.seed, _stamp(moment)))
+    stem = free_stem(config.out, name)
     path = stem.with_name(stem.name + ".json")
     if accelerator.is_main_process:
         file = stem.with_name(stem.name + ".parquet")
         digest = write_predictions(predictions, file)
         record = replace(record, predictions={"file": file.name, "sha256": digest, "items": len(predictions)})
         write_record(record, path)
+        _forget(kept)
     accelerator.wait_for_everyone()
     return Outcome(record=record, path=path, title=task.title, n_scored=len(predictions))
 
@@ -134,6 +162,7 @@ def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
         return config
     return replace(
         config,
+        head=without_alias(config).head,
         epochs=config.epochs or task.training.epochs,
         batch_size=config.batch_size or task.training.batch_size,
         learning_rate=config.learning_rate or task.training.learning_rate,
@@ -143,11 +172,26 @@ def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
 
 def embedder_label(embedder: Embedder, config: RunConfig) -> str:
     """What a run's files call the model."""
+    if config.model in BASELINES:
+        return config.model
     return embedder.spec.key if embedder.spec is not None else Path(config.model).name
+
+
+def _alias(config: RunConfig) -> dict[str, Json]:
+    return {"model": config.model} if config.model in BASELINES else {}
 
 
 def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y%m%dT%H%M%S")
+
+
+def _forget(kept: Path) -> None:
+    """Removes a run's checkpoints, and their folder where no other run has any."""
+    import shutil
+
+    shutil.rmtree(kept, ignore_errors=True)
+    if kept.parent.is_dir() and not any(kept.parent.iterdir()):
+        kept.parent.rmdir()
 
 
 def _chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
@@ -161,57 +205,102 @@ def _chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
     return list(config.fold or range(1, data.n_folds + 1))
 
 
-def _zero_shot(data: TaskData, embedder: Embedder, accelerator: Accelerator) -> _Part:
+def _zero_shot(data: TaskData, embedder: Embedder, accelerator: Accelerator) -> Part:
     from bend_hf.variants import score_zero_shot
 
     assert data.task.variant is not None
-    with _bar(accelerator, data.task.key, unit="variant") as bar:
+    with Bar(accelerator, data.task.key, unit="variant") as bar:
         predictions = score_zero_shot(
             data.splits(None)["test"], embedder, data.task.variant, data.task.label_names, accelerator, bar.at
         )
-    return _Part(fold=None, predictions=predictions, scores=_scores(data.task, predictions), fitted=None)
+    return Part(fold=None, predictions=predictions, scores=_scores(data.task, predictions), fitted=None)
 
 
-def _train_fold(
-    config: RunConfig, data: TaskData, fold: int | None, embedder: Embedder, accelerator: Accelerator
-) -> _Part:
-    from bend_hf.fit import FitConfig, fit, predict
-    from bend_hf.heads import build_head
-    from bend_hf.losses import build_loss
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What the folds of a run share.
 
-    task = data.task
-    settings = FitConfig.of(config)
-    assert task.head is not None
-    assert task.training is not None
-    splits: dict[str, Split] = {name: _split(dataset, task, embedder) for name, dataset in data.splits(fold).items()}
-    for name in ("train", "validation", "test"):
-        if name not in splits or not len(splits[name]):
-            raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the bed")
-    head = build_head(task.head, splits["train"].embeddings.width, n_outputs(task))
+    Attributes:
+        config: Resolved for the task.
+        head: What is trained.
+        kept: Folder of the run's checkpoints.
+        name: What to call the run.
+    """
 
-    def validate(model: nn.Module) -> float | None:
-        predictions = predict(model, splits["validation"], accelerator, batch_size=settings.batch_size)
-        value = _scores(task, predictions, main_only=True)[0].value
-        return value if np.isfinite(value) else None
+    config: RunConfig
+    data: TaskData
+    embedder: Embedder
+    accelerator: Accelerator
+    head: HeadSpec
+    kept: Path
+    name: str
 
-    with _bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar:
-        fitted = fit(
-            head,
-            splits["train"],
-            build_loss(task.training.loss, positive_weight=task.training.positive_weight),
-            settings,
-            accelerator,
-            validate,
-            bar.with_loss,
-        )
-    head.load_state_dict(fitted.state)
-    predictions = predict(head, splits["test"], accelerator, batch_size=settings.batch_size)
-    return _Part(fold=fold, predictions=predictions, scores=_scores(task, predictions), fitted=fitted)
+    def fold(self, fold: int | None) -> Part:
+        """Trains on one fold, or on the task's own split, and predicts the test split."""
+        from bend_hf.checkpoints import Checkpoints, load_trained
+        from bend_hf.fit import FitConfig, fit
+        from bend_hf.losses import build_loss
+        from bend_hf.predicting import predict
+
+        task, accelerator = self.data.task, self.accelerator
+        settings = FitConfig.of(self.config)
+        assert task.training is not None
+        datasets = self.data.splits(fold)
+        for name in ("train", "validation", "test"):
+            if not len(datasets.get(name, ())):
+                raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the bed")
+        splits = {name: _split(dataset, task, self.embedder) for name, dataset in datasets.items()}
+        model = self._fresh_model(fold, splits["train"].embeddings.width)
+
+        def validate(model: nn.Module) -> float | None:
+            predictions = predict(model, splits["validation"], accelerator, batch_size=settings.batch_size)
+            value = _scores(task, predictions, main_only=True)[0].value
+            return value if np.isfinite(value) else None
+
+        run = self.name + (f"__fold{fold}" if fold else "")
+        with (
+            Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
+            tracking(self.config.tracker, run=run, config=self.config, folder=self.config.out / "trackers") as tell,
+        ):
+            fitted = fit(
+                model,
+                splits["train"],
+                build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+                settings,
+                accelerator,
+                validate,
+                bar.with_loss,
+                checkpoints=Checkpoints(self.kept / f"fold{fold or 0}", writes=accelerator.is_main_process),
+                on_epoch=tell,
+            )
+        load_trained(model, fitted.state)
+        predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
+        return Part(fold=fold, predictions=predictions, scores=_scores(task, predictions), fitted=fitted)
+
+    def _fresh_model(self, fold: int | None, width: int) -> nn.Module:
+        """The head with its first weights, the same whatever was trained before it."""
+        import torch
+        from accelerate.utils import set_seed
+
+        from bend_hf.heads import build_head
+
+        set_seed(_fold_seed(self.config.seed, fold))
+        head = build_head(self.head, width, n_outputs(self.data.task))
+        if self.accelerator.process_index:  # the weights are those of the first process, the dropout its own
+            torch.manual_seed(_fold_seed(self.config.seed, fold, self.accelerator.process_index))
+        return head
+
+
+def _fold_seed(seed: int, fold: int | None, rank: int = 0) -> int:
+    """A seed for each fold and process; the run's own where there is one of both."""
+    if fold is None and rank == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, fold or 0, rank]).generate_state(1)[0])
 
 
 def _split(dataset: Any, task: TaskSpec, embedder: Embedder) -> Split:
     from bend_hf.batches import OnTheFly, Targets
-    from bend_hf.fit import Split
+    from bend_hf.feeding import Split
 
     return Split(dataset=dataset, embeddings=OnTheFly(dataset, embedder), targets=Targets(dataset, task.label))
 
@@ -222,103 +311,6 @@ def _scores(task: TaskSpec, predictions: Predictions, *, main_only: bool = False
     names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
     wanted = task.metrics[:1] if main_only else task.metrics
     return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)
-
-
-def _summarise(parts: list[_Part]) -> dict[str, Json]:
-    """Each metric's value and detail; over folds the mean, with the deviation and how many folds it is over."""
-    metrics: dict[str, Json] = {}
-    for index, first in enumerate(parts[0].scores):
-        if parts[0].fold is None:
-            metrics[first.metric] = {"value": jsonable(first.value), "detail": jsonable(first.detail)}
-            continue
-        values = np.array([part.scores[index].value for part in parts], np.float64)
-        defined = values[np.isfinite(values)]
-        metrics[first.metric] = {
-            "value": float(defined.mean()) if len(defined) else None,
-            "detail": {
-                "deviation": float(defined.std(ddof=1)) if len(defined) > 1 else None,
-                "n_folds": len(values),
-                "n_folds_undefined": int(len(values) - len(defined)),
-            },
-        }
-    return metrics
-
-
-def _fold_entry(part: _Part) -> dict[str, Json]:
-    metrics: dict[str, Json] = {
-        s.metric: {"value": jsonable(s.value), "detail": jsonable(s.detail)} for s in part.scores
-    }
-    return {"fold": part.fold, "items": len(part.predictions), "metrics": metrics}
-
-
-def _coverage(predictions: Predictions, data: TaskData, parts: list[_Part]) -> dict[str, Json]:
-    items = sum(len(data.splits(part.fold)["test"]) for part in parts)
-    if len(predictions) != items:
-        raise BendError(f"{data.task.key}: {len(predictions)} of {items} items were scored; this is a defect")
-    return {
-        "scored": len(predictions),
-        "items": items,
-        "windows": int(predictions.windows[-1]),
-        "item_sha256": predictions.item_sha256,
-    }
-
-
-def _training(parts: list[_Part], task: TaskSpec) -> dict[str, Json] | None:
-    if task.training is None:
-        return None
-    return {
-        "head": jsonable(task.head),
-        "loss": jsonable(task.training),
-        "runs": [
-            {"fold": part.fold, "best_epoch": part.fitted.best_epoch, "history": jsonable(part.fitted.history)}
-            for part in parts
-            if part.fitted is not None
-        ],
-    }
-
-
-def _cost(seconds: float, accelerator: Accelerator) -> dict[str, Json]:
-    import resource
-
-    import torch
-
-    kilobyte = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, kilobytes on Linux
-    cost: dict[str, Json] = {
-        "seconds": seconds,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte,
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-    }
-    if accelerator.device.type == "cuda":
-        cost["device_name"] = torch.cuda.get_device_name(accelerator.device)
-        cost["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(accelerator.device)
-    return cost
-
-
-class _bar:  # noqa: N801
-    """A progress bar on the main process."""
-
-    def __init__(self, accelerator: Accelerator, name: str, *, unit: str) -> None:
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(desc=name, unit=unit, disable=not accelerator.is_main_process, dynamic_ncols=True)
-
-    def __enter__(self) -> _bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def at(self, done: int, total: int) -> None:
-        """So many of so many are done."""
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-    def with_loss(self, done: int, total: int, loss: float) -> None:
-        """The same, with the running loss."""
-        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        self.at(done, total)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

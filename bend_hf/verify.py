@@ -5,8 +5,12 @@ The oracle is slow on purpose and shares no code with the build: pyfaidx reads e
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -72,10 +76,18 @@ def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
     return f"{task.key}: {n_rows} rows agree with {files.bed}, its labels and {files.genome}"
 
 
-def _open_fasta(path: Path) -> pyfaidx.Fasta:
-    if path.suffix in (".gz", ".bgz"):
-        raise InputError(f"{path}: give --genome a plain FASTA to verify against (gunzip -c {path.name} > genome.fa)")
-    return pyfaidx.Fasta(str(path), as_raw=True, sequence_always_upper=True)
+@contextmanager
+def _open_fasta(path: Path) -> Iterator[pyfaidx.Fasta]:
+    """The genome through pyfaidx; a compressed one is unpacked for the time being, which pyfaidx alone cannot read."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "genome.fa"
+        if path.suffix in (".gz", ".bgz"):
+            with gzip.open(path) as packed, plain.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        else:
+            plain.symlink_to(path.resolve())
+        with pyfaidx.Fasta(str(plain), as_raw=True, sequence_always_upper=True) as fasta:
+            yield fasta
 
 
 def _check_row(

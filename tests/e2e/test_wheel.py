@@ -57,6 +57,9 @@ def test_the_installed_package_runs_on_the_sample(installed: Path, tmp_path: Pat
     run(installed, tmp_path, "-m", "bend_hf", *train.split())
     assert len(list((tmp_path / "results").glob("*.json"))) == 2
     run(installed, tmp_path, "-m", "bend_hf", "build", "gene_finding", "--data", "sample")
-    code = 'import evaluate; print(evaluate.load("bend/auroc").compute(predictions=[0.1, 0.9], references=[0, 1])["auroc"])'
+    code = (
+        "import evaluate\n"
+        "print(evaluate.load('bend/auroc').compute(predictions=[0.1, 0.9], references=[0, 1])['auroc'])"
+    )
     assert run(installed, tmp_path, "-c", code).strip() == "1.0"
     assert json.loads((tmp_path / "bend/gene_finding/data/bend_facts.json").read_text())["facts"]["origin"] == "sample"

@@ -231,6 +231,21 @@ def test_a_block_damaged_inside_is_an_error_when_it_is_read(tmp_path: Path) -> N
         genome.fetch(["a"], [0], [8000])
 
 
+@pytest.mark.parametrize("block_bytes", [1, 3, 7, 19, 20, 500])
+@pytest.mark.parametrize("width", [5, 60, 300, 1000])
+def test_each_interval_alone_is_read_out_of_bgzip_blocks_of_any_size(
+    tmp_path: Path, block_bytes: int, width: int
+) -> None:
+    contig = "".join(np.random.default_rng(0).choice(list("ACGT"), 700))
+    lines = "".join(f"{contig[at : at + width]}\n" for at in range(0, 700, width))
+    path = tmp_path / "x.fa.gz"
+    path.write_bytes(bgzip(f">chr1\n{lines}".encode(), block_bytes))
+    genome = Genome(path)
+    for start in range(0, 700, 7):
+        for end in (start + 1, min(start + 20, 700)):
+            assert sequences(genome.fetch(["chr1"], [start], [end])) == [contig[start:end]]
+
+
 def test_a_plain_file_may_be_called_gz(tmp_path: Path) -> None:
     (tmp_path / "x.fa.gz").write_bytes(TEXT)
     assert Genome(tmp_path / "x.fa.gz").contigs == {"chr1": 12, "chr2": 5}

@@ -43,6 +43,12 @@ def test_every_row_agrees_with_the_files_it_was_built_from(data: Path, built: Pa
     assert [line.split(":")[0] for line in lines] == list(NAMES)
 
 
+def test_the_sample_agrees_with_its_files(tmp_path: Path) -> None:
+    config = DataConfig(task=("gene_finding", "cpg_methylation", "variant_effects"), data="sample")
+    build(config, tmp_path / "bend")
+    assert len(list(verify(config, tmp_path / "bend"))) == 4
+
+
 def test_features_name_their_classes(built: Path) -> None:
     features = datasets.load_dataset(str(built / "gene_finding"), split="train").features
     assert features["labels"].feature.names == list(TASKS.get("gene_finding").label_names)

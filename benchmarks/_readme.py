@@ -1,0 +1,81 @@
+"""Writes the tables of the README from the declarations and from the files that the benchmarks wrote.
+
+    python -m benchmarks._readme
+
+``tests/e2e/test_readme.py`` fails where the README does not say what this would write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bend_hf.tables import markdown_table, model_table, task_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def section(text: str, name: str, body: str) -> str:
+    """The text with one marked section filled."""
+    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md has no section {name!r}")
+    return pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text)
+
+
+def demo() -> str:
+    """What the demo printed when it was last timed."""
+    return "```text\n" + (RESULTS / "demo.txt").read_text(encoding="utf-8").strip() + "\n```"
+
+
+def speed() -> str:
+    """One line for each measurement of each benchmark."""
+    rows = [row for path in sorted(RESULTS.glob("*.json")) for row in lines(path.stem, json.loads(path.read_text()))]
+    return markdown_table(("what", "against", "measured", "script"), rows)
+
+
+def lines(name: str, result: Any) -> list[tuple[str, ...]]:
+    """The measurements of one benchmark as rows of the table."""
+    return [(*row, f"benchmarks/{name}.py") for row in READERS[name](result)] if name in READERS else []
+
+
+def _genome(result: Any) -> list[tuple[str, ...]]:
+    wanted = ("pyfaidx", "upstream")
+    return [
+        (
+            f"genome: {line['rows']:,} {line['name']}",
+            f"{line['reference']}, a fetch a row",
+            f"{line['ratio']:.1f} times",
+        )
+        for line in result["lines"]
+        if line["reference"] in wanted
+    ]
+
+
+def _build(result: Any) -> list[tuple[str, ...]]:
+    return [
+        (
+            "build of 512-bp rows with 125 labels, rows a second",
+            "pandas and pyfaidx by row",
+            f"{result['ratio']:.1f} times",
+        )
+    ]
+
+
+READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {"genome": _genome, "build": _build}
+
+
+def render(text: str) -> str:
+    """The README as it should be."""
+    for name, body in (("demo", demo()), ("tasks", task_table()), ("models", model_table()), ("speed", speed())):
+        text = section(text, name, body)
+    return text
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,323 @@
+"""Records to a model card: what was measured and how, with intervals, controls, limits, licence and citations.
+
+The template is ``model_cards/model_card.md.jinja``, standing sentences are in ``model_cards/fields.json``; this file
+takes the fields out of records. The scores stand in the card's ``model-index`` too, unless they may not be published.
+
+>>> flags({"task": ["gene_finding"], "model": "dnabert2", "seed": 3})
+'bend-hf train --task gene_finding --model dnabert2 --seed 3'
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bend_hf.assets import asset_folder
+from bend_hf.card_details import detail_tables
+from bend_hf.config import RunConfig
+from bend_hf.entries import Entry, gather
+from bend_hf.errors import RecordError
+from bend_hf.eval_results import DATASET_NAME, DatasetRef, eval_result_files
+from bend_hf.markdown import number, render
+from bend_hf.results import ResultRecord, member
+from bend_hf.shapes import Json
+from bend_hf.sources import HUB_NAMESPACE
+from bend_hf.tasks import TASKS, TaskSpec
+from bend_hf.writing import write_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+_TEMPLATE: Final = "model_card.md.jinja"
+# What a command leaves out: where things lay on the machine that ran it.
+_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker"})
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
+    return body
+
+
+def model_card(records: Sequence[ResultRecord]) -> str:
+    """The whole card, metadata and text, of one model's records.
+
+    Raises:
+        RecordError: There is no record, or they are of several models.
+    """
+    entries = gather(records)
+    _one_model(entries)
+    metadata = str(card_data(entries))
+    text = render(asset_folder("model_cards") / _TEMPLATE, card_fields(entries))
+    return f"---\n{metadata.strip()}\n---\n\n{text.strip()}\n"
+
+
+def write_card(
+    records: Sequence[ResultRecord],
+    out: Path,
+    *,
+    datasets: Mapping[str, DatasetRef],
+    source_url: str | None = None,
+) -> list[Path]:
+    """Writes ``README.md`` and, of scores that may be published, the ``.eval_results`` files.
+
+    Args:
+        records: Of one model.
+        out: The folder, as it will stand on the Hub.
+        datasets: Which dataset each task group was scored on; only tasks of these get an ``.eval_results`` file.
+        source_url: Where the records can be read.
+
+    Returns:
+        The files.
+
+    Raises:
+        RecordError: The records are of several models, or the folder cannot be written.
+    """
+    files = {"README.md": model_card(records)}
+    publishable = [e for e in gather(records) if not e.refusals and TASKS.get(e.task).group in datasets]
+    files |= eval_result_files(publishable, datasets, source_url=source_url)
+    return [write_text(out / name, text) for name, text in files.items()]
+
+
+def hub_datasets(records: Sequence[ResultRecord]) -> dict[str, DatasetRef]:
+    """The datasets that records say they were scored on, where those were loaded from the Hub at a commit."""
+    found: dict[str, DatasetRef] = {}
+    for record in records:
+        repo, revision = record.data.get("repo"), record.data.get("revision")
+        if record.task in TASKS and isinstance(repo, str) and isinstance(revision, str):
+            found[TASKS.get(record.task).group] = DatasetRef(repo=repo, revision=revision)
+    return found
+
+
+def _one_model(entries: Sequence[Entry]) -> None:
+    models = sorted({entry.model for entry in entries})
+    if len(models) != 1:
+        raise RecordError(
+            f"a card is of one model, the records are of {len(models)}: {', '.join(models) or 'none'}; name one with "
+            "--model"
+        )
+
+
+def card_data(entries: Sequence[Entry]) -> ModelCardData:
+    """The card's metadata. No ``base_model`` stands in it: boards of the Hub hide repositories that name one."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="other",
+            task_name=_title(entry.task),
+            dataset_name=DATASET_NAME,
+            dataset_type=_dataset(entry),
+            dataset_config=TASKS.get(entry.task).config,
+            dataset_split="test",
+            dataset_revision=_text_or_none(entry.records[0].data.get("revision")),
+            metric_type=entry.metric,
+            metric_name=f"{entry.metric}, protocol {entry.protocol}, {entry.probe}",
+            metric_value=round(entry.value, 6),
+        )
+        for entry in entries
+        if not entry.refusals and entry.value is not None
+    ]
+    licence = str(entries[0].records[0].model.get("licence") or "unknown")
+    return ModelCardData(
+        model_name=f"{entries[0].model} on BEND",
+        license=licence.lower() if licence != "unknown" else "unknown",
+        library_name="bend_hf",
+        tags=["biology", "genomics", "DNA", "BEND"],
+        datasets=sorted({_dataset(entry) for entry in entries if not entry.refusals}) or None,
+        metrics=sorted({entry.metric for entry in entries}),
+        eval_results=results or None,
+    )
+
+
+def card_fields(entries: Sequence[Entry]) -> dict[str, Any]:
+    """All that the template speaks of."""
+    texts, first = _texts(), entries[0].records[0]
+    tasks = [TASKS.get(key) for key in sorted({entry.task for entry in entries}) if key in TASKS]
+    protocols = sorted({entry.protocol for entry in entries})
+    model = _model(first, entries[0].model)
+    quirks = [
+        f"{protocol}: {line}"
+        for protocol in protocols
+        for kind in ("all", model["family"])
+        for line in texts["quirks"][protocol].get(kind, [])
+    ]
+    return {
+        "model": model,
+        "made_with": {"bend_hf": member(first.created_with, "bend_hf")},
+        "reasons": _reasons(entries),
+        "tables": [
+            {"protocol": p, "text": texts["protocols"][p], "rows": [_row(e) for e in entries if e.protocol == p]}
+            for p in protocols
+        ],
+        "interval_methods": sorted({entry.interval_method for entry in entries} - {""}),
+        "controls": [row for entry in entries for row in _controls(entry)],
+        "details": [table for entry in entries for table in detail_tables(entry, _title(entry.task))],
+        "runs": [_run(record) for entry in entries for record in entry.records],
+        "alignment": [f"{name}: {value}." for name, value in (first.alignment or {}).items()],
+        "limits": [*texts["limits"], *quirks],
+        "licences": [(task.title, task.licence) for task in tasks] or [("own data", "the user's own")],
+        "citations": list(dict.fromkeys(citation for task in tasks for citation in task.citations)),
+    }
+
+
+def _reasons(entries: Sequence[Entry]) -> list[str]:
+    """Why scores may not be published, each with the tasks it holds for."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        for reason in entry.refusals:
+            found.setdefault(reason, []).append(_title(entry.task))
+    return [f"{reason} ({', '.join(dict.fromkeys(titles))})" for reason, titles in found.items()]
+
+
+def _title(task: str) -> str:
+    return TASKS.get(task).title if task in TASKS else task
+
+
+def _dataset(entry: Entry) -> str:
+    repo = entry.records[0].data.get("repo")
+    group = TASKS.get(entry.task).group if entry.task in TASKS else entry.task
+    return repo if isinstance(repo, str) and entry.origin == "hub" else f"{HUB_NAMESPACE}/{group}"
+
+
+def _text_or_none(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _said(value: Json, otherwise: str = "not recorded") -> str:
+    return otherwise if value in (None, "") else str(value)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """``0.7500 to 0.8100``, or that there is none."""
+    return "none" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    coverage = entry.records[0].coverage
+    return {
+        "title": _title(entry.task),
+        "metric": entry.metric,
+        "value": entry.value,
+        "interval": interval(entry.low, entry.high),
+        "probe": entry.probe.replace("_", " "),
+        "scored": coverage.get("scored"),
+        "n_items": coverage.get("items"),
+        "seeds": ", ".join(map(str, entry.seeds)),
+    }
+
+
+def _controls(entry: Entry) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": _title(entry.task),
+            "protocol": entry.protocol,
+            "name": name,
+            "metric": entry.metric,
+            "value": value,
+            "model_value": entry.value,
+        }
+        for name, value in sorted(entry.controls.items())
+    ]
+
+
+def _model(record: ResultRecord, label: str) -> dict[str, Any]:
+    model = record.model
+    context = model.get("context_tokens")
+    return {
+        "name": label,
+        "family": _said(model.get("family")),
+        "checkpoint": _said(model.get("checkpoint"), "none"),
+        "revision": _said(model.get("revision"), "none"),
+        "n_parameters": model.get("n_parameters"),
+        "width": model.get("width"),
+        "tokenization": _said(model.get("tokenization")),
+        "context": f"{context:,}" if isinstance(context, int) else "no limit",
+        "direction": _said(model.get("direction")),
+        "layer": "last" if model.get("layer") == -1 else _said(model.get("layer")),
+        "dtype": _said(model.get("dtype")),
+        "training_data": _said(
+            model.get("training_data"), "nothing" if model.get("n_parameters") == 0 else "not recorded"
+        ),
+        "licence": _said(model.get("licence"), "unknown"),
+        "paper": _said(model.get("paper"), "none"),
+    }
+
+
+def _run(record: ResultRecord) -> dict[str, Any]:
+    task: TaskSpec | None = TASKS.get(record.task) if record.task in TASKS else None
+    cost, data, items = record.cost, record.data, record.data.get("items")
+    files = data.get("files")
+    seconds = cost.get("seconds")
+    splits = items.items() if isinstance(items, dict) else ()
+    return {
+        "title": _title(record.task),
+        "protocol": record.protocol,
+        "seed": record.config.get("seed"),
+        "description": task.description if task else "A task of the user's own.",
+        "probe_text": _texts()["probes"].get(record.probe, record.probe.replace("_", " ")),
+        "training": _training(record),
+        "data": _data(record),
+        "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),
+        "hashes": [(name, member(files, name, "sha256")) for name in sorted(files)] if isinstance(files, dict) else [],
+        "scored": record.coverage.get("scored"),
+        "n_items": record.coverage.get("items"),
+        "item_sha256": record.coverage.get("item_sha256"),
+        "seconds": f"{seconds:,.0f} s" if isinstance(seconds, int | float) else "time not recorded",
+        "device": _said(cost.get("device_name") or cost.get("device")),
+        "peak_memory": cost.get("peak_memory_bytes"),
+        "cache": cost.get("cache_bytes"),
+        "created_at": _said(record.created_at, "at a time not recorded"),
+        "version": _said(member(record.created_with, "bend_hf")),
+        "commit": _said(member(record.created_with, "git_commit"), "of a release"),
+        "command": flags({**record.config, "task": [record.task], "data": data.get("origin")}),
+    }
+
+
+def _training(record: ResultRecord) -> str:
+    if record.training is None:
+        return "Nothing was trained."
+    config = record.config
+    said = (
+        f"Trained for {config.get('epochs')} epochs in batches of {config.get('batch_size')}, learning rate "
+        f"{config.get('learning_rate')}, weight decay {config.get('weight_decay')}"
+    )
+    runs = record.training.get("runs")
+    best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
+    return f"{said}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else said + "."
+
+
+def _data(record: ResultRecord) -> str:
+    data = record.data
+    repo, revision = data.get("repo"), data.get("revision")
+    if isinstance(repo, str) and isinstance(revision, str):
+        return f"{repo} at {revision}, {_said(data.get('assembly'))}"
+    kind = {
+        "sample": "the bundled sample, not BEND's data",
+        "folder": "files of a data folder",
+        "files": "files of the user's own",
+        "built": "a dataset folder built from files",
+    }
+    return f"{kind.get(str(data.get('origin')), _said(data.get('origin')))}, {_said(data.get('assembly'))}"
+
+
+def flags(config: Mapping[str, Json]) -> str:
+    """The command that makes a run again: every flag that is not at its default, places of files left out."""
+    tasks, origin = config.get("task"), config.get("data")
+    words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
+    if origin is not None:
+        words += ["--data", str(origin) if origin in ("sample", "hub") else "data"]
+    for item in fields(RunConfig):
+        value = config.get(item.name)
+        default = None if item.default is MISSING else item.default
+        if item.name in _LOCAL or value in (None, [], False) or value == default:
+            continue
+        words.append(f"--{item.name.replace('_', '-')}")
+        if value is not True:
+            words += list(map(str, value)) if isinstance(value, list) else [str(value)]
+    return " ".join(shlex.quote(word.replace("\n", " ")) for word in words)

@@ -1,0 +1,128 @@
+"""What the folds of a run gave, or the run as a whole, and the entries of the result record that they become.
+
+>>> part = Part(fold=None, predictions=None, scores=(Score(metric="mcc", value=0.5, detail={}),), fitted=None)
+>>> summarise([part])["mcc"]["value"]
+0.5
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bend_hf.errors import BendError
+from bend_hf.predictions import Predictions
+from bend_hf.results import jsonable
+from bend_hf.scoring import Score
+from bend_hf.shapes import Json
+from bend_hf.task_data import TaskData
+from bend_hf.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from bend_hf.fit import Fitted
+    from bend_hf.head_specs import HeadSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Predictions and training of one fold, or of the whole task where there are none."""
+
+    fold: int | None
+    predictions: Predictions
+    scores: tuple[Score, ...]
+    fitted: Fitted | None
+
+
+def summarise(parts: list[Part]) -> dict[str, Json]:
+    """Each metric's value and detail; over folds the mean, with the deviation and how many folds it is over."""
+    metrics: dict[str, Json] = {}
+    for index, first in enumerate(parts[0].scores):
+        if parts[0].fold is None:
+            metrics[first.metric] = {"value": jsonable(first.value), "detail": jsonable(first.detail)}
+            continue
+        values = np.array([part.scores[index].value for part in parts], np.float64)
+        defined = values[np.isfinite(values)]
+        metrics[first.metric] = {
+            "value": float(defined.mean()) if len(defined) else None,
+            "detail": {
+                "deviation": float(defined.std(ddof=1)) if len(defined) > 1 else None,
+                "n_folds": len(values),
+                "n_folds_undefined": int(len(values) - len(defined)),
+            },
+        }
+    return metrics
+
+
+def fold_entries(parts: list[Part]) -> list[Json]:
+    """The metrics of each fold; empty where there are none."""
+    return [
+        {
+            "fold": part.fold,
+            "items": len(part.predictions),
+            "metrics": {s.metric: {"value": jsonable(s.value), "detail": jsonable(s.detail)} for s in part.scores},
+        }
+        for part in parts
+        if part.fold is not None
+    ]
+
+
+def coverage(predictions: Predictions, data: TaskData, parts: list[Part]) -> dict[str, Json]:
+    """How many items were scored of how many.
+
+    Raises:
+        BendError: Not all.
+    """
+    items = sum(len(data.splits(part.fold)["test"]) for part in parts)
+    if len(predictions) != items:
+        raise BendError(f"{data.task.key}: {len(predictions)} of {items} items were scored; this is a defect")
+    return {
+        "scored": len(predictions),
+        "items": items,
+        "windows": int(predictions.windows[-1]),
+        "item_sha256": predictions.item_sha256,
+    }
+
+
+def training_entry(parts: list[Part], task: TaskSpec, head: HeadSpec | None) -> dict[str, Json] | None:
+    """Head, loss and the history of each fold; None where nothing is trained."""
+    if task.training is None:
+        return None
+    return {
+        "head": jsonable(head),
+        "loss": jsonable(task.training),
+        "runs": [
+            {
+                "fold": part.fold,
+                "best_epoch": part.fitted.best_epoch,
+                "resumed_at_step": part.fitted.resumed_at,
+                "history": jsonable(part.fitted.history),
+            }
+            for part in parts
+            if part.fitted is not None
+        ],
+    }
+
+
+def cost(seconds: float, accelerator: Accelerator) -> dict[str, Json]:
+    """Time, memory and what it ran on."""
+    import resource
+
+    import torch
+
+    kilobyte = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, kilobytes on Linux
+    entry: dict[str, Json] = {
+        "seconds": seconds,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte,
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+    }
+    if accelerator.device.type == "cuda":
+        entry["device_name"] = torch.cuda.get_device_name(accelerator.device)
+        entry["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(accelerator.device)
+    return entry
