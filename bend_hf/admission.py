@@ -17,7 +17,10 @@ from bend_hf.tasks import TASKS, Folds
 
 REASONS: Final = {
     "sample": "scored on the bundled sample, whose labels are stand-ins and not BEND's",
+    "folder": "scored on files of a folder, and no dataset of the Hub is named that holds the same",
+    "built": "scored on a built folder, and no dataset of the Hub is named that holds the same",
     "files": "scored on bed, labels or genome files of the user's own",
+    "revision": "the revision of its dataset was not recorded",
     "task": "a task of the user's own",
     "value": "the main metric is not defined",
     "random": "made with random weights",
@@ -42,7 +45,10 @@ def refusals(record: ResultRecord) -> list[str]:
 
 
 def _data_refusals(record: ResultRecord) -> list[str]:
-    found = [REASONS[origin] for origin in ("sample", "files") if record.data.get("origin") == origin]
+    origin = str(record.data.get("origin"))
+    found = [REASONS[origin]] if origin in REASONS else []
+    if origin == "hub" and not (record.data.get("repo") and record.data.get("revision")):
+        found.append(REASONS["revision"])
     return found + ([REASONS["task"]] if record.task not in TASKS else [])
 
 

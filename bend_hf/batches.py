@@ -28,11 +28,12 @@ class EmbeddedRows:
     """Token embeddings of some sequences, padded to a rectangle.
 
     Attributes:
-        x_BTD: Token rows, float, shape (batch, tokens, width).
+        x_BTD: Token rows, float32 or (from a cache) float16, shape (batch, tokens, width); a head casts them on its
+            device.
         token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where padded.
     """
 
-    x_BTD: Floats
+    x_BTD: Floats | NDArray[np.float16]
     token_of_BL: Ints
 
 

@@ -22,11 +22,10 @@ from bend_hf.card_details import detail_tables
 from bend_hf.config import RunConfig
 from bend_hf.entries import Entry, gather
 from bend_hf.errors import RecordError
-from bend_hf.eval_results import DATASET_NAME, DatasetRef, eval_result_files
+from bend_hf.eval_results import DATASET_NAME, dataset_of, eval_result_files
 from bend_hf.markdown import number, render
 from bend_hf.results import ResultRecord, member
 from bend_hf.shapes import Json
-from bend_hf.sources import HUB_NAMESPACE
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.writing import write_text
 
@@ -57,19 +56,12 @@ def model_card(records: Sequence[ResultRecord]) -> str:
     return f"---\n{metadata.strip()}\n---\n\n{text.strip()}\n"
 
 
-def write_card(
-    records: Sequence[ResultRecord],
-    out: Path,
-    *,
-    datasets: Mapping[str, DatasetRef],
-    source_url: str | None = None,
-) -> list[Path]:
+def write_card(records: Sequence[ResultRecord], out: Path, *, source_url: str | None = None) -> list[Path]:
     """Writes ``README.md`` and, of scores that may be published, the ``.eval_results`` files.
 
     Args:
         records: Of one model.
         out: The folder, as it will stand on the Hub.
-        datasets: Which dataset each task group was scored on; only tasks of these get an ``.eval_results`` file.
         source_url: Where the records can be read.
 
     Returns:
@@ -79,19 +71,8 @@ def write_card(
         RecordError: The records are of several models, or the folder cannot be written.
     """
     files = {"README.md": model_card(records)}
-    publishable = [e for e in gather(records) if not e.refusals and TASKS.get(e.task).group in datasets]
-    files |= eval_result_files(publishable, datasets, source_url=source_url)
+    files |= eval_result_files([e for e in gather(records) if not e.refusals], source_url=source_url)
     return [write_text(out / name, text) for name, text in files.items()]
-
-
-def hub_datasets(records: Sequence[ResultRecord]) -> dict[str, DatasetRef]:
-    """The datasets that records say they were scored on, where those were loaded from the Hub at a commit."""
-    found: dict[str, DatasetRef] = {}
-    for record in records:
-        repo, revision = record.data.get("repo"), record.data.get("revision")
-        if record.task in TASKS and isinstance(repo, str) and isinstance(revision, str):
-            found[TASKS.get(record.task).group] = DatasetRef(repo=repo, revision=revision)
-    return found
 
 
 def _one_model(entries: Sequence[Entry]) -> None:
@@ -112,10 +93,10 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
             task_type="other",
             task_name=_title(entry.task),
             dataset_name=DATASET_NAME,
-            dataset_type=_dataset(entry),
+            dataset_type=dataset_of(entry).repo,
             dataset_config=TASKS.get(entry.task).config,
             dataset_split="test",
-            dataset_revision=_text_or_none(entry.records[0].data.get("revision")),
+            dataset_revision=dataset_of(entry).revision,
             metric_type=entry.metric,
             metric_name=f"{entry.metric}, protocol {entry.protocol}, {entry.probe}",
             metric_value=round(entry.value, 6),
@@ -129,7 +110,7 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
         license=licence.lower() if licence != "unknown" else "unknown",
         library_name="bend_hf",
         tags=["biology", "genomics", "DNA", "BEND"],
-        datasets=sorted({_dataset(entry) for entry in entries if not entry.refusals}) or None,
+        datasets=sorted({dataset_of(entry).repo for entry in entries if not entry.refusals}) or None,
         metrics=sorted({entry.metric for entry in entries}),
         eval_results=results or None,
     )
@@ -177,16 +158,6 @@ def _reasons(entries: Sequence[Entry]) -> list[str]:
 
 def _title(task: str) -> str:
     return TASKS.get(task).title if task in TASKS else task
-
-
-def _dataset(entry: Entry) -> str:
-    repo = entry.records[0].data.get("repo")
-    group = TASKS.get(entry.task).group if entry.task in TASKS else entry.task
-    return repo if isinstance(repo, str) and entry.origin == "hub" else f"{HUB_NAMESPACE}/{group}"
-
-
-def _text_or_none(value: Json) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _said(value: Json, otherwise: str = "not recorded") -> str:

@@ -122,37 +122,43 @@ def kind_of(hint: Any) -> tuple[Any, tuple[str, ...]]:
     return base, ()
 
 
-def kinds_of(config: type[DataConfig]) -> dict[str, Kind]:
-    """The kind of each field."""
+def kinds_of(config: type[DataConfig], several: Sequence[str] = ()) -> dict[str, Kind]:
+    """The kind of each field; those in ``several`` hold a list, whatever the field says."""
     hints = get_type_hints(config)
-    return {
-        item.name: Kind(base=base, choices=choices, several=item.metadata["nargs"] is not None)
-        for item in fields(config)
-        for base, choices in [kind_of(hints[item.name])]
-    }
-
-
-def add_flags(parser: argparse.ArgumentParser, config: type[DataConfig]) -> None:
-    """Gives a parser one flag for each field of a configuration class."""
+    kinds = {}
     for item in fields(config):
-        kind = kinds_of(config)[item.name]
-        default = "" if item.default in (None, (), MISSING) else f" (default: {item.default})"
+        base, choices = kind_of(hints[item.name])
+        many = item.name in several or item.metadata["nargs"] is not None
+        kinds[item.name] = Kind(base=base, choices=choices, several=many)
+    return kinds
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type[DataConfig], several: Sequence[str] = ()) -> None:
+    """Gives a parser one flag for each field of a configuration class."""
+    kinds = kinds_of(config, several)
+    for item in fields(config):
+        kind, flag = kinds[item.name], f"--{item.name.replace('_', '-')}"
+        default = "" if item.default in (None, (), False, MISSING) else f" (default: {item.default})"
+        text = item.metadata["help"].replace("%", "%%") + default
+        if kind.base is bool:
+            parser.add_argument(flag, dest=item.name, action="store_true", default=argparse.SUPPRESS, help=text)
+            continue
         parser.add_argument(
-            f"--{item.name.replace('_', '-')}",
+            flag,
             dest=item.name,
             type=kind.base,
-            nargs=item.metadata["nargs"],
+            nargs="*" if kind.several else None,
             choices=kind.choices or None,
             default=argparse.SUPPRESS,
             metavar=None if kind.choices else item.name.upper(),
-            help=item.metadata["help"].replace("%", "%%") + default,
+            help=text,
         )
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
+def add_run_flags(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
     """The flags of a run: one for each field, and the file that may hold them."""
     parser.add_argument("--config", type=Path, help="a TOML file with any of these, named as the flags; flags win")
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, several)
 
 
 def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> RunConfig:
@@ -164,16 +170,16 @@ def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> Ru
     return config(**given_values(config, parsed))
 
 
-def given_values(config: type[RunConfig], parsed: argparse.Namespace) -> dict[str, Any]:
+def given_values(config: type[RunConfig], parsed: argparse.Namespace, several: Sequence[str] = ()) -> dict[str, Any]:
     """What flags and file say, flags before file; nothing where they are silent.
 
     Raises:
         ConfigError: The file holds something that is no field, or not of its kind.
     """
-    names = {item.name for item in fields(config)}
-    file = getattr(parsed, "config", None)
-    from_file = {} if file is None else read_toml(file, kinds_of(config))
-    given = {name: value for name, value in vars(parsed).items() if name in names}
+    kinds = kinds_of(config, several)
+    file: Path | None = getattr(parsed, "config", None)
+    from_file = {} if file is None else read_toml(file, kinds)
+    given = {name: value for name, value in vars(parsed).items() if name in kinds}
     return {**from_file, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}}
 
 

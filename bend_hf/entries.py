@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bend_hf.admission import refusals
+from bend_hf.errors import RecordError
 from bend_hf.results import ResultRecord, member
 from bend_hf.shapes import Json
 
@@ -35,7 +36,7 @@ class Entry:
     Attributes:
         task: Task key.
         protocol: ``bend-2024`` or ``bend-hf-1``.
-        data_id: Hash of what was scored: the files and the item ids.
+        data_id: Hash of what was to be scored: the files and the number of items.
         model: What the model is called, with what sets it apart: ``dnabert2, layer 6``.
         family: Its architecture.
         probe: Kind of the head, or ``zero_shot``.
@@ -107,15 +108,28 @@ def gather(records: Sequence[ResultRecord]) -> list[Entry]:
     )
 
 
+def of_model(records: Sequence[ResultRecord], model: str | None) -> list[ResultRecord]:
+    """The records of one model, by the name that cards and reports give it; all where none is asked for.
+
+    Raises:
+        RecordError: There is none of it.
+    """
+    found = [record for record in records if model is None or model_label(record) == model]
+    if not found:
+        known = sorted({model_label(record) for record in records})
+        raise RecordError(f"--model {model!r}: no record of it; there are {', '.join(known)}")
+    return found
+
+
 def data_id(record: ResultRecord) -> str:
-    """Twelve hexadecimal digits that two records share if they were scored on the same items of the same files."""
+    """Twelve hexadecimal digits that two records share if they are of the same items of the same files."""
+    changes = record.data.get("changes")
+    counts = {name: n for name, n in changes.items() if isinstance(n, int)} if isinstance(changes, dict) else {}
     said: Json = [
         record.data.get("origin") == "sample",
         record.data.get("files"),
-        record.data.get("changes"),
-        record.coverage.get("item_sha256"),
+        dict(counts),
         record.coverage.get("items"),
-        record.coverage.get("windows"),
     ]
     return _digest(said)[:12]
 

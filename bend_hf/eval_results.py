@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.assets import asset_folder
 from bend_hf.entries import Entry
 from bend_hf.errors import RecordError
+from bend_hf.hub_names import DatasetRef
 from bend_hf.markdown import number, render
 from bend_hf.results import member
 from bend_hf.shapes import PROTOCOLS
@@ -33,31 +33,11 @@ DATASET_NAME: Final = "BEND"  # one name for all tasks in model-index, or the Hu
 FRAMEWORK: Final = "bend_hf"
 FOLDER: Final = ".eval_results"
 
-_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))?")
 # Keys of an entry: huggingface/hub-docs, docs/hub/eval-results.md, "Adding Evaluation Results".
 _ENTRY_KEYS: Final = frozenset({"dataset", "value", "verifyToken", "date", "source", "evaluation_framework", "notes"})
 _DATASET_KEYS: Final = frozenset({"id", "task_id", "revision"})
 _SOURCE_KEYS: Final = frozenset({"url", "name", "user", "org"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRef:
-    """A dataset repository at a commit.
-
-    Raises:
-        RecordError: Not ``owner/name``, or not a full commit.
-    """
-
-    repo: str
-    revision: str
-
-    def __post_init__(self) -> None:
-        if not _REPO.fullmatch(self.repo):
-            raise RecordError(f"dataset id {self.repo!r}; expected owner/name, as on the Hub")
-        if not _COMMIT.fullmatch(self.revision):
-            raise RecordError(f"revision {self.revision!r} of {self.repo}; expected a commit of 40 hexadecimal digits")
 
 
 def probes(task: TaskSpec) -> tuple[str, ...]:
@@ -144,10 +124,31 @@ def file_name(entry: Entry) -> str:
     return f"{FOLDER}/bend_{entry.task}_{entry.probe}.yaml"
 
 
-def hub_entry(entry: Entry, dataset: DatasetRef, *, source_url: str | None = None) -> EvalResultEntry:
-    """An entry in the Hub's form."""
+def dataset_of(entry: Entry) -> DatasetRef:
+    """The dataset that an entry was scored on.
+
+    Raises:
+        RecordError: Its records do not say.
+    """
+    repo, revision = (entry.records[0].data.get(key) for key in ("repo", "revision"))
+    if entry.origin != "hub" or not isinstance(repo, str) or not isinstance(revision, str):
+        group = TASKS.get(entry.task).group if entry.task in TASKS else entry.task
+        raise RecordError(
+            f"{entry.task}: which dataset of the Hub was it scored on? Give --dataset {group}=OWNER/NAME@COMMIT, or "
+            "run it with --data hub"
+        )
+    return DatasetRef(repo=repo, revision=revision)
+
+
+def hub_entry(entry: Entry, *, source_url: str | None = None) -> EvalResultEntry:
+    """An entry in the Hub's form.
+
+    Raises:
+        RecordError: Its records do not say what they were scored on.
+    """
     from huggingface_hub import EvalResultEntry
 
+    dataset = dataset_of(entry)
     return EvalResultEntry(
         dataset_id=dataset.repo,
         task_id=board_id(entry.task, entry.probe, entry.protocol),
@@ -171,32 +172,21 @@ def _notes(entry: Entry) -> str:
     return "; ".join(said)
 
 
-def eval_result_files(
-    entries: Sequence[Entry], datasets: Mapping[str, DatasetRef], *, source_url: str | None = None
-) -> dict[str, str]:
+def eval_result_files(entries: Sequence[Entry], *, source_url: str | None = None) -> dict[str, str]:
     """The files of some entries of one model: text by path, checked.
 
     Args:
         entries: What was scored.
-        datasets: For each task group, the repository that was scored on.
         source_url: Where the records can be read.
 
     Raises:
-        RecordError: Two entries are of one board, a dataset is not named, or an entry fails the check.
+        RecordError: Two entries are of one board, a dataset is not known, or an entry fails the check.
     """
     from huggingface_hub import eval_result_entries_to_yaml
 
     files: dict[str, list[Any]] = defaultdict(list)
     for entry in entries:
-        group = TASKS.get(entry.task).group
-        if group not in datasets:
-            raise RecordError(
-                f"{entry.task}: which dataset was it scored on? Give --dataset {group}=OWNER/NAME@COMMIT, "
-                "or run it with --data hub"
-            )
-        files[file_name(entry)] += eval_result_entries_to_yaml(
-            [hub_entry(entry, datasets[group], source_url=source_url)]
-        )
+        files[file_name(entry)] += eval_result_entries_to_yaml([hub_entry(entry, source_url=source_url)])
     return {name: dumped(body, name) for name, body in sorted(files.items())}
 
 
@@ -231,6 +221,21 @@ def merged(old: str, new: str, where: str) -> str:
         ) from error
     kept |= {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in yaml.safe_load(new)}
     return dumped(list(kept.values()), where)
+
+
+def check_eval_text(text: str, where: str) -> None:
+    """Checks the text of an ``.eval_results`` file.
+
+    Raises:
+        RecordError: It is no YAML, or the first thing that is wrong with its content.
+    """
+    import yaml
+
+    try:
+        body = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecordError(f"{where} is no YAML ({error})") from error
+    check_eval_results(body, where)
 
 
 def check_eval_results(body: object, where: str, *, now: datetime | None = None) -> None:

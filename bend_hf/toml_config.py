@@ -81,7 +81,7 @@ def _check_one(key: str, value: Any, kind: Kind) -> Any:
         return Path(value)
     if kind.base is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind.base) or isinstance(value, bool):
+    if not isinstance(value, kind.base) or (isinstance(value, bool) and kind.base is not bool):
         raise ConfigError(f"{key} = {value!r} is {type(value).__name__}; expected {kind.base.__name__}")
     if kind.choices and value not in kind.choices:
         raise ConfigError(f"unknown {key} {value!r}; {did_you_mean(str(value), list(kind.choices))}")

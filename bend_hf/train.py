@@ -30,9 +30,10 @@ from bend_hf.predictions import Predictions, concatenate, write_predictions
 from bend_hf.progress import Bar
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.run_key import KEY_FIELD, run_key
+from bend_hf.score_table import aligned, seed_lines, shown
 from bend_hf.scoring import Score, metric_names, score
 from bend_hf.shapes import Json
-from bend_hf.sources import sources_of
+from bend_hf.sources import Source, sources_of
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.trackers import check_trackers, tracking
@@ -82,20 +83,39 @@ def open_tasks(config: RunConfig) -> list[TaskData]:
     """
     check_writable(config.out)
     check_trackers(config.tracker)
-    plain = without_alias(config)
     opened = []
     for source, message in sources_of(config):
-        log.warning(message) if "NOT BEND" in message else log.info(message)
-        data = open_task(source, config)
-        missing = [name for name in data.task.metrics if name not in metric_names()]
-        if missing:
-            raise ConfigError(f"{data.task.key} wants the metrics {missing}, which are not in metrics/")
-        if plain.head is not None or data.task.head is not None:
-            head_of(plain.head, data.task)
-        if data.task.head is not None:
-            _chosen_folds(config, data)
+        data = open_data(source, message, config)
+        check_fit(config, data)
         opened.append(data)
     return opened
+
+
+def open_data(source: Source, message: str, config: RunConfig) -> TaskData:
+    """One task's data, and the sentence that says where they come from.
+
+    Raises:
+        BendError: A file is bad, or a metric is not there.
+    """
+    log.warning(message) if "NOT BEND" in message else log.info(message)
+    data = open_task(source, config)
+    missing = [name for name in data.task.metrics if name not in metric_names()]
+    if missing:
+        raise ConfigError(f"{data.task.key} wants the metrics {missing}, which are not in metrics/")
+    return data
+
+
+def check_fit(config: RunConfig, data: TaskData) -> None:
+    """Makes sure that head and folds fit a task.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    head = without_alias(config).head
+    if head is not None or data.task.head is not None:
+        head_of(head, data.task)
+    if data.task.head is not None:
+        _chosen_folds(config, data)
 
 
 def open_embedder(config: RunConfig) -> Embedder:
@@ -116,18 +136,14 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
 
     started, moment = time.perf_counter(), datetime.now(UTC)
     task = data.task
-    resolved = resolve_config(config, task)
-    head = None if task.head is None else head_of(resolved.head, task)
-    key = run_key(resolved, data, embedder, head)
+    plan = plan_of(config, data, embedder)
     name = run_name(task.key, embedder_label(embedder, config), config.seed, _stamp(moment))
-    kept = config.out / ".checkpoints" / key[:32]
-    if head is None:
+    kept = config.out / ".checkpoints" / plan.key[:32]
+    if plan.head is None:
         set_seed(config.seed)
         parts = [_zero_shot(data, embedder, accelerator)]
     else:
-        training = _Training(
-            config=resolved, data=data, embedder=embedder, accelerator=accelerator, head=head, kept=kept, name=name
-        )
+        training = _Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)
         parts = [training.fold(fold) for fold in _chosen_folds(config, data)]
     predictions = concatenate([part.predictions for part in parts])
     record = ResultRecord(
@@ -135,11 +151,11 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
         protocol=config.protocol,
         model={**jsonable(embedder.description), **_alias(config)},  # type: ignore[dict-item]
         data=data.facts,
-        config={**jsonable(asdict(resolved)), KEY_FIELD: key},  # type: ignore[dict-item]
+        config={**jsonable(asdict(plan.config)), KEY_FIELD: plan.key},  # type: ignore[dict-item]
         metrics=summarise(parts),
         main_metric=task.metric,
         coverage=coverage(predictions, data, parts),
-        training=training_entry(parts, task, head),
+        training=training_entry(parts, task, plan.head),
         folds=fold_entries(parts),
         cost=cost(time.perf_counter() - started, accelerator),
         predictions={},
@@ -154,6 +170,28 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
         _forget(kept)
     accelerator.wait_for_everyone()
     return Outcome(record=record, path=path, title=task.title, n_scored=len(predictions))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: Resolved for the task.
+        head: What is trained; None where nothing is.
+        key: Of the run; see ``bend_hf.run_key``.
+    """
+
+    config: RunConfig
+    head: HeadSpec | None
+    key: str
+
+
+def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> Plan:
+    """What a run of one task will do."""
+    resolved = resolve_config(config, data.task)
+    head = None if data.task.head is None else head_of(resolved.head, data.task)
+    return Plan(config=resolved, head=head, key=run_key(resolved, data, embedder, head))
 
 
 def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
@@ -221,17 +259,15 @@ class _Training:
     """What the folds of a run share.
 
     Attributes:
-        config: Resolved for the task.
-        head: What is trained.
+        plan: What is trained, and how.
         kept: Folder of the run's checkpoints.
         name: What to call the run.
     """
 
-    config: RunConfig
+    plan: Plan
     data: TaskData
     embedder: Embedder
     accelerator: Accelerator
-    head: HeadSpec
     kept: Path
     name: str
 
@@ -242,8 +278,8 @@ class _Training:
         from bend_hf.losses import build_loss
         from bend_hf.predicting import predict
 
-        task, accelerator = self.data.task, self.accelerator
-        settings = FitConfig.of(self.config)
+        task, config, accelerator = self.data.task, self.plan.config, self.accelerator
+        settings = FitConfig.of(config)
         assert task.training is not None
         datasets = self.data.splits(fold)
         for name in ("train", "validation", "test"):
@@ -260,7 +296,7 @@ class _Training:
         run = self.name + (f"__fold{fold}" if fold else "")
         with (
             Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
-            tracking(self.config.tracker, run=run, config=self.config, folder=self.config.out / "trackers") as tell,
+            tracking(config.tracker, run=run, config=config, folder=config.out / "trackers") as tell,
         ):
             fitted = fit(
                 model,
@@ -284,10 +320,12 @@ class _Training:
 
         from bend_hf.heads import build_head
 
-        set_seed(_fold_seed(self.config.seed, fold))
-        head = build_head(self.head, width, n_outputs(self.data.task))
+        seed = self.plan.config.seed
+        assert self.plan.head is not None
+        set_seed(_fold_seed(seed, fold))
+        head = build_head(self.plan.head, width, n_outputs(self.data.task))
         if self.accelerator.process_index:  # the weights are those of the first process, the dropout its own
-            torch.manual_seed(_fold_seed(self.config.seed, fold, self.accelerator.process_index))
+            torch.manual_seed(_fold_seed(seed, fold, self.accelerator.process_index))
         return head
 
 
@@ -314,24 +352,19 @@ def _scores(task: TaskSpec, predictions: Predictions, *, main_only: bool = False
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The scores as text: a line a task, and where the records are."""
+    """The scores as text: a line a run, and over several seeds their mean and deviation."""
     header = ("task", "metric", "score", "items", "data")
     lines = [
         (
             o.record.task,
             o.record.main_metric,
-            "undefined" if o.record.value is None else f"{o.record.value:.4f}",
+            shown(o.record.value),
             str(o.n_scored),
             str(o.record.data.get("origin")),
         )
         for o in outcomes
     ]
-    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *lines]
-    ]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+    return "\n".join([aligned(header, lines), *seed_lines([o.record for o in outcomes])])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -94,7 +94,7 @@ class _Streams:
     def digest(self, types: dict[str, str]) -> str:
         """One checksum over all."""
         parts = {name: running.hexdigest() for name, running in self._running.items()}
-        return xxhash.xxh3_128_hexdigest(json.dumps([types, parts], sort_keys=True))
+        return xxhash.xxh3_128_hexdigest(json.dumps([types, parts], sort_keys=True).encode())
 
     def _text(self, name: str, array: pa.Array) -> None:
         self._bytes(f"{name}.lengths", pc.binary_length(array).cast(pa.int64()).fill_null(-1).to_numpy())

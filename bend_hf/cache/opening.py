@@ -8,7 +8,8 @@ False
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,12 +117,12 @@ class Entry:
             log.info(
                 "%s: embedding %s nt in %d of %d shards, %s", title, f"{n_bp:,}", len(missing), len(shards), coming.text()
             )
-        with fixed_batches(self.embedder, self.plan.batch_tokens), bar(title, shown=progress and share.rank == 0) as shown:
+        with fixed_batches(self.embedder), bar(title, shown=progress and share.rank == 0) as shown:
             writer = ShardWriter(
                 plan=self.plan,
                 dataset=self.dataset,
                 lengths_bp=self.content.lengths_bp,
-                columns=TokenColumns(self.embedder, self.plan.dtype),
+                columns=TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp),
             )
             fill(writer, shards, rank=share.rank, world=share.world, report=report or shown)
         return len(missing)
@@ -129,3 +130,104 @@ class Entry:
     def _nucleotides(self, files: ShardFiles) -> int:
         starts = self.plan.shard_starts
         return int(self.content.lengths_bp[starts[files.number] : starts[files.number + 1]].sum())
+
+
+@contextmanager
+def fixed_batches(embedder: Embedder) -> Iterator[None]:
+    """The usual batch size of the device instead of the fastest by trial, so that any process makes the same bytes."""
+    runner = embedder._ready()
+    asked, runner.batch_tokens = runner.batch_tokens, runner.usual_tokens
+    try:
+        yield
+    finally:
+        runner.batch_tokens = asked
+
+
+def worth_caching(embedder: Embedder) -> bool:
+    """Whether rows cost more to make than to read: of one-hot letters nothing is kept."""
+    from bend_hf.embedders.onehot import OneHotEmbedder
+
+    return not isinstance(embedder, OneHotEmbedder)
+
+
+def find_entry(
+    dataset: Dataset,
+    embedder: Embedder,
+    *,
+    folder: Path,
+    dtype: StoredDtype,
+    label: str = "",
+    shard_bytes: int = SHARD_BYTES,
+) -> Entry:
+    """The entry of a dataset, planned now where it is new; nothing is embedded.
+
+    Args:
+        dataset: With a ``sequence`` column.
+        embedder: What embeds it.
+        folder: The cache.
+        dtype: How rows are stored.
+        label: What the data are called.
+        shard_bytes: Bytes of a shard, about; for a new entry.
+
+    Raises:
+        CacheError: The dataset is empty or has no sequences, or the folder cannot be written.
+    """
+    check_dtype(dtype)
+    content = content_of(dataset)
+    if not len(content.lengths_bp):
+        raise CacheError(f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the bed")
+    key = key_of(content.digest, embedder, dtype)
+    model = embedder.spec.key if embedder.spec is not None else embedder.name
+    place = entry_folder(folder, model, dtype, key)
+    plan = read_plan(place)
+    if plan is None:
+        rows_per_bp = sample_rows_per_bp(embedder, dataset, content.lengths_bp)
+        shard_bp = int(shard_bytes / (rows_per_bp * row_bytes(embedder.width, dtype)))
+        new = Plan(
+            key=key,
+            parts=key_parts(content.digest, embedder, dtype),
+            label=label,
+            model=model,
+            dtype=dtype,
+            width=embedder.width,
+            items=len(content.lengths_bp),
+            nucleotides=int(content.lengths_bp.sum()),
+            shard_starts=tuple(shard_starts(content.lengths_bp, shard_bp=shard_bp).tolist()),
+            rows_per_bp=rows_per_bp,
+        )
+        try:
+            plan = publish_plan(place, new)
+        except OSError as error:
+            raise CacheError(
+                f"the cache {folder} cannot be written ({error}); give another folder, or --no-cache"
+            ) from error
+    return Entry(folder=place, plan=plan, dataset=dataset, content=content, embedder=embedder)
+
+
+def open_embeddings(
+    dataset: Dataset | Sequence[Dataset],
+    embedder: Embedder,
+    *,
+    folder: Path,
+    dtype: StoredDtype,
+    no_cache: bool,
+    accelerator: Accelerator | None,
+    label: str,
+    progress: bool,
+) -> EmbeddingSource:
+    """See ``bend_hf.cache.open_embeddings``."""
+    import datasets
+
+    from bend_hf.batches import OnTheFly
+    from bend_hf.cache.reader import CachedEmbeddings
+
+    check_dtype(dtype)
+    parts = [dataset] if isinstance(dataset, datasets.Dataset) else list(dataset)
+    if not parts:
+        raise CacheError("there is no dataset to embed; give one, or a sequence of them")
+    if no_cache or not worth_caching(embedder):
+        return OnTheFly(parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), embedder)
+    entries = [find_entry(part, embedder, folder=Path(folder), dtype=dtype, label=label) for part in parts]
+    for entry in entries:
+        entry.make(None, Share.of(accelerator), progress=progress)
+    return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=dtype)

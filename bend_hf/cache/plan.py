@@ -45,7 +45,6 @@ class Plan:
         nucleotides: In all sequences.
         shard_starts: First item of each shard, and behind the last one the number of items.
         rows_per_bp: Token rows a nucleotide, estimated from some sequences.
-        batch_tokens: Tokens in a batch of the model, fixed so that any process makes the same bytes.
     """
 
     key: str
@@ -58,7 +57,6 @@ class Plan:
     nucleotides: int
     shard_starts: tuple[int, ...]
     rows_per_bp: float
-    batch_tokens: int
 
     @property
     def n_shards(self) -> int:

@@ -58,11 +58,13 @@ class TokenColumns:
     Args:
         embedder: What embeds.
         dtype: How rows are stored.
+        rows_per_bp: Rows a nucleotide, about; memory for them is laid out at once.
     """
 
-    def __init__(self, embedder: Embedder, dtype: StoredDtype) -> None:
+    def __init__(self, embedder: Embedder, dtype: StoredDtype, rows_per_bp: float = 1.0) -> None:
         self._embedder = embedder
         self._dtype = dtype
+        self._rows_per_bp = rows_per_bp
         self._width = embedder.width
         self._buffer: np.ndarray[Any, Any] = np.empty((0, self._width), NUMPY_OF[dtype])
 
@@ -70,6 +72,7 @@ class TokenColumns:
         """Rows and lengths; the rows are good until the next call."""
         counts, lengths = [], []
         end = 0
+        self._grow(0, int(1.05 * self._rows_per_bp * sum(map(len, sequences))))
         for item in self._embedder.iter_tokens(sequences):
             self._check(item, sequences[len(counts)])
             begin, end = end, end + len(item.row_bp)

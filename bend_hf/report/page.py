@@ -106,7 +106,9 @@ def _matrix(contests: Sequence[Contest], protocol: str) -> dict[str, Any]:
         family = next(row.entry.family for row in found if row is not None)
         cells = [_cell(row, low, high) for row, (low, high) in zip(found, spans, strict=True)]
         lines.append({"name": name, "family": family, "cells": cells})
-    return {"protocol": protocol, "contests": mine, "lines": lines}
+    tasks = [contest.task for contest in mine]
+    doubled = sorted({task for task in tasks if tasks.count(task) > 1})  # scored on several sets of data
+    return {"protocol": protocol, "contests": mine, "lines": lines, "doubled": doubled}
 
 
 def _cell(row: Row | None, low: float, high: float) -> dict[str, Any]:

@@ -138,10 +138,11 @@ def _scatter(contests: Sequence[Contest], attribute: str, label: str, protocol: 
         for x, row in known:
             index = families.index(row.entry.family)
             mark, colour = _MARKS[index % len(_MARKS)], COLOURS[index % len(COLOURS)]
-            if row.entry.low is not None:
+            value = row.entry.value or 0.0
+            if row.entry.low is not None and row.entry.high is not None:
                 axes.plot([x, x], [row.entry.low, row.entry.high], color=colour, linewidth=1)
-            axes.plot([x], [row.entry.value], mark, color=colour)
-            axes.annotate(_plain(row.name), (x, row.entry.value), fontsize=6, xytext=(4, 3), textcoords="offset points")
+            axes.plot([x], [value], mark, color=colour)
+            axes.annotate(_plain(row.name), (x, value), fontsize=6, xytext=(4, 3), textcoords="offset points")
         axes.set_xscale("log")
         axes.margins(x=0.25)
         axes.set_xlabel(label)

@@ -10,13 +10,12 @@ Batches hold a fixed number of tokens here, never a probed one, so that a resume
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.embedders._batching import BatchFunction, batches_of
+from bend_hf.embedders._batching import BatchFunction, batch_end
 from bend_hf.errors import AlignmentError, ModelError
 from bend_hf.shapes import Bools, Ints
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from bend_hf.embedders._base import Embedder
 
-# Measured on two CPU cores: 1,000 to 4,000 tokens a batch are best, and a GPU wants more.
-_BATCH_TOKENS: Final = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 _HOMOPOLYMER: Final = "A" * 64
 
 
@@ -144,17 +141,22 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
     """
     import torch
 
-    device = embedder._ready().device
+    runner = embedder._ready()
+    device = runner.device
     lengths = np.diff(tokenized.piece_starts)
     slot_of = np.cumsum(wanted) - 1
-    budget = embedder.batch_tokens or _BATCH_TOKENS[device.type]
+    needed = np.flatnonzero(np.add.reduceat(wanted, tokenized.piece_starts[:-1]))
+    order = needed[np.argsort(-lengths[needed], kind="stable")]
+    ordered = lengths[order]
     out: Tensor | None = None
+    first = 0
     with torch.inference_mode():
-        for pieces in batches_of(lengths, budget_tokens=budget, equal_lengths=embedder.equal_lengths):
-            if not any(wanted[a:b].any() for a, b in _spans(tokenized.piece_starts, pieces)):
-                continue
-            n_tokens = lengths[pieces]
-            inside = np.arange(int(n_tokens.max())) < n_tokens[:, None]
+        while first < len(order):
+            last = batch_end(
+                ordered, first, budget_tokens=runner.usual_tokens, equal_lengths=embedder.equal_lengths
+            )
+            pieces, n_tokens = order[first:last], ordered[first:last]
+            inside = np.arange(int(n_tokens[0])) < n_tokens[:, None]
             index = np.where(inside, tokenized.piece_starts[pieces][:, None] + np.arange(inside.shape[1]), 0)
             ids = torch.from_numpy(np.where(inside, tokenized.ids[index], embedder.pad_id).astype(np.int64))
             mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(device)
@@ -165,11 +167,8 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
             flat = values.reshape(-1, values.shape[-1])
             slots = slot_of[index.reshape(-1)[take]]
             out[_on(slots, device)] = (flat if len(take) == len(flat) else flat[_on(take, device)]).float()
+            first = last
     return torch.zeros((0, 0)) if out is None else out
-
-
-def _spans(starts: Ints, pieces: Ints) -> list[tuple[int, int]]:
-    return [(int(starts[piece]), int(starts[piece + 1])) for piece in pieces]
 
 
 def _on(index: Ints, device: torch.device) -> Tensor:
@@ -180,5 +179,5 @@ def _on(index: Ints, device: torch.device) -> Tensor:
 
 def piece_starts_of_tokens(tokenized: Tokenized) -> Ints:
     """Where the model input begins that each token is in, shape (N,)."""
-    starts = tokenized.piece_starts
-    return np.repeat(starts[:-1], [b - a for a, b in pairwise(starts.tolist())])
+    starts: Ints = np.repeat(tokenized.piece_starts[:-1], np.diff(tokenized.piece_starts))
+    return starts

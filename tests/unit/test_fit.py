@@ -137,7 +137,7 @@ def test_an_empty_split_and_a_loss_that_is_no_number_are_refused() -> None:
     with pytest.raises(ConfigError, match="holds no item"):
         trained(split=gene_like(0))
     with pytest.raises(ConfigError, match="lower --learning-rate"):
-        trained(replace(CONFIG, learning_rate=1e38))
+        trained(replace(CONFIG, learning_rate=1e30))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])

@@ -1,0 +1,45 @@
+"""``bend-hf card``: a model card, and the Hub's own score files, from result records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bend_hf.commands._command import Command
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
+    parser.add_argument("--out", type=Path, default=Path("card"), help="folder to write (default: card)")
+    parser.add_argument("--model", help="take only records of this model, named as in the report")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="GROUP=OWNER/NAME@COMMIT",
+        help="dataset that a task group was scored on, where the records do not say; may be given again",
+    )
+    parser.add_argument("--source-url", help="where the records can be read, for the score files")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.attribution import attributed, hub_facts, named_datasets
+    from bend_hf.cards import write_card
+    from bend_hf.entries import of_model
+    from bend_hf.results import find_records, read_record
+
+    records = of_model([read_record(path) for path in find_records(parsed.records)], parsed.model)
+    records = attributed(records, named_datasets(parsed.dataset), hub_facts)
+    for path in write_card(records, parsed.out, source_url=parsed.source_url):
+        print(path)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="card",
+        text="write a model card and the Hub's score files from result records",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)
