@@ -31,7 +31,7 @@ demo: setup  ## run all seven tasks on the bundled sample
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: setup-dev  ## ruff, mypy --strict, and the layer test
 	$(BIN)/ruff check .

@@ -18,19 +18,15 @@ _SKIPPED: Final = frozenset({"names", "confusion_matrix"})
 
 
 def detail_tables(entry: Entry, title: str) -> list[dict[str, Any]]:
-    """The tables of an entry's records.
+    """The tables of an entry, of its first seed.
 
     Returns:
         For each a title, metric, protocol, seed, and the table as Markdown.
     """
-    found = []
-    for record in entry.records:
-        for metric in record.metrics:
-            table = _metric_table(record, metric)
-            if table:
-                said = {"title": title, "metric": metric, "protocol": record.protocol}
-                found.append({**said, "seed": record.config.get("seed"), "table": table})
-    return found
+    record = entry.records[0]
+    said = {"title": title, "protocol": record.protocol, "seed": record.config.get("seed")}
+    tables = [(metric, _metric_table(record, metric)) for metric in record.metrics]
+    return [{**said, "metric": metric, "table": table} for metric, table in tables if table]
 
 
 def _metric_table(record: ResultRecord, metric: str) -> str:

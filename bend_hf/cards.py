@@ -10,6 +10,7 @@ takes the fields out of records. The scores stand in the card's ``model-index`` 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -53,6 +54,7 @@ def model_card(records: Sequence[ResultRecord]) -> str:
     _one_model(entries)
     metadata = str(card_data(entries))
     text = render(asset_folder("model_cards") / _TEMPLATE, card_fields(entries))
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
     return f"---\n{metadata.strip()}\n---\n\n{text.strip()}\n"
 
 

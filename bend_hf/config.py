@@ -24,6 +24,7 @@ Precision = Literal["no", "fp16", "bf16"]
 HeadName = Literal["cnn", "linear", "resnet", "basset"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
+CacheDtype = Literal["float16", "float32", "bfloat16"]
 
 
 def _flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
@@ -83,6 +84,9 @@ class RunConfig(DataConfig):
     gradient_accumulation: int = _flag(1, "batches a step of the optimizer")
     patience: int | None = _flag(None, "stop after so many epochs without a better validation metric")
     checkpoint_every: int = _flag(200, "steps between two checkpoints, which a killed run resumes from")
+    cache: Path | None = _flag(None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE")
+    cache_dtype: CacheDtype = _flag("float16", "how embeddings are stored")
+    no_cache: bool = _flag(False, "make embeddings when they are needed, every time; for what is bigger than the disk")
     tracker: tuple[str, ...] = _flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
     processes: int | None = _flag(None, "processes that the run must have; with fewer or more it does not start")
 

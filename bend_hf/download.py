@@ -8,6 +8,7 @@ True
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import logging
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from bend_hf.errors import DownloadError
 
@@ -66,6 +67,13 @@ class Retry:
     now: Callable[[], float] = time.time
 
 
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+class MissingFileError(DownloadError):
+    """The server does not have the file."""
+
+
 class _PassingError(Exception):
     """This try failed in a way that may pass."""
 
@@ -79,7 +87,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BEND_HF_CACHE") or Path.home() / ".cache" / "bend_hf")
 
 
-def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None) -> Path:
+def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, progress: Progress | None = None) -> Path:
     """Fetch a file unless it is there already.
 
     A file that is there is trusted when its size agrees with the declared one; its checksum was checked before
@@ -89,6 +97,7 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None) -> P
         file: What to fetch.
         folder: Where to; made where it is missing.
         retry: How often to try.
+        progress: Told how many bytes of how many are there; None where the server does not say.
 
     Returns:
         The file, whole and checked.
@@ -105,13 +114,12 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None) -> P
     failures, most_bytes = 0, _size(part)
     while True:
         try:
-            _fetch(file, part, retry)
-            _check(file, part)
+            _check(file, part, md5=_fetch(file, part, retry, progress))
             break
         except _PassingError as error:
-            progress = _size(part) > most_bytes
+            advanced = _size(part) > most_bytes
             most_bytes = max(most_bytes, _size(part))
-            failures = 1 if progress else failures + 1
+            failures = 1 if advanced else failures + 1
             if failures >= retry.attempts:
                 raise DownloadError(
                     f"gave up on {file.url} after {failures} tries without progress: {error}; what has arrived is "
@@ -125,11 +133,11 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None) -> P
     return target
 
 
-def _fetch(file: RemoteFile, part: Path, retry: Retry) -> None:
-    """Bring what is missing into the part file, or raise."""
+def _fetch(file: RemoteFile, part: Path, retry: Retry, progress: Progress | None) -> str | None:
+    """Bring what is missing into the part file, or raise; the md5 of the whole file where the server says it."""
     have = _size(part)
     if file.n_bytes is not None and have == file.n_bytes:
-        return
+        return None
     if file.n_bytes is not None and have > file.n_bytes:
         part.unlink()
         have = 0
@@ -142,17 +150,19 @@ def _fetch(file: RemoteFile, part: Path, retry: Retry) -> None:
             if resumed and _starts_at(answer.headers.get("Content-Range")) != have:
                 part.unlink(missing_ok=True)
                 raise _PassingError(f"the server sent another range than from byte {have} on; starting over")
-            _copy(answer, part, resume=resumed)
+            _copy(answer, part, have=have if resumed else 0, progress=progress)
+            return _md5(answer.headers.get_all("x-goog-hash"))
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing behind what is there: whole already, or not the same file
             if _total(error.headers.get("Content-Range")) == have:
-                return
+                return None
             part.unlink()
             raise _PassingError(f"the server has no bytes from {have} on; starting over") from error
         if error.code in _PASSING:
             wait_s = _retry_after_s(error.headers.get("Retry-After"), retry)
             raise _PassingError(f"the server answered {error.code} {error.reason}", wait_s=wait_s) from error
-        raise DownloadError(
+        kind = MissingFileError if error.code in (404, 410) else DownloadError
+        raise kind(
             f"the server answered {error.code} {error.reason} for {file.url}; check whether {file.name} has moved, "
             f"or fetch it by hand into {part.parent}"
         ) from error
@@ -160,19 +170,22 @@ def _fetch(file: RemoteFile, part: Path, retry: Retry) -> None:
         raise _PassingError(f"the connection broke ({type(error).__name__}: {error})") from error
 
 
-def _copy(answer: http.client.HTTPResponse, part: Path, *, resume: bool) -> None:
+def _copy(answer: http.client.HTTPResponse, part: Path, *, have: int, progress: Progress | None) -> None:
     """Append an answer's body to the part file, or start it anew, and hold it against its own length."""
     promised = answer.headers.get("Content-Length")
+    total = None if promised is None else have + int(promised)
     copied = 0
-    with part.open("ab" if resume else "wb") as out:
+    with part.open("ab" if have else "wb") as out:
         while block := answer.read1(_BLOCK_BYTES):
             out.write(block)
             copied += len(block)
+            if progress is not None:
+                progress(have + copied, total)
     if promised is not None and copied != int(promised):
         raise _PassingError(f"{copied} of {promised} bytes arrived")
 
 
-def _check(file: RemoteFile, part: Path) -> None:
+def _check(file: RemoteFile, part: Path, *, md5: str | None) -> None:
     """Raise where the part file is not the file that was declared; it is removed then."""
     size = part.stat().st_size
     if file.n_bytes is not None and size < file.n_bytes:
@@ -182,6 +195,15 @@ def _check(file: RemoteFile, part: Path) -> None:
         raise DownloadError(
             f"{file.url} gave {size} bytes; expected {file.n_bytes}. The file there is another one than declared"
         )
+    if md5 is not None:
+        with part.open("rb") as data:
+            arrived = hashlib.file_digest(data, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if arrived != md5:
+            part.unlink()
+            raise DownloadError(
+                f"{file.url} arrived with md5 {arrived}; the server says {md5}. It was damaged on its way or changed "
+                "between two tries; try again"
+            )
     if file.sha256 is None:
         return
     with part.open("rb") as data:
@@ -192,6 +214,15 @@ def _check(file: RemoteFile, part: Path) -> None:
             f"{file.url} has sha256 {found}; expected {file.sha256}. The file there has changed or was damaged on "
             f"its way; try again, and check the declaration if it happens twice"
         )
+
+
+def _md5(hashes: list[str] | None) -> str | None:
+    """The md5 in ``crc32c=...,md5=...``, as Google's storage sends it with every object, in hexadecimal."""
+    for entry in ",".join(hashes or []).split(","):
+        name, _, value = entry.strip().partition("=")
+        if name == "md5":
+            return base64.b64decode(value).hex()
+    return None
 
 
 def _size(part: Path) -> int:

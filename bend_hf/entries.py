@@ -188,7 +188,7 @@ def _entry(group: Sequence[ResultRecord]) -> Entry:
     method = str(member(intervals[0], "method")) if whole else ""
     level = member(intervals[0], "level")
     if whole and isinstance(level, int | float):
-        method = f"{100 * level:g} %, {method}"
+        method = f"{100 * level:g} %, {method}" + (", the widest ends over the seeds" if len(records) > 1 else "")
     return Entry(
         task=first.task,
         protocol=first.protocol,

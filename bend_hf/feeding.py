@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -20,29 +20,15 @@ from bend_hf.batches import Targets
 from bend_hf.shapes import IGNORE_LABEL, Ints
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from datasets import Dataset
 
-
-class Inputs(Protocol):
-    """A dataclass whose fields are a model's arguments in order; ``EmbeddedRows`` is one."""
-
-    @property
-    def token_of_BL(self) -> Ints:  # noqa: N802
-        """For each nucleotide its row, int64, shape (batch, nucleotides); -1 where padded."""
-        ...
+# A dataclass whose fields are a model's arguments in order, arrays or tensors, ``token_of_BL`` last: ``EmbeddedRows``.
+Inputs: TypeAlias = "DataclassInstance"
 
 
 class InputSource(Protocol):
     """What gives a model's inputs for any items of a split; ``EmbeddingSource`` is one."""
-
-    @property
-    def width(self) -> int:
-        """Width of an embedding."""
-        ...
-
-    def __len__(self) -> int:
-        """Items of the split."""
-        ...
 
     def rows(self, rows: Ints) -> Inputs:
         """The inputs of some items, in the order given."""
@@ -67,15 +53,18 @@ class Batch:
 
     Attributes:
         rows: Which items of the split; empty where this process has none.
-        inputs: The model's arguments, on the device.
-        lengths_bp: Nucleotides of each item, int64.
+        inputs: The model's arguments, on the device; the last is ``token_of_BL``.
         labels: As ``Targets.rows`` gives them, all -100 where this process has no item.
     """
 
     rows: Ints
     inputs: tuple[Tensor, ...]
-    lengths_bp: Ints
     labels: NDArray[np.int16]
+
+    def lengths_bp(self) -> Ints:
+        """Nucleotides of each item, int64, shape (batch,); waits for the device."""
+        lengths: Ints = (self.inputs[-1] >= 0).sum(dim=1).cpu().numpy()
+        return lengths
 
 
 def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Iterator[Batch]:
@@ -108,16 +97,15 @@ def _make(split: Split, rows: Ints, device: torch.device) -> Batch:
     inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
     return Batch(
         rows=rows,
-        inputs=tuple(to_device(getattr(inputs, field.name), device) for field in fields(inputs)),  # type: ignore[arg-type]
-        lengths_bp=(inputs.token_of_BL >= 0).sum(axis=1),
+        inputs=tuple(to_device(getattr(inputs, field.name), device) for field in fields(inputs)),
         labels=labels_of(split, rows),
     )
 
 
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array as a tensor there, copied without waiting where the device can; half precision becomes float32."""
-    host = torch.from_numpy(array)
-    if device.type == "cuda":
-        host = host.pin_memory()
-    moved = host.to(device, non_blocking=True)
+def to_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """The values as a tensor there, copied without waiting where the device can; half precision becomes float32."""
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    moved = tensor.to(device, non_blocking=True)
     return moved.float() if moved.dtype == torch.float16 else moved

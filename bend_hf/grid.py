@@ -24,7 +24,7 @@ from bend_hf.score_table import aligned, seed_lines, shown
 from bend_hf.sources import BuiltSource, Source, sources_of
 from bend_hf.task_data import TaskData
 from bend_hf.trackers import check_trackers
-from bend_hf.train import check_fit, open_data, open_embedder, plan_of, run_task
+from bend_hf.train import check_fit, check_model_name, open_data, open_embedder, plan_of, run_task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,10 +66,12 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
         models: Their models.
 
     Raises:
-        BendError: No cell can run: a task or tracker is unknown, or ``--out`` cannot be written.
+        BendError: Nothing was run: a task, model or tracker is unknown, or ``--out`` cannot be written.
     """
     check_writable(config.out)
     check_trackers(config.tracker)
+    for model in models:
+        check_model_name(model)
     sources = sources_of(config)
     accelerator = start_accelerator(config)
     done = finished_runs(config.out)

@@ -79,7 +79,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
             beside=beside,
         )
     # a padded place of a shorter sequence is no window of it; an unlabelled place inside it stays one
-    counts = n_windows(kind, batch.lengths_bp)
+    counts = n_windows(kind, batch.lengths_bp())
     real = np.arange(target.shape[1]) < counts[:, None]
     scored = logits[:, : target.shape[1]]
     one_score = logits.shape[-1] == 1

@@ -34,7 +34,8 @@ class Registry(Generic[T]):
     """The declarations of one package, found when first asked for.
 
     A module of the package that is not private (no leading underscore) and holds ``attribute``, a tuple of
-    declarations, takes part.
+    declarations, takes part. A declaration may have a field ``aliases``, a tuple of other names it is found by; it is
+    listed by its key alone.
 
     Args:
         kind: What a declaration is called in messages, for example ``task``.
@@ -64,23 +65,37 @@ class Registry(Generic[T]):
                 found[declaration.key] = declaration
         return found
 
+    @cached_property
+    def _key_of(self) -> Mapping[str, str]:
+        """The key of each name, keys and aliases alike."""
+        keys = {key: key for key in self._declared}
+        for key, declaration in self._declared.items():
+            for alias in getattr(declaration, "aliases", ()):
+                if alias in keys:
+                    raise RegistryError(
+                        f"{self.kind} {key!r} has the alias {alias!r}, which is a name of {self.kind} {keys[alias]!r} "
+                        f"already; give it another one"
+                    )
+                keys[alias] = key
+        return keys
+
     def names(self) -> list[str]:
-        """All keys, sorted."""
+        """All keys, sorted; no aliases."""
         return sorted(self._declared)
 
-    def get(self, key: str) -> T:
-        """The declaration of that key.
+    def get(self, name: str) -> T:
+        """The declaration of that key or alias.
 
         Raises:
-            RegistryError: There is none; the message names the nearest key.
+            RegistryError: There is none; the message names the nearest one.
         """
         try:
-            return self._declared[key]
+            return self._declared[self._key_of[name]]
         except KeyError:
-            raise RegistryError(f"unknown {self.kind} {key!r}; {did_you_mean(key, self.names())}") from None
+            raise RegistryError(f"unknown {self.kind} {name!r}; {did_you_mean(name, sorted(self._key_of))}") from None
 
     def __iter__(self) -> Iterator[T]:
         return (self._declared[name] for name in self.names())
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._declared
+    def __contains__(self, name: object) -> bool:
+        return name in self._key_of

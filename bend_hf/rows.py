@@ -35,6 +35,7 @@ from bend_hf.shapes import SPLITS, Bools, Ints
 from bend_hf.sources import TaskFiles
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._own import own_partition, own_task_from_column, own_task_from_hdf5, own_variant_task
+from bend_hf.vcf import is_vcf, read_vcf
 
 _BASES: Final = np.frombuffer(b"ACGT", np.uint8)
 _COMPLEMENT_OF: Final = {"A": "T", "C": "G", "G": "C", "T": "A"}
@@ -111,7 +112,10 @@ def read_rows(
         InputError: A file, row or label is not what it should be; the message names file, row and remedy.
     """
     is_variants = files.task is not None and files.task.variant is not None
-    bed = read_bed(files.bed, allow_empty=is_variants or files.task is None)
+    if is_vcf(files.bed):
+        bed = read_vcf(files.bed)
+    else:
+        bed = read_bed(files.bed, allow_empty=is_variants or files.task is None)
     task = files.task or _own_task(files, bed)
     if files.label_names is not None:
         task = task.with_label_names(read_label_names(files.label_names))
@@ -123,8 +127,8 @@ def read_rows(
     keep = np.ones(len(bed), np.bool_)
     variants, n_mismatches = None, 0
     if task.variant is not None:
-        variants = _variants(bed)
-        agrees = _agrees_with_genome(variants, bed, genome, ref_mismatch)
+        variants = substitutions(bed)
+        agrees = agrees_with_genome(variants, bed, genome, ref_mismatch)
         keep, n_mismatches = agrees, int((~agrees).sum())
     else:
         if task.window_bp is not None:
@@ -234,11 +238,12 @@ def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:
         )
 
 
-def _variants(bed: BedTable) -> Variants:
-    for name in ("ref", "alt"):
-        if name not in bed.columns.column_names:
-            found = ", ".join(bed.columns.column_names)
-            raise InputError(f"{bed.path} has no column {name!r} (it has {found}); variants need ref and alt")
+def substitutions(bed: BedTable) -> Variants:
+    """The variants of a bed with ``ref`` and ``alt``, all of them one base for one base.
+
+    Raises:
+        InputError: A column is missing, or a row is something else.
+    """
     ref, alt = (_single_bases(bed, name) for name in ("ref", "alt"))
     wide = np.flatnonzero(bed.end_bp - bed.start_bp > 1)
     if len(wide):
@@ -249,13 +254,25 @@ def _variants(bed: BedTable) -> Variants:
     return Variants(position_bp=bed.start_bp, ref=ref, alt=alt)
 
 
+def allele_texts(bed: BedTable, name: str) -> pa.ChunkedArray:
+    """The column ``ref`` or ``alt`` in upper case.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in bed.columns.column_names:
+        found = ", ".join(bed.columns.column_names)
+        raise InputError(f"{bed.path} has no column {name!r} (it has {found}); variants need ref and alt")
+    return pc.utf8_upper(pc.utf8_trim_whitespace(pc.fill_null(bed.columns[name], "")))
+
+
 def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
-    text = pc.utf8_upper(pc.utf8_trim_whitespace(pc.fill_null(bed.columns[name], "")))
+    text = allele_texts(bed, name)
     single = pc.match_substring_regex(text, "^[ACGT]$").to_numpy()
     if not single.all():
         rows = np.flatnonzero(~single)
         raise InputError(
-            f"{bed.path}: {name} is no single base: "
+            f"{bed.path}: {name} is no single base in {len(rows)} of {len(bed)} rows: "
             f"{name_rows(rows, lambda r: f'{bed.describe(r)}: {text[r].as_py()!r}')}; "
             "only substitutions of one base (A, C, G, T) are scored, take insertions and deletions out"
         )
@@ -265,7 +282,12 @@ def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
     return bases
 
 
-def _agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy: RefMismatch) -> Bools:
+def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy: RefMismatch) -> Bools:
+    """Whether each variant's REF is the genome's base, and not its ALT.
+
+    Raises:
+        InputError: One is not, and the policy is not to drop it; the message guesses why.
+    """
     found = genome.base_at(bed.chromosome, variants.position_bp, describe=bed.describe)
     agrees: Bools = (variants.ref != variants.alt) & (found == variants.ref)
     bad = np.flatnonzero(~agrees)

@@ -11,42 +11,40 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.baselines import BASELINES, head_of, without_alias
-from bend_hf.builder import n_outputs
-from bend_hf.config import RunConfig, parse_run
-from bend_hf.errors import BendError, ConfigError
+from bend_hf.config import RunConfig, Tune, parse_run
+from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
 from bend_hf.launch import start_accelerator
 from bend_hf.parts import Part, cost, coverage, fold_entries, summarise, training_entry
-from bend_hf.predictions import Predictions, concatenate, write_predictions
+from bend_hf.predictions import concatenate, write_predictions
 from bend_hf.progress import Bar
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.run_key import KEY_FIELD, run_key
 from bend_hf.score_table import aligned, seed_lines, shown
-from bend_hf.scoring import Score, metric_names, score
+from bend_hf.scoring import metric_names
 from bend_hf.shapes import Json
 from bend_hf.sources import Source, sources_of
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.trackers import check_trackers, tracking
+from bend_hf.trackers import check_trackers
+from bend_hf.training import Plan, Training, scores_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import nn
 
     from bend_hf.embedders._base import Embedder
-    from bend_hf.feeding import Split
-    from bend_hf.head_specs import HeadSpec
 
 log = logging.getLogger(__name__)
+
+# A task's own rate is meant for a fresh head and would undo a pretrained network; these are usual for fine-tuning.
+TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lora": 3e-4})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +81,7 @@ def open_tasks(config: RunConfig) -> list[TaskData]:
     """
     check_writable(config.out)
     check_trackers(config.tracker)
+    check_model_name(config.model)
     opened = []
     for source, message in sources_of(config):
         data = open_data(source, message, config)
@@ -116,6 +115,25 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
         head_of(head, data.task)
     if data.task.head is not None:
         _chosen_folds(config, data)
+    if config.tune != "head":
+        if data.task.head is None:
+            raise ConfigError(f"{data.task.key} is scored without training; leave --tune {config.tune} out")
+        from bend_hf.tuning import check_tunable
+
+        check_tunable(config.tune)
+
+
+def check_model_name(model: str) -> None:
+    """Makes sure that a name that is no path and no name of the Hub is registered.
+
+    Raises:
+        RegistryError: It is not; the message names the nearest model or baseline.
+    """
+    from bend_hf.embedders import MODELS
+
+    known = [*MODELS.names(), *BASELINES]
+    if model not in known and "/" not in model and not model.endswith(".py") and not Path(model).exists():
+        raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, known)}")
 
 
 def open_embedder(config: RunConfig) -> Embedder:
@@ -143,7 +161,7 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
         set_seed(config.seed)
         parts = [_zero_shot(data, embedder, accelerator)]
     else:
-        training = _Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)
+        training = Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)
         parts = [training.fold(fold) for fold in _chosen_folds(config, data)]
     predictions = concatenate([part.predictions for part in parts])
     record = ResultRecord(
@@ -172,21 +190,6 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
     return Outcome(record=record, path=path, title=task.title, n_scored=len(predictions))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run will do.
-
-    Attributes:
-        config: Resolved for the task.
-        head: What is trained; None where nothing is.
-        key: Of the run; see ``bend_hf.run_key``.
-    """
-
-    config: RunConfig
-    head: HeadSpec | None
-    key: str
-
-
 def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> Plan:
     """What a run of one task will do."""
     resolved = resolve_config(config, data.task)
@@ -203,7 +206,7 @@ def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
         head=without_alias(config).head,
         epochs=config.epochs or task.training.epochs,
         batch_size=config.batch_size or task.training.batch_size,
-        learning_rate=config.learning_rate or task.training.learning_rate,
+        learning_rate=config.learning_rate or TUNING_RATES.get(config.tune, task.training.learning_rate),
         weight_decay=task.training.weight_decay if config.weight_decay is None else config.weight_decay,
     )
 
@@ -251,104 +254,7 @@ def _zero_shot(data: TaskData, embedder: Embedder, accelerator: Accelerator) -> 
         predictions = score_zero_shot(
             data.splits(None)["test"], embedder, data.task.variant, data.task.label_names, accelerator, bar.at
         )
-    return Part(fold=None, predictions=predictions, scores=_scores(data.task, predictions), fitted=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Training:
-    """What the folds of a run share.
-
-    Attributes:
-        plan: What is trained, and how.
-        kept: Folder of the run's checkpoints.
-        name: What to call the run.
-    """
-
-    plan: Plan
-    data: TaskData
-    embedder: Embedder
-    accelerator: Accelerator
-    kept: Path
-    name: str
-
-    def fold(self, fold: int | None) -> Part:
-        """Trains on one fold, or on the task's own split, and predicts the test split."""
-        from bend_hf.checkpoints import Checkpoints, load_trained
-        from bend_hf.fit import FitConfig, fit
-        from bend_hf.losses import build_loss
-        from bend_hf.predicting import predict
-
-        task, config, accelerator = self.data.task, self.plan.config, self.accelerator
-        settings = FitConfig.of(config)
-        assert task.training is not None
-        datasets = self.data.splits(fold)
-        for name in ("train", "validation", "test"):
-            if not len(datasets.get(name, ())):
-                raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the bed")
-        splits = {name: _split(dataset, task, self.embedder) for name, dataset in datasets.items()}
-        model = self._fresh_model(fold, splits["train"].embeddings.width)
-
-        def validate(model: nn.Module) -> float | None:
-            predictions = predict(model, splits["validation"], accelerator, batch_size=settings.batch_size)
-            value = _scores(task, predictions, main_only=True)[0].value
-            return value if np.isfinite(value) else None
-
-        run = self.name + (f"__fold{fold}" if fold else "")
-        with (
-            Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
-            tracking(config.tracker, run=run, config=config, folder=config.out / "trackers") as tell,
-        ):
-            fitted = fit(
-                model,
-                splits["train"],
-                build_loss(task.training.loss, positive_weight=task.training.positive_weight),
-                settings,
-                accelerator,
-                validate,
-                bar.with_loss,
-                checkpoints=Checkpoints(self.kept / f"fold{fold or 0}", writes=accelerator.is_main_process),
-                on_epoch=tell,
-            )
-        load_trained(model, fitted.state)
-        predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
-        return Part(fold=fold, predictions=predictions, scores=_scores(task, predictions), fitted=fitted)
-
-    def _fresh_model(self, fold: int | None, width: int) -> nn.Module:
-        """The head with its first weights, the same whatever was trained before it."""
-        import torch
-        from accelerate.utils import set_seed
-
-        from bend_hf.heads import build_head
-
-        seed = self.plan.config.seed
-        assert self.plan.head is not None
-        set_seed(_fold_seed(seed, fold))
-        head = build_head(self.plan.head, width, n_outputs(self.data.task))
-        if self.accelerator.process_index:  # the weights are those of the first process, the dropout its own
-            torch.manual_seed(_fold_seed(seed, fold, self.accelerator.process_index))
-        return head
-
-
-def _fold_seed(seed: int, fold: int | None, rank: int = 0) -> int:
-    """A seed for each fold and process; the run's own where there is one of both."""
-    if fold is None and rank == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, fold or 0, rank]).generate_state(1)[0])
-
-
-def _split(dataset: Any, task: TaskSpec, embedder: Embedder) -> Split:
-    from bend_hf.batches import OnTheFly, Targets
-    from bend_hf.feeding import Split
-
-    return Split(dataset=dataset, embeddings=OnTheFly(dataset, embedder), targets=Targets(dataset, task.label))
-
-
-def _scores(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
-    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
-    assert said is not None
-    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
-    wanted = task.metrics[:1] if main_only else task.metrics
-    return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)
+    return Part(fold=None, predictions=predictions, scores=scores_of(data.task, predictions), fitted=None)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -105,4 +105,4 @@ class _Streams:
             self._bytes(name, np.frombuffer(letters, np.uint8)[offsets[0] : offsets[-1]])
 
     def _bytes(self, name: str, values: NDArray[Any]) -> None:
-        self._running.setdefault(name, xxhash.xxh3_128()).update(np.ascontiguousarray(values))
+        self._running.setdefault(name, xxhash.xxh3_128()).update(np.ascontiguousarray(values).data)

@@ -14,16 +14,18 @@ import errno
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bend_hf.cache.errors import CacheError
-from bend_hf.cache.lease import Watch, take
+from bend_hf.cache.lease import Lease, Watch, take
 from bend_hf.cache.progress import Progress, Report
 from bend_hf.cache.shard import ShardFiles, State
-from bend_hf.cache.writer import ShardWriter
+from bend_hf.cache.writer import MadeShard, ShardWriter
 
 log = logging.getLogger(__name__)
 
@@ -102,43 +104,90 @@ def fill(writer: ShardWriter, shards: Sequence[ShardFiles], *, rank: int, world:
     by_number = {files.number: files for files in missing}
     pending = order_of(sorted(by_number), rank=rank, world=world)
     watch, wait_s = Watch(), _POLL_S[0]
-    while pending:
-        left = []
-        for number in pending:
-            files = by_number[number]
-            if files.state() is State.GOOD:
-                tally.others_bp += size_bp[number]
-                tally.tell()
-            elif not _make(writer, files, watch, tally):
-                left.append(number)
-        if len(left) == len(pending):
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _POLL_S[1])
-        else:
-            wait_s = _POLL_S[0]
-        pending = left
+    with _Finisher() as finisher:
+        while pending:
+            left = []
+            for number in pending:
+                files = by_number[number]
+                if files.state() is State.GOOD:
+                    tally.others_bp += size_bp[number]
+                    tally.tell()
+                elif not _make(writer, files, watch, tally, finisher):
+                    left.append(number)
+            if len(left) == len(pending):
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, _POLL_S[1])
+            else:
+                wait_s = _POLL_S[0]
+            pending = left
 
 
-def _make(writer: ShardWriter, files: ShardFiles, watch: Watch, tally: _Tally) -> bool:
+class _Finisher:
+    """Checksum, flush to the disk and rename of one shard, while the next one is embedded."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish shard")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Finisher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def give(self, made: MadeShard, lease: Lease) -> None:
+        """Finishes a shard and gives its lease up; waits until the one before is finished."""
+        self.wait()
+        self._last = self._thread.submit(self._finish, made, lease)
+
+    def wait(self) -> None:
+        """Raises what went wrong with the last one."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    @staticmethod
+    def _finish(made: MadeShard, lease: Lease) -> None:
+        with lease, _explained(made.files):
+            made.finish()
+
+
+def _make(writer: ShardWriter, files: ShardFiles, watch: Watch, tally: _Tally, finisher: _Finisher) -> bool:
     """Makes a shard; False where another process is at it."""
     lease = take(files.lock, watch)
     if lease is None:
         return False
-    with lease:
+    try:
         if files.state() is State.GOOD:  # finished between the look and the lease
             tally.others_bp += _nucleotides(writer, files)
+            lease.release()
             return True
         files.sweep()
-        try:
-            writer.make(files, lease.token, tally.written)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise CacheError(_full(files.folder, files.of, error)) from error
-            raise CacheError(
-                f"{files.arrow} cannot be written ({error}); finished shards are kept, mend the file system and run "
-                "the same command again"
-            ) from error
+        with _explained(files):
+            made = writer.make(files, lease.token, tally.written)
+    except BaseException:
+        lease.release()
+        raise
+    finisher.give(made, lease)
     return True
+
+
+@contextmanager
+def _explained(files: ShardFiles) -> Iterator[None]:
+    """Says what a failed write means for the cache."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise CacheError(_full(files.folder, files.of, error)) from error
+        raise CacheError(
+            f"{files.arrow} cannot be written ({error}); finished shards are kept, mend the file system and run the "
+            "same command again"
+        ) from error
 
 
 def _nucleotides(writer: ShardWriter, files: ShardFiles) -> int:

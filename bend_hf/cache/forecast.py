@@ -72,9 +72,9 @@ def duration(seconds: float) -> str:
 
 def sample_rows_per_bp(embedder: Embedder, dataset: Dataset, lengths_bp: Ints) -> float:
     """Token rows a nucleotide, over some sequences spread evenly; nothing is embedded."""
-    chosen = np.unique(np.linspace(0, len(lengths_bp) - 1, _SAMPLED).astype(np.int64)) if len(lengths_bp) else []
-    sequences, n_bp = [], 0
-    for row in chosen:
+    sequences: list[str] = []
+    n_bp = 0
+    for row in np.unique(np.linspace(0, len(lengths_bp) - 1, _SAMPLED).astype(np.int64)):
         if sequences and n_bp + lengths_bp[row] > _SAMPLED_BP:
             break
         sequences.append(dataset[int(row)]["sequence"])

@@ -1,9 +1,9 @@
 """A lock that says who works on a shard, on local disks and on network file systems alike.
 
-A lease is a file that only one process can link into its place. Its holder touches it while it lives; a lease whose holder is
-dead, or that was not touched for two minutes, is taken over. No clock is compared with another machine's: whoever
-waits watches for the file to change. A lease only saves double work: should two processes make one shard all the
-same, each has files of its own, and the last one renamed stands whole.
+A lease is a file that only one process can link into its place. Its holder touches it while it lives; a lease whose
+holder is dead, or that was not touched for two minutes, is taken over. No clock is compared with another machine's:
+whoever waits watches for the file to change. A lease only saves double work: should two processes make one shard all
+the same, each has files of its own, and the last one renamed stands whole.
 
 >>> import tempfile; place = Path(tempfile.mkdtemp()) / "shard.lock"
 >>> with take(place) as lease:

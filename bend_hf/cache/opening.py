@@ -115,7 +115,12 @@ class Entry:
         title = self.plan.label or self.folder.name
         if share.rank == 0:
             log.info(
-                "%s: embedding %s nt in %d of %d shards, %s", title, f"{n_bp:,}", len(missing), len(shards), coming.text()
+                "%s: embedding %s nt in %d of %d shards, %s",
+                title,
+                f"{n_bp:,}",
+                len(missing),
+                len(shards),
+                coming.text(),
             )
         with fixed_batches(self.embedder), bar(title, shown=progress and share.rank == 0) as shown:
             writer = ShardWriter(
@@ -175,7 +180,9 @@ def find_entry(
     check_dtype(dtype)
     content = content_of(dataset)
     if not len(content.lengths_bp):
-        raise CacheError(f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the bed")
+        raise CacheError(
+            f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the bed"
+        )
     key = key_of(content.digest, embedder, dtype)
     model = embedder.spec.key if embedder.spec is not None else embedder.name
     place = entry_folder(folder, model, dtype, key)

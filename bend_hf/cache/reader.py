@@ -6,7 +6,7 @@ Nothing is read when a cache is opened but the index. ``item`` gives views into 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,14 @@ class CachedEmbeddings:
             bp_BT[place, :count] = block.row_bp[first : first + count]
         bp_BT[:, -1] = n_bp - lengths_bp
         return EmbeddedRows(x_BTD=readable(x_BTD, self.dtype), token_of_BL=_token_of(bp_BT))
+
+    def pieces(self, most_rows: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
+        """All token rows as they are stored, and their lengths, in the order of the items, some at a time."""
+        for block in self._blocks:
+            first, last = int(block.row_starts[0]), int(block.row_starts[-1])
+            for start in range(first, last, most_rows):
+                end = min(start + most_rows, last)
+                yield block.rows[start:end], block.row_bp[start:end]
 
     def dataset(self) -> Dataset:
         """The same as a dataset: token rows and lengths beside coordinates and labels."""

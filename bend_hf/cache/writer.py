@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from bend_hf.embedders._options import TokenEmbeddings
 
 LENGTH_COLUMN: Final = "token_bp"
+_MADE: Final = "made.arrow"
+_LEAST_BATCH_TOKENS: Final = 512
 Written = Callable[[int, int], None]  # told the nucleotides and the bytes of each record batch
 
 
@@ -69,8 +71,25 @@ class TokenColumns:
         self._buffer: np.ndarray[Any, Any] = np.empty((0, self._width), NUMPY_OF[dtype])
 
     def of(self, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
-        """Rows and lengths; the rows are good until the next call."""
-        counts, lengths = [], []
+        """Rows and lengths; the rows are good until the next call.
+
+        Where the device's memory is too small for a batch, it is tried again with half as many tokens in one.
+        """
+        import torch
+
+        while True:
+            try:
+                return self._of(sequences)
+            except torch.cuda.OutOfMemoryError:
+                runner = self._embedder._ready()
+                if runner.usual_tokens <= _LEAST_BATCH_TOKENS:
+                    raise
+                runner.batch_tokens = runner.usual_tokens // 2
+                torch.cuda.empty_cache()
+
+    def _of(self, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
+        counts: list[int] = []
+        lengths: list[Ints] = []
         end = 0
         self._grow(0, int(1.05 * self._rows_per_bp * sum(map(len, sequences))))
         for item in self._embedder.iter_tokens(sequences):
@@ -101,6 +120,38 @@ class TokenColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MadeShard:
+    """A shard that is written, but has neither its name nor its record.
+
+    Attributes:
+        files: Which one.
+        workplace: The folder that holds it.
+        items: Sequences in it.
+        rows: Token rows in it.
+        nucleotides: That they stand for.
+    """
+
+    files: ShardFiles
+    workplace: Path
+    items: int
+    rows: int
+    nucleotides: int
+
+    def finish(self) -> ShardRecord:
+        """Gives it its name and its record.
+
+        Raises:
+            OSError: The disk is full, or gone; nothing is left of the work.
+        """
+        try:
+            return self.files.finish(
+                self.workplace / _MADE, items=self.items, rows=self.rows, nucleotides=self.nucleotides
+            )
+        finally:
+            shutil.rmtree(self.workplace, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardWriter:
     """Makes shards of one entry.
 
@@ -116,8 +167,8 @@ class ShardWriter:
     lengths_bp: Ints
     columns: TokenColumns
 
-    def make(self, files: ShardFiles, token: str, written: Written) -> ShardRecord:
-        """Makes a shard under a temporary name and finishes it.
+    def make(self, files: ShardFiles, token: str, written: Written) -> MadeShard:
+        """Makes a shard under a temporary name.
 
         Args:
             files: Which one.
@@ -132,15 +183,17 @@ class ShardWriter:
         workplace = files.workplace(token)
         workplace.mkdir()
         try:
-            n_rows = self._map(first, last, workplace / files.arrow.name, f"{self.plan.key}-{files.number:05d}", written)
-            return files.finish(
-                workplace / files.arrow.name,
-                items=last - first,
-                rows=n_rows,
-                nucleotides=int(self.lengths_bp[first:last].sum()),
-            )
-        finally:
+            n_rows = self._map(first, last, workplace / _MADE, f"{self.plan.key}-{files.number:05d}", written)
+        except BaseException:
             shutil.rmtree(workplace, ignore_errors=True)
+            raise
+        return MadeShard(
+            files=files,
+            workplace=workplace,
+            items=last - first,
+            rows=n_rows,
+            nucleotides=int(self.lengths_bp[first:last].sum()),
+        )
 
     def _map(self, first: int, last: int, path: Path, fingerprint: str, written: Written) -> int:
         features = stored_features(self.dataset.features, self.plan.width, self.plan.dtype)

@@ -10,18 +10,42 @@ from bend_hf.commands._command import Command
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks; default: all")
-    parser.add_argument("--source", choices=["erda", "gcs"], default="gcs", help="BEND's own share, or its mirror")
-    parser.add_argument("--base-url", help="another address with the same folders below it")
+    parser.add_argument(
+        "--source",
+        choices=["erda", "gcs", "hub"],
+        default="gcs",
+        help="BEND's own share, its mirror, or built datasets of the Hub (default: gcs)",
+    )
+    parser.add_argument("--base-url", help="another address with BEND's folders below it, for erda and gcs")
+    parser.add_argument("--namespace", default="bend", help="whose datasets, for hub (default: bend)")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to (default: data)")
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.published import SHARES, fetch_published
     from bend_hf.tasks import TASKS, select_tasks
 
     tasks = select_tasks(parsed.tasks) if parsed.tasks else list(TASKS)
-    base_url = parsed.base_url or SHARES[parsed.source]
-    for path in fetch_published(tasks, parsed.data_dir, base_url=base_url, say=print):
+    if parsed.source == "hub":
+        from bend_hf.hub_fetch import fetch_from_hub
+
+        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, say=print)
+    else:
+        from tqdm.auto import tqdm
+
+        from bend_hf.published import SHARES, Published, fetch_published
+
+        base_url = parsed.base_url or SHARES[parsed.source]
+        with tqdm(unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+
+            def progress(name: str, done: int, total: int | None) -> None:
+                bar.set_description(name, refresh=False)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            found = fetch_published(
+                tasks, parsed.data_dir, Published(base_url=base_url), say=bar.write, progress=progress
+            )
+    for path in found:
         print(f"  {path} ({path.stat().st_size / 1e6:,.1f} MB)")
     return 0
 

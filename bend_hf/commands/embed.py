@@ -1,8 +1,8 @@
 """``bend-hf embed``: makes the embeddings of a task ahead of training, on any number of processes or jobs.
 
-    bend-hf embed --task gene_finding --model dnabert2
-    accelerate launch -m bend_hf embed --task gene_finding --model dnabert2
-    bend-hf embed --task gene_finding --model dnabert2 --splits train --shards 10-19
+bend-hf embed --task gene_finding --model dnabert2
+accelerate launch -m bend_hf embed --task gene_finding --model dnabert2
+bend-hf embed --task gene_finding --model dnabert2 --splits train --shards 10-19
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bend_hf.cache.numbers import StoredDtype
 from bend_hf.commands._command import Command
 from bend_hf.config import DataConfig, _flag, add_flags
 from bend_hf.errors import ConfigError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.cache.opening import Entry, Share
-    from bend_hf.embedders._base import Embedder
     from bend_hf.task_data import TaskData
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class EmbedConfig(DataConfig):
     checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
     splits: tuple[str, ...] = _flag((), "splits, or parts of folds, to embed; default: all", nargs="*")
     shards: tuple[str, ...] = _flag((), "shards to make, as 3 or 10-19; default: all", nargs="*")
-    dtype: str = _flag("float16", "how rows are stored: float16, float32 or bfloat16")
+    dtype: StoredDtype = _flag("float16", "how rows are stored")
     cache: Path | None = _flag(None, "folder of the cache; default: embeddings below $BEND_HF_CACHE")
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ def parse_shards(words: tuple[str, ...]) -> list[int] | None:
 
 
 def embed(config: EmbedConfig) -> list[str]:
-    """Makes what is asked for; returns a line for each split.
+    """Makes what is asked for; returns a line for each split, on the main process.
 
     Raises:
         BendError: An input is bad, or the disk too small.
@@ -74,13 +74,11 @@ def embed(config: EmbedConfig) -> list[str]:
     from accelerate import PartialState
 
     from bend_hf.cache import default_folder
-    from bend_hf.cache.numbers import check_dtype
     from bend_hf.cache.opening import Share, find_entry, worth_caching
     from bend_hf.embedders import load_embedder
     from bend_hf.sources import sources_of
     from bend_hf.task_data import open_task
 
-    check_dtype(config.dtype)
     opened = []
     for source, message in sources_of(config):
         log.info(message)
@@ -94,9 +92,9 @@ def embed(config: EmbedConfig) -> list[str]:
     folder = config.cache or default_folder()
     lines = []
     for data, name, part in chosen:
-        entry = find_entry(part, embedder, folder=folder, dtype=config.dtype, label=f"{data.task.key} {name}")  # type: ignore[arg-type]
+        entry = find_entry(part, embedder, folder=folder, dtype=config.dtype, label=f"{data.task.key} {name}")
         lines.append(_make(entry, config, share))
-    return lines
+    return lines if share.rank == 0 else []
 
 
 def _make(entry: Entry, config: EmbedConfig, share: Share) -> str:
@@ -129,7 +127,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     names = {item.name for item in fields(EmbedConfig)}
     given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in vars(parsed).items() if name in names
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(parsed).items()
+        if name in names
     }
     for line in embed(EmbedConfig(**given)):
         print(line)

@@ -91,9 +91,9 @@ def load_embedder(
     """An embedder by registry key, by the path of a file of your own, or by a Hub name or folder.
 
     Args:
-        model: A key of ``MODELS``; or a path ending in ``.py`` whose code is run and which holds an object, a
-            class or a function with ``embed`` (see ``bend_hf.embedders.own``); or any other Hub id or folder,
-            which goes to ``AutoEmbedder``.
+        model: A key of ``MODELS``, an alias or the Hub id of one, so that a model has one key however it was named;
+            or a path ending in ``.py`` whose code is run and which holds an object, a class or a function with
+            ``embed`` (see ``bend_hf.embedders.own``); or any other Hub id or folder, which goes to ``AutoEmbedder``.
         checkpoint: With a key: the folder or Hub id to read instead of the declared one.
         options: The keywords that every embedder takes, see ``Embedder``.
 
@@ -104,8 +104,8 @@ def load_embedder(
         RegistryError: There is no such key, and it is no path or Hub id with an owner (``owner/name``) either.
         ModelError: What it names cannot be loaded.
     """
-    if str(model) in MODELS:
-        spec = MODELS.get(str(model))
+    spec = MODELS.get(str(model)) if str(model) in MODELS else _declared_at(str(model))
+    if spec is not None:
         keywords = {**spec.options, **options}
         return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]
     if str(model).endswith(".py"):
@@ -117,3 +117,10 @@ def load_embedder(
     from bend_hf.embedders.auto import AutoEmbedder
 
     return AutoEmbedder(checkpoint or model, **options)
+
+
+def _declared_at(checkpoint: str) -> ModelSpec | None:
+    """The declaration of a Hub id; None where there is none, or where a folder of that name is meant."""
+    if Path(checkpoint).exists():
+        return None
+    return next((spec for spec in MODELS if spec.source == "hub" and spec.checkpoint == checkpoint), None)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 M = TypeVar("M", bound="PreTrainedModel")
@@ -56,8 +55,8 @@ def outer_specials(tokenized: Tokenized) -> Tokenized:
     return replace(tokenized, special=special)
 
 
-class BertEmbedder(Embedder):
-    """An embedder over a network of the form ``encoder = base_model``, ``logits = model(...)``."""
+class BertEmbedder(NetworkEmbedder):
+    """An embedder over a BERT whose files have the names above."""
 
     head_keys: ClassVar[tuple[str, ...]] = HEAD_KEYS
 
@@ -102,17 +101,3 @@ class BertEmbedder(Embedder):
             )
         self.context_tokens = int(config.max_position_embeddings)
         self.model = self._build_bert(lambda: BertForMaskedLM(config), tied=config.tie_word_embeddings)
-
-    def _network(self) -> PreTrainedModel:
-        """Encoder and head."""
-        if self.model is None:
-            raise ModelError(f"{self.name} has no network; its _load() should set one")
-        return cast("PreTrainedModel", self.model)
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        encoder = self._network().base_model
-        return self._pick(encoder(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        logits: Tensor = self._network()(ids_BT, attention_mask=mask_BT).logits
-        return logits

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.embedders._streams import Letters, letter_table, single_letters
 from bend_hf.errors import ModelError
 
@@ -70,7 +70,7 @@ class LetterVocabulary:
         return letter_table(dict(self.ids), self.unknown)
 
 
-class LetterEmbedder(Embedder):
+class LetterEmbedder(NetworkEmbedder):
     """One token a letter, the whole sequence in one piece; a family sets ``self.model`` in ``_load_network``."""
 
     def _load(self) -> None:

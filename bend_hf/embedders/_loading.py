@@ -169,10 +169,10 @@ class LoadedModel(ABC):
         declared = tuple(spec for spec in declared if spec.class_name == type(self).__name__)
         if checkpoint is None:
             return declared[0] if len(declared) == 1 else None
-        return next((spec for spec in declared if str(checkpoint) in (spec.key, spec.checkpoint)), None)
+        return next((spec for spec in declared if str(checkpoint) in (*spec.names, spec.checkpoint)), None)
 
     def _checkpoint_of(self, checkpoint: str | Path | None) -> str | Path | None:
-        if checkpoint is None or (self.spec and str(checkpoint) == self.spec.key and not Path(checkpoint).is_dir()):
+        if checkpoint is None or (self.spec and str(checkpoint) in self.spec.names and not Path(checkpoint).is_dir()):
             checkpoint = self.spec.checkpoint if self.spec else None
         if checkpoint is None and self.needs_checkpoint:
             raise ModelError(

@@ -42,6 +42,7 @@ class ModelSpec:
         licence: SPDX name, or ``unknown``.
         paper: Address of the paper.
         options: Keywords that this entry gives its class, for example ``{"kmer": 6}``.
+        aliases: Other names it is found by; results are kept under ``key`` alone.
     """
 
     key: str
@@ -60,6 +61,7 @@ class ModelSpec:
     licence: str = "unknown"
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _EMBEDDER.fullmatch(self.embedder):
@@ -74,6 +76,11 @@ class ModelSpec:
             )
         if self.width < 1:
             raise ModelError(f"model {self.key!r} has width {self.width}; expected 1 or more")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Key and aliases."""
+        return (self.key, *self.aliases)
 
     @property
     def module(self) -> str:

@@ -16,7 +16,7 @@ from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders.convnet import BEND_SHARE, bend_files
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from bend_hf.models.awdlstm import AwdLstmForCausalLM
 
@@ -62,10 +62,3 @@ class AWDLSTMEmbedder(LetterEmbedder):
 
     def _cast(self, model: nn.Module) -> nn.Module:
         return model  # stays float32: each step would add its rounding to the state, and the network is small
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        return self._pick(self.model.encoder(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        logits_BTV: Tensor = self.model(ids_BT, mask_BT).logits
-        return logits_BTV

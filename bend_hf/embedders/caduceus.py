@@ -10,20 +10,16 @@ that the model was trained on.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._streams import Letters, single_letters
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.shapes import Floats
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, context_tokens: int) -> ModelSpec:
@@ -81,7 +77,7 @@ MODELS: Final = (
 )
 
 
-class CaduceusEmbedder(Embedder):
+class CaduceusEmbedder(NetworkEmbedder):
     """Caduceus, ``ph`` or ``ps`` by its configuration; its keywords are those of every embedder."""
 
     def _load(self) -> None:
@@ -118,19 +114,3 @@ class CaduceusEmbedder(Embedder):
     def _flip(self, rows: Floats) -> Floats:
         """Rows of a reverse complement in the order of the forward strand; ``ps`` models swap the strands' halves."""
         return rows[::-1, ::-1] if self._both_strands else rows[::-1]
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        """The network without its head, compiled where asked for; used once the network is on its device."""
-        import torch
-
-        network: nn.Module = self.model.caduceus  # type: ignore[union-attr,assignment]
-        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        return self._pick(self._network(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        assert self.model is not None
-        scores: Tensor = self.model(ids_BT, mask_BT).logits
-        return scores

@@ -17,8 +17,6 @@ from bend_hf.embedders._letters import LetterEmbedder
 from bend_hf.embedders._spec import ModelSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from bend_hf.models.convnet import ConvNetForMaskedLM
 
 # BEND bend/utils/download.py: where its own checkpoints lie, and the files of each
@@ -40,6 +38,7 @@ def bend_files(model: str) -> tuple[RemoteFile, ...]:
 MODELS: Final = (
     ModelSpec(
         key="resnetlm",  # BEND conf/embedding/embed.yaml
+        aliases=("convnet",),  # its class and its folder there
         embedder="convnet:ConvNetEmbedder",
         family="ResNet LM",
         checkpoint=f"{BEND_SHARE}/convnet",
@@ -66,10 +65,3 @@ class ConvNetEmbedder(LetterEmbedder):
 
         config = ConvNetConfig(**read_json(self.folder / "config.json"))
         return self._build(lambda: ConvNetForMaskedLM(config), allow_missing=("cls.*",), rename=rename_key)
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        return self._pick(self.model.model(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        logits_BTV: Tensor = self.model(ids_BT, mask_BT).logits
-        return logits_BTV

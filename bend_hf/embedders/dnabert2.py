@@ -11,22 +11,21 @@ A letter other than A C G T is one ``[UNK]`` and one row.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, assemble, merge_chunks
-from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._bert import outer_specials
 from bend_hf.embedders._bpe import BpeTokenizer
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._streams import Letters, cut_letters
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 CHUNK_BP: Final = 10_000  # BEND bend/utils/embedders.py, DNABert2Embedder
 SLIDING_TOKENS: Final = 512  # config.json: max_position_embeddings and alibi_starting_size
@@ -52,7 +51,7 @@ MODELS: Final = (
 _NO_TARGET: Final = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
-class DNABert2Embedder(Embedder):
+class DNABert2Embedder(NetworkEmbedder):
     """DNABERT-2 and its fine-tuned copies; see the module for how long sequences are cut."""
 
     def _load(self) -> None:
@@ -84,26 +83,7 @@ class DNABert2Embedder(Embedder):
         chunks = [one[start : start + CHUNK_BP] for one in sequences for start in range(0, len(one), CHUNK_BP)]
         window = self._window(None, prefix=prefix, suffix=suffix)
         tokenized = merge_chunks(assemble(self._tokenizer.stream(chunks), window), chunk_starts)
-        return tokenized if self.protocol == "bend-hf-1" else _outermost_specials(tokenized)
-
-    @property
-    def _network(self) -> nn.Module:
-        return cast("nn.Module", self.model)
-
-    @cached_property
-    def _encoder(self) -> nn.Module:
-        """The network without its head, compiled where asked for; used once the network is on its device."""
-        import torch
-
-        encoder = cast("nn.Module", self._network.bert)
-        return cast("nn.Module", torch.compile(encoder)) if self.compile else encoder
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        return self._pick(self._encoder(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        scores: Tensor = self._network(ids_BT, mask_BT).logits
-        return scores
+        return tokenized if self.protocol == "bend-hf-1" else outer_specials(tokenized)
 
     def _loss_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         """Loss of each token, shape (B, T, 1); that of a special token is infinite, and nobody asks for it."""
@@ -113,14 +93,6 @@ class DNABert2Embedder(Embedder):
         special = self._tokenizer.special
         scores_BTV[..., [special[token] for token in _NO_TARGET if token in special]] = -np.inf
         return cross_entropy(scores_BTV.flatten(0, 1), ids_BT.flatten(), reduction="none").view(*ids_BT.shape, 1)
-
-
-def _outermost_specials(tokenized: Tokenized) -> Tokenized:
-    """Only a sequence's first and last special token give a row; those between its inputs give none, as in BEND."""
-    special = np.zeros_like(tokenized.special)
-    edges = tokenized.token_starts()
-    special[edges[:-1]] = special[edges[1:] - 1] = True
-    return replace(tokenized, special=special)
 
 
 def _with_prefix(key: str) -> str:

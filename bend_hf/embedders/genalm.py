@@ -36,6 +36,7 @@ def _spec(
     width: int = 768,
     context_tokens: int = 512,
     training_data: str = _T2T,
+    aliases: tuple[str, ...] = (),
 ) -> ModelSpec:
     return ModelSpec(
         key=name,
@@ -49,6 +50,7 @@ def _spec(
         tokenization="byte-pair encoding, 32,000 tokens",
         training_data=training_data,
         paper=_PAPER,
+        aliases=aliases,
     )
 
 
@@ -73,6 +75,7 @@ MODELS: Final = (
         revision="579d5b06ba46d49fa2a1a2dd8ca6b3499bfdb8ee",
         n_parameters=336_691_456,
         width=1024,
+        aliases=("gena-lm-bert-large-t2",),  # BEND conf/embedding/embed.yaml
     ),
     _spec(
         "gena-lm-bigbird-base-t2t",

@@ -12,17 +12,13 @@ special tokens. Both protocols agree.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.embedders._spec import Direction, ModelSpec
 from bend_hf.embedders._streams import Letters, letter_table, single_letters
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 # The tokenizer of HyenaDNA, which Caduceus took over: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5,
 # [UNK] 6, then the letters (kuleshov-group/caduceus, tokenization_caduceus.py).
@@ -108,7 +104,7 @@ MODELS: Final = (
 )
 
 
-class HyenaDNAEmbedder(Embedder):
+class HyenaDNAEmbedder(NetworkEmbedder):
     """HyenaDNA from either kind of published files; its keywords are those of every embedder."""
 
     direction: Direction = "causal"
@@ -133,22 +129,6 @@ class HyenaDNAEmbedder(Embedder):
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_letters(Letters.of(sequences), NUCLEOTIDE_TABLE)
         return assemble(stream, self._window(self._context_tokens, prefix=self._prefix, suffix=(SEP,)))
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        """The network without its head, compiled where asked for; used once the network is on its device."""
-        import torch
-
-        network: nn.Module = self.model.hyena  # type: ignore[union-attr,assignment]
-        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        return self._pick(self._network(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        assert self.model is not None
-        scores: Tensor = self.model(ids_BT, mask_BT).logits
-        return scores
 
     def _loss_tokens(self) -> range:
         """A, C, G, T and N compete, as BEND counts the loss."""

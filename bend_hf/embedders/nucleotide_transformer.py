@@ -14,19 +14,17 @@ letter its own ``<unk>``. Either way each nucleotide has one row.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble, merge_chunks
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._network import NetworkEmbedder
 from bend_hf.embedders._sixmers import KmerVocabulary
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._streams import Letters, cut_letters
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
 _V1_TOKENS: Final = 1000  # config.json: max_position_embeddings 1002, of which ESM uses those from 2
@@ -149,7 +147,7 @@ _ROTARY_UNUSED: Final = (
 _ROTARY_KEY: Final = "esm.rotary_embeddings.inv_freq"
 
 
-class NucleotideTransformerEmbedder(Embedder):
+class NucleotideTransformerEmbedder(NetworkEmbedder):
     """Either version of the Nucleotide Transformer; see the module for what the protocols do."""
 
     def _load(self) -> None:
@@ -209,26 +207,6 @@ class NucleotideTransformerEmbedder(Embedder):
         stream = self._vocabulary.stream(chunks.letters, join_unknown=True)
         window = self._window(self._context_tokens, prefix=cls, cut="mid-sequence")
         return merge_chunks(assemble(stream, window), chunks.chunk_starts)
-
-    @property
-    def _network(self) -> nn.Module:
-        return cast("nn.Module", self.model)
-
-    @cached_property
-    def _encoder(self) -> nn.Module:
-        """The network without its head, compiled where asked for; used once the network is on its device."""
-        import torch
-
-        encoder = cast("nn.Module", self._network.esm)
-        return cast("nn.Module", torch.compile(encoder)) if self.compile else encoder
-
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        output = self._encoder(input_ids=ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1)
-        return self._pick(output, layer)
-
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        scores: Tensor = self._network(input_ids=ids_BT, attention_mask=mask_BT).logits
-        return scores
 
     def _loss_tokens(self) -> range:
         """Words and letters, not the special tokens in front of them, as BEND counts the loss."""

@@ -12,11 +12,12 @@ another seed would have trained another head is not in them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError
@@ -97,6 +98,39 @@ class Draws:
     values: NDArray[np.float64]
     per_label: NDArray[np.float64]
     n_clusters: int
+
+
+def with_intervals(
+    metrics: Mapping[str, Json],
+    predictions: Predictions,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    clusters: str = "item",
+) -> dict[str, Json]:
+    """The metrics of a result record with an ``interval`` in each that can have one.
+
+    Args:
+        metrics: Entries by name, objects with a ``value``.
+        predictions: What they were made of, a column ``fold`` beside them where there are folds.
+        seed: Of the draws.
+        resamples: How many.
+        clusters: What is drawn.
+    """
+    possible = [name for name in metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
+    found = intervals_of(predictions, possible, seed=seed, resamples=resamples, clusters=clusters) if possible else {}
+    return {
+        name: {**entry, "interval": found[name].as_json()} if name in found and isinstance(entry, dict) else entry
+        for name, entry in metrics.items()
+    }
+
+
+def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
+    """The same predictions with their fold beside each item; unchanged where there is none."""
+    if fold is None:
+        return predictions
+    column = pa.array(np.full(len(predictions), fold, np.int16))
+    return replace(predictions, beside={**predictions.beside, "fold": column})
 
 
 def interval_of(
@@ -182,7 +216,7 @@ def draws_of(
     folds = folds_of(predictions)
     found = [
         _fold_draws(predictions, np.flatnonzero(folds == fold), cluster, metrics, resamples, (seed, int(fold)))
-        for fold in np.unique(folds)
+        for fold in (np.unique(folds) if len(folds) else np.zeros(1, np.int64))
     ]
     joined = {}
     for metric in metrics:
@@ -246,7 +280,8 @@ def _fold_draws(
         )
     else:
         score = predictions.score[places]
-        score, target = (array.reshape(len(array), -1) for array in (score, target))
+        if score.ndim == 1:
+            score, target = score[:, None], target[:, None]
         n_labels = score.shape[1]
         step = max(1, _TALLY_CELLS // max(len(score), 1))
         for first in range(0, n_labels, step):

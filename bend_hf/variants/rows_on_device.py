@@ -152,9 +152,7 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
     first = 0
     with torch.inference_mode():
         while first < len(order):
-            last = batch_end(
-                ordered, first, budget_tokens=runner.usual_tokens, equal_lengths=embedder.equal_lengths
-            )
+            last = batch_end(ordered, first, budget_tokens=runner.usual_tokens, equal_lengths=embedder.equal_lengths)
             pieces, n_tokens = order[first:last], ordered[first:last]
             inside = np.arange(int(n_tokens[0])) < n_tokens[:, None]
             index = np.where(inside, tokenized.piece_starts[pieces][:, None] + np.arange(inside.shape[1]), 0)

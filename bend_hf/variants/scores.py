@@ -46,9 +46,7 @@ SCORE_COLUMNS: Final = (
     ScoreColumn(name="l2_distance", text="L2 distance at the variant", rises_with_effect=True),
     ScoreColumn(name="window_distance", text="mean cosine distance around the variant", rises_with_effect=True),
     ScoreColumn(name="sequence_distance", text="mean cosine distance over the sequence", rises_with_effect=True),
-    ScoreColumn(
-        name="log_likelihood_ratio", text="log-likelihood of ALT minus that of REF", rises_with_effect=False
-    ),
+    ScoreColumn(name="log_likelihood_ratio", text="log-likelihood of ALT minus that of REF", rises_with_effect=False),
     ScoreColumn(name="entropy", text="entropy of the base at the site, in bits", rises_with_effect=False),
 )
 

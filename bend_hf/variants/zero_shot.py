@@ -261,9 +261,7 @@ class _Scoring:
             table = table.append_column(name, column)
         return table
 
-    def _by_embedding(
-        self, pair: Alleles
-    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float32]]]:
+    def _by_embedding(self, pair: Alleles) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float32]]]:
         """Scores by the rows of both alleles, and those rows."""
         n = len(pair.ref)
         shown = distinct(pair.ref + pair.alt)

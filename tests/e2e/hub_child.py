@@ -1,6 +1,6 @@
 """Runs ``bend-hf`` for tests in a process of its own, where huggingface_hub does not wait between its tries.
 
-    python tests/e2e/hub_child.py push metric --namespace me
+python tests/e2e/hub_child.py push metric --namespace me
 """
 
 from __future__ import annotations

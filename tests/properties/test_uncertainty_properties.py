@@ -22,7 +22,7 @@ from bend_hf.uncertainty.comparison import holm
 from bend_hf.uncertainty.delong import delong
 from bend_hf.uncertainty.tallies import ConfusionTally, CurveTally
 
-unhurried = settings(deadline=None, max_examples=60)  # the first example of a metric loads it
+unhurried = settings(deadline=None, max_examples=40)  # the first example of a metric loads it
 
 
 @cache

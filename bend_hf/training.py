@@ -1,0 +1,190 @@
+"""Trains what a run trains, fold by fold: opens each split's embeddings, fits a fresh head, predicts the test split.
+
+>>> fold_seed(7, None), fold_seed(7, 1) == fold_seed(7, 2)
+(7, False)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.builder import n_outputs
+from bend_hf.config import RunConfig
+from bend_hf.errors import ConfigError
+from bend_hf.parts import Part
+from bend_hf.predictions import Predictions
+from bend_hf.progress import Bar
+from bend_hf.scoring import Score, score
+from bend_hf.task_data import TaskData, fold_parts
+from bend_hf.tasks import TaskSpec
+from bend_hf.trackers import tracking
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from torch import nn
+
+    from bend_hf.embedders._base import Embedder
+    from bend_hf.feeding import InputSource
+    from bend_hf.head_specs import HeadSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: Resolved for the task.
+        head: What is trained; None where nothing is.
+        key: Of the run; see ``bend_hf.run_key``.
+    """
+
+    config: RunConfig
+    head: HeadSpec | None
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the folds of a run share.
+
+    Attributes:
+        plan: What is trained, and how.
+        kept: Folder of the run's checkpoints.
+        name: What to call the run.
+    """
+
+    plan: Plan
+    data: TaskData
+    embedder: Embedder
+    accelerator: Accelerator
+    kept: Path
+    name: str
+
+    def fold(self, fold: int | None) -> Part:
+        """Trains on one fold, or on the task's own split, and predicts the test split."""
+        from bend_hf.batches import Targets
+        from bend_hf.checkpoints import Checkpoints, load_trained
+        from bend_hf.feeding import Split
+        from bend_hf.fit import FitConfig, fit
+        from bend_hf.losses import build_loss
+        from bend_hf.predicting import predict
+
+        task, config, accelerator = self.data.task, self.plan.config, self.accelerator
+        settings = FitConfig.of(config)
+        assert task.training is not None
+        datasets = self.data.splits(fold)
+        for name in ("train", "validation", "test"):
+            if not len(datasets.get(name, ())):
+                raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the bed")
+        embedder = self.embedder
+        if config.tune != "head":
+            from bend_hf.tuning import open_for_tuning
+
+            embedder = open_for_tuning(embedder, config.tune)
+        splits = {
+            name: Split(
+                dataset=dataset,
+                embeddings=self._inputs(embedder, dataset, self._parts(fold)[name], name),
+                targets=Targets(dataset, task.label),
+            )
+            for name, dataset in datasets.items()
+        }
+        model = self._fresh_model(fold, embedder)
+
+        def validate(model: nn.Module) -> float | None:
+            predictions = predict(model, splits["validation"], accelerator, batch_size=settings.batch_size)
+            value = scores_of(task, predictions, main_only=True)[0].value
+            return value if np.isfinite(value) else None
+
+        run = self.name + (f"__fold{fold}" if fold else "")
+        with (
+            Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
+            tracking(config.tracker, run=run, config=config, folder=config.out / "trackers") as tell,
+        ):
+            fitted = fit(
+                model,
+                splits["train"],
+                build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+                settings,
+                accelerator,
+                validate,
+                bar.with_loss,
+                checkpoints=Checkpoints(self.kept / f"fold{fold or 0}", writes=accelerator.is_main_process),
+                on_epoch=tell,
+            )
+        load_trained(model, fitted.state)
+        predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
+        return Part(fold=fold, predictions=predictions, scores=scores_of(task, predictions), fitted=fitted)
+
+    def _parts(self, fold: int | None) -> dict[str, list[Dataset]]:
+        """The datasets that each split consists of; folds share theirs, which are embedded once."""
+        parts = list(self.data.parts.values())
+        if fold is None:
+            return {name: [part] for name, part in self.data.parts.items()}
+        test, validation, train = fold_parts(len(parts), fold=fold)
+        return {"train": [parts[k] for k in train], "validation": [parts[validation]], "test": [parts[test]]}
+
+    def _inputs(self, embedder: Embedder, dataset: Dataset, parts: list[Dataset], name: str) -> InputSource:
+        """What a split gives the model: embeddings, out of the cache or made now, or tokens where those learn."""
+        config = self.plan.config
+        if config.tune != "head":
+            from bend_hf.tuning import TokenSource
+
+            return TokenSource(dataset, embedder)
+        from bend_hf.cache import default_folder, open_embeddings
+        from bend_hf.cache.device import HeldEmbeddings
+        from bend_hf.cache.reader import CachedEmbeddings
+
+        source = open_embeddings(
+            parts,
+            embedder,
+            folder=config.cache or default_folder(),
+            dtype=config.cache_dtype,
+            no_cache=config.no_cache,
+            accelerator=self.accelerator,
+            label=f"{self.data.task.key} {name}",
+        )
+        device = self.accelerator.device
+        if isinstance(source, CachedEmbeddings) and HeldEmbeddings.fits(source, device):
+            return HeldEmbeddings(source, device)
+        return source
+
+    def _fresh_model(self, fold: int | None, embedder: Embedder) -> nn.Module:
+        """What is trained, with its first weights, the same whatever was trained before it."""
+        import torch
+        from accelerate.utils import set_seed
+
+        from bend_hf.heads import build_head
+
+        seed = self.plan.config.seed
+        assert self.plan.head is not None
+        set_seed(fold_seed(seed, fold))
+        model = build_head(self.plan.head, embedder.width, n_outputs(self.data.task))
+        if self.plan.config.tune != "head":
+            from bend_hf.tuning import TunedModel
+
+            model = TunedModel(embedder, model)
+        if self.accelerator.process_index:  # the weights are those of the first process, the dropout its own
+            torch.manual_seed(fold_seed(seed, fold, self.accelerator.process_index))
+        return model
+
+
+def fold_seed(seed: int, fold: int | None, rank: int = 0) -> int:
+    """A seed for each fold and process; the run's own where there is one of both."""
+    if fold is None and rank == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, fold or 0, rank]).generate_state(1)[0])
+
+
+def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
+    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
+    assert said is not None
+    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
+    wanted = task.metrics[:1] if main_only else task.metrics
+    return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)

@@ -1,0 +1,128 @@
+"""Cards: exact text, metadata that the Hub's own classes read, and no place left unfilled."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from bend_hf.assets import asset_folder
+from bend_hf.cards import flags, model_card, write_card
+from bend_hf.errors import RecordError
+from bend_hf.markdown import escaped, n_bytes, number, render
+from tests.golden import FOLDER, TEXTS
+from tests.records import record, several
+
+PLACEHOLDER = re.compile(r"\{\{|\}\}|\{%|\bTODO\b|\bFIXME\b|\bXXX\b|More Information Needed|\bNone\b|\bnan\b|Undefined")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_the_golden_one(name: str) -> None:
+    assert TEXTS[name]() == (FOLDER / name).read_text(encoding="utf-8"), "run python -m tests.golden and read the diff"
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name.endswith(".md")])
+def test_no_placeholder_survives(name: str) -> None:
+    assert not PLACEHOLDER.findall(TEXTS[name]())
+
+
+@pytest.mark.parametrize("card", sorted(asset_folder("metrics").glob("*/README.md")), ids=lambda path: path.parent.name)
+def test_no_placeholder_stands_in_a_metric_card(card: Path) -> None:
+    assert not re.findall(r"\{\{|\{%|\bTODO\b|More Information Needed", card.read_text(encoding="utf-8"))
+
+
+def test_model_index_holds_every_published_score() -> None:
+    results = ModelCard(TEXTS["model_card.md"]()).data.eval_results
+    found = {(r.dataset_type, r.dataset_config, r.metric_name, r.metric_value) for r in results}
+    assert found == {
+        ("bend/chromatin_accessibility", None, "auroc, protocol bend-2024, cnn", 0.805),
+        ("bend/chromatin_accessibility", None, "auroc, protocol bend-hf-1, cnn", 0.82),
+        ("bend/gene_finding", None, "mcc, protocol bend-2024, cnn", 0.6),
+        ("bend/variant_effects", "disease", "auroc, protocol bend-2024, zero_shot", 0.55),
+    }
+    assert {r.dataset_name for r in results} == {"BEND"}
+
+
+def test_refused_scores_stand_in_no_metadata_and_are_called_so() -> None:
+    card = ModelCard(TEXTS["model_card_refused.md"]())
+    assert card.data.eval_results is None
+    assert card.data.datasets is None
+    assert "**These are not scores of BEND**" in card.text
+
+
+def test_card_names_no_base_model() -> None:
+    assert ModelCard(TEXTS["model_card.md"]()).data.base_model is None
+
+
+def test_text_of_records_cannot_become_markup() -> None:
+    text = ModelCard(TEXTS["model_card_refused.md"]()).text
+    outside_of_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert "<script>" not in outside_of_code
+    assert "a&#124;b&lt;script&gt;" in outside_of_code
+
+
+def test_a_card_of_two_models_is_refused() -> None:
+    with pytest.raises(RecordError, match="the records are of 2: dnabert2, onehot; name one with --model"):
+        model_card([record(), record(model="onehot")])
+
+
+def test_written_folder_is_the_model_repository(tmp_path: Path) -> None:
+    paths = write_card([record(), record("gene_finding")], tmp_path / "card")
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        "card/README.md",
+        "card/.eval_results/bend_chromatin_accessibility_cnn.yaml",
+        "card/.eval_results/bend_gene_finding_cnn.yaml",
+    ]
+
+
+def test_refused_scores_get_no_file_for_the_hub(tmp_path: Path) -> None:
+    assert [path.name for path in write_card([record(origin="sample")], tmp_path)] == ["README.md"]
+
+
+def test_a_protocol_has_a_table_of_its_own() -> None:
+    mine = [made for made in several() if made.model["model"] == "dnabert2"]
+    for section in re.split(r"### Protocol ", model_card(mine).split("## Controls")[0])[1:]:
+        name, rows = section.split("\n", 1)
+        scores = {made.value for made in mine if made.protocol == name.strip()}
+        assert {float(score) for score in re.findall(r"\| (0\.\d{4}) \|", rows)} == {round(s or 0, 4) for s in scores}
+
+
+def test_command_leaves_out_defaults_and_places() -> None:
+    config = {
+        "task": ["gene_finding"],
+        "data": "folder",
+        "model": "onehot",
+        "out": "/home/me/x",
+        "epochs": 3,
+        "fold": [1, 2],
+    }
+    assert flags(config) == "bend-hf train --task gene_finding --data data --epochs 3 --fold 1 2"
+
+
+def test_command_quotes_what_a_shell_would_read() -> None:
+    assert flags({"task": ["gene_finding"], "model": "a; rm -rf /\nx"}).endswith("--model 'a; rm -rf / x'")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.5, "0.5000"), (1, "1.0000"), (None, "undefined"), (True, "undefined")])
+def test_numbers_are_printed_alike(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999, "999 bytes"), (1500, "1.5 kB"), (2.5e12, "2,500.0 GB"), (None, "not recorded")]
+)
+def test_sizes_have_a_unit(value: float | None, text: str) -> None:
+    assert n_bytes(value) == text
+
+
+def test_escaped_text_is_one_line_without_signs_of_markup() -> None:
+    assert escaped("a\n|`*[x]<b>\\") == "a &#124;&#96;&#42;&#91;x&#93;&lt;b&gt;&#92;"
+
+
+def test_a_field_that_is_not_given_is_an_error(tmp_path: Path) -> None:
+    template = tmp_path / "t.md.jinja"
+    template.write_text("{{ nothing }}")
+    with pytest.raises(RecordError, match=r"t\.md\.jinja asks for what is not given"):
+        render(template, {})

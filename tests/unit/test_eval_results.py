@@ -1,0 +1,225 @@
+"""The Hub's score files: boards, our own strict check, merging, and which dataset a score is of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import parse_eval_result_entries
+
+from bend_hf.attribution import attributed, named_datasets
+from bend_hf.entries import gather
+from bend_hf.errors import RecordError
+from bend_hf.eval_results import (
+    board_ids,
+    check_eval_results,
+    check_eval_text,
+    check_eval_yaml,
+    dumped,
+    eval_result_files,
+    eval_yaml,
+    merged,
+)
+from bend_hf.hub_names import DatasetRef
+from bend_hf.shapes import PROTOCOLS, Json
+from bend_hf.tasks import TASKS, TaskSpec
+from tests.records import COMMIT, record
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def _entry(**changes: Any) -> dict[str, Any]:
+    dataset = {"id": "bend/gene_finding", "task_id": "gene_finding_cnn_bend-2024", "revision": COMMIT}
+    return {"dataset": dataset, "value": 0.5, "date": "2026-01-31T12:00:00Z", **changes}
+
+
+def _dataset(**changes: Any) -> dict[str, Any]:
+    return _entry(dataset={**_entry()["dataset"], **changes})
+
+
+def test_every_task_has_a_board_for_each_protocol() -> None:
+    for task in TASKS:
+        boards = board_ids(task.group)
+        for protocol in PROTOCOLS:
+            assert any(name.startswith(task.key) and name.endswith(protocol) for name in boards)
+
+
+@pytest.mark.parametrize("group", sorted({task.group for task in TASKS}))
+def test_eval_yaml_passes_our_check_and_names_splits_that_are_built(group: str) -> None:
+    body = yaml.safe_load(eval_yaml(group))
+    check_eval_yaml(body, group)
+    assert {task["split"] for task in body["tasks"]} == {"test"}
+    configs = {
+        "gene_finding": {"default"},
+        "variant_effects": {"expression", "disease"},
+        "enhancer_annotation": {"fold_1"},
+    }
+    assert {task["config"] for task in body["tasks"]} == configs.get(group, {"default"})
+
+
+def test_a_group_of_ones_own_has_no_board() -> None:
+    with pytest.raises(RecordError, match="no task of BEND is in a dataset 'mine'"):
+        eval_yaml("mine")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([], "expected"),
+        ({"name": "a", "description": "b", "evaluation_framework": "c"}, "expected"),
+        ({"name": "", "description": "b", "evaluation_framework": "c", "tasks": [{}]}, "name is ''; expected text"),
+        ({"name": "a", "description": "b", "evaluation_framework": "c", "tasks": []}, "expected a list with one"),
+        (
+            {"name": "a", "description": "b", "evaluation_framework": "c", "tasks": [{"id": "x"}]},
+            "id, config and split",
+        ),
+        (
+            {
+                "name": "a",
+                "description": "b",
+                "evaluation_framework": "c",
+                "tasks": [{"id": "x", "config": "default", "split": "te st"}],
+            },
+            "expected names of letters",
+        ),
+        (
+            {
+                "name": "a",
+                "description": "b",
+                "evaluation_framework": "c",
+                "tasks": [{"id": "x", "config": "default", "split": "test"}] * 2,
+            },
+            r"\['x'\] stand twice",
+        ),
+    ],
+)
+def test_a_bad_eval_yaml_is_refused(body: object, said: str) -> None:
+    with pytest.raises(RecordError, match=said):
+        check_eval_yaml(body, "eval.yaml")
+
+
+def test_written_entries_are_read_back_by_huggingface_hub() -> None:
+    made = record("gene_finding", value=0.61)
+    files = eval_result_files(gather([made]), source_url="https://example.org/x")
+    [(name, text)] = files.items()
+    assert name == ".eval_results/bend_gene_finding_cnn.yaml"
+    [entry] = parse_eval_result_entries(yaml.safe_load(text))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("bend/gene_finding", "gene_finding_cnn_bend-2024", 0.61)
+    assert (entry.dataset_revision, entry.date) == (COMMIT, "2026-01-31T12:00:00Z")
+    assert entry.source_url == "https://example.org/x"
+
+
+def test_a_good_entry_passes() -> None:
+    check_eval_results([_entry(), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "x", now=NOW)
+    check_eval_results([_entry(date="2026-01-31", source={"url": "https://a.b", "name": "n"})], "x", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "expected a list of entries"),
+        ([], "expected a list of entries"),
+        (["a"], "entry 1 is 'a'; expected an object"),
+        ([{"dataset": {}}], r"lacks \['value'\]"),
+        ([_entry(note="x")], r"unknown \['note'\]"),
+        ([_dataset(split="test")], r"unknown \['split'\]"),
+        ([_dataset(id="gene_finding")], "expected owner/name"),
+        ([_dataset(revision="main")], "expected a commit of 40"),
+        ([_dataset(revision=None)], "expected a commit of 40"),
+        ([_dataset(task_id="gene_finding")], "is no board of BEND"),
+        ([_entry(value=float("nan"))], "expected a finite number"),
+        ([_entry(value=float("inf"))], "expected a finite number"),
+        ([_entry(value=80.0)], "expected a finite number from -1 to 1"),
+        ([_entry(value="0.8")], "expected a finite number"),
+        ([_entry(value=True)], "expected a finite number"),
+        ([_entry(date=None)], "expected ISO 8601"),
+        ([_entry(date="31.1.2026")], "expected ISO 8601"),
+        ([_entry(date="2026-02-30")], "no day of the calendar"),
+        ([_entry(date="2027-01-01")], "lies in the future"),
+        ([_entry(source={"name": "x"})], r"lacks \['url'\]"),
+        ([_entry(source={"url": "ftp://x"})], "expected http"),
+        ([_entry(), _entry()], "stands there twice"),
+    ],
+)
+def test_each_thing_that_is_wrong_is_named(body: object, said: str) -> None:
+    with pytest.raises(RecordError, match=said):
+        check_eval_results(body, "file", now=NOW)
+
+
+def test_text_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(RecordError, match="is no YAML"):
+        check_eval_text("a: [", "file")
+
+
+def test_merging_keeps_other_boards_and_replaces_ones_own() -> None:
+    old = dumped([_entry(), _dataset(task_id="gene_finding_linear_bend-2024")], "f")
+    new = dumped([_entry(value=0.7), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "f")
+    together = yaml.safe_load(merged(old, new, "f"))
+    assert {item["dataset"]["task_id"]: item["value"] for item in together} == {
+        "gene_finding_cnn_bend-2024": 0.7,
+        "gene_finding_cnn_bend-hf-1": 0.5,
+        "gene_finding_linear_bend-2024": 0.5,
+    }
+    assert merged(merged(old, new, "f"), new, "f") == merged(old, new, "f")
+
+
+def test_a_file_of_another_form_is_not_merged_over() -> None:
+    with pytest.raises(RecordError, match="is no list of eval results"):
+        merged("score: 3", dumped([_entry()], "f"), "f")
+
+
+def test_two_settings_of_one_board_are_refused() -> None:
+    first = record("gene_finding")
+    other = record("gene_finding", config={**first.config, "epochs": 3})
+    with pytest.raises(RecordError, match="stands there twice"):
+        eval_result_files(gather([first, other]))
+
+
+# Which dataset a record is of.
+
+
+def _facts(made: dict[str, Json]) -> Any:
+    return lambda dataset, task: made
+
+
+def test_a_folder_score_is_of_the_dataset_that_holds_the_same() -> None:
+    made = record("gene_finding", origin="folder")
+    named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
+    [said] = attributed([made], named, _facts(dict(made.data)))
+    assert (said.data["origin"], said.data["repo"], said.data["revision"]) == ("hub", "me/gene_finding", COMMIT)
+
+
+def test_a_dataset_of_other_files_is_refused() -> None:
+    made = record("gene_finding", origin="folder")
+    other = {**made.data, "files": {"bed": {"sha256": "f" * 64}}}
+    named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
+    with pytest.raises(RecordError, match="was not scored on me/gene_finding at 0123456789ab: files differ"):
+        attributed([made], named, _facts(other))
+
+
+@pytest.mark.parametrize("origin", ["sample", "files"])
+def test_a_score_on_the_sample_or_ones_own_files_stays_what_it_is(origin: str) -> None:
+    made = record("gene_finding", origin=origin)
+    named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
+    assert attributed([made], named, _facts(dict(made.data))) == [made]
+
+
+def test_without_a_dataset_it_is_asked_for() -> None:
+    with pytest.raises(RecordError, match=r"Give --dataset gene_finding=OWNER/NAME@COMMIT"):
+        eval_result_files(gather([record("gene_finding", origin="folder")]))
+
+
+@pytest.mark.parametrize("text", ["gene_finding", "gene_finding=me/x", "nothing=me/x@" + COMMIT, "=me/x@" + COMMIT])
+def test_a_dataset_flag_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(RecordError, match="expected GROUP=OWNER/NAME@COMMIT"):
+        named_datasets([text])
+
+
+def test_facts_are_asked_of_the_named_dataset_only() -> None:
+    def never(dataset: DatasetRef, task: TaskSpec) -> dict[str, Json]:
+        raise AssertionError(dataset.repo)
+
+    made = record("gene_finding", origin="folder")
+    assert attributed([made], {"variant_effects": DatasetRef(repo="me/v", revision=COMMIT)}, never) == [made]
