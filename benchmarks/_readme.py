@@ -66,7 +66,29 @@ def _build(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {"genome": _genome, "build": _build}
+def _metrics(result: Any) -> list[tuple[str, ...]]:
+    return [
+        (f"{row['name']} of {row['n_items']:,} items", "scikit-learn", f"{row['ratio']:.1f} times")
+        for row in result["rows"]
+    ]
+
+
+def _embedders(result: Any) -> list[tuple[str, ...]]:
+    low = min(row["whole_of_bare"] for row in result["rows"])
+    share = max(row["tokenizing_share"] for row in result["rows"])
+    n = len({row["model"] for row in result["rows"]})
+    return [
+        (f"whole embedder, lowest of {n} families", "the bare model's forward", f"{low:.2f} of its speed"),
+        (f"tokenising, highest of {n} families", "the whole embedder", f"{share:.1%} of the time"),
+    ]
+
+
+READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {
+    "build": _build,
+    "embedders": _embedders,
+    "genome": _genome,
+    "metrics": _metrics,
+}
 
 
 def render(text: str) -> str:

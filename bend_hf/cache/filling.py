@@ -10,13 +10,13 @@ of them, and no barrier between them, is agreed on beforehand.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from bend_hf.cache.errors import CacheError
 from bend_hf.cache.lease import Lease, Watch, take
 from bend_hf.cache.progress import Progress, Report
 from bend_hf.cache.shard import ShardFiles, State
-from bend_hf.cache.writer import MadeShard, ShardWriter
+from bend_hf.cache.writer import Feed, ShardWriter, TokenColumns, no_bars
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ def order_of(numbers: Sequence[int], *, rank: int, world: int) -> list[int]:
 class _Tally:
     """Nucleotides and bytes, for the progress reports."""
 
-    writer: ShardWriter
     report: Report
     total_bp: int
     before_bp: int
@@ -55,6 +54,10 @@ class _Tally:
     def written(self, nucleotides: int, n_bytes: int) -> None:
         self.made_bp += nucleotides
         self.made_bytes += n_bytes
+        self.tell()
+
+    def others(self, nucleotides: int) -> None:
+        self.others_bp += nucleotides
         self.tell()
 
     def tell(self) -> None:
@@ -82,11 +85,20 @@ def missing_shards(shards: Sequence[ShardFiles], *, every_byte: bool = False) ->
     return found
 
 
-def fill(writer: ShardWriter, shards: Sequence[ShardFiles], *, rank: int, world: int, report: Report) -> None:
+def fill(
+    writer: ShardWriter,
+    columns: TokenColumns,
+    shards: Sequence[ShardFiles],
+    *,
+    rank: int,
+    world: int,
+    report: Report,
+) -> None:
     """Returns when every one of the shards is good.
 
     Args:
-        writer: Makes one.
+        writer: Writes one.
+        columns: Makes the token rows.
         shards: Which are wanted.
         rank: Which process this is.
         world: Of how many.
@@ -96,24 +108,17 @@ def fill(writer: ShardWriter, shards: Sequence[ShardFiles], *, rank: int, world:
         CacheError: The disk is full; finished shards are kept.
     """
     missing = missing_shards(shards)
-    size_bp = {files.number: _nucleotides(writer, files) for files in shards}
+    size_bp = {files.number: writer.nucleotides(files) for files in shards}
     total_bp = sum(size_bp.values())
     before_bp = total_bp - sum(size_bp[files.number] for files in missing)
-    tally = _Tally(writer=writer, report=report, total_bp=total_bp, before_bp=before_bp, begun=time.perf_counter())
+    tally = _Tally(report=report, total_bp=total_bp, before_bp=before_bp, begun=time.perf_counter())
     tally.tell()
     by_number = {files.number: files for files in missing}
     pending = order_of(sorted(by_number), rank=rank, world=world)
-    watch, wait_s = Watch(), _POLL_S[0]
-    with _Finisher() as finisher:
+    wait_s = _POLL_S[0]
+    with no_bars(), _Maker(writer, columns, tally) as maker:
         while pending:
-            left = []
-            for number in pending:
-                files = by_number[number]
-                if files.state() is State.GOOD:
-                    tally.others_bp += size_bp[number]
-                    tally.tell()
-                elif not _make(writer, files, watch, tally, finisher):
-                    left.append(number)
+            left = [number for number in pending if not maker.make(by_number[number])]
             if len(left) == len(pending):
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, _POLL_S[1])
@@ -122,61 +127,61 @@ def fill(writer: ShardWriter, shards: Sequence[ShardFiles], *, rank: int, world:
             pending = left
 
 
-class _Finisher:
-    """Checksum, flush to the disk and rename of one shard, while the next one is embedded."""
+class _Maker:
+    """Embeds shards in this thread and writes them in another; one is finished while the next is embedded."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish shard")
-        self._last: Future[None] | None = None
+    def __init__(self, writer: ShardWriter, columns: TokenColumns, tally: _Tally) -> None:
+        self._writer = writer
+        self._columns = columns
+        self._tally = tally
+        self._watch = Watch()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write shard")
+        self._writing: list[Future[None]] = []
 
-    def __enter__(self) -> _Finisher:
+    def __enter__(self) -> _Maker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self.wait()
-        finally:
-            self._thread.shutdown()
+        self._thread.shutdown()
+        if kind is None:
+            self._check()
 
-    def give(self, made: MadeShard, lease: Lease) -> None:
-        """Finishes a shard and gives its lease up; waits until the one before is finished."""
-        self.wait()
-        self._last = self._thread.submit(self._finish, made, lease)
-
-    def wait(self) -> None:
-        """Raises what went wrong with the last one."""
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-    @staticmethod
-    def _finish(made: MadeShard, lease: Lease) -> None:
-        with lease, _explained(made.files):
-            made.finish()
-
-
-def _make(writer: ShardWriter, files: ShardFiles, watch: Watch, tally: _Tally, finisher: _Finisher) -> bool:
-    """Makes a shard; False where another process is at it."""
-    lease = take(files.lock, watch)
-    if lease is None:
-        return False
-    try:
-        if files.state() is State.GOOD:  # finished between the look and the lease
-            tally.others_bp += _nucleotides(writer, files)
-            lease.release()
+    def make(self, files: ShardFiles) -> bool:
+        """Makes a shard, unless it is there; False where another process is at it."""
+        if files.state() is State.GOOD:
+            self._tally.others(self._writer.nucleotides(files))
             return True
-        files.sweep()
-        with _explained(files):
-            made = writer.make(files, lease.token, tally.written)
-    except BaseException:
-        lease.release()
-        raise
-    finisher.give(made, lease)
-    return True
+        lease = take(files.lock, self._watch)
+        if lease is None:
+            return False
+        if files.state() is State.GOOD:  # finished between the look and the lease
+            lease.release()
+            return self.make(files)
+        feed = Feed()
+        writing = self._thread.submit(self._write, files, lease, feed)
+        self._writing.append(writing)
+        try:
+            for sequences in self._writer.batches(files):
+                feed.put(self._columns.of(sequences), self._check)
+        except BaseException:
+            feed.stop(writing)
+            raise
+        return True
+
+    def _write(self, files: ShardFiles, lease: Lease, feed: Feed) -> None:
+        with lease, _explained(files):
+            files.sweep()
+            self._writer.write(files, lease.token, feed, self._tally.written)
+
+    def _check(self) -> None:
+        """Raises what went wrong with the writing of a shard."""
+        for future in self._writing:
+            if future.done():
+                future.result()
+        self._writing = [future for future in self._writing if not future.done()]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(files: ShardFiles) -> Iterator[None]:
     """Says what a failed write means for the cache."""
     try:
@@ -188,11 +193,6 @@ def _explained(files: ShardFiles) -> Iterator[None]:
             f"{files.arrow} cannot be written ({error}); finished shards are kept, mend the file system and run the "
             "same command again"
         ) from error
-
-
-def _nucleotides(writer: ShardWriter, files: ShardFiles) -> int:
-    starts = writer.plan.shard_starts
-    return int(writer.lengths_bp[starts[files.number] : starts[files.number + 1]].sum())
 
 
 def _full(folder: Path, n_shards: int, error: OSError) -> str:

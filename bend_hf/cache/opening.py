@@ -123,13 +123,14 @@ class Entry:
                 coming.text(),
             )
         with fixed_batches(self.embedder), bar(title, shown=progress and share.rank == 0) as shown:
-            writer = ShardWriter(
-                plan=self.plan,
-                dataset=self.dataset,
-                lengths_bp=self.content.lengths_bp,
-                columns=TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp),
+            fill(
+                ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp),
+                TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp),
+                shards,
+                rank=share.rank,
+                world=share.world,
+                report=report or shown,
             )
-            fill(writer, shards, rank=share.rank, world=share.world, report=report or shown)
         return len(missing)
 
     def _nucleotides(self, files: ShardFiles) -> int:

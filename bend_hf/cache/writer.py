@@ -1,24 +1,30 @@
 """Makes one shard: ``Dataset.map`` over contiguous items, Arrow tables in and Arrow tables out.
 
-The rows are converted into one buffer that every record batch uses again, and written from there.
+One thread embeds, another runs ``map``, which writes; the device does not wait for the disk. Rows are converted into
+a few buffers that are used again and again, and written from there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from bend_hf.cache.errors import CacheError
 from bend_hf.cache.numbers import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
 from bend_hf.cache.plan import Plan, batch_items
-from bend_hf.cache.shard import ShardFiles, ShardRecord
+from bend_hf.cache.shard import ShardFiles
 from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:
@@ -29,7 +35,8 @@ if TYPE_CHECKING:
     from bend_hf.embedders._options import TokenEmbeddings
 
 LENGTH_COLUMN: Final = "token_bp"
-_MADE: Final = "made.arrow"
+_BUFFERS: Final = 3  # one is written, one waits, one is filled
+_LOOK_S: Final = 0.2
 _LEAST_BATCH_TOKENS: Final = 512
 Written = Callable[[int, int], None]  # told the nucleotides and the bytes of each record batch
 
@@ -68,10 +75,10 @@ class TokenColumns:
         self._dtype = dtype
         self._rows_per_bp = rows_per_bp
         self._width = embedder.width
-        self._buffer: np.ndarray[Any, Any] = np.empty((0, self._width), NUMPY_OF[dtype])
+        self._buffers: deque[NDArray[Any]] = deque(np.empty((0, self._width), NUMPY_OF[dtype]) for _ in range(_BUFFERS))
 
     def of(self, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
-        """Rows and lengths; the rows are good until the next call.
+        """Rows and lengths; the rows are good until two more have been asked for.
 
         Where the device's memory is too small for a batch, it is tried again with half as many tokens in one.
         """
@@ -91,16 +98,17 @@ class TokenColumns:
         counts: list[int] = []
         lengths: list[Ints] = []
         end = 0
+        self._buffers.rotate()
         self._grow(0, int(1.05 * self._rows_per_bp * sum(map(len, sequences))))
         for item in self._embedder.iter_tokens(sequences):
             self._check(item, sequences[len(counts)])
             begin, end = end, end + len(item.row_bp)
             self._grow(begin, end)
-            store_into(self._buffer[begin:end], item.rows, self._dtype)
+            store_into(self._buffers[0][begin:end], item.rows, self._dtype)
             counts.append(len(item.row_bp))
             lengths.append(item.row_bp)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-        flat = pa.array(self._buffer[:end].reshape(-1))
+        flat = pa.array(self._buffers[0][:end].reshape(-1))
         rows = pa.FixedSizeListArray.from_arrays(flat, self._width)
         token_bp = pa.array(np.concatenate([np.zeros(0, np.int32), *lengths]).astype(np.int32))
         return pa.LargeListArray.from_arrays(offsets, rows), pa.LargeListArray.from_arrays(offsets, token_bp)
@@ -113,42 +121,48 @@ class TokenColumns:
             )
 
     def _grow(self, filled: int, needed: int) -> None:
-        if needed > len(self._buffer):
-            larger = np.empty((max(needed, len(self._buffer) * 3 // 2), self._width), self._buffer.dtype)
-            larger[:filled] = self._buffer[:filled]
-            self._buffer = larger
+        buffer = self._buffers[0]
+        if needed > len(buffer):
+            self._buffers[0] = np.empty((max(needed, len(buffer) * 3 // 2), self._width), buffer.dtype)
+            self._buffers[0][:filled] = buffer[:filled]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MadeShard:
-    """A shard that is written, but has neither its name nor its record.
+class Feed:
+    """Hands embedded batches from the thread that embeds to the thread that writes, one at a time."""
 
-    Attributes:
-        files: Which one.
-        workplace: The folder that holds it.
-        items: Sequences in it.
-        rows: Token rows in it.
-        nucleotides: That they stand for.
-    """
+    def __init__(self) -> None:
+        self._queue: Queue[tuple[pa.Array, pa.Array] | None] = Queue(maxsize=1)
 
-    files: ShardFiles
-    workplace: Path
-    items: int
-    rows: int
-    nucleotides: int
+    def put(self, columns: tuple[pa.Array, pa.Array], check: Callable[[], None]) -> None:
+        """Hands a batch over.
 
-    def finish(self) -> ShardRecord:
-        """Gives it its name and its record.
+        Args:
+            columns: Of ``TokenColumns``.
+            check: Raises where the writer has failed and will never take it.
+        """
+        while True:
+            check()
+            with contextlib.suppress(Full):
+                self._queue.put(columns, timeout=_LOOK_S)
+                return
+
+    def stop(self, writing: Future[None]) -> None:
+        """Says that no more will come, though more were due; returns at once where nobody is writing any more."""
+        while not writing.done():
+            with contextlib.suppress(Full):
+                self._queue.put(None, timeout=_LOOK_S)
+                return
+
+    def get(self) -> tuple[pa.Array, pa.Array]:
+        """Takes the next batch.
 
         Raises:
-            OSError: The disk is full, or gone; nothing is left of the work.
+            CacheError: The embedder has failed; its own error says why.
         """
-        try:
-            return self.files.finish(
-                self.workplace / _MADE, items=self.items, rows=self.rows, nucleotides=self.nucleotides
-            )
-        finally:
-            shutil.rmtree(self.workplace, ignore_errors=True)
+        columns = self._queue.get()
+        if columns is None:
+            raise CacheError("embedding stopped before the shard was whole")
+        return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,75 +173,89 @@ class ShardWriter:
         plan: The entry's.
         dataset: All its items.
         lengths_bp: Nucleotides of each item, shape (items,).
-        columns: Makes the token rows.
     """
 
     plan: Plan
     dataset: Dataset
     lengths_bp: Ints
-    columns: TokenColumns
 
-    def make(self, files: ShardFiles, token: str, written: Written) -> MadeShard:
-        """Makes a shard under a temporary name.
+    def items(self, files: ShardFiles) -> slice:
+        """Which items stand in a shard."""
+        return slice(self.plan.shard_starts[files.number], self.plan.shard_starts[files.number + 1])
+
+    def nucleotides(self, files: ShardFiles) -> int:
+        """How many a shard has."""
+        return int(self.lengths_bp[self.items(files)].sum())
+
+    def batches(self, files: ShardFiles) -> Iterator[list[str]]:
+        """The sequences of each record batch of a shard."""
+        for table in self._part(files).select_columns(["sequence"]).iter(self._batch_items(files)):
+            yield table["sequence"].to_pylist()
+
+    def write(self, files: ShardFiles, token: str, feed: Feed, written: Written) -> None:
+        """Writes a shard under a temporary name and finishes it.
 
         Args:
             files: Which one.
             token: The lease's, which tells this process's work from any other's.
+            feed: Gives the token rows of each of ``batches``.
             written: Told of each record batch.
 
         Raises:
             OSError: The disk is full, or gone; nothing is left of the work.
-            CacheError: A number does not fit.
         """
-        first, last = self.plan.shard_starts[files.number], self.plan.shard_starts[files.number + 1]
         workplace = files.workplace(token)
         workplace.mkdir()
         try:
-            n_rows = self._map(first, last, workplace / _MADE, f"{self.plan.key}-{files.number:05d}", written)
-        except BaseException:
+            n_rows = self._map(files, workplace / "made.arrow", feed, written)
+            items = self.items(files)
+            files.finish(
+                workplace / "made.arrow",
+                items=items.stop - items.start,
+                rows=n_rows,
+                nucleotides=self.nucleotides(files),
+            )
+        finally:
             shutil.rmtree(workplace, ignore_errors=True)
-            raise
-        return MadeShard(
-            files=files,
-            workplace=workplace,
-            items=last - first,
-            rows=n_rows,
-            nucleotides=int(self.lengths_bp[first:last].sum()),
-        )
 
-    def _map(self, first: int, last: int, path: Path, fingerprint: str, written: Written) -> int:
+    def _part(self, files: ShardFiles) -> Dataset:
+        items = self.items(files)
+        return self.dataset.select(range(items.start, items.stop)).with_format("arrow")
+
+    def _batch_items(self, files: ShardFiles) -> int:
+        return batch_items(self.plan, self.lengths_bp[self.items(files)])
+
+    def _map(self, files: ShardFiles, path: Path, feed: Feed, written: Written) -> int:
         features = stored_features(self.dataset.features, self.plan.width, self.plan.dtype)
         schema = features.arrow_schema
-        n_items = batch_items(self.plan, self.lengths_bp[first:last])
+        n_items = self._batch_items(files)
         n_rows = 0
 
         def embedded(table: pa.Table) -> pa.Table:
             nonlocal n_rows
-            sequences = table["sequence"].to_pylist()
-            rows, token_bp = self.columns.of(sequences)
+            rows, token_bp = feed.get()
             n_rows += len(token_bp.values)
-            made = {**{name: table[name] for name in table.column_names}, COLUMN_OF[self.plan.dtype]: rows}
-            made[LENGTH_COLUMN] = token_bp
+            made = {name: table[name] for name in table.column_names}
+            made |= {COLUMN_OF[self.plan.dtype]: rows, LENGTH_COLUMN: token_bp}
             whole = pa.table([made[name] for name in schema.names], names=schema.names).cast(schema)
-            written(sum(map(len, sequences)), whole.nbytes)
+            written(pc.sum(token_bp.values).as_py() or 0, whole.nbytes)
             return whole
 
-        with _no_bars():
-            self.dataset.select(range(first, last)).with_format("arrow").map(
-                embedded,
-                batched=True,
-                batch_size=n_items,
-                writer_batch_size=n_items,
-                features=features,
-                cache_file_name=str(path),
-                new_fingerprint=fingerprint,
-                load_from_cache_file=False,
-            )
+        self._part(files).map(
+            embedded,
+            batched=True,
+            batch_size=n_items,
+            writer_batch_size=n_items,
+            features=features,
+            cache_file_name=str(path),
+            new_fingerprint=f"{self.plan.key}-{files.number:05d}",
+            load_from_cache_file=False,
+        )
         return n_rows
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """One bar stands over the whole cache; `datasets` would add one for each shard."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

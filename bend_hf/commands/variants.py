@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,30 @@ from bend_hf.commands._command import Command
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     from bend_hf.config import add_flags
-    from bend_hf.variants.run import VariantRun
+    from bend_hf.variants.settings import VariantRun
 
     parser.add_argument("file", type=Path, metavar="FILE", help="a bed with ref and alt, or a VCF; label is optional")
-    add_flags(parser, VariantRun)
+    add_flags(parser, VariantRun)  # type: ignore[arg-type]  # any dataclass of flags will do
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.uncertainty.bootstrap import intervals_of
-    from bend_hf.variants.run import VariantRun, run
+    from bend_hf.variants.from_file import score_file
+    from bend_hf.variants.settings import VariantRun
     from bend_hf.variants.summary import as_text
 
     given: dict[str, Any] = {
         item.name: getattr(parsed, item.name) for item in fields(VariantRun) if hasattr(parsed, item.name)
     }
-    done = run(VariantRun(**given), intervals=intervals_of)
+    config = VariantRun(**given)
+    done = score_file(parsed.file, config, intervals=partial(intervals_of, seed=config.seed))
     if not done.files:
         return 0  # another process writes and speaks
     labels = done.summary["labels"]
-    print(f"{len(done.predictions):,} variants scored, labels: {labels}")
+    told = ", ".join(f"{n:,} {name}" for name, n in labels.items()) if isinstance(labels, dict) else ""
+    print(f"{len(done.predictions):,} variants scored; labels: {told}")
     if done.summary["scores"]:
-        print("\n" + as_text(done.summary) + "\n")
+        print("\n" + as_text(done.summary, done.probed.detail if done.probed is not None else None) + "\n")
     for kind, path in done.files.items():
         print(f"{kind}: {path}")
     return 0

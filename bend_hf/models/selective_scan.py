@@ -27,6 +27,8 @@ SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
 FusedScan: TypeAlias = Callable[..., Tensor]
 
 
+# Not for the compiler, which would write out every step: minutes for each new length.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor) -> Tensor:
     """Scan along T from a state of zeros, in float32 (or float64 where x is).
 

@@ -116,6 +116,7 @@ class Scorer:
         inputs = _Tokens.of(self.embedder.tokenize([texts[index] for index in shown]))
         hidden, place = spans.tokens_of(shown)
         ids = inputs.tokenized.ids.copy()
+        assert self.mask_id is not None
         ids[inputs.index[hidden, place]] = self.mask_id
         masked = replace(inputs.tokenized, ids=ids)
         allele, place = spans.tokens_of(np.arange(len(texts)))
@@ -127,7 +128,7 @@ class Scorer:
             alone = place == tokens.column_at(np.repeat(offset_bp, spans.n_alleles))[allele]
             allele, place = allele[alone], place[alone]
         values = self._log_probabilities(masked, inputs.index[shown_as[allele], place], tokens.ids[allele, place])
-        return np.bincount(allele, values, len(texts))
+        return np.bincount(allele, values, len(texts)).astype(np.float64)
 
     def _causal(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
         n_behind = tokens.counts - spans.n_front
@@ -140,7 +141,7 @@ class Scorer:
         wanted[position] = True
         losses = run_on_device(self.embedder, tokens.tokenized, wanted, self.embedder._loss_batch)[:, 0]
         slot = (np.cumsum(wanted) - 1)[position]
-        return np.bincount(allele, -losses.cpu().numpy().astype(np.float64)[slot], len(n_behind))
+        return np.bincount(allele, -losses.cpu().numpy()[slot], len(n_behind)).astype(np.float64)
 
     def _next_token(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
         """Nothing stands behind the alleles: the first allele's forward says how likely each of them is."""
@@ -210,7 +211,8 @@ class _Tokens:
     def column_at(self, offset_bp: Ints) -> Ints:
         """Which of its tokens holds a nucleotide of each sequence, shape (S,)."""
         bp = np.where(self.index >= 0, bp_of_tokens(self.tokenized)[self.index], 0)
-        return (np.cumsum(bp, axis=1) <= offset_bp[:, None]).sum(axis=1)
+        column: Ints = (np.cumsum(bp, axis=1) <= offset_bp[:, None]).sum(axis=1)
+        return column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +256,8 @@ def _spans(tokens: _Tokens, n_alleles: int) -> _Spans:
 def _common(ids_SAT: Ints) -> Ints:
     """How many tokens all alleles of a site begin with, shape (S,)."""
     same = (ids_SAT == ids_SAT[:, :1]).all(axis=1)
-    return np.cumprod(same, axis=1).sum(axis=1).astype(np.int64)
+    common: Ints = np.cumprod(same, axis=1).sum(axis=1).astype(np.int64)
+    return common
 
 
 def entropy_bits(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bend_hf.errors import BendError
 from bend_hf.predictions import Predictions
-from bend_hf.shapes import IGNORE_LABEL, Floats
+from bend_hf.shapes import IGNORE_LABEL, Classes, Floats
 from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
 from bend_hf.variants.summary import values_of
 from bend_hf.writing import write_bytes
@@ -30,7 +30,7 @@ _N_BINS: Final = 50
 _N_CURVE: Final = 512  # points of a curve; more cannot be seen
 
 
-def roc_points(values: Floats, target: Floats) -> tuple[Floats, Floats]:
+def roc_points(values: Floats, target: Classes) -> tuple[Floats, Floats]:
     """False and true positive rates, a point a distinct value, from (0, 0) to (1, 1).
 
     >>> [list(map(float, axis)) for axis in roc_points(np.array([.9, .8, .1]), np.array([1, 0, 1]))]
@@ -87,7 +87,7 @@ def draw(predictions: Predictions, stem: Path, *, column: str = MAIN, title: str
     return written
 
 
-def _distributions(axes: Axes, values: Floats, target: Floats, names: tuple[str, ...], text: str) -> None:
+def _distributions(axes: Axes, values: Floats, target: Classes, names: tuple[str, ...], text: str) -> None:
     edges = np.linspace(float(values.min()), float(values.max()) or 1.0, _N_BINS + 1)
     if edges[0] == edges[-1]:
         edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, _N_BINS + 1)
@@ -105,7 +105,7 @@ def _distributions(axes: Axes, values: Floats, target: Floats, names: tuple[str,
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _curve(axes: Axes, values: Floats, target: Floats) -> None:
+def _curve(axes: Axes, values: Floats, target: Classes) -> None:
     known = target != IGNORE_LABEL
     false, true = roc_points(values[known], target[known])
     area = float(np.trapezoid(true, false))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,10 @@ from bend_hf.labels import SequenceClass, labels_from_column
 from bend_hf.rows import agrees_with_genome, allele_texts, substitutions
 from bend_hf.shapes import IGNORE_LABEL, Bools, Ints, Json
 from bend_hf.tasks import VariantSpec
+from bend_hf.variants.settings import INDELS, Indels
 from bend_hf.variants.source import site_order
 from bend_hf.vcf import is_vcf, read_vcf
 
-Indels: TypeAlias = Literal["error", "drop", "likelihood"]
-INDELS: Final[tuple[Indels, ...]] = get_args(Indels)
 LABELS: Final = SequenceClass(names=("no_effect", "effect"))
 _BASE: Final = "^[ACGT]$"
 _WORD: Final = "^[ACGT]+$"

@@ -91,7 +91,7 @@ def tokens_overlap(embedder: Embedder) -> bool:
     bp = bp_of_tokens(tokenized)
     gives = bp > 0
     pairs = np.unique(np.stack([tokenized.ids[gives].astype(np.int64), bp[gives]]), axis=1)
-    return len(np.unique(pairs[0])) < pairs.shape[1]
+    return bool(len(np.unique(pairs[0])) < pairs.shape[1])
 
 
 def has_tokens(embedder: Embedder) -> bool:

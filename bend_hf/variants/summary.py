@@ -8,9 +8,9 @@ A score that falls where an effect is expected (a log-likelihood ratio) counts b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,18 @@ from bend_hf.shapes import IGNORE_LABEL, Bools, Floats, Json
 from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
 
 METRICS: Final = ("auroc", "auprc")
-# Intervals of metrics of some predictions, by metric: what bend_hf.uncertainty.bootstrap.intervals_of gives.
-Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], object]"
+
+
+class Interval(Protocol):
+    """Between which values a metric lies; ``bend_hf.uncertainty.bootstrap.Interval`` is one."""
+
+    def as_json(self) -> dict[str, Json]:
+        """As a record keeps it."""
+        ...
+
+
+# From predictions and names of metrics to their intervals: bend_hf.uncertainty.bootstrap.intervals_of is one.
+Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], Mapping[str, Interval]]"
 
 
 def labelled(predictions: Predictions) -> Bools:
@@ -102,13 +112,13 @@ def _block(predictions: Predictions, intervals: Intervals | None) -> dict[str, J
     share = float((predictions.target == 1).mean())
     chance = {"auroc": 0.5, "auprc": share}
     both = 0.0 < share < 1.0
-    sure = jsonable(intervals(predictions, METRICS)) if intervals is not None and both else None
+    sure = intervals(predictions, METRICS) if intervals is not None and both else {}
     block: dict[str, Json] = {"n": len(predictions), "n_positive": int((predictions.target == 1).sum())}
     for metric in METRICS:
         value = score(metric, predictions.score, predictions.target).value if both else float("nan")
         entry: dict[str, Json] = {"value": jsonable(value), "chance": chance[metric]}
-        if isinstance(sure, dict) and metric in sure:
-            entry["interval"] = sure[metric]
+        if metric in sure:
+            entry["interval"] = sure[metric].as_json()
         block[metric] = entry
     return block
 
@@ -131,13 +141,21 @@ def _groups(predictions: Predictions, has_label: Bools, group_by: str) -> dict[s
     return found
 
 
-def as_text(summary: dict[str, Json]) -> str:
-    """The summary as a table for the terminal: a line a score, then a line a group."""
+def as_text(summary: dict[str, Json], probes: dict[str, Json] | None = None) -> str:
+    """The summary as a table for the terminal: a line a score, a line a group, a line a probe.
+
+    Args:
+        summary: Of ``summarise``.
+        probes: Metrics of probes by name, each with the mean over its folds.
+    """
     lines = [("score", "AUROC", "chance", "AUPRC", "chance", "variants")]
     for title in ("scores", "groups"):
         blocks = summary[title]
         assert isinstance(blocks, dict)
         lines += [_line(name, block) for name, block in blocks.items() if isinstance(block, dict)]
+    for name, block in (probes or {}).items():
+        if isinstance(block, dict) and METRICS[0] in block:
+            lines.append(_line(f"{name} probe, mean of folds", block))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

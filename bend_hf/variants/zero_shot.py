@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.predictions import Predictions, concatenate
-from bend_hf.shapes import Ints
+from bend_hf.shapes import Ints, Json
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.alleles import Alleles, Context, alleles, distinct
 from bend_hf.variants.likelihood import BASES, Scorer, entropy_bits
 from bend_hf.variants.parts import Parts, content_key
 from bend_hf.variants.rows_on_device import RowsOnDevice, embedded_rows, tokens_overlap
 from bend_hf.variants.scores import MAIN, SCORE_COLUMNS, distances, mean_distances
+from bend_hf.variants.settings import ScoreSettings
 from bend_hf.variants.source import CONSEQUENCE, PLACES, DatasetSource, VariantSource
 
 if TYPE_CHECKING:
@@ -44,28 +45,6 @@ _PART_VARIANTS: Final = 256
 _GROUP_BYTES: Final = 1 << 28  # of rows that stay on the device at a time
 _CONTEXT_COLUMNS: Final = ("left_bp", "right_bp")
 REF_ROW, ALT_ROW = "ref_row", "alt_row"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """What is scored, and how.
-
-    Attributes:
-        window_bp: Nucleotides on each side of the variant that ``window_distance`` takes in.
-        likelihood: Whether the log-likelihood ratio and the entropy are asked for: one forward a site more.
-        need_likelihood: Whether a model without likelihoods is an error; otherwise its columns are null.
-        both_strands: Whether likelihoods are averaged over both strands.
-        embedding_idx: BEND's number: which row is compared, counted in nucleotides (in tokens where they overlap)
-            from the sequence's start; None: the row that holds the variant.
-        keep_rows: Whether the two rows of each variant are kept, for a probe.
-    """
-
-    window_bp: int = 16
-    likelihood: bool = True
-    need_likelihood: bool = False
-    both_strands: bool = False
-    embedding_idx: int | None = None
-    keep_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +186,11 @@ class _Scoring:
             overlaps=tokens_overlap(embedder),
         )
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> Json:
         """What decides the scores beside the variants."""
         return {
             "format": _PART_FORMAT,
-            "embedder": self.embedder.identity,
+            "embedder": dict(self.embedder.identity),
             "batch_tokens": self.embedder.batch_tokens,
             "context": asdict(self.context),
             "settings": asdict(self.settings),

@@ -19,6 +19,8 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # scores, references, weights
+_Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights, None where there are none
 _SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
 
 _DESCRIPTION = """
@@ -34,6 +36,8 @@ Args:
     references: 0 or 1, of the same shape; `ignore_index` where a cell is not to be scored.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
     names (sequence of `str`, optional): Names of the labels in order; they are handed back in the result.
+    sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
+        weight 2 counts as two, one of weight 0 as none, whatever its score and reference are.
 
 Returns:
     `auprc` (`float`): Mean over the labels that hold both classes; nan where none does.
@@ -95,33 +99,37 @@ class Auprc(evaluate.Metric):
         )
 
     def _reset(self) -> None:
-        self._batches: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._batches: list[_Batch] = []
         self._n_small = 0  # how many of the last batches are small
 
     def __len__(self) -> int:
         """How many items were added since the last result, ignored ones included."""
-        return sum(len(references) for _, references in self._batches)
+        return sum(len(references) for _, references, _ in self._batches)
 
     def add(self, *, prediction: ArrayLike, reference: ArrayLike) -> None:
         """Add one item: a score and its reference, or a row of them. See `compute` for what they are."""
         self.add_batch(predictions=_as_array(prediction)[None], references=_as_array(reference)[None])
 
-    def add_batch(self, *, predictions: ArrayLike, references: ArrayLike) -> None:
+    def add_batch(
+        self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> None:
         """Add many items, shape (items,) or (items, labels). They are copied; a batch that raises adds nothing."""
         scores, labels = _pair(predictions, references)
-        self._keep(scores.copy(), labels.copy())
+        self._keep(scores.copy(), labels.copy(), _weights(sample_weight, len(labels)))
 
     def take_items(self) -> dict[str, NDArray[Any]]:
         """Hand over the items gathered so far and start anew: what one process gives to another's `add_batch`.
 
         Returns:
-            `predictions` and `references`, each of shape (items,) or (items, labels).
+            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` where
+            weights were given.
         """
         if not self._batches:
             raise ValueError("nothing was added, so that there are no items to take")
-        scores, labels = _joined(self._batches)
+        scores, labels, weights = _joined(self._batches)
         self._reset()
-        return {"predictions": scores, "references": labels}
+        items = {"predictions": scores, "references": labels}
+        return items if weights is None else {**items, "sample_weight": weights}
 
     def compute(
         self,
@@ -130,13 +138,17 @@ class Auprc(evaluate.Metric):
         references: ArrayLike | None = None,
         ignore_index: int | None = -100,
         names: Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
         """Score what was added, and the items given here if any. Then, error or not, the metric is empty."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
                     raise ValueError("predictions and references go together; one of them is None")
-                self._keep(*_pair(predictions, references))
+                scores, labels = _pair(predictions, references)
+                self._keep(scores, labels, _weights(sample_weight, len(labels)))
+            elif sample_weight is not None:
+                raise ValueError("sample_weight goes with predictions and references; give it to add_batch instead")
             if not self._batches:
                 raise ValueError("nothing to score; give predictions and references, or call add_batch first")
             result = _result(self._batches, ignore_index, names)
@@ -144,23 +156,43 @@ class Auprc(evaluate.Metric):
             self._reset()
         return result
 
-    def _keep(self, scores: NDArray[Any], labels: NDArray[Any]) -> None:
+    def _keep(self, scores: NDArray[Any], labels: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
         """Put a batch to the others, if it is of their shape."""
         if self._batches and self._batches[0][0].shape[1:] != scores.shape[1:]:
             raise ValueError(
                 f"a batch of shape {scores.shape} after one of shape {self._batches[0][0].shape}; "
                 "each batch needs the same labels"
             )
-        self._batches.append((scores, labels))
+        self._batches.append((scores, labels, weights))
         self._n_small = self._n_small + 1 if scores.size < _SMALL else 0
         if self._n_small == 256:
             self._batches[-256:] = [_joined(self._batches[-256:])]
             self._n_small = 0
 
 
-def _joined(batches: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores and references of batches as one batch."""
-    return np.concatenate([scores for scores, _ in batches]), np.concatenate([labels for _, labels in batches])
+def _joined(batches: list[_Batch]) -> _Batch:
+    """Scores, references and weights of batches as one batch."""
+    scores, labels = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
+    return scores, labels, _joined_weights(batches)
+
+
+def _joined_weights(batches: list[_Batch]) -> NDArray[np.float64] | None:
+    """Weights of batches, 1 where none were given; None where no batch has any."""
+    if all(weights is None for _, _, weights in batches):
+        return None
+    return np.concatenate([np.ones(len(labels)) if weights is None else weights for _, labels, weights in batches])
+
+
+def _weights(sample_weight: Any, n_items: int) -> NDArray[np.float64] | None:
+    """A copy of the weights, one an item; None where none were given."""
+    if sample_weight is None:
+        return None
+    weights = np.array(_as_array(sample_weight), np.float64)
+    if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise ValueError(
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected (items,), finite, 0 or more each"
+        )
+    return weights
 
 
 def _as_array(values: Any) -> NDArray[Any]:
@@ -196,23 +228,24 @@ def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]
     return scores, labels.astype(np.int8, copy=False) if fits else labels
 
 
-def _result(
-    batches: list[tuple[NDArray[Any], NDArray[Any]]], ignore_index: int | None, names: Sequence[str] | None
-) -> dict[str, Any]:
+def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str] | None) -> dict[str, Any]:
     """All that `compute` gives, as plain Python numbers; one label is in memory sorted at a time."""
     n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
     if names is not None and len(names) != n_labels:
         raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name a label")
     if ignore_index in (0, 1):
         raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number, or None")
+    weights = _joined_weights(batches)
     per_label, chance_per_label, n_positive, n_negative = [], [], [], []
     for label in range(n_labels):
-        positive, negative = _split(batches, label, ignore_index)
-        per_label.append(_average_precision(positive, negative))
-        n_positive.append(len(positive))
-        n_negative.append(len(negative))
-        n_items = len(positive) + len(negative)
-        chance_per_label.append(len(positive) / n_items if n_items else math.nan)
+        positive, negative = _split(batches, label, ignore_index, weights)
+        if weights is None:
+            per_label.append(_average_precision(positive[0], negative[0]))
+        else:
+            per_label.append(_weighted_precision(positive, negative))
+        n_positive.append(len(positive[0]))
+        n_negative.append(len(negative[0]))
+        chance_per_label.append(_chance(positive, negative))
     held = [label for label in range(n_labels) if not math.isnan(per_label[label])]
     result = {
         "auprc": _mean([per_label[label] for label in held]),
@@ -231,25 +264,36 @@ def _mean(values: list[float]) -> float:
 
 
 def _split(
-    batches: list[tuple[NDArray[Any], NDArray[Any]]], label: int, ignore_index: int | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The scores of one label's positive and of its negative items, each sorted upwards."""
+    batches: list[_Batch], label: int, ignore_index: int | None, weights: NDArray[np.float64] | None
+) -> tuple[_Weighted, _Weighted]:
+    """The scores of one label's positive and of its negative items, each sorted upwards, with their weights."""
     scores, true = (
         np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
-        for parts in zip(*batches, strict=True)
+        for parts in ([batch[0] for batch in batches], [batch[1] for batch in batches])
     )
-    positive, negative = np.sort(scores[true == 1]), np.sort(scores[true == 0])
+    if weights is not None:
+        weighs = weights > 0
+        scores, true, weights = scores[weighs], true[weighs], weights[weighs]
     n_ignored = 0 if ignore_index is None else np.count_nonzero(true == ignore_index)
-    if len(positive) + len(negative) + n_ignored != len(true):
+    if np.count_nonzero((true == 0) | (true == 1)) + n_ignored != len(true):
         wrong = true[(true != 0) & (true != 1) & (true != ignore_index)]
         raise ValueError(
             f"references of label {label} hold {wrong[0]} ({len(wrong):,} of {len(true):,} are such); expected 0, 1, "
             f"or {ignore_index} (ignore_index) where a cell is not to be scored"
         )
-    n_nan = sum(int(np.isnan(part).sum()) for part in (positive, negative) if len(part) and np.isnan(part[-1]))
+    positive, negative = (_sorted(scores, weights, true == value) for value in (1, 0))
+    n_nan = sum(int(np.isnan(part).sum()) for part, _ in (positive, negative) if len(part) and np.isnan(part[-1]))
     if n_nan:
         raise ValueError(f"predictions of label {label} hold {n_nan:,} nan; a model gave no score, find out why")
     return positive, negative
+
+
+def _sorted(scores: NDArray[Any], weights: NDArray[np.float64] | None, chosen: NDArray[np.bool_]) -> _Weighted:
+    """Some scores sorted upwards, with their weights if there are any."""
+    if weights is None:
+        return np.sort(scores[chosen]), None
+    order = np.argsort(scores[chosen], kind="stable")
+    return scores[chosen][order], weights[chosen][order]
 
 
 def _average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> float:
@@ -267,3 +311,21 @@ def _average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> float:
     called_right = len(positive) - np.searchsorted(positive, positive, side="left")
     called_wrong = len(negative) - np.searchsorted(negative, positive, side="left")
     return float(np.mean(called_right / (called_right + called_wrong)))
+
+
+def _weighted_precision(positive: _Weighted, negative: _Weighted) -> float:
+    """As `_average_precision`, where an item counts as much as it weighs."""
+    (scores, weights), (others, other_weights) = positive, negative
+    if not len(scores) or not len(others):
+        return math.nan
+    right = weights.sum() - np.concatenate([[0.0], np.cumsum(weights)])[np.searchsorted(scores, scores)]
+    wrong = other_weights.sum() - np.concatenate([[0.0], np.cumsum(other_weights)])[np.searchsorted(others, scores)]
+    return min(1.0, float(weights @ (right / (right + np.maximum(wrong, 0.0))) / weights.sum()))
+
+
+def _chance(positive: _Weighted, negative: _Weighted) -> float:
+    """The share of positives, by weight where there are weights; nan of nothing."""
+    n_positive, n_negative = (
+        len(scores) if weights is None else float(weights.sum()) for scores, weights in (positive, negative)
+    )
+    return n_positive / (n_positive + n_negative) if n_positive + n_negative else math.nan

@@ -36,6 +36,8 @@ Args:
         more than the highest number that occurs, at least two.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
     names (sequence of `str`, optional): Names of the classes in order; they are handed back in the result.
+    sample_weight (optional): How often each item counts, whole numbers from 0 of the shape of `predictions`. An
+        item of weight 0 is left out, whatever its labels are.
 
 Returns:
     `mcc` (`float`): 0.0 where references or predictions hold one class only; nan where nothing was scored.
@@ -106,9 +108,16 @@ class Mcc(evaluate.Metric):
         """Add one item, or the labels of one sequence. See `compute` for what they are."""
         self.add_batch(predictions=_as_array(prediction), references=_as_array(reference))
 
-    def add_batch(self, *, predictions: ArrayLike, references: ArrayLike) -> None:
+    def add_batch(
+        self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> None:
         """Add many items; nothing is kept of them but counts. A batch that raises adds nothing."""
-        counts, below_zero = _count(*_pair(predictions, references))
+        predicted, true = _pair(predictions, references)
+        weights = None if sample_weight is None else _weights(sample_weight, np.shape(_as_array(references)))
+        if weights is None:
+            counts, below_zero = _count(predicted, true)
+        else:
+            counts, below_zero = _count_weighted(predicted, true, weights)
         self._counts = _sum(self._counts, counts)
         for value, n in below_zero.items():
             self._below_zero[value] = self._below_zero.get(value, 0) + n
@@ -153,13 +162,16 @@ class Mcc(evaluate.Metric):
         n_classes: int | None = None,
         ignore_index: int | None = -100,
         names: Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
         """Score what was added, and the labels given here if any. Then, error or not, the metric is empty."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
                     raise ValueError("predictions and references go together; one of them is None")
-                self.add_batch(predictions=predictions, references=references)
+                self.add_batch(predictions=predictions, references=references, sample_weight=sample_weight)
+            elif sample_weight is not None:
+                raise ValueError("sample_weight goes with predictions and references; give it to add_batch instead")
             if not self._touched:
                 raise ValueError("nothing to score; give predictions and references, or call add_batch first")
             if names is not None:
@@ -258,6 +270,32 @@ def _count(predicted: NDArray[Any], true: NDArray[Any]) -> tuple[NDArray[np.int6
             counts = _sum(counts, np.zeros((n_seen, n_seen), np.int64))
         n = len(counts)
         counts += np.bincount((t + 1) * n + p, minlength=(n + 1) * n)[n:].reshape(n, n)
+    return counts, below_zero
+
+
+def _weights(values: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Whole weights, flat."""
+    weights = _as_array(values)
+    whole = weights.shape == shape and weights.dtype.kind in "iubf" and np.all(weights == np.rint(weights))
+    if not whole or (weights.size and (weights.min() < 0 or float(weights.sum(dtype=np.float64)) >= 2**53)):
+        raise ValueError(
+            f"sample_weight is {weights.dtype} of shape {weights.shape}, references have shape {shape}; expected for "
+            "each item how often it counts, a whole number from 0 on"
+        )
+    return weights.astype(np.int64).reshape(-1)
+
+
+def _count_weighted(
+    predicted: NDArray[Any], true: NDArray[Any], weights: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[int, int]]:
+    """As `_count`, each item as often as its weight says; items are counted once for each weight that occurs."""
+    counts, below_zero = np.zeros((0, 0), np.int64), dict[int, int]()
+    for weight in np.unique(weights[weights > 0]).tolist():
+        chosen = weights == weight
+        more, more_below = _count(predicted[chosen], true[chosen])
+        counts = _sum(counts, more * weight)
+        for value, n_items in more_below.items():
+            below_zero[value] = below_zero.get(value, 0) + n_items * weight
     return counts, below_zero
 
 

@@ -24,6 +24,12 @@ from tests.fake_checkpoints import CONTEXT_TOKENS, golden_checkpoint, make_fake
 from tests.shared_data import needs_shared
 
 KEYS = MODELS.names()
+# BEND conf/embedding/embed.yaml, the models of its sweep and those it declares beside them.
+BEND_NAMES = {
+    *("awdlstm", "dnabert2", "dnabert6", "gena-lm-bert-large-t2", "gena-lm-bigbird-base-t2t", "hyenadna-large-1m"),
+    *("hyenadna-medium-160k", "hyenadna-medium-450k", "hyenadna-small-32k", "hyenadna-tiny-1k", "nt_transformer_1000g"),
+    *("nt_transformer_human_ref", "nt_transformer_ms", "nt_transformer_v2_500m", "onehot", "resnetlm"),
+}
 LETTERS = "ACGT" * 4 + "NRYKMSWBDHVacgtn"
 LONG = "ACGTTGACGATTNACGTGGA" * 12
 EDGES = [
@@ -163,6 +169,27 @@ def test_declaration_is_complete(key: str) -> None:
     if spec.source != "none":
         assert spec.training_data
         assert spec.n_parameters is None or spec.n_parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("alias", "key"), [(alias, spec.key) for spec in MODELS for alias in spec.aliases], ids=lambda name: name
+)
+def test_an_alias_loads_the_model_under_its_key(alias: str, key: str, tmp_path: Path) -> None:
+    folder = make_fake(key, tmp_path)
+    named, called = (load_embedder(name, checkpoint=folder, random_init=True) for name in (key, alias))
+    assert called.description["model"] == key
+    assert called.identity == named.identity
+
+
+def test_the_names_of_bends_configuration_are_known() -> None:
+    assert {name for spec in MODELS for name in spec.names} >= BEND_NAMES
+    assert MODELS.get("gena-lm-bert-large-t2").checkpoint == "AIRI-Institute/gena-lm-bert-large-t2t"
+
+
+def test_a_hub_id_is_the_model_that_declares_it(tmp_path: Path) -> None:
+    spec = MODELS.get("dnabert3")
+    by_id = load_embedder(spec.checkpoint, checkpoint=make_fake(spec.key, tmp_path), random_init=True)
+    assert by_id.description["model"] == spec.key
 
 
 def test_listing_models_loads_no_heavy_package() -> None:

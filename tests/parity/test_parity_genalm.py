@@ -148,6 +148,33 @@ def test_a_last_norm_that_the_file_lacks_raises_in_bend_hf_1() -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize("copies", [("weight",), ("weight", "bias")])
+def test_a_file_without_the_tied_copies_loads_with_its_head(copies: tuple[str, ...], tmp_path: Path) -> None:
+    name = "gena-lm-bert-tiny-preln"
+    folder = checkpoint_folder(name, MORE)
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    for part in copies:
+        del state[f"cls.predictions.decoder.{part}"]
+    for file in ("config.json", "tokenizer.json"):
+        shutil.copy(folder / file, tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    lean, whole = GENALMEmbedder(tmp_path, device="cpu"), embedder(name, folder=MORE)
+    sequence = reference(name, "len100", MORE).sequence
+    np.testing.assert_array_equal(lean.logits([sequence])[0], whole.logits([sequence])[0])
+    assert lean.lacking == ()
+
+
+@needs_shared
+def test_tied_weights_count_once() -> None:
+    name = "gena-lm-bert-tiny-preln"
+    state = torch.load(checkpoint_folder(name, MORE) / "pytorch_model.bin", weights_only=True)
+    copies = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+    beside = ("bert.pooler.", "bert.embeddings.position_ids", "cls.seq_relationship.")
+    counted = [v.numel() for key, v in state.items() if key not in copies and not key.startswith(beside)]
+    assert embedder(name, folder=MORE).n_parameters == sum(counted)
+
+
+@needs_shared
 def test_bigbird_does_not_remember_a_short_input() -> None:
     name = "gena-bigbird_tiny"
     short, long = reference(name, "len12"), reference(name, "long4000")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
 import bend_hf.embedders
 from bend_hf.embedders import MODELS, AutoEmbedder, OneHotEmbedder, load_embedder
@@ -273,6 +273,25 @@ def test_half_precision_runs_close_to_float32(toy: ToyEmbedder, dtype: Any) -> N
     half = ToyEmbedder(random_init=True, dtype=dtype)
     np.testing.assert_allclose(half("ACGTTG"), toy("ACGTTG"), atol=0.1)
     assert half("A").dtype == np.float32
+
+
+def test_compiling_takes_network_and_encoder_once_and_keeps_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_compile, taken = torch.nn.Module.compile, []
+
+    def traced(module: torch.nn.Module) -> None:
+        taken.append(module)
+        plain_compile(module, backend="eager")  # traced as ever, but no code is generated, which takes a minute
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    folder = make_fake("dnabert3", tmp_path)
+    compiled, plain = (load_embedder("dnabert3", checkpoint=folder, random_init=True, compile=c) for c in (True, False))
+    for sequence in ("ACGTTGACG", "ACGTTGACGATTA"):
+        np.testing.assert_allclose(compiled(sequence), plain(sequence), atol=1e-5)
+        np.testing.assert_allclose(compiled.logits([sequence])[0], plain.logits([sequence])[0], atol=1e-5)
+    assert isinstance(compiled.model, PreTrainedModel)
+    assert taken == [compiled.model, compiled.model.base_model]
 
 
 def test_random_weights_follow_the_seed() -> None:

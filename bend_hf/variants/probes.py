@@ -139,7 +139,7 @@ def probe(
 def _metrics(predictions: Predictions, folds: PlaceFolds) -> Json:
     """Each metric as the mean over folds that have both classes, and over all variants at once."""
     assert predictions.score is not None
-    entries: dict[str, Json] = {}
+    entries: dict[str, Json] = {"n": len(predictions)}
     for metric in METRICS:
         by_fold = []
         for fold in range(folds.n_folds):

@@ -1,8 +1,8 @@
 """From a file of variants to scores, record and picture: what ``bend-hf variants`` does.
 
-    from bend_hf.variants.run import VariantRun, run
-    done = run(VariantRun(file=Path("mine.vcf"), genome=Path("hg38.fa"), model="dnabert2", out=Path("results")))
-    done.predictions.score, done.files["picture"]
+from bend_hf.variants import VariantRun, run
+done = run(Path("mine.vcf"), VariantRun(genome=Path("hg38.fa"), model="dnabert2", out=Path("results")))
+done.predictions.score, done.files["picture"]
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.checksums import file_sha256
-from bend_hf.config import RefMismatch, _flag
-from bend_hf.errors import ConfigError
 from bend_hf.predictions import Predictions, write_predictions
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
-from bend_hf.shapes import Json, Protocol
+from bend_hf.shapes import Json
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.bend_csv import write_bend_csv
 from bend_hf.variants.parts import Parts
-from bend_hf.variants.probe import Probed, probe
-from bend_hf.variants.reading import LABELS, Indels, VariantFile, read_variants
+from bend_hf.variants.probes import Probed, ProbeSettings, probe
+from bend_hf.variants.reading import LABELS, VariantFile, read_variants
+from bend_hf.variants.settings import VariantRun
 from bend_hf.variants.source import CONSEQUENCE
 from bend_hf.variants.summary import METRICS, Intervals, summarise
-from bend_hf.variants.zero_shot import Scored, ScoreSettings, score_variants
+from bend_hf.variants.zero_shot import Scored, score_variants
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,54 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PARTS: Final = ".parts"  # folder of finished pieces in the output folder, gone when a run is done
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantRun:
-    """One model on one file of variants; the flags of ``bend-hf variants`` map one to one to the fields.
-
-    Raises:
-        ConfigError: A number is out of its range.
-    """
-
-    file: Path
-    genome: Path = _flag(None, "FASTA that the variants speak of")
-    model: str = _flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
-    out: Path = _flag(Path("results"), "folder of scores, record and picture")
-    protocol: Protocol = _flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
-    ref_mismatch: RefMismatch = _flag("error", "what to do with a variant whose REF is not the genome's base")
-    indels: Indels = _flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
-    label_column: str | None = _flag(None, "column of the bed, or INFO key of the VCF, with 0 and 1; default: label")
-    consequence_column: str | None = _flag(None, "column or INFO key to report by; default: full_label, if there")
-    embedding_idx: int | None = _flag(None, "BEND's number: compare this row instead of the variant's own")
-    window_bp: int = _flag(16, "nucleotides on each side of the variant for the distance around it")
-    no_likelihood: bool = _flag(False, "leave out likelihoods, which cost one forward a site")
-    both_strands: bool = _flag(False, "average likelihoods over both strands")
-    probe: bool = _flag(False, "also train a linear and a small probe on labelled variants")
-    csv: bool = _flag(False, "also write the CSV of BEND's own script")
-    no_plot: bool = _flag(False, "draw no picture")
-    seed: int = _flag(0, "seed of the probe and of the intervals")
-
-    def __post_init__(self) -> None:
-        if self.genome is None:
-            raise ConfigError("--genome FASTA is needed: sequences are read from it, and REF is checked against it")
-        if self.window_bp < 0:
-            raise ConfigError(f"--window-bp is {self.window_bp}; it must be 0 or more")
-        if self.indels == "likelihood" and self.no_likelihood:
-            raise ConfigError("--indels likelihood and --no-likelihood exclude each other; leave one out")
-
-    @property
-    def settings(self) -> ScoreSettings:
-        """What is scored."""
-        return ScoreSettings(
-            window_bp=self.window_bp,
-            likelihood=not self.no_likelihood,
-            need_likelihood=self.both_strands or self.indels == "likelihood",
-            both_strands=self.both_strands,
-            embedding_idx=self.embedding_idx,
-            keep_rows=self.probe,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +58,8 @@ class Done:
     files: dict[str, Path]
 
 
-def run(
+def score_file(
+    file: Path,
     config: VariantRun,
     *,
     intervals: Intervals | None = None,
@@ -117,6 +69,7 @@ def run(
     """Reads and checks everything, then scores, and writes what came of it.
 
     Args:
+        file: A bed with ``ref`` and ``alt``, or a VCF.
         config: What to do.
         intervals: Gives the record its intervals; None leaves them out.
         embedder: A model that is loaded already; None loads the one that is named.
@@ -127,7 +80,7 @@ def run(
     """
     started, moment = time.perf_counter(), datetime.now(UTC)
     spec = VariantSpec()
-    variants = _read(config, spec)
+    variants = _read(file, config, spec)
     check_writable(config.out)
     from accelerate import Accelerator
 
@@ -149,25 +102,27 @@ def run(
     )
     group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.beside else None)
     summary = summarise(scored.predictions, group_by=group_by, intervals=intervals)
-    probed = probe(scored, parts, accelerator) if config.probe else None
-    record = _record(config, variants, embedder, scored, summary, probed, time.perf_counter() - started, accelerator)
+    probed = probe(scored, parts, accelerator, ProbeSettings(seed=config.seed)) if config.probe else None
+    record = _record(
+        file, config, variants, embedder, scored, summary, probed, time.perf_counter() - started, accelerator
+    )
     label = embedder.spec.key if embedder.spec is not None else Path(config.model).name
     stem = free_stem(
         config.out,
-        run_name(config.file.name.split(".")[0], label, config.seed, moment.strftime("%Y%m%dT%H%M%S")),
+        run_name(file.name.split(".")[0], label, config.seed, moment.strftime("%Y%m%dT%H%M%S")),
     )
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
-        files, record = _write(config, stem, scored.predictions, record, probed)
+        files, record = _write(file, config, stem, scored.predictions, record, probed)
         parts.remove(scored.keys)
     accelerator.wait_for_everyone()
     return Done(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
 
 
-def _read(config: VariantRun, spec: VariantSpec) -> VariantFile:
+def _read(file: Path, config: VariantRun, spec: VariantSpec) -> VariantFile:
     def read(keep: list[str]) -> VariantFile:
         return read_variants(
-            config.file,
+            file,
             config.genome,
             spec=spec,
             ref_mismatch=config.ref_mismatch,
@@ -187,11 +142,12 @@ def _read(config: VariantRun, spec: VariantSpec) -> VariantFile:
         (counts.short_context, "so near a contig's end that they have less context"),
     ):
         if n:
-            log.warning("%s: %d of %d variants are %s", config.file, n, counts.rows, text)
+            log.warning("%s: %d of %d variants are %s", file, n, counts.rows, text)
     return variants
 
 
 def _record(
+    file: Path,
     config: VariantRun,
     variants: VariantFile,
     embedder: Embedder,
@@ -216,7 +172,7 @@ def _record(
     metrics[METRICS[0]] = {**dict(metrics[METRICS[0]]), "detail": detail}  # type: ignore[arg-type]
     predictions = scored.predictions
     return ResultRecord(
-        task=config.file.name.split(".")[0],
+        task=file.name.split(".")[0],
         protocol=config.protocol,
         model=jsonable(embedder.description),  # type: ignore[arg-type]
         data={
@@ -224,12 +180,12 @@ def _record(
             "assembly": "unknown",
             "files": {
                 name: {"name": path.name, "sha256": file_sha256(path)}
-                for name, path in (("variants", config.file), ("genome", config.genome))
+                for name, path in (("variants", file), ("genome", config.genome))
             },
             "items": {"test": len(predictions)},
             "changes": variants.counts.facts(),
         },
-        config=jsonable(asdict(config)),  # type: ignore[arg-type]
+        config=jsonable({"file": file, **asdict(config)}),  # type: ignore[arg-type]
         metrics=metrics,
         main_metric=METRICS[0],
         coverage={
@@ -250,7 +206,7 @@ def _record(
 
 
 def _write(
-    config: VariantRun, stem: Path, predictions: Predictions, record: ResultRecord, probed: Probed | None
+    file: Path, config: VariantRun, stem: Path, predictions: Predictions, record: ResultRecord, probed: Probed | None
 ) -> tuple[dict[str, Path], ResultRecord]:
     files: dict[str, Path] = {"scores": stem.with_name(stem.name + ".parquet")}
     digest = write_predictions(predictions, files["scores"])
@@ -263,11 +219,9 @@ def _write(
     if not config.no_plot:
         from bend_hf.variants.plots import draw
 
-        title = f"{config.file.name}, {record.model.get('model')}"
+        title = f"{file.name}, {record.model.get('model')}"
         files["picture"], files["drawing"] = draw(predictions, stem, title=title)
-    record = replace(
-        record, predictions={"file": files["scores"].name, "sha256": digest, "items": len(predictions)}
-    )
+    record = replace(record, predictions={"file": files["scores"].name, "sha256": digest, "items": len(predictions)})
     files["record"] = stem.with_name(stem.name + ".json")
     write_record(record, files["record"])
     return files, record

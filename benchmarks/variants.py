@@ -1,0 +1,232 @@
+"""Speed of variant scoring beside the plain way of doing the same work, in one run on one machine.
+
+    python -m benchmarks.variants                  # a table, and benchmarks/results/variants.json
+    python -m benchmarks.variants --n 200 --rounds 2
+
+The plain way takes one variant at a time: both alleles through the model in one forward, every row copied to the host
+and repeated a nucleotide each, and SciPy's cosine of the two at the variant. Ours is ``score_variants`` as it is, with
+its further distances and without likelihoods, which the plain way does not have; what these cost is given apart. The
+model is a random Nucleotide Transformer of 6 layers and width 256. Both ways take turns, and the best of the rounds
+counts, so that another program's load does not decide. *Overhead* is what of our time is not the model's forward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from accelerate import Accelerator
+from scipy.spatial.distance import cosine
+
+from bend_hf.embedders import load_embedder
+from bend_hf.embedders._base import Embedder, best_device
+from bend_hf.shapes import Ints
+from bend_hf.tasks import VariantSpec
+from bend_hf.variants import ScoreSettings, score_variants
+from bend_hf.variants.rows_on_device import embedded_rows
+from tests.fake_checkpoints import make_fake
+
+RESULTS = Path(__file__).parent / "results" / "variants.json"
+KEY = "nt_transformer_human_ref"
+SIX_LAYERS = {
+    "hidden_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 1002,
+}
+WANTED = {"distinct sites": {"cpu": 1.5, "cuda": 20.0}, "three alternatives a site": {"cpu": 2.2, "cuda": 20.0}}
+MOST_OVERHEAD = 0.05
+
+
+class Variants:
+    """Random variants in random sequence; ``per_site`` of them share a site."""
+
+    def __init__(self, n: int, per_site: int) -> None:
+        rng = np.random.default_rng(0)
+        n_sites = -(-n // per_site)
+        letters = rng.choice(np.frombuffer(b"ACGT", np.uint8), (n_sites, 1025))
+        texts = [row.tobytes().decode() for row in letters]
+        site = np.arange(n) // per_site
+        ref = [texts[at][512] for at in site]
+        alt = ["ACGT"[("ACGT".index(base) + 1 + number % per_site) % 4] for number, base in enumerate(ref)]
+        self._table = pa.table(
+            {
+                "item": np.arange(n),
+                "sequence": pa.array([texts[at] for at in site], pa.large_string()),
+                "variant_offset": np.full(n, 512),
+                "label": np.arange(n) % 2,
+                "chromosome": ["chr1"] * n,
+                "start": 2000 * site,
+                "end": 2000 * site + 1,
+                "ref": ref,
+                "alt": alt,
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def by_site(self) -> Ints:
+        """They stand in that order."""
+        return np.arange(len(self))
+
+    def table(self, rows: Ints) -> pa.Table:
+        """Some of them."""
+        return self._table.take(pa.array(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One comparison; seconds are those of the best round."""
+
+    name: str
+    n_variants: int
+    plain_seconds: float
+    our_seconds: float
+    forward_seconds: float
+    with_likelihood_seconds: float
+    largest_difference: float
+    wanted: float
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster ours is."""
+        return self.plain_seconds / self.our_seconds
+
+    @property
+    def overhead(self) -> float:
+        """Share of our time outside the model's forward."""
+        return 1.0 - self.forward_seconds / self.our_seconds
+
+
+def make_model(device: str) -> Embedder:
+    """The random model."""
+    folder = make_fake(KEY, Path(tempfile.mkdtemp(prefix="bend_hf_bench_")) / KEY)
+    config = json.loads((folder / "config.json").read_text()) | SIX_LAYERS
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1000}))
+    return load_embedder(KEY, checkpoint=folder, random_init=True, device=device)
+
+
+def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
+    """One variant at a time, all rows on the host."""
+    table = variants.table(np.arange(len(variants)))
+    found = []
+    device = embedder._ready().device
+    for text, alt in zip(table["sequence"].to_pylist(), table["alt"].to_pylist(), strict=True):
+        ref = text[256:769]
+        tokens = embedder.tokenize([ref, ref[:256] + alt + ref[257:]])
+        ids = torch.from_numpy(tokens.ids.astype(np.int64).reshape(2, -1)).to(device)
+        with torch.inference_mode():
+            rows = embedder._hidden(ids, None, -1).cpu().numpy()[:, 1:]
+        wide = [
+            np.repeat(rows[i], tokens.row_bp[tokens.row_starts[i] : tokens.row_starts[i + 1]], axis=0) for i in (0, 1)
+        ]
+        found.append(float(cosine(wide[0][256], wide[1][256])))
+    return found
+
+
+class Stopwatch:
+    """Adds up the seconds spent in a model's forward."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.seconds = 0.0
+        self._inner: Callable[..., torch.Tensor] = embedder._hidden
+        embedder._hidden = self  # type: ignore[method-assign,assignment]
+
+    def __call__(self, *inputs: object) -> torch.Tensor:
+        start = time.perf_counter()
+        values = self._inner(*inputs)
+        if values.is_cuda:
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - start
+        return values
+
+
+def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int) -> Measured:
+    """Both ways in turns."""
+    variants = Variants(n, per_site)
+    accelerator = Accelerator(cpu=embedder._ready().device.type == "cpu")
+    watch = Stopwatch(embedder)
+
+    def ours(*, likelihood: bool) -> np.ndarray:
+        settings = ScoreSettings(likelihood=likelihood)
+        said = score_variants(variants, embedder, VariantSpec(), ("no", "yes"), accelerator, settings)
+        assert said.predictions.score is not None
+        return said.predictions.score
+
+    small = Variants(8, per_site)
+    plain_way(embedder, small)
+    embedded_rows(embedder, small.table(np.arange(8))["sequence"].to_pylist())
+    plain, own, likely, forward = [], [], [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        expected = plain_way(embedder, variants)
+        plain.append(time.perf_counter() - start)
+        watch.seconds, start = 0.0, time.perf_counter()
+        found = ours(likelihood=False)
+        own.append(time.perf_counter() - start)
+        forward.append(watch.seconds)
+        start = time.perf_counter()
+        ours(likelihood=True)
+        likely.append(time.perf_counter() - start)
+    embedder._hidden = watch._inner  # type: ignore[method-assign]
+    best = int(np.argmin(own))
+    device = embedder._ready().device.type
+    return Measured(
+        name=name,
+        n_variants=n,
+        plain_seconds=min(plain),
+        our_seconds=own[best],
+        forward_seconds=forward[best],
+        with_likelihood_seconds=min(likely),
+        largest_difference=float(np.abs(np.array(expected) - found).max()),
+        wanted=WANTED[name].get(device, 1.0),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints and writes; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=96, help="variants a comparison")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default=best_device())
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parsed = parser.parse_args(argv)
+    embedder = make_model(parsed.device)
+    found = [
+        measure("distinct sites", embedder, parsed.n, 1, parsed.rounds),
+        measure("three alternatives a site", embedder, parsed.n, 3, parsed.rounds),
+    ]
+    for one in found:
+        print(
+            f"{one.name}: {one.n_variants} variants, plain {one.plain_seconds:.2f} s, ours {one.our_seconds:.2f} s "
+            f"({one.speedup:.2f} times, wanted {one.wanted}), with likelihoods {one.with_likelihood_seconds:.2f} s, "
+            f"overhead {one.overhead:.1%}, largest difference {one.largest_difference:.1e}"
+        )
+    report = {
+        "what": "variant scoring, 6-layer 256-wide 6-mer model with random weights, sequences of 513 bp",
+        "device": torch.cuda.get_device_name() if parsed.device.startswith("cuda") else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "comparisons": [{**asdict(one), "speedup": one.speedup, "overhead": one.overhead} for one in found],
+    }
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)
+    parsed.out.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if all(one.speedup >= one.wanted and one.overhead < MOST_OVERHEAD for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

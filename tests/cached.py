@@ -1,0 +1,203 @@
+"""What the tests of the cache share: an embedder that is quick and exact, small datasets, and processes to kill.
+
+>>> Triplets().embed_tokens(["ACGTA"])[0].row_bp.tolist()
+[3, 1, 1]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from types import FrameType
+
+import datasets
+import numpy as np
+import torch  # here, so that the fork server has it
+
+from bend_hf.cache.errors import CacheError
+from bend_hf.cache.opening import Entry, Share, find_entry
+from bend_hf.cache.progress import silent
+from bend_hf.embedders._alignment import Tokenized, Window, assemble
+from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._options import TokenEmbeddings
+from bend_hf.embedders._streams import Letters, greedy_kmers, letter_table
+from bend_hf.shapes import Floats
+
+WIDTH = 4
+SHARD_BYTES = 4_000
+
+
+class Triplets(Embedder):
+    """Words of three letters; a row is made of the letters' own numbers, so that any mix-up shows."""
+
+    needs_checkpoint = False
+    direction = "none"
+    scale = 1.0
+
+    def _load(self) -> None:
+        self._table = letter_table({letter: index for index, letter in enumerate("ACGT")}, 4)
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        stream = greedy_kmers(
+            Letters.of(sequences),
+            k=3,
+            alphabet="ACGT",
+            kmer_ids=np.arange(5, 69, dtype=np.int32),
+            letter_ids=self._table,
+        )
+        return assemble(stream, Window(context_tokens=None))
+
+    def _hidden(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor | None, layer: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Four."""
+        return WIDTH
+
+    def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
+        """Rows of each sequence."""
+        for sequence in sequences:
+            tokens = self._tokenize([sequence])
+            yield TokenEmbeddings(rows=self.rows_of(tokens.ids, len(sequence)), row_bp=tokens.row_bp)
+
+    def rows_of(self, ids: np.ndarray, n_bp: int) -> Floats:
+        """One row a token: its number, its place, the sequence's length, and a third."""
+        columns = [ids, np.arange(len(ids)), np.full(len(ids), n_bp), np.full(len(ids), 1 / 3)]
+        return np.stack(columns, axis=1).astype(np.float32) * np.float32(self.scale)
+
+
+def random_sequences(lengths_bp: Iterable[int], seed: int = 0) -> list[str]:
+    """Sequences of those lengths."""
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("ACGTN"), n, p=[0.24, 0.24, 0.24, 0.24, 0.04])) for n in lengths_bp]
+
+
+def small_dataset(n: int = 40, seed: int = 0) -> datasets.Dataset:
+    """Items with coordinates and labels, of 1 to 200 nucleotides."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 200, n)
+    return datasets.Dataset.from_dict(
+        {
+            "item": list(range(n)),
+            "chromosome": ["chr1"] * n,
+            "start": rng.integers(0, 1000, n).tolist(),
+            "sequence": random_sequences(lengths.tolist(), seed),
+            "labels": [rng.integers(0, 5, length).tolist() for length in lengths],
+        },
+        features=datasets.Features(
+            {
+                "item": datasets.Value("int64"),
+                "chromosome": datasets.Value("string"),
+                "start": datasets.Value("int64"),
+                "sequence": datasets.Value("large_string"),
+                "labels": datasets.List(datasets.ClassLabel(num_classes=5)),
+            }
+        ),
+    )
+
+
+def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> Entry:
+    """An entry of a handful of shards, planned but not made."""
+    return find_entry(
+        small_dataset() if dataset is None else dataset,
+        embedder or Triplets(),
+        folder=folder,
+        dtype="float16",
+        label="small train",
+        shard_bytes=SHARD_BYTES,
+    )
+
+
+def made(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> Entry:
+    """An entry that is made."""
+    entry = small_entry(folder, dataset, embedder)
+    entry.make(None, Share(), progress=False)
+    return entry
+
+
+def arrow_bytes(entry: Entry) -> dict[str, str]:
+    """The checksum of each Arrow file of an entry, as it lies there."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(entry.folder.glob("*.arrow"))}
+
+
+def leftovers(entry: Entry) -> list[str]:
+    """Files that do not belong to a finished entry."""
+    wanted = {"about.json", *(name for files in entry.shards for name in (files.arrow.name, files.record.name))}
+    return sorted(path.name for path in entry.folder.iterdir() if path.name not in wanted)
+
+
+# Processes. A fork server has imported everything, so that a process costs milliseconds.
+
+
+def server() -> ForkServerContext:
+    """Where processes come from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.cached"])
+    return context
+
+
+def start(target: Callable[..., None], *arguments: object) -> multiprocessing.process.BaseProcess:
+    """Starts a process."""
+    process = server().Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def make_and_die(folder: Path, rank: int, world: int, calls: int | None) -> None:
+    """Makes the small entry as one rank of several; dies by SIGKILL at a call of a function, in whichever thread."""
+    dataset = small_dataset()
+    if calls is not None:
+        _die_at(calls)
+    small_entry(folder, dataset).make(None, Share(rank=rank, world=world), progress=False, report=silent)
+
+
+def make_within(folder: Path, n_bytes: int) -> None:
+    """Makes the small entry where no file may grow beyond some bytes; writes the error's text into the folder."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        small_entry(folder).make(None, Share(), progress=False)
+    except CacheError as error:
+        (folder / "error.txt").write_text(str(error)[:500])
+
+
+def _die_at(calls: int) -> None:
+    left = calls
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+
+
+def calls_of_a_run(folder: Path) -> int:
+    """How many calls and returns a whole run has, about: the range of moments to die at."""
+    folder.mkdir(exist_ok=True)
+    dataset = small_dataset()
+    made(folder / "imports", dataset)
+    seen = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal seen
+        seen += 1
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+    try:
+        made(folder, dataset)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    return seen

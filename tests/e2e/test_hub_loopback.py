@@ -1,0 +1,367 @@
+"""Pushes and reads, end to end, against a Hub on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bend_hf.config import DataConfig
+from bend_hf.hub_folder import build
+from bend_hf.predictions import Predictions, write_predictions
+from bend_hf.report import write_report
+from bend_hf.results import ResultRecord
+from tests.loopback_hub import TOKEN, Hub
+from tests.records import record, write
+from tests.tiny import write_data
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "someone/dna-model"
+
+
+@dataclass
+class Client:
+    """Commands in processes of their own that see the loopback Hub alone."""
+
+    hub: Hub
+    folder: Path
+
+    def bend_hf(self, *words: object, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+        return self._run([str(ROOT / "tests/e2e/hub_child.py"), *map(str, words)], token)
+
+    def python(self, code: str, *, token: str | None = TOKEN) -> str:
+        done = self._run(["-c", code], token)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _run(self, words: list[str], token: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env={**self.hub.environment(self.folder / "home", token=token), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture(scope="module")
+def bend(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built folder of three small datasets and the metrics."""
+    folder = tmp_path_factory.mktemp("built")
+    tasks = ("cpg_methylation", "variant_effects_disease", "enhancer_annotation")
+    data = write_data(folder / "data", tasks, n=20)
+    build(DataConfig(task=tasks, data=str(data)), folder / "bend")
+    return folder / "bend"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with Hub() as hub:
+        yield Client(hub, tmp_path)
+
+
+def _done(run: subprocess.CompletedProcess[str]) -> str:
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def _refused(run: subprocess.CompletedProcess[str]) -> str:
+    assert run.returncode == 1, run.stdout
+    assert "Traceback" not in run.stderr
+    assert TOKEN not in run.stdout + run.stderr
+    return next(line for line in run.stderr.splitlines() if line.startswith("error: "))
+
+
+def test_datasets_are_pushed_once_and_loaded_plainly(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "--namespace", "me", "--from", bend)
+    shown = _done(client.bend_hf(*push, "--dry-run"))
+    assert client.hub.requests == []
+    assert "dataset me/cpg_methylation: 6 files, " in shown
+    assert "  data/train-00000-of-00001.parquet  " in shown
+
+    _done(client.bend_hf(*push))
+    repo = client.hub.repos[("dataset", "me/variant_effects")]
+    assert repo.private
+    assert yaml.safe_load(repo.files["eval.yaml"])["tasks"][0]["config"] == "disease"
+    before = {key: dict(found.refs) for key, found in client.hub.repos.items()}
+
+    again = _done(client.bend_hf(*push))
+    assert again.count("nothing to change") == 3
+    assert {key: dict(found.refs) for key, found in client.hub.repos.items()} == before
+
+    sizes = client.python(
+        "import datasets, json\n"
+        "found = {n: {s: len(d) for s, d in datasets.load_dataset(n, c).items()} for n, c in\n"
+        "  (('me/cpg_methylation', None), ('me/variant_effects', 'disease'), ('me/enhancer_annotation', 'fold_3'))}\n"
+        "print(json.dumps(found))"
+    )
+    assert json.loads(sizes) == {
+        "me/cpg_methylation": {"train": 10, "validation": 5, "test": 5},
+        "me/variant_effects": {"test": 20},
+        "me/enhancer_annotation": {"train": 16, "validation": 2, "test": 2},
+    }
+
+
+def test_a_shard_that_is_no_longer_built_goes_and_a_changed_file_alone_is_sent(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
+    _done(client.bend_hf(*push))
+    repo = client.hub.repos[("dataset", "me/cpg_methylation")]
+    stale = {**repo.files, "data/train-00001-of-00002.parquet": b"old", "README.md": b"edited", "notes.txt": b"mine"}
+    repo.commit("main", stale)
+    assert "2 files changed" in _done(client.bend_hf(*push))
+    assert set(repo.files) == (set(stale) - {"data/train-00001-of-00002.parquet"})
+    assert repo.files["README.md"] == (bend / "cpg_methylation" / "README.md").read_bytes()
+
+
+def test_datasets_come_back_by_download_and_are_checked(client: Client, bend: Path) -> None:
+    _done(client.bend_hf("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend))
+    fetch = ("download", "cpg_methylation", "--source", "hub", "--namespace", "me", "--data-dir", "data")
+    _done(client.bend_hf(*fetch))
+    there = client.folder / "data" / "cpg_methylation" / "data"
+    source = bend / "cpg_methylation" / "data"
+    assert (there / "test-00000-of-00001.parquet").read_bytes() == (source / "test-00000-of-00001.parquet").read_bytes()
+    assert "cpg_methylation/data/test-00000-of-00001.parquet" in (client.folder / "data/sha256.json").read_text()
+
+    repo = client.hub.repos[("dataset", "me/cpg_methylation")]
+    repo.commit("main", {**repo.files, "data/test-00000-of-00001.parquet": b"another"})
+    assert "its build wrote" in _refused(client.bend_hf(*fetch))
+
+
+def test_metrics_are_pushed_and_loaded_by_evaluate(client: Client) -> None:
+    shown = _done(client.bend_hf("push", "metric", "--namespace", "me", "--public"))
+    assert "space me/mcc: 4 files changed" in shown or "space me/mcc:" in shown
+    assert not client.hub.repos[("space", "me/mcc")].private
+    value = client.python(
+        "import evaluate; print(evaluate.load('me/mcc').compute(predictions=[0, 1, 1], references=[0, 1, 0])['mcc'])",
+        token=None,
+    )
+    assert float(value) == 0.5
+
+
+def _card(client: Client, *records: ResultRecord) -> Path:
+    folder = write(client.folder / "results", *records)
+    _done(client.bend_hf("card", folder, "--out", "card"))
+    return client.folder / "card"
+
+
+def test_a_card_and_its_scores_are_read_back(client: Client) -> None:
+    _card(client, record("gene_finding", value=0.61), record("gene_finding", value=0.63, protocol="bend-hf-1"))
+    _done(client.bend_hf("push", "card", "--namespace", "me"))
+    said = client.python(
+        "import json\n"
+        "from huggingface_hub import HfApi, ModelCard\n"
+        "card, info = ModelCard.load('me/dnabert2-bend'), HfApi().model_info('me/dnabert2-bend')\n"
+        "print(json.dumps({'index': sorted(r.metric_value for r in card.data.eval_results), 'private': info.private,\n"
+        "  'index_of_info': sorted(r.metric_value for r in info.card_data.eval_results),\n"
+        "  'results': sorted([e.dataset_id, e.task_id, e.value] for e in info.eval_results)}))"
+    )
+    assert json.loads(said) == {
+        "index": [0.61, 0.63],
+        "private": True,
+        "index_of_info": [0.61, 0.63],
+        "results": [
+            ["bend/gene_finding", "gene_finding_cnn_bend-2024", 0.61],
+            ["bend/gene_finding", "gene_finding_cnn_bend-hf-1", 0.63],
+        ],
+    }
+    assert "nothing to change" in _done(client.bend_hf("push", "card", "--namespace", "me"))
+
+
+def test_scores_go_to_a_models_own_repository_as_one_pull_request(client: Client) -> None:
+    name = ".eval_results/bend_gene_finding_cnn.yaml"
+    repo = client.hub.repo("model", MODEL, files={"README.md": b"their card", "weights.bin": b"w"})
+    _card(client, record("gene_finding", value=0.61))
+    push = ("push", "card", "--repo", MODEL, "--create-pr")
+    assert "/discussions/1" in _done(client.bend_hf(*push))
+    request = repo.commits[repo.refs["refs/pr/1"]]
+    assert set(request) == {"README.md", "weights.bin", name}
+    assert request["README.md"] == b"their card"
+    assert set(repo.files) == {"README.md", "weights.bin"}
+
+    assert "nothing to change" in _done(client.bend_hf(*push))
+    assert list(repo.titles) == [1]
+
+    write(client.folder / "results", record("gene_finding", value=0.7, protocol="bend-hf-1"))
+    _done(client.bend_hf("push", "results", "--repo", MODEL, "--create-pr"))
+    assert list(repo.titles) == [1]
+    values = [entry["value"] for entry in yaml.safe_load(repo.commits[repo.refs["refs/pr/1"]][name])]
+    assert values == [0.61, 0.7]
+
+
+def test_a_card_that_is_not_ours_is_not_replaced(client: Client) -> None:
+    repo = client.hub.repo("model", "me/model", files={"README.md": b"---\nlicense: mit\n---\nmine"})
+    _card(client, record())
+    assert "has a card that bend_hf did not make" in _refused(client.bend_hf("push", "card", "--repo", "me/model"))
+    assert list(repo.files) == ["README.md"]
+
+
+def _with_predictions(folder: Path, made: ResultRecord) -> Path:
+    import numpy as np
+
+    folder.mkdir()
+    predictions = Predictions(
+        item=np.arange(3),
+        windows=np.arange(4),
+        target=np.array([0, 1, 1], np.int16),
+        score=np.array([0.1, 0.2, 0.3], np.float32),
+        predicted=None,
+        label_names=("no", "yes"),
+    )
+    digest = write_predictions(predictions, folder / "run.parquet")
+    return write(folder, replace(made, predictions={"file": "run.parquet", "sha256": digest, "items": 3}))
+
+
+def test_results_are_pushed_with_their_predictions(client: Client) -> None:
+    _with_predictions(client.folder / "results", record())
+    _done(client.bend_hf("push", "results", "--namespace", "me"))
+    files = client.hub.repos[("dataset", "me/bend_results")].files
+    assert sorted(files) == [
+        "README.md",
+        "chromatin_accessibility/chromatin_accessibility__0__seed0__20260131T120000.json",
+        "chromatin_accessibility/run.parquet",
+    ]
+
+
+def test_predictions_that_were_changed_are_not_pushed(client: Client) -> None:
+    folder = _with_predictions(client.folder / "results", record())
+    (folder / "run.parquet").write_bytes(b"other")
+    assert "is missing or not what" in _refused(client.bend_hf("push", "results", "--namespace", "me"))
+    assert client.hub.requests == []
+
+
+def test_scores_of_a_folder_are_pushed_for_the_dataset_that_holds_the_same(client: Client, bend: Path) -> None:
+    _done(client.bend_hf("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend))
+    revision = client.hub.repos[("dataset", "me/cpg_methylation")].refs["main"]
+    facts = json.loads((bend / "cpg_methylation/data/bend_facts.json").read_text())["facts"]
+    coverage = {"scored": 5, "items": 5, "item_sha256": "c" * 64}
+    write(client.folder / "results", record("cpg_methylation", data=facts, coverage=coverage))
+    client.hub.repo("model", MODEL)
+    push = ("push", "results", "--repo", MODEL, "--create-pr")
+    assert "no dataset of the Hub is named" in _refused(client.bend_hf(*push))
+    _done(client.bend_hf(*push, "--dataset", f"cpg_methylation=me/cpg_methylation@{revision}"))
+    repo = client.hub.repos[("model", MODEL)]
+    text = repo.commits[repo.refs["refs/pr/1"]][".eval_results/bend_cpg_methylation_cnn.yaml"]
+    assert yaml.safe_load(text)[0]["dataset"]["id"] == "me/cpg_methylation"
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (record(origin="sample"), "scored on the bundled sample"),
+        (record(coverage={"scored": 1, "items": 2, "item_sha256": "c" * 64}), "partial coverage: 1 of 2 items"),
+        (record(config={**record().config, "epochs": 1}), "epochs is 1, the task declares 100"),
+        (record(created_with={**(record().created_with or {}), "git_commit": "abc-dirty"}), "uncommitted changes"),
+    ],
+    ids=["sample", "partial", "settings", "dirty"],
+)
+def test_scores_that_are_none_of_bend_are_refused_everywhere(client: Client, made: ResultRecord, reason: str) -> None:
+    folder = write(client.folder / "results", made)
+    _done(client.bend_hf("card", folder, "--out", "card"))
+    write_report([folder], client.folder / "report", plots=False)
+    assert reason in _refused(client.bend_hf("push", "results", "--namespace", "me"))
+    assert reason in _refused(client.bend_hf("push", "results", "--repo", MODEL, "--create-pr"))
+    assert reason in _refused(client.bend_hf("push", "report", "--namespace", "me"))
+    assert "may not be published" in _refused(client.bend_hf("push", "card", "--namespace", "me"))
+    assert client.hub.requests == []
+
+
+def test_a_report_is_pushed_as_a_static_space(client: Client) -> None:
+    folder = write(client.folder / "results", record(), record(model="onehot", value=0.6))
+    write_report([folder], client.folder / "report", plots=False)
+    _done(client.bend_hf("push", "report", "--namespace", "me"))
+    files = client.hub.repos[("space", "me/bend_report")].files
+    assert files["index.html"] == (client.folder / "report" / "index.html").read_bytes()
+    assert b"sdk: static" in files["README.md"]
+
+
+FAILURES = [
+    (401, "/api/repos/create", "the token is missing, wrong or expired; run 'hf auth login'"),
+    (403, "/commit/", "the token may not write there"),
+    (404, "GET /api/datasets/me/cpg_methylation$", "there is no such repository"),
+    (429, "/preupload/", "too many requests"),
+    (500, "/commit/", "the Hub failed; run the same command again later"),
+    (500, "/validate-yaml", "the Hub"),
+    (500, "PUT /lfs/", "the Hub failed"),
+    (None, "/commit/", "the connection broke; run the same command again"),
+    (None, "PUT /lfs/", "the connection broke"),
+]
+
+
+@pytest.mark.parametrize(("status", "match", "said"), FAILURES, ids=lambda value: str(value)[:12])
+def test_a_failure_says_what_to_do_and_the_next_push_ends_it(
+    client: Client, bend: Path, status: int | None, match: str, said: str
+) -> None:
+    push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
+    client.hub.fail(status, match)
+    error = _refused(client.bend_hf(*push))
+    assert said in error
+    assert "dataset me/cpg_methylation" in error
+    sent = set(client.hub.large)
+    client.hub.failures.clear()
+    client.hub.requests.clear()
+    assert "6 files changed" in _done(client.bend_hf(*push))
+    assert not {f"PUT /lfs/{oid}" for oid in sent} & set(client.hub.requests)
+    assert "nothing to change" in _done(client.bend_hf(*push))
+
+
+def test_repositories_that_were_done_before_a_failure_stay_done(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "--namespace", "me", "--from", bend)
+    client.hub.fail(500, "variant_effects/commit")
+    assert "dataset me/variant_effects" in _refused(client.bend_hf(*push))
+    client.hub.failures.clear()
+    assert _done(client.bend_hf(*push)).count("nothing to change") == 2
+
+
+def test_another_owner_is_told_apart(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "cpg_methylation", "--namespace", "someone", "--from", bend)
+    assert "answered 403: the token may not write there" in _refused(client.bend_hf(*push))
+
+
+def test_without_a_token_nothing_is_tried(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "--namespace", "me", "--from", bend)
+    assert "no token of the Hub is stored here; run 'hf auth login' first" in _refused(
+        client.bend_hf(*push, token=None)
+    )
+    assert client.hub.requests == []
+
+
+def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> None:
+    done = client.bend_hf("push", "dataset", "--namespace", "me", "--from", bend, token="hf_WrongButSecret")
+    assert done.returncode == 1
+    assert "hf_WrongButSecret" not in done.stdout + done.stderr
+    assert "answered 401" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("metric",), "push metric takes --namespace"),
+        (("metric", "f9", "--namespace", "me"), "there is no metric f9"),
+        (("dataset", "--namespace", "me", "--create-pr"), "neither --repo nor --create-pr"),
+        (("card",), "say where to"),
+        (("card", "x", "--namespace", "me"), "takes no names"),
+        (("card", "--namespace", "me"), "holds no README.md; run 'bend-hf card' first"),
+        (("report", "--namespace", "me"), "holds no report; run 'bend-hf report' first"),
+        (("card", "--namespace", "me", "--create-pr"), "--repo OWNER/NAME of a model"),
+        (("dataset", "--namespace", "me"), "run 'bend-hf build' first"),
+    ],
+)
+def test_flags_that_do_not_fit_say_so(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bend_hf.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", *words]) == 1
+    assert said in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""Every launch configuration is loaded by accelerate itself, and every key of it says what it is for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from bend_hf.assets import asset_folder
+from bend_hf.config import RunConfig
+from bend_hf.errors import ConfigError
+from bend_hf.launch import missing_processes, start_accelerator
+
+FOLDER = asset_folder("accelerate_configs")
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_the_promised_configurations_are_there() -> None:
+    assert {path.stem for path in CONFIGS} >= {"cpu", "single_gpu", "multi_gpu", "multi_node", "fsdp"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_loads_it(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert config.distributed_type in {"NO", "MULTI_GPU", "FSDP"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_key_is_commented_and_the_command_is_shown(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    keys = [line for line in lines if re.match(r"\s*\w+:\s*\S", line) and not line.startswith("#")]
+    assert keys
+    assert not [line for line in keys if " # " not in line and "  # " not in line]
+    assert f"--config_file accelerate_configs/{path.name}" in path.read_text()
+
+
+def test_a_key_that_accelerate_does_not_know_raises(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((FOLDER / "cpu.yaml").read_text() + "num_proceses: 2\n")
+    with pytest.raises(ValueError, match="num_proceses"):
+        load_config_from_file(str(wrong))
+
+
+def test_the_slurm_script_is_bash_and_starts_the_multi_node_configuration() -> None:
+    script = FOLDER / "slurm.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text()
+    assert "accelerate_configs/multi_node.yaml" in text
+    known = (Path(FOLDER) / "multi_node.yaml").read_text()
+    assert all(flag in known for flag in ("num_machines", "num_processes", "machine_rank", "main_process_ip"))
+    for flag in re.findall(r"^\s+--(\w+) ", text, flags=re.MULTILINE):
+        assert flag in {
+            "config_file",
+            "num_machines",
+            "num_processes",
+            "machine_rank",
+            "main_process_ip",
+            "task",
+            "main_process_port",
+            "model",
+            "data",
+            "out",
+            "processes",
+        }
+
+
+@pytest.mark.parametrize(
+    ("environment", "n_processes", "said"),
+    [
+        ({}, 1, None),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "x"}, 2, None),
+        ({"WORLD_SIZE": "1", "MASTER_ADDR": "x"}, 1, None),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, 1, "several processes were asked for"),
+        ({"WORLD_SIZE": "4"}, 1, r"4 processes were asked for \(WORLD_SIZE\), but this run has 1"),
+        ({"SLURM_STEP_NUM_TASKS": "8"}, 2, "torchrun"),
+        ({"SLURM_STEP_NUM_TASKS": "many"}, 1, None),
+    ],
+)
+def test_fewer_processes_than_promised_are_said(
+    environment: dict[str, str], n_processes: int, said: str | None
+) -> None:
+    problem = missing_processes(environment, n_processes=n_processes)
+    assert problem is None if said is None else re.search(said, str(problem))
+
+
+def test_a_run_does_not_start_with_fewer_processes_than_it_must_have() -> None:
+    with pytest.raises(ConfigError, match=r"--processes is 2, but this run has 1; .*torchrun"):
+        start_accelerator(RunConfig(task=("gene_finding",), processes=2))

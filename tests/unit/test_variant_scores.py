@@ -1,0 +1,134 @@
+"""Distances between the rows of two alleles, each by a case worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bend_hf.errors import AlignmentError, ConfigError
+from bend_hf.tasks import VariantSpec
+from bend_hf.variants.alleles import Context, alleles, distinct
+from bend_hf.variants.rows_on_device import RowsOnDevice, embedded_rows
+from bend_hf.variants.scores import SCORE_COLUMNS, cosine_distance, distances, mean_distances
+from tests.variant_controls import Control, MarksG, OrderZeroTriplets, Unigram, column, scores_of
+
+
+def test_scores_at_the_variant_by_hand() -> None:
+    found = distances(np.array([[3.0, 4.0]]), np.array([[4.0, 3.0]]))
+    assert found["score"] == pytest.approx([1 - 24 / 25])
+    assert found["dot_product"].tolist() == [24.0]
+    assert found["l1_distance"].tolist() == [2.0]
+    assert found["l2_distance"] == pytest.approx([math.sqrt(2)])
+
+
+def test_cosine_distance_of_zeros_and_equals() -> None:
+    a = np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.7]])
+    b = np.array([[0.0, 0.0], [1.0, 0.0], [0.1, 0.7]])
+    assert cosine_distance(a, b).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_means_over_window_and_sequence_by_hand() -> None:
+    # two sequences of 6 nucleotides: rows of 2, 2, 2 against rows of 3, 3
+    values = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
+    rows = RowsOnDevice(values=values, bp=np.array([2, 2, 2, 3, 3]), starts=np.array([0, 3, 5]))
+    found = mean_distances(rows, np.array([0]), np.array([1]), np.array([3]), window_bp=1)
+    # by nucleotide: 0 0 0 | 2 | 1 1; the window takes places 2 to 4
+    assert found["sequence_distance"] == pytest.approx([4 / 6])
+    assert found["window_distance"] == pytest.approx([3 / 3])
+
+
+def test_window_at_a_sequence_end_takes_what_there_is() -> None:
+    values = torch.eye(4)
+    rows = RowsOnDevice(values=values, bp=np.ones(4, np.int64), starts=np.array([0, 2, 4]))
+    found = mean_distances(rows, np.array([0]), np.array([1]), np.array([1]), window_bp=16)
+    assert found["window_distance"] == pytest.approx([1.0])
+
+
+def test_zero_rows_are_one_apart_from_others_on_the_device_too() -> None:
+    values = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    rows = RowsOnDevice(values=values, bp=np.ones(3, np.int64), starts=np.array([0, 1, 2, 3]))
+    found = mean_distances(rows, np.array([0, 0]), np.array([1, 2]), np.zeros(2, np.int64), window_bp=0)
+    assert found["sequence_distance"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("ref", "alt", "distance"), [("G", "A", 1.0), ("A", "G", 1.0), ("A", "C", 0.0), ("T", "C", 0.0)]
+)
+def test_model_that_marks_one_base_moves_only_where_it_changes(ref: str, alt: str, distance: float) -> None:
+    found = scores_of(MarksG(), [("GG" + ref + "GG", 2, ref, alt, 0)])
+    assert column(found, "score") == [distance]
+    assert column(found, "sequence_distance") == pytest.approx([distance / 5])
+
+
+def test_each_allele_is_tokenized_by_itself() -> None:
+    # T ACG T against T A T G T: at the variant stand ACG and T
+    found = scores_of(Unigram(), [("TACGT", 2, "C", "T", 0)], likelihood=False)
+    assert column(found, "score") == [1.0]
+    assert column(found, "sequence_distance") == pytest.approx([3 / 5])
+
+
+def test_overlapping_tokens_give_the_one_with_the_variant_in_its_middle() -> None:
+    rows = embedded_rows(OrderZeroTriplets(), ["TTACG"])
+    at = rows.at(np.array([0, 0, 0]), np.array([0, 2, 4]))
+    assert at.tolist() == [0, 1, 2]  # TTA, TAC, ACG
+
+
+def test_nucleotide_behind_the_tokens_raises() -> None:
+    rows = embedded_rows(Control(), ["ACG"])
+    with pytest.raises(AlignmentError, match="the tokens end before nucleotide 3"):
+        rows.at(np.array([0]), np.array([3]))
+
+
+def test_embedding_index_past_the_rows_raises() -> None:
+    with pytest.raises(ConfigError, match="--embedding-idx 9 is outside: the shortest sequence has 5 rows"):
+        scores_of(MarksG(), [("GGAGG", 2, "A", "G", 0)], embedding_idx=9)
+
+
+def test_embedding_index_takes_that_row() -> None:
+    found = scores_of(MarksG(), [("GGAGG", 2, "A", "G", 0)], embedding_idx=1)
+    assert column(found, "score") == [0.0]
+
+
+def test_every_score_is_a_column() -> None:
+    found = scores_of(MarksG(), [("GGAGG", 2, "A", "G", 0)])
+    assert {entry.name for entry in SCORE_COLUMNS} - {"score"} <= set(found.beside)
+
+
+def test_context_near_an_end_is_what_there_is() -> None:
+    found = scores_of(MarksG(), [("GGA", 2, "A", "G", 0), ("A" * 1025, 512, "A", "G", 0)])
+    assert found.beside["left_bp"].to_pylist() == [2, 256]
+    assert found.beside["right_bp"].to_pylist() == [0, 256]
+
+
+def test_causal_context_ends_at_the_variant() -> None:
+    assert Context.of(VariantSpec(), causal=True) == Context(left_bp=512, right_bp=0)
+    pair = alleles(["AACGTT"], np.array([2]), ["C"], ["G"], Context(left_bp=512, right_bp=0))
+    assert (pair.ref, pair.alt, pair.offset_bp.tolist()) == (["AAC"], ["AAG"], [2])
+
+
+def test_alleles_of_other_lengths_keep_both_sides() -> None:
+    pair = alleles(["AACGTT"] * 2, np.array([2, 2]), ["CG", "C"], ["C", "CTT"], Context(left_bp=1, right_bp=1))
+    assert pair.ref == ["ACGT", "ACG"]
+    assert pair.alt == ["ACT", "ACTTG"]
+    assert pair.is_substitution.tolist() == [False, False]
+
+
+def test_distinct_keeps_the_order() -> None:
+    found = distinct(["b", "a", "b"])
+    assert (found.texts, found.code.tolist()) == (["b", "a"], [0, 1, 0])
+
+
+def test_variants_of_one_site_share_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    plain = MarksG._hidden
+
+    def counted(self: MarksG, ids: torch.Tensor, mask: torch.Tensor | None, layer: int) -> torch.Tensor:
+        seen.append(len(ids))
+        return plain(self, ids, mask, layer)
+
+    monkeypatch.setattr(MarksG, "_hidden", counted)
+    scores_of(MarksG(), [("GGAGG", 2, "A", alt, 0) for alt in "CGT"])
+    assert sum(seen) == 4
