@@ -82,7 +82,7 @@ def score(
     Args:
         metric_name: One of ``metric_names()``.
         predictions: Class numbers or scores, the shape that the metric takes: any shape for ``mcc``, (items,)
-            or (items, labels) for ``auroc`` and ``auprc``.
+            or (items, labels) for the others.
         references: Labels of the same shape.
         names: Names of the classes or labels, in order.
 
@@ -93,7 +93,7 @@ def score(
     result = load_metric(metric_name).compute(
         predictions=predictions, references=references, ignore_index=IGNORE_LABEL, names=names
     )
-    value = float(result.pop(metric_name))
+    value = float(result.pop(next(iter(result))))  # the first entry stands for the metric
     return Score(metric=metric_name, value=value, detail={key: _without_nan(item) for key, item in result.items()})
 
 

@@ -125,6 +125,9 @@ def fill(
             else:
                 wait_s = _POLL_S[0]
             pending = left
+    for files in missing:
+        if not files.lock.exists():
+            files.sweep()  # what was left by processes that were killed when their shard was finished
 
 
 class _Maker:
@@ -134,6 +137,7 @@ class _Maker:
         self._writer = writer
         self._columns = columns
         self._tally = tally
+        self._feed = Feed()
         self._watch = Watch()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write shard")
         self._writing: list[Future[None]] = []
@@ -157,21 +161,20 @@ class _Maker:
         if files.state() is State.GOOD:  # finished between the look and the lease
             lease.release()
             return self.make(files)
-        feed = Feed()
-        writing = self._thread.submit(self._write, files, lease, feed)
+        writing = self._thread.submit(self._write, files, lease)
         self._writing.append(writing)
         try:
             for sequences in self._writer.batches(files):
-                feed.put(self._columns.of(sequences), self._check)
+                self._feed.put(files.number, self._columns.of(sequences), self._check)
         except BaseException:
-            feed.stop(writing)
+            self._feed.stop(writing)
             raise
         return True
 
-    def _write(self, files: ShardFiles, lease: Lease, feed: Feed) -> None:
+    def _write(self, files: ShardFiles, lease: Lease) -> None:
         with lease, _explained(files):
             files.sweep()
-            self._writer.write(files, lease.token, feed, self._tally.written)
+            self._writer.write(files, lease.token, self._feed, self._tally.written)
 
     def _check(self) -> None:
         """Raises what went wrong with the writing of a shard."""

@@ -57,8 +57,9 @@ def _source_of(kind: type) -> str:
     own = [getattr(sys.modules.get(base.__module__), "__file__", None) for base in kind.__mro__]
     shared = [*(package / "embedders").glob("_*.py"), *(package / "models").glob("*.py")]
     paths = {Path(path).resolve() for path in (*own, *shared) if path is not None}
-    total = hashlib.sha256()
-    for path in sorted(paths, key=lambda path: path.name):
-        if path.suffix == ".py" and path.is_file():
-            total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()[:32]
+    sums = sorted(  # by name and content, not by place: two installations of the same code agree
+        (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in paths
+        if path.suffix == ".py" and path.is_file()
+    )
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]

@@ -145,7 +145,7 @@ def publish_plan(folder: Path, plan: Plan) -> Plan:
         os.fsync(file.fileno())
     try:
         os.link(written, path)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # there is one, and somebody may have tidied up behind it
         pass
     except OSError:  # no hard links here; plans are the same whoever makes them
         if not path.exists():
@@ -153,6 +153,8 @@ def publish_plan(folder: Path, plan: Plan) -> Plan:
     finally:
         with suppress(OSError):
             written.unlink()
+    for left in folder.glob(f"{ABOUT}.*"):  # of processes that were killed here
+        left.unlink(missing_ok=True)
     published = read_plan(folder)
     if published is None:
         raise CacheError(f"{path} was removed while it was written; does somebody prune this cache? Run again")

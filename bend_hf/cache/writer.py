@@ -128,22 +128,26 @@ class TokenColumns:
 
 
 class Feed:
-    """Hands embedded batches from the thread that embeds to the thread that writes, one at a time."""
+    """Hands embedded batches from the thread that embeds to the thread that writes, one at a time over all shards.
+
+    One waits at most, so that of three buffers one is written, one waits and one is filled.
+    """
 
     def __init__(self) -> None:
-        self._queue: Queue[tuple[pa.Array, pa.Array] | None] = Queue(maxsize=1)
+        self._queue: Queue[tuple[int, pa.Array, pa.Array] | None] = Queue(maxsize=1)
 
-    def put(self, columns: tuple[pa.Array, pa.Array], check: Callable[[], None]) -> None:
+    def put(self, number: int, columns: tuple[pa.Array, pa.Array], check: Callable[[], None]) -> None:
         """Hands a batch over.
 
         Args:
+            number: Of its shard.
             columns: Of ``TokenColumns``.
             check: Raises where the writer has failed and will never take it.
         """
         while True:
             check()
             with contextlib.suppress(Full):
-                self._queue.put(columns, timeout=_LOOK_S)
+                self._queue.put((number, *columns), timeout=_LOOK_S)
                 return
 
     def stop(self, writing: Future[None]) -> None:
@@ -153,16 +157,17 @@ class Feed:
                 self._queue.put(None, timeout=_LOOK_S)
                 return
 
-    def get(self) -> tuple[pa.Array, pa.Array]:
-        """Takes the next batch.
+    def get(self, number: int) -> tuple[pa.Array, pa.Array]:
+        """Takes the next batch of a shard.
 
         Raises:
-            CacheError: The embedder has failed; its own error says why.
+            CacheError: There will be none: embedding has failed, or the writing of the shard before; its own error
+                says why.
         """
-        columns = self._queue.get()
-        if columns is None:
-            raise CacheError("embedding stopped before the shard was whole")
-        return columns
+        given = self._queue.get()
+        if given is None or given[0] != number:
+            raise CacheError(f"work stopped before shard {number} was whole")
+        return given[1], given[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +238,7 @@ class ShardWriter:
 
         def embedded(table: pa.Table) -> pa.Table:
             nonlocal n_rows
-            rows, token_bp = feed.get()
+            rows, token_bp = feed.get(files.number)
             n_rows += len(token_bp.values)
             made = {name: table[name] for name in table.column_names}
             made |= {COLUMN_OF[self.plan.dtype]: rows, LENGTH_COLUMN: token_bp}

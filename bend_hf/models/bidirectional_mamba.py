@@ -101,7 +101,7 @@ class Mamba(nn.Module):
         rank, n_states = self.sizes.dt_rank, self.sizes.n_states
         step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
         step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
-        y_BTE = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
+        y_BTE: Tensor = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
         del x_BTE, step
         return y_BTE * silu(gate_BTE)
 

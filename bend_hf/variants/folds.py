@@ -69,12 +69,14 @@ def _by_blocks(start_bp: Ints, n_folds: int, apart_bp: int) -> PlaceFolds:
     size = np.bincount(group)
     middle = np.cumsum(size) - size / 2
     wanted = np.minimum((middle * n_folds / len(ranked)).astype(np.int64), n_folds - 1)
-    block = np.unique(wanted, return_inverse=True)[1]
-    if block[-1] < 1:
+    if len(size) < 2:
         raise ConfigError(
             f"the {len(start_bp)} variants stand on one chromosome without a gap of {apart_bp} bp to cut at; a probe "
             "needs two folds that share no sequence, so give more variants or leave the probe out"
         )
+    if wanted[0] == wanted[-1]:  # one group has nearly all of them: cut once, as near to the middle as can be
+        wanted = np.arange(len(size)) > np.abs(np.cumsum(size)[:-1] - len(ranked) / 2).argmin()
+    block = np.unique(wanted, return_inverse=True)[1]
     fold = np.empty(len(start_bp), np.int64)
     fold[order] = block[group]
     return PlaceFolds(fold=fold, by="blocks of position", n_folds=int(block[-1]) + 1)

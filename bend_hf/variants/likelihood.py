@@ -1,7 +1,8 @@
 """How likely a language model finds each allele of a site, given what stands around it.
 
 For a site all its alleles are written out and tokenized. The tokens in front that are the same in all of them, and
-those behind, are the surroundings; what lies between is the span of an allele, one token or several.
+those behind, are the surroundings; what lies between is the span of an allele, one token or several; none for an
+allele that only lacks letters, whose log-likelihood is 0.
 
 - A masked model is shown the surroundings with every token of the span masked, and the log-likelihood of an allele
   is the sum over the tokens of its span (masked marginal; one forward a site, more only where the alleles' spans
@@ -102,9 +103,9 @@ class Scorer:
         tokens = _Tokens.of(self.embedder.tokenize(texts))
         spans = _spans(tokens, n_alleles)
         read = self._causal(tokens, spans) if self.mask_id is None else self._masked(texts, tokens, spans, offset_bp)
-        defined = spans.n_tokens > 0
-        found = np.where(np.isfinite(read) & defined, read, np.nan).reshape(-1, n_alleles)
-        found[np.isnan(found).any(axis=1)] = np.nan
+        found = np.where(np.isfinite(read), read, np.nan).reshape(-1, n_alleles)
+        no_difference = (spans.n_tokens.reshape(-1, n_alleles) == 0).all(axis=1)
+        found[no_difference | np.isnan(found).any(axis=1)] = np.nan
         return found
 
     def _masked(self, texts: list[str], tokens: _Tokens, spans: _Spans, offset_bp: Ints) -> NDArray[np.float64]:

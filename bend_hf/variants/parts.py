@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,7 +61,8 @@ class Parts:
             pq.write_table(piece, half, compression="zstd")
             os.replace(half, path)
         except OSError as error:
-            half.unlink(missing_ok=True)
+            with suppress(OSError):
+                half.unlink()
             raise RecordError(f"{path} cannot be written ({error}); free some space or give another place") from error
 
     def remove(self, keys: list[str]) -> None:

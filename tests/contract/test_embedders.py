@@ -45,12 +45,18 @@ EDGES = [
 
 
 @functools.cache
+def twins_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where the twins' files are until the tests end."""
+    return tempfile.TemporaryDirectory(prefix="bend_hf_twins_")
+
+
+@functools.cache
 def twin(key: str, protocol: Protocol = "bend-2024", overlap_tokens: int = 0) -> Embedder:
     """A registry entry over its tiny checkpoint; batches are small, so that pieces of many lengths meet in one."""
     options: EmbedderOptions = {"protocol": protocol, "overlap_tokens": overlap_tokens, "random_init": True}
     if MODELS.get(key).source == "none":
         return load_embedder(key, batch_tokens=200, **options)
-    folder = Path(tempfile.mkdtemp(prefix="bend_hf_twin_")) / key
+    folder = Path(twins_folder().name) / key
     return load_embedder(key, checkpoint=make_fake(key, folder), batch_tokens=200, **options)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.parity import golden
 from tests.shared_data import GOLDEN
 
 TOLERANCE = 1e-4  # the golden set's own for batched and SDPA attention
@@ -46,57 +44,31 @@ class Reference:
         return self.sequence == self.sequence.upper()
 
 
-@cache
-def _index(folder: Path) -> Any:
-    return json.loads((folder / "index.json").read_text())
-
-
-@cache
-def _letters(folder: Path) -> dict[str, str]:
-    loaded: dict[str, str] = json.loads((folder / _index(folder)["sequences"]).read_text())
-    return loaded
-
-
-@cache
-def arrays(name: str, folder: Path = GOLDEN) -> dict[str, NDArray[np.float32]]:
-    """All arrays that are stored for a checkpoint."""
-    with np.load(folder / _index(folder)["embedders"][name]["npz"]) as stored:
-        return {key: stored[key] for key in stored.files}
-
-
-def checkpoint_folder(name: str, folder: Path = GOLDEN) -> Path:
-    """Where the tiny checkpoint of that name is."""
-    return folder / "ckpt" / name
-
-
-def cases(
-    *names: str, folder: Path = GOLDEN, only: Callable[[str, Reference], bool] = lambda name, golden: True
-) -> list[object]:
+def cases(*names: str, only: Callable[[str, Reference], bool] = lambda name, golden: True) -> list[object]:
     """Parameters (checkpoint, sequence name) for each sequence of some checkpoints that ``only`` takes.
 
     One skipped case where there is no data.
     """
-    if not folder.is_dir():
+    if not GOLDEN.is_dir():
         return [pytest.param("", "", marks=pytest.mark.skip(reason="the golden references are not here"))]
     return [
         pytest.param(name, sequence, id=f"{name}-{sequence}")
-        for name in names
-        for sequence in _index(folder)["embedders"][name]["sequences"]
-        if only(name, reference(name, sequence, folder))
+        for name, sequence in golden.cases(*names)
+        if only(name, reference(name, sequence))
     ]
 
 
 @cache
-def reference(name: str, sequence: str, folder: Path = GOLDEN) -> Reference:
+def reference(name: str, sequence: str) -> Reference:
     """One recorded case."""
-    record = _index(folder)["embedders"][name]["sequences"][sequence]
-    stored = arrays(name, folder)
+    record = golden.entry_of(name)["sequences"][sequence]
+    stored = golden.arrays(name)
     raw = stored[f"{sequence}/raw"]
     front, behind = record["removed"]
     up = stored.get(f"{sequence}/up_idx")
     matches = record.get("upsample_matches_len", False) and up is not None
     return Reference(
-        sequence=_letters(folder)[sequence],
+        sequence=golden.sequence_of(name, sequence),
         ids=stored[f"{sequence}/ids"].astype(np.int64),
         call_lengths=record["ids_call_lengths"],
         raw=raw,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ import numpy as np
 
 from bend_hf.embedders import Embedder
 from bend_hf.shapes import Floats, Ints
+from tests.parity.golden import reader
 from tests.shared_data import GOLDEN
 
 EDGES: Final = {
@@ -39,7 +39,7 @@ class Reference:
     @property
     def golden(self) -> Any:
         """The reader."""
-        return runpy.run_path(str(self.root / "load.py"))["Golden"](str(self.root))
+        return reader(self.root)
 
     @property
     def folder(self) -> Path:

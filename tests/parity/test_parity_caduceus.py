@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shutil
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,8 @@ from bend_hf.embedders._sequences import reverse_complement
 from bend_hf.errors import ModelError
 from bend_hf.models.caduceus import CaduceusConfig, CaduceusForMaskedLM, CaduceusModel, config_from_json, rename_key
 from bend_hf.shapes import Protocol
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden import arrays, cases, entry_of, folder_of, golden, sequence_of
+from tests.shared_data import needs_shared
 
 pytestmark = needs_shared
 
@@ -35,16 +35,6 @@ LOGITS_RTOL = 1e-4  # of the largest score: they reach 40
 
 # bend-hf-1 cuts at the 1,024 tokens that the model was trained on; bend-2024 runs sequences whole, as the authors do.
 CUT_IN_HF_1 = ("len1024", "len1200")
-
-
-@cache
-def golden() -> Any:
-    folder = GOLDEN / "more"
-    return runpy.run_path(str(folder / "load.py"))["Golden"](str(folder))
-
-
-def folder_of(name: str) -> Path:
-    return Path(golden().root) / golden().index["embedders"][name]["ckpt"]
 
 
 @cache
@@ -66,92 +56,76 @@ def rows_of(model: CaduceusForMaskedLM, ids: NDArray[np.integer]) -> Any:
         return model.caduceus(torch.from_numpy(ids)[None].long()).last_hidden_state[0].numpy()
 
 
-def sequence_of(case: str) -> str:
-    return str(golden().sequences[case])
-
-
-def cases(array: str = "raw", names: tuple[str, ...] = NAMES) -> list[tuple[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    return [(name, case) for name in names for case in golden().sequence_names(name) if holds(name, f"{case}/{array}")]
-
-
-def holds(name: str, key: str) -> bool:
-    return key in golden().z(name).files
-
-
-@pytest.mark.parametrize(("name", "case"), cases())
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
-    tokenized = embedder_of(name).tokenize([sequence_of(case)])
-    np.testing.assert_array_equal(tokenized.ids, golden().input_ids(name, case)[0])
+    tokenized = embedder_of(name).tokenize([sequence_of(name, case)])
+    np.testing.assert_array_equal(tokenized.ids, golden(name).input_ids(name, case)[0])
 
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
-@pytest.mark.parametrize(("name", "case"), cases())
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_rows_equal_the_reference(name: str, case: str, protocol: Protocol) -> None:
     if protocol == "bend-hf-1" and case in CUT_IN_HF_1:
         return _is_cut(name, case)
-    sequence = sequence_of(case)
+    sequence = sequence_of(name, case)
     for keep in (True, False):
         (rows,) = embedder_of(name, protocol).embed([sequence], remove_special_tokens=not keep)
-        np.testing.assert_allclose(rows, golden().embedding(name, case, special=keep), atol=ATOL, rtol=0)
+        np.testing.assert_allclose(rows, golden(name).embedding(name, case, special=keep), atol=ATOL, rtol=0)
     return None
 
 
 def _is_cut(name: str, case: str) -> None:
-    embedder, sequence = embedder_of(name, "bend-hf-1"), sequence_of(case)
+    embedder, sequence = embedder_of(name, "bend-hf-1"), sequence_of(name, case)
     pieces = [embedder(sequence[:1023]), embedder(sequence[1023:])]
     np.testing.assert_allclose(embedder(sequence), np.concatenate(pieces), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "case"), cases("logits"))
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="logits"))
 def test_logits_equal_the_reference(name: str, case: str) -> None:
-    expected = golden().logits(name, case)[:-1]
-    scores = embedder_of(name).logits([sequence_of(case)])[0]
+    expected = golden(name).logits(name, case)[:-1]
+    scores = embedder_of(name).logits([sequence_of(name, case)])[0]
     np.testing.assert_allclose(scores, expected, atol=LOGITS_RTOL * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_is_the_cross_entropy_of_the_reference_logits(name: str) -> None:
-    scores = golden().logits(name, "len100")[:-1].astype(np.float64)
-    targets = golden().input_ids(name, "len100")[0][:-1]
+    scores = golden(name).logits(name, "len100")[:-1].astype(np.float64)
+    targets = golden(name).input_ids(name, "len100")[0][:-1]
     expected = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
     expected -= scores[np.arange(len(targets)), targets]
-    np.testing.assert_allclose(embedder_of(name).loss([sequence_of("len100")])[0], expected, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(embedder_of(name).loss([sequence_of(name, "len100")])[0], expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("layer", range(4))
 @pytest.mark.parametrize("name", NAMES)
 def test_hidden_layers_equal_the_published_code(name: str, layer: int) -> None:
     embedder = CaduceusEmbedder(folder_of(name), layer=layer, device="cpu")
-    rows = embedder.embed([sequence_of("len12")], remove_special_tokens=False)[0]
-    np.testing.assert_allclose(rows, golden().extra(name, f"len12/layer{layer}"), atol=ATOL, rtol=0)
+    rows = embedder.embed([sequence_of(name, "len12")], remove_special_tokens=False)[0]
+    np.testing.assert_allclose(rows, arrays(name)[f"len12/layer{layer}"], atol=ATOL, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "case"), cases("nospecial"))
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="nospecial"))
 def test_rows_without_the_trailing_sep_equal_the_reference(name: str, case: str) -> None:
-    rows = rows_of(network_of(name), golden().input_ids(name, case)[0][:-1])
-    np.testing.assert_allclose(rows, golden().extra(name, f"{case}/nospecial"), atol=ATOL, rtol=0)
+    rows = rows_of(network_of(name), golden(name).input_ids(name, case)[0][:-1])
+    np.testing.assert_allclose(rows, arrays(name)[f"{case}/nospecial"], atol=ATOL, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "case"), cases("nospecial_fused_add_norm_false"))
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="nospecial_fused_add_norm_false"))
 def test_unfused_norms_are_another_function_in_ps_and_the_same_in_ph(name: str, case: str) -> None:
-    ids = golden().input_ids(name, case)[0][:-1]
+    ids = golden(name).input_ids(name, case)[0][:-1]
     unfused = rows_of(network_of(name, fused_add_norm=False), ids)
-    np.testing.assert_allclose(
-        unfused, golden().extra(name, f"{case}/nospecial_fused_add_norm_false"), atol=ATOL, rtol=0
-    )
+    np.testing.assert_allclose(unfused, arrays(name)[f"{case}/nospecial_fused_add_norm_false"], atol=ATOL, rtol=0)
     assert (np.abs(unfused - rows_of(network_of(name), ids)).max() > 1) == (name == PS)
 
 
-@pytest.mark.parametrize(("name", "case"), cases("rc_raw"))
+@pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="rc_raw"))
 def test_ps_is_reverse_complement_equivariant(name: str, case: str) -> None:
     """The rows of the reverse complement are the rows, reversed in both axes; so are the scores, by the pairing."""
-    ids = golden().input_ids(name, case)[0][:-1]
-    back_ids = golden().extra(name, f"{case}/rc_ids")
+    ids = golden(name).input_ids(name, case)[0][:-1]
+    back_ids = arrays(name)[f"{case}/rc_ids"]
     model = network_of(name)
     rows, back = rows_of(model, ids), rows_of(model, back_ids)
-    np.testing.assert_allclose(back, golden().extra(name, f"{case}/rc_raw"), atol=ATOL, rtol=0)
+    np.testing.assert_allclose(back, arrays(name)[f"{case}/rc_raw"], atol=ATOL, rtol=0)
     np.testing.assert_allclose(back[::-1, ::-1], rows, atol=1e-5, rtol=0)
     with torch.no_grad():
         scores = model(torch.from_numpy(ids)[None].long()).logits[0].numpy()
@@ -175,7 +149,7 @@ def test_any_ps_model_is_equivariant_for_any_sequence(sequence: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reverse_complement_average_puts_the_strands_onto_each_other(name: str) -> None:
-    sequence = sequence_of("len100")
+    sequence = sequence_of(name, "len100")
     averaged = CaduceusEmbedder(folder_of(name), reverse_complement_average=True, device="cpu")
     back = embedder_of(name)(reverse_complement(sequence))[::-1]
     back = back[:, ::-1] if name == PS else back
@@ -186,18 +160,18 @@ def test_reverse_complement_average_puts_the_strands_onto_each_other(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_padded_batch_equals_single_runs_where_the_published_code_reads_its_padding(name: str) -> None:
     """The published tokenizer pads on the left and the model takes no mask, so its batched rows differ."""
-    names = golden().index["embedders"][name]["batch"]["names"]
+    names = entry_of(name)["batch"]["names"]
     rows = CaduceusEmbedder(folder_of(name), device="cpu", batch_tokens=10**6).embed(
-        [sequence_of(case) for case in names], remove_special_tokens=False
+        [sequence_of(name, case) for case in names], remove_special_tokens=False
     )
     for case, one in zip(names, rows, strict=True):
-        np.testing.assert_allclose(one, golden().embedding(name, case, special=True), atol=ATOL, rtol=0)
-    assert np.abs(golden().extra(name, "batch/raw")[0, -len(rows[0]) :] - rows[0]).max() > ATOL
+        np.testing.assert_allclose(one, golden(name).embedding(name, case, special=True), atol=ATOL, rtol=0)
+    assert np.abs(arrays(name)["batch/raw"][0, -len(rows[0]) :] - rows[0]).max() > ATOL
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_do_not_depend_on_the_batch(name: str) -> None:
-    sequences = [sequence_of(case) for case in ("len1", "len511", "n_runs_512", "len7", "len100", "len12")]
+    sequences = [sequence_of(name, case) for case in ("len1", "len511", "n_runs_512", "len7", "len100", "len12")]
     together = CaduceusEmbedder(folder_of(name), device="cpu", batch_tokens=10**6).embed(sequences)
     for sequence, rows in zip(sequences, together, strict=True):
         np.testing.assert_allclose(rows, embedder_of(name)(sequence), atol=1e-5, rtol=0)
@@ -257,7 +231,7 @@ def test_shared_projections_are_shared_and_the_head_is_the_table(name: str) -> N
     assert isinstance(embedder.model, CaduceusForMaskedLM)
     own = embedder.model.state_dict()
     stored = load_file(folder_of(name) / "model.safetensors")
-    absent = golden().index["embedders"][name]["keys_absent_from_file_shared_by_tying"]
+    absent = entry_of(name)["keys_absent_from_file_shared_by_tying"]
     assert sorted(set(own) - set(stored)) == sorted(absent)
     for key in absent:
         partner = key.replace("mamba_rev", "mamba_fwd")
@@ -316,7 +290,7 @@ def test_random_weights_are_seeded() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_rows_are_near_those_of_float32(name: str) -> None:
-    sequence = sequence_of("len512")
+    sequence = sequence_of(name, "len512")
     half = CaduceusEmbedder(folder_of(name), dtype="bfloat16", device="cpu")(sequence)
     full = embedder_of(name)(sequence)
     cosine = (half * full).sum(1) / (np.linalg.norm(half, axis=1) * np.linalg.norm(full, axis=1))

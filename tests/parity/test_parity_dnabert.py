@@ -23,7 +23,8 @@ import torch
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders.dnabert import DNABertEmbedder
 from bend_hf.errors import ModelError
-from tests.parity.bert_golden import TOLERANCE, Reference, cases, checkpoint_folder, reference
+from tests.parity.bert_golden import TOLERANCE, Reference, cases, reference
+from tests.parity.golden import folder_of
 from tests.shared_data import needs_shared
 
 NAMES = {3: "dnabert3_tiny", 4: "dnabert4_tiny", 5: "dnabert5_tiny", 6: "dnabert6_tiny"}
@@ -41,7 +42,7 @@ def is_one_piece(name: str, golden: Reference) -> bool:
 
 @cache
 def embedder(name: str, protocol: str = "bend-2024") -> DNABertEmbedder:
-    return DNABertEmbedder(checkpoint_folder(name), kmer=KMER[name], protocol=protocol, device="cpu")
+    return DNABertEmbedder(folder_of(name), kmer=KMER[name], protocol=protocol, device="cpu")
 
 
 @pytest.mark.parametrize(("name", "sequence"), CASES)
@@ -110,7 +111,7 @@ def test_a_batch_changes_nothing(protocol: str) -> None:
 def test_any_hidden_layer_is_transformers_own() -> None:
     from transformers import BertModel
 
-    folder = checkpoint_folder("dnabert4_tiny")
+    folder = folder_of("dnabert4_tiny")
     golden = reference("dnabert4_tiny", "len13")
     with torch.no_grad():
         states = BertModel.from_pretrained(folder).eval()(torch.tensor(golden.ids)[None], output_hidden_states=True)
@@ -123,7 +124,7 @@ def test_any_hidden_layer_is_transformers_own() -> None:
 def test_logits_and_loss_are_transformers_own(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
-    folder = checkpoint_folder("dnabert3_tiny")
+    folder = folder_of("dnabert3_tiny")
     shutil.copy(folder / "vocab.txt", tmp_path)
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig.from_pretrained(folder)).eval()
@@ -147,13 +148,13 @@ def test_logits_without_a_head_in_the_file_raise() -> None:
 @needs_shared
 def test_the_wrong_k_raises() -> None:
     with pytest.raises(ModelError, match=r"kmer=5 was asked for, but .* holds 6-mers; give kmer=6"):
-        DNABertEmbedder(checkpoint_folder("dnabert6_tiny"), kmer=5)
+        DNABertEmbedder(folder_of("dnabert6_tiny"), kmer=5)
 
 
 @needs_shared
 def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
-    shutil.copy(checkpoint_folder("dnabert6_tiny") / "vocab.txt", tmp_path)
-    config = json.loads((checkpoint_folder("dnabert3_tiny") / "config.json").read_text())
+    shutil.copy(folder_of("dnabert6_tiny") / "vocab.txt", tmp_path)
+    config = json.loads((folder_of("dnabert3_tiny") / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="vocabulary of 4101 tokens and a model of 69"):
         DNABertEmbedder(tmp_path, random_init=True)
@@ -161,7 +162,7 @@ def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
 
 @needs_shared
 def test_the_registry_loads_it_by_key() -> None:
-    loaded = load_embedder("dnabert5", checkpoint=checkpoint_folder("dnabert5_tiny"), device="cpu")
+    loaded = load_embedder("dnabert5", checkpoint=folder_of("dnabert5_tiny"), device="cpu")
     golden = reference("dnabert5_tiny", "len7")
     rows = loaded(golden.sequence, upsample_embeddings=True)
     assert golden.upsampled is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from bend_hf.embedders import MODELS, DNABert2Embedder, load_embedder
 from bend_hf.errors import ModelError
 from bend_hf.models import dnabert2
+from tests.parity.golden import arrays, cases, folder_of, golden, sequence_of
 from tests.shared_data import GOLDEN, SHARED, needs_shared
 
 pytestmark = needs_shared
@@ -34,36 +34,16 @@ OTHER_INPUT = {
 
 
 @cache
-def golden(name: str) -> Any:
-    folder = GOLDEN / "more" if name == HUB else GOLDEN
-    return runpy.run_path(str(folder / "load.py"))["Golden"](str(folder))
-
-
-def folder_of(name: str) -> Path:
-    return Path(golden(name).root) / golden(name).index["embedders"][name]["ckpt"]
-
-
-@cache
 def embedder_of(name: str, protocol: Any = "bend-2024") -> DNABert2Embedder:
     return DNABert2Embedder(folder_of(name), protocol=protocol, device="cpu", batch_tokens=2048)
 
 
-def arrays(name: str) -> Any:
-    return golden(name).npz(golden(name).index["embedders"][name]["npz"])
-
-
-def letters_of(name: str, sequence: str) -> str:
-    letters: str = golden(name).sequences[sequence]
-    return letters
-
-
-CASES = [(name, one) for name in (BEND, HUB) for one in golden(name).sequence_names(name)] if GOLDEN.is_dir() else []
-SAME_INPUT = [case for case in CASES if case not in OTHER_INPUT]
+SAME_INPUT = [case for case in cases(BEND, HUB) if case not in OTHER_INPUT]
 
 
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
 def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
-    tokenized = embedder_of(name).tokenize([letters_of(name, sequence)])
+    tokenized = embedder_of(name).tokenize([sequence_of(name, sequence)])
     pieces = np.split(tokenized.ids, tokenized.piece_starts[1:-1])
     theirs = golden(name).input_ids(name, sequence)
     assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in theirs]
@@ -72,29 +52,31 @@ def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
 def test_token_rows_equal_the_reference(name: str, sequence: str) -> None:
     for special in (True, False):
-        ours = embedder_of(name)(letters_of(name, sequence), remove_special_tokens=not special)
+        ours = embedder_of(name)(sequence_of(name, sequence), remove_special_tokens=not special)
         theirs = golden(name).embedding(name, sequence, special=special)
         np.testing.assert_allclose(ours, theirs, atol=ATOL, rtol=0)
 
 
 @pytest.mark.parametrize("sequence", [one for name, one in SAME_INPUT if name == BEND])
 def test_nucleotide_rows_equal_bend(sequence: str) -> None:
-    ours = embedder_of(BEND)(letters_of(BEND, sequence), upsample_embeddings=True)
+    ours = embedder_of(BEND)(sequence_of(BEND, sequence), upsample_embeddings=True)
     theirs = golden(BEND).embedding(BEND, sequence, upsample=True)
     np.testing.assert_allclose(ours, theirs, atol=ATOL, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "sequence"), list(OTHER_INPUT))
 def test_lower_case_is_upper_cased_and_whole(name: str, sequence: str) -> None:
-    letters = letters_of(name, sequence)
+    letters = sequence_of(name, sequence)
     lower, upper = embedder_of(name).embed([letters, letters.upper()], upsample_embeddings=True)
     np.testing.assert_array_equal(lower, upper)
     assert len(lower) == len(letters)
 
 
-@pytest.mark.parametrize(("name", "sequence"), [case for case in SAME_INPUT if f"{case[1]}/logits" in arrays(case[0])])
+@pytest.mark.parametrize(
+    ("name", "sequence"), [case for case in cases(BEND, HUB, holding="logits") if case in SAME_INPUT]
+)
 def test_logits_equal_the_reference(name: str, sequence: str) -> None:
-    ours = embedder_of(name).logits([letters_of(name, sequence)])[0]
+    ours = embedder_of(name).logits([sequence_of(name, sequence)])[0]
     theirs = arrays(name)[f"{sequence}/logits"]
     if name == HUB:  # with [CLS] and [SEP]
         theirs = theirs[1:-1]
@@ -103,8 +85,8 @@ def test_logits_equal_the_reference(name: str, sequence: str) -> None:
 
 @pytest.mark.parametrize("sequence", [one for name, one in SAME_INPUT if name == BEND])
 def test_loss_equals_bend(sequence: str) -> None:
-    ours = embedder_of(BEND).loss([letters_of(BEND, sequence)])[0]
-    assert len(ours) == len(embedder_of(BEND)(letters_of(BEND, sequence)))
+    ours = embedder_of(BEND).loss([sequence_of(BEND, sequence)])[0]
+    assert len(ours) == len(embedder_of(BEND)(sequence_of(BEND, sequence)))
     if sequence == "len10050":  # BEND loses the two tokens at the seam of its two inputs
         ours = np.delete(ours, [2670, 2671])
     np.testing.assert_allclose(ours, arrays(BEND)[f"{sequence}/loss"], atol=1e-4, rtol=0)
@@ -128,14 +110,14 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", [BEND, HUB])
 def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: Any) -> None:
-    letters = letters_of(name, "n_runs_512")
+    letters = sequence_of(name, "n_runs_512")
     rows = DNABert2Embedder(folder_of(name), dtype=dtype, device="cpu")(letters)
     assert rows.dtype == np.float32
     assert 0 < np.abs(rows - embedder_of(name)(letters)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
 
 
 def test_bias_made_in_blocks_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = [letters_of(HUB, "len1200"), letters_of(HUB, "n_runs_512")]
+    letters = [sequence_of(HUB, "len1200"), sequence_of(HUB, "n_runs_512")]
     whole = embedder_of(HUB).embed(letters)
     monkeypatch.setattr(dnabert2, "QUERY_BLOCK", 50)
     for ours, theirs in zip(embedder_of(HUB).embed(letters), whole, strict=True):
@@ -143,7 +125,7 @@ def test_bias_made_in_blocks_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch
 
 
 def test_protocols_differ_only_in_the_special_tokens_between_inputs() -> None:
-    letters = letters_of(BEND, "len10050")
+    letters = sequence_of(BEND, "len10050")
     bend, right = embedder_of(BEND), embedder_of(BEND, "bend-hf-1")
     np.testing.assert_array_equal(right(letters), bend(letters))
     assert len(right(letters, remove_special_tokens=False)) == len(bend(letters, remove_special_tokens=False)) + 2
@@ -151,7 +133,7 @@ def test_protocols_differ_only_in_the_special_tokens_between_inputs() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, -1])
 def test_layer_is_the_one_of_the_network(layer: int) -> None:
-    letters = letters_of(HUB, "len100")
+    letters = sequence_of(HUB, "len100")
     ours = DNABert2Embedder(folder_of(HUB), layer=layer, device="cpu")(letters, remove_special_tokens=False)
     with torch.inference_mode():
         ids = torch.from_numpy(arrays(HUB)["len100/ids"])[None].long()
@@ -167,7 +149,7 @@ def test_either_file_of_weights_gives_the_same_rows(kept: str, tmp_path: Path) -
         (folder / other).unlink()
     embedder = DNABert2Embedder(folder, device="cpu")
     assert [path.name for path in embedder.weight_files] == [kept]
-    np.testing.assert_array_equal(embedder(letters_of(BEND, "len513")), embedder_of(BEND)(letters_of(BEND, "len513")))
+    np.testing.assert_array_equal(embedder(sequence_of(BEND, "len513")), embedder_of(BEND)(sequence_of(BEND, "len513")))
 
 
 def copy_of(name: str, folder: Path) -> Path:
@@ -184,7 +166,7 @@ def change_weights(folder: Path, change: Any) -> None:
 def test_output_matrix_may_be_left_out_as_it_is_the_table_of_token_vectors(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     change_weights(folder, lambda key: None if key == "cls.predictions.decoder.weight" else key)
-    letters = [letters_of(BEND, "len13")]
+    letters = [sequence_of(BEND, "len13")]
     ours = DNABert2Embedder(folder, device="cpu").logits(letters)[0]
     np.testing.assert_array_equal(ours, embedder_of(BEND).logits(letters)[0])
 
@@ -193,7 +175,7 @@ def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(tmp_pat
     folder = copy_of(BEND, tmp_path)
     change_weights(folder, lambda key: key.removeprefix("bert.") if key.startswith("bert.") else None)
     headless = DNABert2Embedder(folder, device="cpu")
-    letters = letters_of(BEND, "len513")
+    letters = sequence_of(BEND, "len513")
     np.testing.assert_allclose(headless(letters), embedder_of(BEND)(letters), atol=1e-6, rtol=0)
     with pytest.raises(ModelError, match="lacks its language-model head"):
         headless.logits([letters])
@@ -210,7 +192,7 @@ def test_checkpoint_saved_by_transformers_loads_again(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     embedder_of(BEND).model.save_pretrained(folder)  # type: ignore[union-attr,operator]
     (folder / "pytorch_model.bin").unlink()
-    letters = letters_of(BEND, "len513")
+    letters = sequence_of(BEND, "len513")
     again = DNABert2Embedder(folder, device="cpu")
     np.testing.assert_array_equal(again(letters), embedder_of(BEND)(letters))
     np.testing.assert_array_equal(again.logits([letters])[0], embedder_of(BEND).logits([letters])[0])
@@ -226,7 +208,7 @@ def test_configuration_of_a_plain_bert_is_refused(tmp_path: Path) -> None:
 
 
 def test_loads_by_registry_key_from_a_folder() -> None:
-    letters = letters_of(BEND, "len13")
+    letters = sequence_of(BEND, "len13")
     embedder = load_embedder("dnabert2", checkpoint=folder_of(BEND), device="cpu")
     np.testing.assert_allclose(embedder(letters), embedder_of(BEND)(letters), atol=1e-6, rtol=0)
 
@@ -242,7 +224,7 @@ def real() -> DNABert2Embedder:
 
 @pytest.mark.parametrize("sequence", sorted(REAL_IDS))
 def test_real_vocabulary_gives_the_published_ids(sequence: str) -> None:
-    letters = letters_of(HUB, sequence)
+    letters = sequence_of(HUB, sequence)
     tokenized = real()._tokenize([letters])  # lower case as it stands, as it was recorded
     assert tokenized.ids.tolist() == REAL_IDS[sequence]
     tokenized.check([len(letters)])

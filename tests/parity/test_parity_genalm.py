@@ -23,10 +23,10 @@ import torch
 
 from bend_hf.embedders.genalm import MODELS, GENALMEmbedder
 from bend_hf.errors import ConfigError, ModelError
-from tests.parity.bert_golden import TOLERANCE, Reference, arrays, cases, checkpoint_folder, reference
-from tests.shared_data import GOLDEN, SHARED, needs_shared
+from tests.parity.bert_golden import TOLERANCE, Reference, cases, reference
+from tests.parity.golden import arrays, folder_of
+from tests.shared_data import SHARED, needs_shared
 
-MORE = GOLDEN / "more"
 BEND_NAMES = ("gena-bert_tiny", "gena-bigbird_tiny")
 AUTHORS_NAMES = ("gena-lm-bert-tiny-preln", "gena-lm-bert-tiny-preln-lastln")
 
@@ -44,8 +44,8 @@ def has_logits(name: str, golden: Reference) -> bool:
 
 
 @cache
-def embedder(name: str, protocol: str = "bend-2024", folder: Path = GOLDEN) -> GENALMEmbedder:
-    return GENALMEmbedder(checkpoint_folder(name, folder), protocol=protocol, device="cpu")
+def embedder(name: str, protocol: str = "bend-2024") -> GENALMEmbedder:
+    return GENALMEmbedder(folder_of(name), protocol=protocol, device="cpu")
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*BEND_NAMES))
@@ -86,47 +86,47 @@ def test_a_run_of_n_has_one_token_and_a_row_for_each_letter(name: str) -> None:
     np.testing.assert_allclose(rows, golden.removed.repeat(64, axis=0), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, folder=MORE))
+@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES))
 def test_token_ids_are_the_authors(name: str, sequence: str) -> None:
-    golden = reference(name, sequence, MORE)
-    tokenized = embedder(name, "bend-hf-1", MORE)._tokenize([golden.sequence])
+    golden = reference(name, sequence)
+    tokenized = embedder(name, "bend-hf-1")._tokenize([golden.sequence])
     np.testing.assert_array_equal(tokenized.ids, golden.ids)
 
 
-@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, folder=MORE, only=is_upper))
+@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, only=is_upper))
 def test_rows_are_the_authors(name: str, sequence: str) -> None:
-    golden = reference(name, sequence, MORE)
-    rows = embedder(name, "bend-hf-1", MORE)(golden.sequence, False)
+    golden = reference(name, sequence)
+    rows = embedder(name, "bend-hf-1")(golden.sequence, False)
     np.testing.assert_allclose(rows, golden.raw, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
-@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, folder=MORE, only=has_logits))
+@pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, only=has_logits))
 def test_logits_are_the_authors_in_both_protocols(name: str, sequence: str, protocol: str) -> None:
-    golden = reference(name, sequence, MORE)
+    golden = reference(name, sequence)
     assert golden.logits is not None
-    logits = embedder(name, protocol, MORE).logits([golden.sequence])[0]
+    logits = embedder(name, protocol).logits([golden.sequence])[0]
     np.testing.assert_allclose(logits, golden.logits[1:-1], atol=TOLERANCE, rtol=0)
 
 
 @needs_shared
 def test_loss_is_the_cross_entropy_of_the_authors_logits() -> None:
-    golden = reference(AUTHORS_NAMES[0], "len100", MORE)
+    golden = reference(AUTHORS_NAMES[0], "len100")
     assert golden.logits is not None
     expected = torch.nn.functional.cross_entropy(
         torch.tensor(golden.logits), torch.tensor(golden.ids), reduction="none"
     )[1:-1]
-    loss = embedder(AUTHORS_NAMES[0], "bend-hf-1", MORE).loss([golden.sequence])[0]
+    loss = embedder(AUTHORS_NAMES[0], "bend-hf-1").loss([golden.sequence])[0]
     np.testing.assert_allclose(loss, expected.numpy(), atol=TOLERANCE, rtol=0)
 
 
 @needs_shared
 def test_the_protocols_differ_by_the_last_norm_alone() -> None:
     name = "gena-lm-bert-tiny-preln-lastln"
-    sequence = reference(name, "len100", MORE).sequence
-    state = torch.load(MORE / "ckpt" / name / "pytorch_model.bin", weights_only=True)
+    sequence = reference(name, "len100").sequence
+    state = torch.load(folder_of(name) / "pytorch_model.bin", weights_only=True)
     scale, shift = (state[f"bert.encoder.last_layer_ln.{part}"].numpy() for part in ("weight", "bias"))
-    as_bend, right = (embedder(name, protocol, MORE)(sequence) for protocol in ("bend-2024", "bend-hf-1"))
+    as_bend, right = (embedder(name, protocol)(sequence) for protocol in ("bend-2024", "bend-hf-1"))
     centred = as_bend - as_bend.mean(1, keepdims=True)
     np.testing.assert_allclose(centred / as_bend.std(1, keepdims=True) * scale + shift, right, atol=TOLERANCE, rtol=0)
     assert np.abs(as_bend - right).max() > 1
@@ -135,31 +135,29 @@ def test_the_protocols_differ_by_the_last_norm_alone() -> None:
 @needs_shared
 def test_without_a_last_norm_the_protocols_agree() -> None:
     name = "gena-lm-bert-tiny-preln"
-    sequence = reference(name, "len100", MORE).sequence
-    np.testing.assert_array_equal(
-        embedder(name, "bend-2024", MORE)(sequence), embedder(name, "bend-hf-1", MORE)(sequence)
-    )
+    sequence = reference(name, "len100").sequence
+    np.testing.assert_array_equal(embedder(name, "bend-2024")(sequence), embedder(name, "bend-hf-1")(sequence))
 
 
 @needs_shared
 def test_a_last_norm_that_the_file_lacks_raises_in_bend_hf_1() -> None:
     with pytest.raises(ModelError, match=r"missing bert\.encoder\.last_layer_ln\.weight"):
-        GENALMEmbedder(checkpoint_folder("gena-bert_tiny"), protocol="bend-hf-1")
+        GENALMEmbedder(folder_of("gena-bert_tiny"), protocol="bend-hf-1")
 
 
 @needs_shared
 @pytest.mark.parametrize("copies", [("weight",), ("weight", "bias")])
 def test_a_file_without_the_tied_copies_loads_with_its_head(copies: tuple[str, ...], tmp_path: Path) -> None:
     name = "gena-lm-bert-tiny-preln"
-    folder = checkpoint_folder(name, MORE)
+    folder = folder_of(name)
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
     for part in copies:
         del state[f"cls.predictions.decoder.{part}"]
     for file in ("config.json", "tokenizer.json"):
         shutil.copy(folder / file, tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")
-    lean, whole = GENALMEmbedder(tmp_path, device="cpu"), embedder(name, folder=MORE)
-    sequence = reference(name, "len100", MORE).sequence
+    lean, whole = GENALMEmbedder(tmp_path, device="cpu"), embedder(name)
+    sequence = reference(name, "len100").sequence
     np.testing.assert_array_equal(lean.logits([sequence])[0], whole.logits([sequence])[0])
     assert lean.lacking == ()
 
@@ -167,18 +165,18 @@ def test_a_file_without_the_tied_copies_loads_with_its_head(copies: tuple[str, .
 @needs_shared
 def test_tied_weights_count_once() -> None:
     name = "gena-lm-bert-tiny-preln"
-    state = torch.load(checkpoint_folder(name, MORE) / "pytorch_model.bin", weights_only=True)
+    state = torch.load(folder_of(name) / "pytorch_model.bin", weights_only=True)
     copies = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
     beside = ("bert.pooler.", "bert.embeddings.position_ids", "cls.seq_relationship.")
     counted = [v.numel() for key, v in state.items() if key not in copies and not key.startswith(beside)]
-    assert embedder(name, folder=MORE).n_parameters == sum(counted)
+    assert embedder(name).n_parameters == sum(counted)
 
 
 @needs_shared
 def test_bigbird_does_not_remember_a_short_input() -> None:
     name = "gena-bigbird_tiny"
     short, long = reference(name, "len12"), reference(name, "long4000")
-    rows = GENALMEmbedder(checkpoint_folder(name), device="cpu")
+    rows = GENALMEmbedder(folder_of(name), device="cpu")
     rows(short.sequence)
     after = rows(long.sequence)
     np.testing.assert_allclose(after, long.removed, atol=TOLERANCE, rtol=0)
@@ -190,7 +188,7 @@ def test_bigbird_ignores_what_shares_a_batch_with_an_input() -> None:
     name = "gena-bigbird_tiny"
     names = ("len1", "len1200", "long2100", "long4000", "n_all_64", "len513")
     sequences = [reference(name, one).sequence for one in names]
-    together = GENALMEmbedder(checkpoint_folder(name), device="cpu", batch_tokens=8192).embed(sequences)
+    together = GENALMEmbedder(folder_of(name), device="cpu", batch_tokens=8192).embed(sequences)
     for rows, one in zip(together, names, strict=True):
         np.testing.assert_allclose(rows, reference(name, one).removed, atol=TOLERANCE, rtol=0)
 
@@ -198,7 +196,7 @@ def test_bigbird_ignores_what_shares_a_batch_with_an_input() -> None:
 @needs_shared
 def test_bigbird_is_not_compiled() -> None:
     with pytest.raises(ConfigError, match=r"is a BigBird.*use compile=False"):
-        GENALMEmbedder(checkpoint_folder("gena-bigbird_tiny"), compile=True)
+        GENALMEmbedder(folder_of("gena-bigbird_tiny"), compile=True)
 
 
 @needs_shared
@@ -206,7 +204,7 @@ def test_bigbird_is_not_compiled() -> None:
 def test_bigbird_hidden_layers_are_transformers_own(layer: int) -> None:
     from transformers import BigBirdModel
 
-    folder = checkpoint_folder("gena-bigbird_tiny")
+    folder = folder_of("gena-bigbird_tiny")
     golden = reference("gena-bigbird_tiny", "long2100")
     padded = torch.nn.functional.pad(torch.tensor(golden.ids), (0, -len(golden.ids) % 16), value=2)[None]
     mask = (torch.arange(padded.shape[1]) < len(golden.ids)).long()[None]
@@ -221,7 +219,7 @@ def test_bigbird_hidden_layers_are_transformers_own(layer: int) -> None:
 def test_bigbird_logits_are_transformers_own(tmp_path: Path) -> None:
     from transformers import BigBirdConfig, BigBirdForMaskedLM
 
-    folder = checkpoint_folder("gena-bigbird_tiny")
+    folder = folder_of("gena-bigbird_tiny")
     shutil.copy(folder / "tokenizer.json", tmp_path)
     torch.manual_seed(0)
     BigBirdForMaskedLM(BigBirdConfig.from_pretrained(folder)).save_pretrained(tmp_path)

@@ -16,7 +16,8 @@ import torch
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders.grover import MODELS, GROVEREmbedder
 from bend_hf.errors import ModelError
-from tests.parity.bert_golden import TOLERANCE, Reference, cases, checkpoint_folder, reference
+from tests.parity.bert_golden import TOLERANCE, Reference, cases, reference
+from tests.parity.golden import folder_of
 from tests.shared_data import needs_shared
 
 NAME = "grover_tiny"
@@ -28,7 +29,7 @@ def is_upper(name: str, golden: Reference) -> bool:
 
 @cache
 def embedder(protocol: str = "bend-2024") -> GROVEREmbedder:
-    return GROVEREmbedder(checkpoint_folder(NAME), protocol=protocol, device="cpu")
+    return GROVEREmbedder(folder_of(NAME), protocol=protocol, device="cpu")
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(NAME))
@@ -72,7 +73,7 @@ def test_logits_without_a_head_in_the_file_raise() -> None:
 @needs_shared
 def test_the_registry_loads_it_by_key() -> None:
     golden = reference(NAME, "len513")
-    rows = load_embedder("grover", checkpoint=checkpoint_folder(NAME), device="cpu")
+    rows = load_embedder("grover", checkpoint=folder_of(NAME), device="cpu")
     np.testing.assert_allclose(rows(golden.sequence), golden.removed, atol=TOLERANCE, rtol=0)
 
 

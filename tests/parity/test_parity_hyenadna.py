@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,8 @@ from hypothesis import strategies as st
 from bend_hf.embedders import HyenaDNAEmbedder, load_embedder
 from bend_hf.errors import ConfigError
 from bend_hf.shapes import Protocol
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden import arrays, cases, folder_of, golden, sequence_of
+from tests.shared_data import needs_shared
 
 pytestmark = needs_shared
 
@@ -42,35 +42,11 @@ NO_LOSS = ("soft_masked_512", "all_lower_100", "iupac_60")
 
 
 @cache
-def golden(name: str) -> Any:
-    folder = GOLDEN / "more" if name == HF else GOLDEN
-    return runpy.run_path(str(folder / "load.py"))["Golden"](str(folder))
-
-
-def folder_of(name: str) -> Path:
-    return Path(golden(name).root) / golden(name).index["embedders"][name]["ckpt"]
-
-
-@cache
 def embedder_of(name: str, protocol: Protocol = "bend-2024") -> HyenaDNAEmbedder:
     return HyenaDNAEmbedder(folder_of(name), protocol=protocol, device="cpu", batch_tokens=2048)
 
 
-def arrays(name: str) -> Any:
-    return golden(name).npz(golden(name).index["embedders"][name]["npz"])
-
-
-def sequence_of(name: str, case: str) -> str:
-    return str(golden(name).sequences[case])
-
-
-def cases() -> list[tuple[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    return [(name, case) for name in NAMES for case in golden(name).sequence_names(name)]
-
-
-SAME_INPUT = [case for case in cases() if case not in OTHER_INPUT]
+SAME_INPUT = [case for case in cases(*NAMES) if case not in OTHER_INPUT]
 
 
 @pytest.mark.parametrize(("name", "case"), SAME_INPUT)
@@ -91,14 +67,14 @@ def test_rows_equal_the_reference(name: str, case: str, protocol: Protocol) -> N
         np.testing.assert_allclose(rows, golden(name).embedding(name, case, special=keep), atol=ATOL, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "case"), [case for case in SAME_INPUT if f"{case[1]}/logits" in arrays(case[0])])
+@pytest.mark.parametrize(("name", "case"), [case for case in cases(*NAMES, holding="logits") if case in SAME_INPUT])
 def test_logits_equal_the_reference(name: str, case: str) -> None:
     expected = arrays(name)[f"{case}/logits"]
     expected = expected[:-1] if name == HF else expected  # the plain ones are stored without special tokens
     np.testing.assert_allclose(embedder_of(name).logits([sequence_of(name, case)])[0], expected, atol=ATOL, rtol=0)
 
 
-@pytest.mark.parametrize("case", [case for name, case in cases() if name == PLAIN and case not in NO_LOSS])
+@pytest.mark.parametrize("case", [case for name, case in cases(*NAMES) if name == PLAIN and case not in NO_LOSS])
 def test_loss_equals_bends(case: str) -> None:
     loss = embedder_of(PLAIN).loss([sequence_of(PLAIN, case)])[0]
     np.testing.assert_allclose(loss, arrays(PLAIN)[f"{case}/loss"], atol=ATOL, rtol=0)

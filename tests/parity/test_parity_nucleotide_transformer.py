@@ -7,7 +7,6 @@ configuration as what it is.
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from bend_hf.embedders import NucleotideTransformerEmbedder, load_embedder
 from bend_hf.errors import ModelError
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden import arrays, cases, folder_of, golden
+from tests.shared_data import needs_shared
 
 pytestmark = needs_shared
 
@@ -42,28 +42,8 @@ OTHER_INPUT = {
 
 
 @cache
-def golden(name: str) -> Any:
-    folder = GOLDEN / "more" if name == V2 else GOLDEN
-    return runpy.run_path(str(folder / "load.py"))["Golden"](str(folder))
-
-
-def folder_of(name: str) -> Path:
-    return Path(golden(name).root) / golden(name).index["embedders"][name]["ckpt"]
-
-
-@cache
 def embedder_of(name: str, protocol: Any = "bend-2024") -> NucleotideTransformerEmbedder:
     return NucleotideTransformerEmbedder(folder_of(name), protocol=protocol, device="cpu", batch_tokens=2048)
-
-
-def arrays(name: str) -> Any:
-    return golden(name).npz(golden(name).index["embedders"][name]["npz"])
-
-
-def cases(*names: str) -> list[tuple[str, str]]:
-    if not GOLDEN.is_dir():
-        return []
-    return [(name, sequence) for name in names for sequence in golden(name).sequence_names(name)]
 
 
 SAME_INPUT = [case for case in cases(*BEND, V2) if case not in OTHER_INPUT]

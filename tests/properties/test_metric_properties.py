@@ -181,3 +181,45 @@ def test_counts_summed_over_processes_are_one_call(pair: Arrays, n_processes: in
     metric("mcc").merge(total)
     joined = metric("mcc").compute(n_classes=MAX_CLASSES)
     assert_same(joined, metric("mcc").compute(predictions=predicted, references=true, n_classes=MAX_CLASSES))
+
+
+@unhurried
+@given(st.data())
+def test_weights_are_those_of_scikit_learn_and_zero_leaves_an_item_out(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["auprc", "auroc"]))
+    scores, references = data.draw(score_pairs())
+    weights = data.draw(hnp.arrays(np.float64, len(references), elements=st.sampled_from([0.0, 1.0, 0.5, 3.0, 0.125])))
+    result = metric(name).compute(predictions=scores, references=references, sample_weight=weights)
+    expected = []
+    for score, true in zip(as_columns(scores), as_columns(references), strict=True):
+        kept = (true != -100) & (weights > 0)
+        both = len(set(true[kept])) == 2
+        expected.append(CURVES[name](true[kept], score[kept], sample_weight=weights[kept]) if both else math.nan)
+    np.testing.assert_allclose(result["per_label"], expected, rtol=0, atol=1e-12)
+
+
+@unhurried
+@given(class_pairs(), st.data())
+def test_whole_weights_count_an_item_so_often(pair: Arrays, data: st.DataObject) -> None:
+    predicted, true = pair
+    weights = data.draw(hnp.arrays(np.int64, len(true), elements=st.integers(0, 4)))
+    result = metric("mcc").compute(predictions=predicted, references=true, sample_weight=weights, n_classes=MAX_CLASSES)
+    repeated = metric("mcc").compute(
+        predictions=np.repeat(predicted, weights), references=np.repeat(true, weights), n_classes=MAX_CLASSES
+    )
+    assert_same(result, repeated)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one class only
+        kept = (true != -100) & (weights > 0)
+        if kept.any():
+            expected = matthews_corrcoef(true[kept], predicted[kept], sample_weight=weights[kept])
+            assert result["mcc"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_that_cannot_be_counted_are_refused() -> None:
+    for weights in ([0.5, 1.0], [-1, 1], [1], [math.nan, 1.0]):
+        with pytest.raises(ValueError, match="how often it counts, a whole number from 0 on"):
+            metric("mcc").compute(predictions=[0, 1], references=[0, 1], sample_weight=weights)
+    for name in CURVES:
+        with pytest.raises(ValueError, match=r"expected \(items,\), finite, 0 or more each"):
+            metric(name).compute(predictions=[0.1, 0.2], references=[0, 1], sample_weight=[1.0, math.inf])

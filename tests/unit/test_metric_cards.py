@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import evaluate
+import numpy as np
 import pytest
 import yaml
 
@@ -24,6 +25,8 @@ from bend_hf.scoring import metric_names, write_metric_folders
 
 METRICS = asset_folder("metrics")
 NAMES = metric_names()
+VALUE_OF = {"calibration": "ece"}  # what stands for a metric that is not called as it is
+PERFECT = {"calibration": 0.0}
 
 
 def module_at(path: Path) -> ModuleType:
@@ -85,7 +88,8 @@ def test_scripts_import_only_what_they_require(name: str) -> None:
 def test_loads_by_its_hub_name_offline(beside_bend: Path, name: str) -> None:
     metric = evaluate.load(f"bend/{name}")
     assert metric.name == name
-    assert metric.compute(predictions=[0, 1, 1], references=[0, 1, -100])[name] == 1.0
+    result = metric.compute(predictions=[0, 1, 1], references=[0, 1, -100])
+    assert result[VALUE_OF.get(name, name)] == PERFECT.get(name, 1.0)
     assert metric.info.citation.strip().startswith("@")
 
 
@@ -129,7 +133,7 @@ def test_demo_scores_its_own_example(name: str) -> None:
     predictions, references = re.findall(r'Textbox\(label="\w+", value="(.*?)"\)', path.read_text(encoding="utf-8"))
     result = json.loads(module_at(path).score(predictions, references))
     given: dict[str, Any] = {"predictions": json.loads(f"[{predictions}]"), "references": json.loads(f"[{references}]")}
-    assert result == evaluate.load(str(METRICS / name)).compute(**given)
+    np.testing.assert_equal(result, evaluate.load(str(METRICS / name)).compute(**given))  # nan for nan
 
 
 @pytest.mark.parametrize("name", NAMES)

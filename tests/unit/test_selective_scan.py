@@ -162,3 +162,19 @@ def test_kernel_is_found_where_mamba_ssm_is_installed(monkeypatch: pytest.Monkey
         assert fused_scan() is kernel_of_mamba_ssm
     finally:
         fused_scan.cache_clear()
+
+
+def test_compiler_does_not_write_out_the_steps() -> None:
+    inputs = draw(1, 200, 4, 2)
+    sizes: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
+        sizes.append(len(graph.graph.nodes))
+        return graph.forward
+
+    def network(*tensors: Tensor) -> Tensor:
+        return selective_scan(*tensors) * 2
+
+    torch.testing.assert_close(torch.compile(network, backend=backend)(*inputs.all), network(*inputs.all))
+    assert sizes
+    assert sum(sizes) < 20

@@ -1,0 +1,343 @@
+"""Training heads: an epoch and its memory, against repeating rows per nucleotide and convolving them.
+
+Prints a table and writes ``benchmarks/results/training.json``:
+
+    python -m benchmarks.training
+
+The reference is BEND's way in plain PyTorch: each token's row is repeated for its nucleotides, the batch is padded,
+and ``Conv1d`` runs over the repeated rows of full width. Both sides start from the same token rows in memory, train
+the same CNN head with the same batches and AdamW, and run on the same threads; their losses are compared first. An
+epoch of either side is the training pass alone, without validation; the two sides take turns and the best round of
+each counts, so that another program's load does not decide. Peak memory is the growth of the resident set during an
+epoch, each side in a process of its own. The share of time outside forward, backward and step is that of our loop,
+over an epoch of the gene-finding head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import Tensor, nn
+
+from bend_hf.batches import EmbeddedRows, Targets, pad_rows
+from bend_hf.feeding import Split
+from bend_hf.fit import FitConfig, batch_rows, fit
+from bend_hf.heads.cnn import CnnHead
+from bend_hf.labels import LabelKind, MultiLabel, NucleotideClasses
+from bend_hf.losses import build_loss
+
+RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
+WIDTH = 2560  # Nucleotide Transformer 2.5B, the widest model of BEND
+TOKEN_BP = 6  # its 6-mers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A head, its labels and made-up token rows.
+
+    Attributes:
+        name: What the table calls it.
+        rows: Token rows of each item, float16, (tokens, width).
+        kind: Its labels.
+        labels: Of each item.
+        pool_bp: Nucleotides of a label window; None for a label a nucleotide.
+        batch_size: Items a step.
+        learning_rate: Of AdamW.
+    """
+
+    name: str
+    rows: list[np.ndarray]
+    kind: LabelKind
+    labels: list[list[int]]
+    pool_bp: int | None
+    batch_size: int
+    learning_rate: float = 0.003  # BEND conf/supervised_tasks, optimizer.lr
+
+    @property
+    def n_outputs(self) -> int:
+        """Classes or labels."""
+        return len(self.kind.names)
+
+    def head(self) -> CnnHead:
+        """The head, the same weights each time."""
+        torch.manual_seed(0)
+        return CnnHead(width=WIDTH, n_outputs=self.n_outputs, pool_bp=self.pool_bp)
+
+    def split(self) -> Split:
+        """What ``fit`` trains on."""
+        dataset = Dataset.from_dict({"labels": self.labels})
+        return Split(dataset=dataset, embeddings=Rows(self), targets=Targets(dataset, self.kind))
+
+    def loss(self) -> nn.Module:
+        """Of BEND for such labels."""
+        return build_loss("bce" if isinstance(self.kind, MultiLabel) else "cross_entropy")
+
+    def config(self, epochs: int = 1) -> FitConfig:
+        """BEND's training."""
+        return FitConfig(
+            epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=0.01, seed=0
+        )
+
+    def batches(self) -> list[np.ndarray]:
+        """Items of each step of the first epoch, the ones that ``fit`` takes."""
+        return batch_rows(len(self.rows), batch_size=self.batch_size, seed=0, epoch=1, rank=0, world=1)
+
+
+class Rows:
+    """Token rows in memory, as a cache gives them."""
+
+    def __init__(self, task: Task) -> None:
+        self._rows = task.rows
+
+    def rows(self, rows: np.ndarray) -> EmbeddedRows:
+        """The rows of some items."""
+        chosen = [self._rows[row] for row in rows]
+        starts = np.concatenate([[0], np.cumsum([len(one) for one in chosen])])
+        return pad_rows(np.concatenate(chosen), starts, np.full(starts[-1], TOKEN_BP))
+
+
+def gene_finding(n_items: int) -> Task:
+    """A class a nucleotide; lengths as in BEND's task, 1,433 to 14,000 bp, scaled down to a fifth."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1_433 // 30, 14_000 // 30, n_items)
+    kind = NucleotideClasses(names=tuple("abcdefghi"))
+    return Task(
+        name="gene finding, a class a nucleotide",
+        rows=[rng.standard_normal((n, WIDTH), np.float32).astype(np.float16) for n in tokens],
+        kind=kind,
+        labels=[rng.integers(0, 9, n * TOKEN_BP).tolist() for n in tokens],
+        pool_bp=None,
+        batch_size=4,
+    )
+
+
+def histone_modification(n_items: int) -> Task:
+    """18 labels for each 510 bp (85 6-mers, where BEND has 512 bp)."""
+    rng = np.random.default_rng(0)
+    kind = MultiLabel(names=tuple(f"mark{index}" for index in range(18)))
+    return Task(
+        name="512-bp windows, 18 labels each",
+        rows=[rng.standard_normal((85, WIDTH), np.float32).astype(np.float16) for _ in range(n_items)],
+        kind=kind,
+        labels=[np.flatnonzero(rng.random(18) < 0.3).tolist() for _ in range(n_items)],
+        pool_bp=85 * TOKEN_BP,
+        batch_size=32,
+    )
+
+
+def ours(task: Task) -> float:
+    """An epoch of ``fit``; its loss."""
+    accelerator = Accelerator(cpu=True)
+    fitted = fit(task.head(), task.split(), task.loss(), task.config(), accelerator, lambda head: 0.0)
+    return fitted.history[0].loss
+
+
+def reference(task: Task) -> float:
+    """An epoch of repeat, pad and convolve; its loss."""
+    head, loss = task.head(), task.loss()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=task.learning_rate, weight_decay=0.01)
+    targets = task.split().targets
+    head.train()
+    total = count = 0.0
+    for items in task.batches():
+        repeated = [torch.from_numpy(task.rows[item]).float().repeat_interleave(TOKEN_BP, dim=0) for item in items]
+        x_BLD = nn.utils.rnn.pad_sequence(repeated, batch_first=True)
+        real_BL = torch.arange(x_BLD.shape[1]) < torch.tensor([len(one) for one in repeated])[:, None]
+        parts = loss(plain_head(head, x_BLD, real_BL), torch.from_numpy(targets.rows(items)).long())
+        parts.mean.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total, count = total + float(parts.total.detach()), count + float(parts.count)
+    return total / count
+
+
+def plain_head(head: CnnHead, x_BLD: Tensor, real_BL: Tensor) -> Tensor:
+    """The head's own layers over rows of every nucleotide."""
+    h_BHL = nn.functional.gelu(head.conv1["1"](x_BLD.transpose(1, 2))) * real_BL.unsqueeze(1)
+    h_BHL = nn.functional.gelu(head.conv2["1"](h_BHL))
+    if head.pool_bp is not None:
+        h_BHL = nn.functional.avg_pool1d(h_BHL, head.pool_bp)
+    logits: Tensor = head.linear["0"](h_BHL.transpose(1, 2))
+    return logits
+
+
+TASKS: dict[str, Callable[[int], Task]] = {"gene_finding": gene_finding, "windows": histone_modification}
+SIDES: dict[str, Callable[[Task], float]] = {"ours": ours, "reference": reference}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One comparison."""
+
+    name: str
+    ours: float
+    reference: float
+    ratio: float
+    wanted: str
+    unit: str
+
+
+def compare_epochs(task: Task, *, rounds: int, wanted: str) -> Line:
+    """Seconds of an epoch on both sides; their losses must be the same."""
+    best = dict.fromkeys(SIDES, float("inf"))
+    for _ in range(rounds):
+        losses = {}
+        for side, run in SIDES.items():
+            began = time.perf_counter()
+            losses[side] = run(task)
+            best[side] = min(best[side], time.perf_counter() - began)
+        if not np.isclose(losses["ours"], losses["reference"], rtol=1e-3):
+            raise SystemExit(f"{task.name}: the two sides do not learn the same: {losses}")
+    return Line(
+        name=f"epoch of {task.name}",
+        ours=best["ours"],
+        reference=best["reference"],
+        ratio=best["reference"] / best["ours"],
+        wanted=wanted,
+        unit="s",
+    )
+
+
+def peak_growth(side: str, task_name: str, n_items: int) -> int:
+    """Bytes by which the resident set grows at most during an epoch; run in a process of its own."""
+    task = TASKS[task_name](n_items)
+    few = Task(**{**vars(task), "rows": task.rows[:1], "labels": task.labels[:1]})
+    SIDES[side](few)  # what is loaded once is loaded now
+    ctypes.CDLL(None).malloc_trim(0)
+    process, peak, over = psutil.Process(), 0, threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    SIDES[side](task)
+    over.set()
+    watcher.join()
+    return peak - before
+
+
+def compare_memory(task_name: str, n_items: int) -> Line:
+    """Peak memory of an epoch on both sides."""
+    grown = {}
+    for side in SIDES:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.training", "--memory-of", side, task_name, str(n_items)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        grown[side] = int(done.stdout.split()[-1]) / 1e6
+    return Line(
+        name="peak memory of that epoch",
+        ours=grown["ours"],
+        reference=grown["reference"],
+        ratio=grown["reference"] / grown["ours"],
+        wanted="at least 3",
+        unit="MB",
+    )
+
+
+def time_outside(task: Task) -> Line:
+    """The share of an epoch that is not spent in forward, loss, backward and the optimizer's step."""
+    spent = 0.0
+
+    def timed(owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        def wrapped(*args: object, **kwargs: object) -> object:
+            nonlocal spent
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent += time.perf_counter() - began
+
+        setattr(owner, name, wrapped)
+
+    accelerator, head, loss = Accelerator(cpu=True), task.head(), task.loss()
+    timed(head, "forward")
+    timed(loss, "forward")
+    timed(accelerator, "backward")
+    step = torch.optim.AdamW.step
+    timed(torch.optim.AdamW, "step")
+    try:
+        began = time.perf_counter()
+        fit(head, task.split(), loss, task.config(), accelerator, lambda head: 0.0)
+        whole = time.perf_counter() - began
+    finally:
+        torch.optim.AdamW.step = step  # type: ignore[method-assign]
+    share = (whole - spent) / whole
+    return Line(
+        name="share of that epoch outside forward, backward and step",
+        ours=share,
+        reference=1.0,
+        ratio=share,
+        wanted="under 0.1",
+        unit="",
+    )
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--items", type=int, default=48, help="genes; windows are six times as many")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--memory-of", nargs=3, metavar=("SIDE", "TASK", "ITEMS"), help=argparse.SUPPRESS)
+    parsed = parser.parse_args()
+    if parsed.memory_of:
+        side, task_name, n_items = parsed.memory_of
+        print(peak_growth(side, task_name, int(n_items)))
+        return
+    torch.set_num_threads(parsed.threads)
+    genes, windows = gene_finding(parsed.items), histone_modification(6 * parsed.items)
+    lines = [
+        compare_epochs(genes, rounds=parsed.rounds, wanted="at least 3"),
+        compare_epochs(windows, rounds=parsed.rounds, wanted="at least 2"),
+        compare_memory("gene_finding", parsed.items),
+        time_outside(genes),
+    ]
+    for line in lines:
+        print(
+            f"{line.name:60} {line.ours:10.3f} {line.reference:10.3f} {line.unit:3} {line.ratio:7.2f} ({line.wanted})"
+        )
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps(
+            {
+                "width": WIDTH,
+                "token_bp": TOKEN_BP,
+                "items": parsed.items,
+                "threads": parsed.threads,
+                "torch": torch.__version__,
+                "machine": platform.machine(),
+                "lines": [asdict(line) for line in lines],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""``bend-hf variants`` from file to picture: bed and VCF, with labels and without, killed and taken up again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from accelerate import Accelerator
+
+from bend_hf.cli import main
+from bend_hf.embedders import load_embedder
+from bend_hf.embedders._base import Embedder
+from bend_hf.predictions import read_predictions
+from bend_hf.results import read_record
+from bend_hf.tasks import VariantSpec
+from bend_hf.variants import (
+    SCORE_COLUMNS,
+    ScoreSettings,
+    VariantRun,
+    read_variants,
+    score_file,
+    score_variants,
+    zero_shot,
+)
+from bend_hf.variants.parts import Parts
+from tests.fake_checkpoints import make_fake
+from tests.tiny import write_bed, write_genome
+
+N = 40
+KEY = "nt_transformer_human_ref"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A genome, the same variants as bed and VCF, three of them at each fourth site, and a tiny model."""
+    out = tmp_path_factory.mktemp("variants")
+    letters = write_genome(out / "genome.fa")
+    rng = np.random.default_rng(0)
+    rows, lines = [], []
+    for number, at in enumerate(np.sort(rng.choice(110_000, N, replace=False)).tolist()):
+        base = letters["chr1"][at]
+        alts = [other for other in "ACGT" if other != base][: 3 if number % 4 == 0 else 1]
+        labels = [(number + k) % 2 for k in range(len(alts))]
+        kind = ("missense", "synonymous")[number // 2 % 2]
+        rows += [("chr1", at, at + 1, base, alt, label, kind) for alt, label in zip(alts, labels, strict=True)]
+        info = f"label={','.join(map(str, labels))};full_label={kind}"
+        lines.append(f"chr1\t{at + 1}\t.\t{base}\t{','.join(alts)}\t.\tPASS\t{info}")
+    write_bed(out / "mine.bed", ("chromosome", "start", "end", "ref", "alt", "label", "full_label"), rows)
+    write_bed(out / "bare.bed", ("chromosome", "start", "end", "ref", "alt"), [row[:5] for row in rows])
+    header = '##fileformat=VCFv4.2\n##INFO=<ID=label,Number=A,Type=Integer,Description="class">\n'
+    columns = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (out / "mine.vcf").write_text(header + columns + "".join(line + "\n" for line in lines))
+    make_fake(KEY, out / "model")
+    return out
+
+
+def twin(folder: Path) -> Embedder:
+    return load_embedder(KEY, checkpoint=folder / "model", random_init=True, device="cpu")
+
+
+def config(folder: Path, out: Path, **options: object) -> VariantRun:
+    return VariantRun(genome=folder / "genome.fa", out=out, **options)  # type: ignore[arg-type]
+
+
+def test_vcf_gives_the_scores_of_the_bed(folder: Path, tmp_path: Path) -> None:
+    embedder = twin(folder)
+    options = {"consequence_column": "full_label", "no_plot": True}
+    by_bed, by_vcf = (
+        score_file(folder / name, config(folder, tmp_path / name, **options), embedder=embedder)
+        for name in ("mine.bed", "mine.vcf")
+    )
+    assert by_bed.predictions.table() == by_vcf.predictions.table()
+    assert by_bed.summary == by_vcf.summary
+
+
+def test_the_walk_from_file_to_picture(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
+    done = score_file(folder / "mine.bed", config(folder, tmp_path, probe=True, csv=True), embedder=twin(folder))
+    assert set(done.files) == {"record", "scores", "picture", "drawing", "csv", "probe_linear", "probe_mlp"}
+    assert all(path.stat().st_size for path in done.files.values())
+    record = read_record(done.files["record"])
+    detail = record.metrics["auroc"]["detail"]  # type: ignore[index,call-overload]
+    assert set(detail["by_score"]) == {column.name for column in SCORE_COLUMNS}  # type: ignore[index,call-overload]
+    assert set(detail["by_group"]) == {"missense", "synonymous"}  # type: ignore[index,call-overload]
+    assert detail["probe"]["folds"]["by"] == "blocks of position"  # type: ignore[index,call-overload]
+    assert record.value == done.summary["scores"]["score"]["auroc"]["value"]  # type: ignore[index,call-overload]
+    said = read_predictions(done.files["scores"])
+    assert len(said) == len(read_predictions(done.files["probe_mlp"]))
+    np.testing.assert_array_equal(said.score, done.predictions.score)
+    assert not (tmp_path / ".parts").exists()
+
+
+def test_command_scores_variants_without_labels(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot"]
+    assert main(["variants", str(folder / "bare.bed"), *flags]) == 0
+    assert "0 positive, 0 negative" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.json")
+    record = read_record(path)
+    assert record.value is None
+    table = pq.read_table(path.with_suffix(".parquet"))
+    assert set(table["target"].to_pylist()) == {-100}
+    assert table["score"].to_pylist() == [1.0] * len(table)
+
+
+def test_command_says_what_is_wrong_before_a_model_loads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write_bed(tmp_path / "bad.bed", ("chromosome", "start", "end", "ref", "alt"), [("chr1", 5, 6, "A", "A")])
+    flags = ["--genome", str(folder / "genome.fa"), "--model", "no/such-model", "--out", str(tmp_path)]
+    assert main(["variants", str(bad), *flags]) == 1
+    assert "REF and ALT are both A" in capsys.readouterr().err
+    assert main(["variants", str(bad)]) == 1
+    assert "--genome FASTA is needed" in capsys.readouterr().err
+
+
+def test_killed_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zero_shot, "_PART_VARIANTS", 16)
+    embedder, options = twin(folder), {"probe": True, "no_plot": True}
+    whole = score_file(folder / "mine.bed", config(folder, tmp_path / "whole", **options), embedder=embedder)
+    scored = []
+    plain = zero_shot._Scoring.score
+
+    def fragile(self: zero_shot._Scoring, given: object) -> object:
+        scored.append(given)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return plain(self, given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zero_shot._Scoring, "score", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
+    assert len(list((tmp_path / "again" / ".parts").glob("*.parquet"))) == 2
+    again = score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
+    n_pieces = -(-len(whole.predictions) // 16)
+    assert len(scored) == 3 + n_pieces - 2
+    for name in ("scores", "probe_linear", "probe_mlp"):
+        assert pq.read_table(again.files[name]) == pq.read_table(whole.files[name])
+    assert json.loads(json.dumps(again.summary)) == whole.summary
+
+
+def test_other_settings_find_no_finished_piece(folder: Path, tmp_path: Path) -> None:
+    source = read_variants(folder / "mine.bed", folder / "genome.fa")
+    embedder, parts = twin(folder), Parts(tmp_path / "parts")
+    one, other = (
+        score_variants(
+            source,
+            embedder,
+            VariantSpec(),
+            ("no", "yes"),
+            Accelerator(cpu=True),
+            ScoreSettings(likelihood=False, window_bp=window_bp),
+            parts=parts,
+        )
+        for window_bp in (4, 8)
+    )
+    assert not set(one.keys) & set(other.keys)
+    assert one.predictions.beside["window_distance"] != other.predictions.beside["window_distance"]
+
+
+class Rank:
+    """One of several processes."""
+
+    def __init__(self, process_index: int, num_processes: int) -> None:
+        self.process_index, self.num_processes = process_index, num_processes
+
+
+def test_processes_share_the_work_and_change_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import accelerate.utils
+
+    monkeypatch.setattr(zero_shot, "_PART_VARIANTS", 8)
+    source = read_variants(folder / "mine.bed", folder / "genome.fa")
+    embedder = twin(folder)
+    found: list[object] = []
+
+    def gather(mine: list[object]) -> list[object]:
+        found.extend(mine)
+        return list(found)
+
+    monkeypatch.setattr(accelerate.utils, "gather_object", gather)
+    settings, spec, names = ScoreSettings(), VariantSpec(), ("no", "yes")
+    done = [
+        score_variants(source, embedder, spec, names, Rank(rank, 2), settings, parts=Parts(tmp_path))  # type: ignore[arg-type]
+        for rank in (0, 1)
+    ]
+    alone = score_variants(source, embedder, spec, names, Accelerator(cpu=True), settings)
+    assert 0 < len(done[0].predictions) < len(alone.predictions)
+    assert done[1].predictions.table() == alone.predictions.table()

@@ -1,0 +1,76 @@
+"""The ClinVar variants of chromosome 20 through a random twin of each family, zero-shot and supervised."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from bend_hf.embedders import load_embedder
+from bend_hf.embedders._base import Embedder
+from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.tasks import VariantSpec
+from bend_hf.variants import SCORE_COLUMNS, ProbeSettings, ScoreSettings, probe, read_variants, score_variants
+from bend_hf.variants.parts import Parts
+from bend_hf.variants.reading import VariantFile
+from bend_hf.variants.summary import values_of
+from tests.fake_checkpoints import make_fake
+from tests.shared_data import CHR20, needs_shared
+
+N_VARIANTS = 2128
+FAMILIES = (
+    "awdlstm",
+    "caduceus-ph",
+    "caduceus-ps",
+    "dnabert2",
+    "dnabert3",
+    "dnabert6",
+    "gena-lm-bert-base",
+    "gena-lm-bigbird-base-t2t",
+    "gpn-brassicales",
+    "grover",
+    "hyenadna-tiny-1k",
+    "nt_transformer_human_ref",
+    "nt_transformer_v2_50m",
+    "onehot",
+    "resnetlm",
+)
+SPEC = VariantSpec(context_bp=8, causal_context_bp=16, stored_context_bp=16)  # the twins' own context is 24 tokens
+
+
+@cache
+def clinvar() -> VariantFile:
+    return read_variants(CHR20 / "variant_effects_disease.bed", CHR20 / "genome.fa.gz", spec=SPEC)
+
+
+def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
+    if key == "onehot":
+        return load_embedder(key, protocol=protocol, device="cpu")
+    checkpoint = make_fake(key, folder / key)
+    return load_embedder(key, checkpoint=checkpoint, protocol=protocol, random_init=True, device="cpu")
+
+
+@needs_shared
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("key", FAMILIES)
+def test_every_variant_has_every_score(key: str, protocol: Protocol, tmp_path: Path) -> None:
+    embedder = twin(key, protocol, tmp_path)
+    parts, accelerator = Parts(tmp_path / "parts"), Accelerator(cpu=True)
+    scored = score_variants(
+        clinvar(), embedder, SPEC, ("no", "yes"), accelerator, ScoreSettings(keep_rows=True), parts=parts
+    )
+    assert scored.predictions.item.tolist() == list(range(N_VARIANTS))
+    for column in SCORE_COLUMNS:
+        has_score = np.isfinite(values_of(scored.predictions, column.name))
+        none = key == "onehot" and column.name in ("log_likelihood_ratio", "entropy")
+        assert has_score.all() != none, column.name
+    assert scored.predictions.score is not None
+    assert (scored.predictions.score > 0).mean() > 0.99
+    probed = probe(scored, parts, accelerator, ProbeSettings(epochs=1, n_folds=2, hidden=8))
+    for said in probed.predictions.values():
+        assert len(said) == N_VARIANTS
+        assert said.score is not None
+        assert np.isfinite(said.score).all()

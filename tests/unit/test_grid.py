@@ -1,0 +1,196 @@
+"""The grid: what is done is skipped, a failure stops nothing else, and the exit status tells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bend_hf import train
+from bend_hf.baselines import BASELINES, HEADS, head_of, without_alias
+from bend_hf.cli import main
+from bend_hf.config import HeadName, RunConfig, parse_run
+from bend_hf.errors import ConfigError, RegistryError
+from bend_hf.grid import CellResult, grid_table, run_grid
+from bend_hf.head_specs import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
+from bend_hf.tasks import TASKS
+from bend_hf.trackers import check_trackers
+from tests.tiny import write_data
+
+FAST = ("--epochs", "1", "--batch-size", "8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), ["gene_finding", "cpg_methylation"], n=16)
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+
+
+def test_finished_cells_are_skipped_and_new_ones_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["run", "--task", "gene_finding", "--data", str(data), "--out", str(tmp_path), *FAST]
+    assert main([*flags, "--model", "onehot", "--seeds", "0", "1"]) == 0
+    first = {path.name for path in tmp_path.glob("*.json")}
+    assert len(first) == 2
+    assert "over 2 of 2 seeds" in capsys.readouterr().out
+    assert main([*flags, "--model", "onehot", "--seeds", "0", "1", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("was there") == 2
+    assert text.count("  done") == 1
+    assert len(list(tmp_path.glob("*.json"))) == 3
+    assert first < {path.name for path in tmp_path.glob("*.json")}
+
+
+def test_a_changed_setting_is_another_cell(data: Path, tmp_path: Path) -> None:
+    config = RunConfig(task=("gene_finding",), data=str(data), out=tmp_path, epochs=1, batch_size=8)
+    run_grid(config, ["onehot"])
+    elsewhere = RunConfig(**{**vars(config), "checkpoint_every": 7})  # changes no number
+    assert [cell.skipped for cell in run_grid(elsewhere, ["onehot"])] == [True]
+    changed = RunConfig(**{**vars(config), "weight_decay": 0.02})
+    assert [cell.skipped for cell in run_grid(changed, ["onehot"])] == [False]
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_task = train.run_task
+
+    def failing(config: RunConfig, *rest: Any) -> train.Outcome:
+        if config.seed == 1:
+            raise RuntimeError("out of memory")
+        return run_task(config, *rest)
+
+    monkeypatch.setattr("bend_hf.grid.run_task", failing)
+    flags = ["--task", "gene_finding", "--model", "onehot", "--seeds", "0", "1", "2", "--data", str(data)]
+    assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 1
+    text = capsys.readouterr().out
+    assert "1 of 3 failed:" in text
+    assert "gene_finding / onehot / seed 1: RuntimeError: out of memory" in text
+    assert [record["config"]["seed"] for record in records(tmp_path)] == [0, 2]
+    monkeypatch.setattr("bend_hf.grid.run_task", run_task)
+    assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 0
+    assert len(records(tmp_path)) == 3
+
+
+def test_a_baseline_that_does_not_fit_a_task_fails_alone(data: Path, tmp_path: Path) -> None:
+    config = RunConfig(task=("gene_finding", "cpg_methylation"), data=str(data), out=tmp_path, epochs=1, batch_size=4)
+    genes, cpg = run_grid(config, ["basset-supervised"])
+    assert "one window of labels a sequence" in str(genes.error)
+    assert cpg.record is not None
+    assert cpg.record.model["model"] == "basset-supervised"
+    assert cpg.record.training is not None
+    assert cpg.record.training["head"] == {"kind": "BassetSpec", "window_bp": 512}
+
+
+def test_a_mistyped_model_stops_the_grid_before_it_starts(data: Path, tmp_path: Path) -> None:
+    config = RunConfig(task=("gene_finding",), data=str(data), out=tmp_path)
+    with pytest.raises(RegistryError, match="did you mean 'resnet-supervised'"):
+        run_grid(config, ["onehot", "resnet-supervized"])
+    assert not records(tmp_path)
+
+
+def test_the_table_counts_and_names() -> None:
+    text = grid_table([CellResult(task="t", model="m", seed=3, error="no disk")])
+    assert "failed" in text
+    assert text.endswith("1 of 1 failed:\n  t / m / seed 3: no disk")
+
+
+def test_a_probe_and_a_schedule_are_in_the_record(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('task = "gene_finding"\nhead = "linear"\nschedule = "cosine"\nepochs = 3\nbatch-size = 8\n')
+    config = parse_run(
+        ["--config", str(file), "--epochs", "1", "--data", str(data), "--out", str(tmp_path / "out")],
+        prog="test",
+        description="",
+    )
+    train.run(config)
+    (record,) = records(tmp_path / "out")
+    assert record["training"]["head"] == {"kind": "LinearSpec", "pool_bp": None}
+    resolved = record["config"]
+    assert (resolved["epochs"], resolved["schedule"], resolved["learning_rate"]) == (1, "cosine", 0.003)
+    assert len(record["training"]["runs"][0]["history"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epoch = 3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("epochs = '3'", "epochs = '3' is str; expected int"),
+        ("epochs = true", "epochs = True is bool; expected int"),
+        ("schedule = 'cosinus'", "unknown schedule 'cosinus'; did you mean 'cosine'?"),
+        ("batch-size = 2\nbatch_size = 3", "given twice"),
+        ("epochs = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError) as error:
+        parse_run(["--config", str(file), "--task", "gene_finding"], prog="test", description="")
+    assert message in str(error.value)
+
+
+def test_values_of_a_file_are_those_of_the_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'task = ["gene_finding"]\nlearning-rate = 1\nfold = [1, 2]\nout = "x"\nno-cache = true\nmixed_precision = "bf16"\n'
+    )
+    ours = parse_run(["--config", str(file)], prog="test", description="")
+    flags = "--task gene_finding --learning-rate 1 --fold 1 2 --out x --no-cache --mixed-precision bf16"
+    assert ours == parse_run(flags.split(), prog="test", description="")
+
+
+def test_heads_are_declared_under_every_name_of_the_flag() -> None:
+    assert set(HEADS) == set(HeadName.__args__)
+    assert {baseline.head for baseline in BASELINES.values()} <= set(HEADS)
+
+
+def test_heads_fit_their_tasks() -> None:
+    genes, enhancers, cpg = (TASKS.get(k) for k in ("gene_finding", "enhancer_annotation", "cpg_methylation"))
+    assert head_of(None, genes) == genes.head
+    assert head_of("cnn", enhancers) == CnnSpec(hidden=2, pool_bp=128)
+    assert head_of("resnet", genes) == ResNetSpec(pool_bp=None)
+    assert head_of("resnet", enhancers) == ResNetSpec(pool_bp=128)
+    assert head_of("linear", cpg) == LinearSpec(pool_bp=512)
+    assert head_of("basset", cpg) == BassetSpec(window_bp=512)
+    with pytest.raises(ConfigError, match="one window of labels a sequence"):
+        head_of("basset", enhancers)
+    with pytest.raises(ConfigError, match="scored without training"):
+        head_of("cnn", TASKS.get("variant_effects_disease"))
+
+
+def test_a_baseline_and_another_head_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised", head="cnn"))
+    plain = without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised"))
+    assert (plain.model, plain.head) == ("onehot", "resnet")
+
+
+def test_a_tracker_that_is_unknown_or_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
+        check_trackers(["tensorbord"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="'wandb' is not installed; pip install wandb"):
+        check_trackers(["wandb"])
+
+
+def test_a_tracker_gets_every_epoch(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = RunConfig(
+        task=("gene_finding",), data=str(data), out=tmp_path, epochs=3, batch_size=8, tracker=("tensorboard",)
+    )
+    (outcome,) = train.run(config)
+    (folder,) = (tmp_path / "trackers").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    assert outcome.record.training is not None
+    history = outcome.record.training["runs"][0]["history"]  # type: ignore[index,call-overload]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([one["loss"] for one in history])  # type: ignore[index]
+    assert [event.step for event in events.Scalars("validation")] == [1, 2, 3]

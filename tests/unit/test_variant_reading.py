@@ -1,0 +1,299 @@
+"""Variants out of beds and VCFs, and what is said of every bad one before a model loads."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bend_hf.config import DataConfig
+from bend_hf.errors import BendError, ConfigError, GenomeError, InputError, LabelError
+from bend_hf.sources import sources_of
+from bend_hf.task_data import open_task
+from bend_hf.variants import VariantRun, read_variants
+from bend_hf.variants.reading import VariantFile
+from bend_hf.vcf import read_vcf
+from tests.bgzip import bgzip
+from tests.tiny import write_bed, write_genome
+
+VCF_HEADER = '##fileformat=VCFv4.2\n##INFO=<ID=label,Number=A,Type=Integer,Description="class">\n'
+VCF_COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
+
+
+@pytest.fixture(scope="module")
+def contigs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    path = tmp_path_factory.mktemp("genome") / "genome.fa"
+    return path, write_genome(path)
+
+
+def vcf(path: Path, lines: list[str], columns: str = VCF_COLUMNS) -> Path:
+    path.write_text(VCF_HEADER + columns + "\n" + "".join(line + "\n" for line in lines))
+    return path
+
+
+def bed(path: Path, rows: list[tuple[object, ...]], further: tuple[str, ...] = ("label",)) -> Path:
+    return write_bed(path, ("chromosome", "start", "end", "ref", "alt", *further), rows)
+
+
+def places(found: VariantFile) -> list[tuple[str, int, str, str, int]]:
+    table = found.table(np.arange(len(found)))
+    columns = (table[name].to_pylist() for name in ("chromosome", "start", "ref", "alt", "label"))
+    return list(zip(*columns, strict=True))
+
+
+def test_vcf_and_bed_give_the_same_rows(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    at = [1_000, 5_000]
+    bases = [letters["chr1"][place] for place in at]
+    rows = [("chr1", p, p + 1, base, OTHER[base], n) for n, (p, base) in enumerate(zip(at, bases, strict=True))]
+    lines = [
+        f"chr1\t{p + 1}\t.\t{base}\t{OTHER[base]}\t.\t.\tlabel={n}"
+        for n, (p, base) in enumerate(zip(at, bases, strict=True))
+    ]
+    from_bed = read_variants(bed(tmp_path / "a.bed", rows), genome)
+    plain = vcf(tmp_path / "a.vcf", lines)
+    (tmp_path / "b.vcf.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "c.vcf.bgz").write_bytes(bgzip(plain.read_bytes()))
+    for path in (plain, tmp_path / "b.vcf.gz", tmp_path / "c.vcf.bgz"):
+        found = read_variants(path, genome)
+        assert places(found) == places(from_bed)
+        assert found.table(np.arange(2))["sequence"] == from_bed.table(np.arange(2))["sequence"]
+
+
+def test_start_equal_end_and_one_base_mean_the_same(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][777]
+    rows: list[tuple[object, ...]] = [("chr1", 777, end, base, OTHER[base], 1) for end in (777, 778)]
+    one, other = places(read_variants(bed(tmp_path / "a.bed", rows), genome))
+    assert one == other
+
+
+def test_multi_allelic_lines_are_split_with_their_labels(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr2"][99]
+    others = [other for other in "ACGT" if other != base]
+    path = vcf(tmp_path / "a.vcf", [f"chr2\t100\trs1\t{base}\t{','.join(others)}\t.\t.\tx=1;label=0,1,0"])
+    found = read_variants(path, genome)
+    assert places(found) == [("chr2", 99, base, other, n) for other, n in zip(others, (0, 1, 0), strict=True)]
+    assert found.bed.line_numbers.tolist() == [4, 4, 4]
+
+
+def test_letters_that_both_alleles_share_are_cut_off(tmp_path: Path) -> None:
+    found = read_vcf(vcf(tmp_path / "a.vcf", ["chr1\t11\t.\tCAG\tCTG,CG,C\t.\t.\t."]))
+    columns = (found.columns[name].to_pylist() for name in ("start", "end", "ref", "alt"))
+    assert list(zip(*columns, strict=True)) == [
+        ("11", "12", "A", "T"),
+        ("10", "12", "CA", "C"),
+        ("10", "13", "CAG", "C"),
+    ]
+
+
+def test_lower_case_vcf_alleles_are_read(tmp_path: Path) -> None:
+    found = read_vcf(vcf(tmp_path / "a.vcf", ["chr1\t11\t.\ta\tg\t.\t.\t."]))
+    assert found.columns["ref"].to_pylist() + found.columns["alt"].to_pylist() == ["A", "G"]
+
+
+def test_no_label_is_needed(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][50]
+    rows: list[tuple[object, ...]] = [("chr1", 50, 51, base, OTHER[base])]
+    found = read_variants(bed(tmp_path / "a.bed", rows, ()), genome)
+    assert found.label.tolist() == [-100]
+    assert found.counts.unlabelled == 1
+    assert found.counts.short_context == 1
+
+
+def test_empty_labels_are_counted(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    rows: list[tuple[object, ...]] = [
+        ("chr1", p, p + 1, letters["chr1"][p], OTHER[letters["chr1"][p]], label) for p, label in ((900, "1"), (901, ""))
+    ]
+    found = read_variants(bed(tmp_path / "a.bed", rows), genome)
+    assert found.label.tolist() == [1, -100]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("chr1\t0\t.\tA\tG\t.\t.\t.", r"POS must be a whole number, 1 or more, but is not in line 4 \('0'\)"),
+        ("chr1\tx\t.\tA\tG\t.\t.\t.", r"POS must be a whole number.*line 4 \('x'\)"),
+        ("chr1\t5\t.\tA\tG\t.", "the header has 8 columns, but line 4 has 6; write every field"),
+    ],
+)
+def test_bad_vcf_line_raises(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_vcf(vcf(tmp_path / "a.vcf", [line]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no line that begins with #CHROM; it is empty or no VCF"),
+        ("chr1\t5\tA\n", "line 1: 'chr1.*is no header of a VCF"),
+        (VCF_HEADER + VCF_COLUMNS + "\n", "holds a header and no variants"),
+    ],
+)
+def test_file_that_is_no_vcf_raises(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.vcf"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_vcf(path)
+
+
+def test_missing_vcf_raises(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the VCF cannot be read"):
+        read_vcf(tmp_path / "none.vcf")
+
+
+def rows_of(letters: str, shift: int = 0, swap: bool = False, strand: bool = False) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    complement = dict(zip("ACGT", "TGCA", strict=True))
+    for p in range(2_000, 2_400, 20):
+        ref = complement[letters[p]] if strand else letters[p]
+        alt = OTHER[ref]
+        rows.append(("chr1", p + shift, p + shift + 1, *((alt, ref) if swap else (ref, alt)), 0))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shift": 1}, "the positions look 1-based, bed is 0-based"),
+        ({"shift": -1}, "the positions look one too small"),
+        ({"shift": 20_011}, "is this the genome build that the variants were called on"),
+        ({"swap": True}, r"REF is ., the genome has . \(REF and ALT are exchanged\?\)"),
+        ({"strand": True}, r"REF is ., the genome has . \(other strand\?\)"),
+    ],
+)
+def test_ref_that_is_not_the_genomes_raises_with_a_guess(
+    tmp_path: Path, contigs: tuple[Path, dict[str, str]], change: dict[str, bool], message: str
+) -> None:
+    genome, letters = contigs
+    path = bed(tmp_path / "a.bed", rows_of(letters["chr1"], **change))
+    with pytest.raises(InputError, match=message):
+        read_variants(path, genome)
+
+
+def test_ref_equal_to_alt_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][50]
+    with pytest.raises(InputError, match=f"line 2: REF and ALT are both {base}"):
+        read_variants(bed(tmp_path / "a.bed", [("chr1", 50, 51, base, base, 0)]), genome)
+
+
+def test_dropped_mismatches_are_counted(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    good, bad = letters["chr1"][50], letters["chr1"][60]
+    rows: list[tuple[object, ...]] = [
+        ("chr1", 60, 61, OTHER[bad], bad, 0),
+        ("chr1", 50, 51, good, OTHER[good], 1),
+    ]
+    found = read_variants(bed(tmp_path / "a.bed", rows), genome, ref_mismatch="drop")
+    assert (found.item.tolist(), found.counts.dropped_ref_mismatch) == ([1], 1)
+
+
+def indel_file(folder: Path, letters: str, alts: tuple[str, ...] = ("{0}AA",)) -> Path:
+    base = letters[500]
+    return vcf(
+        folder / "indels.vcf",
+        [
+            f"chr1\t501\t.\t{base}\t{','.join(alt.format(base) for alt in alts)}\t.\t.\tlabel=1",
+            f"chr1\t601\t.\t{letters[600]}\t{OTHER[letters[600]]}\t.\t.\tlabel=0",
+        ],
+    )
+
+
+def test_indels_are_refused_with_a_count(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    path = indel_file(tmp_path, letters["chr1"])
+    with pytest.raises(InputError, match=r"1 of 2 variants are no substitution of one base.*--indels likelihood"):
+        read_variants(path, genome)
+    dropped = read_variants(path, genome, indels="drop")
+    assert (len(dropped), dropped.counts.dropped_indels) == (1, 1)
+    kept = read_variants(path, genome, indels="likelihood")
+    assert (len(kept), kept.counts.scored_by_likelihood_alone) == (2, 1)
+
+
+def test_alleles_that_are_not_written_out_raise(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    path = indel_file(tmp_path, letters["chr1"], ("<DEL>", "*"))
+    with pytest.raises(InputError, match="2 of 3 variants do not write out both alleles"):
+        read_variants(path, genome, indels="likelihood")
+
+
+def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    wrong = OTHER[letters["chr1"][500]] + letters["chr1"][501]
+    path = vcf(tmp_path / "a.vcf", [f"chr1\t501\t.\t{wrong}\t{wrong[0]}\t.\t.\t."])
+    with pytest.raises(InputError, match=f"REF disagrees with .*REF is {wrong}, the genome has"):
+        read_variants(path, genome, indels="likelihood")
+    assert len(read_variants(path, genome, indels="likelihood", ref_mismatch="drop")) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "message"),
+    [
+        (("chr1", 10, 20, "A", "C", 0), InputError, r"a variant is one base wide \(or start = end\)"),
+        (("chr1", 130_000, 130_001, "A", "C", 0), GenomeError, "past the end of its contig"),
+        (("chr9", 10, 11, "A", "C", 0), GenomeError, "chr9"),
+        (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are no substitution of one base"),
+    ],
+)
+def test_bad_row_raises(
+    tmp_path: Path,
+    contigs: tuple[Path, dict[str, str]],
+    row: tuple[object, ...],
+    error: type[BendError],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        read_variants(bed(tmp_path / "a.bed", [row]), contigs[0])
+
+
+def test_bad_label_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][50]
+    with pytest.raises(LabelError, match=r"row 2: '2'.*expected 0 to 1"):
+        read_variants(bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 2)]), genome)
+
+
+def test_bed_without_alleles_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    path = write_bed(tmp_path / "a.bed", ("chromosome", "start", "end"), [("chr1", 5, 6)])
+    with pytest.raises(InputError, match=r"has no column 'ref'.*variants need ref and alt"):
+        read_variants(path, contigs[0])
+
+
+def test_named_column_that_is_not_there_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][50]
+    path = bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 1)])
+    with pytest.raises(InputError, match="has no column 'lable'; did you mean 'label'"):
+        read_variants(path, genome, label_column="lable")
+
+
+def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+    genome, letters = contigs
+    lines = [
+        f"chr1\t{p + 1}\t.\t{letters['chr1'][p]}\t{OTHER[letters['chr1'][p]]}\t.\t.\tlabel={p % 2}" for p in (700, 801)
+    ]
+    config = DataConfig(bed=vcf(tmp_path / "mine.vcf", lines), genome=genome)
+    ((source, _),) = sources_of(config)
+    data = open_task(source, config)
+    assert data.splits(None)["test"]["label"] == [0, 1]
+    assert data.splits(None)["test"]["start"] == [700, 801]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--genome FASTA is needed"),
+        ({"genome": Path("g.fa"), "window_bp": -1}, "--window-bp is -1; it must be 0 or more"),
+        ({"genome": Path("g.fa"), "indels": "likelihood", "no_likelihood": True}, "exclude each other"),
+    ],
+)
+def test_contradicting_flags_raise(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        VariantRun(**options)  # type: ignore[arg-type]
