@@ -54,12 +54,13 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
 
 def model_table() -> str:
     """Every model: its checkpoint and the facts that decide what it can do."""
-    header = ("model", "checkpoint", "width", "parameters", "context", "tokens", "direction", "licence")
+    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "licence")
     return markdown_table(
         header,
         [
             (
                 spec.key,
+                ", ".join(spec.aliases),
                 spec.checkpoint or "none",
                 str(spec.width),
                 f"{spec.n_parameters:,}" if spec.n_parameters else "",

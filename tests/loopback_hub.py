@@ -46,7 +46,9 @@ class Repo:
 
     def commit(self, ref: str, files: dict[str, bytes]) -> str:
         """Makes a commit and moves a ref to it."""
-        sha = hashlib.sha1(f"{self.name}{len(self.commits)}".encode()).hexdigest()
+        content = [f"{path} {hashlib.sha1(body).hexdigest()}" for path, body in sorted(files.items())]
+        said = "\n".join([self.kind, self.name, str(len(self.commits)), *content])
+        sha = hashlib.sha1(said.encode()).hexdigest()
         self.commits[sha] = files
         self.refs[ref] = sha
         return sha
@@ -124,9 +126,10 @@ class Hub:
             made.commit("main", files)
         return made
 
-    def writes(self) -> list[str]:
-        """Requests that changed something."""
-        return [line for line in self.requests if re.match(r"(POST .*/(commit/|create)|PUT )", line)]
+    def clear(self) -> None:
+        """Forgets everything."""
+        for kept in (self.repos, self.large, self.failures, self.requests):
+            kept.clear()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self

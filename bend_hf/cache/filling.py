@@ -189,13 +189,25 @@ def _explained(files: ShardFiles) -> Iterator[None]:
     """Says what a failed write means for the cache."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise CacheError(_full(files.folder, files.of, error)) from error
+    except CacheError:
+        raise
+    except Exception as error:
+        reason = _os_error(error)
+        if reason is None:
+            raise
+        if reason.errno in _FULL:
+            raise CacheError(_full(files.folder, files.of, reason)) from error
         raise CacheError(
-            f"{files.arrow} cannot be written ({error}); finished shards are kept, mend the file system and run the "
+            f"{files.arrow} cannot be written ({reason}); finished shards are kept, mend the file system and run the "
             "same command again"
         ) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The failed write behind an error; `datasets` fails once more when it closes a file after one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _full(folder: Path, n_shards: int, error: OSError) -> str:

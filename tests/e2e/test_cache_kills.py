@@ -58,7 +58,7 @@ ATTEMPTS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(attempts=ATTEMPTS, ranks=st.integers(1, 3))
 def test_any_number_of_kills_and_any_ranks_give_the_same_bytes(
     whole: dict[str, str], calls: int, attempts: list[list[int | None]], ranks: int

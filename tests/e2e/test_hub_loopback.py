@@ -26,29 +26,36 @@ MODEL = "someone/dna-model"
 
 
 @dataclass
+class Done:
+    """What a command gave."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
 class Client:
-    """Commands in processes of their own that see the loopback Hub alone."""
+    """Commands in a process of its own that sees the loopback Hub alone."""
 
     hub: Hub
+    child: subprocess.Popen[str]
     folder: Path
 
-    def bend_hf(self, *words: object, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
-        return self._run([str(ROOT / "tests/e2e/hub_child.py"), *map(str, words)], token)
+    def bend_hf(self, *words: object, token: str | None = TOKEN) -> Done:
+        return self._ask({"words": [str(word) for word in words], "code": None}, token)
 
     def python(self, code: str, *, token: str | None = TOKEN) -> str:
-        done = self._run(["-c", code], token)
-        assert done.returncode == 0, done.stderr
+        done = self._ask({"words": [], "code": code}, token)
+        assert done.status == 0, done.stderr
         return done.stdout
 
-    def _run(self, words: list[str], token: str | None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *words],
-            cwd=self.folder,
-            env={**self.hub.environment(self.folder / "home", token=token), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+    def _ask(self, asked: dict[str, object], token: str | None) -> Done:
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        self.child.stdin.write(json.dumps({**asked, "folder": str(self.folder), "token": token}) + "\n")
+        self.child.stdin.flush()
+        return Done(**json.loads(self.child.stdout.readline()))
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +68,38 @@ def bend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bend"
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, subprocess.Popen[str]]]:
     with Hub() as hub:
-        yield Client(hub, tmp_path)
+        environment = {**hub.environment(tmp_path_factory.mktemp("home"), token=None), "PYTHONPATH": str(ROOT)}
+        child = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/e2e/hub_child.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+        with child:
+            yield hub, child
+            assert child.stdin is not None
+            child.stdin.close()
 
 
-def _done(run: subprocess.CompletedProcess[str]) -> str:
-    assert run.returncode == 0, run.stderr
+@pytest.fixture
+def client(running: tuple[Hub, subprocess.Popen[str]], tmp_path: Path) -> Client:
+    hub, child = running
+    hub.clear()
+    return Client(hub, child, tmp_path)
+
+
+def _done(run: Done) -> str:
+    assert run.status == 0, run.stderr
     return run.stdout
 
 
-def _refused(run: subprocess.CompletedProcess[str]) -> str:
-    assert run.returncode == 1, run.stdout
+def _refused(run: Done) -> str:
+    assert run.status == 1, run.stdout
     assert "Traceback" not in run.stderr
     assert TOKEN not in run.stdout + run.stderr
     return next(line for line in run.stderr.splitlines() if line.startswith("error: "))
@@ -334,7 +360,7 @@ def test_without_a_token_nothing_is_tried(client: Client, bend: Path) -> None:
 
 def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> None:
     done = client.bend_hf("push", "dataset", "--namespace", "me", "--from", bend, token="hf_WrongButSecret")
-    assert done.returncode == 1
+    assert done.status == 1
     assert "hf_WrongButSecret" not in done.stdout + done.stderr
     assert "answered 401" in done.stderr
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,12 @@ FAMILIES = (
 SPEC = VariantSpec(context_bp=8, causal_context_bp=16, stored_context_bp=16)  # the twins' own context is 24 tokens
 
 
-@cache
-def clinvar() -> VariantFile:
-    return read_variants(CHR20 / "variant_effects_disease.bed", CHR20 / "genome.fa.gz", spec=SPEC)
+@pytest.fixture(scope="module")
+def clinvar(tmp_path_factory: pytest.TempPathFactory) -> VariantFile:
+    genome = tmp_path_factory.mktemp("chr20") / "GRCh37.fa"
+    with gzip.open(CHR20 / "genome.fa.gz") as packed, genome.open("wb") as plain:
+        shutil.copyfileobj(packed, plain)
+    return read_variants(CHR20 / "variant_effects_disease.bed", genome, spec=SPEC)
 
 
 def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
@@ -56,11 +60,11 @@ def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", FAMILIES)
-def test_every_variant_has_every_score(key: str, protocol: Protocol, tmp_path: Path) -> None:
+def test_every_variant_has_every_score(clinvar: VariantFile, key: str, protocol: Protocol, tmp_path: Path) -> None:
     embedder = twin(key, protocol, tmp_path)
     parts, accelerator = Parts(tmp_path / "parts"), Accelerator(cpu=True)
     scored = score_variants(
-        clinvar(), embedder, SPEC, ("no", "yes"), accelerator, ScoreSettings(keep_rows=True), parts=parts
+        clinvar, embedder, SPEC, ("no", "yes"), accelerator, ScoreSettings(keep_rows=True), parts=parts
     )
     assert scored.predictions.item.tolist() == list(range(N_VARIANTS))
     for column in SCORE_COLUMNS:

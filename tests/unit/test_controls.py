@@ -267,7 +267,7 @@ def test_words_find_what_composition_does_not(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"), TASK_NAMES, n=40)
+    return write_data(tmp_path_factory.mktemp("data"), TASK_NAMES, n=20)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_each_control_writes_a_record_like_any_other(
     name: str, opened: dict[str, TaskData], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, caplog_level = opened[name], caplog.at_level("INFO")
-    folds = (2, 3) if data.n_folds else ()
+    folds = (2,) if data.n_folds else ()
     config = RunConfig(task=(name,), out=tmp_path, fold=folds)
     with caplog_level:
         runs = run_controls(config, data, Accelerator(cpu=True), never, ALONE)

@@ -139,7 +139,8 @@ def test_a_file_with_a_mistake_is_refused(content: str, message: str, tmp_path: 
 def test_values_of_a_file_are_those_of_the_flags(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        'task = ["gene_finding"]\nlearning-rate = 1\nfold = [1, 2]\nout = "x"\nno-cache = true\nmixed_precision = "bf16"\n'
+        'task = ["gene_finding"]\nlearning-rate = 1\nfold = [1, 2]\n'
+        'out = "x"\nno-cache = true\nmixed_precision = "bf16"\n'
     )
     ours = parse_run(["--config", str(file)], prog="test", description="")
     flags = "--task gene_finding --learning-rate 1 --fold 1 2 --out x --no-cache --mixed-precision bf16"

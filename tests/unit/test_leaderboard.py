@@ -216,7 +216,8 @@ def test_page_marks_ties_draws_intervals_and_controls() -> None:
 
 def test_plots_are_png_and_svg_of_each_kind() -> None:
     pytest.importorskip("matplotlib")
-    files = plot_files(contests(several()), lambda text: None)
+    made = [record(), record(protocol="bend-hf-1", controls={"GC content": 0.6})]
+    files = plot_files(contests(made), lambda text: None)
     kinds = {re.sub(r"_.*", "", path.removeprefix("plots/").rsplit(".", 1)[0]) for path in files}
     assert kinds == {"heatmap", "forest", "score"}
     assert {path for path in files if "score_" in path} == {
@@ -239,7 +240,7 @@ def test_plots_of_hostile_names_and_no_scores_are_drawn() -> None:
 
 
 def test_a_report_is_the_same_twice(tmp_path: Path) -> None:
-    folder = write(tmp_path / "records", *several()[:4])
+    folder = write(tmp_path / "records", *several()[:2])
     first = {p.name: p.read_bytes() for p in write_report([folder], tmp_path / "a")}
     second = {p.name: p.read_bytes() for p in write_report([folder], tmp_path / "b")}
     assert first == second

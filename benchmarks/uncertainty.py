@@ -1,0 +1,174 @@
+"""Speed and memory of bootstrap intervals against drawing items and scoring them again with scikit-learn.
+
+Prints a table and writes ``benchmarks/results/uncertainty.json``:
+
+    python benchmarks/uncertainty.py
+    python benchmarks/uncertainty.py --scale 0.01
+
+The plain way is run for a few resamples, which must give the same numbers to 1e-12, and its time is scaled up to all
+of them. Each case is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.predictions import Predictions
+
+RESULTS = Path(__file__).resolve().parent / "results" / "uncertainty.json"
+N_RESAMPLES = 1000
+N_ITEMS, N_MARKS, N_TRACKS = 100_000, 18, 125  # BEND: 18 histone marks, 125 chromatin tracks
+N_GENES, GENE_BP = 597, (1_433, 14_000)  # BEND's gene finding, test split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Predictions, the metric, and how often the plain way is run."""
+
+    name: str
+    data: Callable[[float], Predictions]
+    metric: str
+    n_plain: int
+
+
+def tracks(n_labels: int) -> Callable[[float], Predictions]:
+    """Scores of labels from rare to frequent, an item a row."""
+
+    def make(scale: float) -> Predictions:
+        rng, n = np.random.default_rng(0), max(1_000, int(N_ITEMS * scale))
+        true = (rng.random((n, n_labels), np.float32) < np.linspace(0.01, 0.5, n_labels)).astype(np.int16)
+        return Predictions(
+            item=np.arange(n),
+            windows=np.arange(n + 1),
+            target=true,
+            score=rng.standard_normal((n, n_labels), np.float32) + true.astype(np.float32),
+            predicted=None,
+            label_names=tuple(map(str, range(n_labels))),
+        )
+
+    return make
+
+
+def genes(scale: float) -> Predictions:
+    """Nine classes a nucleotide, 70 % of them right."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(*GENE_BP, max(10, int(N_GENES * scale)))
+    true = rng.integers(0, 9, lengths.sum()).astype(np.int16)
+    return Predictions(
+        item=np.arange(len(lengths)),
+        windows=np.concatenate([[0], np.cumsum(lengths)]),
+        target=true,
+        score=None,
+        predicted=np.where(rng.random(len(true)) < 0.7, true, rng.integers(0, 9, len(true))).astype(np.int16),
+        label_names=tuple("abcdefghi"),
+    )
+
+
+CASES = (
+    Case(name="mcc, 597 genes by nucleotide", data=genes, metric="mcc", n_plain=2),
+    Case(name="macro auroc, 18 labels", data=tracks(N_MARKS), metric="auroc", n_plain=3),
+    Case(name="macro auprc, 18 labels", data=tracks(N_MARKS), metric="auprc", n_plain=3),
+    Case(name="macro auroc, 125 labels", data=tracks(N_TRACKS), metric="auroc", n_plain=1),
+)
+
+
+def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
+    """The metric of scikit-learn on items that are drawn and put together, for the first resamples."""
+    from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
+
+    rng, n_items, values = np.random.default_rng([0, 0]), len(predictions), []
+    for _ in range(n):
+        drawn = rng.integers(0, n_items, n_items, dtype=np.int32)
+        lengths = np.diff(predictions.windows)[drawn]
+        first = np.repeat(predictions.windows[drawn] - np.cumsum(lengths) + lengths, lengths)
+        rows: NDArray[np.int64] = first + np.arange(len(first))
+        true = predictions.target[rows]
+        if predictions.predicted is not None:
+            values.append(float(matthews_corrcoef(true, predictions.predicted[rows])))
+            continue
+        assert predictions.score is not None
+        curve = roc_auc_score if metric == "auroc" else average_precision_score
+        values.append(float(curve(true, predictions.score[rows], average="macro")))
+    return values
+
+
+def measure(index: int, scale: float) -> dict[str, Any]:
+    """Both ways of one case, in this process."""
+    from bend_hf.uncertainty.bootstrap import draws_of
+
+    case = CASES[index]
+    predictions = case.data(scale)
+    draws_of(tracks(2)(0.0), ["auroc"], resamples=2)  # imports
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clock, used = time.perf_counter(), time.process_time()
+    drawn = draws_of(predictions, [case.metric], resamples=N_RESAMPLES)[case.metric]
+    seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - used
+    peak_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+    plain(tracks(2)(0.0), "auroc", 1)  # imports
+    clock, used = time.perf_counter(), time.process_time()
+    expected = plain(predictions, case.metric, case.n_plain)
+    reference, cpu_reference = time.perf_counter() - clock, time.process_time() - used
+    furthest = float(np.abs(drawn.values[: case.n_plain] - expected).max())
+    if not furthest <= 1e-12:
+        raise RuntimeError(f"{case.name}: the values differ by {furthest}")
+    times = N_RESAMPLES / case.n_plain
+    return {
+        "name": case.name,
+        "n_items": len(predictions),
+        "n_windows": int(predictions.windows[-1]),
+        "resamples": N_RESAMPLES,
+        "ours_s": seconds,
+        "ours_cpu_s": cpu_seconds,
+        "ours_peak_mib": peak_mib,
+        "reference_resamples": case.n_plain,
+        "reference_s": reference * times,
+        "reference_cpu_s": cpu_reference * times,
+        "ratio": cpu_reference * times / cpu_seconds,
+        "largest_difference": furthest,
+    }
+
+
+def main() -> None:
+    """Run every case, print the table and write the file."""
+    import sklearn
+
+    parser = argparse.ArgumentParser(description="Speed and memory of bootstrap intervals.")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of items (default: 1)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    arguments = parser.parse_args()
+    if not 0 < arguments.scale <= 1:
+        parser.error(f"--scale is {arguments.scale}; expected a share above 0 and up to 1")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{'':30}{'items':>9}{'ours':>10}{'CPU':>10}{'memory':>10}{'plain CPU':>12}{'times':>8}")
+    rows = []
+    for index in range(len(CASES)):
+        with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            row = pool.submit(measure, index, arguments.scale).result()
+        rows.append(row)
+        print(
+            f"{row['name']:30}{row['n_items']:>9,}{row['ours_s']:>8.1f} s{row['ours_cpu_s']:>8.1f} s"
+            f"{row['ours_peak_mib']:>6.0f} MiB{row['reference_cpu_s']:>10.0f} s{row['ratio']:>8.0f}",
+            flush=True,
+        )
+    versions = {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
+    record = {"scale": arguments.scale, "machine": {"cores": os.cpu_count()}, "versions": versions, "rows": rows}
+    partial = arguments.out.with_name(arguments.out.name + ".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Opening embeddings: what is cached and what not, keys, full disks, numbers that do not fit, the commands."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import namedtuple
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from bend_hf.batches import OnTheFly
+from bend_hf.cache import open_embeddings
+from bend_hf.cache.errors import CacheError
+from bend_hf.cache.forecast import duration
+from bend_hf.cache.key import key_of
+from bend_hf.cache.numbers import stored
+from bend_hf.cache.opening import Share
+from bend_hf.cache.progress import Progress
+from bend_hf.cache.reader import CachedEmbeddings
+from bend_hf.cli import main
+from bend_hf.commands.embed import parse_shards
+from bend_hf.embedders import OneHotEmbedder
+from bend_hf.errors import ConfigError
+from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_one_hot_is_never_cached(tmp_path: Path) -> None:
+    source = open_embeddings(small_dataset(), OneHotEmbedder(), folder=tmp_path)
+    assert isinstance(source, OnTheFly)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_cache_writes_nothing(tmp_path: Path) -> None:
+    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, no_cache=True)
+    assert isinstance(source, OnTheFly)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_are_kept_apart_and_read_as_one(tmp_path: Path) -> None:
+    parts = [small_dataset(9, seed) for seed in range(3)]
+    all_three = open_embeddings(parts, Triplets(), folder=tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    other_order = open_embeddings([parts[2], parts[0]], Triplets(), folder=tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert (len(all_three), len(other_order)) == (27, 18)
+    np.testing.assert_array_equal(
+        all_three.rows(np.array([20, 3])).x_BTD, other_order.rows(np.array([20 - 18, 9 + 3])).x_BTD
+    )
+
+
+def test_coordinates_and_labels_stay_beside_the_rows(tmp_path: Path) -> None:
+    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, progress=False)
+    assert isinstance(source, CachedEmbeddings)
+    stored_beside = source.dataset()
+    assert stored_beside.column_names == ["item", "chromosome", "start", "labels", "token_rows", "token_bp"]
+    for name in ("item", "start", "labels"):
+        assert list(stored_beside[name]) == list(small_dataset()[name])
+    assert stored_beside.features["labels"] == small_dataset().features["labels"]
+
+
+def test_bfloat16_says_in_its_column_what_its_bits_are(tmp_path: Path) -> None:
+    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, dtype="bfloat16", progress=False)
+    assert isinstance(source, CachedEmbeddings)
+    assert "token_rows_bfloat16_bits" in source.dataset().column_names
+
+
+def test_a_batch_stays_as_it_is_while_it_is_held(tmp_path: Path) -> None:
+    source = CachedEmbeddings.of(made(tmp_path).shards, dtype="float16")
+    first = source.rows(np.arange(5)).x_BTD
+    copy = first.copy()
+    for _ in range(20):
+        source.rows(np.arange(5, 30))
+    np.testing.assert_array_equal(first, copy)
+
+
+@pytest.mark.parametrize("column", ["sequence", "labels", "start", "item"])
+def test_any_changed_value_changes_the_key(tmp_path: Path, column: str) -> None:
+    dataset = small_dataset()
+    values = list(dataset[column])
+    values[3] = {"sequence": values[3][:-1] + "A", "labels": [0, *values[3]], "start": -1, "item": 77}[column]
+    changed = dataset.remove_columns([column]).add_column(column, values, feature=dataset.features[column])
+    changed = changed.select_columns(dataset.column_names)
+    assert small_entry(tmp_path, changed).plan.key != small_entry(tmp_path, dataset).plan.key
+
+
+def test_the_order_of_the_rows_is_part_of_the_key(tmp_path: Path) -> None:
+    dataset = small_dataset()
+    turned = dataset.select(range(len(dataset))[::-1])
+    assert small_entry(tmp_path, turned).plan.key != small_entry(tmp_path, dataset).plan.key
+
+
+def test_what_decides_the_rows_is_part_of_the_key() -> None:
+    usual = key_of("x", Triplets(), "float16")
+    others = [
+        key_of("y", Triplets(), "float16"),
+        key_of("x", Triplets(), "float32"),
+        key_of("x", Triplets(protocol="bend-hf-1"), "float16"),
+        key_of("x", Triplets(layer=2), "float16"),
+        key_of("x", Triplets(dtype="bfloat16"), "float16"),
+        key_of("x", Triplets(overlap_tokens=3), "float16"),
+        key_of("x", OneHotEmbedder(), "float16"),
+    ]
+    assert len({usual, *others}) == 1 + len(others)
+    assert key_of("x", Triplets(batch_tokens=7, device="cpu"), "float16") == usual
+
+
+def test_a_disk_that_is_too_small_is_an_error_before_anything_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bend_hf.cache.forecast.shutil.disk_usage", lambda folder: Usage(1000, 500, 500))
+    monkeypatch.setattr(Triplets, "iter_tokens", lambda self, sequences: pytest.fail("embedded"))
+    with pytest.raises(CacheError, match=r"do not fit on the disk of .* 0\.00 GB free.*--no-cache"):
+        made(tmp_path)
+
+
+def test_a_disk_that_fills_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = arrow_bytes(made(tmp_path / "whole"))
+    from fsspec.implementations.local import LocalFileOpener
+
+    room = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*.arrow")) // 2
+    write = LocalFileOpener.write
+
+    def write_while_there_is_room(self: object, data: bytes) -> int:
+        nonlocal room
+        room -= len(data)
+        if room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(write(self, data))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileOpener, "write", write_while_there_is_room)
+        with pytest.raises(CacheError, match=r"is full \(No space left on device; .* shards are finished and kept"):
+            made(tmp_path / "full")
+    entry = small_entry(tmp_path / "full")
+    kept = arrow_bytes(entry)
+    assert kept
+    assert kept.items() < whole.items()
+    assert leftovers(entry) == []
+    assert arrow_bytes(made(tmp_path / "full")) == whole
+
+
+@pytest.mark.parametrize(("scale", "text"), [(1e4, "does not fit into float16"), (np.inf, "not finite")])
+def test_numbers_that_cannot_be_stored_are_an_error(tmp_path: Path, scale: float, text: str) -> None:
+    embedder = Triplets()
+    embedder.scale = scale
+    with np.errstate(invalid="ignore"), pytest.raises(CacheError, match=text):
+        made(tmp_path, embedder=embedder)
+    assert leftovers(small_entry(tmp_path)) == []
+
+
+def test_the_largest_float16_is_stored_and_the_next_is_not() -> None:
+    assert stored(np.array([[65519.0]], np.float32), "float16").tolist() == [[65504.0]]
+    with pytest.raises(CacheError, match="65520"):
+        stored(np.array([[65520.0]], np.float32), "float16")
+
+
+def test_an_embedder_that_covers_a_sequence_wrongly_is_an_error(tmp_path: Path) -> None:
+    class Short(Triplets):
+        def iter_tokens(self, sequences):  # type: ignore[no-untyped-def]
+            return super().iter_tokens([sequence[1:] + "" for sequence in sequences])
+
+    with pytest.raises(CacheError, match="where the sequence has"):
+        made(tmp_path, embedder=Short())
+
+
+def test_an_empty_dataset_and_one_without_sequences_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="no sequence to embed"):
+        small_entry(tmp_path, small_dataset().select([]))
+    with pytest.raises(CacheError, match="no column 'sequence'"):
+        small_entry(tmp_path, datasets.Dataset.from_dict({"letters": ["ACGT"]}))
+
+
+def test_a_column_of_the_caches_own_name_is_an_error(tmp_path: Path) -> None:
+    taken = small_dataset().rename_column("start", "token_bp")
+    with pytest.raises(CacheError, match="column 'token_bp' already"):
+        made(tmp_path, taken)
+
+
+def test_an_unknown_dtype_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="did you mean 'float16'"):
+        open_embeddings(small_dataset(), Triplets(), folder=tmp_path, dtype="float1")  # type: ignore[arg-type]
+
+
+def test_progress_counts_to_the_end(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    entry = small_entry(tmp_path)
+    entry.make(None, Share(), progress=False, report=seen.append)
+    assert seen[0].done_bp == 0
+    assert seen[-1].done_bp == seen[-1].total_bp == entry.plan.nucleotides
+    assert seen[-1].made_bytes >= sum(files.arrow.stat().st_size for files in entry.shards) * 0.5
+    assert [one.done_bp for one in seen] == sorted(one.done_bp for one in seen)
+
+
+def test_the_forecast_is_near_what_is_written(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    written = sum(files.arrow.stat().st_size for files in entry.shards)
+    assert 0.3 * written < entry.plan.forecast_bytes(entry.plan.nucleotides) < 3 * written
+
+
+def test_chosen_shards_alone_are_made(tmp_path: Path) -> None:
+    entry = small_entry(tmp_path)
+    entry.make([1, 3], Share(), progress=False)
+    assert [files.number for files in entry.shards if files.record.exists()] == [1, 3]
+
+
+def test_shards_are_numbers_and_ranges() -> None:
+    assert parse_shards(("3", "10-12", "11")) == [3, 10, 11, 12]
+    assert parse_shards(()) is None
+    for word in ("x", "3-", "-3", "5-4", "1-2-3"):
+        with pytest.raises(ConfigError, match="--shards"):
+            parse_shards((word,))
+
+
+def test_durations_are_said_in_words() -> None:
+    assert [duration(seconds) for seconds in (12, 600, 7260)] == ["12 s", "10 min", "2 h 1 min"]
+
+
+def test_the_commands_embed_list_verify_and_prune(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "ones.py"
+    model.write_text("import numpy as np\ndef embed(sequences): return [np.ones((len(s), 2)) for s in sequences]\n")
+    cache = tmp_path / "cache"
+    flags = ["embed", "--task", "gene_finding", "--data", "sample", "--model", str(model), "--cache", str(cache)]
+    with caplog.at_level(logging.INFO):
+        assert main([*flags, "--splits", "validation"]) == 0
+    assert "gene_finding validation: 1 of 1 shards made" in capsys.readouterr().out
+    assert "GB free" in caplog.text
+    assert main([*flags, "--splits", "validation"]) == 0
+    assert "0 of 1 shards made, 1 of 1 there" in capsys.readouterr().out
+    assert main([*flags, "--splits", "nothing"]) == 1
+    assert "has no split 'nothing'" in capsys.readouterr().err
+    assert main(["cache", "list", "--cache", str(cache)]) == 0
+    assert "gene_finding validation: ones, width 2" in capsys.readouterr().out
+    assert main(["cache", "verify", "--cache", str(cache)]) == 0
+    (shard,) = cache.rglob("*.arrow")
+    shard.write_bytes(shard.read_bytes()[:-4])
+    assert main(["cache", "verify", "--cache", str(cache)]) == 1
+    assert main(["cache", "prune", "ones", "--dry-run", "--cache", str(cache)]) == 0
+    assert any(cache.iterdir())
+    assert main(["cache", "prune", "ones", "--cache", str(cache)]) == 0
+    assert not any(cache.iterdir())
+
+
+def test_a_costless_model_is_not_embedded_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", "--task", "gene_finding", "--data", "sample", "--model", "onehot"]) == 1
+    assert "costs nothing to compute" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""Shards that were cut, altered, copied or lost are found out; good ones are left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bend_hf.cache.errors import CacheError
+from bend_hf.cache.inventory import choose, inventory, remove, verify
+from bend_hf.cache.lease import Watch, take
+from bend_hf.cache.shard import ShardFiles, State
+from tests.cached import arrow_bytes, made, small_dataset, small_entry
+
+
+def cut(files: ShardFiles) -> None:
+    with files.arrow.open("r+b") as file:
+        file.truncate(files.arrow.stat().st_size - 8)
+
+
+def flip(files: ShardFiles) -> None:
+    flip_silently(files)
+    stat = files.arrow.stat()
+    os.utime(files.arrow, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+
+
+def flip_silently(files: ShardFiles) -> None:
+    """One bit, and the time of change as it was: what a failing disk does."""
+    stat = files.arrow.stat()
+    with files.arrow.open("r+b") as file:
+        file.seek(stat.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(stat.st_size // 2)
+        file.write(bytes([byte ^ 4]))
+    os.utime(files.arrow, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def lose(files: ShardFiles) -> None:
+    files.arrow.unlink()
+
+
+def lose_record(files: ShardFiles) -> None:
+    files.record.unlink()
+
+
+def cut_record(files: ShardFiles) -> None:
+    files.record.write_text(files.record.read_text()[:20])
+
+
+@pytest.mark.parametrize("harm", [cut, flip, lose, lose_record, cut_record])
+def test_a_harmed_shard_is_made_again_as_it_was_and_no_other(
+    tmp_path: Path, harm: Callable[[ShardFiles], None]
+) -> None:
+    entry = made(tmp_path)
+    whole = arrow_bytes(entry)
+    kept = {files.number: files.arrow.stat().st_ino for files in entry.shards if files.number != 2}
+    harm(entry.shards[2])
+    assert entry.shards[2].state() is not State.GOOD
+    again = made(tmp_path)
+    assert arrow_bytes(again) == whole
+    assert {files.number: files.arrow.stat().st_ino for files in again.shards if files.number != 2} == kept
+
+
+def test_every_byte_is_read_by_verify_alone(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    flip_silently(entry.shards[1])
+    assert entry.shards[1].state() is State.GOOD
+    found = verify(inventory(tmp_path))
+    assert found.altered == (entry.shards[1].arrow,)
+    assert found.n_good == len(entry.shards) - 1
+    assert entry.shards[1].state() is State.MISSING
+
+
+def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
+    files = made(tmp_path).shards[0]
+    os.utime(files.arrow, ns=(0, 5_000_000_000))
+    assert files.state() is State.GOOD
+    record = files.read_record()
+    assert record is not None
+    assert record.changed_ns == 5_000_000_000
+
+
+def test_a_finished_cache_is_not_made_again(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    assert entry.make(None, share_of_one(), progress=False) == 0
+
+
+def share_of_one() -> object:
+    from bend_hf.cache.opening import Share
+
+    return Share()
+
+
+def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
+    place = tmp_path / "shard.lock"
+    with take(place) as lease:  # type: ignore[union-attr]
+        assert take(place, Watch()) is None
+        assert lease.path == place
+    assert not place.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    place = tmp_path / "shard.lock"
+    lease = take(place)
+    assert lease is not None
+    place.write_text(place.read_text().replace(f'"pid": {os.getpid()}', '"pid": 4194305'))  # beyond Linux's highest
+    taken = take(place, Watch())
+    assert taken is not None
+    lease.release()
+    assert place.exists()  # it is the new holder's now
+    taken.release()
+
+
+def test_the_lease_of_another_machine_goes_stale_only_when_it_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "shard.lock"
+    place.write_text('{"token": "x", "place": "elsewhere", "pid": 1, "born": "1"}')
+    moment = 1000.0
+    monkeypatch.setattr("bend_hf.cache.lease.time.monotonic", lambda: moment)
+    watch = Watch()
+    assert not watch.is_stale(place)
+    moment += 119
+    assert not watch.is_stale(place)
+    os.utime(place, ns=(0, 7))  # its holder lives
+    moment += 119
+    assert not watch.is_stale(place)
+    moment += 121
+    assert watch.is_stale(place)
+
+
+def test_the_list_names_what_is_there_and_how_much(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    (held,) = inventory(tmp_path)
+    assert held.is_whole
+    assert held.size_bytes == sum(path.stat().st_size for path in entry.folder.iterdir())
+    assert "small train: Triplets('')" in held.text()
+    assert "whole" in held.text()
+    lose_record(entry.shards[0])
+    assert f"{len(entry.shards) - 1} of {len(entry.shards)} shards" in inventory(tmp_path)[0].text()
+
+
+def test_prune_removes_what_was_chosen_and_wants_a_choice(tmp_path: Path) -> None:
+    made(tmp_path)
+    made(tmp_path, small_dataset(seed=1))
+    small = small_entry(tmp_path, small_dataset(seed=2))
+    held = inventory(tmp_path)
+    with pytest.raises(CacheError, match="say what is to be removed"):
+        choose(held)
+    assert [one.path for one in choose(held, unfinished=True)] == [small.folder]
+    assert choose(held, names=("no such",)) == []
+    assert choose(held, older_than_days=1) == []
+    freed = remove(choose(held, unfinished=True)[0])
+    assert freed > 0
+    assert len(inventory(tmp_path)) == 2
+
+
+def test_an_entry_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    with take(entry.shards[0].lock) as lease, pytest.raises(CacheError, match="somebody makes"):  # type: ignore[union-attr]
+        assert lease is not None
+        remove(inventory(tmp_path)[0])
+
+
+def test_a_cut_plan_is_said_and_can_be_pruned(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    (entry.folder / "about.json").write_text("{")
+    with pytest.raises(CacheError, match="prune --broken"):
+        small_entry(tmp_path)
+    (held,) = choose(inventory(tmp_path), broken=True)
+    remove(held)
+    assert made(tmp_path).shards[0].state() is State.GOOD
