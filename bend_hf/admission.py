@@ -72,7 +72,7 @@ def _coverage_refusals(record: ResultRecord) -> list[str]:
 
 def _config_refusals(record: ResultRecord) -> list[str]:
     """Settings that differ from the task's declaration."""
-    if record.task not in TASKS or record.training is None:
+    if record.task not in TASKS or record.training is None or record.is_control:
         return []
     declared = TASKS.get(record.task).training
     found = []

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _TEMPLATE: Final = "model_card.md.jinja"
 # What a command leaves out: where things lay on the machine that ran it.
-_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker"})
+_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker", "cache", "config"})
 
 
 @cache
@@ -44,8 +44,12 @@ def _texts() -> dict[str, Any]:
     return body
 
 
-def model_card(records: Sequence[ResultRecord]) -> str:
+def model_card(records: Sequence[ResultRecord], controls: Sequence[ResultRecord] = ()) -> str:
     """The whole card, metadata and text, of one model's records.
+
+    Args:
+        records: Of one model.
+        controls: Of controls, and of whatever else it is to be compared with on the same items.
 
     Raises:
         RecordError: There is no record, or they are of several models.
@@ -53,17 +57,24 @@ def model_card(records: Sequence[ResultRecord]) -> str:
     entries = gather(records)
     _one_model(entries)
     metadata = str(card_data(entries))
-    text = render(asset_folder("model_cards") / _TEMPLATE, card_fields(entries))
+    text = render(asset_folder("model_cards") / _TEMPLATE, card_fields(entries, gather(controls)))
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
     return f"---\n{metadata.strip()}\n---\n\n{text.strip()}\n"
 
 
-def write_card(records: Sequence[ResultRecord], out: Path, *, source_url: str | None = None) -> list[Path]:
+def write_card(
+    records: Sequence[ResultRecord],
+    out: Path,
+    *,
+    controls: Sequence[ResultRecord] = (),
+    source_url: str | None = None,
+) -> list[Path]:
     """Writes ``README.md`` and, of scores that may be published, the ``.eval_results`` files.
 
     Args:
         records: Of one model.
         out: The folder, as it will stand on the Hub.
+        controls: Of controls, and of whatever else it is to be compared with on the same items.
         source_url: Where the records can be read.
 
     Returns:
@@ -72,7 +83,7 @@ def write_card(records: Sequence[ResultRecord], out: Path, *, source_url: str | 
     Raises:
         RecordError: The records are of several models, or the folder cannot be written.
     """
-    files = {"README.md": model_card(records)}
+    files = {"README.md": model_card(records, controls)}
     files |= eval_result_files([e for e in gather(records) if not e.refusals], source_url=source_url)
     return [write_text(out / name, text) for name, text in files.items()]
 
@@ -118,7 +129,7 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
     )
 
 
-def card_fields(entries: Sequence[Entry]) -> dict[str, Any]:
+def card_fields(entries: Sequence[Entry], controls: Sequence[Entry] = ()) -> dict[str, Any]:
     """All that the template speaks of."""
     texts, first = _texts(), entries[0].records[0]
     tasks = [TASKS.get(key) for key in sorted({entry.task for entry in entries}) if key in TASKS]
@@ -139,7 +150,7 @@ def card_fields(entries: Sequence[Entry]) -> dict[str, Any]:
             for p in protocols
         ],
         "interval_methods": sorted({entry.interval_method for entry in entries} - {""}),
-        "controls": [row for entry in entries for row in _controls(entry)],
+        "controls": [row for entry in entries for row in _controls(entry, controls)],
         "details": [table for entry in entries for table in detail_tables(entry, _title(entry.task))],
         "runs": [_run(record) for entry in entries for record in entry.records],
         "alignment": [f"{name}: {value}." for name, value in (first.alignment or {}).items()],
@@ -185,7 +196,10 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _controls(entry: Entry) -> list[dict[str, Any]]:
+def _controls(entry: Entry, others: Sequence[Entry]) -> list[dict[str, Any]]:
+    """A row for each control of an entry: those in its records, and entries of the same contest."""
+    where = (entry.task, entry.protocol, entry.data_id, entry.metric)
+    beside = {o.model: o.value for o in others if (o.task, o.protocol, o.data_id, o.metric) == where}
     return [
         {
             "title": _title(entry.task),
@@ -195,7 +209,7 @@ def _controls(entry: Entry) -> list[dict[str, Any]]:
             "value": value,
             "model_value": entry.value,
         }
-        for name, value in sorted(entry.controls.items())
+        for name, value in sorted({**entry.controls, **beside}.items())
     ]
 
 

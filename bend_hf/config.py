@@ -25,6 +25,7 @@ HeadName = Literal["cnn", "linear", "resnet", "basset"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
 CacheDtype = Literal["float16", "float32", "bfloat16"]
+ModelDtype = Literal["float32", "bfloat16", "float16"]
 
 
 def _flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
@@ -68,6 +69,12 @@ class RunConfig(DataConfig):
 
     model: str = _flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
     checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
+    revision: str | None = _flag(None, "commit of the model on the Hub, instead of the declared one")
+    layer: int = _flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
+    model_dtype: ModelDtype = _flag("float32", "of the model's weights and arithmetic")
+    random_init: bool = _flag(False, "same architecture and tokenizer, but random weights from the seed")
+    reverse_complement_average: bool = _flag(False, "average each nucleotide's embedding over both strands")
+    overlap_tokens: int = _flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
     out: Path = _flag(Path("results"), "folder of the result records")
     seed: int = _flag(0, "seed of weights and shuffling")
     seeds: tuple[int, ...] = _flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
@@ -104,6 +111,8 @@ class RunConfig(DataConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be above 0")
+        if self.overlap_tokens < 0:
+            raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
         if self.warmup_steps < 0:
             raise ConfigError(f"--warmup-steps is {self.warmup_steps}; it must not be negative")
         if self.weight_decay is not None and self.weight_decay < 0:

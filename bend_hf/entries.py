@@ -25,7 +25,7 @@ from bend_hf.shapes import Json
 # stand in the record themselves, and the data are told by their hashes.
 NOT_SETTINGS: Final = frozenset(
     {"out", "seed", "seeds", "task", "data", "bed", "labels", "genome", "model", "checkpoint", "tracker"}
-    | {"processes", "checkpoint_every", "controls", "cache_dir", "embeddings", "device", "num_proc"}
+    | {"processes", "checkpoint_every", "controls", "cache", "config", "run_key"}
 )
 
 
@@ -74,6 +74,11 @@ class Entry:
         return str(self.records[0].data.get("origin"))
 
     @property
+    def is_control(self) -> bool:
+        """Whether it is what needs no model."""
+        return self.records[0].is_control
+
+    @property
     def n_parameters(self) -> int | None:
         """Weights of the model."""
         count = self.records[0].model.get("n_parameters")
@@ -109,14 +114,17 @@ def gather(records: Sequence[ResultRecord]) -> list[Entry]:
 
 
 def of_model(records: Sequence[ResultRecord], model: str | None) -> list[ResultRecord]:
-    """The records of one model, by the name that cards and reports give it; all where none is asked for.
+    """The records of one model, by the name that cards and reports give it; of all models where none is asked for.
+
+    Records of controls are of no model.
 
     Raises:
         RecordError: There is none of it.
     """
-    found = [record for record in records if model is None or model_label(record) == model]
+    models = [record for record in records if not record.is_control]
+    found = [record for record in models if model is None or model_label(record) == model]
     if not found:
-        known = sorted({model_label(record) for record in records})
+        known = sorted({model_label(record) for record in models})
         raise RecordError(f"--model {model!r}: no record of it; there are {', '.join(known)}")
     return found
 

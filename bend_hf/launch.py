@@ -1,7 +1,7 @@
 """The accelerator of a run, and whether it got the processes that were asked for.
 
->>> missing_processes({"MASTER_ADDR": "127.0.0.1"}, n_processes=1)
-'several processes were asked for, ...'
+>>> (missing_processes({"WORLD_SIZE": "2"}, n_processes=1) or "").partition(";")[0]
+'2 processes were asked for (WORLD_SIZE), but this run has 1'
 """
 
 from __future__ import annotations

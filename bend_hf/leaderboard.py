@@ -51,6 +51,7 @@ class Contest:
         n_items: Items scored.
         rows: The rows.
         controls: Scores of controls on the same items, by name.
+        refusals: Why it must not be published as it stands, for any of its rows and controls.
     """
 
     task: str
@@ -62,6 +63,7 @@ class Contest:
     n_items: int
     rows: tuple[Row, ...]
     controls: dict[str, float]
+    refusals: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -99,6 +101,8 @@ def _contest(entries: Sequence[Entry]) -> Contest:
         for name, value in entry.controls.items():
             if value is not None:
                 controls.setdefault(name, value)
+        if entry.is_control and entry.value is not None:
+            controls[entry.model] = entry.value
     items = first.records[0].coverage.get("scored")
     return Contest(
         task=first.task,
@@ -108,7 +112,8 @@ def _contest(entries: Sequence[Entry]) -> Contest:
         data=_data_words(first),
         metric=first.metric,
         n_items=items if isinstance(items, int) else 0,
-        rows=_ranked(entries),
+        rows=_ranked([entry for entry in entries if not entry.is_control]),
+        refusals=tuple(dict.fromkeys(reason for entry in entries for reason in entry.refusals)),
         controls=dict(sorted(controls.items())),
     )
 

@@ -89,6 +89,11 @@ class ResultRecord:
         return value if isinstance(value, int | float) else None
 
     @property
+    def is_control(self) -> bool:
+        """Whether no model was scored, but what needs none: prevalence, composition, k-mers."""
+        return self.model.get("family") == "control"
+
+    @property
     def probe(self) -> str:
         """What turns embeddings into predictions: the kind of the head, with what else is trained, or ``zero_shot``."""
         kind, tune = member(self.training, "head", "kind"), self.config.get("tune")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._base import Embedder
+    from bend_hf.embedders._options import EmbedderOptions
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def check_model_name(model: str) -> None:
     from bend_hf.embedders import MODELS
 
     known = [*MODELS.names(), *BASELINES]
-    if model not in known and "/" not in model and not model.endswith(".py") and not Path(model).exists():
+    declared = model in MODELS or model in BASELINES
+    if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
         raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, known)}")
 
 
@@ -141,7 +143,20 @@ def open_embedder(config: RunConfig) -> Embedder:
     from bend_hf.embedders import load_embedder
 
     plain = without_alias(config)
-    return load_embedder(plain.model, checkpoint=plain.checkpoint, protocol=plain.protocol)
+    options: EmbedderOptions = {"protocol": plain.protocol}
+    if plain.revision is not None:
+        options["revision"] = plain.revision
+    if plain.layer != -1:
+        options["layer"] = plain.layer
+    if plain.model_dtype != "float32":
+        options["dtype"] = plain.model_dtype
+    if plain.random_init:
+        options |= {"random_init": True, "seed": plain.seed}
+    if plain.reverse_complement_average:
+        options["reverse_complement_average"] = True
+    if plain.overlap_tokens:
+        options["overlap_tokens"] = plain.overlap_tokens
+    return load_embedder(plain.model, checkpoint=plain.checkpoint, **options)
 
 
 def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> Outcome:

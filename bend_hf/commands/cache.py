@@ -50,8 +50,9 @@ def _run(parsed: argparse.Namespace) -> int:
         if parsed.action == "prune" and not parsed.dry_run:
             remove(entry)
     total = f"{sum(entry.size_bytes for entry in held) / 1e9:10.3f} GB  in {len(held)} entries of {cache}"
-    done = {"list": "", "prune": ", would be removed" if parsed.dry_run else ", removed"}[parsed.action]
-    print(total + done)
+    if parsed.action == "prune":
+        total += ", would be removed" if parsed.dry_run else ", removed"
+    print(total)
     return 0
 
 

@@ -28,9 +28,10 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.entries import of_model
     from bend_hf.results import find_records, read_record
 
-    records = of_model([read_record(path) for path in find_records(parsed.records)], parsed.model)
-    records = attributed(records, named_datasets(parsed.dataset), hub_facts)
-    for path in write_card(records, parsed.out, source_url=parsed.source_url):
+    read = [read_record(path) for path in find_records(parsed.records)]
+    records = attributed(of_model(read, parsed.model), named_datasets(parsed.dataset), hub_facts)
+    controls = [record for record in read if record.is_control]
+    for path in write_card(records, parsed.out, controls=controls, source_url=parsed.source_url):
         print(path)
     return 0
 

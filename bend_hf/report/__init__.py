@@ -64,7 +64,7 @@ def write_report(
     records = [read_record(path) for path in paths]
     found = contests(records)
     drawn = plot_files(found, say) if plots else {}
-    reasons = sorted({reason for contest in found for row in contest.rows for reason in row.entry.refusals})
+    reasons = sorted({reason for contest in found for reason in contest.refusals})
     manifest: dict[str, Json] = {
         "bend_hf": __version__,
         "refusals": list(reasons),

@@ -31,6 +31,7 @@ def plot_files(contests: Sequence[Contest], say: Callable[[str], None]) -> dict[
     Returns:
         File contents by path below the report.
     """
+    contests = [contest for contest in contests if contest.rows]  # controls alone need no picture
     if not contests:
         return {}
     if importlib.util.find_spec("matplotlib") is None:

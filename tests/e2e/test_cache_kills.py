@@ -119,14 +119,14 @@ def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
     model = tmp_path / "letters.py"
     model.write_text(OWN_MODEL)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m", "bend_hf", "embed"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "bend_hf", "embed"]
     flags = ["--task", "gene_finding", "--data", "sample", "--model", str(model), "--splits", "test", "validation"]
     done = subprocess.run(
         [sys.executable, *command, *flags, "--cache", str(tmp_path / "two")],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -24,10 +24,8 @@ from tests.shared_data import CHR20, needs_shared
 N_VARIANTS = 2128
 FAMILIES = (
     "awdlstm",
-    "caduceus-ph",
     "caduceus-ps",
     "dnabert2",
-    "dnabert3",
     "dnabert6",
     "gena-lm-bert-base",
     "gena-lm-bigbird-base-t2t",
@@ -39,7 +37,7 @@ FAMILIES = (
     "onehot",
     "resnetlm",
 )
-SPEC = VariantSpec(context_bp=8, causal_context_bp=16, stored_context_bp=16)  # the twins' own context is 24 tokens
+SPEC = VariantSpec(context_bp=6, causal_context_bp=12, stored_context_bp=12)  # the twins' own context is 24 tokens
 
 
 @pytest.fixture(scope="module")

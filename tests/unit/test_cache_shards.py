@@ -11,6 +11,7 @@ import pytest
 from bend_hf.cache.errors import CacheError
 from bend_hf.cache.inventory import choose, inventory, remove, verify
 from bend_hf.cache.lease import Watch, take
+from bend_hf.cache.opening import Share
 from bend_hf.cache.shard import ShardFiles, State
 from tests.cached import arrow_bytes, made, small_dataset, small_entry
 
@@ -84,13 +85,7 @@ def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
 
 def test_a_finished_cache_is_not_made_again(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    assert entry.make(None, share_of_one(), progress=False) == 0
-
-
-def share_of_one() -> object:
-    from bend_hf.cache.opening import Share
-
-    return Share()
+    assert entry.make(None, Share(), progress=False) == 0
 
 
 def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
@@ -160,9 +155,10 @@ def test_prune_removes_what_was_chosen_and_wants_a_choice(tmp_path: Path) -> Non
 
 def test_an_entry_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    with take(entry.shards[0].lock) as lease, pytest.raises(CacheError, match="somebody makes"):  # type: ignore[union-attr]
-        assert lease is not None
-        remove(inventory(tmp_path)[0])
+    (held,) = inventory(tmp_path)
+    assert take(entry.shards[0].lock) is not None
+    with pytest.raises(CacheError, match="somebody makes"):
+        remove(held)
 
 
 def test_a_cut_plan_is_said_and_can_be_pruned(tmp_path: Path) -> None:

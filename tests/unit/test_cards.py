@@ -126,3 +126,11 @@ def test_a_field_that_is_not_given_is_an_error(tmp_path: Path) -> None:
     template.write_text("{{ nothing }}")
     with pytest.raises(RecordError, match=r"t\.md\.jinja asks for what is not given"):
         render(template, {})
+
+
+def test_records_of_controls_stand_in_the_card_of_a_model() -> None:
+    control = record(model="kmer", value=0.6789, family="control")
+    elsewhere = record(model="gc", value=0.5123, family="control", protocol="bend-hf-1")
+    text = model_card([record()], [control, elsewhere])
+    assert "| kmer | auroc | 0.6789 | 0.8000 |" in text
+    assert "0.5123" not in text

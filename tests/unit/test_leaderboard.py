@@ -261,3 +261,33 @@ def test_missing_matplotlib_is_said_and_the_rest_written(tmp_path: Path, monkeyp
     paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", say=said.append)
     assert said == ["no plots: matplotlib is not installed; 'pip install bend-hf[plots]' brings it"]
     assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
+
+
+def _control(**changes: object) -> ResultRecord:
+    made = _with(record(model="kmer", value=0.66, family="control", n_parameters=84), "config", epochs=None)
+    return _with(made, "data", **changes)
+
+
+def test_records_of_controls_stand_beside_the_models_and_have_no_rank() -> None:
+    [contest] = contests([record(), _control()])
+    assert [row.name for row in contest.rows] == ["dnabert2"]
+    assert contest.controls == {"kmer": 0.66}
+    assert contest.refusals == ()
+
+
+def test_a_control_on_the_sample_keeps_a_report_from_being_published() -> None:
+    [contest] = contests([_control(origin="sample")])
+    assert (contest.rows, list(contest.controls)) == ((), ["kmer"])
+    assert "bundled sample" in contest.refusals[0]
+    assert "control" in as_markdown([contest])
+    assert plot_files([contest], print) == {}
+
+
+def test_a_control_of_other_data_is_not_shown_beside_a_model() -> None:
+    found = contests([record(), _control(files={"bed": {"sha256": "e" * 64}})])
+    assert sorted((len(contest.rows), len(contest.controls)) for contest in found) == [(0, 1), (1, 0)]
+
+
+def test_the_run_key_of_a_seed_makes_no_other_entry() -> None:
+    made = [_with(record(seed=seed), "config", run_key=f"key{seed}") for seed in (0, 1)]
+    assert len(gather(made)) == 1
