@@ -18,7 +18,7 @@ from bend_hf import __version__
 from bend_hf.commands import COMMANDS
 from bend_hf.errors import BendError
 
-_CHATTY: Final = ("httpx", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
+_CHATTY: Final = ("httpx", "httpx2", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

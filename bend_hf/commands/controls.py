@@ -25,7 +25,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.controls._running import run_controls
     from bend_hf.launch import start_accelerator
     from bend_hf.score_table import aligned, shown
-    from bend_hf.train import open_tasks, run_task
+    from bend_hf.train import open_embedder, open_tasks, run_task
 
     config = config_from_flags(RunConfig, parsed)
     keys = parsed.only and [CONTROLS.get(key).key for key in parsed.only]
@@ -33,7 +33,7 @@ def _run(parsed: argparse.Namespace) -> int:
     accelerator = start_accelerator(config)
     lines, paths = [], []
     for data in opened:
-        for ran in run_controls(config, data, accelerator, run_task, keys):
+        for ran in run_controls(config, data, accelerator, run_task, open_embedder, keys):
             metric = ran.record.main_metric
             lines.append((data.task.key, ran.key, metric, shown(ran.record.value), str(ran.record.coverage["scored"])))
             paths.append(ran.path)

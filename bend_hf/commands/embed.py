@@ -71,7 +71,7 @@ def embed(config: EmbedConfig) -> list[str]:
     Raises:
         BendError: An input is bad, or the disk too small.
     """
-    from accelerate import PartialState
+    from accelerate import Accelerator
 
     from bend_hf.cache import default_folder
     from bend_hf.cache.opening import Share, find_entry, worth_caching
@@ -84,8 +84,7 @@ def embed(config: EmbedConfig) -> list[str]:
         log.info(message)
         opened.append(open_task(source, config))
     chosen = [(data, name, part) for data in opened for name, part in _chosen(data, config.splits)]
-    state = PartialState()
-    share = Share(rank=state.process_index, world=state.num_processes)
+    share = Share.of(Accelerator())
     embedder = load_embedder(config.model, checkpoint=config.checkpoint, protocol=config.protocol)
     if not worth_caching(embedder):
         raise ConfigError(f"{config.model} costs nothing to compute and is never cached; train with it as it is")

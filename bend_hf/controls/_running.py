@@ -1,6 +1,6 @@
 """Runs the controls of a task: a result record and a prediction file each, as for a model.
 
-    run_controls(config, data, accelerator, run_model=train.run_task)
+    run_controls(config, data, accelerator, run_model=train.run_task, open_model=train.open_embedder)
 
 A control that a folder holds already, made of the same data with the same settings, is not run again.
 
@@ -79,6 +79,7 @@ def run_controls(
     data: TaskData,
     accelerator: Accelerator,
     run_model: RunModel,
+    open_model: Callable[[RunConfig], Embedder],
     keys: Iterable[str] | None = None,
 ) -> list[ControlRun]:
     """Runs the controls that say something about a task; the others are named in the log with the reason.
@@ -91,6 +92,7 @@ def run_controls(
         data: The task's data.
         accelerator: The processes.
         run_model: Trains and scores a head on an embedder, ``bend_hf.train.run_task``.
+        open_model: Loads the embedder that a configuration names, ``bend_hf.train.open_embedder``.
         keys: Which controls; None for all.
 
     Raises:
@@ -103,13 +105,12 @@ def run_controls(
         if reason is not None:
             log.info("no control %r: %s", control.key, reason)
             continue
-        if control.embedder is not None:
-            embedder = control.embedder(config)
-            if embedder is None:
+        if control.model is not None:
+            own = control.model(config)
+            if own is None:
                 log.info("no control %r: the model %r has none", control.key, config.model)
                 continue
-            same_head = config if control.key == "random_twin" else replace(config, model=control.key, checkpoint=None)
-            ran = run_model(same_head, data, embedder, accelerator)
+            ran = run_model(own, data, open_model(own), accelerator)
             runs.append(ControlRun(key=control.key, record=ran.record, path=ran.path))
         elif accelerator.is_main_process:
             runs.append(run_control(config, data, control, accelerator))

@@ -1,6 +1,6 @@
 """What a control declares, and what it hands back.
 
->>> ControlSpec(key="x", title="X", text="", why_not=lambda task: None, predict=print).embedder is None
+>>> ControlSpec(key="x", title="X", text="", why_not=lambda task: None, predict=print).model is None
 True
 """
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.config import RunConfig
-    from bend_hf.embedders._base import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlSpec:
-    """One control; it either predicts by itself, or is an embedder that the task's head is trained on.
+    """One control; it either predicts by itself, or is a model that is run as any other.
 
     Attributes:
         key: Registry key and name in tables.
@@ -49,7 +48,7 @@ class ControlSpec:
         why_not: Why it says nothing about a task; None where it does.
         predict: From a task, its splits and a seed to predictions of the test split.
         head: What is learned, as a record names it; for those that predict.
-        embedder: From a run's configuration to the embedder; None where that model has no such twin.
+        model: From a run's configuration to that of the control; None where that model has no such control.
     """
 
     key: str
@@ -58,7 +57,7 @@ class ControlSpec:
     why_not: Callable[[TaskSpec], str | None]
     predict: Callable[[TaskSpec, dict[str, Dataset], int], Said] | None = None
     head: str = ""
-    embedder: Callable[[RunConfig], Embedder | None] | None = None
+    model: Callable[[RunConfig], RunConfig | None] | None = None
 
 
 def always(task: TaskSpec) -> str | None:

@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from bend_hf.baselines import BASELINES
+from bend_hf.config import RunConfig
 from bend_hf.controls._spec import ControlSpec, always
 from bend_hf.tasks import TaskSpec
-
-if TYPE_CHECKING:
-    from bend_hf.config import RunConfig
-    from bend_hf.embedders._base import Embedder
 
 
 def _one_hot_moves_alike(task: TaskSpec) -> str | None:
@@ -23,22 +20,27 @@ def _one_hot_moves_alike(task: TaskSpec) -> str | None:
     return f"{task.key} trains no head, and the one-hot row of every variant moves by the same distance"
 
 
-def _one_hot(config: RunConfig) -> Embedder | None:
+def _one_hot(config: RunConfig) -> RunConfig | None:
     if config.model == "onehot" or config.model in BASELINES:
         return None
-    from bend_hf.embedders import load_embedder
-
-    return load_embedder("onehot", protocol=config.protocol)
-
-
-def _random_twin(config: RunConfig) -> Embedder | None:
-    if config.model == "onehot" or config.model in BASELINES or config.model.endswith(".py"):
-        return None
-    from bend_hf.embedders import load_embedder
-
-    return load_embedder(
-        config.model, checkpoint=config.checkpoint, protocol=config.protocol, random_init=True, seed=config.seed
+    plain = RunConfig(task=config.task, bed=config.bed)
+    return replace(  # fields that speak of a model's weights mean nothing for letters
+        config,
+        model="onehot",
+        checkpoint=None,
+        revision=plain.revision,
+        layer=plain.layer,
+        model_dtype=plain.model_dtype,
+        random_init=plain.random_init,
+        reverse_complement_average=plain.reverse_complement_average,
+        overlap_tokens=plain.overlap_tokens,
     )
+
+
+def _random_twin(config: RunConfig) -> RunConfig | None:
+    if config.model == "onehot" or config.model in BASELINES or config.model.endswith(".py") or config.random_init:
+        return None
+    return replace(config, random_init=True)
 
 
 CONTROLS = (
@@ -47,13 +49,13 @@ CONTROLS = (
         title="One-hot",
         text="The letters themselves under the same head, trained in the same way.",
         why_not=_one_hot_moves_alike,
-        embedder=_one_hot,
+        model=_one_hot,
     ),
     ControlSpec(
         key="random_twin",
         title="Random twin",
         text="The same network with random weights, under the same head, trained in the same way.",
         why_not=always,
-        embedder=_random_twin,
+        model=_random_twin,
     ),
 )

@@ -33,6 +33,7 @@ from bend_hf.sequences import reverse_complement
 from bend_hf.sources import find_source
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import TASKS
+from bend_hf.train import open_embedder
 from bend_hf.uncertainty.bootstrap import folds_of
 from tests.tiny import write_data
 
@@ -286,7 +287,7 @@ def test_each_control_writes_a_record_like_any_other(
     folds = (2,) if data.n_folds else ()
     config = RunConfig(task=(name,), out=tmp_path, fold=folds)
     with caplog_level:
-        runs = run_controls(config, data, Accelerator(cpu=True), never, ALONE)
+        runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, ALONE)
     assert [run.key for run in runs] == [key for key in ALONE if CONTROLS.get(key).why_not(data.task) is None]
     left_out = "is scored without training, so there is nothing to learn it from"
     assert (left_out in caplog.text) == (data.task.variant is not None)
@@ -323,11 +324,13 @@ def test_prevalence_is_that_of_training_and_the_same_for_all(opened: dict[str, T
 
 def test_a_control_that_is_there_is_not_run_again(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    first, second = (run_controls(config, data, Accelerator(cpu=True), never, ["gc"])[0] for _ in range(2))
+    first, second = (run_controls(config, data, Accelerator(cpu=True), never, unopened, ["gc"])[0] for _ in range(2))
     assert first.path == second.path
     assert second.record.metrics == first.record.metrics
-    other = run_controls(replace(config, seed=1), data, Accelerator(cpu=True), never, ["gc"])[0]
-    of_another_model = run_controls(replace(config, model="dnabert2"), data, Accelerator(cpu=True), never, ["gc"])[0]
+    other = run_controls(replace(config, seed=1), data, Accelerator(cpu=True), never, unopened, ["gc"])[0]
+    of_another_model = run_controls(
+        replace(config, model="dnabert2"), data, Accelerator(cpu=True), never, unopened, ["gc"]
+    )[0]
     assert other.path != first.path
     assert of_another_model.path == first.path
 
@@ -342,38 +345,41 @@ def never(config: RunConfig, data: TaskData, embedder: Embedder, accelerator: Ac
     raise AssertionError("no model is to be run")
 
 
+def unopened(config: RunConfig) -> Embedder:
+    raise AssertionError("no model is to be opened")
+
+
 def test_one_hot_gets_the_head_of_the_run(opened: dict[str, TaskData], tmp_path: Path) -> None:
     data, seen = opened["cpg_methylation"], []
-    config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="dnabert2", epochs=3, head="linear", seed=5)
+    config = RunConfig(
+        task=("cpg_methylation",), out=tmp_path, model="dnabert2", layer=3, epochs=3, head="linear", seed=5
+    )
     plain = run_control(config, data, CONTROLS.get("prevalence"), Accelerator(cpu=True))
 
     def run_model(given: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> FakeRun:
         seen.append((given, embedder))
         return FakeRun(plain.record, plain.path)
 
-    runs = run_controls(config, data, Accelerator(cpu=True), run_model, ["onehot"])
+    runs = run_controls(config, data, Accelerator(cpu=True), run_model, open_embedder, ["onehot"])
     assert [run.key for run in runs] == ["onehot"]
     ((given, embedder),) = seen
-    assert given == replace(config, model="onehot")
+    assert given == replace(config, model="onehot", layer=-1)
     assert isinstance(embedder, OneHotEmbedder)
 
 
-def test_twin_is_the_same_model_with_random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[Any, dict[str, Any]]] = []
-    monkeypatch.setattr("bend_hf.embedders.load_embedder", lambda model, **options: asked.append((model, options)))
-    twin = CONTROLS.get("random_twin").embedder
+def test_twin_is_the_same_model_with_random_weights(tmp_path: Path) -> None:
+    twin = CONTROLS.get("random_twin").model
     assert twin is not None
-    config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="dnabert2", checkpoint="here", seed=5)
-    twin(config)
-    expected = {"checkpoint": "here", "protocol": "bend-2024", "random_init": True, "seed": 5}
-    assert asked == [("dnabert2", expected)]
+    config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="dnabert2", checkpoint="here", layer=4, seed=5)
+    assert twin(config) == replace(config, random_init=True)
+    assert twin(replace(config, random_init=True)) is None
     for model in ("onehot", "resnet-supervised", "mine.py"):
-        assert twin(replace(config, model=model, checkpoint=None)) is None
+        assert twin(RunConfig(task=("cpg_methylation",), model=model)) is None
 
 
 def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    runs = run_controls(config, data, Accelerator(cpu=True), never, ["gc", "prevalence"])
+    runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, ["gc", "prevalence"])
     entries: Any = as_entries(runs)
     assert sorted(entries) == ["gc", "prevalence"]
     assert entries["prevalence"]["metrics"]["auroc"]["value"] == 0.5
@@ -388,7 +394,7 @@ def test_split_without_items_is_refused(opened: dict[str, TaskData], tmp_path: P
             RunConfig(task=("x",), out=tmp_path), replace(data, parts=parts), CONTROLS.get("gc"), Accelerator(cpu=True)
         )
     with pytest.raises(RegistryError, match="unknown control 'kmers'; did you mean 'kmer'"):
-        run_controls(RunConfig(task=("x",), out=tmp_path), data, Accelerator(cpu=True), never, ["kmers"])
+        run_controls(RunConfig(task=("x",), out=tmp_path), data, Accelerator(cpu=True), never, unopened, ["kmers"])
 
 
 def test_the_command_runs_them_and_names_their_records(
