@@ -60,8 +60,8 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(DataConfig):
-    """A run of one model on one task or several. What is None is taken from the task's declaration.
+class ModelConfig(DataConfig):
+    """Which model, and how its embeddings are taken.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -75,8 +75,25 @@ class RunConfig(DataConfig):
     random_init: bool = _flag(False, "same architecture and tokenizer, but random weights from the seed")
     reverse_complement_average: bool = _flag(False, "average each nucleotide's embedding over both strands")
     overlap_tokens: int = _flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
+    seed: int = _flag(0, "seed of random weights and of shuffling")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap_tokens < 0:
+            raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed is {self.seed}; it must lie between 0 and 4294967295")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ModelConfig):
+    """A run of one model on one task or several. What is None is taken from the task's declaration.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
     out: Path = _flag(Path("results"), "folder of the result records")
-    seed: int = _flag(0, "seed of weights and shuffling")
     seeds: tuple[int, ...] = _flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
     head: HeadName | None = _flag(None, "head on the embeddings; default: the task's")
     tune: Tune = _flag("head", "what is trained: the head on frozen embeddings, all weights, or low-rank adapters")
@@ -94,6 +111,7 @@ class RunConfig(DataConfig):
     cache: Path | None = _flag(None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE")
     cache_dtype: CacheDtype = _flag("float16", "how embeddings are stored")
     no_cache: bool = _flag(False, "make embeddings when they are needed, every time; for what is bigger than the disk")
+    controls: bool = _flag(False, "run the controls of each task too, and show them beside the model")
     tracker: tuple[str, ...] = _flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
     processes: int | None = _flag(None, "processes that the run must have; with fewer or more it does not start")
 
@@ -111,15 +129,13 @@ class RunConfig(DataConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be above 0")
-        if self.overlap_tokens < 0:
-            raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
         if self.warmup_steps < 0:
             raise ConfigError(f"--warmup-steps is {self.warmup_steps}; it must not be negative")
         if self.weight_decay is not None and self.weight_decay < 0:
             raise ConfigError(f"--weight-decay is {self.weight_decay}; it must not be negative")
-        for seed in (self.seed, *self.seeds):
+        for seed in self.seeds:
             if not 0 <= seed < 2**32:
-                raise ConfigError(f"--seed is {seed}; it must lie between 0 and 4294967295")
+                raise ConfigError(f"--seeds holds {seed}; a seed must lie between 0 and 4294967295")
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"--seeds {list(self.seeds)} names a seed twice; each gives one record")
         if any(fold < 1 for fold in self.fold):

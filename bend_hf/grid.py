@@ -24,7 +24,7 @@ from bend_hf.score_table import aligned, seed_lines, shown
 from bend_hf.sources import BuiltSource, Source, sources_of
 from bend_hf.task_data import TaskData
 from bend_hf.trackers import check_trackers
-from bend_hf.train import check_fit, check_model_name, open_data, open_embedder, plan_of, run_task
+from bend_hf.train import check_fit, check_model_name, controls_of, open_data, open_embedder, plan_of, run_task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -142,7 +142,8 @@ def _run_cell(
     if earlier is not None:
         log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier)
         return replace(cell, record=read_record(earlier), path=earlier, skipped=True)
-    outcome = run_task(config, data, embedder, accelerator)
+    beside = controls_of(config, data, accelerator)
+    outcome = run_task(config, data, embedder, accelerator, controls=beside)
     return replace(cell, record=outcome.record, path=outcome.path)
 
 

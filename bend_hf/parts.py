@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bend_hf.errors import BendError
 from bend_hf.predictions import Predictions
 from bend_hf.results import jsonable
-from bend_hf.scoring import Score
+from bend_hf.scoring import Score, score
 from bend_hf.shapes import Json
 from bend_hf.task_data import TaskData
 from bend_hf.tasks import TaskSpec
@@ -36,6 +37,15 @@ class Part:
     predictions: Predictions
     scores: tuple[Score, ...]
     fitted: Fitted | None
+
+
+def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
+    """The metrics of a task over some predictions, or the main one alone."""
+    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
+    assert said is not None
+    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
+    wanted = task.metrics[:1] if main_only else task.metrics
+    return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)
 
 
 def summarise(parts: list[Part]) -> dict[str, Json]:

@@ -30,7 +30,7 @@ KEY_FIELD: Final = "run_key"  # in a record's config
 # data and the model are is in the key by their content. Any other field is in it, also one that is added later.
 _NO_MATTER: Final = frozenset(
     {"task", "data", "bed", "labels", "genome", "model", "checkpoint", "out", "seeds", "head"}
-    | {"checkpoint_every", "tracker", "processes", "cache"}
+    | {"checkpoint_every", "tracker", "processes", "cache", "controls"}
 )
 _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant", "metrics")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")

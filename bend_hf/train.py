@@ -22,9 +22,9 @@ from bend_hf.baselines import BASELINES, head_of, without_alias
 from bend_hf.config import RunConfig, Tune, parse_run
 from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
 from bend_hf.launch import start_accelerator
-from bend_hf.parts import Part, cost, coverage, fold_entries, summarise, training_entry
+from bend_hf.model_choice import open_model
+from bend_hf.parts import cost, coverage, fold_entries, summarise, training_entry
 from bend_hf.predictions import concatenate, write_predictions
-from bend_hf.progress import Bar
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.run_key import KEY_FIELD, run_key
 from bend_hf.score_table import aligned, seed_lines, shown
@@ -34,13 +34,14 @@ from bend_hf.sources import Source, sources_of
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.trackers import check_trackers
-from bend_hf.training import Plan, Training, scores_of
+from bend_hf.training import Plan, Training
+from bend_hf.uncertainty.bootstrap import with_intervals
+from bend_hf.variant_task import ScoredVariants, score_task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._base import Embedder
-    from bend_hf.embedders._options import EmbedderOptions
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +68,22 @@ def run(config: RunConfig) -> list[Outcome]:
     opened = open_tasks(config)
     accelerator = start_accelerator(config)
     embedder = open_embedder(config)
-    return [
-        run_task(replace(config, seed=seed, seeds=()), data, embedder, accelerator)
-        for data in opened
-        for seed in config.seeds or (config.seed,)
-    ]
+    outcomes = []
+    for data in opened:
+        for seed in config.seeds or (config.seed,):
+            one = replace(config, seed=seed, seeds=())
+            beside = controls_of(one, data, accelerator)
+            outcomes.append(run_task(one, data, embedder, accelerator, controls=beside))
+    return outcomes
+
+
+def controls_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> dict[str, Json]:
+    """The controls of a run where they were asked for, as a record keeps them."""
+    if not config.controls:
+        return {}
+    from bend_hf.controls._running import as_entries, run_controls
+
+    return as_entries(run_controls(config, data, accelerator, run_task, open_embedder, beside_model=True))
 
 
 def open_tasks(config: RunConfig) -> list[TaskData]:
@@ -139,27 +151,18 @@ def check_model_name(model: str) -> None:
 
 
 def open_embedder(config: RunConfig) -> Embedder:
-    """The embedder that a configuration names."""
-    from bend_hf.embedders import load_embedder
-
-    plain = without_alias(config)
-    options: EmbedderOptions = {"protocol": plain.protocol}
-    if plain.revision is not None:
-        options["revision"] = plain.revision
-    if plain.layer != -1:
-        options["layer"] = plain.layer
-    if plain.model_dtype != "float32":
-        options["dtype"] = plain.model_dtype
-    if plain.random_init:
-        options |= {"random_init": True, "seed": plain.seed}
-    if plain.reverse_complement_average:
-        options["reverse_complement_average"] = True
-    if plain.overlap_tokens:
-        options["overlap_tokens"] = plain.overlap_tokens
-    return load_embedder(plain.model, checkpoint=plain.checkpoint, **options)
+    """The embedder that a configuration names, or that of the baseline it names."""
+    return open_model(without_alias(config))
 
 
-def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> Outcome:
+def run_task(
+    config: RunConfig,
+    data: TaskData,
+    embedder: Embedder,
+    accelerator: Accelerator,
+    *,
+    controls: dict[str, Json] | None = None,
+) -> Outcome:
     """Runs one task and writes its record and predictions.
 
     A run that was killed goes on where it was: its positions lie in ``.checkpoints`` below ``--out`` until its
@@ -172,20 +175,26 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
     plan = plan_of(config, data, embedder)
     name = run_name(task.key, embedder_label(embedder, config), config.seed, _stamp(moment))
     kept = config.out / ".checkpoints" / plan.key[:32]
+    variants: ScoredVariants | None = None
     if plan.head is None:
         set_seed(config.seed)
-        parts = [_zero_shot(data, embedder, accelerator)]
+        variants = score_task(data, embedder, accelerator, config.out / ".variant_parts")
+        parts = [variants.part]
     else:
         training = Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)
         parts = [training.fold(fold) for fold in _chosen_folds(config, data)]
     predictions = concatenate([part.predictions for part in parts])
+    metrics = summarise(parts)
+    if variants is not None:
+        metrics = variants.beside(metrics)
     record = ResultRecord(
         task=task.key,
         protocol=config.protocol,
         model={**jsonable(embedder.description), **_alias(config)},  # type: ignore[dict-item]
         data=data.facts,
         config={**jsonable(asdict(plan.config)), KEY_FIELD: plan.key},  # type: ignore[dict-item]
-        metrics=summarise(parts),
+        metrics=with_intervals(metrics, predictions, seed=config.seed),
+        controls=controls or {},
         main_metric=task.metric,
         coverage=coverage(predictions, data, parts),
         training=training_entry(parts, task, plan.head),
@@ -200,6 +209,8 @@ def run_task(config: RunConfig, data: TaskData, embedder: Embedder, accelerator:
         digest = write_predictions(predictions, file)
         record = replace(record, predictions={"file": file.name, "sha256": digest, "items": len(predictions)})
         write_record(record, path)
+        if variants is not None:
+            variants.finish(stem)
         _forget(kept)
     accelerator.wait_for_everyone()
     return Outcome(record=record, path=path, title=task.title, n_scored=len(predictions))
@@ -261,31 +272,33 @@ def _chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
     return list(config.fold or range(1, data.n_folds + 1))
 
 
-def _zero_shot(data: TaskData, embedder: Embedder, accelerator: Accelerator) -> Part:
-    from bend_hf.variants import score_zero_shot
-
-    assert data.task.variant is not None
-    with Bar(accelerator, data.task.key, unit="variant") as bar:
-        predictions = score_zero_shot(
-            data.splits(None)["test"], embedder, data.task.variant, data.task.label_names, accelerator, bar.at
-        )
-    return Part(fold=None, predictions=predictions, scores=scores_of(data.task, predictions), fitted=None)
-
-
 def table(outcomes: Sequence[Outcome]) -> str:
     """The scores as text: a line a run, and over several seeds their mean and deviation."""
-    header = ("task", "metric", "score", "items", "data")
+    header = ("task", "metric", "score", "95 % interval", "items", "data")
     lines = [
         (
             o.record.task,
             o.record.main_metric,
             shown(o.record.value),
+            interval_text(o.record),
             str(o.n_scored),
             str(o.record.data.get("origin")),
         )
         for o in outcomes
     ]
     return "\n".join([aligned(header, lines), *seed_lines([o.record for o in outcomes])])
+
+
+def interval_text(record: ResultRecord) -> str:
+    """The interval of a record's main metric; empty where it has none."""
+    entry = record.metrics.get(record.main_metric)
+    interval = entry.get("interval") if isinstance(entry, dict) else None
+    if not isinstance(interval, dict):
+        return ""
+    low, high = interval.get("low"), interval.get("high")
+    if not isinstance(low, float) or not isinstance(high, float):
+        return ""
+    return f"{low:.4f} to {high:.4f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bend_hf.builder import n_outputs
 from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
-from bend_hf.parts import Part
-from bend_hf.predictions import Predictions
+from bend_hf.parts import Part, scores_of
 from bend_hf.progress import Bar
-from bend_hf.scoring import Score, score
 from bend_hf.task_data import TaskData, fold_parts
-from bend_hf.tasks import TaskSpec
 from bend_hf.trackers import tracking
+from bend_hf.uncertainty.bootstrap import with_fold
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -120,6 +117,7 @@ class Training:
             )
         load_trained(model, fitted.state)
         predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
+        predictions = with_fold(predictions, fold)
         return Part(fold=fold, predictions=predictions, scores=scores_of(task, predictions), fitted=fitted)
 
     def _parts(self, fold: int | None) -> dict[str, list[Dataset]]:
@@ -180,11 +178,3 @@ def fold_seed(seed: int, fold: int | None, rank: int = 0) -> int:
     if fold is None and rank == 0:
         return seed
     return int(np.random.SeedSequence([seed, fold or 0, rank]).generate_state(1)[0])
-
-
-def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
-    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
-    assert said is not None
-    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
-    wanted = task.metrics[:1] if main_only else task.metrics
-    return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)

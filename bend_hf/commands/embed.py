@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bend_hf.cache.numbers import StoredDtype
 from bend_hf.commands._command import Command
-from bend_hf.config import DataConfig, _flag, add_flags
+from bend_hf.config import ModelConfig, _flag, add_flags
 from bend_hf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,18 +28,16 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(DataConfig):
+class EmbedConfig(ModelConfig):
     """What to embed, with what, and where to.
 
     Raises:
         ConfigError: A range of shards is none.
     """
 
-    model: str = _flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
     splits: tuple[str, ...] = _flag((), "splits, or parts of folds, to embed; default: all", nargs="*")
     shards: tuple[str, ...] = _flag((), "shards to make, as 3 or 10-19; default: all", nargs="*")
-    dtype: StoredDtype = _flag("float16", "how rows are stored")
+    cache_dtype: StoredDtype = _flag("float16", "how embeddings are stored")
     cache: Path | None = _flag(None, "folder of the cache; default: embeddings below $BEND_HF_CACHE")
 
     def __post_init__(self) -> None:
@@ -75,7 +73,7 @@ def embed(config: EmbedConfig) -> list[str]:
 
     from bend_hf.cache import default_folder
     from bend_hf.cache.opening import Share, find_entry, worth_caching
-    from bend_hf.embedders import load_embedder
+    from bend_hf.model_choice import open_model
     from bend_hf.sources import sources_of
     from bend_hf.task_data import open_task
 
@@ -85,13 +83,13 @@ def embed(config: EmbedConfig) -> list[str]:
         opened.append(open_task(source, config))
     chosen = [(data, name, part) for data in opened for name, part in _chosen(data, config.splits)]
     share = Share.of(Accelerator())
-    embedder = load_embedder(config.model, checkpoint=config.checkpoint, protocol=config.protocol)
+    embedder = open_model(config)
     if not worth_caching(embedder):
         raise ConfigError(f"{config.model} costs nothing to compute and is never cached; train with it as it is")
     folder = config.cache or default_folder()
     lines = []
     for data, name, part in chosen:
-        entry = find_entry(part, embedder, folder=folder, dtype=config.dtype, label=f"{data.task.key} {name}")
+        entry = find_entry(part, embedder, folder=folder, dtype=config.cache_dtype, label=f"{data.task.key} {name}")
         lines.append(_make(entry, config, share))
     return lines if share.rank == 0 else []
 

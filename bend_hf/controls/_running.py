@@ -16,19 +16,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from bend_hf.config import RunConfig
 from bend_hf.controls import CONTROLS
 from bend_hf.controls._spec import ControlSpec, Said
 from bend_hf.errors import ConfigError
-from bend_hf.parts import Part, cost, coverage, fold_entries, summarise
-from bend_hf.predictions import Predictions, concatenate, write_predictions
+from bend_hf.parts import Part, cost, coverage, fold_entries, scores_of, summarise
+from bend_hf.predictions import concatenate, write_predictions
 from bend_hf.results import ResultRecord, free_stem, jsonable, read_record, run_name, write_record
 from bend_hf.run_key import KEY_FIELD, content_key, finished_runs
-from bend_hf.scoring import Score, score
 from bend_hf.shapes import Json
 from bend_hf.task_data import TaskData
 from bend_hf.tasks import Folds, TaskSpec
@@ -81,6 +78,8 @@ def run_controls(
     run_model: RunModel,
     open_model: Callable[[RunConfig], Embedder],
     keys: Iterable[str] | None = None,
+    *,
+    beside_model: bool = False,
 ) -> list[ControlRun]:
     """Runs the controls that say something about a task; the others are named in the log with the reason.
 
@@ -94,6 +93,7 @@ def run_controls(
         run_model: Trains and scores a head on an embedder, ``bend_hf.train.run_task``.
         open_model: Loads the embedder that a configuration names, ``bend_hf.train.open_embedder``.
         keys: Which controls; None for all.
+        beside_model: Whether the model of the configuration is run as well, so that it is no control of itself.
 
     Raises:
         RegistryError: There is no control of that key.
@@ -101,6 +101,8 @@ def run_controls(
     """
     runs = []
     for control in [CONTROLS.get(key) for key in (CONTROLS.names() if keys is None else keys)]:
+        if beside_model and control.key == config.model:
+            continue
         reason = control.why_not(data.task)
         if reason is not None:
             log.info("no control %r: %s", control.key, reason)
@@ -162,14 +164,6 @@ def run_control(config: RunConfig, data: TaskData, control: ControlSpec, acceler
 def as_entries(runs: Sequence[ControlRun]) -> dict[str, Json]:
     """The controls as the record of a model keeps them: sentence and metrics by key."""
     return {run.key: {"description": CONTROLS.get(run.key).text, "metrics": run.record.metrics} for run in runs}
-
-
-def scores_of(task: TaskSpec, predictions: Predictions) -> tuple[Score, ...]:
-    """Every metric of a task."""
-    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
-    assert said is not None
-    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
-    return tuple(score(metric, said, predictions.target, names=names) for metric in task.metrics)
 
 
 def _folds(config: RunConfig, data: TaskData) -> list[int | None]:

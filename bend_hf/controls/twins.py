@@ -20,9 +20,7 @@ def _one_hot_moves_alike(task: TaskSpec) -> str | None:
     return f"{task.key} trains no head, and the one-hot row of every variant moves by the same distance"
 
 
-def _one_hot(config: RunConfig) -> RunConfig | None:
-    if config.model == "onehot" or config.model in BASELINES:
-        return None
+def _one_hot(config: RunConfig) -> RunConfig:
     plain = RunConfig(task=config.task, bed=config.bed)
     return replace(  # fields that speak of a model's weights mean nothing for letters
         config,

@@ -35,7 +35,7 @@ LAYERS = (
     ),
     ("fit", "predicting", "progress", "launch", "run_key", "entries", "score_table"),
     ("parts", "trackers", "eval_results", "card_details"),
-    ("controls",),
+    ("controls", "variant_task", "model_choice"),
     ("dataset_card", "hub_fetch", "attribution", "verify", "cards", "leaderboard", "hub", "training"),
     ("hub_folder", "report", "train"),
     ("grid",),

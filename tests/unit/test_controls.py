@@ -363,6 +363,11 @@ def test_one_hot_gets_the_head_of_the_run(opened: dict[str, TaskData], tmp_path:
     runs = run_controls(config, data, Accelerator(cpu=True), run_model, open_embedder, ["onehot"])
     assert [run.key for run in runs] == ["onehot"]
     ((given, embedder),) = seen
+    beside = replace(given, out=tmp_path)
+    of_itself = run_controls(
+        beside, data, Accelerator(cpu=True), run_model, open_embedder, ["onehot"], beside_model=True
+    )
+    assert of_itself == []
     assert given == replace(config, model="onehot", layer=-1)
     assert isinstance(embedder, OneHotEmbedder)
 
