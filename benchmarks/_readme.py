@@ -83,11 +83,51 @@ def _embedders(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
+def _cache(result: Any) -> list[tuple[str, ...]]:
+    return [(f"embedding cache: {line['name']}", "see left", f"{line['ratio']:.2f} times") for line in result["lines"]]
+
+
+def _demo(result: Any) -> list[tuple[str, ...]]:
+    return [(result["name"], f"{result['cores']} cores", f"{result['seconds']:.0f} s")]
+
+
+def _training(result: Any) -> list[tuple[str, ...]]:
+    return [
+        (f"training at width {result['width']}: {line['name']}", "repeat, then convolve", f"{line['ratio']:.2f} times")
+        if line["unit"]
+        else (f"training at width {result['width']}: {line['name']}", "the whole epoch", f"{line['ratio']:.0%}")
+        for line in result["lines"]
+    ]
+
+
+def _uncertainty(result: Any) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{row['resamples']:,} resamples of {row['name']} by {row['n_items']:,} items, {row['ours_s']:.1f} s",
+            "scikit-learn a resample",
+            f"{row['ratio']:.0f} times",
+        )
+        for row in result["rows"]
+    ]
+
+
+def _variants(result: Any) -> list[tuple[str, ...]]:
+    return [
+        (f"variants, {entry['name']}", "two sequences a forward, SciPy's cosine", f"{entry['speedup']:.2f} times")
+        for entry in result["comparisons"]
+    ]
+
+
 READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {
     "build": _build,
+    "cache": _cache,
+    "demo": _demo,
     "embedders": _embedders,
     "genome": _genome,
     "metrics": _metrics,
+    "training": _training,
+    "uncertainty": _uncertainty,
+    "variants": _variants,
 }
 
 
