@@ -61,10 +61,10 @@ def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
 ) -> None:
     run_task = train.run_task
 
-    def failing(config: RunConfig, *rest: Any) -> train.Outcome:
+    def failing(config: RunConfig, *rest: Any, **beside: Any) -> train.Outcome:
         if config.seed == 1:
             raise RuntimeError("out of memory")
-        return run_task(config, *rest)
+        return run_task(config, *rest, **beside)
 
     monkeypatch.setattr("bend_hf.grid.run_task", failing)
     flags = ["--task", "gene_finding", "--model", "onehot", "--seeds", "0", "1", "2", "--data", str(data)]
