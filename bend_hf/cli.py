@@ -9,16 +9,13 @@ Nothing heavy is imported before a command needs it, so that ``bend-hf --help`` 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from bend_hf import __version__
 from bend_hf.commands import COMMANDS
+from bend_hf.console import start_logging
 from bend_hf.errors import BendError
-
-_CHATTY: Final = ("httpx", "httpx2", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if parsed.command is None:
         parser.print_help()
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    start_logging()
     try:
         return COMMANDS.get(parsed.command).run(parsed)
     except BendError as error:

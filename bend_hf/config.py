@@ -28,7 +28,7 @@ CacheDtype = Literal["float16", "float32", "bfloat16"]
 ModelDtype = Literal["float32", "bfloat16", "float16"]
 
 
-def _flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
+def flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
     return field(default=default, metadata={"help": text, "nargs": nargs})
 
 
@@ -40,17 +40,17 @@ class DataConfig:
         ConfigError: The fields contradict each other.
     """
 
-    task: tuple[str, ...] = _flag((), "task or group of tasks; 'bend-hf tasks' lists them", nargs="*")
-    data: str | None = _flag(
+    task: tuple[str, ...] = flag((), "task or group of tasks; 'bend-hf tasks' lists them", nargs="*")
+    data: str | None = flag(
         None,
         "sample, hub, or a data folder; default: $BEND_DATA_DIR or ./data if the task is there, else sample",
     )
-    bed: Path | None = _flag(None, "a bed used instead of the folder's; without --task, a task of your own")
-    labels: Path | None = _flag(None, "an hdf5 of labels used instead of the one beside the bed")
-    genome: Path | None = _flag(None, "a FASTA used instead of the folder's genome")
-    out_of_bounds: OutOfBounds = _flag("error", "what to do with an interval past its contig's end")
-    ref_mismatch: RefMismatch = _flag("error", "what to do with a variant whose REF is not the genome's base")
-    protocol: Protocol = _flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
+    bed: Path | None = flag(None, "a bed used instead of the folder's; without --task, a task of your own")
+    labels: Path | None = flag(None, "an hdf5 of labels used instead of the one beside the bed")
+    genome: Path | None = flag(None, "a FASTA used instead of the folder's genome")
+    out_of_bounds: OutOfBounds = flag("error", "what to do with an interval past its contig's end")
+    ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
+    protocol: Protocol = flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
 
     def __post_init__(self) -> None:
         if not self.task and self.bed is None:
@@ -67,15 +67,15 @@ class ModelConfig(DataConfig):
         ConfigError: A number is out of its range.
     """
 
-    model: str = _flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
-    revision: str | None = _flag(None, "commit of the model on the Hub, instead of the declared one")
-    layer: int = _flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
-    model_dtype: ModelDtype = _flag("float32", "of the model's weights and arithmetic")
-    random_init: bool = _flag(False, "same architecture and tokenizer, but random weights from the seed")
-    reverse_complement_average: bool = _flag(False, "average each nucleotide's embedding over both strands")
-    overlap_tokens: int = _flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
-    seed: int = _flag(0, "seed of random weights and of shuffling")
+    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
+    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
+    revision: str | None = flag(None, "commit of the model on the Hub, instead of the declared one")
+    layer: int = flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
+    model_dtype: ModelDtype = flag("float32", "of the model's weights and arithmetic")
+    random_init: bool = flag(False, "same architecture and tokenizer, but random weights from the seed")
+    reverse_complement_average: bool = flag(False, "average each nucleotide's embedding over both strands")
+    overlap_tokens: int = flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
+    seed: int = flag(0, "seed of random weights and of shuffling")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,27 +93,27 @@ class RunConfig(ModelConfig):
         ConfigError: A number is out of its range.
     """
 
-    out: Path = _flag(Path("results"), "folder of the result records")
-    seeds: tuple[int, ...] = _flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
-    head: HeadName | None = _flag(None, "head on the embeddings; default: the task's")
-    tune: Tune = _flag("head", "what is trained: the head on frozen embeddings, all weights, or low-rank adapters")
-    epochs: int | None = _flag(None, "passes over the training split")
-    batch_size: int | None = _flag(None, "sequences a step, over all processes")
-    learning_rate: float | None = _flag(None, "of AdamW")
-    weight_decay: float | None = _flag(None, "of AdamW")
-    fold: tuple[int, ...] = _flag((), "folds to run, counted from 1; default: all", nargs="*")
-    mixed_precision: Precision = _flag("no", "precision of the training")
-    schedule: Schedule = _flag("constant", "of the learning rate, down to 0 unless constant")
-    warmup_steps: int = _flag(0, "steps over which the learning rate rises from 0")
-    gradient_accumulation: int = _flag(1, "batches a step of the optimizer")
-    patience: int | None = _flag(None, "stop after so many epochs without a better validation metric")
-    checkpoint_every: int = _flag(200, "steps between two checkpoints, which a killed run resumes from")
-    cache: Path | None = _flag(None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE")
-    cache_dtype: CacheDtype = _flag("float16", "how embeddings are stored")
-    no_cache: bool = _flag(False, "make embeddings when they are needed, every time; for what is bigger than the disk")
-    controls: bool = _flag(False, "run the controls of each task too, and show them beside the model")
-    tracker: tuple[str, ...] = _flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
-    processes: int | None = _flag(None, "processes that the run must have; with fewer or more it does not start")
+    out: Path = flag(Path("results"), "folder of the result records")
+    seeds: tuple[int, ...] = flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
+    head: HeadName | None = flag(None, "head on the embeddings; default: the task's")
+    tune: Tune = flag("head", "what is trained: the head on frozen embeddings, all weights, or low-rank adapters")
+    epochs: int | None = flag(None, "passes over the training split")
+    batch_size: int | None = flag(None, "sequences a step, over all processes")
+    learning_rate: float | None = flag(None, "of AdamW")
+    weight_decay: float | None = flag(None, "of AdamW")
+    fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all", nargs="*")
+    mixed_precision: Precision = flag("no", "precision of the training")
+    schedule: Schedule = flag("constant", "of the learning rate, down to 0 unless constant")
+    warmup_steps: int = flag(0, "steps over which the learning rate rises from 0")
+    gradient_accumulation: int = flag(1, "batches a step of the optimizer")
+    patience: int | None = flag(None, "stop after so many epochs without a better validation metric")
+    checkpoint_every: int = flag(200, "steps between two checkpoints, which a killed run resumes from")
+    cache: Path | None = flag(None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE")
+    cache_dtype: CacheDtype = flag("float16", "how embeddings are stored")
+    no_cache: bool = flag(False, "make embeddings when they are needed, every time; for what is bigger than the disk")
+    controls: bool = flag(False, "run the controls of each task too, and show them beside the model")
+    tracker: tuple[str, ...] = flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
+    processes: int | None = flag(None, "processes that the run must have; with fewer or more it does not start")
 
     def __post_init__(self) -> None:
         super().__post_init__()

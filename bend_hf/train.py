@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.baselines import BASELINES, head_of, without_alias
 from bend_hf.config import RunConfig, Tune, parse_run
+from bend_hf.console import start_logging
 from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
 from bend_hf.launch import start_accelerator
 from bend_hf.model_choice import open_model
@@ -303,9 +304,7 @@ def interval_text(record: ResultRecord) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: parses flags, runs, prints the table; 1 where an input was bad."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "datasets", "evaluate", "filelock", "accelerate"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    start_logging()
     try:
         config = parse_run(argv, prog="bend_hf.train", description="Train and score a model on tasks of BEND.")
         outcomes = run(config)

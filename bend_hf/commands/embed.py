@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bend_hf.cache.numbers import StoredDtype
 from bend_hf.commands._command import Command
-from bend_hf.config import ModelConfig, _flag, add_flags
+from bend_hf.config import ModelConfig, add_flags, flag
 from bend_hf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class EmbedConfig(ModelConfig):
         ConfigError: A range of shards is none.
     """
 
-    splits: tuple[str, ...] = _flag((), "splits, or parts of folds, to embed; default: all", nargs="*")
-    shards: tuple[str, ...] = _flag((), "shards to make, as 3 or 10-19; default: all", nargs="*")
-    cache_dtype: StoredDtype = _flag("float16", "how embeddings are stored")
-    cache: Path | None = _flag(None, "folder of the cache; default: embeddings below $BEND_HF_CACHE")
+    splits: tuple[str, ...] = flag((), "splits, or parts of folds, to embed; default: all", nargs="*")
+    shards: tuple[str, ...] = flag((), "shards to make, as 3 or 10-19; default: all", nargs="*")
+    cache_dtype: StoredDtype = flag("float16", "how embeddings are stored")
+    cache: Path | None = flag(None, "folder of the cache; default: embeddings below $BEND_HF_CACHE")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,11 +40,8 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         print("dry run: nothing was sent")
         return 0
-    import logging
-
     from bend_hf.hub import push
 
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # one line a request otherwise
     for pushed in push(targets, public=parsed.public):
         changed = f"{len(pushed.changed)} files changed" if pushed.changed else "nothing to change"
         print(f"{pushed.target.name}: {changed}, {pushed.url}")

@@ -9,6 +9,7 @@ The convolutional models, AWD-LSTM and GPN share one tokenizer.json; a family ad
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,8 +79,9 @@ class LetterEmbedder(NetworkEmbedder):
         self.pad_id = self._vocabulary.padding
         self._load_network()
 
+    @abstractmethod
     def _load_network(self) -> None:
-        raise NotImplementedError
+        """Set ``self.model``."""
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_letters(Letters.of(sequences), self._vocabulary.table)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from bend_hf.config import RefMismatch, _flag
+from bend_hf.config import RefMismatch, flag
 from bend_hf.errors import ConfigError
 from bend_hf.shapes import Protocol
 
@@ -48,23 +48,23 @@ class VariantRun:
         ConfigError: A number is out of its range.
     """
 
-    genome: Path = _flag(None, "FASTA that the variants speak of")
-    model: str = _flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = _flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
-    out: Path = _flag(Path("results"), "folder of scores, record and picture")
-    protocol: Protocol = _flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
-    ref_mismatch: RefMismatch = _flag("error", "what to do with a variant whose REF is not the genome's base")
-    indels: Indels = _flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
-    label_column: str | None = _flag(None, "column of the bed, or INFO key of the VCF, with 0 and 1; default: label")
-    consequence_column: str | None = _flag(None, "column or INFO key to report by; default: full_label, if there")
-    embedding_idx: int | None = _flag(None, "BEND's number: compare this row instead of the variant's own")
-    window_bp: int = _flag(16, "nucleotides on each side of the variant for the distance around it")
-    no_likelihood: bool = _flag(False, "leave out likelihoods, which cost one forward a site")
-    both_strands: bool = _flag(False, "average likelihoods over both strands")
-    probe: bool = _flag(False, "also train a linear and a small probe on labelled variants")
-    csv: bool = _flag(False, "also write the CSV of BEND's own script")
-    no_plot: bool = _flag(False, "draw no picture")
-    seed: int = _flag(0, "seed of the probe and of the intervals")
+    genome: Path = flag(None, "FASTA that the variants speak of")
+    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
+    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
+    out: Path = flag(Path("results"), "folder of scores, record and picture")
+    protocol: Protocol = flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
+    ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
+    indels: Indels = flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
+    label_column: str | None = flag(None, "column of the bed, or INFO key of the VCF, with 0 and 1; default: label")
+    consequence_column: str | None = flag(None, "column or INFO key to report by; default: full_label, if there")
+    embedding_idx: int | None = flag(None, "BEND's number: compare this row instead of the variant's own")
+    window_bp: int = flag(16, "nucleotides on each side of the variant for the distance around it")
+    no_likelihood: bool = flag(False, "leave out likelihoods, which cost one forward a site")
+    both_strands: bool = flag(False, "average likelihoods over both strands")
+    probe: bool = flag(False, "also train a linear and a small probe on labelled variants")
+    csv: bool = flag(False, "also write the CSV of BEND's own script")
+    no_plot: bool = flag(False, "draw no picture")
+    seed: int = flag(0, "seed of the probe and of the intervals")
 
     def __post_init__(self) -> None:
         if self.genome is None:
