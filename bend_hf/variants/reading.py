@@ -150,30 +150,13 @@ def read_variants(
     """
     if indels not in INDELS:
         raise ConfigError(f"--indels is {indels!r}; expected one of {', '.join(INDELS)}")
-    named = [name for name in (label_column, *keep) if name is not None]
-    if is_vcf(path):
-        bed = read_vcf(path, info=list(dict.fromkeys(("label", *named))))
-    else:
-        bed = read_bed(path, allow_empty=True)
-    for name in named:
-        if name not in bed.columns.column_names:
-            raise InputError(
-                f"{path} has no column {name!r}; {did_you_mean(name, bed.columns.column_names)}"
-                + (" (of INFO only keys that were found)" if is_vcf(path) else "")
-            )
+    bed = _bed_of(path, [name for name in (label_column, *keep) if name is not None])
     reference = Genome(genome)
     spec = spec or VariantSpec()
     ref, alt = (allele_texts(bed, name).combine_chunks() for name in ("ref", "alt"))
     single = _matches(ref, _BASE) & _matches(alt, _BASE)
     kept, n_indels = _without_indels(bed, ref, alt, single, indels)
-    agrees = np.zeros(len(bed), np.bool_)
-    at = np.flatnonzero(single)
-    if len(at):
-        of_single = bed.take(at)
-        agrees[at] = agrees_with_genome(substitutions(of_single), of_single, reference, ref_mismatch)
-    others = np.flatnonzero(kept & ~single)
-    if len(others):
-        agrees[others] = _words_agree(bed, ref, alt, others, reference, ref_mismatch)
+    agrees = _agrees(bed, ref, alt, single, kept, reference, ref_mismatch)
     rows = np.flatnonzero(kept & agrees)
     label = _labels(bed, label_column or "label")[rows]
     chosen = bed.take(rows)
@@ -198,6 +181,36 @@ def read_variants(
             short_context=int((room < spec.context_bp).sum()),
         ),
     )
+
+
+def _bed_of(path: Path, named: Sequence[str]) -> BedTable:
+    """The rows of a bed or a VCF, which must have the columns that were named."""
+    if is_vcf(path):
+        bed = read_vcf(path, info=list(dict.fromkeys(("label", *named))))
+    else:
+        bed = read_bed(path, allow_empty=True)
+    for name in named:
+        if name not in bed.columns.column_names:
+            raise InputError(
+                f"{path} has no column {name!r}; {did_you_mean(name, bed.columns.column_names)}"
+                + (" (of INFO only keys that were found)" if is_vcf(path) else "")
+            )
+    return bed
+
+
+def _agrees(
+    bed: BedTable, ref: pa.Array, alt: pa.Array, single: Bools, kept: Bools, reference: Genome, policy: RefMismatch
+) -> Bools:
+    """Whether REF is what the genome has, for substitutions of one base and for the longer ones that are kept."""
+    agrees = np.zeros(len(bed), np.bool_)
+    at = np.flatnonzero(single)
+    if len(at):
+        of_single = bed.take(at)
+        agrees[at] = agrees_with_genome(substitutions(of_single), of_single, reference, policy)
+    others = np.flatnonzero(kept & ~single)
+    if len(others):
+        agrees[others] = _words_agree(bed, ref, alt, others, reference, policy)
+    return agrees
 
 
 def _matches(column: pa.Array, pattern: str) -> Bools:
