@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import csv
 
 _LONGEST_HEADER: Final = 1 << 16
 _HEADER_ADVICE: Final = "expected a tab-separated header such as chromosome, start, end, strand, label, split"
@@ -66,15 +67,7 @@ def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple
             table = csv.read_csv(
                 stream,
                 read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-                parse_options=csv.ParseOptions(
-                    delimiter="\t",
-                    quote_char=False,
-                    double_quote=False,
-                    escape_char=False,
-                    newlines_in_values=False,
-                    ignore_empty_lines=False,
-                    invalid_row_handler=on_other_width,
-                ),
+                parse_options=tab_separated(on_other_width),
                 convert_options=csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
                 ),
@@ -95,6 +88,21 @@ def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple
     if not filled.any():
         raise InputError(f"{path} holds a header and no rows; fetch or make the file again")
     return (table, line_numbers) if filled.all() else (table.filter(filled), line_numbers[filled])
+
+
+def tab_separated(on_other_width: Callable[[csv.InvalidRow], str]) -> csv.ParseOptions:
+    """How beds and VCFs are parsed: fields between tabs, no quoting, and a say in rows of another width."""
+    from pyarrow import csv
+
+    return csv.ParseOptions(
+        delimiter="\t",
+        quote_char=False,
+        double_quote=False,
+        escape_char=False,
+        newlines_in_values=False,
+        ignore_empty_lines=False,
+        invalid_row_handler=on_other_width,
+    )
 
 
 def _header(path: Path) -> tuple[str, bool]:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bend_hf.bed_text import tab_separated
 from bend_hf.bgzf import is_gzip
 from bend_hf.errors import InputError
 from bend_hf.intervals import BedTable, name_rows
@@ -156,15 +157,7 @@ def _lines(path: Path, header: _Header) -> tuple[pa.Table, Ints]:
             table = csv.read_csv(
                 stream,
                 read_options=csv.ReadOptions(use_threads=False, column_names=header.columns, skip_rows=header.n_lines),
-                parse_options=csv.ParseOptions(
-                    delimiter="\t",
-                    quote_char=False,
-                    double_quote=False,
-                    escape_char=False,
-                    newlines_in_values=False,
-                    ignore_empty_lines=False,
-                    invalid_row_handler=on_other_width,
-                ),
+                parse_options=tab_separated(on_other_width),
                 convert_options=csv.ConvertOptions(
                     column_types=dict.fromkeys(_COLUMNS, pa.string()),
                     include_columns=list(_COLUMNS),
