@@ -5,11 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= data
 
+# make report-chr20: another model is one more word in MODELS, a registry key, a folder or a .py file.
+DATA ?= ../shared/data/chr20
+RESULTS ?= chr20_results
+REPORT ?= chr20_report
+MODELS ?= onehot examples/random_sixmers.py examples/surroundings.py
+SUPERVISED ?= resnet-supervised
+EPOCHS ?= 2
+CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench readme clean status download-data download-data-original
+.PHONY: help setup setup-dev demo test check format bench readme clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit("bend_hf needs Python 3.11 or later, not " + sys.version.split()[0] + "; say which with make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -45,6 +54,17 @@ format: setup-dev  ## let ruff format the code
 
 bench: setup-dev  ## measure speed and size; writes benchmarks/results
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+$(RESULTS)/GRCh37.fa: $(DATA)/genome.fa.gz | setup
+	@mkdir -p $(RESULTS)
+	gzip -dc $< > $@.part && mv $@.part $@
+
+report-chr20: $(RESULTS)/GRCh37.fa  ## four models and more on real data of one chromosome, and a report over them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plots]'
+	$(CHR20) --task gene_finding chromatin_accessibility histone_modification --model $(MODELS) $(SUPERVISED) \
+	  --epochs $(EPOCHS) --batch-size 16
+	$(CHR20) --task variant_effects_disease --model $(MODELS)
+	$(BIN)/bend-hf report $(RESULTS) --out $(REPORT)
 
 readme: setup-dev  ## render the tables of README.md
 	$(BIN)/python -m benchmarks._readme

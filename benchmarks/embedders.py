@@ -126,7 +126,7 @@ def seconds_of(call: Callable[[], object], device: torch.device, clock: Clock = 
 
 def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[], None]]:
     """For each batch size a call that runs the model over ready tensors of all sequences, on its device."""
-    device = embedder._ready().device
+    device = embedder.runner().device
     cut = embedder.tokenize(sequences)
     pieces = sorted(np.split(cut.ids, cut.piece_starts[1:-1]), key=len, reverse=True)
     lengths = np.array([len(piece) for piece in pieces])
@@ -179,7 +179,7 @@ def flops_of(call: Callable[[], None]) -> int:
 def measure(name: str, embedder: Embedder, *, bp: int, plan: Plan) -> Row:
     """Take turns between bare, whole and tokenizing alone; the best round of each counts."""
     sequences = random_sequences(n=max(1, plan.n_bp // bp), bp=bp, seed=0)
-    device = embedder._ready().device
+    device = embedder.runner().device
 
     def seconds(call: Callable[[], object]) -> float:
         return seconds_of(call, device, plan.clock)

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from bend_hf.errors import SourceError
 
-Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample"]
+Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample", "pretrained"]
 
 
 def asset_folder(name: Asset) -> Path:

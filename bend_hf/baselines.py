@@ -26,16 +26,34 @@ class Baseline:
     Attributes:
         model: What embeds.
         head: What is trained on it.
+        n_parameters: Weights, but for the last layer's, which are as many as a task's labels want.
+        tasks: Which tasks it can learn.
+        paper: What it is.
     """
 
     model: str
     head: HeadName
+    n_parameters: int
+    tasks: str
+    paper: str
 
 
 BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
     {  # BEND conf/supervised_encoder: the names of its files
-        "resnet-supervised": Baseline(model="onehot", head="resnet"),
-        "basset-supervised": Baseline(model="onehot", head="basset"),
+        "resnet-supervised": Baseline(
+            model="onehot",
+            head="resnet",
+            n_parameters=19_768_448,
+            tasks="all that are trained",
+            paper="BEND, supervised baseline",
+        ),
+        "basset-supervised": Baseline(
+            model="onehot",
+            head="basset",
+            n_parameters=3_972_600,
+            tasks="windows of one length with one set of labels",
+            paper="Kelley et al. 2016, Genome Research",
+        ),
     }
 )
 

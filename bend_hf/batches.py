@@ -54,11 +54,11 @@ class EmbeddingSource(Protocol):
         ...
 
 
-def pad_rows(rows: Floats, row_starts: Ints, row_bp: Ints) -> EmbeddedRows:
+def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints) -> EmbeddedRows:
     """Lays flat token rows out as a rectangle.
 
     Args:
-        rows: Token rows of all sequences, shape (N, width).
+        rows: Token rows of all sequences, shape (N, width); float16 stays what it is, to be cast on the device.
         row_starts: Where each sequence's rows start, shape (batch + 1,).
         row_bp: Nucleotides each row stands for, shape (N,).
     """
@@ -66,7 +66,7 @@ def pad_rows(rows: Floats, row_starts: Ints, row_bp: Ints) -> EmbeddedRows:
     n_batch, n_tokens = len(counts), int(counts.max(initial=0))
     sequence_of = np.repeat(np.arange(n_batch), counts)
     place = np.arange(len(rows)) - row_starts[sequence_of]
-    x_BTD = np.zeros((n_batch, n_tokens, rows.shape[1]), np.float32)
+    x_BTD = np.zeros((n_batch, n_tokens, rows.shape[1]), np.float16 if rows.dtype == np.float16 else np.float32)
     x_BTD[sequence_of, place] = rows
     bp_starts = np.concatenate([[0], np.cumsum(row_bp)])[row_starts]
     lengths_bp = np.diff(bp_starts)

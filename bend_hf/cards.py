@@ -3,45 +3,32 @@
 The template is ``model_cards/model_card.md.jinja``, standing sentences are in ``model_cards/fields.json``; this file
 takes the fields out of records. The scores stand in the card's ``model-index`` too, unless they may not be published.
 
->>> flags({"task": ["gene_finding"], "model": "dnabert2", "seed": 3})
-'bend-hf train --task gene_finding --model dnabert2 --seed 3'
+>>> interval(0.75, 0.81)
+'0.7500 to 0.8100'
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.assets import asset_folder
 from bend_hf.card_details import detail_tables
-from bend_hf.config import RunConfig
+from bend_hf.card_runs import run_fields, said, task_title, texts
 from bend_hf.entries import Entry, gather
 from bend_hf.errors import RecordError
 from bend_hf.eval_results import DATASET_NAME, dataset_of, eval_result_files
 from bend_hf.markdown import number, render
 from bend_hf.results import ResultRecord, member
-from bend_hf.shapes import Json
-from bend_hf.tasks import TASKS, TaskSpec
+from bend_hf.tasks import TASKS
 from bend_hf.writing import write_text
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 _TEMPLATE: Final = "model_card.md.jinja"
-# What a command leaves out: where things lay on the machine that ran it.
-_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker", "cache", "config"})
-
-
-@cache
-def _texts() -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
-    return body
 
 
 def model_card(records: Sequence[ResultRecord], controls: Sequence[ResultRecord] = ()) -> str:
@@ -104,7 +91,7 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
     results = [
         EvalResult(
             task_type="other",
-            task_name=_title(entry.task),
+            task_name=task_title(entry.task),
             dataset_name=DATASET_NAME,
             dataset_type=dataset_of(entry).repo,
             dataset_config=TASKS.get(entry.task).config,
@@ -131,7 +118,7 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
 
 def card_fields(entries: Sequence[Entry], controls: Sequence[Entry] = ()) -> dict[str, Any]:
     """All that the template speaks of."""
-    texts, first = _texts(), entries[0].records[0]
+    standing, first = texts(), entries[0].records[0]
     tasks = [TASKS.get(key) for key in sorted({entry.task for entry in entries}) if key in TASKS]
     protocols = sorted({entry.protocol for entry in entries})
     model = _model(first, entries[0].model)
@@ -139,22 +126,24 @@ def card_fields(entries: Sequence[Entry], controls: Sequence[Entry] = ()) -> dic
         f"{protocol}: {line}"
         for protocol in protocols
         for kind in ("all", model["family"])
-        for line in texts["quirks"][protocol].get(kind, [])
+        for line in standing["quirks"][protocol].get(kind, [])
     ]
     return {
         "model": model,
         "made_with": {"bend_hf": member(first.created_with, "bend_hf")},
         "reasons": _reasons(entries),
         "tables": [
-            {"protocol": p, "text": texts["protocols"][p], "rows": [_row(e) for e in entries if e.protocol == p]}
+            {"protocol": p, "text": standing["protocols"][p], "rows": [_row(e) for e in entries if e.protocol == p]}
             for p in protocols
         ],
         "interval_methods": sorted({entry.interval_method for entry in entries} - {""}),
         "controls": [row for entry in entries for row in _controls(entry, controls)],
-        "details": [table for entry in entries for table in detail_tables(entry, _title(entry.task))],
-        "runs": [_run(record) for entry in entries for record in entry.records],
-        "alignment": [f"{name}: {value}." for name, value in (first.alignment or {}).items()],
-        "limits": [*texts["limits"], *quirks],
+        "details": [table for entry in entries for table in detail_tables(entry, task_title(entry.task))],
+        "runs": [run_fields(record) for entry in entries for record in entry.records],
+        "alignment": [
+            f"{name.replace('_', ' ').capitalize()}: {value}." for name, value in (first.alignment or {}).items()
+        ],
+        "limits": [*standing["limits"], *quirks],
         "licences": [(task.title, task.licence) for task in tasks] or [("own data", "the user's own")],
         "citations": list(dict.fromkeys(citation for task in tasks for citation in task.citations)),
     }
@@ -165,16 +154,8 @@ def _reasons(entries: Sequence[Entry]) -> list[str]:
     found: dict[str, list[str]] = {}
     for entry in entries:
         for reason in entry.refusals:
-            found.setdefault(reason, []).append(_title(entry.task))
+            found.setdefault(reason, []).append(task_title(entry.task))
     return [f"{reason} ({', '.join(dict.fromkeys(titles))})" for reason, titles in found.items()]
-
-
-def _title(task: str) -> str:
-    return TASKS.get(task).title if task in TASKS else task
-
-
-def _said(value: Json, otherwise: str = "not recorded") -> str:
-    return otherwise if value in (None, "") else str(value)
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -185,7 +166,7 @@ def interval(low: float | None, high: float | None) -> str:
 def _row(entry: Entry) -> dict[str, Any]:
     coverage = entry.records[0].coverage
     return {
-        "title": _title(entry.task),
+        "title": task_title(entry.task),
         "metric": entry.metric,
         "value": entry.value,
         "interval": interval(entry.low, entry.high),
@@ -202,7 +183,7 @@ def _controls(entry: Entry, others: Sequence[Entry]) -> list[dict[str, Any]]:
     beside = {o.model: o.value for o in others if (o.task, o.protocol, o.data_id, o.metric) == where}
     return [
         {
-            "title": _title(entry.task),
+            "title": task_title(entry.task),
             "protocol": entry.protocol,
             "name": name,
             "metric": entry.metric,
@@ -218,93 +199,19 @@ def _model(record: ResultRecord, label: str) -> dict[str, Any]:
     context = model.get("context_tokens")
     return {
         "name": label,
-        "family": _said(model.get("family")),
-        "checkpoint": _said(model.get("checkpoint"), "none"),
-        "revision": _said(model.get("revision"), "none"),
+        "family": said(model.get("family")),
+        "checkpoint": said(model.get("checkpoint"), "none"),
+        "revision": said(model.get("revision"), "none"),
         "n_parameters": model.get("n_parameters"),
         "width": model.get("width"),
-        "tokenization": _said(model.get("tokenization")),
+        "tokenization": said(model.get("tokenization")),
         "context": f"{context:,}" if isinstance(context, int) else "no limit",
-        "direction": _said(model.get("direction")),
-        "layer": "last" if model.get("layer") == -1 else _said(model.get("layer")),
-        "dtype": _said(model.get("dtype")),
-        "training_data": _said(
+        "direction": said(model.get("direction")),
+        "layer": "last" if model.get("layer") == -1 else said(model.get("layer")),
+        "dtype": said(model.get("dtype")),
+        "training_data": said(
             model.get("training_data"), "nothing" if model.get("n_parameters") == 0 else "not recorded"
         ),
-        "licence": _said(model.get("licence"), "unknown"),
-        "paper": _said(model.get("paper"), "none"),
+        "licence": said(model.get("licence"), "unknown"),
+        "paper": said(model.get("paper"), "none"),
     }
-
-
-def _run(record: ResultRecord) -> dict[str, Any]:
-    task: TaskSpec | None = TASKS.get(record.task) if record.task in TASKS else None
-    cost, data, items = record.cost, record.data, record.data.get("items")
-    files = data.get("files")
-    seconds = cost.get("seconds")
-    splits = items.items() if isinstance(items, dict) else ()
-    return {
-        "title": _title(record.task),
-        "protocol": record.protocol,
-        "seed": record.config.get("seed"),
-        "description": task.description if task else "A task of the user's own.",
-        "probe_text": _texts()["probes"].get(record.probe, record.probe.replace("_", " ")),
-        "training": _training(record),
-        "data": _data(record),
-        "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),
-        "hashes": [(name, member(files, name, "sha256")) for name in sorted(files)] if isinstance(files, dict) else [],
-        "scored": record.coverage.get("scored"),
-        "n_items": record.coverage.get("items"),
-        "item_sha256": record.coverage.get("item_sha256"),
-        "seconds": f"{seconds:,.0f} s" if isinstance(seconds, int | float) else "time not recorded",
-        "device": _said(cost.get("device_name") or cost.get("device")),
-        "peak_memory": cost.get("peak_memory_bytes"),
-        "cache": cost.get("cache_bytes"),
-        "created_at": _said(record.created_at, "at a time not recorded"),
-        "version": _said(member(record.created_with, "bend_hf")),
-        "commit": _said(member(record.created_with, "git_commit"), "of a release"),
-        "command": flags({**record.config, "task": [record.task], "data": data.get("origin")}),
-    }
-
-
-def _training(record: ResultRecord) -> str:
-    if record.training is None:
-        return "Nothing was trained."
-    config = record.config
-    said = (
-        f"Trained for {config.get('epochs')} epochs in batches of {config.get('batch_size')}, learning rate "
-        f"{config.get('learning_rate')}, weight decay {config.get('weight_decay')}"
-    )
-    runs = record.training.get("runs")
-    best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
-    return f"{said}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else said + "."
-
-
-def _data(record: ResultRecord) -> str:
-    data = record.data
-    repo, revision = data.get("repo"), data.get("revision")
-    if isinstance(repo, str) and isinstance(revision, str):
-        return f"{repo} at {revision}, {_said(data.get('assembly'))}"
-    kind = {
-        "sample": "the bundled sample, not BEND's data",
-        "folder": "files of a data folder",
-        "files": "files of the user's own",
-        "built": "a dataset folder built from files",
-    }
-    return f"{kind.get(str(data.get('origin')), _said(data.get('origin')))}, {_said(data.get('assembly'))}"
-
-
-def flags(config: Mapping[str, Json]) -> str:
-    """The command that makes a run again: every flag that is not at its default, places of files left out."""
-    tasks, origin = config.get("task"), config.get("data")
-    words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
-    if origin is not None:
-        words += ["--data", str(origin) if origin in ("sample", "hub") else "data"]
-    for item in fields(RunConfig):
-        value = config.get(item.name)
-        default = None if item.default is MISSING else item.default
-        if item.name in _LOCAL or value in (None, [], False) or value == default:
-            continue
-        words.append(f"--{item.name.replace('_', '-')}")
-        if value is not True:
-            words += list(map(str, value)) if isinstance(value, list) else [str(value)]
-    return " ".join(shlex.quote(word.replace("\n", " ")) for word in words)

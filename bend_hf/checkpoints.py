@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.shapes import Json
+from bend_hf.sharding import as_spread_as, whole
 
 log = logging.getLogger(__name__)
 
@@ -121,24 +122,41 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies, on the CPU, of what training changes: weights that learn, and buffers."""
+    """Copies, on the CPU, of what training changes: weights that learn, and buffers; whole where they are spread."""
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     return {
-        name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items() if name not in frozen
+        name: whole(value).detach().to("cpu", copy=True)
+        for name, value in model.state_dict().items()
+        if name not in frozen
     }
 
 
 def load_trained(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Puts such copies back; what is frozen stays as it is."""
-    model.load_state_dict(state, strict=not any(not weight.requires_grad for weight in model.parameters()))
+    own = model.state_dict()
+    shares = {name: as_spread_as(own[name], value) if name in own else value for name, value in state.items()}
+    model.load_state_dict(shares, strict=not any(not weight.requires_grad for weight in model.parameters()))
 
 
-def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and the optimizer's state, named by weight."""
-    tensors = {_MODEL + name: value for name, value in trained_state(model).items()}
-    for name, weight in model.named_parameters():
+def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, *, kept: bool = True) -> dict[str, Tensor]:
+    """Weights and the optimizer's state, named by weight; whole where they are spread.
+
+    Args:
+        model: On its device.
+        optimizer: Of torch, over the model's weights.
+        kept: Whether this process wants them; one that does not helps to gather those that are spread.
+    """
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    frozen = {name for name, _ in model.named_parameters()} - learning.keys()
+    values = {_MODEL + name: value for name, value in model.state_dict().items() if name not in frozen}
+    for name, weight in learning.items():
         for slot, value in optimizer.state.get(weight, {}).items():
-            tensors[f"{_OPTIMIZER}{slot}.{name}"] = torch.as_tensor(value)
+            values[f"{_OPTIMIZER}{slot}.{name}"] = torch.as_tensor(value)
+    tensors = {}
+    for name, value in values.items():
+        gathered = whole(value)
+        if kept:
+            tensors[name] = gathered.detach()
     return tensors
 
 
@@ -155,8 +173,10 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
     for key, value in tensors.items():
         if key.startswith(_OPTIMIZER):
             slot, name = key.removeprefix(_OPTIMIZER).split(".", 1)
+            weight = weights[name]
             # torch keeps the count of steps on the CPU
-            optimizer.state[weights[name]][slot] = value.clone() if slot == "step" else value.to(weights[name].device)
+            here = value.clone() if slot == "step" else as_spread_as(weight, value.to(weight.device))
+            optimizer.state[weight][slot] = here
 
 
 def random_states() -> dict[str, Tensor]:

@@ -12,11 +12,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_type_hints
 
 from bend_hf.errors import ConfigError
 from bend_hf.shapes import Protocol
 from bend_hf.toml_config import Kind, read_toml
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OutOfBounds = Literal["error", "pad", "drop"]
 RefMismatch = Literal["error", "drop"]
@@ -30,6 +33,35 @@ ModelDtype = Literal["float32", "bfloat16", "float16"]
 
 def flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
     return field(default=default, metadata={"help": text, "nargs": nargs})
+
+
+_PROTOCOLS: Final = "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Which model, and how its embeddings are taken.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
+    protocol: Protocol = flag("bend-2024", _PROTOCOLS)
+    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
+    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
+    revision: str | None = flag(None, "commit of the model on the Hub, instead of the declared one")
+    layer: int = flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
+    model_dtype: ModelDtype = flag("float32", "of the model's weights and arithmetic")
+    random_init: bool = flag(False, "same architecture and tokenizer, but random weights from the seed")
+    reverse_complement_average: bool = flag(False, "average each nucleotide's embedding over both strands")
+    overlap_tokens: int = flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
+    seed: int = flag(0, "seed of random weights and of shuffling")
+
+    def __post_init__(self) -> None:
+        if self.overlap_tokens < 0:
+            raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed is {self.seed}; it must lie between 0 and 4294967295")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +82,7 @@ class DataConfig:
     genome: Path | None = flag(None, "a FASTA used instead of the folder's genome")
     out_of_bounds: OutOfBounds = flag("error", "what to do with an interval past its contig's end")
     ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
-    protocol: Protocol = flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
+    protocol: Protocol = flag("bend-2024", _PROTOCOLS)
 
     def __post_init__(self) -> None:
         if not self.task and self.bed is None:
@@ -60,29 +92,16 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(DataConfig):
-    """Which model, and how its embeddings are taken.
+class ModelConfig(ModelFlags, DataConfig):
+    """A model on a task. These flags mean the same in every command.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: The fields contradict each other, or a number is out of its range.
     """
 
-    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
-    revision: str | None = flag(None, "commit of the model on the Hub, instead of the declared one")
-    layer: int = flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
-    model_dtype: ModelDtype = flag("float32", "of the model's weights and arithmetic")
-    random_init: bool = flag(False, "same architecture and tokenizer, but random weights from the seed")
-    reverse_complement_average: bool = flag(False, "average each nucleotide's embedding over both strands")
-    overlap_tokens: int = flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
-    seed: int = flag(0, "seed of random weights and of shuffling")
-
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.overlap_tokens < 0:
-            raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"--seed is {self.seed}; it must lie between 0 and 4294967295")
+        DataConfig.__post_init__(self)
+        ModelFlags.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +170,7 @@ def kind_of(hint: Any) -> tuple[Any, tuple[str, ...]]:
     return base, ()
 
 
-def kinds_of(config: type[DataConfig], several: Sequence[str] = ()) -> dict[str, Kind]:
+def kinds_of(config: type[DataclassInstance], several: Sequence[str] = ()) -> dict[str, Kind]:
     """The kind of each field; those in ``several`` hold a list, whatever the field says."""
     hints = get_type_hints(config)
     kinds = {}
@@ -162,7 +181,7 @@ def kinds_of(config: type[DataConfig], several: Sequence[str] = ()) -> dict[str,
     return kinds
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type[DataConfig], several: Sequence[str] = ()) -> None:
+def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], several: Sequence[str] = ()) -> None:
     """Gives a parser one flag for each field of a configuration class."""
     kinds = kinds_of(config, several)
     for item in fields(config):
@@ -177,6 +196,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type[DataConfig], several
             dest=item.name,
             type=kind.base,
             nargs="*" if kind.several else None,
+            action="extend" if kind.several else "store",
             choices=kind.choices or None,
             default=argparse.SUPPRESS,
             metavar=None if kind.choices else item.name.upper(),
@@ -199,7 +219,9 @@ def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> Ru
     return config(**given_values(config, parsed))
 
 
-def given_values(config: type[RunConfig], parsed: argparse.Namespace, several: Sequence[str] = ()) -> dict[str, Any]:
+def given_values(
+    config: type[DataclassInstance], parsed: argparse.Namespace, several: Sequence[str] = ()
+) -> dict[str, Any]:
     """What flags and file say, flags before file; nothing where they are silent.
 
     Raises:

@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bend_hf.errors import DownloadError
+from bend_hf.errors import DownloadError, MissingFileError
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,6 @@ class Retry:
 
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-
-
-class MissingFileError(DownloadError):
-    """The server does not have the file."""
 
 
 class _PassingError(Exception):

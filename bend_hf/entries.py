@@ -146,6 +146,8 @@ def model_label(record: ResultRecord) -> str:
     """The model's name, with what sets this use of it apart."""
     model = record.model
     label = str(model.get("model"))
+    if record.is_control:
+        return label
     further = []
     if record.config.get("checkpoint"):
         further.append("own weights")

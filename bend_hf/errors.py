@@ -49,6 +49,18 @@ class DownloadError(BendError):
     """A file that could not be fetched whole."""
 
 
+class MissingFileError(DownloadError):
+    """A server does not have the file."""
+
+
+class HubError(BendError):
+    """The Hub could not be reached, or would not take what was pushed."""
+
+
+class CacheError(BendError):
+    """A cache of embeddings that cannot be made or read: a full disk, a number that does not fit, a cut file."""
+
+
 class RecordError(BendError):
     """A result record or a prediction file that cannot be written or read."""
 

@@ -67,6 +67,16 @@ class Batch:
         return lengths
 
 
+def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, world: int) -> list[Ints]:
+    """This process's share of every batch of an epoch.
+
+    The whole split is shuffled; the last batch may be smaller. A process that a batch has no item for gets an
+    empty share, so that all take the same number of steps.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return [order[start : start + batch_size][rank::world] for start in range(0, n, batch_size)]
+
+
 def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Iterator[Batch]:
     """The batches of those items, in order.
 
@@ -95,11 +105,10 @@ def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
 
 def _make(split: Split, rows: Ints, device: torch.device) -> Batch:
     inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
-    return Batch(
-        rows=rows,
-        inputs=tuple(to_device(getattr(inputs, field.name), device) for field in fields(inputs)),
-        labels=labels_of(split, rows),
-    )
+    tensors = [to_device(getattr(inputs, field.name), device) for field in fields(inputs)]
+    if not len(rows):  # an item that is all padding counts in no statistics either
+        tensors[-1] = torch.full_like(tensors[-1], -1)
+    return Batch(rows=rows, inputs=tuple(tensors), labels=labels_of(split, rows))
 
 
 def to_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:

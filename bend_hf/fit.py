@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +31,13 @@ from bend_hf.checkpoints import (
     trained_state,
     training_tensors,
 )
-from bend_hf.config import RunConfig, Schedule
 from bend_hf.errors import ConfigError
 from bend_hf.feeding import Batch, Split, feed, labels_of, to_device
+from bend_hf.feeding import batch_rows as batch_rows
+from bend_hf.fit_config import FitConfig as FitConfig
 from bend_hf.losses import Loss
+from bend_hf.position import Epoch as Epoch
+from bend_hf.position import Position
 from bend_hf.schedules import factor
 from bend_hf.shapes import Ints
 
@@ -44,16 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHOWN_EVERY_SECONDS = 1.0  # reading the loss waits for the device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one epoch gave."""
-
-    epoch: int
-    loss: float
-    validation: float | None
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,88 +64,6 @@ class Fitted:
     best_epoch: int
     history: tuple[Epoch, ...]
     resumed_at: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How a head is trained."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    accumulation: int = 1
-    patience: int | None = None
-    checkpoint_every: int = 200
-
-    @classmethod
-    def of(cls, config: RunConfig) -> FitConfig:
-        """The numbers of a resolved configuration.
-
-        Raises:
-            ConfigError: One is missing; the task declares no training.
-        """
-        epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
-        if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
-            raise ConfigError(f"{config.task} declares no training; give epochs, batch size and learning rate")
-        return cls(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps,
-            accumulation=config.gradient_accumulation,
-            patience=config.patience,
-            checkpoint_every=config.checkpoint_every,
-        )
-
-
-def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, world: int) -> list[Ints]:
-    """This process's share of every batch of an epoch.
-
-    The whole split is shuffled; the last batch may be smaller. A process that a batch has no item for gets an
-    empty share, so that all take the same number of steps.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(n)
-    return [order[start : start + batch_size][rank::world] for start in range(0, n, batch_size)]
-
-
-@dataclass(kw_only=True)
-class _Position:
-    """How far a training is, and what it must not forget."""
-
-    epoch: int = 1
-    step: int = 0  # of this epoch
-    steps: int = 0  # of all epochs
-    best: float | None = None
-    best_epoch: int = 0
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Epoch] = field(default_factory=list)
-    finished: bool = False
-
-    def facts(self) -> dict[str, Any]:
-        """Everything but the weights."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "steps": self.steps,
-            "best": self.best,
-            "history": [asdict(one) for one in self.history],
-            "best_epoch": self.best_epoch,
-            "finished": self.finished,
-        }
-
-    @classmethod
-    def of(cls, saved: Saved) -> _Position:
-        """What a checkpoint holds."""
-        facts: dict[str, Any] = dict(saved.facts)
-        history = [Epoch(**one) for one in facts.pop("history")]
-        return cls(**facts, history=history, best_state=saved.best)
 
 
 def fit(
@@ -211,7 +122,7 @@ class _Training:
         self.plain = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = accelerator.prepare(head, self.plain)
         self.n_steps = math.ceil(math.ceil(len(train) / config.batch_size) / config.accumulation) * config.epochs
-        self.at = _Position()
+        self.at = Position()
         self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
         self.shown, self.shown_at = float("nan"), 0.0
 
@@ -323,12 +234,12 @@ class _Training:
 
     def _save(self) -> None:
         assert self.checkpoints is not None
-        states = [random_states()]
+        states, sums = [random_states()], [self.sums.cpu()]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
-            states = gather_object(states)
-        tensors = training_tensors(self.head, self.plain) | {"sums": self.sums}
+            states, sums = gather_object(states), gather_object(sums)
+        tensors = training_tensors(self.head, self.plain, kept=self.checkpoints.writes) | {"sums": torch.stack(sums)}
         for rank, state in enumerate(states):
             tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
         facts = self.at.facts()
@@ -347,10 +258,14 @@ class _Training:
         scaler: Any = facts.pop("scaler", None)
         if scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.at = _Position.of(Saved(tensors={}, facts=facts, best=saved.best))
+        self.at = Position.of(facts, best=saved.best)
         restore_training(self.head, self.plain, saved.tensors)
-        self.sums.copy_(saved.tensors["sums"])
-        mine = f"random.{self.accelerator.process_index}."
+        rank, sums = self.accelerator.process_index, saved.tensors["sums"]
+        if len(sums) == self.accelerator.num_processes:
+            self.sums.copy_(sums[rank])
+        elif rank == 0:  # written by another number of processes
+            self.sums.copy_(sums.sum(dim=0))
+        mine = f"random.{rank}."
         restore_random_states({k.removeprefix(mine): v for k, v in saved.tensors.items() if k.startswith(mine)})
         log.info("resumed at step %d of %d", self.at.steps, self.n_steps)
         return self.at.steps

@@ -31,6 +31,7 @@ from bend_hf.checksums import file_sha256
 from bend_hf.errors import GenomeError, did_you_mean
 from bend_hf.fasta_gather import StrangeLetterError, Stretches, gather
 from bend_hf.fasta_index import FastaIndex, PlainText, Text, load_index
+from bend_hf.fasta_windows import read_windows
 from bend_hf.intervals import name_rows
 from bend_hf.sequences import SequenceBatch
 from bend_hf.shapes import Bools, Bytes, Ints
@@ -188,6 +189,34 @@ class Genome:
         """
         position = np.asarray(position_bp, np.int64)
         return self.fetch(chromosomes, position, position + 1, describe=describe).bases
+
+    def windows(self, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
+        """Windows of one length on the plus strand, letters as they stand in the file: soft-masked in lower case.
+
+        Args:
+            contig: Number of each window's contig in the order of the file, shape (windows,).
+            start_bp: First nucleotide of each, 0-based, shape (windows,).
+            window_bp: Nucleotides in each.
+
+        Returns:
+            ASCII letters, shape (windows, nucleotides).
+
+        Raises:
+            GenomeError: A window reaches past an end of its contig.
+        """
+        outside = np.flatnonzero((start_bp < 0) | (start_bp + window_bp > self._index.lengths_bp[contig]))
+        if len(outside):
+            first = f"{self._index.names[contig[outside[0]]]}:{start_bp[outside[0]]}-{start_bp[outside[0]] + window_bp}"
+            raise GenomeError(
+                f"{len(outside)} windows reach past an end of their contig in {self.path}, the first is {first}; "
+                "take windows that lie on their contig"
+            )
+        return read_windows(self._text, self._index, contig, start_bp, window_bp)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file is bgzip, of which every read inflates the blocks that it touches."""
+        return isinstance(self._text, BgzfText)
 
     def _resolve(
         self,

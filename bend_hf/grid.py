@@ -24,7 +24,8 @@ from bend_hf.score_table import aligned, seed_lines, shown
 from bend_hf.sources import BuiltSource, Source, sources_of
 from bend_hf.task_data import TaskData
 from bend_hf.trackers import check_trackers
-from bend_hf.train import check_fit, check_model_name, controls_of, open_data, open_embedder, plan_of, run_task
+from bend_hf.train import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
+from bend_hf.waiting import from_main
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,14 +75,12 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
         check_model_name(model)
     sources = sources_of(config)
     accelerator = start_accelerator(config)
-    done = finished_runs(config.out)
-    accelerator.wait_for_everyone()  # nothing is written before all have looked
     opened: dict[str, TaskData | _Failed] = {}
     for source, message in sources:
         opened[_key(source)] = _attempt(partial(open_data, source, message, config))
     results: list[CellResult] = []
     for model in dict.fromkeys(models):
-        results += _of_model(replace(config, model=model), opened, done, accelerator)
+        results += _of_model(replace(config, model=model), opened, accelerator)
     return results
 
 
@@ -108,7 +107,7 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
 
 
 def _of_model(
-    config: RunConfig, opened: dict[str, TaskData | _Failed], done: dict[str, Path], accelerator: Accelerator
+    config: RunConfig, opened: dict[str, TaskData | _Failed], accelerator: Accelerator
 ) -> Iterator[CellResult]:
     embedder = _attempt(partial(open_embedder, config))
     for task, data in opened.items():
@@ -121,7 +120,7 @@ def _of_model(
                 result = embedder
             else:
                 own = replace(config, seed=seed, seeds=())
-                result = _attempt(partial(_run_cell, cell, own, data, embedder, done, accelerator))
+                result = _attempt(partial(_run_cell, cell, own, data, embedder, accelerator))
             if isinstance(result, _Failed):
                 accelerator.free_memory()
                 log.warning("%s / %s / seed %d failed: %s", task, config.model, seed, result.reason)
@@ -134,11 +133,12 @@ def _run_cell(
     config: RunConfig,
     data: TaskData,
     embedder: Embedder,
-    done: dict[str, Path],
     accelerator: Accelerator,
 ) -> CellResult:
     check_fit(config, data)
-    earlier = done.get(plan_of(config, data, embedder).key)
+    # looked up for each cell, as the control of an earlier one may be this one
+    done = from_main(accelerator, partial(finished_runs, config.out))
+    earlier = done.get(key_of(config, data, embedder))
     if earlier is not None:
         log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier)
         return replace(cell, record=read_record(earlier), path=earlier, skipped=True)

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
-from bend_hf.errors import BendError
+from bend_hf.errors import BendError, HubError
 from bend_hf.eval_results import FOLDER, merged
 from bend_hf.markdown import n_bytes
 
@@ -36,10 +36,6 @@ _ANSWERS: Final = {
 }
 _SERVER: Final = "the Hub failed; run the same command again later"
 _BROKEN: Final = "the connection broke; run the same command again"
-
-
-class HubError(BendError):
-    """The Hub could not be reached, or would not take what was pushed."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ def start_accelerator(config: RunConfig) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from bend_hf.sharding import shard_if_asked
+
     # a language model has weights that its embeddings do not pass through
     handlers = [] if config.tune == "head" else [DistributedDataParallelKwargs(find_unused_parameters=True)]
     try:
@@ -65,6 +67,7 @@ def start_accelerator(config: RunConfig) -> Accelerator:
             f"--processes is {config.processes}, but this run has {accelerator.num_processes}; start as many with "
             f"torchrun --nproc_per_node or accelerate launch --num_processes. {_HINT}"
         )
+    shard_if_asked(accelerator)
     problem = missing_processes(os.environ, n_processes=accelerator.num_processes)
     if problem is not None and accelerator.is_main_process:
         log.warning("WARNING: %s", problem)

@@ -9,15 +9,29 @@ Only what was scored on the same items of the same files under the same protocol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
+from bend_hf.baselines import BASELINES
+from bend_hf.boards import probes
+from bend_hf.controls import CONTROLS
 from bend_hf.entries import NOT_SETTINGS, Entry, gather
-from bend_hf.eval_results import probes
 from bend_hf.results import ResultRecord
 from bend_hf.shapes import Json
 from bend_hf.tasks import TASKS
+from bend_hf.ties import Tie, ties_with
+
+MARKS: Final = MappingProxyType(
+    {
+        "=": "cannot be told from the best of its table: equal scores, or a paired bootstrap of both models on the "
+        "same items (p of 0.05 or more after Holm's correction)",
+        "≈": "perhaps not told from the best: no predictions of both lie here to pair, but the intervals overlap",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +42,28 @@ class Row:
         entry: What was scored.
         name: What tells it from every other row: the model, and probe or settings where those differ.
         rank: 1 for the best, equal scores share one; None where the score is not defined or items are missing.
-        tied: Whether it cannot be told from the best: equal scores, or intervals that overlap.
+        tie: Whether it can be told from the best, and how that was found; None of the best row itself and of rows
+            without a rank.
+        best_mark: Of the best row, the surest mark of the rows that cannot be told from it; empty of the others.
     """
 
     entry: Entry
     name: str
     rank: int | None
-    tied: bool
+    tie: Tie | None = None
+    best_mark: str = ""
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is one of several that cannot be told from the best."""
+        return bool(self.mark)
+
+    @property
+    def mark(self) -> str:
+        """``=`` where it is tied by the test or by equal scores, ``≈`` where by intervals alone, else nothing."""
+        if self.tie is None:
+            return self.best_mark
+        return "" if not self.tie.tied else "≈" if self.tie.basis == "overlap" else "="
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +79,7 @@ class Contest:
         metric: What it is ranked by; higher is better.
         n_items: Items scored.
         rows: The rows.
-        controls: Scores of controls on the same items, by name.
+        controls: Scores of controls on the same items, by title; of none that is one of the rows.
         refusals: Why it must not be published as it stands, for any of its rows and controls.
     """
 
@@ -86,15 +115,26 @@ _DATA_IN_WORDS = {
 }
 
 
-def contests(records: Sequence[ResultRecord]) -> list[Contest]:
-    """The contests of some records, ordered by task, protocol and data."""
+def contests(
+    records: Sequence[ResultRecord],
+    files: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Contest]:
+    """The contests of some records, ordered by task, protocol and data.
+
+    Args:
+        records: Of models and of controls.
+        files: Prediction files by the sha256 that stands in the records, for the paired test; see ``bend_hf.ties``.
+        say: Told why a file was not used.
+    """
     found: dict[tuple[str, str, str, str], list[Entry]] = defaultdict(list)
     for entry in gather(records):
         found[(entry.task, entry.protocol, entry.data_id, entry.metric)].append(entry)
-    return [_contest(found[key]) for key in sorted(found)]
+    return [_contest(found[key], files, say) for key in sorted(found)]
 
 
-def _contest(entries: Sequence[Entry]) -> Contest:
+def _contest(entries: Sequence[Entry], files: Mapping[str, Path], say: Callable[[str], None]) -> Contest:
     first = entries[0]
     controls: dict[str, float] = {}
     for entry in entries:
@@ -103,6 +143,8 @@ def _contest(entries: Sequence[Entry]) -> Contest:
                 controls.setdefault(name, value)
         if entry.is_control and entry.value is not None:
             controls[entry.model] = entry.value
+    ranked = {entry.model for entry in entries if not entry.is_control}
+    named = {_control_title(name): value for name, value in controls.items() if name not in ranked}
     items = first.records[0].coverage.get("scored")
     return Contest(
         task=first.task,
@@ -112,10 +154,14 @@ def _contest(entries: Sequence[Entry]) -> Contest:
         data=_data_words(first),
         metric=first.metric,
         n_items=items if isinstance(items, int) else 0,
-        rows=_ranked([entry for entry in entries if not entry.is_control]),
+        rows=_ranked([entry for entry in entries if not entry.is_control], files, say),
         refusals=tuple(dict.fromkeys(reason for entry in entries for reason in entry.refusals)),
-        controls=dict(sorted(controls.items())),
+        controls=dict(sorted(named.items())),
     )
+
+
+def _control_title(name: str) -> str:
+    return CONTROLS.get(name).title if name in CONTROLS else name
 
 
 def _data_words(entry: Entry) -> str:
@@ -126,37 +172,28 @@ def _data_words(entry: Entry) -> str:
     return _DATA_IN_WORDS.get(entry.origin, entry.origin)
 
 
-def _ranked(entries: Sequence[Entry]) -> tuple[Row, ...]:
+def _ranked(entries: Sequence[Entry], files: Mapping[str, Path], say: Callable[[str], None]) -> tuple[Row, ...]:
     names = _names(entries)
     order = sorted(range(len(entries)), key=lambda i: (not _rankable(entries[i]), -(entries[i].value or 0.0), names[i]))
-    best = next((entries[i] for i in order if _rankable(entries[i])), None)
-    rows, rank, last = [], 0, None
-    for place, index in enumerate(order, start=1):
-        entry = entries[index]
-        if not _rankable(entry):
-            rows.append(Row(entry=entry, name=names[index], rank=None, tied=False))
-            continue
-        rank = rank if entry.value == last else place
-        last = entry.value
-        assert best is not None
-        tied = entry is not best and overlap(best, entry)
-        rows.append(Row(entry=entry, name=names[index], rank=rank, tied=tied))
-    if any(row.tied for row in rows):
-        rows[0] = Row(entry=rows[0].entry, name=rows[0].name, rank=rows[0].rank, tied=True)
-    return tuple(rows)
+    ranked = [index for index in order if _rankable(entries[index])]
+    rest = [Row(entry=entries[index], name=names[index], rank=None) for index in order[len(ranked) :]]
+    if not ranked:
+        return tuple(rest)
+    best, *others = (entries[index] for index in ranked)
+    ties = ties_with(best, others, files, say=say)
+    rows: list[Row] = []
+    for place, (index, tie) in enumerate(zip(ranked[1:], ties, strict=True), start=2):
+        before = rows[-1] if rows else Row(entry=best, name="", rank=1)
+        rank = before.rank if entries[index].value == before.entry.value else place
+        rows.append(Row(entry=entries[index], name=names[index], rank=rank, tie=tie))
+    first = Row(
+        entry=best, name=names[ranked[0]], rank=1, best_mark=min((row.mark for row in rows if row.mark), default="")
+    )
+    return (first, *rows, *rest)
 
 
 def _rankable(entry: Entry) -> bool:
     return entry.value is not None and not any(reason.startswith("partial coverage") for reason in entry.refusals)
-
-
-def overlap(one: Entry, other: Entry) -> bool:
-    """Whether two scores are equal or their intervals share a point; without intervals only equal ones do."""
-    if one.value == other.value:
-        return True
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return False
-    return one.low <= other.high and other.low <= one.high
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
@@ -164,7 +201,8 @@ def _names(entries: Sequence[Entry]) -> list[str]:
     names = []
     for entry in entries:
         own = probes(TASKS.get(entry.task))[0] if entry.task in TASKS else entry.probe
-        names.append(entry.model if entry.probe == own else f"{entry.model}, {entry.probe.replace('_', ' ')}")
+        by_itself = entry.probe == own or entry.model in BASELINES  # whose name says what is trained
+        names.append(entry.model if by_itself else f"{entry.model}, {entry.probe.replace('_', ' ')}")
     by_name = sorted(range(len(entries)), key=lambda i: names[i])
     for _, group in groupby(by_name, key=lambda i: names[i]):
         alike = list(group)

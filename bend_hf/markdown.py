@@ -43,6 +43,13 @@ def number(value: Json) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) and not isinstance(value, bool) else "undefined"
 
 
+def metric_title(metric: str) -> str:
+    """A metric as papers write it."""
+    return {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "pearsonr": "Pearson r", "spearmanr": "Spearman r"}.get(
+        metric, metric
+    )
+
+
 def whole(value: Json) -> str:
     """A count with commas, or ``not recorded``."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "not recorded"
@@ -85,7 +92,14 @@ def render(template: Path, fields: Mapping[str, Any], *, html: bool = False) -> 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": escaped, "number": number, "whole": whole, "bytes": n_bytes, "quoted": quoted}
+    environment.filters |= {
+        "md": escaped,
+        "number": number,
+        "whole": whole,
+        "bytes": n_bytes,
+        "quoted": quoted,
+        "metric": metric_title,
+    }
     try:
         return environment.from_string(template.read_text(encoding="utf-8")).render(**fields)
     except jinja2.UndefinedError as error:

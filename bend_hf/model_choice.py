@@ -1,9 +1,8 @@
 """Opens the embedder that a configuration names, with the options that were asked for.
 
-For training, embedding ahead of it and the controls, so that the same flags give the same numbers everywhere.
+For training, embedding ahead of it, the controls and variants of one's own: the same flags, the same numbers.
 
->>> from bend_hf.config import ModelConfig
->>> open_model(ModelConfig(task=("gene_finding",))).width
+>>> open_model(ModelFlags()).width
 5
 """
 
@@ -11,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bend_hf.config import ModelConfig
+from bend_hf.config import ModelFlags
 
 if TYPE_CHECKING:
     from bend_hf.embedders._base import Embedder
     from bend_hf.embedders._options import EmbedderOptions
 
 
-def embedder_options(config: ModelConfig) -> EmbedderOptions:
+def embedder_options(config: ModelFlags) -> EmbedderOptions:
     """The keywords of an embedder that differ from its defaults; an object of the user's takes no others."""
     options: EmbedderOptions = {"protocol": config.protocol}
     if config.revision is not None:
@@ -36,7 +35,7 @@ def embedder_options(config: ModelConfig) -> EmbedderOptions:
     return options
 
 
-def open_model(config: ModelConfig) -> Embedder:
+def open_model(config: ModelFlags) -> Embedder:
     """The embedder that a configuration names, its weights read.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,12 +32,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Predictions and training of one fold, or of the whole task where there are none."""
+    """Predictions and training of one fold, or of the whole task where there are none.
+
+    Attributes:
+        fold: Which; None where there are none.
+        predictions: Of its test split.
+        scores: Of them.
+        fitted: What training gave; None where nothing is trained.
+        cached: Files of the embedding cache that were read.
+    """
 
     fold: int | None
     predictions: Predictions
     scores: tuple[Score, ...]
     fitted: Fitted | None
+    cached: frozenset[Path] = frozenset()
 
 
 def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
@@ -118,8 +128,19 @@ def training_entry(parts: list[Part], task: TaskSpec, head: HeadSpec | None) -> 
     }
 
 
-def cost(seconds: float, accelerator: Accelerator) -> dict[str, Json]:
-    """Time, memory and what it ran on."""
+def cached_bytes(parts: list[Part]) -> int:
+    """Size of the cached embeddings that the parts were made of, each file once; 0 where none were kept."""
+    return sum(path.stat().st_size for path in frozenset[Path]().union(*(part.cached for part in parts)))
+
+
+def cost(seconds: float, accelerator: Accelerator, *, cache_bytes: int = 0) -> dict[str, Json]:
+    """Time, memory, disk and what it ran on.
+
+    Args:
+        seconds: Of the run.
+        accelerator: What it ran on.
+        cache_bytes: Of the embeddings that it kept on disk.
+    """
     import resource
 
     import torch
@@ -128,6 +149,7 @@ def cost(seconds: float, accelerator: Accelerator) -> dict[str, Json]:
     entry: dict[str, Json] = {
         "seconds": seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte,
+        "cache_bytes": cache_bytes,
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),

@@ -17,6 +17,7 @@ from bend_hf.feeding import Batch, Split, feed
 from bend_hf.labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.predictions import Predictions, concatenate
 from bend_hf.shapes import Ints
+from bend_hf.sharding import is_sharded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,7 +38,11 @@ def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_si
     mine = np.arange(len(split))[accelerator.process_index :: accelerator.num_processes]
     per_process = max(1, batch_size // accelerator.num_processes)
     shares = [mine[start : start + per_process] for start in range(0, len(mine), per_process)]
-    parts = [_predict_batch(head, split, batch, accelerator) for batch in feed(split, shares, accelerator.device)]
+    if is_sharded(head):  # all processes gather the weights together, so each takes as many steps as the first
+        longest = -(-len(split) // accelerator.num_processes)
+        shares += [mine[:0]] * (-(-longest // per_process) - len(shares))
+    batches = feed(split, shares, accelerator.device)
+    parts = [part for batch in batches if (part := _predict_batch(head, split, batch, accelerator)) is not None]
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
@@ -59,9 +64,11 @@ def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
 
 
 @torch.inference_mode()
-def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Accelerator) -> Predictions:
+def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Accelerator) -> Predictions | None:
     with accelerator.autocast():
         logits = head(*batch.inputs).float()
+    if not len(batch.rows):
+        return None
     kind, target = split.targets.kind, batch.labels
     table = split.dataset.select_columns(
         ["item", *(name for name in _PLACES if name in split.dataset.column_names)]

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bend_hf.download import MissingFileError, Progress, RemoteFile, Retry, download
-from bend_hf.errors import DownloadError
+from bend_hf.download import Progress, RemoteFile, Retry, download
+from bend_hf.errors import DownloadError, MissingFileError
 from bend_hf.labels import BinClasses, NucleotideClasses
 from bend_hf.tasks import TaskSpec
 

@@ -19,7 +19,8 @@ from bend_hf.admission import refusals
 from bend_hf.assets import asset_folder
 from bend_hf.entries import gather
 from bend_hf.errors import ConfigError, RecordError
-from bend_hf.eval_results import FOLDER, check_eval_text, eval_result_files, eval_yaml
+from bend_hf.eval_checks import check_eval_text
+from bend_hf.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.hub import PushFile, Target
 from bend_hf.report import MANIFEST
 from bend_hf.results import ResultRecord, find_records, read_record

@@ -57,10 +57,10 @@ class ResultRecord:
         coverage: Items scored of items, and the hash of their ids.
         training: Epochs, the best of them, the history of loss and validation metric; None where nothing is trained.
         folds: Metrics of each fold; empty where there are none.
-        cost: Seconds a stage, peak memory in bytes, device, processes.
+        cost: Seconds, peak memory and cached embeddings in bytes, device, processes.
         predictions: Name and sha256 of the Parquet file beside the record.
         controls: Metrics of each control on the same items, by its name, each with ``metrics`` as above.
-        alignment: How tokens became nucleotides; None where the model's facts say it all.
+        alignment: How tokens became nucleotides, in words; None where there are no tokens, as in a control.
         created_at: Moment of the record, ISO 8601 in UTC; filled when it is made.
         created_with: Versions and commit of what made it; filled when it is written.
     """

@@ -18,13 +18,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from bend_hf.alignment_facts import alignment_of, some_sequences
 from bend_hf.baselines import BASELINES, head_of, without_alias
 from bend_hf.config import RunConfig, Tune, parse_run
 from bend_hf.console import start_logging
 from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
 from bend_hf.launch import start_accelerator
 from bend_hf.model_choice import open_model
-from bend_hf.parts import cost, coverage, fold_entries, summarise, training_entry
+from bend_hf.parts import cached_bytes, cost, coverage, fold_entries, summarise, training_entry
 from bend_hf.predictions import concatenate, write_predictions
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.run_key import KEY_FIELD, run_key
@@ -52,12 +53,21 @@ TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lor
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run of one task gave, and where it lies."""
+    """What a run of one task gave, and where it lies.
+
+    Attributes:
+        record: As it was written.
+        path: Where to.
+        title: Of the task.
+        n_scored: Items of it.
+        is_main: Whether this process is the one that tells of it.
+    """
 
     record: ResultRecord
     path: Path
     title: str
     n_scored: int
+    is_main: bool = True
 
 
 def run(config: RunConfig) -> list[Outcome]:
@@ -84,7 +94,8 @@ def controls_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> 
         return {}
     from bend_hf.controls._running import as_entries, run_controls
 
-    return as_entries(run_controls(config, data, accelerator, run_task, open_embedder, beside_model=True))
+    runs = run_controls(config, data, accelerator, run_task, open_embedder, key_of, beside_model=True)
+    return as_entries(runs)
 
 
 def open_tasks(config: RunConfig) -> list[TaskData]:
@@ -200,7 +211,12 @@ def run_task(
         coverage=coverage(predictions, data, parts),
         training=training_entry(parts, task, plan.head),
         folds=fold_entries(parts),
-        cost=cost(time.perf_counter() - started, accelerator),
+        cost=cost(
+            time.perf_counter() - started,
+            accelerator,
+            cache_bytes=cached_bytes(parts) if variants is None else variants.kept_bytes,
+        ),
+        alignment=alignment_of(embedder, some_sequences(list(data.parts.values())[-1])),
         predictions={},
     )
     stem = free_stem(config.out, name)
@@ -214,7 +230,14 @@ def run_task(
             variants.finish(stem)
         _forget(kept)
     accelerator.wait_for_everyone()
-    return Outcome(record=record, path=path, title=task.title, n_scored=len(predictions))
+    return Outcome(
+        record=record, path=path, title=task.title, n_scored=len(predictions), is_main=accelerator.is_main_process
+    )
+
+
+def key_of(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
+    """What tells a run of one task from every other; see ``bend_hf.run_key``."""
+    return plan_of(config, data, embedder).key
 
 
 def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> Plan:
@@ -317,9 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(outcomes: Sequence[Outcome]) -> None:
     """Prints the table and the records' paths, on the main process."""
-    from accelerate import PartialState
-
-    if PartialState().is_main_process:
+    if all(outcome.is_main for outcome in outcomes):
         sys.stdout.write("\n" + table(outcomes) + "\n\n")
         sys.stdout.writelines(f"record: {outcome.path}\n" for outcome in outcomes)
 

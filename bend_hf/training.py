@@ -19,7 +19,7 @@ from bend_hf.parts import Part, scores_of
 from bend_hf.progress import Bar
 from bend_hf.task_data import TaskData, fold_parts
 from bend_hf.trackers import tracking
-from bend_hf.uncertainty.bootstrap import with_fold
+from bend_hf.uncertainty.resampling import with_fold
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,6 +44,14 @@ class Plan:
     config: RunConfig
     head: HeadSpec | None
     key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What gives a split's inputs, and the files of the cache that it reads; none where nothing is kept."""
+
+    source: InputSource
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +89,19 @@ class Training:
                 raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the bed")
         embedder = self.embedder
         if config.tune != "head":
-            from bend_hf.tuning import open_for_tuning
+            from accelerate.utils import set_seed
 
+            from bend_hf.tuning import check_shardable, open_for_tuning
+
+            if accelerator.is_fsdp2:
+                check_shardable(embedder)
+            set_seed(fold_seed(config.seed, fold))  # adapters start with random weights
             embedder = open_for_tuning(embedder, config.tune)
+        opened = {
+            name: self._inputs(embedder, dataset, self._parts(fold)[name], name) for name, dataset in datasets.items()
+        }
         splits = {
-            name: Split(
-                dataset=dataset,
-                embeddings=self._inputs(embedder, dataset, self._parts(fold)[name], name),
-                targets=Targets(dataset, task.label),
-            )
+            name: Split(dataset=dataset, embeddings=opened[name].source, targets=Targets(dataset, task.label))
             for name, dataset in datasets.items()
         }
         model = self._fresh_model(fold, embedder)
@@ -100,9 +112,10 @@ class Training:
             return value if np.isfinite(value) else None
 
         run = self.name + (f"__fold{fold}" if fold else "")
+        trackers = config.tracker if accelerator.is_main_process else ()  # a run is told of once
         with (
             Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
-            tracking(config.tracker, run=run, config=config, folder=config.out / "trackers") as tell,
+            tracking(trackers, run=run, config=config, folder=config.out / "trackers") as tell,
         ):
             fitted = fit(
                 model,
@@ -118,7 +131,13 @@ class Training:
         load_trained(model, fitted.state)
         predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
         predictions = with_fold(predictions, fold)
-        return Part(fold=fold, predictions=predictions, scores=scores_of(task, predictions), fitted=fitted)
+        return Part(
+            fold=fold,
+            predictions=predictions,
+            scores=scores_of(task, predictions),
+            fitted=fitted,
+            cached=frozenset(file for one in opened.values() for file in one.files),
+        )
 
     def _parts(self, fold: int | None) -> dict[str, list[Dataset]]:
         """The datasets that each split consists of; folds share theirs, which are embedded once."""
@@ -128,13 +147,13 @@ class Training:
         test, validation, train = fold_parts(len(parts), fold=fold)
         return {"train": [parts[k] for k in train], "validation": [parts[validation]], "test": [parts[test]]}
 
-    def _inputs(self, embedder: Embedder, dataset: Dataset, parts: list[Dataset], name: str) -> InputSource:
+    def _inputs(self, embedder: Embedder, dataset: Dataset, parts: list[Dataset], name: str) -> Opened:
         """What a split gives the model: embeddings, out of the cache or made now, or tokens where those learn."""
         config = self.plan.config
         if config.tune != "head":
             from bend_hf.tuning import TokenSource
 
-            return TokenSource(dataset, embedder)
+            return Opened(source=TokenSource(dataset, embedder))
         from bend_hf.cache import default_folder, open_embeddings
         from bend_hf.cache.device import HeldEmbeddings
         from bend_hf.cache.reader import CachedEmbeddings
@@ -149,9 +168,10 @@ class Training:
             label=f"{self.data.task.key} {name}",
         )
         device = self.accelerator.device
-        if isinstance(source, CachedEmbeddings) and HeldEmbeddings.fits(source, device):
-            return HeldEmbeddings(source, device)
-        return source
+        if not isinstance(source, CachedEmbeddings):
+            return Opened(source=source)
+        held = HeldEmbeddings(source, device) if HeldEmbeddings.fits(source, device) else source
+        return Opened(source=held, files=source.files)
 
     def _fresh_model(self, fold: int | None, embedder: Embedder) -> nn.Module:
         """What is trained, with its first weights, the same whatever was trained before it."""
@@ -159,6 +179,7 @@ class Training:
         from accelerate.utils import set_seed
 
         from bend_hf.heads import build_head
+        from bend_hf.sharding import choose_units
 
         seed = self.plan.config.seed
         assert self.plan.head is not None
@@ -168,6 +189,7 @@ class Training:
             from bend_hf.tuning import TunedModel
 
             model = TunedModel(embedder, model)
+        choose_units(self.accelerator, model)
         if self.accelerator.process_index:  # the weights are those of the first process, the dropout its own
             torch.manual_seed(fold_seed(seed, fold, self.accelerator.process_index))
         return model

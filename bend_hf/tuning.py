@@ -27,6 +27,7 @@ from bend_hf.config import Tune
 from bend_hf.embedders._alignment import Tokenized, output_rows
 from bend_hf.errors import ConfigError
 from bend_hf.shapes import Ints
+from bend_hf.sharding import block_classes, is_sharded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,6 +105,8 @@ class TunedModel(nn.Module):
         self._embedder = embedder
         self.encoder = embedder.model
         self.head = head
+        # what FSDP gathers one by one; as a whole where processes may run the blocks unequally often
+        self._no_split_modules = [] if embedder.equal_lengths else block_classes(embedder.model)
 
     def forward(self, ids_PT: Tensor, mask_PT: Tensor, row_of_BT: Tensor, token_of_BL: Tensor) -> Tensor:
         """Score every label window; the arguments are the fields of ``TokenRows``.
@@ -119,7 +122,7 @@ class TunedModel(nn.Module):
     def _hidden(self, ids_PT: Tensor, mask_PT: Tensor) -> Tensor:
         if self._embedder.equal_lengths:
             return self._piece_by_piece(ids_PT, mask_PT)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_sharded(self):  # spread weights: one run a forward, on every process
             return self._run(ids_PT, mask_PT)
         pieces = max(1, _EVALUATED_TOKENS // ids_PT.shape[1])
         parts = zip(torch.split(ids_PT, pieces), torch.split(mask_PT, pieces), strict=True)
@@ -150,6 +153,19 @@ def check_tunable(tune: Tune) -> None:
     """
     if tune == "lora" and importlib.util.find_spec("peft") is None:
         raise ConfigError("--tune lora needs the package peft, which is not installed; pip install 'bend-hf[lora]'")
+
+
+def check_shardable(embedder: Embedder) -> None:
+    """Makes sure that the embedder's weights can be spread over processes.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if not embedder.shardable:
+        raise ConfigError(
+            f"the weights of {embedder.name} cannot be spread over processes by FSDP, as two objects run them; start "
+            "the run with accelerate_configs/multi_gpu.yaml instead"
+        )
 
 
 def open_for_tuning(embedder: Embedder, tune: Tune) -> Embedder:

@@ -59,6 +59,11 @@ class ScoredVariants:
         """The record's metrics with the detail in the main one."""
         return beside_metrics(metrics, self.detail)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of the rows and scores that lie on disk until ``finish``."""
+        return self.parts.size_bytes(self.keys)
+
     def finish(self, stem: Path) -> None:
         """Writes the probes' predictions beside the record, and removes the pieces; on the main process."""
         for name, predictions in self.probed.items():

@@ -224,8 +224,16 @@ def _awdlstm(key: str, folder: Path) -> None:
     _write(folder / "config.json", config)
 
 
+def _twoscale(key: str, folder: Path) -> None:
+    _letter_tokenizer(folder)
+    sizes = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
+    rows = {"detail_width": 6, "local_width": 16, "hidden_size": 16, "fine_layers": 2}
+    _write(folder / "config.json", {**sizes, **rows, "model_type": "TwoScale", "vocab_size": 7})
+
+
 _MAKERS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("awdlstm", _awdlstm),
+    ("bend-mini", _twoscale),
     ("caduceus", _caduceus),
     ("dnabert2", _dnabert2),
     ("dnabert", _dnabert),

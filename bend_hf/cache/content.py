@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from bend_hf.cache.errors import CacheError
+from bend_hf.errors import CacheError
 from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.cache.errors import CacheError
 from bend_hf.cache.lease import Lease, Watch, take
 from bend_hf.cache.progress import Progress, Report
 from bend_hf.cache.shard import ShardFiles, State
 from bend_hf.cache.writer import Feed, ShardWriter, TokenColumns, no_bars
+from bend_hf.errors import CacheError
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +164,8 @@ class _Maker:
         writing = self._thread.submit(self._write, files, lease)
         self._writing.append(writing)
         try:
-            for sequences in self._writer.batches(files):
-                self._feed.put(files.number, self._columns.of(sequences), self._check)
+            for columns in self._columns.of(self._writer.batches(files)):
+                self._feed.put(files.number, columns, self._check)
         except BaseException:
             self._feed.stop(writing)
             raise

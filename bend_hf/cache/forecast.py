@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.cache.errors import CacheError
-from bend_hf.errors import ModelError
+from bend_hf.errors import CacheError, ModelError
 from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:

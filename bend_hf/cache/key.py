@@ -20,7 +20,7 @@ from bend_hf.cache.numbers import StoredDtype
 if TYPE_CHECKING:
     from bend_hf.embedders._base import Embedder
 
-FORMAT: Final = 1  # raised when the files' layout changes, so that older ones are left alone
+FORMAT: Final = 2  # raised when the files' bytes change, so that older ones are left alone
 
 
 def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str, str]:

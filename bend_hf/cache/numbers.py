@@ -15,8 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.cache.errors import CacheError
-from bend_hf.errors import did_you_mean
+from bend_hf.errors import CacheError, did_you_mean
 from bend_hf.shapes import Floats
 
 StoredDtype: TypeAlias = Literal["float16", "float32", "bfloat16"]
@@ -32,6 +31,11 @@ NUMPY_OF: Final[dict[StoredDtype, type[np.generic]]] = {
     "float16": np.float16,
     "float32": np.float32,
     "bfloat16": np.uint16,
+}
+_INFINITY_BITS: Final[dict[StoredDtype, int]] = {  # IEEE 754: all ones in the exponent
+    "float16": 0x7C00,
+    "float32": 0x7F800000,
+    "bfloat16": 0x7F80,
 }
 # The first magnitude that rounds to infinity: IEEE 754, largest value plus half a step; bfloat16 has float32's range.
 _TOO_LARGE: Final[dict[StoredDtype, float]] = {
@@ -70,14 +74,12 @@ def store_into(out: NDArray[Any], rows: Floats, dtype: StoredDtype) -> None:
     import torch
 
     source = torch.from_numpy(rows if rows.flags.writeable else rows.view())
-    if source.numel():
-        low, high = (float(value) for value in torch.aminmax(source))
-        if not -_TOO_LARGE[dtype] < low <= high < _TOO_LARGE[dtype]:
-            raise CacheError(_unfit(low, high, dtype))
     if dtype == "bfloat16":
         torch.from_numpy(out.view(np.int16)).view(torch.bfloat16).copy_(source)
     else:
         torch.from_numpy(out).copy_(source)
+    if out.size and not _all_finite(out, dtype):
+        raise CacheError(_unfit(float(rows.min()), float(rows.max()), dtype))
 
 
 def stored(rows: Floats, dtype: StoredDtype) -> NDArray[Any]:
@@ -94,6 +96,18 @@ def readable(rows: NDArray[Any], dtype: StoredDtype) -> NDArray[Any]:
     wide = np.empty(rows.shape, np.uint32)
     np.left_shift(rows, np.uint32(16), out=wide, dtype=np.uint32)
     return wide.view(np.float32)
+
+
+def _all_finite(out: NDArray[Any], dtype: StoredDtype) -> bool:
+    """Whether no stored number is infinite or none, by its bits: those that follow the largest finite number's.
+
+    Numbers of one sign stand in the order of their bits, so that two maxima say it; reading what was just written is
+    quicker than reading where it came from.
+    """
+    n_bytes, infinity = itemsize(dtype), _INFINITY_BITS[dtype]
+    sign = 1 << (8 * n_bytes - 1)
+    negative, positive = out.view(f"u{n_bytes}").max(), out.view(f"i{n_bytes}").max()
+    return bool(negative < sign | infinity and positive < infinity)
 
 
 def _unfit(low: float, high: float, dtype: StoredDtype) -> str:

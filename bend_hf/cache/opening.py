@@ -8,14 +8,12 @@ False
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bend_hf.cache.content import Content, content_of
-from bend_hf.cache.errors import CacheError
 from bend_hf.cache.filling import fill, missing_shards
 from bend_hf.cache.forecast import forecast, sample_rows_per_bp
 from bend_hf.cache.key import key_of, key_parts
@@ -33,6 +31,7 @@ from bend_hf.cache.plan import (
 from bend_hf.cache.progress import Report, bar
 from bend_hf.cache.shard import ShardFiles
 from bend_hf.cache.writer import ShardWriter, TokenColumns, stored_features
+from bend_hf.errors import CacheError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -122,7 +121,7 @@ class Entry:
                 len(shards),
                 coming.text(),
             )
-        with fixed_batches(self.embedder), bar(title, shown=progress and share.rank == 0) as shown:
+        with self.embedder.runner().fixed(), bar(title, shown=progress and share.rank == 0) as shown:
             fill(
                 ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp),
                 TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp),
@@ -136,17 +135,6 @@ class Entry:
     def _nucleotides(self, files: ShardFiles) -> int:
         starts = self.plan.shard_starts
         return int(self.content.lengths_bp[starts[files.number] : starts[files.number + 1]].sum())
-
-
-@contextmanager
-def fixed_batches(embedder: Embedder) -> Iterator[None]:
-    """The usual batch size of the device instead of the fastest by trial, so that any process makes the same bytes."""
-    runner = embedder._ready()
-    asked, runner.batch_tokens = runner.batch_tokens, runner.usual_tokens
-    try:
-        yield
-    finally:
-        runner.batch_tokens = asked
 
 
 def worth_caching(embedder: Embedder) -> bool:

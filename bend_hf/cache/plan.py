@@ -19,15 +19,17 @@ from typing import Final
 
 import numpy as np
 
-from bend_hf.cache.errors import CacheError
 from bend_hf.cache.numbers import StoredDtype, itemsize
 from bend_hf.cache.shard import ShardFiles
+from bend_hf.errors import CacheError
 from bend_hf.shapes import Ints
 
 ABOUT: Final = "about.json"
 SHARD_BYTES: Final = 1 << 29  # a kill costs at most one shard of work
 _MOST_SHARDS: Final = 256  # each holds a file open while it is read; 1,024 is a usual limit
-_BATCH_BYTES: Final = 1 << 27  # of token rows in a record batch, far below Arrow's 2 ** 31 values
+# Of token rows in a record batch: few enough that memory which was just filled is still in the processor's cache when
+# it is written, and that filling, writing and flushing overlap; enough that what a batch costs by itself is little.
+_BATCH_BYTES: Final = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bend_hf.batches import EmbeddedRows
-from bend_hf.cache.errors import CacheError
 from bend_hf.cache.numbers import COLUMN_OF, NUMPY_OF, StoredDtype, readable
 from bend_hf.cache.recycling import Recycler
 from bend_hf.cache.shard import ShardFiles
 from bend_hf.cache.writer import LENGTH_COLUMN
+from bend_hf.errors import CacheError
 from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ class CachedEmbeddings:
     Args:
         tables: The shards' tables, mapped, in the order of the items.
         dtype: How rows are stored.
+        files: What the tables are mapped from.
     """
 
-    def __init__(self, tables: Sequence[pa.Table], *, dtype: StoredDtype) -> None:
+    def __init__(self, tables: Sequence[pa.Table], *, dtype: StoredDtype, files: Sequence[Path] = ()) -> None:
         self.dtype: StoredDtype = dtype
+        self.files = tuple(files)
         self._tables = tables
         self._blocks = [_block(batch, dtype) for table in tables for batch in table.to_batches()]
         counts = np.array([len(block.row_starts) - 1 for block in self._blocks], np.int64)
@@ -76,7 +79,7 @@ class CachedEmbeddings:
         Raises:
             CacheError: One of them cannot be read.
         """
-        return cls([_mapped(files) for files in shards], dtype=dtype)
+        return cls([_mapped(files) for files in shards], dtype=dtype, files=[files.arrow for files in shards])
 
     @property
     def width(self) -> int:

@@ -23,11 +23,8 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Final
 
-import xxhash
-
-_BYTES_A_READ: Final = 1 << 22
+from bend_hf.cache.following import checksum
 
 
 class State(Enum):
@@ -131,10 +128,16 @@ class ShardFiles:
                 self._write_record(replace(record, changed_ns=stat.st_mtime_ns))
         return State.GOOD
 
-    def finish(self, made: Path, *, items: int, rows: int, nucleotides: int) -> ShardRecord:
-        """Gives a made Arrow file its name, and writes its record; after this a power cut does not harm it."""
-        digest = checksum(made)
-        _sync(made)
+    def finish(self, made: Path, *, digest: str, items: int, rows: int, nucleotides: int) -> ShardRecord:
+        """Gives a made Arrow file its name, and writes its record; after this a power cut does not harm it.
+
+        Args:
+            made: The file, which is on the disk already.
+            digest: Its checksum.
+            items: Sequences in it.
+            rows: Token rows in it.
+            nucleotides: That the rows stand for.
+        """
         self.record.unlink(missing_ok=True)
         made.replace(self.arrow)
         _sync(self.folder)
@@ -164,17 +167,6 @@ class ShardFiles:
         write_atomically(self.record, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def checksum(path: Path) -> str:
-    """The xxh3 checksum of a file, 128 bits; as fast as the file can be read."""
-    running = xxhash.xxh3_128()
-    buffer = bytearray(_BYTES_A_READ)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while n_read := file.readinto(buffer):
-            running.update(view[:n_read])
-    return running.hexdigest()
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Writes a small file so that it is there whole or not at all, also after a power cut."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -191,11 +183,11 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file or a folder is on the disk, as far as the file system knows such a thing."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, as far as the file system knows such a thing."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        with contextlib.suppress(OSError):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Final
@@ -21,10 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.cache.errors import CacheError
+from bend_hf.cache.following import Follower
 from bend_hf.cache.numbers import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
 from bend_hf.cache.plan import Plan, batch_items
 from bend_hf.cache.shard import ShardFiles
+from bend_hf.errors import CacheError
 from bend_hf.shapes import Ints
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 LENGTH_COLUMN: Final = "token_bp"
 _BUFFERS: Final = 3  # one is written, one waits, one is filled
 _LOOK_S: Final = 0.2
-_LEAST_BATCH_TOKENS: Final = 512
 Written = Callable[[int, int], None]  # told the nucleotides and the bytes of each record batch
 
 
@@ -77,31 +78,48 @@ class TokenColumns:
         self._width = embedder.width
         self._buffers: deque[NDArray[Any]] = deque(np.empty((0, self._width), NUMPY_OF[dtype]) for _ in range(_BUFFERS))
 
-    def of(self, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
-        """Rows and lengths; the rows are good until two more have been asked for.
+    def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Rows and lengths of each batch; the rows are good until two more have been asked for.
+
+        The embedder sees one stream of sequences and groups them as it likes, across the batches.
+        """
+        batches, sizes = tee(batches)
+        embedded = self._embedded(chain.from_iterable(batches))
+        for sequences in sizes:
+            yield self._columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
+
+    def _embedded(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
+        """The rows of each sequence.
 
         Where the device's memory is too small for a batch, it is tried again with half as many tokens in one.
         """
         import torch
 
+        begun: deque[str] = deque()  # handed to the embedder, whose rows are still to come
+
+        def next_ones() -> Iterator[str]:
+            for sequence in sequences:
+                begun.append(sequence)
+                yield sequence
+
         while True:
             try:
-                return self._of(sequences)
+                for item in self._embedder.iter_tokens(chain(tuple(begun), next_ones())):
+                    self._check(item, begun.popleft())
+                    yield item
+                return
             except torch.cuda.OutOfMemoryError:
-                runner = self._embedder._ready()
-                if runner.usual_tokens <= _LEAST_BATCH_TOKENS:
+                if not self._embedder.runner().halve():
                     raise
-                runner.batch_tokens = runner.usual_tokens // 2
                 torch.cuda.empty_cache()
 
-    def _of(self, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
+    def _columns(self, items: Iterable[TokenEmbeddings], *, n_bp: int) -> tuple[pa.Array, pa.Array]:
         counts: list[int] = []
         lengths: list[Ints] = []
         end = 0
         self._buffers.rotate()
-        self._grow(0, int(1.05 * self._rows_per_bp * sum(map(len, sequences))))
-        for item in self._embedder.iter_tokens(sequences):
-            self._check(item, sequences[len(counts)])
+        self._grow(0, int(1.05 * self._rows_per_bp * n_bp))
+        for item in items:
             begin, end = end, end + len(item.row_bp)
             self._grow(begin, end)
             store_into(self._buffers[0][begin:end], item.rows, self._dtype)
@@ -211,11 +229,14 @@ class ShardWriter:
         """
         workplace = files.workplace(token)
         workplace.mkdir()
+        made, items = workplace / "made.arrow", self.items(files)
         try:
-            n_rows = self._map(files, workplace / "made.arrow", feed, written)
-            items = self.items(files)
+            with Follower(workplace) as follower:
+                n_rows = self._map(files, made, feed, follower, written)
+                digest = follower.finish(made)
             files.finish(
-                workplace / "made.arrow",
+                made,
+                digest=digest,
                 items=items.stop - items.start,
                 rows=n_rows,
                 nucleotides=self.nucleotides(files),
@@ -230,7 +251,7 @@ class ShardWriter:
     def _batch_items(self, files: ShardFiles) -> int:
         return batch_items(self.plan, self.lengths_bp[self.items(files)])
 
-    def _map(self, files: ShardFiles, path: Path, feed: Feed, written: Written) -> int:
+    def _map(self, files: ShardFiles, path: Path, feed: Feed, follower: Follower, written: Written) -> int:
         features = stored_features(self.dataset.features, self.plan.width, self.plan.dtype)
         schema = features.arrow_schema
         n_items = self._batch_items(files)
@@ -238,6 +259,7 @@ class ShardWriter:
 
         def embedded(table: pa.Table) -> pa.Table:
             nonlocal n_rows
+            follower.look()  # the batches before this one are written
             rows, token_bp = feed.get(files.number)
             n_rows += len(token_bp.values)
             made = {name: table[name] for name in table.column_names}

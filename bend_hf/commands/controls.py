@@ -19,13 +19,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from accelerate import PartialState
-
     from bend_hf.controls import CONTROLS
     from bend_hf.controls._running import run_controls
     from bend_hf.launch import start_accelerator
     from bend_hf.score_table import aligned, shown
-    from bend_hf.train import open_embedder, open_tasks, run_task
+    from bend_hf.train import key_of, open_embedder, open_tasks, run_task
 
     config = config_from_flags(RunConfig, parsed)
     keys = parsed.only and [CONTROLS.get(key).key for key in parsed.only]
@@ -33,11 +31,11 @@ def _run(parsed: argparse.Namespace) -> int:
     accelerator = start_accelerator(config)
     lines, paths = [], []
     for data in opened:
-        for ran in run_controls(config, data, accelerator, run_task, open_embedder, keys):
+        for ran in run_controls(config, data, accelerator, run_task, open_embedder, key_of, keys):
             metric = ran.record.main_metric
             lines.append((data.task.key, ran.key, metric, shown(ran.record.value), str(ran.record.coverage["scored"])))
             paths.append(ran.path)
-    if PartialState().is_main_process:
+    if accelerator.is_main_process:
         print("\n" + aligned(("task", "control", "metric", "score", "items"), lines) + "\n")
         for path in paths:
             print(f"record: {path}")

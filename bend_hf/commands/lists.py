@@ -17,8 +17,22 @@ def _tasks(parsed: argparse.Namespace) -> int:
 def _models(parsed: argparse.Namespace) -> int:
     from bend_hf.tables import model_table
 
-    print(model_table())
+    print(f"{model_table()}\n\nTrained from scratch on the letters, with --model too:\n\n{baseline_table()}")
     return 0
+
+
+def baseline_table() -> str:
+    """Every supervised baseline: what it is made of and what it can learn."""
+    from bend_hf.baselines import BASELINES
+    from bend_hf.tables import markdown_table
+
+    return markdown_table(
+        ("model", "reads", "head", "parameters", "tasks", "source"),
+        [
+            (key, one.model, one.head, f"{one.n_parameters:,} + labels", one.tasks, one.paper)
+            for key, one in BASELINES.items()
+        ],
+    )
 
 
 def _status(parsed: argparse.Namespace) -> int:
@@ -31,6 +45,6 @@ def _status(parsed: argparse.Namespace) -> int:
 
 COMMANDS = (
     Command(key="tasks", text="list the tasks", run=_tasks),
-    Command(key="models", text="list the models", run=_models),
+    Command(key="models", text="list the models and the supervised baselines", run=_models),
     Command(key="status", text="say what is installed, which device there is, and where data was found", run=_status),
 )

@@ -19,7 +19,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     from bend_hf.variants.settings import VariantRun
 
     parser.add_argument("file", type=Path, metavar="FILE", help="a bed with ref and alt, or a VCF; label is optional")
-    add_flags(parser, VariantRun)  # type: ignore[arg-type]  # any dataclass of flags will do
+    add_flags(parser, VariantRun)
 
 
 def _run(parsed: argparse.Namespace) -> int:

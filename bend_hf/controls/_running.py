@@ -1,6 +1,6 @@
 """Runs the controls of a task: a result record and a prediction file each, as for a model.
 
-    run_controls(config, data, accelerator, run_model=train.run_task, open_model=train.open_embedder)
+    run_controls(config, data, accelerator, train.run_task, train.open_embedder, train.key_of)
 
 A control that a folder holds already, made of the same data with the same settings, is not run again.
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +30,9 @@ from bend_hf.run_key import KEY_FIELD, content_key, finished_runs
 from bend_hf.shapes import Json
 from bend_hf.task_data import TaskData
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.uncertainty.bootstrap import with_fold, with_intervals
+from bend_hf.uncertainty.bootstrap import with_intervals
+from bend_hf.uncertainty.resampling import with_fold
+from bend_hf.waiting import from_main
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,6 +57,7 @@ class Ran(Protocol):
 
 
 RunModel = Callable[[RunConfig, TaskData, "Embedder", "Accelerator"], Ran]
+KeyOf = Callable[[RunConfig, TaskData, "Embedder"], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +81,15 @@ def run_controls(
     accelerator: Accelerator,
     run_model: RunModel,
     open_model: Callable[[RunConfig], Embedder],
+    key_of: KeyOf,
     keys: Iterable[str] | None = None,
     *,
     beside_model: bool = False,
 ) -> list[ControlRun]:
     """Runs the controls that say something about a task; the others are named in the log with the reason.
 
-    Every process must call it. Those that are no models are computed on the main process; the others wait at the next
-    step that they share, and get no record.
+    Every process must call it, and gets every record. Those that are no models are computed on the main process, and
+    the others wait for it. A control that was run already, or a run of a model that is the same, is taken as it is.
 
     Args:
         config: Of the run that they are controls of: its head, epochs, seed, folds and folder.
@@ -92,6 +97,7 @@ def run_controls(
         accelerator: The processes.
         run_model: Trains and scores a head on an embedder, ``bend_hf.train.run_task``.
         open_model: Loads the embedder that a configuration names, ``bend_hf.train.open_embedder``.
+        key_of: What tells two runs of a model apart, ``bend_hf.train.key_of``.
         keys: Which controls; None for all.
         beside_model: Whether the model of the configuration is run as well, so that it is no control of itself.
 
@@ -112,19 +118,42 @@ def run_controls(
             if own is None:
                 log.info("no control %r: the model %r has none", control.key, config.model)
                 continue
-            ran = run_model(own, data, open_model(own), accelerator)
-            runs.append(ControlRun(key=control.key, record=ran.record, path=ran.path))
-        elif accelerator.is_main_process:
-            runs.append(run_control(config, data, control, accelerator))
+            runs.append(_as_model(control.key, own, data, open_model(own), accelerator, run_model, key_of))
+        else:
+            runs.append(from_main(accelerator, partial(run_control, config, data, control, accelerator)))
     return runs
+
+
+def _as_model(
+    key: str,
+    config: RunConfig,
+    data: TaskData,
+    embedder: Embedder,
+    accelerator: Accelerator,
+    run_model: RunModel,
+    key_of: KeyOf,
+) -> ControlRun:
+    """A control that is a model: the finished run that is the same, or a new one."""
+    run_key = key_of(config, data, embedder)
+    earlier = from_main(accelerator, partial(_finished, config.out, run_key))
+    if earlier is not None:
+        log.info("control %r is done: %s", key, earlier.path)
+        return replace(earlier, key=key)
+    ran = run_model(config, data, embedder, accelerator)
+    return ControlRun(key=key, record=ran.record, path=ran.path)
+
+
+def _finished(folder: Path, run_key: str) -> ControlRun | None:
+    path = finished_runs(folder).get(run_key)
+    return None if path is None else ControlRun(key="", record=read_record(path), path=path)
 
 
 def run_control(config: RunConfig, data: TaskData, control: ControlSpec, accelerator: Accelerator) -> ControlRun:
     """Runs one control that is no model, or finds its record."""
     key = _key(config, data, control)
-    found = finished_runs(config.out).get(key)
+    found = _finished(config.out, key)
     if found is not None:
-        return ControlRun(key=control.key, record=read_record(found), path=found)
+        return replace(found, key=control.key)
     started, moment = time.perf_counter(), datetime.now(UTC)
     assert control.predict is not None
     parts, all_said = [], []

@@ -60,6 +60,7 @@ class Embedder(LoadedModel):
     """Sequences in, rows out; the constructor's keywords are those of ``LoadedModel``."""
 
     equal_lengths: bool = False  # True: only pieces of one length share a batch, nothing is padded
+    shardable: bool = True  # False: its weights cannot be spread over processes while it is trained
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # a checkpoint that lacks them has no logits
     _runner: BatchRunner | None = None
 
@@ -85,6 +86,24 @@ class Embedder(LoadedModel):
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         """Language-model scores of one batch, shape (batch, tokens, vocabulary)."""
         raise ModelError(f"{self.name} has no language-model head; logits and loss need one")
+
+    def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
+        """Hidden states of some tokens of each sequence; a family whose network can leave the others out does so.
+
+        Args:
+            ids_BT: As for ``_hidden``.
+            mask_BT: The same.
+            layer: The same.
+            tokens_BQ: Which tokens, int64, on the device, shape (batch, Q); None: all.
+
+        Returns:
+            Shape (batch, Q, width).
+        """
+        return _take(self._hidden(ids_BT, mask_BT, layer), tokens_BQ)
+
+    def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
+        """Language-model scores of some tokens, shape (batch, Q, vocabulary)."""
+        return _take(self._logits(ids_BT, mask_BT), tokens_BQ)
 
     def _loss_tokens(self) -> Sequence[int] | None:
         """Which token ids compete in the loss; None: the whole vocabulary. A token outside has loss nan."""
@@ -207,7 +226,7 @@ class Embedder(LoadedModel):
         rows = output_rows(tokenized, specials=specials, per_nucleotide=per_nucleotide)
         wanted = np.zeros(len(tokenized.ids), dtype=np.bool_)
         wanted[rows.token] = True
-        values = self._ready().run(tokenized, wanted, function)
+        values = self.runner().run(tokenized, wanted, function)
         if len(rows.token) != len(values) or (np.diff(rows.token) < 1).any():  # repeated or out of order
             values = values[(np.cumsum(wanted) - 1)[rows.token]]
         for first, last in pairwise(rows.starts.tolist()):
@@ -220,7 +239,7 @@ class Embedder(LoadedModel):
 
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
         """Sequences in groups whose rows fit into memory, upper-cased."""
-        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self._ready().usual_tokens)
+        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self.runner().usual_tokens)
         group: list[str] = []
         group_bp = 0
         for sequence in readable(sequences):
@@ -242,7 +261,7 @@ class Embedder(LoadedModel):
         logits_BTV = self._logits(ids_BT, mask_BT)
         return token_losses(logits_BTV, ids_BT, competing=self._loss_tokens(), causal=self.direction == "causal")
 
-    def _ready(self) -> BatchRunner:
+    def runner(self) -> BatchRunner:
         """The runner, with the model on its device; chosen now, at first use."""
         if self._runner is None:
             import torch
@@ -311,6 +330,12 @@ class Embedder(LoadedModel):
                 f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0 are the embeddings)"
             )
         return output.last_hidden_state if layer == len(states) - 1 else states[layer]
+
+
+def _take(values_BTK: Tensor, tokens_BQ: Tensor | None) -> Tensor:
+    if tokens_BQ is None:
+        return values_BTK
+    return values_BTK.gather(1, tokens_BQ[..., None].expand(-1, -1, values_BTK.shape[2]))
 
 
 def best_device() -> str:

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -34,6 +35,7 @@ CANDIDATE_TOKENS: Final[dict[str, tuple[int, ...]]] = {
 _TRIALS: Final = 2  # batches of each size that are timed; the faster counts
 _FULL: Final = 0.9  # a batch that fills less of its budget says nothing about it
 _WORTH_MORE: Final = 1.03  # another size must be that much faster than the usual one to be taken
+_LEAST_TOKENS: Final = 512
 _LIKE: Final = 8  # pieces share a batch when they are shorter than its longest by an eighth at most ...
 _SHORT_TOKENS: Final = 16  # ... or by that many tokens: padding is computed like any token
 
@@ -104,6 +106,22 @@ class BatchRunner:
     def usual_tokens(self) -> int:
         """Tokens in a batch, before anything was tried out."""
         return self.batch_tokens or CANDIDATE_TOKENS[self.device.type][0]
+
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """Keeps to the usual batch size instead of the fastest by trial, so that any process makes the same bytes."""
+        asked, self.batch_tokens = self.batch_tokens, self.usual_tokens
+        try:
+            yield
+        finally:
+            self.batch_tokens = asked
+
+    def halve(self) -> bool:
+        """Half as many tokens in a batch from now on; False where that would be too few to be worth it."""
+        if self.usual_tokens <= _LEAST_TOKENS:
+            return False
+        self.batch_tokens = self.usual_tokens // 2
+        return True
 
     def run(self, tokenized: Tokenized, wanted: Bools, function: BatchFunction) -> Floats:
         """The function's values for the wanted tokens.

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from bend_hf import __version__
+from bend_hf.assets import asset_folder
 from bend_hf.embedders import _checkpoints, _weights
+from bend_hf.embedders._mask import mask_in_files
 from bend_hf.embedders._options import DTYPES, DtypeName, one_of
 from bend_hf.embedders._spec import Direction, ModelSpec
 from bend_hf.errors import ConfigError, ModelError
@@ -57,6 +59,8 @@ class LoadedModel(ABC):
     Attributes:
         model: The network, set by ``_load``; on its device once it was used.
         pad_id: Token id of padding, set by ``_load``.
+        mask_id: Token id that hides a token from a masked language model; set by ``_load`` where the checkpoint's
+            ``vocab.txt`` or ``tokenizer.json`` does not name it. None: there is none.
         folder: Where the checkpoint's files are, for ``_load``.
         lacking: Keys of the model that the checkpoint lacks, as the family allows; their parameters are nan.
     """
@@ -100,16 +104,19 @@ class LoadedModel(ABC):
         self.batch_tokens = batch_tokens
         self.compile = compile
         self.pad_id = 0
+        self.mask_id: int | None = None
         self.model: nn.Module | None = None
         self.weight_files: tuple[Path, ...] = ()
         self.lacking: tuple[str, ...] = ()
         self.folder = self._folder()
         self._device_name = device
         self._load()
+        if self.mask_id is None and self.checkpoint is not None:
+            self.mask_id = mask_in_files(self.folder)
 
     @abstractmethod
     def _load(self) -> None:
-        """Set ``self.model`` (by ``self._build``), ``self.pad_id`` and whatever ``_tokenize`` needs.
+        """Set ``self.model`` (by ``self._build``), ``self.pad_id``, ``self.mask_id`` and what ``_tokenize`` needs.
 
         ``self.folder`` holds the checkpoint's files.
         """
@@ -186,7 +193,10 @@ class LoadedModel(ABC):
     def _folder(self) -> Path:
         if self.checkpoint is None:
             return Path()
-        if self.spec is not None and self._is_declared() and self.spec.source not in ("hub", "none"):
+        source = self.spec.source if self.spec is not None and self._is_declared() else "hub"
+        if source == "package":
+            return asset_folder("pretrained") / str(self.checkpoint)
+        if self.spec is not None and source not in ("hub", "none"):
             return _checkpoints.fetch_files(self.spec, with_weights=not self.random_init)
         return _checkpoints.resolve_checkpoint(
             self.checkpoint, revision=self.revision, with_weights=not self.random_init

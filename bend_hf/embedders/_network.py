@@ -32,6 +32,24 @@ class NetworkEmbedder(Embedder):
         encoder = self._network().base_model
         return self._pick(encoder(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1), layer)
 
+    def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
+        """Without what the last layer computes for other tokens, where the network is known well enough."""
+        found = None
+        if type(self)._hidden is NetworkEmbedder._hidden and not self.compile:
+            from bend_hf.models.some_tokens import hidden_at
+
+            found = hidden_at(self._network().base_model, ids_BT, mask_BT, layer, tokens_BQ)
+        return super()._hidden_at(ids_BT, mask_BT, layer, tokens_BQ) if found is None else found
+
+    def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
+        """The same, and the head at those tokens alone."""
+        found = None
+        if type(self)._logits is NetworkEmbedder._logits and not self.compile:
+            from bend_hf.models.some_tokens import logits_at
+
+            found = logits_at(self._network(), ids_BT, mask_BT, tokens_BQ)
+        return super()._logits_at(ids_BT, mask_BT, tokens_BQ) if found is None else found
+
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         scores_BTV: Tensor = self._network()(ids_BT, attention_mask=mask_BT).logits
         return scores_BTV

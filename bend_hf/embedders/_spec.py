@@ -15,7 +15,7 @@ from bend_hf.download import RemoteFile
 from bend_hf.errors import ModelError
 
 Direction: TypeAlias = Literal["masked", "causal", "none"]
-Source: TypeAlias = Literal["hub", "erda", "zenodo", "none"]
+Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none"]
 Option: TypeAlias = int | float | str | bool
 
 _EMBEDDER = re.compile(r"[a-z][a-z0-9_]*:[A-Za-z][A-Za-z0-9]*")
@@ -29,7 +29,8 @@ class ModelSpec:
         key: Registry key and command-line name, for example ``dnabert2``.
         embedder: Where its class stands, ``module:Class`` below ``bend_hf.embedders``.
         family: The architecture's name in tables, for example ``DNABERT``.
-        checkpoint: Hub id, or the folder's address outside the Hub; empty where there is nothing to load.
+        checkpoint: Hub id, the folder's address outside the Hub, or its name in ``bend_hf/pretrained``; empty where
+            there is nothing to load.
         revision: Commit on the Hub; None where it is not pinned yet (the result record then names what was used).
         source: Who holds the files.
         files: For sources outside the Hub: what to fetch.

@@ -43,6 +43,7 @@ class _Tokenizer(Protocol):
 
     is_fast: bool
     model_max_length: int
+    mask_token_id: int | None
     pad_token_id: int | None
     unk_token: str | None
     unk_token_id: int | None
@@ -79,6 +80,7 @@ class AutoEmbedder(Embedder):
             raise ModelError(self._cannot("it is an encoder with a decoder, which has no one row for a token"))
         self.equal_lengths = config.model_type in _LENGTH_MATTERS
         self.pad_id = self._tokenizer.pad_token_id or 0
+        self.mask_id = self._tokenizer.mask_token_id
         self._prefix, self._suffix = self._specials()
         self._context_tokens = self._context(config)
         self.model = self._network(config)

@@ -21,6 +21,8 @@ from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.shapes import Floats
 
+_MASK: Final = 3  # HyenaDNA's letters, taken over without a file (kuleshov-group/caduceus, tokenization_caduceus.py)
+
 
 def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, context_tokens: int) -> ModelSpec:
     return ModelSpec(
@@ -89,7 +91,7 @@ class CaduceusEmbedder(NetworkEmbedder):
             allow_missing=() if config.tie_word_embeddings else ("lm_head.*",),
             rename=caduceus.rename_key,
         )
-        self.pad_id = PAD
+        self.pad_id, self.mask_id = PAD, _MASK
         self._both_strands: bool = config.rcps
         self._trained_tokens = self._read_trained_tokens()
 

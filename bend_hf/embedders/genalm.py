@@ -104,8 +104,10 @@ class GENALMEmbedder(BertEmbedder):
         self._tokenizer = BpeTokenizer.read(self.folder / "tokenizer.json")
         self.pad_id = self._tokenizer.special["[PAD]"]
         self._full: BigBirdForMaskedLM | None = None
+        self._full_of: BigBirdForMaskedLM | None = None
         keys = read_json(self.folder / "config.json")
         self._is_bigbird = keys.get("model_type") == "big_bird"
+        self.shardable = not self._is_bigbird  # two objects run its weights
         if self._is_bigbird:
             self._load_bigbird(keys)
         else:
@@ -219,7 +221,8 @@ class GENALMEmbedder(BertEmbedder):
         network = self._network()
         if network.config.attention_type != "block_sparse":
             return network
-        if self._full is None:
+        if self._full is None or self._full_of is not network:  # a copy of the embedder has a network of its own
+            self._full_of = network
             shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
             self._full = copy.deepcopy(network, shared)
             self._full.bert.set_attention_type("original_full")

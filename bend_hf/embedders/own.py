@@ -98,6 +98,11 @@ class OwnEmbedder(Embedder):
         """Its name and, where it came from a file, the file's checksum; an object in memory has only its name."""
         return {**super().identity, "own_model": self._name, "own_source": self._source_sha256}
 
+    @property
+    def description(self) -> dict[str, str | int | bool | None]:
+        """Facts for a result record, under the name that the user gave."""
+        return {**super().description, "model": self._name, "family": "own"}
+
     def _load(self) -> None:
         """Nothing: the user made it."""
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
+from bend_hf.heads._batch_norm import SharedBatchNorm1d
 from bend_hf.heads._rows import check_one_hot, spread
 
 CHANNELS = (300, 200, 200)  # Kelley et al. 2016, figure 1: filters of the three convolutions
@@ -24,6 +25,8 @@ DROPOUT = 0.3  # BEND bend/models/basset.py
 
 class BassetHead(nn.Module):
     """Three convolutions with batch norm and max pooling, then three linear layers.
+
+    The batch that is normalised is that of all processes together.
 
     Parameters are named as in BEND's checkpoints (``conv_net``, ``clf``).
 
@@ -48,7 +51,7 @@ class BassetHead(nn.Module):
         blocks: list[nn.Module] = []
         for (n_in, n_out), kernel, step in zip(pairwise((width, *CHANNELS)), KERNELS, POOLS, strict=True):
             convolution = nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2)
-            blocks += [convolution, nn.BatchNorm1d(n_out), nn.ReLU(), nn.MaxPool1d(step)]
+            blocks += [convolution, SharedBatchNorm1d(n_out), nn.ReLU(), nn.MaxPool1d(step)]
         self.conv_net = nn.Sequential(*blocks)
         self.clf = nn.Sequential(
             nn.Flatten(),
@@ -78,6 +81,9 @@ class BassetHead(nn.Module):
                 f"Basset was built for windows of {self.window_bp} nucleotides, not {token_of_BL.shape[1]}; "
                 "give window_bp the length of the task's sequences"
             )
-        letters_BDL = spread(x_BTD, token_of_BL).transpose(1, 2)
-        logits: Tensor = self.clf(self.conv_net(letters_BDL)).unsqueeze(1)
+        h_BDL = spread(x_BTD, token_of_BL).transpose(1, 2)
+        real_B = (token_of_BL >= 0).any(dim=1)  # a process without an item is fed one that is all padding
+        for layer in self.conv_net:
+            h_BDL = layer(h_BDL, real_B) if isinstance(layer, SharedBatchNorm1d) else layer(h_BDL)
+        logits: Tensor = self.clf(h_BDL).unsqueeze(1)
         return logits

@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from bend_hf.errors import ModelError
+from bend_hf.models.some_tokens import take
 
 ROTARY_BASE: Final = 10_000.0  # modeling_esm.py of the published checkpoints, RotaryEmbedding
 
@@ -168,8 +169,14 @@ class _SelfAttention(nn.Module):
         """(batch, tokens, width) to (batch, heads, tokens, head width)."""
         return x_BTD.view(*x_BTD.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        query = rotate(self._split(self.query(x_BTD)), cos, sin)
+    def forward(
+        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None
+    ) -> Tensor:
+        if tokens_BQ is None:
+            query = rotate(self._split(self.query(x_BTD)), cos, sin)
+        else:
+            angles = cos[tokens_BQ][:, None], sin[tokens_BQ][:, None]
+            query = rotate(self._split(self.query(take(x_BTD, tokens_BQ))), *angles)
         key = rotate(self._split(self.key(x_BTD)), cos, sin)
         value = self._split(self.value(x_BTD))
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask_B11T)
@@ -183,9 +190,11 @@ class _Attention(nn.Module):
         self.output = _Dense(config.hidden_size, config.hidden_size, bias=True)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        mixed: Tensor = self.output(self.self(self.LayerNorm(x_BTD), cos, sin, mask_B11T))
-        return x_BTD + mixed
+    def forward(
+        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None
+    ) -> Tensor:
+        mixed: Tensor = self.output(self.self(self.LayerNorm(x_BTD), cos, sin, mask_B11T, tokens_BQ))
+        return take(x_BTD, tokens_BQ) + mixed
 
 
 class _Layer(nn.Module):
@@ -196,8 +205,11 @@ class _Layer(nn.Module):
         self.output = _Dense(config.intermediate_size, config.hidden_size, bias=False)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        x_BTD = self.attention(x_BTD, cos, sin, mask_B11T)
+    def forward(
+        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None = None
+    ) -> Tensor:
+        """What the layer gives, shape (batch, tokens, width); at some tokens alone where they are named."""
+        x_BTD = self.attention(x_BTD, cos, sin, mask_B11T, tokens_BQ)
         gate, linear = self.intermediate(self.LayerNorm(x_BTD)).chunk(2, dim=-1)
         added: Tensor = self.output(silu(gate) * linear)
         return x_BTD + added
@@ -264,13 +276,7 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
             ``last_hidden_state`` of shape (batch, tokens, width); ``hidden_states``, if asked for, are the
             token vectors and then each layer's output, of which only the last went through the final norm.
         """
-        x_BTD = self.embeddings.word_embeddings(input_ids)
-        mask_B11T = None
-        if attention_mask is not None:
-            x_BTD = x_BTD * attention_mask.unsqueeze(-1).to(x_BTD.dtype)
-            mask_B11T = attention_mask.to(torch.bool)[:, None, None, :]
-        head_width = self.config.hidden_size // self.config.num_attention_heads
-        cos, sin = rotary_tables(input_ids.shape[1], head_width, device=x_BTD.device, dtype=x_BTD.dtype)
+        x_BTD, cos, sin, mask_B11T = self._inputs(input_ids, attention_mask)
         states = [x_BTD]
         for layer in self.encoder.layer:
             x_BTD = layer(x_BTD, cos, sin, mask_B11T)
@@ -279,6 +285,31 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
         x_BTD = self.encoder.emb_layer_norm_after(x_BTD)
         hidden_states = (*states[:-1], x_BTD) if output_hidden_states else None
         return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=hidden_states)
+
+    def hidden_at(
+        self, input_ids: Tensor, attention_mask: Tensor | None, depth: int, tokens_BQ: Tensor | None
+    ) -> Tensor:
+        """State behind ``depth`` layers at some tokens; see ``some_tokens.hidden_at``."""
+        x_BTD, cos, sin, mask_B11T = self._inputs(input_ids, attention_mask)
+        if depth == 0:
+            return take(x_BTD, tokens_BQ)
+        for layer in self.encoder.layer[: depth - 1]:
+            x_BTD = layer(x_BTD, cos, sin, mask_B11T)
+        x_BQD: Tensor = self.encoder.layer[depth - 1](x_BTD, cos, sin, mask_B11T, tokens_BQ)
+        if depth == len(self.encoder.layer):
+            x_BQD = self.encoder.emb_layer_norm_after(x_BQD)
+        return x_BQD
+
+    def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Token vectors, cosines and sines of their positions, and which of them are tokens, (batch, 1, 1, tokens)."""
+        x_BTD = self.embeddings.word_embeddings(input_ids)
+        mask_B11T = None
+        if attention_mask is not None:
+            x_BTD = x_BTD * attention_mask.unsqueeze(-1).to(x_BTD.dtype)
+            mask_B11T = attention_mask.to(torch.bool)[:, None, None, :]
+        head_width = self.config.hidden_size // self.config.num_attention_heads
+        cos, sin = rotary_tables(input_ids.shape[1], head_width, device=x_BTD.device, dtype=x_BTD.dtype)
+        return x_BTD, cos, sin, mask_B11T
 
 
 class NucleotideTransformerV2ForMaskedLM(NucleotideTransformerV2PreTrainedModel):

@@ -22,6 +22,7 @@ from bend_hf.report.plots import plot_files
 from bend_hf.report.tables import as_csv, as_markdown
 from bend_hf.results import find_records, read_record
 from bend_hf.shapes import Json
+from bend_hf.ties import prediction_files
 from bend_hf.writing import write_bytes, write_text
 
 MANIFEST: Final = "report.json"
@@ -44,7 +45,12 @@ tags:
 
 
 def write_report(
-    places: Sequence[Path], out: Path, *, plots: bool = True, say: Callable[[str], None] = lambda text: None
+    places: Sequence[Path],
+    out: Path,
+    *,
+    plots: bool = True,
+    paired: bool = True,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Writes the report; the same records give the same bytes.
 
@@ -52,6 +58,7 @@ def write_report(
         places: Records, or folders of them.
         out: The folder; files of an older report in it are replaced.
         plots: Whether to draw; needs matplotlib.
+        paired: Whether ties are found by the paired test where prediction files lie beside the records.
         say: Told what was left out.
 
     Returns:
@@ -62,7 +69,7 @@ def write_report(
     """
     paths = find_records(places)
     records = [read_record(path) for path in paths]
-    found = contests(records)
+    found = contests(records, prediction_files(paths, records) if paired else {}, say=say)
     drawn = plot_files(found, say) if plots else {}
     reasons = sorted({reason for contest in found for reason in contest.refusals})
     manifest: dict[str, Json] = {

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bend_hf import __version__
 from bend_hf.assets import asset_folder
-from bend_hf.leaderboard import Contest, Row
+from bend_hf.leaderboard import MARKS, Contest, Row
 from bend_hf.markdown import number, render
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -45,10 +45,14 @@ def page(contests: Sequence[Contest], plots: Mapping[str, bytes]) -> str:
         "tasks": sorted({(contest.task, contest.title) for contest in contests}),
         "protocols": sorted({contest.protocol for contest in contests}),
         "families": sorted({row.entry.family for row in rows}),
-        "matrices": [_matrix(contests, protocol) for protocol in sorted({c.protocol for c in contests})],
-        "plots": [_plot(name, content) for name, content in sorted(plots.items()) if name.endswith(".svg")],
+        "matrices": [_matrix(contests, protocol) for protocol in sorted({c.protocol for c in contests if c.rows})],
+        "plots": [
+            _plot(name, content, contests)
+            for name, content in sorted(plots.items(), key=_plot_order)
+            if name.endswith(".svg")
+        ],
         "refused": any(row.entry.refusals for row in rows),
-        "tied": any(row.tied for row in rows),
+        "marks": [(mark, text) for mark, text in MARKS.items() if mark in {row.mark for row in rows}],
     }
     return render(asset_folder("model_cards") / _TEMPLATE, fields, html=True)
 
@@ -72,6 +76,7 @@ def _section(contest: Contest) -> dict[str, Any]:
         ],
         "low": f"{low:.2f}",
         "high": f"{high:.2f}",
+        "paired": any(row.tie is not None and row.tie.p is not None for row in contest.rows),
         "methods": sorted({row.entry.interval_method for row in contest.rows} - {""}),
     }
 
@@ -88,12 +93,15 @@ def _row(row: Row, at: float | None, low: float | None, high: float | None) -> d
         "parameters": "" if entry.n_parameters is None else f"{entry.n_parameters:,}",
         "seconds": "" if entry.seconds is None else f"{entry.seconds:,.0f}",
         "probe": entry.probe.replace("_", " "),
+        "mark": row.mark,
+        "why_marked": MARKS.get(row.mark, ""),
+        "p": None if row.tie is None else row.tie.p,
     }
 
 
 def _matrix(contests: Sequence[Contest], protocol: str) -> dict[str, Any]:
     """Models by contests of one protocol; a cell's shade is its place between the worst and best of its column."""
-    mine = [contest for contest in contests if contest.protocol == protocol]
+    mine = [contest for contest in contests if contest.protocol == protocol and contest.rows]
     names = sorted({row.name for contest in mine for row in contest.rows})
     columns = [{row.name: row for row in contest.rows} for contest in mine]
     spans = []
@@ -123,10 +131,16 @@ def _cell(row: Row | None, low: float, high: float) -> dict[str, Any]:
     }
 
 
-def _plot(name: str, content: bytes) -> dict[str, str]:
+def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
+    """The pictures of all tasks first."""
+    return "/forest_" in item[0], item[0]
+
+
+def _plot(name: str, content: bytes, contests: Sequence[Contest]) -> dict[str, str]:
     stem = name.rsplit("/", 1)[-1].removesuffix(".svg")
+    titles = {f"forest_{contest.key}": f"{contest.title}, protocol {contest.protocol}" for contest in contests}
     return {
-        "name": stem.replace("_", " "),
+        "name": titles.get(stem, stem.replace("_", " ").capitalize()),
         "png": name.removesuffix(".svg") + ".png",
         "data": "data:image/svg+xml;base64," + base64.b64encode(content).decode(),
     }

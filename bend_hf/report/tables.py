@@ -11,11 +11,24 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
-from bend_hf.leaderboard import Contest, Row
+from bend_hf.leaderboard import MARKS, Contest, Row
 from bend_hf.markdown import escaped, number
 
 _COLUMNS: Final = (
-    *("task", "protocol", "data", "data_id", "metric", "rank", "tied_with_best", "model", "family", "probe"),
+    *(
+        "task",
+        "protocol",
+        "data",
+        "data_id",
+        "metric",
+        "rank",
+        "tied_with_best",
+        "tie_found_by",
+        "p_against_best",
+        "model",
+        "family",
+        "probe",
+    ),
     *("score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds", "not_publishable_because"),
 )
 
@@ -23,8 +36,8 @@ _COLUMNS: Final = (
 def as_markdown(contests: Sequence[Contest]) -> str:
     """A heading and a table for each contest."""
     said = ["# BEND report", "", *(line for contest in contests for line in _section(contest))]
-    if any(row.tied for contest in contests for row in contest.rows):
-        said += ["= cannot be told from the best: equal scores, or intervals that overlap.", ""]
+    marks = {row.mark for contest in contests for row in contest.rows}
+    said += [line for mark, text in MARKS.items() if mark in marks for line in (f"{mark} {text}.", "")]
     if any(row.entry.refusals for contest in contests for row in contest.rows):
         said += ["† not a score of BEND that may be published; the reasons are in `scores.csv`.", ""]
     return "\n".join(said).rstrip() + "\n"
@@ -49,7 +62,7 @@ def _cells(row: Row) -> list[str]:
     entry = row.entry
     between = f"{number(entry.low)} to {number(entry.high)}" if entry.low is not None else ""
     return [
-        f"{row.rank if row.rank else '-'}{' =' if row.tied else ''}",
+        f"{row.rank if row.rank else '-'} {row.mark}".rstrip(),
         escaped(row.name) + (" †" if entry.refusals else ""),
         escaped(entry.family),
         escaped(entry.probe.replace("_", " ")),
@@ -74,6 +87,8 @@ def as_csv(contests: Sequence[Contest]) -> str:
                     *map(_plain, head),
                     row.rank or "",
                     "yes" if row.tied else "no",
+                    "" if row.tie is None else row.tie.basis,
+                    "" if row.tie is None or row.tie.p is None else f"{row.tie.p:.4g}",
                     *map(_plain, (row.name, entry.family, entry.probe)),
                     *("" if x is None else repr(x) for x in (entry.value, entry.low, entry.high)),
                     _plain(entry.interval_method),
@@ -85,7 +100,7 @@ def as_csv(contests: Sequence[Contest]) -> str:
                 ]
             )
         for name, value in contest.controls.items():
-            cells = [*map(_plain, head), "", "", _plain(name), "control", "", repr(value)]
+            cells = [*map(_plain, head), "", "", "", "", _plain(name), "control", "", repr(value)]
             writer.writerow([*cells, "", "", "", "", contest.n_items, "", "", ""])
     return text.getvalue()
 

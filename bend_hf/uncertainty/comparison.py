@@ -17,9 +17,10 @@ import numpy as np
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.predictions import Predictions, concatenate
-from bend_hf.uncertainty.bootstrap import LEVEL, Draws, draws_of, folds_of
+from bend_hf.uncertainty.bootstrap import LEVEL
 from bend_hf.uncertainty.clusters import BLOCK_BP
 from bend_hf.uncertainty.delong import delong
+from bend_hf.uncertainty.resampling import Draws, draws_of, folds_of
 
 Method: TypeAlias = Literal["bootstrap", "delong"]
 RESAMPLES: Final = 2000  # twice those of an interval: the smallest p is 2 / (resamples + 1)
@@ -83,8 +84,8 @@ def compare(
         raise ConfigError(f"{len(models)} set of predictions; a comparison needs two or more")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
-    sorted_models = {name: _by_item(predictions) for name, predictions in models.items()}
-    _check_same_items(sorted_models)
+    sorted_models = {name: by_item(predictions) for name, predictions in models.items()}
+    check_same_items(sorted_models)
     if method == "delong":
         found = _by_delong(sorted_models, metric, clusters, level)
     else:
@@ -94,7 +95,7 @@ def compare(
             ]
             for name, predictions in sorted_models.items()
         }
-        found = [_by_bootstrap(pair, drawn, level) for pair in combinations(drawn, 2)]
+        found = [difference(pair, drawn[pair[0]], drawn[pair[1]], level) for pair in combinations(drawn, 2)]
     corrected = holm([one.p for one in found])
     ordered = [_better_first(replace(one, p_holm=p)) for one, p in zip(found, corrected, strict=True)]
     return sorted(ordered, key=lambda one: (np.isnan(one.difference), -one.difference, one.first, one.second))
@@ -114,12 +115,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _by_item(predictions: Predictions) -> Predictions:
+def by_item(predictions: Predictions) -> Predictions:
+    """The same predictions in the order of the items."""
     in_order = bool((np.diff(predictions.item) > 0).all())
     return predictions if in_order else concatenate([predictions])
 
 
-def _check_same_items(models: Mapping[str, Predictions]) -> None:
+def check_same_items(models: Mapping[str, Predictions]) -> None:
+    """Makes sure that models can be compared item by item; their items are in order.
+
+    Raises:
+        RecordError: They have other items, labels or folds.
+    """
     (name, first), *others = models.items()
     for other_name, other in others:
         if first.item_sha256 != other.item_sha256:
@@ -139,8 +146,15 @@ def _check_same_items(models: Mapping[str, Predictions]) -> None:
             raise RecordError(f"{name} and {other_name} have their items in other folds; run both on the same folds")
 
 
-def _by_bootstrap(pair: tuple[str, str], drawn: Mapping[str, Draws], level: float) -> Comparison:
-    one, other = (drawn[name] for name in pair)
+def difference(pair: tuple[str, str], one: Draws, other: Draws, level: float = LEVEL) -> Comparison:
+    """Two models by the same resamples.
+
+    Args:
+        pair: Their names.
+        one: Scores of the one in each resample.
+        other: Scores of the other in the same resamples.
+        level: Share of resamples that the interval holds.
+    """
     differences = one.values - other.values
     differences = differences[~np.isnan(differences)]
     low = high = p = float("nan")
@@ -174,17 +188,17 @@ def _by_delong(models: Mapping[str, Predictions], metric: str, clusters: str, le
     result = delong(scores, first.target.reshape(-1))
     found = []
     for (i, name), (j, other) in combinations(enumerate(models), 2):
-        difference = result.difference(i, j, level=level)
+        apart = result.difference(i, j, level=level)
         found.append(
             Comparison(
                 first=name,
                 second=other,
                 value_first=float(result.areas[i]),
                 value_second=float(result.areas[j]),
-                difference=difference.value,
-                low=difference.low,
-                high=difference.high,
-                p=difference.p,
+                difference=apart.value,
+                low=apart.low,
+                high=apart.high,
+                p=apart.p,
                 p_holm=float("nan"),
             )
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.checksums import file_sha256
+from bend_hf.model_choice import open_model
 from bend_hf.predictions import Predictions, write_predictions
 from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.shapes import Json
@@ -86,9 +87,7 @@ def score_file(
 
     accelerator = Accelerator()
     if embedder is None:
-        from bend_hf.embedders import load_embedder
-
-        embedder = load_embedder(config.model, checkpoint=config.checkpoint, protocol=config.protocol)
+        embedder = open_model(config)
     parts = Parts(config.out / _PARTS)
     scored = score_variants(
         variants,

@@ -31,8 +31,14 @@ from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._base import Embedder
 from bend_hf.errors import ModelError
 from bend_hf.shapes import Ints
-from bend_hf.variants.mask_token import mask_token
-from bend_hf.variants.rows_on_device import bp_of_tokens, piece_starts_of_tokens, run_on_device, tokens_overlap
+from bend_hf.variants.rows_on_device import (
+    bp_of_tokens,
+    logits,
+    losses,
+    piece_starts_of_tokens,
+    run_on_device,
+    tokens_overlap,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +76,7 @@ class Scorer:
                 "likelihoods need overlap_tokens=0"
             )
         causal = embedder.direction == "causal"
-        mask_id = None if causal else mask_token(embedder)
+        mask_id = None if causal else embedder.mask_id
         if not causal and mask_id is None:
             raise ModelError(f"{embedder.name} names no mask token; its likelihoods cannot be asked for")
         return cls(embedder=embedder, mask_id=mask_id, overlaps=tokens_overlap(embedder))
@@ -140,9 +146,9 @@ class Scorer:
         position = tokens.index[allele, place]
         wanted = np.zeros(len(tokens.tokenized.ids), np.bool_)
         wanted[position] = True
-        losses = run_on_device(self.embedder, tokens.tokenized, wanted, self.embedder._loss_batch)[:, 0]
+        found = run_on_device(self.embedder, tokens.tokenized, wanted, losses)[:, 0]
         slot = (np.cumsum(wanted) - 1)[position]
-        return np.bincount(allele, -losses.cpu().numpy()[slot], len(n_behind)).astype(np.float64)
+        return np.bincount(allele, -found.cpu().numpy()[slot], len(n_behind)).astype(np.float64)
 
     def _next_token(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
         """Nothing stands behind the alleles: the first allele's forward says how likely each of them is."""
@@ -163,7 +169,7 @@ class Scorer:
             return np.zeros(0)
         wanted = np.zeros(len(tokenized.ids), np.bool_)
         wanted[position] = True
-        scores = run_on_device(self.embedder, tokenized, wanted, self.embedder._logits)
+        scores = run_on_device(self.embedder, tokenized, wanted, logits)
         with torch.inference_mode():
             logs = self._competing(scores).log_softmax(dim=1)
             slot = torch.from_numpy((np.cumsum(wanted) - 1)[position]).to(logs.device)

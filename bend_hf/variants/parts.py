@@ -65,6 +65,10 @@ class Parts:
                 half.unlink()
             raise RecordError(f"{path} cannot be written ({error}); free some space or give another place") from error
 
+    def size_bytes(self, keys: list[str]) -> int:
+        """Bytes that pieces take on disk, of those that are there."""
+        return sum(path.stat().st_size for path in map(self.path, keys) if path.is_file())
+
     def remove(self, keys: list[str]) -> None:
         """Takes pieces away, and the folder where nothing else is in it."""
         for key in keys:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from bend_hf.errors import RecordError
 from bend_hf.shapes import Bools, Floats, Ints
 from bend_hf.variants.parts import Parts
-from bend_hf.variants.zero_shot import ALT_ROW, REF_ROW
+from bend_hf.variants.piece import ALT_ROW, REF_ROW
 
 
 class RowStore:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from bend_hf.config import RefMismatch, flag
+from bend_hf.config import ModelFlags, RefMismatch, flag
 from bend_hf.errors import ConfigError
-from bend_hf.shapes import Protocol
 
 Indels = Literal["error", "drop", "likelihood"]
 INDELS: Final[tuple[Indels, ...]] = get_args(Indels)
@@ -29,6 +28,8 @@ class ScoreSettings:
         both_strands: Whether likelihoods are averaged over both strands.
         embedding_idx: BEND's number: which row is compared, counted in nucleotides (in tokens where they overlap)
             from the sequence's start; None: the row that holds the variant.
+        averages: Whether distances averaged over the window and the sequence are asked for; without them a model's
+            last layer is computed at the variant alone, where its family can.
         keep_rows: Whether the two rows of each variant are kept, for a probe.
     """
 
@@ -37,11 +38,12 @@ class ScoreSettings:
     need_likelihood: bool = False
     both_strands: bool = False
     embedding_idx: int | None = None
+    averages: bool = True
     keep_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantRun:
+class VariantRun(ModelFlags):
     """One model on variants; the flags of ``bend-hf variants`` map one to one to the fields.
 
     Raises:
@@ -49,24 +51,23 @@ class VariantRun:
     """
 
     genome: Path = flag(None, "FASTA that the variants speak of")
-    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
     out: Path = flag(Path("results"), "folder of scores, record and picture")
-    protocol: Protocol = flag("bend-2024", "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks")
     ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
     indels: Indels = flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
     label_column: str | None = flag(None, "column of the bed, or INFO key of the VCF, with 0 and 1; default: label")
     consequence_column: str | None = flag(None, "column or INFO key to report by; default: full_label, if there")
     embedding_idx: int | None = flag(None, "BEND's number: compare this row instead of the variant's own")
     window_bp: int = flag(16, "nucleotides on each side of the variant for the distance around it")
+    no_averages: bool = flag(False, "leave out the distances averaged around the variant; some models are faster then")
     no_likelihood: bool = flag(False, "leave out likelihoods, which cost one forward a site")
     both_strands: bool = flag(False, "average likelihoods over both strands")
     probe: bool = flag(False, "also train a linear and a small probe on labelled variants")
     csv: bool = flag(False, "also write the CSV of BEND's own script")
     no_plot: bool = flag(False, "draw no picture")
-    seed: int = flag(0, "seed of the probe and of the intervals")
+    seed: int = flag(0, "seed of random weights, of the probe and of the intervals")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.genome is None:
             raise ConfigError("--genome FASTA is needed: sequences are read from it, and REF is checked against it")
         if self.window_bp < 0:
@@ -83,5 +84,6 @@ class VariantRun:
             need_likelihood=self.both_strands or self.indels == "likelihood",
             both_strands=self.both_strands,
             embedding_idx=self.embedding_idx,
+            averages=not self.no_averages,
             keep_rows=self.probe,
         )

@@ -4,7 +4,9 @@
 
 Every life is a fork of one process that has imported everything and computed nothing, so that a life costs no import.
 The last life of each training is let live; it writes the hashes of the weights that each fold ended with into
-``weights.txt`` in its ``--out``.
+``weights.txt`` in its ``--out``. ``"ranks": 2`` gives a life two processes, as torchrun starts them; ``"environment"``
+holds variables of its own, ``"lives_ranks"`` the processes of each life where they differ, and ``"dropout": false``
+trains Basset without it. ``"families"`` names a file; every model family is tried there instead of a training.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +28,9 @@ import evaluate  # noqa: F401
 
 import bend_hf.checkpoints
 import bend_hf.fit
+import bend_hf.heads.basset
 import bend_hf.train
+from tests.e2e.spread import note_differences
 
 
 def die(*_: object) -> None:
@@ -66,6 +71,8 @@ def note_weights(out: Path) -> None:
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         fitted = fit(*args, **kwargs)
+        if os.environ.get("RANK", "0") != "0":
+            return fitted
         content = b"".join(name.encode() + value.numpy().tobytes() for name, value in sorted(fitted.state.items()))
         with (out / "weights.txt").open("a") as file:
             file.write(f"{hashlib.sha256(content).hexdigest()} {fitted.resumed_at}\n")
@@ -74,24 +81,55 @@ def note_weights(out: Path) -> None:
     bend_hf.fit.fit = wrapped
 
 
-def life(argv: list[str], prepare: Callable[[], None]) -> int:
-    """One life; its wait status."""
-    child = os.fork()
-    if child == 0:
-        prepare()
-        os._exit(bend_hf.train.main(argv))
-    return os.waitpid(child, 0)[1]
+def life(
+    argv: list[str], prepare: Callable[[], None], *, ranks: int = 1, environment: dict[str, str] | None = None
+) -> int:
+    """One life, of one process or several; the wait status of the first that did not end well, else 0."""
+    shared = {**(environment or {}), **({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} if ranks > 1 else {})}
+    children = []
+    for rank in range(ranks):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(shared)
+            if ranks > 1:
+                of = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+                os.environ.update({name: str(value) for name, value in of.items()})
+            prepare()
+            os._exit(bend_hf.train.main(argv))
+        children.append(child)
+    first_bad = 0
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status and not first_bad:
+            first_bad = status
+            for other in children:  # as torchrun does; without its peer a process waits for ever
+                os.kill(other, signal.SIGKILL)
+    return first_bad
+
+
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def main() -> None:
     """All lives of all trainings."""
     for training in json.loads(sys.argv[1]):
-        argv = training["argv"]
-        for where, number in training["kills"]:
-            status = life(argv, partial(arm, where, number))
+        argv = training.get("argv", [])
+        bend_hf.heads.basset.DROPOUT = 0.3 if training.get("dropout", True) else 0.0
+        kills = training.get("kills", [])
+        ranks = training.get("lives_ranks", [training.get("ranks", 1)] * (len(kills) + 1))
+        of = {"environment": training.get("environment")}
+        for (where, number), n in zip(kills, ranks[:-1], strict=True):
+            status = life(argv, partial(arm, where, number), ranks=n, **of)
             if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
                 raise SystemExit(f"a life that was to end at {where} {number} ended with {status}")
-        status = life(argv, partial(note_weights, Path(argv[argv.index("--out") + 1])))
+        last = note_differences if "families" in training else note_weights
+        place = training["families"] if "families" in training else argv[argv.index("--out") + 1]
+        status = life(argv, partial(last, Path(place)), ranks=ranks[-1], **of)
         if status:
             raise SystemExit(f"the last life of {argv} ended with {status}")
 

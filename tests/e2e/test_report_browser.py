@@ -62,8 +62,8 @@ def test_sorting_filters_and_themes(tmp_path: Path) -> None:
         };
         const back = () => getComputedStyle(document.body).backgroundColor;
         const result = { ranked: names(), sections: shown() };
-        press('mcc'); result.best_first = names(); result.sort = head('mcc').getAttribute('aria-sort');
-        press('mcc'); result.worst_first = names();
+        press('MCC'); result.best_first = names(); result.sort = head('MCC').getAttribute('aria-sort');
+        press('MCC'); result.worst_first = names();
         press('Model'); result.by_name = names();
         press('Parameters'); result.by_size = names();
         choose('by-protocol', 'bend-hf-1'); result.one_protocol = shown();

@@ -107,6 +107,26 @@ def test_command_scores_variants_without_labels(
     assert table["score"].to_pylist() == [1.0] * len(table)
 
 
+def test_command_takes_the_flags_of_a_model(folder: Path, tmp_path: Path) -> None:
+    flags = ["--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot", "--no-averages"]
+    flags += ["--model", KEY, "--checkpoint", str(folder / "model"), "--random-init", "--seed", "3", "--layer", "1"]
+    flags += ["--model-dtype", "bfloat16", "--protocol", "bend-hf-1", "--revision", "main"]
+    assert main(["variants", str(folder / "bare.bed"), *flags]) == 0
+    (path,) = tmp_path.glob("*.json")
+    record = read_record(path)
+    said = {name: record.model[name] for name in ("random_init", "layer", "dtype", "protocol", "revision")}
+    assert said == {
+        "random_init": True,
+        "layer": 1,
+        "dtype": "bfloat16",
+        "protocol": "bend-hf-1",
+        "revision": "main",
+    }
+    table = pq.read_table(path.with_suffix(".parquet"))
+    assert table["window_distance"].null_count == table["sequence_distance"].null_count == len(table)
+    assert table["score"].null_count == 0
+
+
 def test_command_says_what_is_wrong_before_a_model_loads(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,15 +143,15 @@ def test_killed_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path, monk
     embedder, options = twin(folder), {"probe": True, "no_plot": True}
     whole = score_file(folder / "mine.bed", config(folder, tmp_path / "whole", **options), embedder=embedder)
     scored = []
-    plain = zero_shot._Scoring.score
+    plain = zero_shot.PieceMaker.score
 
-    def fragile(self: zero_shot._Scoring, given: object) -> object:
+    def fragile(self: zero_shot.PieceMaker, given: object) -> object:
         scored.append(given)
         if len(scored) == 3:
             raise KeyboardInterrupt
         return plain(self, given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(zero_shot._Scoring, "score", fragile)
+    monkeypatch.setattr(zero_shot.PieceMaker, "score", fragile)
     with pytest.raises(KeyboardInterrupt):
         score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
     assert len(list((tmp_path / "again" / ".parts").glob("*.parquet"))) == 2

@@ -24,6 +24,7 @@ from tests.shared_data import CHR20, needs_shared
 N_VARIANTS = 2128
 FAMILIES = (
     "awdlstm",
+    "bend-mini",
     "caduceus-ps",
     "dnabert2",
     "dnabert6",

@@ -13,7 +13,6 @@ import pytest
 
 from bend_hf.batches import OnTheFly
 from bend_hf.cache import open_embeddings
-from bend_hf.cache.errors import CacheError
 from bend_hf.cache.forecast import duration
 from bend_hf.cache.key import key_of
 from bend_hf.cache.numbers import stored
@@ -23,7 +22,7 @@ from bend_hf.cache.reader import CachedEmbeddings
 from bend_hf.cli import main
 from bend_hf.commands.embed import parse_shards
 from bend_hf.embedders import OneHotEmbedder
-from bend_hf.errors import ConfigError
+from bend_hf.errors import CacheError, ConfigError
 from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
 
 Usage = namedtuple("Usage", "total used free")

@@ -20,7 +20,7 @@ from bend_hf.cli import main
 from bend_hf.config import RunConfig
 from bend_hf.controls import CONTROLS, _windows
 from bend_hf.controls._logistic import choose_c, fit_linear
-from bend_hf.controls._running import as_entries, run_control, run_controls
+from bend_hf.controls._running import ControlRun, as_entries, run_control, run_controls
 from bend_hf.controls._variants import cpg_changes, gc_around
 from bend_hf.controls._windows import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
 from bend_hf.controls.composition import CPG, GC
@@ -33,8 +33,8 @@ from bend_hf.sequences import reverse_complement
 from bend_hf.sources import find_source
 from bend_hf.task_data import TaskData, open_task
 from bend_hf.tasks import TASKS
-from bend_hf.train import open_embedder
-from bend_hf.uncertainty.bootstrap import folds_of
+from bend_hf.train import key_of, open_embedder, run_task
+from bend_hf.uncertainty.resampling import folds_of
 from tests.tiny import write_data
 
 TASK_NAMES = ("gene_finding", "enhancer_annotation", "cpg_methylation", "variant_effects_disease")
@@ -287,7 +287,7 @@ def test_each_control_writes_a_record_like_any_other(
     folds = (2,) if data.n_folds else ()
     config = RunConfig(task=(name,), out=tmp_path, fold=folds)
     with caplog_level:
-        runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, ALONE)
+        runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ALONE)
     assert [run.key for run in runs] == [key for key in ALONE if CONTROLS.get(key).why_not(data.task) is None]
     left_out = "is scored without training, so there is nothing to learn it from"
     assert (left_out in caplog.text) == (data.task.variant is not None)
@@ -324,12 +324,14 @@ def test_prevalence_is_that_of_training_and_the_same_for_all(opened: dict[str, T
 
 def test_a_control_that_is_there_is_not_run_again(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    first, second = (run_controls(config, data, Accelerator(cpu=True), never, unopened, ["gc"])[0] for _ in range(2))
+    first, second = (
+        run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"])[0] for _ in range(2)
+    )
     assert first.path == second.path
     assert second.record.metrics == first.record.metrics
-    other = run_controls(replace(config, seed=1), data, Accelerator(cpu=True), never, unopened, ["gc"])[0]
+    other = run_controls(replace(config, seed=1), data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"])[0]
     of_another_model = run_controls(
-        replace(config, model="dnabert2"), data, Accelerator(cpu=True), never, unopened, ["gc"]
+        replace(config, model="dnabert2"), data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"]
     )[0]
     assert other.path != first.path
     assert of_another_model.path == first.path
@@ -349,6 +351,26 @@ def unopened(config: RunConfig) -> Embedder:
     raise AssertionError("no model is to be opened")
 
 
+def unkeyed(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
+    raise AssertionError("no model is to be run, so none is looked for")
+
+
+def test_a_model_that_was_run_is_its_own_control(opened: dict[str, TaskData], tmp_path: Path) -> None:
+    data, accelerator = opened["cpg_methylation"], Accelerator(cpu=True)
+    config = RunConfig(task=("cpg_methylation",), out=tmp_path, epochs=1, head="linear")
+    earlier = run_task(config, data, open_embedder(config), accelerator)
+
+    def controls_of(config: RunConfig) -> list[ControlRun]:
+        return run_controls(config, data, accelerator, never, open_embedder, key_of, ["onehot"])
+
+    (found,) = controls_of(replace(config, model="resnet-supervised"))
+    assert (found.key, found.path) == ("onehot", earlier.path)
+    assert found.record.metrics == read_record(earlier.path).metrics
+    for other in (replace(config, head=None), replace(config, seed=1), replace(config, epochs=2)):
+        with pytest.raises(AssertionError, match="no model is to be run"):
+            controls_of(other)
+
+
 def test_one_hot_gets_the_head_of_the_run(opened: dict[str, TaskData], tmp_path: Path) -> None:
     data, seen = opened["cpg_methylation"], []
     config = RunConfig(
@@ -360,12 +382,12 @@ def test_one_hot_gets_the_head_of_the_run(opened: dict[str, TaskData], tmp_path:
         seen.append((given, embedder))
         return FakeRun(plain.record, plain.path)
 
-    runs = run_controls(config, data, Accelerator(cpu=True), run_model, open_embedder, ["onehot"])
+    runs = run_controls(config, data, Accelerator(cpu=True), run_model, open_embedder, key_of, ["onehot"])
     assert [run.key for run in runs] == ["onehot"]
     ((given, embedder),) = seen
     beside = replace(given, out=tmp_path)
     of_itself = run_controls(
-        beside, data, Accelerator(cpu=True), run_model, open_embedder, ["onehot"], beside_model=True
+        beside, data, Accelerator(cpu=True), run_model, open_embedder, key_of, ["onehot"], beside_model=True
     )
     assert of_itself == []
     assert given == replace(config, model="onehot", layer=-1)
@@ -384,7 +406,7 @@ def test_twin_is_the_same_model_with_random_weights(tmp_path: Path) -> None:
 
 def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, ["gc", "prevalence"])
+    runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc", "prevalence"])
     entries: Any = as_entries(runs)
     assert sorted(entries) == ["gc", "prevalence"]
     assert entries["prevalence"]["metrics"]["auroc"]["value"] == 0.5
@@ -399,7 +421,9 @@ def test_split_without_items_is_refused(opened: dict[str, TaskData], tmp_path: P
             RunConfig(task=("x",), out=tmp_path), replace(data, parts=parts), CONTROLS.get("gc"), Accelerator(cpu=True)
         )
     with pytest.raises(RegistryError, match="unknown control 'kmers'; did you mean 'kmer'"):
-        run_controls(RunConfig(task=("x",), out=tmp_path), data, Accelerator(cpu=True), never, unopened, ["kmers"])
+        run_controls(
+            RunConfig(task=("x",), out=tmp_path), data, Accelerator(cpu=True), never, unopened, unkeyed, ["kmers"]
+        )
 
 
 def test_the_command_runs_them_and_names_their_records(

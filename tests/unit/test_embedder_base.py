@@ -373,7 +373,7 @@ def test_model_without_a_head_has_no_loss() -> None:
 def test_batch_size_is_chosen_once_and_kept() -> None:
     toy = ToyEmbedder(random_init=True)
     toy.embed(["ACGT" * 3] * 3000)
-    (trials,) = toy._ready().trials.values()
+    (trials,) = toy.runner().trials.values()
     assert trials.decided
     runs = len(toy.shapes)
     toy.embed(["ACGT" * 3] * 3000)

@@ -271,13 +271,13 @@ def _control(**changes: object) -> ResultRecord:
 def test_records_of_controls_stand_beside_the_models_and_have_no_rank() -> None:
     [contest] = contests([record(), _control()])
     assert [row.name for row in contest.rows] == ["dnabert2"]
-    assert contest.controls == {"kmer": 0.66}
+    assert contest.controls == {"k-mers": 0.66}
     assert contest.refusals == ()
 
 
 def test_a_control_on_the_sample_keeps_a_report_from_being_published() -> None:
     [contest] = contests([_control(origin="sample")])
-    assert (contest.rows, list(contest.controls)) == ((), ["kmer"])
+    assert (contest.rows, list(contest.controls)) == ((), ["k-mers"])
     assert "bundled sample" in contest.refusals[0]
     assert "control" in as_markdown([contest])
     assert plot_files([contest], print) == {}

@@ -104,6 +104,24 @@ def test_a_tuned_run_goes_through_the_same_loop(tune: Tune, tmp_path: Path) -> N
     assert outcome.n_scored == len(task.splits(None)["test"])
 
 
+@needs_peft
+def test_adapters_start_from_the_runs_seed(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", ["gene_finding"], n=8)
+    embedder = tiny("dnabert3", tmp_path)
+    losses = {}
+    for seed, before in ((3, 1), (3, 2), (4, 1)):
+        torch.manual_seed(before)  # what ran earlier in the process
+        config = RunConfig(
+            task=("gene_finding",), data=str(data), out=tmp_path / f"{seed}{before}", model="dnabert3", epochs=2,
+            batch_size=4, tune="lora", seed=seed, learning_rate=0.01,
+        )  # fmt: skip
+        (source, _), *_ = sources_of(config)
+        outcome = run_task(config, open_task(source, config), embedder, Accelerator(cpu=True))
+        assert outcome.record.training is not None
+        losses[seed, before] = outcome.record.training["runs"][0]["history"][-1]["loss"]  # type: ignore[index,call-overload]
+    assert losses[3, 1] == losses[3, 2] != losses[4, 1]
+
+
 def test_one_hot_letters_and_zero_shot_tasks_have_nothing_to_tune(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="has none; use --tune head"):
         open_for_tuning(load_embedder("onehot"), "full")

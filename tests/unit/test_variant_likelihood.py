@@ -125,7 +125,7 @@ def test_model_without_a_head_has_null_columns_unless_they_are_needed() -> None:
 
 def test_masked_model_without_a_mask_raises() -> None:
     model = OrderZero()
-    del model.mask_id
+    model.mask_id = None
     with pytest.raises(ModelError, match="names no mask token"):
         Scorer.of(model)
 

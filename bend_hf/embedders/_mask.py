@@ -1,6 +1,8 @@
-"""Which token id hides a token from a masked language model, found where the family or its files say so.
+"""The token id that hides a token from a masked language model, where a checkpoint's files name it.
 
->>> import json, tempfile
+``LoadedModel.mask_id`` takes it from here unless the family's ``_load`` set it, as one without such files does.
+
+>>> import tempfile
 >>> folder = Path(tempfile.mkdtemp())
 >>> _ = (folder / "vocab.txt").write_text("[PAD]\\n[UNK]\\n[MASK]\\nACG\\n")
 >>> mask_in_files(folder)
@@ -11,30 +13,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from bend_hf.embedders._base import Embedder
+from typing import Any, Final
 
 _TEXTS: Final = ("[MASK]", "<mask>")
-# HyenaDNA's letters, which Caduceus took over, have no file (kuleshov-group/caduceus, tokenization_caduceus.py).
-_BUILT_IN: Final = {"caduceus": 3}
-
-
-def mask_token(embedder: Embedder) -> int | None:
-    """The id of the mask; None where the model has none.
-
-    Looked for as the attribute ``mask_id`` of the embedder, in its tokenizer, in the files of its checkpoint.
-    """
-    for holder, name in ((embedder, "mask_id"), (getattr(embedder, "_tokenizer", None), "mask_token_id")):
-        found = getattr(holder, name, None)
-        if isinstance(found, int):
-            return found
-    in_files = mask_in_files(Path(embedder.folder))
-    if in_files is not None:
-        return in_files
-    model_type = getattr(getattr(embedder.model, "config", None), "model_type", "")
-    return _BUILT_IN.get(str(model_type))
 
 
 def mask_in_files(folder: Path) -> int | None:

@@ -1,0 +1,99 @@
+"""Trains some architectures alike and briefly, to choose the sizes of bend-mini by.
+
+    python -m benchmarks.bend_mini.architectures --genome GRCh37.chr20.fa --work /tmp/architectures
+
+Each sees the same windows and masks: those of ``train.toml``, in a run of its own with a short schedule. Writes
+``benchmarks/results/bend_mini_architectures.json``. What is finished in ``--work`` is read, not trained again. The
+convolutional baseline is as BEND's, but 64 wide and 8 layers deep; BEND's own would take a day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Final
+
+from bend_hf.config import kinds_of
+from bend_hf.console import start_logging
+from bend_hf.pretrain import run
+from bend_hf.pretraining.config import PretrainConfig
+from bend_hf.toml_config import read_toml
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE.parent / "results" / "bend_mini_architectures.json"
+
+STEPS: Final = 500
+CHOSEN: Final = "k5, 6 to a side, body 112 x 5, fine 2"
+SIZES: Final[dict[str, tuple[str, ...]]] = {
+    "k6, 3 to a side, body 128 x 4, fine 1": (
+        *("kmer=6", "table_width=32", "side_kmers=3", "body_width=128", "body_layers=4", "fine_layers=1"),
+    ),
+    "k6, 3 to a side, body 112 x 6, fine 1": (
+        *("kmer=6", "table_width=32", "side_kmers=3", "body_width=112", "body_layers=6", "fine_layers=1"),
+    ),
+    "k6, 4 to a side, body 112 x 4, fine 2": (
+        *("kmer=6", "table_width=32", "side_kmers=4", "body_width=112", "body_layers=4", "fine_layers=2"),
+    ),
+    "k5, 4 to a side, body 144 x 4, fine 1": (
+        *("kmer=5", "table_width=64", "side_kmers=4", "body_width=144", "body_layers=4", "fine_layers=1"),
+    ),
+    "k5, 5 to a side, body 128 x 5, fine 2": (
+        *("kmer=5", "table_width=48", "side_kmers=5", "body_width=128", "body_layers=5", "fine_layers=2"),
+    ),
+    "k5, 8 to a side, body 96 x 4, fine 3": (
+        *("kmer=5", "table_width=64", "side_kmers=8", "body_width=96", "body_layers=4", "fine_layers=3"),
+        "local_width=320",
+    ),
+    CHOSEN: (*("kmer=5", "table_width=64", "side_kmers=6", "body_width=112", "body_layers=5", "fine_layers=2"),),
+}
+BASELINE: Final = "convnet, 64 x 8"
+
+
+def configurations(genome: Path, work: Path) -> dict[str, PretrainConfig]:
+    """A run for each architecture."""
+    usual = PretrainConfig(
+        **read_toml(HERE / "train.toml", kinds_of(PretrainConfig)),
+        genome=genome,
+        out=work / "chosen",
+    )
+    brief = dataclasses.replace(
+        usual, steps=STEPS, validate_every=STEPS, warmup_steps=100, validation_windows=512, no_tables=True
+    )
+    runs = {
+        name: dataclasses.replace(brief, set=sizes, out=work / name.replace(", ", "_").replace(" ", "-"))
+        for name, sizes in SIZES.items()
+    }
+    baseline = dataclasses.replace(
+        brief, model="convnet", set=("hidden_size=64", "n_layers=8"), learning_rate=1e-3, out=work / "convnet"
+    )
+    return {**runs, BASELINE: baseline}
+
+
+def main() -> None:
+    """Trains, and writes the table."""
+    start_logging()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--genome", type=Path, required=True, help="chromosome 20 of GRCh37, not packed")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parsed = parser.parse_args()
+    rows = []
+    for name, config in configurations(parsed.genome, parsed.work).items():
+        facts = run(config).facts
+        rows.append(
+            {
+                "name": name,
+                "chosen": name == CHOSEN,
+                "n_parameters": facts["model"]["n_parameters"],
+                "perplexity": facts["perplexity"],
+                "nucleotides_per_second": facts["nucleotides_per_second"],
+            }
+        )
+        print(rows[-1], flush=True)
+    body = {"steps": STEPS, "nucleotides": facts["nucleotides"], "machine": facts["machine"], "rows": rows}
+    RESULT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

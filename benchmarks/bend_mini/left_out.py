@@ -1,0 +1,56 @@
+"""Writes ``left_out.bed``: what bend-mini must not see of chromosome 20, because something is scored there.
+
+    python -m benchmarks.bend_mini.left_out ../shared/data/chr20
+
+The chromosome's tasks are split by blocks of 2 Mb; a block that holds a test row is left out whole. So are the
+variants with what a model reads around them, and the stretches of the bundled sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from bend_hf.console import start_logging
+
+HERE = Path(__file__).resolve().parent
+BED = HERE / "left_out.bed"
+
+BLOCK_BP = 2_000_000  # README of the data: splits are by 2-Mb blocks of the chromosome
+CONTEXT_BP = 256  # BEND's context on each side of a variant
+SPLIT_TASKS = ("gene_finding", "chromatin_accessibility", "histone_modification")
+# dataset_scripts/sample_region.py: the three stretches of chr20 that the sample is cut from
+SAMPLE = ((2_750_000, 3_850_000), (43_330_000, 44_830_000), (61_400_000, 62_900_000))
+
+
+def left_out(folder: Path) -> pd.DataFrame:
+    """Intervals as a bed's columns, with the reason for each; sorted, and may overlap."""
+    rows = [("chr20", start, end, "sample") for start, end in SAMPLE]
+    blocks: set[int] = set()
+    for task in SPLIT_TASKS:
+        bed = pd.read_csv(folder / f"{task}.bed", sep="\t", usecols=["start", "end", "split"])
+        test = bed[bed["split"] == "test"]
+        blocks |= set(test["start"] // BLOCK_BP) | set((test["end"] - 1) // BLOCK_BP)
+    rows += [("chr20", block * BLOCK_BP, (block + 1) * BLOCK_BP, "test") for block in sorted(blocks)]
+    variants = pd.read_csv(folder / "variant_effects_disease.bed", sep="\t", usecols=["start"])["start"].unique()
+    rows += [("chr20", max(0, at - CONTEXT_BP), at + CONTEXT_BP + 1, "variant") for at in sorted(map(int, variants))]
+    made = pd.DataFrame(sorted(rows), columns=["chromosome", "start", "end", "reason"])
+    return made
+
+
+def main() -> None:
+    """Writes the bed."""
+    start_logging()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the chr20 task files")
+    made = left_out(parser.parse_args().folder)
+    chromosome_bp = 63_025_520  # README of the data
+    made["end"] = made["end"].clip(upper=chromosome_bp)
+    made.to_csv(BED, sep="\t", index=False)
+    print(f"{BED}: {len(made):,} intervals")
+
+
+if __name__ == "__main__":
+    main()

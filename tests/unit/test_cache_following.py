@@ -1,0 +1,153 @@
+"""A file summed and flushed while it grows: its checksum is that of its bytes, it gets its name after its flush."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pytest
+import torch
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bend_hf.cache import following
+from bend_hf.cache.following import Follower, checksum
+from bend_hf.cache.shard import State
+from bend_hf.cache.writer import TokenColumns
+from bend_hf.embedders._options import TokenEmbeddings
+from bend_hf.errors import CacheError
+from tests.cached import Triplets, arrow_bytes, leftovers, made, random_sequences, small_entry
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.tuples(st.binary(max_size=3_000), st.booleans()), max_size=12), renamed=st.booleans())
+def test_the_checksum_is_that_of_the_bytes_wherever_one_looked(pieces: list[tuple[bytes, bool]], renamed: bool) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following, "_BYTES_A_READ", 1_000)
+        patch.setattr(following, "_FLUSHED_BYTES", 2_000)
+        path = Path(name) / "tmp1234"
+        with Follower(Path(name)) as follower:
+            follower.look()
+            with path.open("wb", buffering=0) as file:
+                for piece, look in pieces:
+                    file.write(piece)
+                    if look:
+                        follower.look()
+            if renamed:
+                path = path.rename(Path(name) / "made.arrow")
+            digest = follower.finish(path)
+        assert digest == xxhash.xxh3_128_hexdigest(b"".join(piece for piece, _ in pieces))
+        assert digest == checksum(path)
+
+
+def test_a_file_that_takes_the_place_of_the_followed_one_is_summed_from_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"ACGT" * 100)
+    with Follower(tmp_path) as follower:
+        follower.look()
+        (tmp_path / "two").write_bytes(b"TT")
+        assert follower.finish(tmp_path / "two") == xxhash.xxh3_128_hexdigest(b"TT")
+
+
+def test_a_shard_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: dict[int, int] = {}
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    def checked(self: Path, target: Path) -> Path:
+        if target.suffix == ".arrow":
+            named.append(target.name)
+            assert flushed[self.stat().st_ino] == self.stat().st_size
+        return replace(self, target)
+
+    named: list[str] = []
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", checked)
+    entry = made(tmp_path)
+    assert named == [files.arrow.name for files in entry.shards]
+
+
+def test_a_flush_that_fails_leaves_no_shard_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("made.arrow"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("what a descriptor stands for is asked of /proc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(CacheError, match="Input/output error"):
+            made(tmp_path)
+    entry = small_entry(tmp_path)
+    assert not any(files.state() is State.GOOD for files in entry.shards)
+    assert leftovers(entry) == []
+    made(tmp_path)
+    assert all(files.state(every_byte=True) is State.GOOD for files in entry.shards)
+
+
+class Crowded(Triplets):
+    """Has no memory for a batch of more than 600 tokens, which it notices after some sequences."""
+
+    def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
+        for place, item in enumerate(super().iter_tokens(sequences)):
+            if place == 3 and self.runner().usual_tokens > 600:
+                raise torch.cuda.OutOfMemoryError
+            yield item
+
+
+def test_too_large_batches_are_halved_and_no_row_is_lost_or_doubled(tmp_path: Path) -> None:
+    crowded = Crowded()
+    batches = [random_sequences([7, 30, 1], seed=1), random_sequences([12] * 9, seed=2)]
+    found = rows_of(TokenColumns(crowded, "float32"), batches)
+    assert found == rows_of(TokenColumns(Triplets(), "float32"), batches)
+    assert [len(rows) for rows in found] == [3, 9]
+    assert crowded.runner().usual_tokens == 512
+
+
+def test_memory_too_small_for_the_smallest_batch_is_an_error() -> None:
+    crowded = Crowded()
+    crowded.runner().batch_tokens = 700
+    crowded.runner().halve = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        rows_of(TokenColumns(crowded, "float32"), [random_sequences([9] * 5)])
+
+
+def test_the_embedder_sees_one_stream_across_the_batches_of_a_shard(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    class Counting(Triplets):
+        def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
+            calls.append(0)
+            for item in super().iter_tokens(sequences):
+                calls[-1] += 1
+                yield item
+
+    rows_of(TokenColumns(Counting(), "float32"), [random_sequences([5] * 4)] * 3)
+    assert calls == [12]
+
+
+def test_shards_do_not_depend_on_where_one_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = arrow_bytes(made(tmp_path / "one"))
+    monkeypatch.setattr(Follower, "look", lambda self: None)
+    entry = made(tmp_path / "two")
+    assert arrow_bytes(entry) == whole
+    assert all(files.state(every_byte=True) is State.GOOD for files in entry.shards)
+
+
+def rows_of(columns: TokenColumns, batches: list[list[str]]) -> list[list[object]]:
+    """Rows of each sequence of each batch, as Python numbers."""
+    found: list[list[object]] = []
+    made_columns: tuple[pa.Array, pa.Array]
+    for made_columns in columns.of(batches):
+        found.append(made_columns[0].to_pylist())
+    return found

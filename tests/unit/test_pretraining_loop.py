@@ -1,0 +1,551 @@
+"""The loop's parts: configuration, families, questions, losses, the folder, and what each says of bad input."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch import nn
+
+from bend_hf.errors import BendError, ConfigError, RegistryError
+from bend_hf.pretrain import main, refuse_emulation, run
+from bend_hf.pretraining.ahead import Ahead
+from bend_hf.pretraining.config import PretrainConfig, as_flags, parse_pretrain
+from bend_hf.pretraining.families import FAMILIES
+from bend_hf.pretraining.learner import Learner, on_device, optimizer_of
+from bend_hf.pretraining.loop import Loop
+from bend_hf.pretraining.progress import Progress
+from bend_hf.pretraining.questions import Questions, next_letters, training_questions, validation_questions
+from bend_hf.pretraining.saving import RunFolder, StepLoss, write_model
+from bend_hf.pretraining.validation import Validation
+from bend_hf.pretraining.windows import Windows
+from tests.tiny import write_genome
+
+PLACES: dict[str, Any] = {"genome": Path("genome.fa"), "out": Path("out")}
+SMALL = ("hidden_size=8", "n_layers=1")
+
+
+def config_of(**changes: Any) -> PretrainConfig:
+    """A small training of a ConvNet, with some fields changed."""
+    values = {**PLACES, "model": "convnet", "set": SMALL, "steps": 2, "window_bp": 16, "batch_windows": 4, **changes}
+    return PretrainConfig(**values)
+
+
+def windows_of(codes_BL: Any, repeats_BL: Any = None) -> Windows:
+    """Windows of these codes."""
+    codes = np.array(codes_BL, np.uint8)
+    repeats = np.zeros(codes.shape, np.bool_) if repeats_BL is None else np.array(repeats_BL, np.bool_)
+    zeros = np.zeros(len(codes), np.int64)
+    return Windows(codes_BL=codes, repeats_BL=repeats, contig_B=zeros, starts_B=zeros, flipped_B=zeros > 0)
+
+
+@pytest.fixture
+def genome(tmp_path: Path) -> Path:
+    path = tmp_path / "genome.fa"
+    write_genome(path)
+    return path
+
+
+def tiny_run(genome: Path, out: Path, **changes: Any) -> PretrainConfig:
+    """A training that takes a moment."""
+    places = {"genome": genome, "out": out, "held_out": ("chr2:100000-101000",), "no_tables": True}
+    return config_of(**{**places, **changes})
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, r"--model is missing; give one"),
+        ({"genome": None}, r"--genome is missing"),
+        ({"out": None}, r"--out is missing"),
+        ({"objective": "causal"}, r"--objective causal is not what convnet learns; it is masked"),
+        ({"steps": 0}, r"--steps is 0; it must be 1 or more"),
+        ({"window_bp": 1}, r"--window-bp is 1; it must be 2 or more"),
+        ({"accumulation_steps": 0}, r"--accumulation-steps is 0; it must be 1 or more"),
+        ({"mask_rate": 0.0}, r"--mask-rate is 0, which asks the model for nothing"),
+        ({"mask_rate": 1.5}, r"--mask-rate is 1.5; it must lie between 0 and 1"),
+        ({"seed": -1}, r"--seed is -1; it must lie between 0 and 4294967295"),
+        ({"learning_rate": 0.0}, r"--learning-rate is 0.0; it must be above 0"),
+        ({"warmup_steps": 3}, r"--warmup-steps is 3, more than --steps 2"),
+        ({"betas": (0.9,)}, r"--betas is \[0.9\]; expected two numbers"),
+        ({"betas": (0.9, 1.0)}, r"--betas is \[0.9, 1.0\]; expected two numbers"),
+        ({"set": ("hiden_size=8",)}, r"convnet has no size 'hiden_size'; did you mean 'hidden_size'\?"),
+        ({"set": ("hidden_size",)}, r"--set 'hidden_size' sets nothing; expected name=value, such as hidden_size=128"),
+        ({"set": ("hidden_size=big",)}, r"'big' is no int; expected one, such as 128"),
+        ({"set": ("hidden_size=8.5",)}, r"'8.5' is no int"),
+        ({"set": ("n_layers=0",)}, r"--set 'n_layers=0': 0 is too small; expected 1 or more"),
+        ({"set": ("hidden_size=6",)}, r"--set 'hidden_size=6': 6 is too small; expected 7 or more"),
+        (
+            {"model": "awdlstm", "set": (), "mixed_precision": "bf16"},
+            r"bf16: awdlstm computes in float32 alone; leave the flag out",
+        ),
+    ],
+)
+def test_a_bad_configuration_is_told(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(**changes)
+
+
+def test_an_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(RegistryError, match=r"unknown model to pretrain 'convnt'; did you mean 'convnet'\?"):
+        config_of(model="convnt")
+
+
+def test_flags_and_back() -> None:
+    config = config_of(reverse_complement=True, betas=(0.8, 0.9), exclude=("a.bed", "chr1:1-2"), clip=0.5)
+    assert parse_pretrain(as_flags(config)) == config
+
+
+def test_a_flag_given_twice_adds_to_the_first() -> None:
+    words = ["--model", "convnet", "--genome", "g.fa", "--out", "o"]
+    config = parse_pretrain([*words, "--set", "hidden_size=16", "--set", "n_layers=3"])
+    assert config.set == ("hidden_size=16", "n_layers=3")
+
+
+def test_a_file_holds_what_flags_do(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "hyena"\ngenome = "g.fa"\nset = ["n_layer=1"]\nsteps = 7\nmask-rate = 0.2\n')
+    config = parse_pretrain(["--config", str(file), "--out", "o", "--steps", "9"])
+    assert (config.model, config.set, config.steps, config.mask_rate) == ("hyena", ("n_layer=1",), 9, 0.2)
+
+
+def test_the_command_parses_without_torch() -> None:
+    code = (
+        "import sys; from bend_hf.commands.pretrain import COMMANDS; from bend_hf.pretraining.config import *;"
+        "parse_pretrain(['--model', 'bert', '--genome', 'g', '--out', 'o', '--set', 'hidden_size=8']);"
+        "print([name for name in ('torch', 'transformers', 'accelerate') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_is_not_given_comes_from_the_family() -> None:
+    config = config_of(steps=100).resolved()
+    assert (config.objective, config.learning_rate, config.warmup_steps) == ("masked", 1e-3, 10)
+    assert config_of(steps=100_000).resolved().warmup_steps == 500
+
+
+# Families.
+
+
+@pytest.mark.parametrize("key", FAMILIES.names())
+def test_sizes_are_fields_of_the_configuration(key: str) -> None:
+    family = FAMILIES.get(key)
+    module, name = family.configuration.split(":")
+    known = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    assert set(family.resolve((), window_bp=64)) <= set(known)
+
+
+@pytest.mark.parametrize("key", FAMILIES.names())
+def test_tokens_are_those_of_the_tokenizer(key: str, tmp_path: Path) -> None:
+    family = FAMILIES.get(key)
+    assert len(set(family.token_ids)) == 6
+    if family.competing is not None:
+        assert set(family.token_ids[:4]) <= set(family.competing)
+    family.write_tokenizer(tmp_path, 64)
+    if not (tmp_path / "tokenizer.json").exists():  # the embedder has it in its code
+        return
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer("ACGTN")["input_ids"] == list(family.token_ids[:5])
+    assert tokenizer("acgtn")["input_ids"] == list(family.token_ids[:5])
+    assert tokenizer.mask_token_id == family.token_ids[5]
+
+
+@pytest.mark.parametrize("key", FAMILIES.names())
+def test_scores_of_picked_states_are_those_of_the_network(key: str) -> None:
+    family = FAMILIES.get(key)
+    network = family.build(family.resolve((), window_bp=16), 3).eval()
+    ids = torch.tensor(family.token_ids)[torch.randint(0, 5, (2, 16))]
+    with torch.no_grad():
+        scores = family.score(network, ids, torch.tensor([3, 20]))
+        torch.testing.assert_close(scores, network(ids).logits.flatten(0, 1)[[3, 20]])
+
+
+def test_sizes_that_do_not_fit_each_other_are_told() -> None:
+    family = FAMILIES.get("bert")
+    sizes = family.resolve(("hidden_size=10", "num_attention_heads=4"), window_bp=16)
+    with pytest.raises(ConfigError, match=r"no bert can be built of .*; change it with --set"):
+        family.build(sizes, 0)
+
+
+def test_the_window_decides_the_longest_input() -> None:
+    assert FAMILIES.get("hyena").resolve((), window_bp=1024)["max_seq_len"] == 1026
+    assert FAMILIES.get("bert").resolve((), window_bp=300)["max_position_embeddings"] == 300
+
+
+# Questions.
+
+
+def test_causal_questions_ask_for_the_next_known_letter() -> None:
+    asked = next_letters(np.array([[4, 0, 4, 2], [1, 1, 3, 4]], np.uint8), np.ones((2, 4), np.float32))
+    # places 0 and 2 of the first row, 4 and 5 of the second; never the first letter of a row
+    assert asked.place_N.tolist() == [0, 2, 4, 5]
+    assert asked.answer_N.tolist() == [0, 2, 1, 3]
+
+
+def test_repeats_count_less_in_training_and_alike_in_validation() -> None:
+    codes, repeats = [[0, 1, 2, 3]], [[False, True, False, True]]
+    config = config_of(model="hyena", set=(), repeat_weight=0.25).resolved()
+    asked = training_questions(config, windows_of(codes, repeats), step=0, first_row=0)
+    assert asked.weight_N.tolist() == [0.25, 1.0, 0.25]
+    assert validation_questions(config, np.array(codes, np.uint8), first_row=0).weight_N.tolist() == [1.0] * 3
+
+
+def test_masked_questions_ask_where_a_letter_was_chosen() -> None:
+    codes = np.random.default_rng(0).integers(0, 5, (6, 50)).astype(np.uint8)
+    asked = training_questions(config_of(mask_rate=0.4).resolved(), windows_of(codes), step=2, first_row=0)
+    np.testing.assert_array_equal(asked.answer_N, codes.ravel()[asked.place_N])
+    assert (asked.answer_N < 4).all()
+    untouched = np.ones(codes.size, np.bool_)
+    untouched[asked.place_N] = False
+    np.testing.assert_array_equal(asked.inputs_BL.ravel()[untouched], codes.ravel()[untouched])
+    assert (asked.inputs_BL.ravel()[asked.place_N] == 5).mean() == pytest.approx(0.8, abs=0.15)
+
+
+def test_validation_hides_all_that_it_asks_for() -> None:
+    codes = np.random.default_rng(0).integers(0, 4, (6, 50)).astype(np.uint8)
+    asked = validation_questions(config_of().resolved(), codes, first_row=0)
+    assert len(asked.place_N) > 20
+    assert (asked.inputs_BL.ravel()[asked.place_N] == 5).all()
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 5, 9])
+def test_parts_ask_together_what_the_whole_asks(n_parts: int) -> None:
+    codes = np.random.default_rng(1).integers(0, 5, (5, 20)).astype(np.uint8)
+    whole = training_questions(config_of().resolved(), windows_of(codes), step=0, first_row=0)
+    parts = list(whole.parts(n_parts))
+    assert len(parts) == n_parts
+    shift = np.cumsum([0, *(part.inputs_BL.size for part in parts)])
+    places = np.concatenate([part.place_N + at for part, at in zip(parts, shift, strict=False)])
+    np.testing.assert_array_equal(places, whole.place_N)
+    np.testing.assert_array_equal(np.concatenate([part.answer_N for part in parts]), whole.answer_N)
+    np.testing.assert_array_equal(np.concatenate([part.inputs_BL for part in parts]), whole.inputs_BL)
+
+
+# Losses and weights.
+
+
+def hyena() -> Learner:
+    """A small causal model; some of its vocabulary does not compete."""
+    family = FAMILIES.get("hyena")
+    return Learner(family, family.build(family.resolve(("d_model=8", "d_inner=8", "n_layer=1"), window_bp=9), 0))
+
+
+def test_the_loss_is_weighted_cross_entropy_over_what_competes() -> None:
+    learner = hyena()
+    asked = Questions(
+        inputs_BL=np.array([[0, 1, 2, 4]], np.uint8),
+        place_N=np.array([0, 2]),
+        answer_N=np.array([1, 3], np.uint8),
+        weight_N=np.array([1.0, 0.5], np.float32),
+    )
+    with torch.no_grad():
+        both = learner(*on_device(asked, torch.device("cpu")))
+        logits = learner.network(torch.tensor([[7, 8, 9, 11]])).logits[0, [0, 2], 7:12].double().log_softmax(-1)
+    assert both[0].item() == pytest.approx(-(logits[0, 1] + 0.5 * logits[1, 3]).item(), rel=1e-5)
+    assert both[1].item() == 1.5
+
+
+def test_a_part_that_asks_nothing_has_no_loss_and_a_gradient_of_zero() -> None:
+    learner = hyena()
+    nothing = np.zeros(0, np.int64)
+    asked = Questions(
+        inputs_BL=np.full((2, 9), 4, np.uint8),
+        place_N=nothing,
+        answer_N=nothing.astype(np.uint8),
+        weight_N=nothing.astype(np.float32),
+    )
+    both = learner(*on_device(asked, torch.device("cpu")))
+    both[0].backward()
+    assert both.tolist() == [0.0, 0.0]
+    gradients = [weight.grad for weight in learner.parameters() if weight.grad is not None]
+    assert len(gradients) > 5
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("key", FAMILIES.names())
+def test_only_matrices_decay(key: str) -> None:
+    family = FAMILIES.get(key)
+    network = family.build(family.resolve((), window_bp=16), 0)
+    decaying, others = optimizer_of(network, learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.98)).param_groups
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    owner = {id(weight): module for module in network.modules() for weight in module.parameters(recurse=False)}
+    assert all(isinstance(owner[id(weight)], nn.Linear | nn.Conv1d) for weight in decaying["params"])
+    assert all(weight.ndim > 1 for weight in decaying["params"])
+    tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
+    assert {id(weight) for weight in tables} <= {id(weight) for weight in others["params"]}
+    assert len(decaying["params"]) + len(others["params"]) == len(list(network.parameters()))
+
+
+# The thread that makes input.
+
+
+def test_input_is_made_ahead_and_in_order() -> None:
+    made: list[int] = []
+    third = threading.Event()
+
+    def make(number: int) -> int:
+        made.append(number)
+        if number == 6:
+            third.set()
+        return number
+
+    ahead = iter(Ahead(make, first=4, behind=8))
+    assert (next(ahead), next(ahead)) == (4, 5)
+    assert third.wait(timeout=60)  # the next one is made though nobody asked for it yet
+    assert list(ahead) == [6, 7]
+    assert made == [4, 5, 6, 7]
+
+
+def test_an_error_in_the_thread_is_raised_where_the_input_is_asked_for() -> None:
+    def make(number: int) -> int:
+        raise ConfigError(f"no input {number}")
+
+    with pytest.raises(ConfigError, match="no input 3"):
+        list(Ahead(make, first=3, behind=5))
+
+
+# What it says meanwhile.
+
+
+def test_without_a_terminal_a_line_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("bend_hf.pretraining.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with (
+        caplog.at_level(logging.INFO, "bend_hf.pretraining.progress"),
+        Progress(n_steps=100, step=20, nucleotides=1000, shown=True) as progress,
+    ):
+        for step, at in ((30, 120.0), (40, 180.0), (41, 181.0)):
+            now[0] = at
+            progress.at(step, 1.5)
+            progress.away(10.0 if step == 30 else 0.0)  # a validation, which is no training
+    # 20 steps in 70 of the 80 seconds: 60 more take 210
+    assert caplog.messages == ["step 40 of 100: loss 1.5000, 286 nucleotides/s, 0:03:30 left"]
+
+
+def test_other_processes_are_silent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), Progress(n_steps=9, step=0, nucleotides=1, shown=False) as progress:
+        progress.say("validated")
+        progress.at(9, 1.0)
+    assert caplog.messages == []
+
+
+# The folder.
+
+
+def line(step: int, loss: float = 1.25) -> StepLoss:
+    return StepLoss(step=step, loss=loss, learning_rate=0.1, seconds=1.0)
+
+
+def test_losses_are_rewound_to_the_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.rewind(0)
+    folder.append([line(1, 1 / 3), line(2), line(3)])
+    with folder.losses.open("a") as file:
+        file.write("4,1.2")
+    folder.rewind(2)
+    rows = folder.losses.read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+    assert float(rows[1].split(",")[1]) == 1 / 3
+
+
+def test_losses_that_lack_a_step_of_the_checkpoint_are_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.rewind(0)
+    folder.append([line(1)])
+    with pytest.raises(ConfigError, match=r"losses.csv holds 1 of the 2 steps of the checkpoint beside it"):
+        folder.rewind(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.5}, r"learning_rate is None there and 0.5 here"),
+        ({"set": ("hidden_size=16",)}, r"set is \['hidden_size=8', 'n_layers=1'\] there and \['hidden_size=16'\] here"),
+        ({"seed": 1, "steps": 3}, r"seed is 0 there and 1 here; steps is 2 there and 3 here"),
+    ],
+)
+def test_the_folder_of_another_training_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}, writes=True)
+    with pytest.raises(ConfigError, match=f"holds another training: {message}. Give another --out"):
+        RunFolder(tmp_path).claim(config_of(**changes), {"genome_sha256": "a"}, writes=True)
+
+
+def test_another_genome_under_the_same_flags_is_refused(tmp_path: Path) -> None:
+    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}, writes=True)
+    with pytest.raises(ConfigError, match="genome_sha256 is 'a' there and 'b' here"):
+        RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "b"}, writes=True)
+
+
+def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
+    RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+    other = config_of(save_every=7, threads=2, stop_after=1, keep=3, genome=Path("moved.fa"))
+    RunFolder(tmp_path).claim(other, {}, writes=True)
+    assert json.loads(RunFolder(tmp_path).run.read_text())["config"]["steps"] == 2
+
+
+def test_a_run_that_was_started_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(config_of(), {}, writes=True)
+    told = json.loads(folder.run.read_text())
+    del told["config"]["clip"]
+    folder.run.write_text(json.dumps(told))
+    folder.claim(config_of(), {}, writes=True)
+    with pytest.raises(ConfigError, match=r"clip is 1.0 there and 2.0 here"):
+        folder.claim(config_of(clip=2.0), {}, writes=True)
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match=r"holds something that is no training \(thesis.tex\); give another folder"):
+        RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+
+
+def test_a_damaged_account_of_the_run_is_told(tmp_path: Path) -> None:
+    RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+    RunFolder(tmp_path).run.write_text("[]")
+    with pytest.raises(ConfigError, match=r"run.json cannot be read .* give another --out, or delete it"):
+        RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+
+
+def test_what_a_killed_life_left_half_written_goes_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(config_of(), {}, writes=True)
+    (tmp_path / ".model.part123").mkdir()
+    (tmp_path / ".model.part123" / "config.json").write_text("")
+    (folder.training / ".last.safetensors.part9").write_text("")
+    folder.claim(config_of(), {}, writes=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
+    assert [path.name for path in folder.training.iterdir()] == ["run.json"]
+
+
+def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
+    config = config_of()
+    family = config.family
+    networks = [family.build(family.resolve(config.set, window_bp=16), seed) for seed in (0, 1)]
+    for network in networks:
+        write_model(tmp_path / "model", network, family, config)
+    read = load_file(tmp_path / "model" / "model.safetensors")
+    assert torch.equal(read["cls.decoder.0.weight"], networks[1].state_dict()["cls.decoder.0.weight"])
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+# Runs.
+
+
+def rates(config: PretrainConfig) -> list[float]:
+    """The learning rate of each step."""
+    loop = object.__new__(Loop)
+    loop.config, loop.rate = config, 1.0
+    return [loop._rate(step) for step in range(config.steps)]
+
+
+def test_the_rate_rises_then_falls_to_its_least_share() -> None:
+    found = rates(config_of(steps=6, warmup_steps=2, min_learning_rate_share=0.2))
+    cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * done / 4)) for done in range(4)]
+    assert found == pytest.approx([0.5, 1.0, *cosine])
+    assert rates(config_of(steps=3, warmup_steps=1, schedule="constant")) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window_bp": 200_000}, r"no window of 200000 bp can be drawn: the longest of \d+ regions has"),
+        ({"held_out": ("chr2:100-110",)}, r"window of 16 bp"),
+        ({"held_out": ("chr1", "chr2")}, r"nothing is left to train on"),
+        ({"held_out": ("chr3",)}, r"no contig 'chr3'"),
+        ({"exclude": ("nowhere.bed",)}, r"'nowhere.bed' is neither a bed file nor a place"),
+        ({"accumulation_steps": 5}, r"--batch-windows is 4, but 1 processes share .* 5 parts each; give at least 5"),
+    ],
+)
+def test_bad_input_is_told_before_training(genome: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BendError, match=message):
+        run(tiny_run(genome, tmp_path / "out", **changes))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_gpu_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    refuse_emulation(torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"--mixed-precision bf16: the GPU cuda:1 has no arithmetic of bfloat16"):
+        refuse_emulation(torch.device("cuda:1"))
+
+
+def test_a_precision_that_accelerate_refuses_is_told(
+    genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    config = tiny_run(genome, tmp_path / "out")
+    run(config)
+    with pytest.raises(ConfigError, match=r"--mixed-precision bf16 does not work here: .*already been initialized"):
+        run(replace(config, mixed_precision="bf16"))
+
+
+def test_a_loss_that_is_no_number_stops_the_training(genome: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the loss became nan in step \d+; lower --learning-rate"):
+        run(tiny_run(genome, tmp_path / "out", learning_rate=1e30, clip=0.0, steps=20, warmup_steps=0))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_bfloat16_learns_about_the_same(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_run(genome, tmp_path / "float32", steps=5)
+    single = run(config)
+    # the precision belongs to a process: what another run chose is forgotten, and this choice after it
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    half = run(replace(config, out=tmp_path / "bf16", mixed_precision="bf16"))
+    ours, theirs = (found.validations[-1].perplexity for found in (single, half))
+    assert theirs == pytest.approx(ours, rel=0.02)
+    assert theirs != ours
+
+
+def test_the_best_model_is_kept_beside_the_last(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(*_: object, step: int, seconds: float) -> Validation:
+        perplexity = {1: 3.9, 2: 3.5, 3: 3.7, 4: 3.5}[step]
+        return Validation(step=step, perplexity=perplexity, nats=1.0, n_letters=1, seconds=seconds)
+
+    monkeypatch.setattr("bend_hf.pretraining.loop.validate", judged)
+    config = tiny_run(genome, tmp_path / "out", steps=4, validate_every=1, save_every=3, learning_rate=0.01)
+    best: Any = run(config).facts["best"]
+    assert (best["step"], best["perplexity"]) == (2, 3.5)
+    assert not run(replace(config, out=tmp_path / "short", stop_after=2)).finished
+    at_best, at_two, last = (load_file(tmp_path / name / "model.safetensors") for name in ("out/best", "short", "out"))
+    assert all(torch.equal(value, at_two[name]) for name, value in at_best.items())
+    assert not all(torch.equal(value, last[name]) for name, value in at_best.items())
+
+
+def test_a_bad_input_is_an_error_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--model", "convnet", "--genome", str(tmp_path / "no.fa"), "--out", str(tmp_path / "out")])
+    assert status == 1
+    assert "no.fa: the FASTA file cannot be read" in capsys.readouterr().err
+
+
+def test_every_field_has_a_help_text() -> None:
+    assert all(field.metadata["help"] for field in fields(PretrainConfig))

@@ -1,0 +1,161 @@
+"""What a record says besides scores: how tokens became nucleotides, and how much disk the embeddings took."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bend_hf.alignment_facts import alignment_of, some_sequences
+from bend_hf.config import RunConfig
+from bend_hf.embedders import OneHotEmbedder, load_embedder
+from bend_hf.embedders.own import OwnEmbedder
+from bend_hf.parts import Part, cached_bytes
+from bend_hf.predictions import Predictions
+from bend_hf.result_schema import violations
+from bend_hf.results import ResultRecord, read_record
+from bend_hf.sources import find_source
+from bend_hf.task_data import open_task
+from bend_hf.tasks import TASKS
+from bend_hf.train import run
+from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake
+from tests.tiny import write_data
+
+TASK_NAMES = ("gene_finding", "variant_effects_disease")
+
+
+def fake(key: str, folder: Path, **options: object) -> dict[str, object]:
+    checkpoint = make_fake(key, folder / key)
+    embedder = load_embedder(key, checkpoint=checkpoint, random_init=True, **options)  # type: ignore[arg-type]
+    return dict(alignment_of(embedder, ["ACGT" * 40, "ACGTACGTGA"]))
+
+
+def test_letters_are_one_row_a_nucleotide_and_whole() -> None:
+    assert alignment_of(OneHotEmbedder(), ["ACGT" * 1000, "A"]) == {
+        "tokens": "single nucleotides",
+        "rows": "one row a nucleotide",
+        "inputs": "each sequence whole, up to 4,000 tokens",
+    }
+
+
+def test_overlapping_words_are_one_row_a_nucleotide_in_pieces(tmp_path: Path) -> None:
+    said = fake("dnabert6", tmp_path, protocol="bend-hf-1")
+    assert said["tokens"] == "overlapping 6-mers"
+    assert re.fullmatch(
+        r"one row a nucleotide, but for \d+\.\d% of the rows, which stand for up to [34]", str(said["rows"])
+    )
+    assert said["inputs"] == f"long sequences in pieces of at most {CONTEXT_TOKENS} tokens, without overlap"
+    assert said["special_tokens"] == "2 in each input; they give no row"
+
+
+def test_specials_of_the_published_protocol_stand_at_the_ends_alone(tmp_path: Path) -> None:
+    assert fake("dnabert6", tmp_path)["special_tokens"] == "0 to 2 in an input; they give no row"
+
+
+def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) -> None:
+    said = fake("dnabert2", tmp_path)
+    assert said["rows"] == "one row a token of 1 to 8 nucleotides, repeated for each of them"
+    shares = said["rows_per_nucleotide"]
+    assert isinstance(shares, float)
+    assert 0.125 <= shares < 0.5
+
+
+def test_overlap_and_strands_are_said(tmp_path: Path) -> None:
+    said = fake("dnabert6", tmp_path, overlap_tokens=4, reverse_complement_average=True)
+    assert said["inputs"] == f"long sequences in pieces of at most {CONTEXT_TOKENS} tokens, sharing 4 tokens"
+    assert said["strands"] == "each nucleotide's row is the mean over both strands"
+
+
+def test_a_model_of_the_users_own_has_rows_alone() -> None:
+    said = alignment_of(OwnEmbedder(lambda sequences: [[[0.0]] * len(one) for one in sequences], name="mine"), ["ACG"])
+    assert said["rows"] == "one row a nucleotide, checked"
+
+
+def test_a_model_of_the_users_own_is_called_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def embed(sequences):\n    return [[[0.0]] * len(one) for one in sequences]\n")
+    description = load_embedder(str(path)).description
+    assert (description["model"], description["family"]) == ("mine", "own")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ResultRecord, Path]]:
+    """A cached model on every kind of task, and one-hot letters on one."""
+    folder = tmp_path_factory.mktemp("facts")
+    data = write_data(folder / "data", TASK_NAMES, n=20)
+    checkpoint = make_fake("dnabert2", folder / "dnabert2")
+    found = {}
+    for task, model in [*((task, "dnabert2") for task in TASK_NAMES), ("gene_finding", "onehot")]:
+        cache = folder / f"cache_{task}_{model}"
+        config = RunConfig(
+            task=(task,),
+            data=str(data),
+            model=model,
+            checkpoint=str(checkpoint) if model == "dnabert2" else None,
+            random_init=model == "dnabert2",
+            epochs=1,
+            cache=cache,
+            out=folder / f"{task}_{model}",
+        )
+        (outcome,) = run(config)
+        found[f"{task} {model}"] = (read_record(outcome.path), cache)
+    return found
+
+
+def test_cache_bytes_are_those_of_the_shards(records: dict[str, tuple[ResultRecord, Path]]) -> None:
+    record, cache = records["gene_finding dnabert2"]
+    assert record.cost["cache_bytes"] == sum(path.stat().st_size for path in cache.rglob("*.arrow")) > 0
+
+
+def test_a_shard_that_folds_share_counts_once(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for size, path in enumerate(files, start=1):
+        path.write_bytes(b"x" * size)
+    some = Predictions(
+        item=np.arange(1),
+        windows=np.arange(2),
+        target=np.zeros(1, np.int16),
+        score=np.zeros(1, np.float32),
+        predicted=None,
+        label_names=("a", "b"),
+        beside={},
+    )
+    parts = [
+        Part(fold=fold, predictions=some, scores=(), fitted=None, cached=frozenset(files[fold - 1 : fold + 1]))
+        for fold in (1, 2)
+    ]
+    assert cached_bytes(parts) == 1 + 2 + 3
+    assert cached_bytes([]) == 0
+
+
+def test_variants_count_what_they_keep_on_disk_while_they_run(
+    records: dict[str, tuple[ResultRecord, Path]],
+) -> None:
+    record, _ = records["variant_effects_disease dnabert2"]
+    assert isinstance(record.cost["cache_bytes"], int)
+    assert record.cost["cache_bytes"] > 20 * 2 * 16  # two float rows of 16 numbers, compressed, for each of 20 variants
+
+
+def test_letters_are_never_kept(records: dict[str, tuple[ResultRecord, Path]]) -> None:
+    assert records["gene_finding onehot"][0].cost["cache_bytes"] == 0
+
+
+def test_every_record_says_how_it_was_aligned(records: dict[str, tuple[ResultRecord, Path]]) -> None:
+    for name, (record, _) in records.items():
+        assert violations(record.as_json()) == []
+        assert record.alignment is not None, name
+        assert set(record.alignment) >= {"tokens", "rows", "inputs"}
+        assert ("rows_per_nucleotide" in record.alignment) == ("dnabert2" in name)
+
+
+def test_sequences_are_drawn_over_the_whole_split(tmp_path: Path) -> None:
+    data = write_data(tmp_path, ("cpg_methylation",), n=60)
+    task = TASKS.get("cpg_methylation")
+    opened = open_task(find_source(task, data=str(data)), RunConfig(task=(task.key,), data=str(data)))
+    part = opened.parts["train"]
+    drawn = some_sequences(part)
+    assert len(drawn) == min(32, len(part))
+    assert (drawn[0], drawn[-1]) == (part[0]["sequence"], part[len(part) - 1]["sequence"])
+    assert some_sequences(part.select([])) == []
