@@ -9,9 +9,11 @@ DATA_DIR ?= data
 DATA ?= ../shared/data/chr20
 RESULTS ?= chr20_results
 REPORT ?= chr20_report
-MODELS ?= onehot examples/random_sixmers.py examples/surroundings.py
-SUPERVISED ?= resnet-supervised
-EPOCHS ?= 2
+MODELS ?= bend-mini onehot examples/random_sixmers.py examples/surroundings.py
+SUPERVISED ?=
+# 96 training genes, 5,404 windows: batches that give a head enough steps.
+GENES ?= --epochs 20 --batch-size 8
+WINDOWS ?= --epochs 5 --batch-size 64
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,7 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plots]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
@@ -36,7 +38,7 @@ setup: $(VENV)/.installed  ## make a virtual environment and install bend_hf in 
 
 setup-dev: $(VENV)/.installed-dev  ## the same, with what the tests and checks need
 
-demo: setup  ## run all seven tasks on the bundled sample
+demo: setup  ## run all seven tasks on the bundled sample, bend-mini beside its controls
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests
@@ -60,9 +62,8 @@ $(RESULTS)/GRCh37.fa: $(DATA)/genome.fa.gz | setup
 	gzip -dc $< > $@.part && mv $@.part $@
 
 report-chr20: $(RESULTS)/GRCh37.fa  ## four models and more on real data of one chromosome, and a report over them
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plots]'
-	$(CHR20) --task gene_finding chromatin_accessibility histone_modification --model $(MODELS) $(SUPERVISED) \
-	  --epochs $(EPOCHS) --batch-size 16
+	$(CHR20) --task gene_finding --model $(MODELS) $(SUPERVISED) $(GENES)
+	$(CHR20) --task chromatin_accessibility --model $(MODELS) $(SUPERVISED) $(WINDOWS)
 	$(CHR20) --task variant_effects_disease --model $(MODELS)
 	$(BIN)/bend-hf report $(RESULTS) --out $(REPORT)
 

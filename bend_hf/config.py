@@ -3,7 +3,7 @@
 For ``bend_hf.train``, the ``bend-hf`` commands and the result record, which holds the whole of it.
 
 >>> RunConfig(task=("gene_finding",)).model
-'onehot'
+'bend-mini'
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ def flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
 _PROTOCOLS: Final = "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks"
 
 
+DEFAULT_MODEL: Final = "bend-mini"  # travels with the package, so that every command runs without a network
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """Which model, and how its embeddings are taken.
@@ -47,7 +50,7 @@ class ModelFlags:
     """
 
     protocol: Protocol = flag("bend-2024", _PROTOCOLS)
-    model: str = flag("onehot", "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
+    model: str = flag(DEFAULT_MODEL, "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
     checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
     revision: str | None = flag(None, "commit of the model on the Hub, instead of the declared one")
     layer: int = flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")

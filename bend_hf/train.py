@@ -190,7 +190,7 @@ def run_task(
     variants: ScoredVariants | None = None
     if plan.head is None:
         set_seed(config.seed)
-        variants = score_task(data, embedder, accelerator, config.out / ".variant_parts")
+        variants = score_task(data, embedder, accelerator, config.out / ".variant_parts", seed=config.seed)
         parts = [variants.part]
     else:
         training = Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)

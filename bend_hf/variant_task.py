@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from bend_hf.results import jsonable
 from bend_hf.shapes import Json
 from bend_hf.task_data import TaskData
 from bend_hf.uncertainty.bootstrap import intervals_of
-from bend_hf.variants import ScoreSettings, probe, score_variants, summarise
+from bend_hf.variants import ProbeSettings, ScoreSettings, probe, score_variants, summarise
 from bend_hf.variants.parts import Parts
 from bend_hf.variants.source import DatasetSource
 
@@ -65,9 +66,16 @@ class ScoredVariants:
         return self.parts.size_bytes(self.keys)
 
     def finish(self, stem: Path) -> None:
-        """Writes the probes' predictions beside the record, and removes the pieces; on the main process."""
+        """Writes the probes' predictions and the picture beside the record; on the main process.
+
+        The pieces are removed. Without matplotlib there is no picture.
+        """
         for name, predictions in self.probed.items():
             write_predictions(predictions, stem.with_name(f"{stem.name}.{name}_probe.parquet"))
+        if find_spec("matplotlib") is not None:
+            from bend_hf.variants.plots import draw
+
+            draw(self.part.predictions, stem, title=stem.name.split("__seed")[0].replace("__", ", "))
         self.parts.remove(self.keys)
 
 
@@ -82,7 +90,9 @@ def beside_metrics(metrics: Mapping[str, Json], detail: Mapping[str, Json]) -> d
     return merged
 
 
-def score_task(data: TaskData, embedder: Embedder, accelerator: Accelerator, kept: Path) -> ScoredVariants:
+def score_task(
+    data: TaskData, embedder: Embedder, accelerator: Accelerator, kept: Path, *, seed: int = 0
+) -> ScoredVariants:
     """Scores every variant zero-shot, then trains the probe where the labels allow it.
 
     Args:
@@ -90,6 +100,7 @@ def score_task(data: TaskData, embedder: Embedder, accelerator: Accelerator, kep
         embedder: What embeds the alleles.
         accelerator: The processes.
         kept: Where a killed run finds what it had finished.
+        seed: Of the probes.
     """
     task, dataset = data.task, data.splits(None)["test"]
     assert task.variant is not None
@@ -112,10 +123,11 @@ def score_task(data: TaskData, embedder: Embedder, accelerator: Accelerator, kep
         "by_score": summary["scores"],
         "by_group": summary["groups"],
         "no_likelihood": scored.no_likelihood,
+        "short_context": scored.short_context,
     }
     probed: Mapping[str, Predictions] = {}
     try:
-        trained = probe(scored, parts, accelerator)
+        trained = probe(scored, parts, accelerator, ProbeSettings(seed=seed))
         probed, detail["probe"] = trained.predictions, jsonable(trained.detail)
     except ConfigError as error:
         log.info("%s: no probe was trained: %s", task.key, error)

@@ -4,7 +4,7 @@
 
 Each sees the same windows and masks: those of ``train.toml``, in a run of its own with a short schedule. Writes
 ``benchmarks/results/bend_mini_architectures.json``. What is finished in ``--work`` is read, not trained again. The
-convolutional baseline is as BEND's, but 64 wide and 8 layers deep; BEND's own would take a day.
+convolutional baseline is as BEND's, but 32 wide and 8 layers deep; BEND's own would take a day.
 """
 
 from __future__ import annotations
@@ -24,14 +24,11 @@ from bend_hf.toml_config import read_toml
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "results" / "bend_mini_architectures.json"
 
-STEPS: Final = 500
+STEPS: Final = 300
 CHOSEN: Final = "k5, 6 to a side, body 112 x 5, fine 2"
 SIZES: Final[dict[str, tuple[str, ...]]] = {
     "k6, 3 to a side, body 128 x 4, fine 1": (
         *("kmer=6", "table_width=32", "side_kmers=3", "body_width=128", "body_layers=4", "fine_layers=1"),
-    ),
-    "k6, 3 to a side, body 112 x 6, fine 1": (
-        *("kmer=6", "table_width=32", "side_kmers=3", "body_width=112", "body_layers=6", "fine_layers=1"),
     ),
     "k6, 4 to a side, body 112 x 4, fine 2": (
         *("kmer=6", "table_width=32", "side_kmers=4", "body_width=112", "body_layers=4", "fine_layers=2"),
@@ -39,16 +36,13 @@ SIZES: Final[dict[str, tuple[str, ...]]] = {
     "k5, 4 to a side, body 144 x 4, fine 1": (
         *("kmer=5", "table_width=64", "side_kmers=4", "body_width=144", "body_layers=4", "fine_layers=1"),
     ),
-    "k5, 5 to a side, body 128 x 5, fine 2": (
-        *("kmer=5", "table_width=48", "side_kmers=5", "body_width=128", "body_layers=5", "fine_layers=2"),
-    ),
     "k5, 8 to a side, body 96 x 4, fine 3": (
         *("kmer=5", "table_width=64", "side_kmers=8", "body_width=96", "body_layers=4", "fine_layers=3"),
         "local_width=320",
     ),
     CHOSEN: (*("kmer=5", "table_width=64", "side_kmers=6", "body_width=112", "body_layers=5", "fine_layers=2"),),
 }
-BASELINE: Final = "convnet, 64 x 8"
+BASELINE: Final = "convnet, 32 x 8"
 
 
 def configurations(genome: Path, work: Path) -> dict[str, PretrainConfig]:
@@ -66,7 +60,7 @@ def configurations(genome: Path, work: Path) -> dict[str, PretrainConfig]:
         for name, sizes in SIZES.items()
     }
     baseline = dataclasses.replace(
-        brief, model="convnet", set=("hidden_size=64", "n_layers=8"), learning_rate=1e-3, out=work / "convnet"
+        brief, model="convnet", set=("hidden_size=32", "n_layers=8"), learning_rate=1e-3, out=work / "convnet"
     )
     return {**runs, BASELINE: baseline}
 

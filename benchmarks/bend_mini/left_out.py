@@ -36,8 +36,7 @@ def left_out(folder: Path) -> pd.DataFrame:
     rows += [("chr20", block * BLOCK_BP, (block + 1) * BLOCK_BP, "test") for block in sorted(blocks)]
     variants = pd.read_csv(folder / "variant_effects_disease.bed", sep="\t", usecols=["start"])["start"].unique()
     rows += [("chr20", max(0, at - CONTEXT_BP), at + CONTEXT_BP + 1, "variant") for at in sorted(map(int, variants))]
-    made = pd.DataFrame(sorted(rows), columns=["chromosome", "start", "end", "reason"])
-    return made
+    return pd.DataFrame(sorted(rows), columns=["chromosome", "start", "end", "reason"])
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def pack(out: Path, folder: Path = PACKAGED) -> int:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(out / name, folder / name)
     facts = json.loads(summary.read_text(encoding="utf-8"))
-    facts["command"] = [Path(word).name if "/" in word and ":" not in word else word for word in facts["command"]]
+    facts["command"] = [Path(word).name if word.startswith("/") else word for word in facts["command"]]
     facts["config"] = {
         name: Path(value).name if name in ("genome", "out") and value else value
         for name, value in facts["config"].items()

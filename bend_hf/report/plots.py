@@ -48,20 +48,21 @@ def plot_files(contests: Sequence[Contest], say: Callable[[str], None]) -> dict[
     with mpl.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none", "font.size": 9, "axes.grid": False}):
         for protocol in sorted({contest.protocol for contest in contests}):
             mine = [contest for contest in contests if contest.protocol == protocol]
-            files |= _saved(f"plots/heatmap_{protocol}", _heatmap(mine, protocol))
+            files |= saved(f"plots/heatmap_{protocol}", _heatmap(mine, protocol))
             for name, attribute, label in (
                 ("parameters", "n_parameters", "parameters"),
                 ("cost", "seconds", "seconds a run"),
             ):
                 figure = _scatter(mine, attribute, label, protocol)
                 if figure is not None:
-                    files |= _saved(f"plots/score_{name}_{protocol}", figure)
+                    files |= saved(f"plots/score_{name}_{protocol}", figure)
         for contest in contests:
-            files |= _saved(f"plots/forest_{contest.key}", _forest(contest))
+            files |= saved(f"plots/forest_{contest.key}", _forest(contest))
     return files
 
 
-def _saved(stem: str, figure: Any) -> dict[str, bytes]:
+def saved(stem: str, figure: Any) -> dict[str, bytes]:
+    """A figure as ``stem.png`` and ``stem.svg``; the same figure gives the same bytes."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

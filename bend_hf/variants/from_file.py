@@ -99,6 +99,10 @@ def score_file(
         parts=parts,
         progress=progress,
     )
+    if scored.short_context:
+        log.warning(
+            "%s: %d variants stand so near a contig's end that they have less context", file, scored.short_context
+        )
     group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.beside else None)
     summary = summarise(scored.predictions, group_by=group_by, intervals=intervals)
     probed = probe(scored, parts, accelerator, ProbeSettings(seed=config.seed)) if config.probe else None
@@ -138,7 +142,6 @@ def _read(file: Path, config: VariantRun, spec: VariantSpec) -> VariantFile:
         (counts.dropped_ref_mismatch, "left out, as REF is not the genome's base"),
         (counts.dropped_indels, "left out, as they are no substitution of one base"),
         (counts.scored_by_likelihood_alone, "scored by likelihood alone, as they are no substitution of one base"),
-        (counts.short_context, "so near a contig's end that they have less context"),
     ):
         if n:
             log.warning("%s: %d of %d variants are %s", file, n, counts.rows, text)
@@ -182,7 +185,7 @@ def _record(
                 for name, path in (("variants", file), ("genome", config.genome))
             },
             "items": {"test": len(predictions)},
-            "changes": variants.counts.facts(),
+            "changes": {**variants.counts.facts(), "short_context": scored.short_context},
         },
         config=jsonable({"file": file, **asdict(config)}),  # type: ignore[arg-type]
         metrics=metrics,

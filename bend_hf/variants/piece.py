@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FORMAT: Final = 2  # raised when a piece's columns or the arithmetic change, so that older ones are left alone
 _GROUP_BYTES: Final = 1 << 28  # of rows that stay on the device at a time
-_CONTEXT_COLUMNS: Final = ("left_bp", "right_bp")
+CONTEXT_COLUMNS: Final = ("left_bp", "right_bp")
 REF_ROW, ALT_ROW = "ref_row", "alt_row"
 
 
@@ -100,7 +100,7 @@ class PieceMaker:
     def columns(self, given: Sequence[str]) -> list[str]:
         """Columns that are read from a finished piece: all but the rows, which only a probe wants."""
         kept = [name for name in given if name not in ("sequence", "variant_offset")]
-        return [*kept, *(column.name for column in SCORE_COLUMNS), *_CONTEXT_COLUMNS]
+        return [*kept, *(column.name for column in SCORE_COLUMNS), *CONTEXT_COLUMNS]
 
     def score(self, given: pa.Table) -> pa.Table:
         """All scores of some variants, beside what was given but for the sequences."""

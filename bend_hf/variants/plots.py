@@ -111,7 +111,7 @@ def _curve(axes: Axes, values: Floats, target: Classes) -> None:
     area = float(np.trapezoid(true, false))
     shown = np.unique(np.linspace(0, len(false) - 1, min(_N_CURVE, len(false))).astype(np.int64))
     axes.plot(false[shown], true[shown], color=_COLOURS[1], label=f"AUROC {area:.3f}")
-    axes.plot([0, 1], [0, 1], color=_COLOURS[2], linestyle=":", label="chance 0.500")
+    axes.plot([0, 1], [0, 1], color=_COLOURS[2], linestyle=":", zorder=3, label="chance 0.500")
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.set_xlim(-0.01, 1.01)

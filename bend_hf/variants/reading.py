@@ -45,7 +45,6 @@ class Counts:
         dropped_indels: Left out because they are no substitution of one base.
         scored_by_likelihood_alone: Kept, though they are none.
         unlabelled: Kept rows without a label.
-        short_context: Kept rows so near a contig's end that they have less context.
     """
 
     rows: int
@@ -53,7 +52,6 @@ class Counts:
     dropped_indels: int
     scored_by_likelihood_alone: int
     unlabelled: int
-    short_context: int
 
     def facts(self) -> dict[str, Json]:
         """As JSON."""
@@ -159,15 +157,11 @@ def read_variants(
     agrees = _agrees(bed, ref, alt, single, kept, reference, ref_mismatch)
     rows = np.flatnonzero(kept & agrees)
     label = _labels(bed, label_column or "label")[rows]
-    chosen = bed.take(rows)
-    ref, alt = ref.take(pa.array(rows)), alt.take(pa.array(rows))
-    ends = chosen.start_bp + pc.utf8_length(ref).to_numpy().astype(np.int64)
-    room = np.minimum(chosen.start_bp, _contig_bp(reference, chosen.chromosome) - ends) if len(rows) else rows
     return VariantFile(
-        bed=chosen,
+        bed=bed.take(rows),
         item=rows,
-        ref=ref,
-        alt=alt,
+        ref=ref.take(pa.array(rows)),
+        alt=alt.take(pa.array(rows)),
         label=label,
         genome=reference,
         stored_bp=spec.stored_context_bp,
@@ -178,7 +172,6 @@ def read_variants(
             dropped_indels=n_indels if indels == "drop" else 0,
             scored_by_likelihood_alone=int((~single[rows]).sum()),
             unlabelled=int((label == IGNORE_LABEL).sum()),
-            short_context=int((room < spec.context_bp).sum()),
         ),
     )
 

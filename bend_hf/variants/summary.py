@@ -66,7 +66,7 @@ def summarise(
     Args:
         predictions: Of variants, as ``score_zero_shot`` gives them.
         group_by: A column beside them, such as ``full_label``; None for none.
-        intervals: Gives intervals of metrics; None leaves them out.
+        intervals: Gives intervals of metrics, of all variants and of each group; None leaves them out.
 
     Returns:
         Under ``scores`` a block a score; under ``groups`` a block a value of the column, with its count; under
@@ -89,7 +89,7 @@ def summarise(
             "none": int((~has_label).sum()),
         },
         "scores": blocks,
-        "groups": _groups(predictions, has_label, group_by) if group_by else {},
+        "groups": _groups(predictions, has_label, group_by, intervals) if group_by else {},
     }
 
 
@@ -123,7 +123,7 @@ def _block(predictions: Predictions, intervals: Intervals | None) -> dict[str, J
     return block
 
 
-def _groups(predictions: Predictions, has_label: Bools, group_by: str) -> dict[str, Json]:
+def _groups(predictions: Predictions, has_label: Bools, group_by: str, intervals: Intervals | None) -> dict[str, Json]:
     if group_by not in predictions.beside:
         raise ConfigError(
             f"there is no column {group_by!r} beside the predictions; "
@@ -137,12 +137,12 @@ def _groups(predictions: Predictions, has_label: Bools, group_by: str) -> dict[s
     for number, name in sorted(enumerate(groups.dictionary.to_pylist()), key=lambda entry: str(entry[1])):
         chosen = usable & (code == number)
         if chosen.any():
-            found[str(name)] = _block(_taken(predictions, chosen, values), None)
+            found[str(name)] = _block(_taken(predictions, chosen, values), intervals)
     return found
 
 
 def as_text(summary: dict[str, Json], probes: dict[str, Json] | None = None) -> str:
-    """The summary as a table for the terminal: a line a score, a line a group, a line a probe.
+    """The summary as a table for the terminal: a line a score, a line a group, a line a probe; intervals in brackets.
 
     Args:
         summary: Of ``summarise``.
@@ -167,6 +167,9 @@ def _line(name: str, block: dict[str, Json]) -> tuple[str, str, str, str, str, s
     for metric in METRICS:
         entry = block[metric]
         assert isinstance(entry, dict)
-        value, chance = entry["value"], entry["chance"]
-        cells += ["undefined" if not isinstance(value, float) else f"{value:.4f}", f"{float(str(chance)):.4f}"]
+        value, chance, ends = entry["value"], entry["chance"], entry.get("interval")
+        cell = "undefined" if not isinstance(value, float) else f"{value:.4f}"
+        if isinstance(ends, dict):
+            cell += f" ({float(str(ends['low'])):.4f} to {float(str(ends['high'])):.4f})"
+        cells += [cell, f"{float(str(chance)):.4f}"]
     return (name, cells[0], cells[1], cells[2], cells[3], str(block["n"]))

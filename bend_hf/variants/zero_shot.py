@@ -22,8 +22,9 @@ import pyarrow as pa
 from bend_hf.errors import ConfigError
 from bend_hf.predictions import Predictions, concatenate
 from bend_hf.tasks import VariantSpec
+from bend_hf.variants.alleles import Context
 from bend_hf.variants.parts import Parts, content_key
-from bend_hf.variants.piece import PieceMaker, without_rows
+from bend_hf.variants.piece import CONTEXT_COLUMNS, PieceMaker, without_rows
 from bend_hf.variants.scores import MAIN
 from bend_hf.variants.settings import ScoreSettings
 from bend_hf.variants.source import CONSEQUENCE, PLACES, DatasetSource, VariantSource
@@ -47,11 +48,13 @@ class Scored:
         predictions: Every variant with all its scores, by item.
         keys: Keys of the pieces on disk, in the order of the genome; empty where none were kept.
         no_likelihood: Why there are no likelihoods; empty where there are.
+        short_context: Variants so near a contig's end that the model saw less context than of the others.
     """
 
     predictions: Predictions
     keys: list[str]
     no_likelihood: str
+    short_context: int
 
 
 def score_zero_shot(
@@ -136,11 +139,18 @@ def score_variants(
 
         found = gather_object(found)
     found.sort(key=lambda entry: entry[0])
+    predictions = concatenate([_predictions(piece, label_names) for _, _, piece in found])
     return Scored(
-        predictions=concatenate([_predictions(piece, label_names) for _, _, piece in found]),
+        predictions=predictions,
         keys=[key for _, key, _ in found if key],
         no_likelihood=maker.no_likelihood,
+        short_context=_short_context(predictions, maker.context),
     )
+
+
+def _short_context(predictions: Predictions, context: Context) -> int:
+    left, right = (predictions.beside[name].to_numpy() for name in CONTEXT_COLUMNS)
+    return int(((left < context.left_bp) | (right < context.right_bp)).sum())
 
 
 def _predictions(piece: pa.Table, label_names: tuple[str, ...]) -> Predictions:

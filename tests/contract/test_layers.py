@@ -53,7 +53,7 @@ LAYERS = (
     ("controls", "variant_task"),
     ("dataset_card", "hub_fetch", "attribution", "verify", "cards", "leaderboard", "hub", "training"),
     ("hub_folder", "report", "train", "pretrain"),
-    ("grid",),
+    ("grid", "beside"),
     ("push_plans",),
     ("commands",),
     ("cli",),

@@ -28,6 +28,7 @@ from bend_hf.variants import (
 from bend_hf.variants.parts import Parts
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_bed, write_genome
+from tests.variant_controls import Markov, MarksG
 
 N = 40
 KEY = "nt_transformer_human_ref"
@@ -96,7 +97,7 @@ def test_the_walk_from_file_to_picture(folder: Path, tmp_path: Path) -> None:
 def test_command_scores_variants_without_labels(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot"]
+    flags = ["--model", "onehot", "--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot"]
     assert main(["variants", str(folder / "bare.bed"), *flags]) == 0
     assert "0 positive, 0 negative" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.json")
@@ -105,6 +106,38 @@ def test_command_scores_variants_without_labels(
     table = pq.read_table(path.with_suffix(".parquet"))
     assert set(table["target"].to_pylist()) == {-100}
     assert table["score"].to_pylist() == [1.0] * len(table)
+
+
+def test_training_command_gives_groups_probes_and_the_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
+    flags = ["--model", "onehot", "--data", "sample", "--seed", "3", "--out", str(tmp_path)]
+    assert main(["train", "--task", "variant_effects_disease", *flags]) == 0
+    (path,) = tmp_path.glob("*.json")
+    detail = read_record(path).metrics["auroc"]["detail"]  # type: ignore[index,call-overload]
+    groups, trained = detail["by_group"], detail["probe"]  # type: ignore[index,call-overload]
+    said = read_predictions(path.with_suffix(".parquet"))
+    assert set(groups) == set(said.beside["full_label"].to_pylist())  # type: ignore[arg-type]
+    assert any("interval" in block["auroc"] for block in groups.values())  # type: ignore[union-attr,operator,index,call-overload]
+    assert trained["settings"]["seed"] == 3  # type: ignore[index,call-overload]
+    assert trained["linear"]["auprc"]["chance"] == (said.target == 1).mean()  # type: ignore[index,call-overload]
+    endings = {file.name.removeprefix(path.stem) for file in tmp_path.iterdir() if file.is_file()}
+    assert endings == {".json", ".parquet", ".linear_probe.parquet", ".mlp_probe.parquet", ".png", ".svg"}
+
+
+@pytest.mark.parametrize(("model", "n"), [(MarksG, 2), (Markov, 3)])
+def test_record_says_how_many_variants_have_less_context(
+    folder: Path, tmp_path: Path, model: type[Embedder], n: int
+) -> None:
+    letters = write_genome(tmp_path / "genome.fa")["chr1"]
+    places = (10, 300, 400, 50_000, len(letters) - 10)  # a causal model wants 512 before, the others 256 on each side
+    rows = [("chr1", at, at + 1, letters[at], "ACGT"["ACGT".index(letters[at]) - 1]) for at in places]
+    bed = write_bed(tmp_path / "ends.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
+    done = score_file(bed, config(tmp_path, tmp_path, no_plot=True), embedder=model())
+    changes = read_record(done.files["record"]).data["changes"]
+    assert isinstance(changes, dict)
+    assert changes["short_context"] == n
+    shown = zip(*(done.predictions.beside[name].to_pylist() for name in ("left_bp", "right_bp")), strict=True)
+    assert next(shown) == ((10, 256) if model is MarksG else (10, 0))
 
 
 def test_command_takes_the_flags_of_a_model(folder: Path, tmp_path: Path) -> None:

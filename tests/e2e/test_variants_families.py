@@ -1,4 +1,4 @@
-"""The ClinVar variants of chromosome 20 through a random twin of each family, zero-shot and supervised."""
+"""The ClinVar variants of chromosome 20 through a random twin of each family: zero-shot, supervised, taken up again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from accelerate import Accelerator
 
@@ -16,8 +17,11 @@ from bend_hf.shapes import PROTOCOLS, Protocol
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import SCORE_COLUMNS, ProbeSettings, ScoreSettings, probe, read_variants, score_variants
 from bend_hf.variants.parts import Parts
+from bend_hf.variants.piece import PieceMaker
+from bend_hf.variants.probes import Probed
 from bend_hf.variants.reading import VariantFile
 from bend_hf.variants.summary import values_of
+from bend_hf.variants.zero_shot import Scored
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared
 
@@ -49,6 +53,13 @@ def clinvar(tmp_path_factory: pytest.TempPathFactory) -> VariantFile:
     return read_variants(CHR20 / "variant_effects_disease.bed", genome, spec=SPEC)
 
 
+def score_and_probe(source: VariantFile, embedder: Embedder, folder: Path) -> tuple[Scored, Probed]:
+    parts, accelerator = Parts(folder), Accelerator(cpu=True)
+    settings = ScoreSettings(keep_rows=True)
+    scored = score_variants(source, embedder, SPEC, ("no", "yes"), accelerator, settings, parts=parts)
+    return scored, probe(scored, parts, accelerator, ProbeSettings(epochs=1, n_folds=2, hidden=8))
+
+
 def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
     if key == "onehot":
         return load_embedder(key, protocol=protocol, device="cpu")
@@ -59,12 +70,11 @@ def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", FAMILIES)
-def test_every_variant_has_every_score(clinvar: VariantFile, key: str, protocol: Protocol, tmp_path: Path) -> None:
+def test_every_variant_has_every_score_and_a_run_cut_short_ends_the_same(
+    clinvar: VariantFile, key: str, protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedder = twin(key, protocol, tmp_path)
-    parts, accelerator = Parts(tmp_path / "parts"), Accelerator(cpu=True)
-    scored = score_variants(
-        clinvar, embedder, SPEC, ("no", "yes"), accelerator, ScoreSettings(keep_rows=True), parts=parts
-    )
+    scored, probed = score_and_probe(clinvar, embedder, tmp_path / "whole")
     assert scored.predictions.item.tolist() == list(range(N_VARIANTS))
     for column in SCORE_COLUMNS:
         has_score = np.isfinite(values_of(scored.predictions, column.name))
@@ -72,8 +82,24 @@ def test_every_variant_has_every_score(clinvar: VariantFile, key: str, protocol:
         assert has_score.all() != none, column.name
     assert scored.predictions.score is not None
     assert (scored.predictions.score > 0).mean() > 0.99
-    probed = probe(scored, parts, accelerator, ProbeSettings(epochs=1, n_folds=2, hidden=8))
     for said in probed.predictions.values():
         assert len(said) == N_VARIANTS
         assert said.score is not None
         assert np.isfinite(said.score).all()
+    cut, made = tmp_path / "cut", []
+    plain = PieceMaker.score
+
+    def fragile(self: PieceMaker, given: pa.Table) -> pa.Table:
+        made.append(len(given))
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return plain(self, given)
+
+    monkeypatch.setattr(PieceMaker, "score", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        score_and_probe(clinvar, embedder, cut)
+    again, probed_again = score_and_probe(clinvar, twin(key, protocol, tmp_path), cut)
+    assert sum(made) == N_VARIANTS + made[3]
+    assert again.predictions.table() == scored.predictions.table()
+    for kind, said in probed.predictions.items():
+        assert probed_again.predictions[kind].table() == said.table()

@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import variant_lives
 from tests.e2e.test_variants_command import folder as folder
 
-SCRIPT = Path(variant_lives.__file__)
-ROOT = SCRIPT.parents[2]
+ROOT = Path(__file__).parents[2]
+ENDINGS = ("linear_probe.parquet", "mlp_probe.parquet", "csv")
 
 
-def lives(folder: Path, out: Path, *, processes: int, dies_at: int = 0) -> int:
-    """The exit status of a group of processes."""
+def start(folder: Path, out: Path, *, processes: int, stops_after: int | None = None) -> subprocess.Popen[str]:
+    """Starts processes in a group of their own."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "ACCELERATE_USE_CPU": "true",
     }
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += [str(SCRIPT), str(folder), str(out), *([str(dies_at)] if dies_at else [])]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False).returncode
+    command = [sys.executable, "-m", "tests.e2e.variant_lives", str(folder), str(out), str(processes)]
+    command += [] if stops_after is None else [str(stops_after)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE
+    )
 
 
-def only(out: Path, ending: str) -> bytes:
-    (path,) = out.glob(f"*.{ending}")
-    return path.read_bytes()
+def run(folder: Path, out: Path, *, processes: int) -> None:
+    """Runs processes to their end."""
+    group = start(folder, out, processes=processes)
+    group.communicate(timeout=500)
+    assert group.returncode == 0
+
+
+def kill_two(folder: Path, out: Path, *, stops_after: int) -> None:
+    """Starts two processes, and kills them and their parent when each has made so many pieces."""
+    group = start(folder, out, processes=2, stops_after=stops_after)
+    assert group.stdout is not None
+    stopped = 0
+    try:
+        while stopped < 2 and (line := group.stdout.readline()):
+            stopped += line == "stopped\n"
+    finally:
+        os.killpg(group.pid, signal.SIGKILL)
+    assert stopped == 2
+    assert group.wait() == -signal.SIGKILL
+    group.stdout.read()  # ends when none of them is left
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """What was written, by kind; the record holds the time and is left out."""
+    found = {ending: path.read_bytes() for ending in ENDINGS for path in out.glob(f"*{ending}")}
+    (scores,) = (path for path in out.glob("*.parquet") if not path.name.endswith("_probe.parquet"))
+    assert set(found) == set(ENDINGS)
+    return {"scores": scores.read_bytes(), **found}
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("alone")
-    assert lives(folder, out, processes=1) == 0
-    return out
+    run(folder, out, processes=1)
+    return contents(out)
 
 
-def test_two_processes_write_the_bytes_of_one(folder: Path, alone: Path, tmp_path: Path) -> None:
-    assert lives(folder, tmp_path, processes=2) == 0
-    assert only(tmp_path, "parquet") == only(alone, "parquet")
-    assert only(tmp_path, "csv") == only(alone, "csv")
+def test_two_processes_write_the_scores_of_one(folder: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    run(folder, tmp_path, processes=2)
+    found = contents(tmp_path)
+    assert found["scores"] == alone["scores"]
+    assert found["csv"] == alone["csv"]
 
 
-def test_one_process_ends_what_two_killed_ones_began(folder: Path, alone: Path, tmp_path: Path) -> None:
-    assert lives(folder, tmp_path, processes=2, dies_at=3) != 0
+def test_one_process_ends_what_two_killed_ones_began(folder: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    kill_two(folder, tmp_path, stops_after=2)
     assert not list(tmp_path.glob("*.parquet"))
-    assert list((tmp_path / ".parts").glob("*.parquet"))
-    assert lives(folder, tmp_path, processes=1) == 0
-    assert only(tmp_path, "parquet") == only(alone, "parquet")
-    assert only(tmp_path, "csv") == only(alone, "csv")
+    assert len(list((tmp_path / ".parts").glob("*.parquet"))) == 4
+    run(folder, tmp_path, processes=1)
+    assert contents(tmp_path) == alone
     assert not (tmp_path / ".parts").exists()

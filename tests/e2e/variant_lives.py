@@ -1,6 +1,9 @@
-"""One process of a scoring spread by ``torchrun``: a file of variants, in small pieces, killed where asked.
+"""Scores a file of variants in small pieces with one process or several, which stop for good where they are told.
 
-torchrun --nproc-per-node 2 tests/e2e/variant_lives.py FOLDER OUT [PIECES]     # PIECES: SIGKILL at that piece
+    python -m tests.e2e.variant_lives FOLDER OUT PROCESSES [PIECES]
+
+The processes are forks of this one. With PIECES each makes that many, says so in a line on its output, and waits for
+whatever kills the whole group.
 """
 
 from __future__ import annotations
@@ -8,24 +11,28 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from bend_hf.variants import VariantRun, score_file, zero_shot
 from bend_hf.variants.piece import PieceMaker
+from tests.e2e.lives import life
 
 
-def live(folder: Path, out: Path, dies_at: int) -> None:
-    """Scores the folder's variants; after some pieces the process, and with it the group, is no more."""
+def live(folder: Path, out: Path, stops_after: int | None) -> None:
+    """One process: scores the folder's variants, all of them or so many pieces, and ends."""
     zero_shot._PART_VARIANTS = 8  # type: ignore[misc]
     made = []
     plain = PieceMaker.score
 
     def score(self: PieceMaker, given: pa.Table) -> pa.Table:
+        if len(made) == stops_after:
+            os.write(sys.stdout.fileno(), b"stopped\n")
+            while True:
+                signal.pause()
         made.append(1)
-        if len(made) == dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
         return plain(self, given)
 
     PieceMaker.score = score  # type: ignore[method-assign]
@@ -37,9 +44,13 @@ def live(folder: Path, out: Path, dies_at: int) -> None:
         out=out,
         no_plot=True,
         csv=True,
+        probe=True,
     )
     score_file(folder / "mine.bed", config)
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    live(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    folder, out, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    stops_after = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    sys.exit(int(life([], partial(live, folder, out, stops_after), ranks=processes) != 0))

@@ -103,7 +103,6 @@ def test_no_label_is_needed(tmp_path: Path, contigs: tuple[Path, dict[str, str]]
     found = read_variants(bed(tmp_path / "a.bed", rows, ()), genome)
     assert found.label.tolist() == [-100]
     assert found.counts.unlabelled == 1
-    assert found.counts.short_context == 1
 
 
 def test_empty_labels_are_counted(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:

@@ -111,6 +111,15 @@ def test_intervals_stand_beside_the_values() -> None:
     assert low <= value <= high
 
 
+def test_groups_have_intervals_and_the_text_shows_them() -> None:
+    found = summarise(predictions(), group_by="full_label", intervals=intervals_of)
+    low, high = (member(found, "groups", "missense", "auroc", "interval", end) for end in ("low", "high"))
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    (line,) = (line for line in as_text(found).splitlines() if line.startswith("missense"))
+    assert f"({low:.4f} to {high:.4f})  0.5000 " in line
+
+
 def test_text_has_a_line_a_score_and_a_group() -> None:
     lines = as_text(summarise(predictions(), group_by="full_label")).splitlines()
     assert lines[0].split() == ["score", "AUROC", "chance", "AUPRC", "chance", "variants"]

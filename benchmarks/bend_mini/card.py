@@ -1,0 +1,109 @@
+"""Writes the card of bend-mini from the files that its training and its benchmarks left.
+
+    python -m benchmarks.bend_mini.card
+
+``tests/unit/test_bend_mini_card.py`` fails where the card does not say what this would write.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from bend_hf.config import DEFAULT_MODEL
+from bend_hf.console import start_logging
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results"
+FOLDER = HERE.parents[1] / "bend_hf" / "pretrained" / "bend-mini"
+CARD = FOLDER / "README.md"
+TASKS_TO_WIN: Final = 2
+
+
+def read(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cell(entry: dict[str, Any], name: str) -> str:
+    """A score with its interval."""
+    found = next((score for score in entry["scores"] if score["name"] == name), None)
+    if found is None or found["value"] is None:
+        return "-"
+    text = f"{found['value']:.3f}"
+    return text if found["low"] is None else f"{text} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def gain(entry: dict[str, Any]) -> str:
+    """The paired difference from the random twin."""
+    found = entry["against_random_twin"]
+    return "-" if found is None else f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+
+
+def verdict(tasks: dict[str, Any]) -> str:
+    """On how many tasks it beats its random twin, in words."""
+    pairs = {name: entry["against_random_twin"] for name, entry in tasks.items()}
+    won = [name for name, pair in pairs.items() if pair is not None and pair["low"] > 0]
+    lost = [name for name in pairs if name not in won]
+    text = f"It beats its random twin beyond the interval of their difference on {len(won)} of {len(pairs)} tasks"
+    text += f" ({', '.join(won)})" if won else ""
+    return text + (f"; on {', '.join(lost)} it does not." if lost else ".")
+
+
+def reach_bp(sizes: dict[str, int]) -> int:
+    """Nucleotides on either side that a row may depend on: the dilated layers, and the k-mers they read."""
+    body = sizes["stride"] * (2 ** sizes["body_layers"] - 1) + sizes["stride"]
+    return max(body, sizes["kmer"] * sizes["side_kmers"])
+
+
+def card() -> str:
+    """The card's text."""
+    training, comparison = read(FOLDER / "training.json"), read(RESULTS / "bend_mini_comparison.json")
+    architectures = read(RESULTS / "bend_mini_architectures.json")
+    for row in architectures["rows"]:
+        row["nats_per_million"] = (math.log(4.0) - math.log(row["perplexity"])) / (row["n_parameters"] / 1e6)
+    names = list(dict.fromkeys(s["name"] for entry in comparison["tasks"].values() for s in entry["scores"]))
+    names = [name for name in names if name != DEFAULT_MODEL] + [DEFAULT_MODEL]
+    further = next((entry["further"] for entry in comparison["tasks"].values() if entry["further"]), {})
+    scores = list(dict.fromkeys(score for found in further.values() for score in found))
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.globals.update(cell=cell, gain=gain)
+    return environment.from_string((HERE / "card.md.jinja").read_text(encoding="utf-8")).render(
+        training=training,
+        architectures=architectures,
+        comparison=comparison,
+        names=names,
+        further=further,
+        further_scores=scores,
+        command=" \\\n    ".join(lines(training["command"])),
+        weight_bytes=(FOLDER / "model.safetensors").stat().st_size,
+        reach=reach_bp(training["model"]["sizes"]),
+        tried=(HERE / "tried.md").read_text(encoding="utf-8"),
+        verdict=verdict(comparison["tasks"]),
+    )
+
+
+def lines(command: list[str]) -> list[str]:
+    """A command cut before each flag."""
+    found: list[list[str]] = [[]]
+    for word in command:
+        if word.startswith("--"):
+            found.append([])
+        found[-1].append(word)
+    return [shlex.join(words) for words in found]
+
+
+def main() -> None:
+    """Writes the card."""
+    start_logging()
+    CARD.write_text(card(), encoding="utf-8")
+    print(CARD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The card of bend-mini says what its records say."""
+
+from __future__ import annotations
+
+from benchmarks.bend_mini.card import CARD, card, gain, lines, reach_bp, verdict
+
+
+def test_the_card_is_what_its_script_writes() -> None:
+    assert CARD.read_text(encoding="utf-8") == card()
+
+
+def test_the_verdict_counts_only_differences_beyond_the_interval() -> None:
+    pair = {"difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.01}
+    tasks = {
+        "genes": {"against_random_twin": pair},
+        "marks": {"against_random_twin": {**pair, "low": -0.01}},
+        "variants": {"against_random_twin": None},
+    }
+    assert verdict(tasks) == (
+        "It beats its random twin beyond the interval of their difference on 1 of 3 tasks (genes); "
+        "on marks, variants it does not."
+    )
+    assert gain(tasks["genes"]) == "+0.100 (+0.020 to +0.180)"
+
+
+def test_a_command_is_cut_before_each_flag() -> None:
+    assert lines(["python", "-m", "x", "--set", "a=1", "b=2", "--seed", "0"]) == [
+        "python -m x",
+        "--set a=1 b=2",
+        "--seed 0",
+    ]
+
+
+def test_the_reach_is_that_of_the_dilated_layers() -> None:
+    assert reach_bp({"stride": 8, "body_layers": 2, "kmer": 5, "side_kmers": 2}) == 8 * 3 + 8
