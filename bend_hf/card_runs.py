@@ -99,7 +99,7 @@ def _data(record: ResultRecord) -> str:
 
 
 def flags(config: Mapping[str, Json]) -> str:
-    """The command that makes a run again: every flag that is not at its default, places of files left out."""
+    """The command that makes a run again: the model, every flag that is not at its default, no places of files."""
     tasks, origin = config.get("task"), config.get("data")
     words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
     if origin is not None:
@@ -107,7 +107,8 @@ def flags(config: Mapping[str, Json]) -> str:
     for item in fields(RunConfig):
         value = config.get(item.name)
         default = None if item.default is MISSING else item.default
-        if item.name in _LOCAL or value in (None, [], False) or value == default:
+        at_default = value == default and item.name != "model"
+        if item.name in _LOCAL or value in (None, [], False) or at_default:
             continue
         words.append(f"--{item.name.replace('_', '-')}")
         if value is not True:

@@ -24,7 +24,7 @@ from bend_hf.toml_config import read_toml
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "results" / "bend_mini_architectures.json"
 
-STEPS: Final = 300
+STEPS: Final = 150
 CHOSEN: Final = "k5, 6 to a side, body 112 x 5, fine 2"
 SIZES: Final[dict[str, tuple[str, ...]]] = {
     "k6, 3 to a side, body 128 x 4, fine 1": (
@@ -53,7 +53,7 @@ def configurations(genome: Path, work: Path) -> dict[str, PretrainConfig]:
         out=work / "chosen",
     )
     brief = dataclasses.replace(
-        usual, steps=STEPS, validate_every=STEPS, warmup_steps=100, validation_windows=512, no_tables=True
+        usual, steps=STEPS, validate_every=STEPS, warmup_steps=50, validation_windows=512, no_tables=True
     )
     runs = {
         name: dataclasses.replace(brief, set=sizes, out=work / name.replace(", ", "_").replace(" ", "-"))

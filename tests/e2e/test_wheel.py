@@ -44,6 +44,7 @@ def test_the_wheel_holds_what_travels_with_it(installed: Path) -> None:
     assert (assets / "accelerate_configs" / "cpu.yaml").is_file()
     assert (assets / "dataset_scripts" / "dataset_card.md.jinja").is_file()
     assert (installed / "bend_hf" / "sample" / "genomes" / "sample.fa.gz.fai").is_file()
+    assert (installed / "bend_hf" / "pretrained" / "bend-mini" / "model.safetensors").is_file()
     assert any((assets / "model_cards").iterdir())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode == 0:
@@ -53,7 +54,13 @@ def test_the_wheel_holds_what_travels_with_it(installed: Path) -> None:
 def test_the_installed_package_runs_on_the_sample(installed: Path, tmp_path: Path) -> None:
     code = "import bend_hf; print(bend_hf.__file__)"
     assert run(installed, tmp_path, "-c", code).strip().startswith(str(installed))
-    train = "train --data sample --epochs 1 --task cpg_methylation variant_effects_disease"
+    mini = (
+        "from bend_hf.embedders import load_embedder\n"
+        "embedder = load_embedder('bend-mini')\n"
+        "print(embedder.folder, embedder('ACGTN').shape)"
+    )
+    assert run(installed, tmp_path, "-c", mini).strip() == f"{installed}/bend_hf/pretrained/bend-mini (5, 192)"
+    train = "train --data sample --epochs 1 --task cpg_methylation variant_effects_disease --model onehot"
     run(installed, tmp_path, "-m", "bend_hf", *train.split())
     assert len(list((tmp_path / "results").glob("*.json"))) == 2
     run(installed, tmp_path, "-m", "bend_hf", "build", "gene_finding", "--data", "sample")

@@ -99,7 +99,7 @@ def test_command_leaves_out_defaults_and_places() -> None:
         "epochs": 3,
         "fold": [1, 2],
     }
-    assert flags(config) == "bend-hf train --task gene_finding --data data --epochs 3 --fold 1 2"
+    assert flags(config) == "bend-hf train --task gene_finding --data data --model onehot --epochs 3 --fold 1 2"
 
 
 def test_command_quotes_what_a_shell_would_read() -> None:

@@ -357,7 +357,7 @@ def unkeyed(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
 
 def test_a_model_that_was_run_is_its_own_control(opened: dict[str, TaskData], tmp_path: Path) -> None:
     data, accelerator = opened["cpg_methylation"], Accelerator(cpu=True)
-    config = RunConfig(task=("cpg_methylation",), out=tmp_path, epochs=1, head="linear")
+    config = RunConfig(task=("cpg_methylation",), model="onehot", out=tmp_path, epochs=1, head="linear")
     earlier = run_task(config, data, open_embedder(config), accelerator)
 
     def controls_of(config: RunConfig) -> list[ControlRun]:

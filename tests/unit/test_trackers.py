@@ -63,7 +63,9 @@ def notes(tmp_path: Path, tracker: str) -> list[dict[str, object]]:
 
 def test_a_run_tells_its_tracker_everything_once(tracker: str, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ["gene_finding"], n=12)
-    config = RunConfig(task=("gene_finding",), data=str(data), epochs=2, out=tmp_path / "out", tracker=(tracker,))
+    config = RunConfig(
+        task=("gene_finding",), data=str(data), model="onehot", epochs=2, out=tmp_path / "out", tracker=(tracker,)
+    )
     (outcome,) = run(config)
     start, resolved, *epochs, end = notes(tmp_path, tracker)
     assert (start["what"], start["project"]) == ("init", "bend_hf")
