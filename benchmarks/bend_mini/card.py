@@ -11,7 +11,7 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import jinja2
 
@@ -22,7 +22,6 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 FOLDER = HERE.parents[1] / "bend_hf" / "pretrained" / "bend-mini"
 CARD = FOLDER / "README.md"
-TASKS_TO_WIN: Final = 2
 
 
 def read(path: Path) -> Any:
@@ -42,17 +41,21 @@ def cell(entry: dict[str, Any], name: str) -> str:
 def gain(entry: dict[str, Any]) -> str:
     """The paired difference from the random twin."""
     found = entry["against_random_twin"]
-    return "-" if found is None else f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 
-def verdict(tasks: dict[str, Any]) -> str:
-    """On how many tasks it beats its random twin, in words."""
-    pairs = {name: entry["against_random_twin"] for name, entry in tasks.items()}
-    won = [name for name, pair in pairs.items() if pair is not None and pair["low"] > 0]
-    lost = [name for name in pairs if name not in won]
-    text = f"It beats its random twin beyond the interval of their difference on {len(won)} of {len(pairs)} tasks"
-    text += f" ({', '.join(won)})" if won else ""
-    return text + (f"; on {', '.join(lost)} it does not." if lost else ".")
+def verdict(tables: list[dict[str, Any]]) -> str:
+    """Where it beats its random twin, in words."""
+    pairs = {
+        f"{name}, {entry['probe'].replace('_', '-')}": entry["against_random_twin"]
+        for tasks in tables
+        for name, entry in tasks.items()
+    }
+    won = [name for name, pair in pairs.items() if pair["low"] > 0]
+    lost = [name for name, pair in pairs.items() if pair["high"] < 0]
+    text = f"It beats its random twin beyond the interval of their difference in {len(won)} of {len(pairs)} comparisons"
+    text += f" ({'; '.join(won)})" if won else ""
+    return text + (f", and is worse beyond it in {len(lost)} ({'; '.join(lost)})." if lost else ".")
 
 
 def reach_bp(sizes: dict[str, int]) -> int:
@@ -67,9 +70,10 @@ def card() -> str:
     architectures = read(RESULTS / "bend_mini_architectures.json")
     for row in architectures["rows"]:
         row["nats_per_million"] = (math.log(4.0) - math.log(row["perplexity"])) / (row["n_parameters"] / 1e6)
-    names = list(dict.fromkeys(s["name"] for entry in comparison["tasks"].values() for s in entry["scores"]))
+    entries = [entry for tasks in comparison["tables"] for entry in tasks.values()]
+    names = list(dict.fromkeys(score["name"] for entry in entries for score in entry["scores"]))
     names = [name for name in names if name != DEFAULT_MODEL] + [DEFAULT_MODEL]
-    further = next((entry["further"] for entry in comparison["tasks"].values() if entry["further"]), {})
+    further = next((entry["further"] for entry in entries if entry["further"]), {})
     scores = list(dict.fromkeys(score for found in further.values() for score in found))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.globals.update(cell=cell, gain=gain)
@@ -84,7 +88,7 @@ def card() -> str:
         weight_bytes=(FOLDER / "model.safetensors").stat().st_size,
         reach=reach_bp(training["model"]["sizes"]),
         tried=(HERE / "tried.md").read_text(encoding="utf-8"),
-        verdict=verdict(comparison["tasks"]),
+        verdict=verdict(comparison["tables"]),
     )
 
 

@@ -1,7 +1,7 @@
 """Collects what bend-mini and what it has to beat scored on real data of chromosome 20.
 
     make report-chr20 RESULTS=DIR
-    python -m benchmarks.bend_mini.compare DIR
+    python -m benchmarks.bend_mini.compare DIR [DIR2 ...]
 
 Beside bend-mini stand the k-mer regression, one-hot letters and its random twin, each under the same head; test rows
 and variants lie in blocks that bend-mini never saw. Writes ``benchmarks/results/bend_mini_comparison.json``.
@@ -78,30 +78,39 @@ def variant_scores(record: ResultRecord) -> dict[str, float]:
     return {name: value for name, value in entries.items() if isinstance(value, float)}
 
 
+def table_entry(runs: dict[str, Run], scores: list[Score]) -> dict[str, Any]:
+    """What the card says of a task."""
+    model = runs[DEFAULT_MODEL].record
+    return {
+        "metric": model.main_metric,
+        "items": model.coverage["scored"],
+        "probe": model.probe,
+        "epochs": model.config.get("epochs"),
+        "batch_size": model.config.get("batch_size"),
+        "learning_rate": model.config.get("learning_rate"),
+        "scores": [{"name": s.model, "value": s.value, "low": s.low, "high": s.high} for s in scores],
+        "against_random_twin": difference(runs),
+        "further": {} if model.training else {n: variant_scores(run.record) for n, run in runs.items()},
+    }
+
+
 def main() -> None:
     """Reads the records, prints what they say and writes it down."""
     start_logging()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="folder of the records that make report-chr20 leaves")
-    folder = parser.parse_args().results
-    tasks: dict[str, Any] = {}
-    shown: list[Score] = []
-    for task in TASKS:
-        runs = runs_of(folder, task)
-        scores = [Score.of(run.record, name) for name, run in runs.items()]
-        shown += scores
-        model = runs[DEFAULT_MODEL].record
-        tasks[task] = {
-            "metric": model.main_metric,
-            "items": model.coverage["scored"],
-            "epochs": model.config.get("epochs"),
-            "batch_size": model.config.get("batch_size"),
-            "scores": [{"name": s.model, "value": s.value, "low": s.low, "high": s.high} for s in scores],
-            "against_random_twin": difference(runs),
-            "further": {n: variant_scores(run.record) for n, run in runs.items()} if "variant" in task else {},
-        }
+    parser.add_argument("results", type=Path, nargs="+", help="folders of records, as make report-chr20 leaves one")
+    tables, shown = [], []
+    for folder in parser.parse_args().results:
+        tasks: dict[str, Any] = {}
+        for task in TASKS:
+            runs = runs_of(folder, task)
+            if runs:
+                scores = [Score.of(run.record, name) for name, run in runs.items()]
+                shown += scores
+                tasks[task] = table_entry(runs, scores)
+        tables.append(tasks)
     print(side_by_side_text(shown))
-    body = {"tasks": tasks, "machine": machine(), "python": platform.python_version()}
+    body = {"tables": tables, "machine": machine(), "python": platform.python_version()}
     RESULT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

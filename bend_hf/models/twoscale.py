@@ -194,7 +194,7 @@ class TwoScaleModel(_TwoScalePreTrained):
         self.letter = nn.Embedding(N_SYMBOLS, config.local_width)
         self.into_rows = nn.Linear(config.local_width, config.hidden_size)
         self.fine = nn.ModuleList(_FineLayer(config.hidden_size) for _ in range(config.fine_layers))
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False)
         self.post_init()
 
     def forward(
@@ -211,7 +211,7 @@ class TwoScaleModel(_TwoScalePreTrained):
             ``last_hidden_state`` of shape (batch, tokens, width), zero where padded; ``hidden_states`` if asked for.
         """
         every_N = torch.arange(input_ids.numel(), device=input_ids.device)
-        real_BT1 = None if attention_mask is None else real_places(attention_mask, self.norm.weight)
+        real_BT1 = None if attention_mask is None else real_places(attention_mask, self.table.weight)
         states = [
             masked(state_ND.view(*input_ids.shape, -1), real_BT1)
             for state_ND in self._states_at(input_ids, attention_mask, every_N)
@@ -268,7 +268,7 @@ class TwoScaleModel(_TwoScalePreTrained):
         if attention_mask is None:
             return None
         filled = pad(attention_mask, (0, n_places * self.config.stride - attention_mask.shape[1]))
-        return real_places(filled.view(len(filled), n_places, -1).amax(dim=-1), self.norm.weight)
+        return real_places(filled.view(len(filled), n_places, -1).amax(dim=-1), self.table.weight)
 
     def _detail(self, kmers_BW: Tensor, before: int, n_places: int, real_BP1: Tensor | None) -> Tensor:
         """What the body gives each nucleotide, shape (batch * places * stride, detail width)."""
@@ -282,13 +282,32 @@ class TwoScaleModel(_TwoScalePreTrained):
         return detail
 
 
+class _Head(nn.Module):
+    """Linear scores of scaled rows.
+
+    The scale is here and not in the model's norm: guessing letters needs few of a row's directions, and a scale that
+    the rows went through would shrink the others, which other tasks may need.
+    """
+
+    def __init__(self, config: TwoScaleConfig) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+        self.shift = nn.Parameter(torch.zeros(config.hidden_size))
+        self.linear = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Shape (..., width) to (..., vocabulary)."""
+        scores: Tensor = self.linear(x_ND * self.scale + self.shift)
+        return scores
+
+
 class TwoScaleForMaskedLM(_TwoScalePreTrained):
-    """The model with its language-model head, which is linear."""
+    """The model with its language-model head."""
 
     def __init__(self, config: TwoScaleConfig) -> None:
         super().__init__(config)
         self.model = TwoScaleModel(config)
-        self.cls = nn.Linear(config.hidden_size, config.vocab_size)
+        self.cls = _Head(config)
         self.post_init()
 
     def forward(

@@ -12,13 +12,13 @@ def test_the_card_is_what_its_script_writes() -> None:
 def test_the_verdict_counts_only_differences_beyond_the_interval() -> None:
     pair = {"difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.01}
     tasks = {
-        "genes": {"against_random_twin": pair},
-        "marks": {"against_random_twin": {**pair, "low": -0.01}},
-        "variants": {"against_random_twin": None},
+        "genes": {"probe": "cnn", "against_random_twin": pair},
+        "marks": {"probe": "linear", "against_random_twin": {**pair, "low": -0.01}},
+        "variants": {"probe": "zero_shot", "against_random_twin": {**pair, "low": -0.2, "high": -0.1}},
     }
-    assert verdict(tasks) == (
-        "It beats its random twin beyond the interval of their difference on 1 of 3 tasks (genes); "
-        "on marks, variants it does not."
+    assert verdict([tasks]) == (
+        "It beats its random twin beyond the interval of their difference in 1 of 3 comparisons (genes, cnn), "
+        "and is worse beyond it in 1 (variants, zero-shot)."
     )
     assert gain(tasks["genes"]) == "+0.100 (+0.020 to +0.180)"
 
