@@ -11,9 +11,9 @@ RESULTS ?= chr20_results
 REPORT ?= chr20_report
 MODELS ?= bend-mini onehot examples/random_sixmers.py examples/surroundings.py
 SUPERVISED ?=
-# 96 training genes, 5,404 windows: batches that give a head enough steps.
-GENES ?= --epochs 20 --batch-size 8
-WINDOWS ?= --epochs 5 --batch-size 64
+# 96 training genes, 5,404 windows: few for a convolutional head, so a linear probe, in batches that give it steps enough.
+GENES ?= --head linear --epochs 40 --batch-size 8 --learning-rate 0.01
+WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help

@@ -73,8 +73,6 @@ def card() -> str:
     entries = [entry for tasks in comparison["tables"] for entry in tasks.values()]
     names = list(dict.fromkeys(score["name"] for entry in entries for score in entry["scores"]))
     names = [name for name in names if name != DEFAULT_MODEL] + [DEFAULT_MODEL]
-    further = next((entry["further"] for entry in entries if entry["further"]), {})
-    scores = list(dict.fromkeys(score for found in further.values() for score in found))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.globals.update(cell=cell, gain=gain)
     return environment.from_string((HERE / "card.md.jinja").read_text(encoding="utf-8")).render(
@@ -82,8 +80,6 @@ def card() -> str:
         architectures=architectures,
         comparison=comparison,
         names=names,
-        further=further,
-        further_scores=scores,
         command=" \\\n    ".join(lines(training["command"])),
         weight_bytes=(FOLDER / "model.safetensors").stat().st_size,
         reach=reach_bp(training["model"]["sizes"]),

@@ -21,7 +21,7 @@ from bend_hf.console import start_logging
 from bend_hf.predictions import read_predictions
 from bend_hf.pretraining.summary import machine
 from bend_hf.report.side_by_side import Score, side_by_side_text
-from bend_hf.results import ResultRecord, find_records, member, read_record
+from bend_hf.results import ResultRecord, find_records, read_record
 from bend_hf.uncertainty.comparison import compare
 
 RESULT: Final = Path(__file__).resolve().parents[1] / "results" / "bend_mini_comparison.json"
@@ -72,12 +72,6 @@ def difference(runs: dict[str, Run]) -> dict[str, Any]:
     return {"difference": sign * one.difference, "low": low, "high": high, "p": one.p}
 
 
-def variant_scores(record: ResultRecord) -> dict[str, float]:
-    """AUROC of every score that a run of variants holds beside the main one."""
-    entries = {name: member(record.metrics, name, "value") for name in record.metrics}
-    return {name: value for name, value in entries.items() if isinstance(value, float)}
-
-
 def table_entry(runs: dict[str, Run], scores: list[Score]) -> dict[str, Any]:
     """What the card says of a task."""
     model = runs[DEFAULT_MODEL].record
@@ -90,7 +84,6 @@ def table_entry(runs: dict[str, Run], scores: list[Score]) -> dict[str, Any]:
         "learning_rate": model.config.get("learning_rate"),
         "scores": [{"name": s.model, "value": s.value, "low": s.low, "high": s.high} for s in scores],
         "against_random_twin": difference(runs),
-        "further": {} if model.training else {n: variant_scores(run.record) for n, run in runs.items()},
     }
 
 
