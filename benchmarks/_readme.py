@@ -27,11 +27,6 @@ def section(text: str, name: str, body: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text)
 
 
-def demo() -> str:
-    """What the demo printed when it was last timed."""
-    return "```text\n" + (RESULTS / "demo.txt").read_text(encoding="utf-8").strip() + "\n```"
-
-
 def speed() -> str:
     """One line for each measurement of each benchmark."""
     rows = [row for path in sorted(RESULTS.glob("*.json")) for row in lines(path.stem, json.loads(path.read_text()))]
@@ -138,7 +133,7 @@ READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {
 
 def render(text: str) -> str:
     """The README as it should be."""
-    for name, body in (("demo", demo()), ("tasks", task_table()), ("models", model_table()), ("speed", speed())):
+    for name, body in (("tasks", task_table()), ("models", model_table()), ("speed", speed())):
         text = section(text, name, body)
     return text
 
