@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING
 from bend_hf.console import start_logging
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.launch import missing_processes
+from bend_hf.lease import Lease
 from bend_hf.pretraining.config import PretrainConfig, parse_pretrain
-from bend_hf.pretraining.inputs import open_inputs
+from bend_hf.pretraining.inputs import Inputs, open_inputs
 from bend_hf.pretraining.saving import RunFolder
 from bend_hf.pretraining.summary import Summary, as_text, read_summary, summarise, tables_beside
+from bend_hf.waiting import from_main
 from bend_hf.writing import write_text
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,6 @@ def run(config: PretrainConfig) -> Summary:
     Raises:
         BendError: An input is bad; nothing was trained then.
     """
-    import json
-
     began = time.perf_counter()
     config = config.resolved()
     assert config.out is not None
@@ -46,11 +47,33 @@ def run(config: PretrainConfig) -> Summary:
     network = config.family.build(config.family.resolve(config.set, window_bp=config.window_bp), config.seed)
     inputs = open_inputs(config)
     folder = RunFolder(config.out)
-    with accelerator.main_process_first():
-        folder.claim(config, inputs.identity, writes=accelerator.is_main_process)
-    if folder.summary.exists():
-        log.info("%s is trained already", config.out)
-        return read_summary(folder)
+    lease: Lease | None = None
+
+    def claim() -> None:
+        nonlocal lease
+        lease = folder.claim(config, inputs.identity)
+
+    from_main(accelerator, claim)
+    try:
+        if folder.summary.exists():
+            log.info("%s is trained already", config.out)
+            return read_summary(folder)
+        return _train(config, accelerator, network, inputs, folder, began)
+    finally:
+        if lease is not None:
+            lease.release()
+
+
+def _train(
+    config: PretrainConfig,
+    accelerator: Accelerator,
+    network: PreTrainedModel,
+    inputs: Inputs,
+    folder: RunFolder,
+    began: float,
+) -> Summary:
+    """The training itself, in a folder that is its own."""
+    import json
 
     from bend_hf.pretraining.learner import Learner
     from bend_hf.pretraining.loop import Loop
@@ -68,7 +91,7 @@ def run(config: PretrainConfig) -> Summary:
             f"{len(inputs.held_out_BL):,}",
         )
     trained = Loop(config, inputs, Learner(config.family, network), accelerator, folder).run()
-    summary = summarise(config, inputs, network, trained, tables, accelerator, out=config.out, began=began)
+    summary = summarise(config, inputs, network, trained, tables, accelerator, out=folder.out, began=began)
     if trained.finished and accelerator.is_main_process:
         if trained.at.best is not trained.at.validations[-1]:
             folder.write_best(network, config.family, config, trained.best)

@@ -2,7 +2,8 @@
 
 Each process begins with its share and goes on with what others have not begun; what another one holds is waited for,
 and taken over where its maker died. All that processes tell each other lies in the cache's folder, so that no number
-of them, and no barrier between them, is agreed on beforehand.
+of them, and no barrier between them, is agreed on beforehand. A lease only saves double work: should two processes make
+one shard all the same, each has files of its own, and the last one renamed stands whole.
 
 >>> order_of([4, 5, 6, 7, 8], rank=1, world=2)
 [5, 7, 4, 6, 8]
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.cache.lease import Lease, Watch, take
 from bend_hf.cache.progress import Progress, Report
 from bend_hf.cache.shard import ShardFiles, State
 from bend_hf.cache.writer import Feed, ShardWriter, TokenColumns, no_bars
 from bend_hf.errors import CacheError
+from bend_hf.lease import Lease, Watch, take
 
 log = logging.getLogger(__name__)
 

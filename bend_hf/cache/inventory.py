@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.cache.lease import Watch
 from bend_hf.cache.plan import ABOUT, Plan, read_plan, shard_files
 from bend_hf.cache.shard import ShardFiles, State
 from bend_hf.errors import CacheError
+from bend_hf.lease import Watch
 
 _DAY_S: Final = 86_400.0
 

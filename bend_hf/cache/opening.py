@@ -27,6 +27,7 @@ from bend_hf.cache.plan import (
     row_bytes,
     shard_files,
     shard_starts,
+    tidy,
 )
 from bend_hf.cache.progress import Report, bar
 from bend_hf.cache.shard import ShardFiles
@@ -176,7 +177,9 @@ def find_entry(
     model = embedder.spec.key if embedder.spec is not None else embedder.name
     place = entry_folder(folder, model, dtype, key)
     plan = read_plan(place)
-    if plan is None:
+    if plan is not None:
+        tidy(place)
+    else:
         rows_per_bp = sample_rows_per_bp(embedder, dataset, content.lengths_bp)
         shard_bp = int(shard_bytes / (rows_per_bp * row_bytes(embedder.width, dtype)))
         new = Plan(

@@ -151,13 +151,16 @@ def publish_plan(folder: Path, plan: Plan) -> Plan:
         pass
     except OSError:  # no hard links here; plans are the same whoever makes them
         if not path.exists():
-            written.replace(path)
-    finally:
-        with suppress(OSError):
-            written.unlink()
-    for left in folder.glob(f"{ABOUT}.*"):  # of processes that were killed here
-        left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another one has published meanwhile, and tidied up behind it
+                written.replace(path)
+    tidy(folder)
     published = read_plan(folder)
     if published is None:
         raise CacheError(f"{path} was removed while it was written; does somebody prune this cache? Run again")
     return published
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed while it published a plan has left beside the plan that there is now."""
+    for left in folder.glob(f"{ABOUT}.*"):
+        left.unlink(missing_ok=True)

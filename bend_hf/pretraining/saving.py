@@ -7,6 +7,7 @@
     OUT/training/losses.csv, validation.csv                each step's loss, each validation
     OUT/training/tables.json                               the context tables that the model is compared with
     OUT/training/summary.json                              written last
+    OUT/training/run.lock                                  while a process works here
     OUT/training/last.safetensors, best-N.safetensors      the position, until the training is over
 
 The training's own files stand in a folder of their own so that ``OUT`` is a checkpoint and nothing else.
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.checkpoints import Checkpoints
 from bend_hf.errors import ConfigError, RecordError
+from bend_hf.lease import Lease, take_for_long
 from bend_hf.pretraining.config import FREE, PretrainConfig
 from bend_hf.pretraining.families import Family
 from bend_hf.pretraining.validation import Validation
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _HEADER: Final = "step,loss,learning_rate,seconds"
 _BY_CONTENT: Final = frozenset({"genome", "bed", "exclude", "held_out"})  # the data's checksums speak for these
 _STEP: Final = "step-"
+_LOCK: Final = "run.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,32 +82,48 @@ class RunFolder:
         """Where positions are kept."""
         return Checkpoints(self.training, writes=writes)
 
-    def claim(self, config: PretrainConfig, data: Mapping[str, Json], *, writes: bool) -> None:
-        """Makes the folder that of this run, or makes sure that it is.
+    def claim(self, config: PretrainConfig, data: Mapping[str, Json]) -> Lease | None:
+        """Makes the folder that of this run, or makes sure that it is; on the main process.
+
+        Returns:
+            What keeps other runs away from the folder until it is released; None where the training is over.
 
         Raises:
-            ConfigError: It is another run's, or holds something else; or it cannot be written to.
+            ConfigError: It is another run's, or holds something else, or another process trains in it; or it cannot be
+                written to.
         """
         mine = {"config": _told(config), "data": dict(data)}
         if self.run.exists():
             self._compare(mine)
+            if self.summary.exists():
+                return None
         elif self.out.is_dir() and any(self.out.iterdir()) and not self._unfinished():
             held = ", ".join(sorted(path.name for path in self.out.iterdir())[:5])
             raise ConfigError(f"--out {self.out} holds something that is no training ({held}); give another folder")
-        if not writes:
-            return
         try:
-            if not self.run.exists():
-                write_text(self.run, json.dumps(mine, indent=2) + "\n")
-            for left in self.out.glob("**/.*.part*"):  # a killed life's
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            self.training.mkdir(parents=True, exist_ok=True)
+            lease = take_for_long(self.training / _LOCK)
+            if lease is None:
+                raise ConfigError(
+                    f"another process trains in --out {self.out} at this moment; wait until it is done, or give "
+                    f"another folder"
+                )
+            try:
+                if not self.run.exists():
+                    write_text(self.run, json.dumps(mine, indent=2) + "\n")
+                for left in self.out.glob("**/.*.part*"):  # a killed life's
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            except BaseException:
+                lease.release()
+                raise
         except (OSError, RecordError) as error:
             raise ConfigError(f"--out {self.out} cannot be written to ({error}); give another folder") from error
+        return lease
 
     def _unfinished(self) -> bool:
         """Whether there is nothing but what a run leaves that is killed while it claims the folder."""
         return all(path == self.training for path in self.out.iterdir()) and all(
-            path.name.startswith(".run.json") for path in self.training.iterdir()
+            path.name.startswith((".run.json", _LOCK)) for path in self.training.iterdir()
         )
 
     def _compare(self, mine: Mapping[str, Mapping[str, Json]]) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(bend_hf.__file__).parent
 # A layer a line, the lowest first; a package stands for its modules, whose order among themselves is free.
 LAYERS = (
     ("errors", "shapes", "__init__"),
-    ("registry", "assets", "checksums", "console", "download", "sequences", "bgzf", "toml_config"),
+    ("registry", "assets", "checksums", "console", "download", "sequences", "bgzf", "toml_config", "lease"),
     ("config", "head_specs", "labels", "hub_names"),
     ("fasta_index", "bed_text", "tasks"),
     ("fasta_gather", "fasta_windows", "intervals", "sources", "models", "published"),

@@ -251,3 +251,11 @@ def test_the_commands_embed_list_verify_and_prune(
 def test_a_costless_model_is_not_embedded_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", "--task", "gene_finding", "--data", "sample", "--model", "onehot"]) == 1
     assert "costs nothing to compute" in capsys.readouterr().err
+
+
+def test_what_a_process_killed_while_planning_left_is_removed_when_the_entry_is_found(tmp_path: Path) -> None:
+    entry = small_entry(tmp_path)
+    left = entry.folder / "about.json.0123456789abcdef"
+    left.write_bytes((entry.folder / "about.json").read_bytes())  # killed between the link and the removal
+    assert small_entry(tmp_path).plan == entry.plan
+    assert leftovers(entry) == []

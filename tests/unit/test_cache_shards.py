@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bend_hf.cache.inventory import choose, inventory, remove, verify
-from bend_hf.cache.lease import Watch, take
 from bend_hf.cache.opening import Share
 from bend_hf.cache.shard import ShardFiles, State
 from bend_hf.errors import CacheError
+from bend_hf.lease import Watch, take
 from tests.cached import arrow_bytes, made, small_dataset, small_entry
 
 
@@ -115,7 +115,7 @@ def test_the_lease_of_another_machine_goes_stale_only_when_it_is_not_touched(
     place = tmp_path / "shard.lock"
     place.write_text('{"token": "x", "place": "elsewhere", "pid": 1, "born": "1"}')
     moment = 1000.0
-    monkeypatch.setattr("bend_hf.cache.lease.time.monotonic", lambda: moment)
+    monkeypatch.setattr("bend_hf.lease.time.monotonic", lambda: moment)
     watch = Watch()
     assert not watch.is_stale(place)
     moment += 119

@@ -1,9 +1,8 @@
-"""A lock that says who works on a shard, on local disks and on network file systems alike.
+"""A lock that says who works on something, on local disks and on network file systems alike.
 
 A lease is a file that only one process can link into its place. Its holder touches it while it lives; a lease whose
 holder is dead, or that was not touched for two minutes, is taken over. No clock is compared with another machine's:
-whoever waits watches for the file to change. A lease only saves double work: should two processes make one shard all
-the same, each has files of its own, and the last one renamed stands whole.
+whoever waits watches for the file to change.
 
 >>> import tempfile; place = Path(tempfile.mkdtemp()) / "shard.lock"
 >>> with take(place) as lease:
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 HEARTBEAT_S: Final = 10.0
+_LOOK_S: Final = 1.0
 STALE_S: Final = 120.0  # twelve missed heartbeats; attribute caches of NFS hold for a minute at most
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)  # link(2)
 
@@ -69,6 +69,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[object, float]] = {}
+        self._living: set[Path] = set()
 
     def is_stale(self, path: Path) -> bool:
         """Whether the lease that is there belongs to nobody any more."""
@@ -79,14 +80,22 @@ class Watch:
             return False
         except (OSError, ValueError):
             holder = {}  # made this instant and not yet written, or cut
-        if isinstance(holder, dict) and holder.get("place") == _place() and not _alive(holder):
-            return True
+        if isinstance(holder, dict) and holder.get("place") == _place():
+            if not _alive(holder):
+                return True
+            self._living.add(path)
         state = (stat.st_mtime_ns, stat.st_ino)
         last, since = self._seen.get(path, (None, 0.0))
         if last != state:
+            if last is not None:
+                self._living.add(path)
             self._seen[path] = (state, time.monotonic())
             return False
         return time.monotonic() - since > STALE_S
+
+    def lives(self, path: Path) -> bool:
+        """Whether ``is_stale`` saw the holder live: on this machine, or by a change of its file."""
+        return path in self._living
 
 
 def take(path: Path, watch: Watch | None = None) -> Lease | None:
@@ -104,6 +113,23 @@ def take(path: Path, watch: Watch | None = None) -> Lease | None:
     lease = Lease(path=path, token=token)
     threading.Thread(target=lease._beat, name=f"lease {path.name}", daemon=True).start()
     return lease
+
+
+def take_for_long(path: Path) -> Lease | None:
+    """Takes a lease that is held as long as a run lasts; None where another run lives that holds it.
+
+    The lease of a dead run is taken over: at once where it was this machine's, else when it was not touched for two
+    minutes, which are waited for.
+
+    Args:
+        path: The lock file; its folder is there.
+    """
+    watch = Watch()
+    while True:
+        lease = take(path, watch)
+        if lease is not None or watch.lives(path):
+            return lease
+        time.sleep(_LOOK_S)
 
 
 def _link(path: Path, token: str) -> bool:
