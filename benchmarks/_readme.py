@@ -27,6 +27,15 @@ def section(text: str, name: str, body: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text)
 
 
+def demo() -> str:
+    """What the demo printed, without the paths of its files, and its picture."""
+    printed = (RESULTS / "demo.txt").read_text(encoding="utf-8")
+    table = printed.partition("picture:")[0].strip()
+    facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
+    took = f"{facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores, from a warm install:"
+    return f"{took}\n\n```text\n{table}\n```\n\n![the same with its intervals](benchmarks/results/demo.png)"
+
+
 def speed() -> str:
     """One line for each measurement of each benchmark."""
     rows = [row for path in sorted(RESULTS.glob("*.json")) for row in lines(path.stem, json.loads(path.read_text()))]
@@ -133,7 +142,7 @@ READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {
 
 def render(text: str) -> str:
     """The README as it should be."""
-    for name, body in (("tasks", task_table()), ("models", model_table()), ("speed", speed())):
+    for name, body in (("tasks", task_table()), ("models", model_table()), ("speed", speed()), ("demo", demo())):
         text = section(text, name, body)
     return text
 

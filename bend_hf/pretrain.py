@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.console import start_logging
 from bend_hf.errors import BendError, ConfigError
@@ -75,6 +75,7 @@ def _train(
     """The training itself, in a folder that is its own."""
     import json
 
+    from bend_hf.checkpoints import load_trained
     from bend_hf.pretraining.learner import Learner
     from bend_hf.pretraining.loop import Loop
 
@@ -93,12 +94,34 @@ def _train(
     trained = Loop(config, inputs, Learner(config.family, network), accelerator, folder).run()
     summary = summarise(config, inputs, network, trained, tables, accelerator, out=folder.out, began=began)
     if trained.finished and accelerator.is_main_process:
+        if finish(config, inputs, network):
+            folder.write_model(network, config.family, config)
         if trained.at.best is not trained.at.validations[-1]:
-            folder.write_best(network, config.family, config, trained.best)
+            load_trained(network, trained.best)
+            finish(config, inputs, network)
+            folder.write_best(network, config.family, config)
         write_text(folder.summary, json.dumps(summary.facts, indent=2) + "\n")
         folder.forget_position()
     accelerator.wait_for_everyone()
     return summary
+
+
+def finish(config: PretrainConfig, inputs: Inputs, network: PreTrainedModel) -> bool:
+    """Computes what the family computes when training is over, from windows that were trained on; whether it does."""
+    import torch
+
+    if config.family.finish is None:
+        return False
+    n_batches = min(config.steps, max(1, _FINISHING_BP // (config.batch_windows * config.window_bp)))
+    batches = (inputs.train.batch(step, config.batch_windows).codes_BL for step in range(n_batches))
+    token_of_code = torch.tensor(config.family.token_ids)
+    device = next(network.parameters()).device
+    network.eval()
+    getattr(network, config.family.finish)(token_of_code[torch.from_numpy(c).long()].to(device) for c in batches)
+    return True
+
+
+_FINISHING_BP: Final = 1 << 20  # thousands of nucleotides for each direction of a row
 
 
 def _start(config: PretrainConfig) -> Accelerator:

@@ -227,7 +227,7 @@ def _awdlstm(key: str, folder: Path) -> None:
 def _twoscale(key: str, folder: Path) -> None:
     _letter_tokenizer(folder)
     sizes = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
-    rows = {"detail_width": 6, "local_width": 16, "hidden_size": 16, "fine_layers": 2}
+    rows = {"detail_width": 6, "local_width": 16, "fine_width": 16, "fine_layers": 2, "around_word": 2}
     _write(folder / "config.json", {**sizes, **rows, "model_type": "TwoScale", "vocab_size": 7})
 
 

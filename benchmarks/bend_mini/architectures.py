@@ -25,22 +25,19 @@ HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "results" / "bend_mini_architectures.json"
 
 STEPS: Final = 150
-CHOSEN: Final = "k5, 6 to a side, body 112 x 5, fine 2"
+_K5: Final = ("kmer=5", "table_width=64", "side_kmers=6")
+CHOSEN: Final = "k5, 6 to a side, body 104 x 7, fine 1"
 SIZES: Final[dict[str, tuple[str, ...]]] = {
-    "k6, 3 to a side, body 128 x 4, fine 1": (
-        *("kmer=6", "table_width=32", "side_kmers=3", "body_width=128", "body_layers=4", "fine_layers=1"),
-    ),
-    "k6, 4 to a side, body 112 x 4, fine 2": (
-        *("kmer=6", "table_width=32", "side_kmers=4", "body_width=112", "body_layers=4", "fine_layers=2"),
+    "k6, 4 to a side, body 96 x 6, fine 1": (
+        *("kmer=6", "table_width=32", "side_kmers=4", "body_width=96", "body_layers=6", "fine_layers=1"),
     ),
     "k5, 4 to a side, body 144 x 4, fine 1": (
         *("kmer=5", "table_width=64", "side_kmers=4", "body_width=144", "body_layers=4", "fine_layers=1"),
     ),
-    "k5, 8 to a side, body 96 x 4, fine 3": (
-        *("kmer=5", "table_width=64", "side_kmers=8", "body_width=96", "body_layers=4", "fine_layers=3"),
-        "local_width=320",
-    ),
-    CHOSEN: (*("kmer=5", "table_width=64", "side_kmers=6", "body_width=112", "body_layers=5", "fine_layers=2"),),
+    "k5, 6 to a side, body 112 x 5, fine 2": (*_K5, "body_width=112", "body_layers=5", "fine_layers=2"),
+    "k5, 6 to a side, body 96 x 7, fine 2": (*_K5, "body_width=96", "body_layers=7", "fine_layers=2"),
+    CHOSEN: (*_K5, "body_width=104", "body_layers=7", "fine_layers=1"),
+    f"{CHOSEN}, letters alone": (*_K5, "body_width=104", "body_layers=7", "fine_layers=1", "around_weight=0.0"),
 }
 BASELINE: Final = "convnet, 32 x 8"
 
@@ -53,7 +50,7 @@ def configurations(genome: Path, work: Path) -> dict[str, PretrainConfig]:
         out=work / "chosen",
     )
     brief = dataclasses.replace(
-        usual, steps=STEPS, validate_every=STEPS, warmup_steps=50, validation_windows=512, no_tables=True
+        usual, steps=STEPS, validate_every=STEPS, warmup_steps=50, validation_windows=128, no_tables=True
     )
     runs = {
         name: dataclasses.replace(brief, set=sizes, out=work / name.replace(", ", "_").replace(" ", "-"))

@@ -38,9 +38,11 @@ def cell(entry: dict[str, Any], name: str) -> str:
     return text if found["low"] is None else f"{text} ({found['low']:.3f} to {found['high']:.3f})"
 
 
-def gain(entry: dict[str, Any]) -> str:
-    """The paired difference from the random twin."""
-    found = entry["against_random_twin"]
+def gain(entry: dict[str, Any], twin: str = "against_random_twin") -> str:
+    """The paired difference from a twin."""
+    found = entry[twin]
+    if found is None:
+        return "-"
     return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 

@@ -3,7 +3,8 @@
     make report-chr20 RESULTS=DIR
     python -m benchmarks.bend_mini.compare DIR [DIR2 ...]
 
-Beside bend-mini stand the k-mer regression, one-hot letters and its random twin, each under the same head; test rows
+Beside bend-mini stand the k-mer regression, one-hot letters and its random twin, each under the same head, and a twin
+with evened rows where one was run (``evened_twin.py``); test rows
 and variants lie in blocks that bend-mini never saw. Writes ``benchmarks/results/bend_mini_comparison.json``.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.bend_mini.evened_twin import FOLDER
 from bend_hf.config import DEFAULT_MODEL
 from bend_hf.console import start_logging
 from bend_hf.predictions import read_predictions
@@ -28,6 +30,7 @@ RESULT: Final = Path(__file__).resolve().parents[1] / "results" / "bend_mini_com
 
 TASKS: Final = ("gene_finding", "chromatin_accessibility", "variant_effects_disease")
 TWIN: Final = "Random twin"
+EVENED: Final = "Random twin, evened"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +54,25 @@ def runs_of(folder: Path, task: str) -> dict[str, Run]:
         raise SystemExit(
             f"{folder} holds no run of {', '.join(sorted(missing))} on {task}; make report-chr20 makes them"
         )
-    order = ("k-mers", "one-hot", TWIN, DEFAULT_MODEL)
+    order = ("k-mers", "one-hot", TWIN, EVENED, DEFAULT_MODEL)
     return {name: found[name] for name in order if name in found}
 
 
 def name_of(record: ResultRecord) -> str:
     """What the card calls a run; empty for one that it does not show."""
     model = record.model.get("model")
+    if Path(str(record.model.get("checkpoint"))).name == FOLDER:
+        return EVENED
     if model == DEFAULT_MODEL:
         return TWIN if record.model.get("random_init") else DEFAULT_MODEL
     return {"kmer": "k-mers", "onehot": "one-hot"}.get(str(model), "")
 
 
-def difference(runs: dict[str, Run]) -> dict[str, Any]:
-    """By how much the model is better than its random twin on the same items."""
-    predictions = {name: read_predictions(runs[name].predictions) for name in (DEFAULT_MODEL, TWIN)}
+def difference(runs: dict[str, Run], twin: str) -> dict[str, Any] | None:
+    """By how much the model is better than a twin on the same items; None where that was not run."""
+    if twin not in runs:
+        return None
+    predictions = {name: read_predictions(runs[name].predictions) for name in (DEFAULT_MODEL, twin)}
     (one,) = compare(predictions, runs[DEFAULT_MODEL].record.main_metric, seed=0)
     sign = 1.0 if one.first == DEFAULT_MODEL else -1.0
     low, high = sorted((sign * one.low, sign * one.high))
@@ -83,7 +90,8 @@ def table_entry(runs: dict[str, Run], scores: list[Score]) -> dict[str, Any]:
         "batch_size": model.config.get("batch_size"),
         "learning_rate": model.config.get("learning_rate"),
         "scores": [{"name": s.model, "value": s.value, "low": s.low, "high": s.high} for s in scores],
-        "against_random_twin": difference(runs),
+        "against_random_twin": difference(runs, TWIN),
+        "against_evened_twin": difference(runs, EVENED),
     }
 
 

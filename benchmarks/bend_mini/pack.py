@@ -1,5 +1,7 @@
 """Puts a trained model into the package, as bend-mini: weights in float16, and the record of its training.
 
+What only training needs, the part that tells the words around a place, stays behind.
+
     python -m benchmarks.bend_mini.pack OUT
 
 ``OUT`` is the folder that ``bend_hf.pretrain`` left; nothing of it is changed. The paths of the command are cut down
@@ -20,6 +22,7 @@ from bend_hf.console import start_logging
 
 PACKAGED = Path(__file__).resolve().parents[2] / "bend_hf" / "pretrained" / "bend-mini"
 MOST_BYTES = 3_000_000
+_STAYS = "around."
 _KEPT_LOSSES = 500  # of the first steps, which a retraining is compared with
 
 
@@ -33,7 +36,11 @@ def pack(out: Path, folder: Path = PACKAGED) -> int:
     if not summary.exists():
         raise SystemExit(f"{out} holds no finished training: {summary} is missing")
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(torch.float16) for name, tensor in load_file(out / "model.safetensors").items()}
+    weights = {
+        name: tensor.to(torch.float16)
+        for name, tensor in load_file(out / "model.safetensors").items()
+        if not name.startswith(_STAYS)
+    }
     target = folder / "model.safetensors"
     save_file(weights, target, metadata={"format": "pt"})
     target.chmod(0o644)

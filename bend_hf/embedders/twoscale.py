@@ -26,8 +26,8 @@ MODELS: Final = (
         family="TwoScale",
         checkpoint="bend-mini",
         source="package",
-        width=192,
-        n_parameters=1_482_503,
+        width=296,
+        n_parameters=1_535_759,
         training_data="human chromosome 20 of GRCh37, without what its card names",
         licence="BSD-3-Clause",
     ),
@@ -43,7 +43,7 @@ class TwoScaleEmbedder(LetterEmbedder):
         from bend_hf.models.twoscale import TwoScaleConfig, TwoScaleForMaskedLM
 
         config = TwoScaleConfig(**read_json(self.folder / "config.json"))
-        self.model = self._build(lambda: TwoScaleForMaskedLM(config))
+        self.model = self._build(lambda: TwoScaleForMaskedLM(config), allow_missing=("around.*",))
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
         """Without the fine part of the other tokens."""
@@ -54,8 +54,10 @@ class TwoScaleEmbedder(LetterEmbedder):
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
         """The same, and the head at those tokens alone."""
-        scores_BQV: Tensor = self.model.cls(self._hidden_at(ids_BT, mask_BT, -1, tokens_BQ))
-        return scores_BQV
+        if tokens_BQ is None:
+            return super()._logits_at(ids_BT, mask_BT, tokens_BQ)
+        scores_NV: Tensor = self.model.scores_at(ids_BT, _places(ids_BT, tokens_BQ), mask_BT)
+        return scores_NV.view(*tokens_BQ.shape, -1)
 
 
 def _places(ids_BT: Tensor, tokens_BQ: Tensor) -> Tensor:

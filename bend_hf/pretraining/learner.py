@@ -50,15 +50,23 @@ class Learner(nn.Module):
     def forward(self, inputs_BL: Tensor, place_N: Tensor, answer_N: Tensor, weight_N: Tensor) -> Tensor:
         """The losses of one part of a batch; see ``Questions``.
 
-        Only the hidden states that are asked pass through the head: of a masked batch one in seven.
+        Only the hidden states that are asked pass through the head: of a masked batch one in seven. What a family
+        learns beside the letters has its share in the gradient, but not in the losses, which are those of letters.
 
         Returns:
             Weighted sum of the losses in nats, and the sum of the weights, shape (2,), float32.
         """
-        scores_NV = self.family.score(self.network, self.token_of_code[inputs_BL.long()], place_N).float()
+        ids_BL, beside_N = self.token_of_code[inputs_BL.long()], None
+        if self.training:
+            scores_NV, beside_N = self.family.learn(self.network, ids_BL, place_N)
+        else:
+            scores_NV = self.family.score(self.network, ids_BL, place_N)
+        scores_NV = scores_NV.float()
         if self.competing is not None:
             scores_NV = scores_NV.index_select(1, self.competing)
         loss_N = cross_entropy(scores_NV, self.place_of_code[answer_N.long()], reduction="none")
+        if beside_N is not None:
+            loss_N = loss_N + (beside_N - beside_N.detach())
         return torch.stack([(loss_N * weight_N).sum(), weight_N.sum()])
 
 

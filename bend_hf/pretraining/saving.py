@@ -38,7 +38,6 @@ from bend_hf.shapes import Json
 from bend_hf.writing import write_text
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 _HEADER: Final = "step,loss,learning_rate,seconds"
@@ -193,11 +192,8 @@ class RunFolder:
         for old in steps[: -config.keep]:
             shutil.rmtree(self.out / f"{_STEP}{old}", ignore_errors=True)
 
-    def write_best(
-        self, network: PreTrainedModel, family: Family, config: PretrainConfig, best: Mapping[str, Tensor]
-    ) -> None:
-        """The best model in a folder of its own; the network's weights are those of the best step afterwards."""
-        network.load_state_dict(best)
+    def write_best(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
+        """The best model in a folder of its own."""
         write_model(self.out / "best", network, family, config)
 
     def forget_position(self) -> None:

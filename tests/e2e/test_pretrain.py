@@ -31,7 +31,7 @@ TINY = {
     "bert": ("hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=16"),
     "convnet": ("hidden_size=8", "n_layers=2"),
     "hyena": ("d_model=8", "d_inner=16", "n_layer=1", "filter_order=8"),
-    "twoscale": ("kmer=3", "table_width=8", "body_width=8", "body_layers=2", "local_width=8", "hidden_size=8"),
+    "twoscale": ("kmer=3", "table_width=8", "body_width=8", "body_layers=2", "local_width=8", "fine_width=8"),
 }
 LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 

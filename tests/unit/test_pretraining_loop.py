@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 
+from bend_hf.embedders import load_embedder
 from bend_hf.errors import BendError, ConfigError, RegistryError
 from bend_hf.pretrain import main, refuse_emulation, run
 from bend_hf.pretraining.ahead import Ahead
@@ -267,6 +269,26 @@ def test_the_loss_is_weighted_cross_entropy_over_what_competes() -> None:
     assert both[1].item() == 1.5
 
 
+def test_what_is_learned_beside_letters_is_in_the_gradient_and_not_in_the_loss() -> None:
+    family = FAMILIES.get("twoscale")
+    sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
+    learner = Learner(family, family.build(family.resolve(sizes, window_bp=16), 0))
+    asked = Questions(
+        inputs_BL=np.arange(16, dtype=np.uint8)[None] % 4,
+        place_N=np.array([3, 9]),
+        answer_N=np.array([3, 1], np.uint8),
+        weight_N=np.array([1.0, 0.5], np.float32),
+    )
+    arguments = on_device(asked, torch.device("cpu"))
+    learner.train()(*arguments)[0].backward()
+    gradient = learner.network.around.weight.grad.clone()
+    _, beside_N = learner.network.learned_at(learner.token_of_code[arguments[0].long()], arguments[1])
+    (wanted,) = torch.autograd.grad((beside_N * arguments[3]).sum(), [learner.network.around.weight])
+    assert wanted.any()
+    torch.testing.assert_close(gradient, wanted)
+    torch.testing.assert_close(learner(*arguments), learner.eval()(*arguments))
+
+
 def test_a_part_that_asks_nothing_has_no_loss_and_a_gradient_of_zero() -> None:
     learner = hyena()
     nothing = np.zeros(0, np.int64)
@@ -295,7 +317,8 @@ def test_only_matrices_decay(key: str) -> None:
     assert all(weight.ndim > 1 for weight in decaying["params"])
     tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
     assert {id(weight) for weight in tables} <= {id(weight) for weight in others["params"]}
-    assert len(decaying["params"]) + len(others["params"]) == len(list(network.parameters()))
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    assert len(decaying["params"]) + len(others["params"]) == len(learned)
 
 
 # The thread that makes input.
@@ -389,57 +412,79 @@ def test_losses_that_lack_a_step_of_the_checkpoint_are_told(tmp_path: Path) -> N
     ],
 )
 def test_the_folder_of_another_training_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}, writes=True)
+    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}).release()
     with pytest.raises(ConfigError, match=f"holds another training: {message}. Give another --out"):
-        RunFolder(tmp_path).claim(config_of(**changes), {"genome_sha256": "a"}, writes=True)
+        RunFolder(tmp_path).claim(config_of(**changes), {"genome_sha256": "a"}).release()
 
 
 def test_another_genome_under_the_same_flags_is_refused(tmp_path: Path) -> None:
-    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}, writes=True)
+    RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "a"}).release()
     with pytest.raises(ConfigError, match="genome_sha256 is 'a' there and 'b' here"):
-        RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "b"}, writes=True)
+        RunFolder(tmp_path).claim(config_of(), {"genome_sha256": "b"}).release()
 
 
 def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
-    RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+    RunFolder(tmp_path).claim(config_of(), {}).release()
     other = config_of(save_every=7, threads=2, stop_after=1, keep=3, genome=Path("moved.fa"))
-    RunFolder(tmp_path).claim(other, {}, writes=True)
+    RunFolder(tmp_path).claim(other, {}).release()
     assert json.loads(RunFolder(tmp_path).run.read_text())["config"]["steps"] == 2
 
 
 def test_a_run_that_was_started_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.claim(config_of(), {}, writes=True)
+    folder.claim(config_of(), {}).release()
     told = json.loads(folder.run.read_text())
     del told["config"]["clip"]
     folder.run.write_text(json.dumps(told))
-    folder.claim(config_of(), {}, writes=True)
+    folder.claim(config_of(), {}).release()
     with pytest.raises(ConfigError, match=r"clip is 1.0 there and 2.0 here"):
-        folder.claim(config_of(clip=2.0), {}, writes=True)
+        folder.claim(config_of(clip=2.0), {}).release()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ConfigError, match=r"holds something that is no training \(thesis.tex\); give another folder"):
-        RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+        RunFolder(tmp_path).claim(config_of(), {}).release()
 
 
 def test_a_damaged_account_of_the_run_is_told(tmp_path: Path) -> None:
-    RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+    RunFolder(tmp_path).claim(config_of(), {}).release()
     RunFolder(tmp_path).run.write_text("[]")
     with pytest.raises(ConfigError, match=r"run.json cannot be read .* give another --out, or delete it"):
-        RunFolder(tmp_path).claim(config_of(), {}, writes=True)
+        RunFolder(tmp_path).claim(config_of(), {}).release()
 
 
 def test_what_a_killed_life_left_half_written_goes_away(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.claim(config_of(), {}, writes=True)
+    folder.claim(config_of(), {}).release()
     (tmp_path / ".model.part123").mkdir()
     (tmp_path / ".model.part123" / "config.json").write_text("")
     (folder.training / ".last.safetensors.part9").write_text("")
-    folder.claim(config_of(), {}, writes=True)
+    folder.claim(config_of(), {}).release()
     assert [path.name for path in tmp_path.iterdir()] == ["training"]
     assert [path.name for path in folder.training.iterdir()] == ["run.json"]
+
+
+def test_two_trainings_in_one_folder_are_refused_while_the_first_lives(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path).claim(config_of(), {})
+    with pytest.raises(ConfigError, match=r"another process trains in --out .* at this moment; wait until it is done"):
+        RunFolder(tmp_path).claim(config_of(), {})
+    first.release()
+    RunFolder(tmp_path).claim(config_of(), {}).release()
+
+
+def test_the_folder_of_a_killed_training_is_taken_over_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bend_hf.lease import take;"
+        "take(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    (tmp_path / "training").mkdir()
+    lock = tmp_path / "training" / "run.lock"
+    done = subprocess.run([sys.executable, "-c", code, str(lock)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert lock.exists()
+    RunFolder(tmp_path).claim(config_of(), {}).release()
+    assert not lock.exists()
 
 
 def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
@@ -539,6 +584,23 @@ def test_the_best_model_is_kept_beside_the_last(genome: Path, tmp_path: Path, mo
     at_best, at_two, last = (load_file(tmp_path / name / "model.safetensors") for name in ("out/best", "short", "out"))
     assert all(torch.equal(value, at_two[name]) for name, value in at_best.items())
     assert not all(torch.equal(value, last[name]) for name, value in at_best.items())
+
+
+def test_what_is_computed_when_training_is_over_is_so_for_the_last_and_the_best_model(
+    genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(*_: object, step: int, seconds: float) -> Validation:
+        return Validation(step=step, perplexity=3.0 + step, nats=1.0, n_letters=1, seconds=seconds)
+
+    monkeypatch.setattr("bend_hf.pretraining.loop.validate", judged)
+    sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
+    changes = {"model": "twoscale", "set": sizes, "steps": 40, "validate_every": 20, "batch_windows": 8}
+    run(tiny_run(genome, tmp_path / "out", **changes))
+    for folder in (tmp_path / "out", tmp_path / "out" / "best"):
+        embedder = load_embedder("bend-mini", checkpoint=folder, device="cpu")
+        rows = np.concatenate(embedder.embed(["ACGGTTCATTGACCAG" * 40, "TTGACATTGCA" * 50], upsample_embeddings=True))
+        assert not torch.equal(embedder.model.model.even_fine.map, torch.eye(8))
+        assert 0.3 < rows.var(axis=0).mean() < 3.0
 
 
 def test_a_bad_input_is_an_error_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

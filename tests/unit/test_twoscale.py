@@ -14,7 +14,7 @@ from bend_hf.errors import ModelError
 from bend_hf.models.twoscale import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
 
 SIZES = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
-ROWS = {"detail_width": 6, "local_width": 16, "hidden_size": 16, "fine_layers": 2}
+ROWS = {"detail_width": 6, "local_width": 16, "fine_width": 16, "fine_layers": 2, "around_word": 2, "around_places": 2}
 # Letters on either side that a nucleotide's row may depend on: three dilated layers of stride 4, and their k-mers.
 REACH = 4 * (1 + 2 + 4) + 4 * 2 + 3
 
@@ -59,7 +59,7 @@ def test_a_kmer_has_the_number_of_its_letters() -> None:
     tokens = torch.tensor([[3, 4, 5, 6, 1]])  # a c g t and a hidden letter
     kmers = MODEL.model._kmers(torch.tensor([[0, 1, 2, 3, 4]]), before=0, behind=0)
     assert kmers.tolist() == [[0 * 25 + 1 * 5 + 2, 1 * 25 + 2 * 5 + 3, 2 * 25 + 3 * 5 + 4]]
-    assert MODEL.model(tokens).last_hidden_state.shape == (1, 5, 16)
+    assert MODEL.model(tokens).last_hidden_state.shape == (1, 5, 16 + 8)
 
 
 def test_letters_beyond_its_reach_do_not_change_a_row_and_letters_near_do() -> None:
@@ -100,8 +100,8 @@ def test_first_weights_put_kmers_that_share_letters_near_each_other() -> None:
 
 
 def test_random_weights_are_those_of_the_seed_and_residual_layers_begin_small() -> None:
-    model = small(seed=3, body_width=64, hidden_size=64)
-    assert torch.equal(model.model.table.weight, small(seed=3, body_width=64, hidden_size=64).model.table.weight)
+    model = small(seed=3, body_width=64, fine_width=64)
+    assert torch.equal(model.model.table.weight, small(seed=3, body_width=64, fine_width=64).model.table.weight)
     assert not torch.equal(model.model.table.weight, small(seed=4).model.table.weight)
     torch.manual_seed(0)
     calm = TwoScaleForMaskedLM(TwoScaleConfig(**{**SIZES, **ROWS, "body_width": 64}))
@@ -118,3 +118,74 @@ def test_hidden_states_are_what_the_fine_layers_read_and_give() -> None:
 def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ModelError, match=r"has an even stride and 7 tokens; this configuration has stride \d and"):
         TwoScaleConfig(**wrong)
+
+
+def word_shares(letters: str, word: int, begin: int, end: int) -> dict[str, float]:
+    """Shares of the words that begin in a stretch, counted one by one."""
+    words = [letters[at : at + word] for at in range(max(begin, 0), min(end, len(letters)))]
+    whole = [one for one in words if len(one) == word and "?" not in one]
+    return {one: whole.count(one) / len(whole) for one in whole}
+
+
+@given(letters=st.text("acgt?", min_size=1, max_size=40), places=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_the_words_around_a_place_are_counted_on_both_sides(letters: str, places: int) -> None:
+    model = small(around_word=2, around_places=places)
+    tokens = torch.tensor([[1 if letter == "?" else 3 + "acgt".index(letter) for letter in letters]] * 2)
+    n_places = -(-len(letters) // 4)
+    shares = model.around._shares(tokens).view(2, n_places, 2, 4, 4)
+    for place in range(n_places):
+        spans = [((place + 1 - places) * 4, (place + 1) * 4), (place * 4, (place + places) * 4)]
+        for side, (begin, end) in enumerate(spans):
+            found = {
+                "acgt"[first] + "acgt"[second]: shares[1, place, side, first, second].item()
+                for first, second in itertools.product(range(4), repeat=2)
+                if shares[1, place, side, first, second] > 0
+            }
+            assert found == pytest.approx(word_shares(letters, 2, begin, end))
+
+
+def test_telling_the_words_around_costs_their_cross_entropy_in_training_alone() -> None:
+    model = small(around_word=1, around_places=1, around_weight=0.5)
+    tokens = torch.tensor([[3, 3, 4, 5, 6, 6, 6, 6]])  # aacg tttt: a place each
+    places = torch.tensor([1, 7])
+    with torch.no_grad():
+        model.around.weight.zero_()
+        model.around.bias.copy_(torch.tensor([0.5, 0.25, 0.125, 0.125] * 2).log())
+        scores, cost = model.learned_at(tokens, places)
+        torch.testing.assert_close(scores, model.scores_at(tokens, places))
+    nats = 0.5 * 0.6931472 + 0.25 * 1.3862944 + 0.25 * 2.0794415  # half a, a quarter c, a quarter g
+    torch.testing.assert_close(cost, 0.5 * torch.tensor([nats, 2.0794415]))
+
+
+def test_evened_rows_vary_alike_in_all_directions_and_guess_the_same_letters() -> None:
+    model = small(stride=2)
+    text = [ids(400, seed, batch=4) for seed in range(3)]
+    with torch.no_grad():
+        before, scores = model.model(text[0]).last_hidden_state, model(text[0]).logits
+        model.even_out(text)
+        rows = torch.cat([model.model(some).last_hidden_state.flatten(0, 1) for some in text])
+        assert torch.equal(model(text[0]).logits, scores)
+    assert not torch.allclose(model.model(text[0]).last_hidden_state, before)
+    assert rows.mean(dim=0).abs().max() < 1e-2
+    for part in (rows[:, : ROWS["fine_width"]], rows[:, ROWS["fine_width"] :]):
+        variance = torch.linalg.eigvalsh(part.T.cov())
+        # a norm takes one direction; of the others none is far from 1, as none of these is near the least variance
+        assert variance[0] < 1e-2
+        assert variance[1] > 0.7
+        assert variance[-1] < 1.02
+    assert before.shape[-1] == model.config.hidden_size == ROWS["fine_width"] + SIZES["body_width"]
+
+
+def test_the_map_that_evens_out_is_computed_and_not_learned() -> None:
+    model = small()
+    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert fixed == {f"model.even_{scale}.{part}" for scale in ("fine", "body") for part in ("centre", "map")}
+    row = MODEL.model(ids(9), output_hidden_states=True)
+    assert torch.equal(row.last_hidden_state, MODEL.model.rows_at(ids(9), None, torch.arange(9))[None])
+
+
+def test_nucleotides_of_one_place_share_what_the_body_says() -> None:
+    body = MODEL.model(ids(12)).last_hidden_state[0, :, ROWS["fine_width"] :]
+    assert torch.equal(body[0], body[3])
+    assert not torch.equal(body[3], body[4])

@@ -44,6 +44,10 @@ class Family:
         learning_rate: Where none is given.
         scores_at: Method of the network that scores some tokens alone, ``(ids (batch, tokens), places (N,)) -> (N,
             vocabulary)``, for networks whose last part looks at one place at a time; None runs all of it everywhere.
+        learned_at: Method of the network, called as ``scores_at``, that gives those scores and what each answer costs
+            beside the guess of its letter, (N,) in nats, where a network learns more than to guess letters.
+        finish: Method of the network that is given token ids of training windows, (batch, tokens) each, when training
+            is over, for what is computed and not learned.
         sizes: What ``--set`` may change, by the names of the configuration, and what it is otherwise.
         least: The smallest values of sizes that must not be 1.
         fixed: Further fields of the configuration.
@@ -65,6 +69,8 @@ class Family:
     learning_rate: float
     sizes: Mapping[str, Size]
     scores_at: str | None = None
+    learned_at: str | None = None
+    finish: str | None = None
     least: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, Size] = field(default_factory=dict)
     window_sizes: Mapping[str, int] = field(default_factory=dict)
@@ -134,6 +140,13 @@ class Family:
         hidden_BTD: Tensor = model.base_model(ids_BT).last_hidden_state
         scores_NV: Tensor = head(hidden_BTD.flatten(0, 1).index_select(0, place_N))
         return scores_NV
+
+    def learn(self, model: PreTrainedModel, ids_BT: Tensor, place_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Those scores, and what each answer costs beside the guess of its letter, shape (places,); None: nothing."""
+        if self.learned_at is None:
+            return self.score(model, ids_BT, place_N), None
+        scores_NV, beside_N = getattr(model, self.learned_at)(ids_BT, place_N)
+        return scores_NV, beside_N
 
     def command(self, folder: Path) -> str:
         """The flags that open a folder of this family, for the last line that a training says."""
