@@ -21,6 +21,7 @@ def test_the_verdict_counts_only_differences_beyond_the_interval() -> None:
         "and is worse beyond it in 1 (variants, zero-shot)."
     )
     assert gain(tasks["genes"]) == "+0.100 (+0.020 to +0.180)"
+    assert gain({"against_evened_twin": None}, "against_evened_twin") == "-"  # where that twin was not run
 
 
 def test_a_command_is_cut_before_each_flag() -> None:
