@@ -32,7 +32,7 @@ def demo() -> str:
     printed = (RESULTS / "demo.txt").read_text(encoding="utf-8")
     table = printed.partition("picture:")[0].strip()
     facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
-    took = f"{facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores, from a warm install:"
+    took = f"From a warm install it took {facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores:"
     return f"{took}\n\n```text\n{table}\n```\n\n![the same with its intervals](benchmarks/results/demo.png)"
 
 

@@ -35,10 +35,9 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from bend_hf.errors import ModelError
 from bend_hf.models.dilated import masked, real_places
+from bend_hf.models.evening import Even, Moments
+from bend_hf.models.words_around import FIRST_LETTER, N_LETTERS, WordsAround
 
-# The tokenizer of BEND's convolutional model: padding, mask and unknown, then a, c, g, t.
-FIRST_LETTER: Final = 3
-N_LETTERS: Final = 4
 UNKNOWN: Final = 4  # the fifth symbol: what is padded, masked, unknown or beyond an end
 N_SYMBOLS: Final = 5
 
@@ -192,47 +191,6 @@ class _FineLayer(nn.Module):
         return added
 
 
-class _Even(nn.Module):
-    """x -> (x - centre) map; as it is made it changes nothing. It is computed and not learned, and stays in float32."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.centre = nn.Parameter(torch.zeros(width), requires_grad=False)
-        self.map = nn.Parameter(torch.eye(width), requires_grad=False)
-
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Shape (..., width) in and out."""
-        evened: Tensor = (x_ND - self.centre) @ self.map
-        return evened
-
-    def fit(self, moments: _Moments) -> None:
-        """Directions that hardly vary are not blown up: ``_LEAST_VARIANCE`` is added to the variance of each."""
-        mean_D = moments.sum_D / moments.n
-        covariance_DD = moments.square_DD / moments.n - mean_D[:, None] * mean_D
-        variance_D, direction_DD = torch.linalg.eigh(covariance_DD)
-        scale_D = (variance_D.clamp(min=0.0) + _LEAST_VARIANCE).rsqrt()
-        self.centre.copy_(mean_D)
-        self.map.copy_((direction_DD * scale_D) @ direction_DD.T)
-
-
-_LEAST_VARIANCE: Final = 1e-3  # of rows whose mean variance is 1, as they come from a norm
-
-
-class _Moments:
-    """Sums over rows, float64, from which mean and covariance follow."""
-
-    def __init__(self, width: int, device: torch.device) -> None:
-        self.n = 0
-        self.sum_D = torch.zeros(width, dtype=torch.float64, device=device)
-        self.square_DD = torch.zeros(width, width, dtype=torch.float64, device=device)
-
-    def add(self, x_ND: Tensor) -> None:
-        """Some rows more."""
-        self.n += len(x_ND)
-        self.sum_D += x_ND.sum(dim=0, dtype=torch.float64)
-        self.square_DD += (x_ND.T @ x_ND).double()
-
-
 class _TwoScalePreTrained(PreTrainedModel):  # type: ignore[misc]
     config_class = TwoScaleConfig
     base_model_prefix = "model"
@@ -282,7 +240,7 @@ class TwoScaleModel(_TwoScalePreTrained):
         self.into_fine = nn.Linear(config.local_width, config.fine_width)
         self.fine = nn.ModuleList(_FineLayer(config.fine_width) for _ in range(config.fine_layers))
         self.norm = nn.LayerNorm(config.fine_width, elementwise_affine=False)
-        self.even_fine, self.even_body = _Even(config.fine_width), _Even(config.body_width)
+        self.even_fine, self.even_body = Even(config.fine_width), Even(config.body_width)
         self.post_init()
 
     def forward(
@@ -324,8 +282,8 @@ class TwoScaleModel(_TwoScalePreTrained):
             texts: Token ids, int64, shape (batch, tokens) each; together many more tokens than a row is wide.
         """
         device = self.table.weight.device
-        fine = _Moments(self.config.fine_width, device)
-        body = _Moments(self.config.body_width, device)
+        fine = Moments(self.config.fine_width, device)
+        body = Moments(self.config.body_width, device)
         for ids_BT in texts:
             scales = self.scales_at(ids_BT, None, torch.arange(ids_BT.numel(), device=device))
             fine.add(scales.fine[-1])
@@ -393,54 +351,6 @@ class TwoScaleModel(_TwoScalePreTrained):
         return normed_BPD
 
 
-class _Around(nn.Linear):
-    """Tells from a state of the body how often each word stands to the left and to the right of its place."""
-
-    def __init__(self, config: TwoScaleConfig) -> None:
-        self.word, self.places, self.stride = config.around_word, config.around_places, config.stride
-        super().__init__(config.body_width, 2 * N_LETTERS**config.around_word)
-
-    def loss(self, body_ND: Tensor, input_ids: Tensor, at_N: Tensor) -> Tensor:
-        """Cross-entropy of the words that are there, mean of both sides, in nats, shape (places,).
-
-        A word that holds a hidden or unknown letter is not counted; a side without words costs nothing.
-
-        Args:
-            body_ND: States of the body at some tokens, shape (places, body width).
-            input_ids: Token ids, int64, shape (batch, tokens).
-            at_N: The place of the body of each of those tokens, counted through the batch, shape (places,).
-        """
-        share_N2W = self._shares(input_ids).index_select(0, at_N)
-        log_share_N2W = self(body_ND).float().view(len(body_ND), 2, -1).log_softmax(dim=-1)
-        cost_N: Tensor = -(share_N2W * log_share_N2W).sum(dim=(1, 2)) / 2
-        return cost_N
-
-    def _shares(self, input_ids: Tensor) -> Tensor:
-        """Share of each word to the left and right of every place of the batch, shape (batch * places, 2, words).
-
-        A word belongs to the place in which it begins.
-        """
-        n_words, n_tokens = N_LETTERS**self.word, input_ids.shape[1]
-        n_places = -(-n_tokens // self.stride)
-        letters_BT = pad(input_ids - FIRST_LETTER, (0, n_places * self.stride - n_tokens + self.word - 1), value=-1)
-        word_BT = letters_BT.unfold(1, self.word, 1)
-        powers = N_LETTERS ** torch.arange(self.word - 1, -1, -1, device=input_ids.device)
-        place_T = torch.arange(n_places * self.stride, device=input_ids.device) // self.stride
-        row_B1 = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-        cell_BT = (row_B1 * n_places + place_T) * n_words + (word_BT * powers).sum(dim=-1)
-        cell = cell_BT[(word_BT >= 0).all(dim=-1)]
-        counts = torch.zeros(len(input_ids) * n_places * n_words, device=input_ids.device)
-        counts.index_add_(0, cell, torch.ones_like(cell, dtype=counts.dtype))
-        before_BPW = pad(counts.view(len(input_ids), n_places, n_words).cumsum(dim=1), (0, 0, 1, 0))
-        own_P = torch.arange(n_places, device=input_ids.device)
-        low_P, high_P = (own_P + 1 - self.places).clamp(min=0), (own_P + self.places).clamp(max=n_places)
-        left_BPW = before_BPW[:, own_P + 1] - before_BPW[:, low_P]
-        right_BPW = before_BPW[:, high_P] - before_BPW[:, own_P]
-        sides = torch.stack([left_BPW, right_BPW], dim=2).flatten(0, 1)
-        shares: Tensor = sides / sides.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        return shares
-
-
 class _Head(nn.Module):
     """Linear scores of the scaled fine part.
 
@@ -467,7 +377,9 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
         super().__init__(config)
         self.model = TwoScaleModel(config)
         self.cls = _Head(config)
-        self.around = _Around(config)
+        self.around = WordsAround(
+            config.body_width, word=config.around_word, places=config.around_places, stride=config.stride
+        )
         self.post_init()
 
     def forward(

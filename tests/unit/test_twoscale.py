@@ -133,7 +133,7 @@ def test_the_words_around_a_place_are_counted_on_both_sides(letters: str, places
     model = small(around_word=2, around_places=places)
     tokens = torch.tensor([[1 if letter == "?" else 3 + "acgt".index(letter) for letter in letters]] * 2)
     n_places = -(-len(letters) // 4)
-    shares = model.around._shares(tokens).view(2, n_places, 2, 4, 4)
+    shares = model.around.shares(tokens).view(2, n_places, 2, 4, 4)
     for place in range(n_places):
         spans = [((place + 1 - places) * 4, (place + 1) * 4), (place * 4, (place + places) * 4)]
         for side, (begin, end) in enumerate(spans):
