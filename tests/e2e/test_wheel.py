@@ -59,7 +59,7 @@ def test_the_installed_package_runs_on_the_sample(installed: Path, tmp_path: Pat
         "embedder = load_embedder('bend-mini')\n"
         "print(embedder.folder, embedder('ACGTN').shape)"
     )
-    assert run(installed, tmp_path, "-c", mini).strip() == f"{installed}/bend_hf/pretrained/bend-mini (5, 192)"
+    assert run(installed, tmp_path, "-c", mini).strip() == f"{installed}/bend_hf/pretrained/bend-mini (5, 296)"
     train = "train --data sample --epochs 1 --task cpg_methylation variant_effects_disease --model onehot"
     run(installed, tmp_path, "-m", "bend_hf", *train.split())
     assert len(list((tmp_path / "results").glob("*.json"))) == 2
