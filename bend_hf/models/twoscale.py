@@ -259,12 +259,16 @@ class TwoScaleModel(_TwoScalePreTrained):
         """
         places_N = torch.arange(input_ids.numel(), device=input_ids.device)
         scales = self.scales_at(input_ids, attention_mask, places_N)
-        rows = [torch.cat([fine_ND, scales.body()], dim=-1) for fine_ND in scales.fine[:-1] if output_hidden_states]
+        states = self.states(scales, input_ids, attention_mask, every_layer=output_hidden_states)
+        return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states if output_hidden_states else None)
+
+    def states(
+        self, scales: Scales, input_ids: Tensor, attention_mask: Tensor | None, *, every_layer: bool
+    ) -> tuple[Tensor, ...]:
+        """The rows of all tokens, the last layer's behind those of the others; see ``forward``."""
+        rows = [torch.cat([fine_ND, scales.body()], dim=-1) for fine_ND in scales.fine[:-1] if every_layer]
         real_BT1 = None if attention_mask is None else real_places(attention_mask, self.table.weight)
-        states = [masked(rows_ND.view(*input_ids.shape, -1), real_BT1) for rows_ND in (*rows, self._evened(scales))]
-        return BaseModelOutput(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
-        )
+        return tuple(masked(rows_ND.view(*input_ids.shape, -1), real_BT1) for rows_ND in (*rows, self._evened(scales)))
 
     def rows_at(self, input_ids: Tensor, attention_mask: Tensor | None, place_N: Tensor) -> Tensor:
         """Rows of some tokens, equal to those of ``forward``; ``place_N`` counts through (batch, tokens).
@@ -391,11 +395,11 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
             ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
         """
         places_N = torch.arange(input_ids.numel(), device=input_ids.device)
-        scores_NV = self.scores_at(input_ids, places_N, attention_mask)
-        states = None
-        if output_hidden_states:
-            states = self.model(input_ids, attention_mask, output_hidden_states).hidden_states
-        return MaskedLMOutput(logits=scores_NV.view(*input_ids.shape, -1), hidden_states=states)
+        scales = self.model.scales_at(input_ids, attention_mask, places_N)
+        states = (
+            self.model.states(scales, input_ids, attention_mask, every_layer=True) if output_hidden_states else None
+        )
+        return MaskedLMOutput(logits=self.cls(scales.fine[-1]).view(*input_ids.shape, -1), hidden_states=states)
 
     def scores_at(self, input_ids: Tensor, place_N: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Scores of the vocabulary at some tokens, without the fine part of the others, shape (places, vocabulary).
