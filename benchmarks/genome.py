@@ -40,8 +40,8 @@ import pandas as pd
 import pyarrow as pa
 import pyfaidx
 
-from bend_hf.genome import Genome
-from bend_hf.sequences import SequenceBatch
+from bend_hf.data.genome import Genome
+from bend_hf.data.sequences import SequenceBatch
 from tests.bgzip import bgzip
 
 RESULTS = Path(__file__).resolve().parent / "results" / "genome.json"

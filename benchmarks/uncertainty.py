@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "uncertainty.json"
 N_RESAMPLES = 1000
@@ -106,7 +106,7 @@ def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
 
 def measure(index: int, scale: float) -> dict[str, Any]:
     """Both ways of one case, in this process."""
-    from bend_hf.uncertainty.resampling import draws_of
+    from bend_hf.evaluation.uncertainty.resampling import draws_of
 
     case = CASES[index]
     predictions = case.data(scale)

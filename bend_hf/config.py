@@ -1,6 +1,6 @@
 """The configuration of a run: one frozen dataclass, and the command-line flags that map one to one to it.
 
-For ``bend_hf.train``, the ``bend-hf`` commands and the result record, which holds the whole of it.
+For ``bend_hf.runs.run``, the ``bend-hf`` commands and the result record, which holds the whole of it.
 
 >>> RunConfig(task=("gene_finding",)).model
 'bend-mini'

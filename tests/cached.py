@@ -22,12 +22,12 @@ import datasets
 import numpy as np
 import torch  # here, so that the fork server has it
 
-from bend_hf.cache.opening import Entry, Share, find_entry
-from bend_hf.cache.progress import silent
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
 from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._options import TokenEmbeddings
 from bend_hf.embedders._streams import Letters, greedy_kmers, letter_table
+from bend_hf.embedders.cache.opening import Entry, Share, find_entry
+from bend_hf.embedders.cache.progress import silent
 from bend_hf.errors import CacheError
 from bend_hf.shapes import Floats
 

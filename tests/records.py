@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bend_hf.results import ResultRecord, write_record
+from bend_hf.evaluation.results import ResultRecord, write_record
 from bend_hf.shapes import Json
 from bend_hf.tasks import TASKS
 

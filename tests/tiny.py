@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from bend_hf.labels import BinClasses, MultiLabel, NucleotideClasses
 from bend_hf.tasks import Folds, TaskSpec, select_tasks
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
 
 CONTIGS = {"chr1": 120_000, "chr2": 140_000}
 

@@ -18,7 +18,7 @@ from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assembl
 from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._cutting import starts_of
 from bend_hf.embedders.dnabert import kmer_rows
-from bend_hf.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.shapes import Ints
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import ScoreSettings, score_variants

@@ -17,9 +17,9 @@ from typing import Final
 
 from bend_hf.config import kinds_of
 from bend_hf.console import start_logging
-from bend_hf.pretrain import run
-from bend_hf.pretraining.config import PretrainConfig
 from bend_hf.toml_config import read_toml
+from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.run import run
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "results" / "bend_mini_architectures.json"

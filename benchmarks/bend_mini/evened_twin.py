@@ -16,11 +16,11 @@ from typing import Final
 
 from bend_hf.config import kinds_of
 from bend_hf.console import start_logging
-from bend_hf.pretrain import finish
-from bend_hf.pretraining.config import PretrainConfig
-from bend_hf.pretraining.inputs import open_inputs
-from bend_hf.pretraining.saving import write_model
 from bend_hf.toml_config import read_toml
+from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.inputs import open_inputs
+from bend_hf.training.pretraining.run import finish
+from bend_hf.training.pretraining.saving import write_model
 
 RECIPE: Final = Path(__file__).resolve().parent / "train.toml"
 FOLDER: Final = "evened-twin"  # by which the comparison knows it

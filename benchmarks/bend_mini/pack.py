@@ -4,7 +4,7 @@ What only training needs, the part that tells the words around a place, stays be
 
     python -m benchmarks.bend_mini.pack OUT
 
-``OUT`` is the folder that ``bend_hf.pretrain`` left; nothing of it is changed. The paths of the command are cut down
+``OUT`` is the folder that ``bend_hf.training.pretraining.run`` left; nothing of it is changed. The paths of the command are cut down
 to the files' names, as they say nothing to others.
 """
 

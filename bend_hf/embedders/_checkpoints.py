@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bend_hf.download import cache_folder, download
+from bend_hf.data.download import cache_folder, download
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ModelError
 

@@ -36,7 +36,7 @@ class NetworkEmbedder(Embedder):
         """Without what the last layer computes for other tokens, where the network is known well enough."""
         found = None
         if type(self)._hidden is NetworkEmbedder._hidden and not self.compile:
-            from bend_hf.models.some_tokens import hidden_at
+            from bend_hf.embedders.networks.some_tokens import hidden_at
 
             found = hidden_at(self._network().base_model, ids_BT, mask_BT, layer, tokens_BQ)
         return super()._hidden_at(ids_BT, mask_BT, layer, tokens_BQ) if found is None else found
@@ -45,7 +45,7 @@ class NetworkEmbedder(Embedder):
         """The same, and the head at those tokens alone."""
         found = None
         if type(self)._logits is NetworkEmbedder._logits and not self.compile:
-            from bend_hf.models.some_tokens import logits_at
+            from bend_hf.embedders.networks.some_tokens import logits_at
 
             found = logits_at(self._network(), ids_BT, mask_BT, tokens_BQ)
         return super()._logits_at(ids_BT, mask_BT, tokens_BQ) if found is None else found

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from bend_hf.download import RemoteFile
+from bend_hf.data.download import RemoteFile
 from bend_hf.errors import ModelError
 
 Direction: TypeAlias = Literal["masked", "causal", "none"]

@@ -18,7 +18,7 @@ from bend_hf.embedders.convnet import BEND_SHARE, bend_files
 if TYPE_CHECKING:
     from torch import nn
 
-    from bend_hf.models.awdlstm import AwdLstmForCausalLM
+    from bend_hf.embedders.networks.awdlstm import AwdLstmForCausalLM
 
 BEND_AWDLSTM: Final = ModelSpec(
     key="awdlstm",  # BEND conf/embedding/embed.yaml
@@ -43,7 +43,7 @@ class AWDLSTMEmbedder(LetterEmbedder):
     model: AwdLstmForCausalLM
 
     def _load_network(self) -> None:
-        from bend_hf.models.awdlstm import UNUSED_KEYS, AwdLstmConfig, AwdLstmForCausalLM, rename_key
+        from bend_hf.embedders.networks.awdlstm import UNUSED_KEYS, AwdLstmConfig, AwdLstmForCausalLM, rename_key
 
         config = AwdLstmConfig(**read_json(self.folder / "config.json"))
         self.model = self._build(

@@ -83,7 +83,7 @@ class CaduceusEmbedder(NetworkEmbedder):
     """Caduceus, ``ph`` or ``ps`` by its configuration; its keywords are those of every embedder."""
 
     def _load(self) -> None:
-        from bend_hf.models import caduceus
+        from bend_hf.embedders.networks import caduceus
 
         config = caduceus.config_from_json(read_json(self.folder / "config.json"))
         self.model = self._build(

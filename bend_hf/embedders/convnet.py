@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.download import RemoteFile
+from bend_hf.data.download import RemoteFile
 from bend_hf.embedders._checkpoints import read_json
 from bend_hf.embedders._letters import LetterEmbedder
 from bend_hf.embedders._spec import ModelSpec
 
 if TYPE_CHECKING:
-    from bend_hf.models.convnet import ConvNetForMaskedLM
+    from bend_hf.embedders.networks.convnet import ConvNetForMaskedLM
 
 # BEND bend/utils/download.py: where its own checkpoints lie, and the files of each
 BEND_SHARE: Final = "https://sid.erda.dk/share_redirect/dbQM0pgSlM/pretrained_models"
@@ -61,7 +61,7 @@ class ConvNetEmbedder(LetterEmbedder):
         self.model = self._build_convnet()
 
     def _build_convnet(self) -> ConvNetForMaskedLM:
-        from bend_hf.models.convnet import ConvNetConfig, ConvNetForMaskedLM, rename_key
+        from bend_hf.embedders.networks.convnet import ConvNetConfig, ConvNetForMaskedLM, rename_key
 
         config = ConvNetConfig(**read_json(self.folder / "config.json"))
         return self._build(lambda: ConvNetForMaskedLM(config), allow_missing=("cls.*",), rename=rename_key)

@@ -55,7 +55,7 @@ class DNABert2Embedder(NetworkEmbedder):
     """DNABERT-2 and its fine-tuned copies; see the module for how long sequences are cut."""
 
     def _load(self) -> None:
-        from bend_hf.models import dnabert2
+        from bend_hf.embedders.networks import dnabert2
 
         self._tokenizer = BpeTokenizer.read(self.folder / "tokenizer.json")
         self.pad_id = self._tokenizer.special["[PAD]"]

@@ -120,7 +120,7 @@ class GENALMEmbedder(BertEmbedder):
         self.context_tokens = int(self._network().config.max_position_embeddings)
 
     def _load_bert(self, keys: dict[str, object]) -> None:
-        from bend_hf.models.genalm import GenaLMConfig, GenaLMForMaskedLM
+        from bend_hf.embedders.networks.genalm import GenaLMConfig, GenaLMForMaskedLM
 
         config = GenaLMConfig.from_dict(keys)
         as_bend = self.protocol == "bend-2024"

@@ -18,8 +18,8 @@ from bend_hf.embedders.convnet import ConvNetEmbedder
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from bend_hf.models.convnet import ConvNetForMaskedLM
-    from bend_hf.models.gpn import GPNForMaskedLM
+    from bend_hf.embedders.networks.convnet import ConvNetForMaskedLM
+    from bend_hf.embedders.networks.gpn import GPNForMaskedLM
 
 
 def _declare(
@@ -74,7 +74,7 @@ class GPNEmbedder(ConvNetEmbedder):
             case "ConvNet":
                 self.model = self._build_convnet()
             case "GPN":
-                from bend_hf.models.gpn import GPNConfig, GPNForMaskedLM
+                from bend_hf.embedders.networks.gpn import GPNConfig, GPNForMaskedLM
 
                 config = GPNConfig(**keys)
                 self.model = self._build(lambda: GPNForMaskedLM(config), allow_missing=("cls.*",))

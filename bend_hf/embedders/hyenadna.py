@@ -110,7 +110,7 @@ class HyenaDNAEmbedder(NetworkEmbedder):
     direction: Direction = "causal"
 
     def _load(self) -> None:
-        from bend_hf.models import hyenadna
+        from bend_hf.embedders.networks import hyenadna
 
         fields = read_json(self.folder / "config.json")
         config = hyenadna.config_from_json(fields)

@@ -1,4 +1,4 @@
-"""Nucleotide Transformer, first version (transformers' own ESM) and v2 (rotary, gated; ``bend_hf.models``).
+"""Nucleotide Transformer, first version (transformers' own ESM) and v2 (rotary, gated; ``bend_hf.embedders.networks``).
 
     embedder = NucleotideTransformerEmbedder("InstaDeepAI/nucleotide-transformer-v2-50m-multi-species")
     rows = embedder("ACGTACGTN", upsample_embeddings=True)        # (9, 512)
@@ -186,7 +186,7 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
         return config
 
     def _load_v2(self, fields: dict[str, object]) -> PreTrainedConfig:
-        from bend_hf.models import nucleotide_transformer_v2 as v2
+        from bend_hf.embedders.networks import nucleotide_transformer_v2 as v2
 
         config = v2.NucleotideTransformerV2Config.published(fields, name=str(self.folder / "config.json"))
         self.model = self._build(

@@ -17,7 +17,7 @@ from bend_hf.embedders._spec import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bend_hf.models.twoscale import TwoScaleForMaskedLM
+    from bend_hf.embedders.networks.twoscale import TwoScaleForMaskedLM
 
 MODELS: Final = (
     ModelSpec(
@@ -40,7 +40,7 @@ class TwoScaleEmbedder(LetterEmbedder):
     model: TwoScaleForMaskedLM
 
     def _load_network(self) -> None:
-        from bend_hf.models.twoscale import TwoScaleConfig, TwoScaleForMaskedLM
+        from bend_hf.embedders.networks.twoscale import TwoScaleConfig, TwoScaleForMaskedLM
 
         config = TwoScaleConfig(**read_json(self.folder / "config.json"))
         self.model = self._build(lambda: TwoScaleForMaskedLM(config), allow_missing=("around.*",))

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from bend_hf.head_specs import HeadSpec
-from bend_hf.labels import LabelKind
+from bend_hf.tasks._labels import LabelKind
+from bend_hf.tasks.head_specs import HeadSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from bend_hf.labels import SequenceClass
+from bend_hf.tasks._labels import SequenceClass
 from bend_hf.tasks._spec import BEND, Citation, TaskSpec, Unsplit, VariantSpec
 
 GROUP = "variant_effects"

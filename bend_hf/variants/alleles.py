@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bend_hf.sequences import reverse_complement
+from bend_hf.data.sequences import reverse_complement
 from bend_hf.shapes import Bools, Ints
 from bend_hf.tasks import VariantSpec
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from bend_hf.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.shapes import IGNORE_LABEL
 from bend_hf.writing import write_bytes
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.checksums import file_sha256
-from bend_hf.model_choice import open_model
-from bend_hf.predictions import Predictions, write_predictions
-from bend_hf.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
+from bend_hf.embedders.model_choice import open_model
+from bend_hf.evaluation.predictions import Predictions, write_predictions
+from bend_hf.evaluation.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.shapes import Json
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.bend_csv import write_bend_csv

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.errors import BendError
-from bend_hf.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.shapes import IGNORE_LABEL, Classes, Floats
 from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
 from bend_hf.variants.summary import values_of

@@ -20,9 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError
-from bend_hf.predictions import Predictions
-from bend_hf.results import jsonable
-from bend_hf.scoring import score
+from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.results import jsonable
+from bend_hf.evaluation.scoring import score
 from bend_hf.shapes import Floats, Ints, Json
 from bend_hf.variants.folds import PlaceFolds, fold_by_place
 from bend_hf.variants.parts import Parts

@@ -19,16 +19,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.config import RefMismatch
+from bend_hf.data.genome import Genome
+from bend_hf.data.intervals import BedTable, name_rows, read_bed
+from bend_hf.data.rows import agrees_with_genome, allele_texts, substitutions
+from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
-from bend_hf.genome import Genome
-from bend_hf.intervals import BedTable, name_rows, read_bed
-from bend_hf.labels import SequenceClass, labels_from_column
-from bend_hf.rows import agrees_with_genome, allele_texts, substitutions
 from bend_hf.shapes import IGNORE_LABEL, Bools, Ints, Json
 from bend_hf.tasks import VariantSpec
+from bend_hf.tasks._labels import SequenceClass, labels_from_column
 from bend_hf.variants.settings import INDELS, Indels
 from bend_hf.variants.source import site_order
-from bend_hf.vcf import is_vcf, read_vcf
 
 LABELS: Final = SequenceClass(names=("no_effect", "effect"))
 _BASE: Final = "^[ACGT]$"

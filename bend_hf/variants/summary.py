@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from bend_hf.errors import ConfigError, did_you_mean
-from bend_hf.predictions import Predictions
-from bend_hf.results import jsonable
-from bend_hf.scoring import score
+from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.results import jsonable
+from bend_hf.evaluation.scoring import score
 from bend_hf.shapes import IGNORE_LABEL, Bools, Floats, Json
 from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
 
@@ -26,14 +26,14 @@ METRICS: Final = ("auroc", "auprc")
 
 
 class Interval(Protocol):
-    """Between which values a metric lies; ``bend_hf.uncertainty.bootstrap.Interval`` is one."""
+    """Between which values a metric lies; ``bend_hf.evaluation.uncertainty.bootstrap.Interval`` is one."""
 
     def as_json(self) -> dict[str, Json]:
         """As a record keeps it."""
         ...
 
 
-# From predictions and names of metrics to their intervals: bend_hf.uncertainty.bootstrap.intervals_of is one.
+# From predictions and names of metrics to their intervals: bend_hf.evaluation.uncertainty.bootstrap.intervals_of is one.
 Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], Mapping[str, Interval]]"
 
 

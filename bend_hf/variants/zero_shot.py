@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from bend_hf.errors import ConfigError
-from bend_hf.predictions import Predictions, concatenate
+from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.alleles import Context
 from bend_hf.variants.parts import Parts, content_key

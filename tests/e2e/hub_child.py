@@ -20,7 +20,7 @@ from typing import Any
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Runs what is asked for."""
-    from bend_hf.cli import main
+    from bend_hf.cli._main import main
 
     os.chdir(asked["folder"])
     os.environ.pop("HF_TOKEN", None)

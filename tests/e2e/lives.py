@@ -26,10 +26,10 @@ import accelerate  # noqa: F401  loaded once, before the forks
 import datasets  # noqa: F401
 import evaluate  # noqa: F401
 
-import bend_hf.checkpoints
-import bend_hf.fit
-import bend_hf.heads.basset
-import bend_hf.train
+import bend_hf.runs.run
+import bend_hf.training.checkpoints
+import bend_hf.training.fit
+import bend_hf.training.heads.basset
 from tests.e2e.spread import note_differences
 
 
@@ -54,20 +54,20 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        bend_hf.fit._Training._show = before(bend_hf.fit._Training._show, number, die)  # type: ignore[method-assign]
+        bend_hf.training.fit._Training._show = before(bend_hf.training.fit._Training._show, number, die)  # type: ignore[method-assign]
     elif where == "rename":  # a checkpoint is written but not yet in its place
         os.replace = before(os.replace, number, die)
     elif where == "epoch":
-        bend_hf.fit.trained_state = before(bend_hf.fit.trained_state, number, die)
+        bend_hf.training.fit.trained_state = before(bend_hf.training.fit.trained_state, number, die)
     elif where == "record":  # the predictions are written, the record is not
-        bend_hf.train.write_record = before(bend_hf.train.write_record, number, die)
+        bend_hf.runs.run.write_record = before(bend_hf.runs.run.write_record, number, die)
     else:
         raise ValueError(f"no such place: {where}")
 
 
 def note_weights(out: Path) -> None:
     """Makes this process write down which weights each fold ends with."""
-    fit = bend_hf.fit.fit
+    fit = bend_hf.training.fit.fit
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         fitted = fit(*args, **kwargs)
@@ -78,7 +78,7 @@ def note_weights(out: Path) -> None:
             file.write(f"{hashlib.sha256(content).hexdigest()} {fitted.resumed_at}\n")
         return fitted
 
-    bend_hf.fit.fit = wrapped
+    bend_hf.training.fit.fit = wrapped
 
 
 def life(
@@ -95,7 +95,7 @@ def life(
                 of = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
                 os.environ.update({name: str(value) for name, value in of.items()})
             prepare()
-            os._exit(bend_hf.train.main(argv))
+            os._exit(bend_hf.runs.run.main(argv))
         children.append(child)
     first_bad = 0
     while children:
@@ -119,7 +119,7 @@ def main() -> None:
     """All lives of all trainings."""
     for training in json.loads(sys.argv[1]):
         argv = training.get("argv", [])
-        bend_hf.heads.basset.DROPOUT = 0.3 if training.get("dropout", True) else 0.0
+        bend_hf.training.heads.basset.DROPOUT = 0.3 if training.get("dropout", True) else 0.0
         kills = training.get("kills", [])
         ranks = training.get("lives_ranks", [training.get("ranks", 1)] * (len(kills) + 1))
         of = {"environment": training.get("environment")}

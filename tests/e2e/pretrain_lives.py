@@ -15,9 +15,9 @@ from typing import Any
 
 import accelerate  # noqa: F401  loaded once, before the forks
 
-import bend_hf.pretrain
-import bend_hf.pretraining.loop as loop
-import bend_hf.pretraining.saving as saving
+import bend_hf.training.pretraining.loop as loop
+import bend_hf.training.pretraining.run
+import bend_hf.training.pretraining.saving as saving
 from tests.killing import before, die
 
 
@@ -42,7 +42,7 @@ def arm(where: str, number: int) -> None:
     elif where == "validation":
         loop.validate = before(loop.validate, number, die)
     elif where == "summary":  # all is done but for saying so
-        bend_hf.pretrain.summarise = before(bend_hf.pretrain.summarise, number, die)
+        bend_hf.training.pretraining.run.summarise = before(bend_hf.training.pretraining.run.summarise, number, die)
     else:
         raise ValueError(f"no such place: {where}")
 
@@ -53,7 +53,7 @@ def life(argv: list[str], kill: tuple[str, int] | None) -> int:
     if child == 0:
         if kill is not None:
             arm(*kill)
-        os._exit(bend_hf.pretrain.main(argv))
+        os._exit(bend_hf.training.pretraining.run.main(argv))
     return os.waitpid(child, 0)[1]
 
 

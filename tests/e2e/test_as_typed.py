@@ -133,7 +133,7 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'numpy', 'pyarrow', 'accelerate'}"
     assert python(f"import sys, bend_hf; print(sorted({heavy} & set(sys.modules)))", tmp_path).strip() == "[]"
     out = python(
-        "import sys\nfrom bend_hf.cli import main\n"
+        "import sys\nfrom bend_hf.cli._main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'evaluate', 'accelerate'} & set(sys.modules)))",
         tmp_path,

@@ -14,16 +14,16 @@ from accelerate import Accelerator
 
 from bend_hf.assets import asset_folder
 from bend_hf.config import DEFAULT_MODEL, DataConfig, kinds_of
+from bend_hf.data.sources import sources_of
+from bend_hf.data.task_data import open_task
 from bend_hf.embedders import MODELS, load_embedder
-from bend_hf.pretrain import run
-from bend_hf.pretraining.config import PretrainConfig
-from bend_hf.pretraining.families import FAMILIES
-from bend_hf.pretraining.inputs import Inputs, open_inputs
-from bend_hf.pretraining.learner import Learner
-from bend_hf.pretraining.validation import validate
-from bend_hf.sources import sources_of
-from bend_hf.task_data import open_task
 from bend_hf.toml_config import read_toml
+from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.families import FAMILIES
+from bend_hf.training.pretraining.inputs import Inputs, open_inputs
+from bend_hf.training.pretraining.learner import Learner
+from bend_hf.training.pretraining.run import run
+from bend_hf.training.pretraining.validation import validate
 from tests.shared_data import CHR20, needs_shared
 
 ROOT = Path(__file__).resolve().parents[2]

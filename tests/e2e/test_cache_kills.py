@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bend_hf.cache.reader import CachedEmbeddings
+from bend_hf.embedders.cache.reader import CachedEmbeddings
 from tests.cached import (
     arrow_bytes,
     calls_of_a_run,
@@ -132,7 +132,7 @@ def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("gene_finding test:") == 1  # the main process speaks, and it alone
 
-    from bend_hf.cli import main
+    from bend_hf.cli._main import main
 
     assert main(["embed", *flags, "--cache", str(tmp_path / "one")]) == 0
     one, two = (

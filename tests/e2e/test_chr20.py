@@ -10,11 +10,11 @@ import datasets
 import pytest
 
 from bend_hf.config import DataConfig, RunConfig
-from bend_hf.hub_folder import build
-from bend_hf.predictions import read_predictions
-from bend_hf.results import read_record
-from bend_hf.train import run
-from bend_hf.verify import verify
+from bend_hf.evaluation.predictions import read_predictions
+from bend_hf.evaluation.results import read_record
+from bend_hf.publishing.hub_folder import build
+from bend_hf.publishing.verify import verify
+from bend_hf.runs.run import run
 from tests.shared_data import CHR20, needs_shared
 
 pytestmark = needs_shared

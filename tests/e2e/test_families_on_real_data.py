@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bend_hf.config import RunConfig
+from bend_hf.data.sources import find_source
+from bend_hf.data.task_data import open_task
 from bend_hf.embedders import MODELS, load_embedder
-from bend_hf.sources import find_source
-from bend_hf.task_data import open_task
+from bend_hf.runs.run import run_task
 from bend_hf.tasks import TASKS
-from bend_hf.train import run_task
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared
 from tests.tiny import write_bed

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from bend_hf.config import DataConfig
-from bend_hf.hub_folder import build
-from bend_hf.predictions import Predictions, write_predictions
-from bend_hf.report import write_report
-from bend_hf.results import ResultRecord
+from bend_hf.evaluation.predictions import Predictions, write_predictions
+from bend_hf.evaluation.results import ResultRecord
+from bend_hf.publishing.hub_folder import build
+from bend_hf.publishing.report import write_report
 from tests.loopback_hub import TOKEN, Hub
 from tests.records import record, write
 from tests.tiny import write_data
@@ -386,7 +386,7 @@ def test_flags_that_do_not_fit_say_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from bend_hf.cli import main
+    from bend_hf.cli._main import main
 
     monkeypatch.chdir(tmp_path)
     assert main(["push", *words]) == 1

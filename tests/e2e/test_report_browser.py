@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bend_hf.leaderboard import contests
-from bend_hf.report.page import page
+from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.report.page import page
 from tests.records import record, several
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bend_hf.predictions import read_predictions
+from bend_hf.evaluation.predictions import read_predictions
 from tests.tiny import write_data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bend_hf.predictions import read_predictions
-from bend_hf.results import ResultRecord, find_records, read_record
+from bend_hf.evaluation.predictions import read_predictions
+from bend_hf.evaluation.results import ResultRecord, find_records, read_record
 from tests.tiny import write_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("controls")
     data = write_data(folder / "data", (TASK,), n=22)
     for name, launcher in (("one", ()), ("two", TWO)):
-        bend(data, folder / name, "bend_hf.train", "--model", "basset-supervised", launcher=launcher)
+        bend(data, folder / name, "bend_hf.runs.run", "--model", "basset-supervised", launcher=launcher)
     return folder
 
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from accelerate import Accelerator
 
-from bend_hf.cli import main
+from bend_hf.cli._main import main
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._base import Embedder
-from bend_hf.predictions import read_predictions
-from bend_hf.results import read_record
+from bend_hf.evaluation.predictions import read_predictions
+from bend_hf.evaluation.results import read_record
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import (
     SCORE_COLUMNS,

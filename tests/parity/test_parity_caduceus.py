@@ -19,8 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from bend_hf.embedders import CaduceusEmbedder, load_embedder
 from bend_hf.embedders._sequences import reverse_complement
+from bend_hf.embedders.networks.caduceus import (
+    CaduceusConfig,
+    CaduceusForMaskedLM,
+    CaduceusModel,
+    config_from_json,
+    rename_key,
+)
 from bend_hf.errors import ModelError
-from bend_hf.models.caduceus import CaduceusConfig, CaduceusForMaskedLM, CaduceusModel, config_from_json, rename_key
 from bend_hf.shapes import Protocol
 from tests.parity.golden import arrays, cases, entry_of, folder_of, golden, sequence_of
 from tests.shared_data import needs_shared

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bend_hf.embedders import MODELS, DNABert2Embedder, load_embedder
+from bend_hf.embedders.networks import dnabert2
 from bend_hf.errors import ModelError
-from bend_hf.models import dnabert2
 from tests.parity.golden import arrays, cases, folder_of, golden, sequence_of
 from tests.shared_data import GOLDEN, SHARED, needs_shared
 

@@ -242,7 +242,7 @@ def test_bigbird_logits_are_transformers_own(tmp_path: Path) -> None:
     ],
 )
 def test_published_configurations_give_the_declared_models(key: str, config: str, last_norm: bool) -> None:
-    from bend_hf.models.genalm import GenaLMConfig, GenaLMForMaskedLM
+    from bend_hf.embedders.networks.genalm import GenaLMConfig, GenaLMForMaskedLM
 
     keys = json.loads((SHARED / "tokenizers" / "gena_configs" / f"{config}.json").read_text())
     with torch.device("meta"):
@@ -255,7 +255,7 @@ def test_published_configurations_give_the_declared_models(key: str, config: str
 
 @needs_shared
 def test_sparse_rotary_configurations_are_refused() -> None:
-    from bend_hf.models.genalm import GenaLMConfig
+    from bend_hf.embedders.networks.genalm import GenaLMConfig
 
     path = SHARED / "tokenizers" / "gena_configs" / "L12-H768-A12-V32k-L4096-preln-sparse-rope.json"
     with pytest.raises(ModelError, match=r"position_embedding_type 'rotary'.*take gena-lm-bigbird-base-t2t"):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders import ConvNetEmbedder, GPNEmbedder
 from bend_hf.embedders._letters import LetterVocabulary
+from bend_hf.embedders.networks.gpn import GPNConfig, GPNForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.models.gpn import GPNConfig, GPNForMaskedLM
 from bend_hf.shapes import PROTOCOLS, Protocol
 from tests.parity.letter_models import EDGES, ORIGINAL, Reference, farthest, ids_of
 from tests.shared_data import needs_shared

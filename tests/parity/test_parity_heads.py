@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bend_hf.head_specs import BassetSpec, CnnSpec, HeadSpec, ResNetSpec
-from bend_hf.heads import build_head
+from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, HeadSpec, ResNetSpec
+from bend_hf.training.heads import build_head
 from tests.shared_data import GOLDEN, needs_shared
 
 pytestmark = needs_shared

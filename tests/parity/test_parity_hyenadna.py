@@ -151,7 +151,7 @@ def test_both_kinds_of_files_are_one_network() -> None:
     """With [CLS] in front by hand, the -hf network reads what the plain one does."""
     from safetensors.torch import load_file
 
-    from bend_hf.models.hyenadna import HyenaDNAForCausalLM, config_from_json, rename_key
+    from bend_hf.embedders.networks.hyenadna import HyenaDNAForCausalLM, config_from_json, rename_key
 
     model = HyenaDNAForCausalLM(config_from_json(json.loads((folder_of(HF) / "config.json").read_text())))
     state = load_file(folder_of(PLAIN) / "model.safetensors")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bend_hf.losses import Loss, LossName, Poisson, build_loss
+from bend_hf.training.losses import Loss, LossName, Poisson, build_loss
 from tests.shared_data import GOLDEN, needs_shared
 
 pytestmark = needs_shared

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bend_hf.heads.cnn import CnnHead
-from bend_hf.losses import build_loss
+from bend_hf.training.heads.cnn import CnnHead
+from bend_hf.training.losses import build_loss
 from tests.shared_data import GOLDEN, needs_shared
 
 pytestmark = needs_shared

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._base import Embedder
-from bend_hf.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import ScoreSettings, read_variants, score_variants
 from bend_hf.variants.bend_csv import HEADER, write_bend_csv

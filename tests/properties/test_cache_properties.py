@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bend_hf.batches import OnTheFly
-from bend_hf.cache.content import content_of
-from bend_hf.cache.device import HeldEmbeddings, device_batches
-from bend_hf.cache.filling import order_of
-from bend_hf.cache.numbers import StoredDtype, readable, stored
-from bend_hf.cache.opening import Share, find_entry
-from bend_hf.cache.plan import shard_starts
-from bend_hf.cache.reader import CachedEmbeddings
+from bend_hf.embedders.batches import OnTheFly
+from bend_hf.embedders.cache.content import content_of
+from bend_hf.embedders.cache.device import HeldEmbeddings, device_batches
+from bend_hf.embedders.cache.filling import order_of
+from bend_hf.embedders.cache.numbers import StoredDtype, readable, stored
+from bend_hf.embedders.cache.opening import Share, find_entry
+from bend_hf.embedders.cache.plan import shard_starts
+from bend_hf.embedders.cache.reader import CachedEmbeddings
 from tests.cached import SHARD_BYTES, Triplets, random_sequences
 
 DTYPES = st.sampled_from(get_args(StoredDtype))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
-from bend_hf.head_specs import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
-from bend_hf.heads import build_head
-from bend_hf.heads.cnn import convolve_tokens
+from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
+from bend_hf.training.heads import build_head
+from bend_hf.training.heads.cnn import convolve_tokens
 
 TOKEN_LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=9)
 

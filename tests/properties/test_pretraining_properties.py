@@ -11,14 +11,14 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from bend_hf.data.genome import Genome
+from bend_hf.data.sequences import reverse_complement
 from bend_hf.errors import ConfigError
-from bend_hf.genome import Genome
-from bend_hf.pretraining import letters
-from bend_hf.pretraining.masking import mask, validation_mask
-from bend_hf.pretraining.regions import Regions
-from bend_hf.pretraining.splitting import split
-from bend_hf.pretraining.windows import Windows, WindowSampler
-from bend_hf.sequences import reverse_complement
+from bend_hf.training.pretraining import letters
+from bend_hf.training.pretraining.masking import mask, validation_mask
+from bend_hf.training.pretraining.regions import Regions
+from bend_hf.training.pretraining.splitting import split
+from bend_hf.training.pretraining.windows import Windows, WindowSampler
 from tests.bgzip import bgzip
 
 relaxed = settings(

@@ -12,7 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from bend_hf.assets import asset_folder
 from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
-from bend_hf.launch import missing_processes, start_accelerator
+from bend_hf.training.launch import missing_processes, start_accelerator
 
 FOLDER = asset_folder("accelerate_configs")
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

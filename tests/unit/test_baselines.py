@@ -8,16 +8,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from bend_hf.baselines import BASELINES, head_of
-from bend_hf.builder import n_outputs
-from bend_hf.cli import main
+from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
-from bend_hf.fit import fit
-from bend_hf.fit_config import FitConfig
-from bend_hf.heads import build_head
-from bend_hf.losses import build_loss
+from bend_hf.data.builder import n_outputs
+from bend_hf.runs.run import resolve_config
 from bend_hf.tasks import TASKS
-from bend_hf.train import resolve_config
+from bend_hf.training.fit import fit
+from bend_hf.training.fit_config import FitConfig
+from bend_hf.training.heads import build_head
+from bend_hf.training.heads.baselines import BASELINES, head_of
+from bend_hf.training.losses import build_loss
 from tests.splits import WIDTH, gene_like
 
 

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from bend_hf.builder import make_builder
 from bend_hf.config import DataConfig
-from bend_hf.rows import read_rows
-from bend_hf.sources import TaskFiles, find_source
-from bend_hf.task_data import TaskData, fold_parts, open_task
+from bend_hf.data.builder import make_builder
+from bend_hf.data.rows import read_rows
+from bend_hf.data.sources import TaskFiles, find_source
+from bend_hf.data.task_data import TaskData, fold_parts, open_task
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
 
@@ -144,7 +144,7 @@ def test_several_processes_build_the_same(tmp_path: Path) -> None:
     assert isinstance(source, TaskFiles)
     one = make_builder(read_rows(source), cache_dir=tmp_path / "one")
     one.download_and_prepare()
-    import bend_hf.builder as module
+    import bend_hf.data.builder as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BASES_A_TABLE", 4096)

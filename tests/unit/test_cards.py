@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from bend_hf.assets import asset_folder
-from bend_hf.card_runs import flags
-from bend_hf.cards import model_card, write_card
 from bend_hf.errors import RecordError
 from bend_hf.markdown import escaped, n_bytes, number, render
+from bend_hf.publishing.card_runs import flags
+from bend_hf.publishing.cards import model_card, write_card
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from bend_hf.checkpoints import (
+from bend_hf.training.checkpoints import (
     Checkpoints,
     Saved,
     load_trained,

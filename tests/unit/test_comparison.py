@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bend_hf.cli import main
+from bend_hf.cli._main import main
 from bend_hf.errors import ConfigError, RecordError
-from bend_hf.predictions import Predictions, write_predictions
-from bend_hf.uncertainty.comparison import compare, holm
+from bend_hf.evaluation.predictions import Predictions, write_predictions
+from bend_hf.evaluation.uncertainty.comparison import compare, holm
 
 N = 200
 RNG = np.random.default_rng(0)

@@ -16,25 +16,25 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from bend_hf.cli import main
+from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
-from bend_hf.controls import CONTROLS, _windows
-from bend_hf.controls._logistic import choose_c, fit_linear
-from bend_hf.controls._running import ControlRun, as_entries, run_control, run_controls
-from bend_hf.controls._variants import cpg_changes, gc_around
-from bend_hf.controls._windows import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
-from bend_hf.controls.composition import CPG, GC
+from bend_hf.data.sequences import reverse_complement
+from bend_hf.data.sources import find_source
+from bend_hf.data.task_data import TaskData, open_task
 from bend_hf.embedders import Embedder, OneHotEmbedder
 from bend_hf.errors import ConfigError, RegistryError
-from bend_hf.labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
-from bend_hf.predictions import read_predictions
-from bend_hf.results import ResultRecord, read_record
-from bend_hf.sequences import reverse_complement
-from bend_hf.sources import find_source
-from bend_hf.task_data import TaskData, open_task
+from bend_hf.evaluation.predictions import read_predictions
+from bend_hf.evaluation.results import ResultRecord, read_record
+from bend_hf.evaluation.uncertainty.resampling import folds_of
+from bend_hf.runs.controls import CONTROLS, _windows
+from bend_hf.runs.controls._logistic import choose_c, fit_linear
+from bend_hf.runs.controls._running import ControlRun, as_entries, run_control, run_controls
+from bend_hf.runs.controls._variants import cpg_changes, gc_around
+from bend_hf.runs.controls._windows import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
+from bend_hf.runs.controls.composition import CPG, GC
+from bend_hf.runs.run import key_of, open_embedder, run_task
 from bend_hf.tasks import TASKS
-from bend_hf.train import key_of, open_embedder, run_task
-from bend_hf.uncertainty.resampling import folds_of
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from tests.tiny import write_data
 
 TASK_NAMES = ("gene_finding", "enhancer_annotation", "cpg_methylation", "variant_effects_disease")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bend_hf.errors import ConfigError
-from bend_hf.uncertainty.delong import delong
+from bend_hf.evaluation.uncertainty.delong import delong
 
 # positives 0.35 and 0.8, negatives 0.1 and 0.4: three of four pairs are won. Of the positives 1/2 and 1 are won, by
 # the negatives 1 and 1/2 are lost: each has variance 1/8, halved for two items each, summed.

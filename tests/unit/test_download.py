@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.download import RemoteFile, Retry, cache_folder, download
+from bend_hf.data.download import RemoteFile, Retry, cache_folder, download
 from bend_hf.errors import DownloadError
 
 BODY = bytes(range(256)) * 40

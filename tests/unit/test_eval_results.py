@@ -9,13 +9,13 @@ import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 
-from bend_hf.attribution import attributed, named_datasets
-from bend_hf.boards import board_ids
-from bend_hf.entries import gather
+from bend_hf.data.hub_names import DatasetRef
 from bend_hf.errors import RecordError
-from bend_hf.eval_checks import check_eval_results, check_eval_text, check_eval_yaml
-from bend_hf.eval_results import dumped, eval_result_files, eval_yaml, merged
-from bend_hf.hub_names import DatasetRef
+from bend_hf.publishing.attribution import attributed, named_datasets
+from bend_hf.publishing.boards import board_ids
+from bend_hf.publishing.entries import gather
+from bend_hf.publishing.eval_checks import check_eval_results, check_eval_text, check_eval_yaml
+from bend_hf.publishing.eval_results import dumped, eval_result_files, eval_yaml, merged
 from bend_hf.shapes import PROTOCOLS, Json
 from bend_hf.tasks import TASKS, TaskSpec
 from tests.records import COMMIT, record

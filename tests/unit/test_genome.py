@@ -18,9 +18,9 @@ import pyfaidx
 import pytest
 
 from bend_hf.checksums import file_sha256
+from bend_hf.data.genome import Genome
+from bend_hf.data.sequences import SequenceBatch, reverse_complement
 from bend_hf.errors import GenomeError
-from bend_hf.genome import Genome
-from bend_hf.sequences import SequenceBatch, reverse_complement
 from tests.bgzip import END, bgzip
 from tests.shared_data import CHR20, needs_shared
 

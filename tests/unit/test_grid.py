@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from bend_hf import train
-from bend_hf.baselines import BASELINES, HEADS, head_of, without_alias
-from bend_hf.cli import main
+from bend_hf.cli._main import main
 from bend_hf.config import HeadName, RunConfig, parse_run
 from bend_hf.errors import ConfigError, RegistryError
-from bend_hf.grid import CellResult, grid_table, run_grid
-from bend_hf.head_specs import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
+from bend_hf.runs import run as train
+from bend_hf.runs.grid import CellResult, grid_table, run_grid
 from bend_hf.tasks import TASKS
-from bend_hf.trackers import check_trackers
+from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
+from bend_hf.training.heads.baselines import BASELINES, HEADS, head_of, without_alias
+from bend_hf.training.trackers import check_trackers
 from tests.tiny import write_data
 
 FAST = ("--epochs", "1", "--batch-size", "8")
@@ -66,14 +66,14 @@ def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
             raise RuntimeError("out of memory")
         return run_task(config, *rest, **beside)
 
-    monkeypatch.setattr("bend_hf.grid.run_task", failing)
+    monkeypatch.setattr("bend_hf.runs.grid.run_task", failing)
     flags = ["--task", "gene_finding", "--model", "onehot", "--seeds", "0", "1", "2", "--data", str(data)]
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 1
     text = capsys.readouterr().out
     assert "1 of 3 failed:" in text
     assert "gene_finding / onehot / seed 1: RuntimeError: out of memory" in text
     assert [record["config"]["seed"] for record in records(tmp_path)] == [0, 2]
-    monkeypatch.setattr("bend_hf.grid.run_task", run_task)
+    monkeypatch.setattr("bend_hf.runs.grid.run_task", run_task)
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 0
     assert len(records(tmp_path)) == 3
 

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bend_hf import hub_folder
 from bend_hf.config import DataConfig
-from bend_hf.dataset_facts import repetitions, sequence_hashes
+from bend_hf.data.sources import BuiltSource, find_source
+from bend_hf.data.task_data import open_task
 from bend_hf.errors import BendError
-from bend_hf.hub_folder import build
-from bend_hf.sources import BuiltSource, find_source
-from bend_hf.task_data import open_task
+from bend_hf.publishing import hub_folder
+from bend_hf.publishing.dataset_facts import repetitions, sequence_hashes
+from bend_hf.publishing.hub_folder import build
+from bend_hf.publishing.verify import verify
 from bend_hf.tasks import TASKS
-from bend_hf.verify import verify
 from tests.tiny import write_data
 
 NAMES = ("histone_modification", "gene_finding", "enhancer_annotation", "variant_effects_disease")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from bend_hf.errors import LabelError
-from bend_hf.labels import (
+from bend_hf.tasks._labels import (
     BinClasses,
     MultiLabel,
     NucleotideClasses,

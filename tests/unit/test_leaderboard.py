@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bend_hf.entries import gather, model_label, of_model
 from bend_hf.errors import RecordError
-from bend_hf.leaderboard import contests
-from bend_hf.report import write_report
-from bend_hf.report.page import page
-from bend_hf.report.plots import plot_files
-from bend_hf.report.tables import as_csv, as_markdown
-from bend_hf.results import ResultRecord
+from bend_hf.evaluation.results import ResultRecord
+from bend_hf.publishing.entries import gather, model_label, of_model
+from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.report import write_report
+from bend_hf.publishing.report.page import page
+from bend_hf.publishing.report.plots import plot_files
+from bend_hf.publishing.report.tables import as_csv, as_markdown
 from tests.records import record, several, write
 
 
@@ -256,7 +256,7 @@ def test_a_report_says_why_it_may_not_be_published(tmp_path: Path) -> None:
 
 
 def test_missing_matplotlib_is_said_and_the_rest_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bend_hf.report.plots.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("bend_hf.publishing.report.plots.importlib.util.find_spec", lambda name: None)
     said: list[str] = []
     paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", say=said.append)
     assert said == ["no plots: matplotlib is not installed; 'pip install bend-hf[plots]' brings it"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bend_hf.errors import ConfigError, LabelError
-from bend_hf.losses import Loss, LossName, LossParts, build_loss
+from bend_hf.training.losses import Loss, LossName, LossParts, build_loss
 
 NAMES: list[LossName] = list(get_args(LossName))
 LOSSES: list[tuple[LossName, Loss]] = [

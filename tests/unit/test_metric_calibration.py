@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import brier_score_loss
 
 from bend_hf.assets import asset_folder
-from bend_hf.scoring import score
+from bend_hf.evaluation.scoring import score
 
 
 @pytest.fixture(scope="module")

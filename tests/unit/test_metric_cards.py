@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from bend_hf.assets import asset_folder
-from bend_hf.scoring import metric_names, write_metric_folders
+from bend_hf.evaluation.scoring import metric_names, write_metric_folders
 
 METRICS = asset_folder("metrics")
 NAMES = metric_names()

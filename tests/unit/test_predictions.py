@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bend_hf.errors import RecordError
-from bend_hf.predictions import Predictions, concatenate, read_predictions, write_predictions
+from bend_hf.evaluation.predictions import Predictions, concatenate, read_predictions, write_predictions
 
 
 def classes(items: list[int], lengths: list[int]) -> Predictions:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError, GenomeError
-from bend_hf.genome import Genome
-from bend_hf.pretraining.regions import Regions
-from bend_hf.pretraining.streams import Stream, words
-from bend_hf.pretraining.windows import WindowSampler
+from bend_hf.training.pretraining.regions import Regions
+from bend_hf.training.pretraining.streams import Stream, words
+from bend_hf.training.pretraining.windows import WindowSampler
 from tests.bgzip import bgzip
 from tests.tiny import write_genome
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.cli import main
-from bend_hf.download import Retry
+from bend_hf.cli._main import main
+from bend_hf.data.download import Retry
+from bend_hf.data.published import GENOME_ORIGINS, GENOMES, SHARES, Published, fetch_published, published_files
 from bend_hf.errors import DownloadError
-from bend_hf.published import GENOME_ORIGINS, GENOMES, SHARES, Published, fetch_published, published_files
 from bend_hf.tasks import TASKS, select_tasks
 
 GENOME = b">chr1\n" + b"ACGT" * 5000 + b"\n"

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bend_hf.alignment_facts import alignment_of, some_sequences
 from bend_hf.config import RunConfig
+from bend_hf.data.sources import find_source
+from bend_hf.data.task_data import open_task
 from bend_hf.embedders import OneHotEmbedder, load_embedder
+from bend_hf.embedders.alignment_facts import alignment_of, some_sequences
 from bend_hf.embedders.own import OwnEmbedder
-from bend_hf.parts import Part, cached_bytes
-from bend_hf.predictions import Predictions
-from bend_hf.result_schema import violations
-from bend_hf.results import ResultRecord, read_record
-from bend_hf.sources import find_source
-from bend_hf.task_data import open_task
+from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.result_schema import violations
+from bend_hf.evaluation.results import ResultRecord, read_record
+from bend_hf.runs.parts import Part, cached_bytes
+from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
-from bend_hf.train import run
 from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake
 from tests.tiny import write_data
 

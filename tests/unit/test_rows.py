@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from bend_hf.data.rows import part_number, read_rows
+from bend_hf.data.sources import TaskFiles, find_source, own_source
 from bend_hf.errors import BendError, GenomeError, InputError, LabelError, SourceError
-from bend_hf.rows import part_number, read_rows
-from bend_hf.sources import TaskFiles, find_source, own_source
 from bend_hf.tasks import TASKS, Folds, NamedSplits
 from tests.tiny import write_bed, write_data, write_genome
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bend_hf.config import DataConfig
+from bend_hf.data.sources import BuiltSource, TaskFiles, default_data, find_genome, find_source, sources_of
 from bend_hf.errors import ConfigError, RegistryError, SourceError
-from bend_hf.sources import BuiltSource, TaskFiles, default_data, find_genome, find_source, sources_of
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bend_hf.leaderboard import Contest, contests
-from bend_hf.predictions import Predictions, write_predictions
-from bend_hf.report import write_report
-from bend_hf.report.page import page
-from bend_hf.report.tables import as_csv, as_markdown
-from bend_hf.results import ResultRecord, read_record, write_record
-from bend_hf.scoring import score
-from bend_hf.ties import prediction_files
-from bend_hf.uncertainty.bootstrap import interval_of
-from bend_hf.uncertainty.comparison import compare
+from bend_hf.evaluation.predictions import Predictions, write_predictions
+from bend_hf.evaluation.results import ResultRecord, read_record, write_record
+from bend_hf.evaluation.scoring import score
+from bend_hf.evaluation.uncertainty.bootstrap import interval_of
+from bend_hf.evaluation.uncertainty.comparison import compare
+from bend_hf.publishing.leaderboard import Contest, contests
+from bend_hf.publishing.report import write_report
+from bend_hf.publishing.report.page import page
+from bend_hf.publishing.report.tables import as_csv, as_markdown
+from bend_hf.publishing.ties import prediction_files
 from tests.records import record
 
 N = 300

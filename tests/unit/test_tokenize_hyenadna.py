@@ -17,8 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from bend_hf.embedders import HyenaDNAEmbedder
+from bend_hf.embedders.networks.hyenadna import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAModel,
+    config_from_json,
+    rename_key,
+)
 from bend_hf.errors import ModelError
-from bend_hf.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel, config_from_json, rename_key
 
 HF = {
     "d_model": 8, "n_layer": 2, "d_inner": 16, "max_seq_len": 12, "vocab_size": 12, "model_type": "hyenadna",

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bend_hf.embedders.networks.twoscale import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.models.twoscale import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
 
 SIZES = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
 ROWS = {"detail_width": 6, "local_width": 16, "fine_width": 16, "fine_layers": 2, "around_word": 2, "around_places": 2}

@@ -11,9 +11,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from bend_hf.errors import BendError, ConfigError
-from bend_hf.predictions import Predictions
-from bend_hf.results import member
-from bend_hf.uncertainty.bootstrap import intervals_of
+from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.results import member
+from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
 from bend_hf.variants import SCORE_COLUMNS, draw, summarise
 from bend_hf.variants.plots import roc_points
 from bend_hf.variants.summary import as_text

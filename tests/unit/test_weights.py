@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bend_hf.download import RemoteFile
+from bend_hf.data.download import RemoteFile
 from bend_hf.embedders._checkpoints import fetch_files, read_json, resolve_checkpoint, sha256_of
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._weights import (

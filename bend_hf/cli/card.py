@@ -1,0 +1,46 @@
+"""``bend-hf card``: a model card, and the Hub's own score files, from result records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bend_hf.cli._command import Command
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
+    parser.add_argument("--out", type=Path, default=Path("card"), help="folder to write (default: card)")
+    parser.add_argument("--model", help="take only records of this model, named as in the report")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="GROUP=OWNER/NAME@COMMIT",
+        help="dataset that a task group was scored on, where the records do not say; may be given again",
+    )
+    parser.add_argument("--source-url", help="where the records can be read, for the score files")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.evaluation.results import find_records, read_record
+    from bend_hf.publishing.attribution import attributed, hub_facts, named_datasets
+    from bend_hf.publishing.cards import write_card
+    from bend_hf.publishing.entries import of_model
+
+    read = [read_record(path) for path in find_records(parsed.records)]
+    records = attributed(of_model(read, parsed.model), named_datasets(parsed.dataset), hub_facts)
+    controls = [record for record in read if record.is_control]
+    for path in write_card(records, parsed.out, controls=controls, source_url=parsed.source_url):
+        print(path)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="card",
+        text="write a model card and the Hub's score files from result records",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

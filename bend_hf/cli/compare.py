@@ -1,0 +1,121 @@
+"""``bend-hf compare``: is one model better than another, on the same items of one task?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bend_hf.cli._command import Command
+
+if TYPE_CHECKING:
+    from bend_hf.evaluation.predictions import Predictions
+    from bend_hf.evaluation.uncertainty.comparison import Comparison
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predictions", nargs="+", type=Path, metavar="FILE.parquet", help="prediction files of runs")
+    parser.add_argument("--metric", help="mcc, auroc or auprc; default: that of the record beside the file, or by kind")
+    parser.add_argument("--clusters", default="item", help="what is drawn: item, chromosome or block (default: item)")
+    parser.add_argument("--block-bp", type=int, default=1_000_000, help="length of a block (default: 1000000)")
+    parser.add_argument("--resamples", type=int, default=2000, help="how many (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--level", type=float, default=0.95, help="share that an interval holds (default: 0.95)")
+    parser.add_argument(
+        "--method",
+        choices=["bootstrap", "delong"],
+        default="bootstrap",
+        help="bootstrap, or DeLong's test for AUROC of one label (default: bootstrap)",
+    )
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.evaluation.predictions import read_predictions
+    from bend_hf.evaluation.uncertainty.comparison import compare
+
+    names = _names(parsed.predictions)
+    models = {name: read_predictions(path) for name, path in zip(names, parsed.predictions, strict=True)}
+    metric = parsed.metric or _metric(parsed.predictions[0], models[names[0]])
+    found = compare(
+        models,
+        metric,
+        seed=parsed.seed,
+        resamples=parsed.resamples,
+        clusters=parsed.clusters,
+        level=parsed.level,
+        block_bp=parsed.block_bp,
+        method=parsed.method,
+    )
+    print(table(found, metric, level=parsed.level))
+    smallest = 2 / (parsed.resamples + 1) * len(found)
+    if parsed.method == "bootstrap" and smallest > 1 - parsed.level:
+        print(
+            f"\nno corrected p can be below {smallest:.3g} with {parsed.resamples} resamples and {len(found)} pairs; "
+            "raise --resamples"
+        )
+    return 0
+
+
+def table(found: list[Comparison], metric: str, *, level: float) -> str:
+    """The comparisons as text, a line a pair, the better model first."""
+    header = ("better", "than", metric, "and", "difference", f"{level:.0%} interval", "p", "p (Holm)")
+    rows = [
+        (
+            one.first,
+            one.second,
+            _number(one.value_first),
+            _number(one.value_second),
+            _number(one.difference),
+            f"{_number(one.low)} to {_number(one.high)}",
+            _p(one.p),
+            _p(one.p_holm),
+        )
+        for one in found
+    ]
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """A name for each file: its stem, with the folder where stems are equal."""
+    stems = [path.stem for path in paths]
+    names = [
+        stem if stems.count(stem) == 1 else str(path.with_suffix("")) for stem, path in zip(stems, paths, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        from bend_hf.errors import ConfigError
+
+        raise ConfigError(f"{', '.join(names)}: a file is named twice; give each once")
+    return names
+
+
+def _metric(path: Path, predictions: Predictions) -> str:
+    """The main metric of the record beside the file; without one, that of the kind of predictions."""
+    from bend_hf.evaluation.results import read_record
+
+    record = path.with_suffix(".json")
+    if record.is_file():
+        return read_record(record).main_metric
+    return "mcc" if predictions.score is None else "auroc"
+
+
+def _number(value: float) -> str:
+    return "undefined" if value != value else f"{value:.4f}"  # nan alone is not itself
+
+
+def _p(value: float) -> str:
+    return "undefined" if value != value else f"{value:.2g}"
+
+
+COMMANDS = (
+    Command(
+        key="compare",
+        text="compare models on the same items: differences with intervals, p and Holm's correction",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

@@ -1,0 +1,60 @@
+"""``bend-hf download``: BEND's published files and genomes into a data folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bend_hf.cli._command import Command
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks; default: all")
+    parser.add_argument(
+        "--source",
+        choices=["erda", "gcs", "hub"],
+        default="gcs",
+        help="BEND's own share, its mirror, or built datasets of the Hub (default: gcs)",
+    )
+    parser.add_argument("--base-url", help="another address with BEND's folders below it, for erda and gcs")
+    parser.add_argument("--namespace", default="bend", help="whose datasets, for hub (default: bend)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to (default: data)")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.tasks import TASKS, select_tasks
+
+    tasks = select_tasks(parsed.tasks) if parsed.tasks else list(TASKS)
+    if parsed.source == "hub":
+        from bend_hf.data.hub_fetch import fetch_from_hub
+
+        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, say=print)
+    else:
+        from tqdm.auto import tqdm
+
+        from bend_hf.data.published import SHARES, Published, fetch_published
+
+        base_url = parsed.base_url or SHARES[parsed.source]
+        with tqdm(unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+
+            def progress(name: str, done: int, total: int | None) -> None:
+                bar.set_description(name, refresh=False)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            found = fetch_published(
+                tasks, parsed.data_dir, Published(base_url=base_url), say=bar.write, progress=progress
+            )
+    for path in found:
+        print(f"  {path} ({path.stat().st_size / 1e6:,.1f} MB)")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="download",
+        text="fetch BEND's published files and genomes into a data folder",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

@@ -1,0 +1,26 @@
+"""``bend-hf pretrain``: trains a DNA language model from nothing; the same as ``python -m bend_hf.pretrain``."""
+
+from __future__ import annotations
+
+import argparse
+
+from bend_hf.cli._command import Command
+from bend_hf.training.pretraining.config import add_pretrain_flags, config_from_flags
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.training.pretraining.run import report, run
+
+    config = config_from_flags(parsed)
+    report(run(config), config)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="pretrain",
+        text="train a DNA language model from nothing on a FASTA; the same as python -m bend_hf.pretrain",
+        add_flags=add_pretrain_flags,
+        run=_run,
+    ),
+)

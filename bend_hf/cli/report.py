@@ -1,0 +1,36 @@
+"""``bend-hf report``: tables, a page and plots over result records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bend_hf.cli._command import Command
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
+    parser.add_argument("--no-paired", action="store_true", help="find ties by intervals alone, without predictions")
+    parser.add_argument("--no-plots", action="store_true", help="draw nothing")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.publishing.report import write_report
+
+    written = write_report(
+        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, say=print
+    )
+    for path in written:
+        print(path)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="report",
+        text="write tables, a page and plots over result records",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

@@ -1,0 +1,74 @@
+"""Tables of tasks and models, made from the declarations; README holds the same.
+
+>>> task_table().splitlines()[0].split("|")[1].strip()
+'task'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bend_hf.embedders import MODELS
+from bend_hf.tasks import TASKS, Folds, NamedSplits, TaskSpec
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns lined up, so that it reads well in a terminal too."""
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    rule = " | ".join("-" * width for width in widths)
+    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def task_table() -> str:
+    """Every task: what it labels, on which genome, split how, scored by what."""
+    header = ("task", "labels", "sequence", "genome", "strand", "split", "head", "metric")
+    return markdown_table(header, [_task_row(task) for task in TASKS])
+
+
+def _task_row(task: TaskSpec) -> tuple[str, ...]:
+    match task.label:
+        case NucleotideClasses():
+            labels = f"{len(task.label_names)} classes a nucleotide"
+        case BinClasses():
+            labels = f"yes or no a {task.label.bin_bp}-bp bin"
+        case MultiLabel():
+            labels = f"{len(task.label_names)} labels"
+        case _:
+            labels = "yes or no a variant" if task.variant else "one class"
+    match task.partition:
+        case NamedSplits():
+            split = "train, validation, test"
+        case Folds():
+            split = f"{task.partition.n} folds"
+        case _:
+            split = "zero-shot"
+    length = f"{task.window_bp:,} bp" if task.window_bp else "varies"
+    if task.variant:
+        length = f"{task.variant.context_bp} bp each side"
+    head = "none" if task.head is None else f"{type(task.head).__name__.removesuffix('Spec').upper()}"
+    strand = "read" if task.stranded else "plus"
+    return (task.key, labels, length, task.assembly, strand, split, head, task.metric)
+
+
+def model_table() -> str:
+    """Every model: its checkpoint and the facts that decide what it can do."""
+    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "licence")
+    return markdown_table(
+        header,
+        [
+            (
+                spec.key,
+                ", ".join(spec.aliases),
+                spec.checkpoint or "none",
+                str(spec.width),
+                f"{spec.n_parameters:,}" if spec.n_parameters else "",
+                f"{spec.context_tokens:,}" if spec.context_tokens else "",
+                spec.tokenization,
+                spec.direction,
+                spec.licence,
+            )
+            for spec in MODELS
+        ],
+    )

@@ -1,0 +1,29 @@
+"""``bend-hf train``: trains and scores a model on tasks; the same as ``python -m bend_hf.train``."""
+
+from __future__ import annotations
+
+import argparse
+
+from bend_hf.cli._command import Command
+from bend_hf.config import RunConfig, add_run_flags, config_from_flags
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_run_flags(parser)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.runs.run import report, run
+
+    report(run(config_from_flags(RunConfig, parsed)))
+    return 0
+
+
+COMMANDS = (
+    Command(
+        key="train",
+        text="train and score a model on tasks; the same as python -m bend_hf.train",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

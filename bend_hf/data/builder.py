@@ -1,0 +1,236 @@
+"""The `datasets` builder behind all tasks: bed, labels and genome in, a ``DatasetDict`` out.
+
+One builder, configured by a task's files and named by their content, so that a changed file is never answered
+from an old cache. `bend_hf.data.task_data.open_task` is the short way to a task's splits.
+
+>>> from bend_hf.tasks import TASKS
+>>> list(features(TASKS.get("gene_finding")))
+['item', 'chromosome', 'start', 'end', 'strand', 'sequence', 'labels']
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.builder import Key
+
+from bend_hf import __version__
+from bend_hf.checksums import file_sha256
+from bend_hf.data.rows import TaskRows
+from bend_hf.shapes import Ints
+from bend_hf.tasks import TaskSpec
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+
+TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are left alone
+_BASES_A_TABLE: Final = 1 << 24
+_OWN_COLUMNS: Final = frozenset({"item", "chromosome", "start", "end", "strand", "sequence", "label", "labels"})
+_READ_COLUMNS: Final = frozenset({"chromosome", "start", "end", "strand", "split", "label"})
+
+
+def features(task: TaskSpec, further: tuple[str, ...] = ()) -> datasets.Features:
+    """Columns of a task's dataset.
+
+    Args:
+        task: The declaration.
+        further: Columns of the bed that are kept as text.
+    """
+    named = datasets.ClassLabel(names=list(task.label_names))
+    columns: dict[str, Any] = {
+        "item": datasets.Value("int64"),
+        "chromosome": datasets.Value("string"),
+        "start": datasets.Value("int64"),
+        "end": datasets.Value("int64"),
+        "strand": datasets.Value("string"),
+        "sequence": datasets.Value("large_string"),
+    }
+    if task.variant is not None:
+        columns |= {
+            "variant_offset": datasets.Value("int32"),
+            "ref": datasets.Value("string"),
+            "alt": datasets.Value("string"),
+        }
+    columns |= {"label": named} if isinstance(task.label, SequenceClass) else {"labels": datasets.List(named)}
+    return datasets.Features(columns | {name: datasets.Value("string") for name in further})
+
+
+@dataclass
+class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]
+    """One task's files, read and checked.
+
+    Attributes:
+        rows: What the files say.
+        flip_labels: Whether labels of nucleotides are read backwards on the minus strand, as the sequence is.
+    """
+
+    rows: TaskRows | None = None
+    flip_labels: bool = True
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each input file."""
+        assert self.rows is not None
+        files = self.rows.files
+        named = {"bed": files.bed, "labels": files.hdf5, "label_names": files.label_names, "genome": files.genome}
+        return {name: file_sha256(path) for name, path in named.items() if path is not None}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the dataset's content."""
+        assert self.rows is not None
+        decides = {
+            "table_format": TABLE_FORMAT,
+            "hashes": self.hashes,
+            "task": repr(self.rows.task),
+            "out_of_bounds": self.rows.out_of_bounds,
+            "dropped": hashlib.sha256(self.rows.keep.tobytes()).hexdigest(),
+            "flip_labels": self.flip_labels,
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
+        """Name of the cache folder: the task and the content."""
+        return f"{self.name}-{self.fingerprint[:32]}"
+
+
+class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+    """Makes the dataset of one task; its splits are train, validation and test, or the parts of folds."""
+
+    BUILDER_CONFIG_CLASS = BendConfig
+    VERSION = datasets.Version(__version__)
+
+    @property
+    def _rows(self) -> TaskRows:
+        assert self.config.rows is not None
+        rows: TaskRows = self.config.rows
+        return rows
+
+    def _further(self) -> dict[str, str]:
+        """Columns of the bed that are kept as text, by the name they get here."""
+        skip = _READ_COLUMNS | ({"ref", "alt"} if self._rows.variants is not None else set())
+        names = [name for name in self._rows.bed.columns.column_names if name not in skip]
+        return {f"bed_{name}" if name in _OWN_COLUMNS else name: name for name in names}
+
+    def _info(self) -> datasets.DatasetInfo:
+        task = self._rows.task
+        return datasets.DatasetInfo(
+            description=task.description,
+            license=task.licence,
+            citation="\n".join(f"{c.authors} ({c.year}). {c.title}. {c.venue}. {c.doi}" for c in task.citations),
+            features=features(task, tuple(self._further())),
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        rows = self._rows
+        return [
+            datasets.SplitGenerator(name=name, gen_kwargs={"chunks": _chunks(rows, rows.rows_of(part))})
+            for part, name in enumerate(rows.part_names)
+            if len(rows.rows_of(part))
+        ]
+
+    def _generate_tables(self, chunks: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
+        schema = self.info.features.arrow_schema
+        for number, chunk in enumerate(chunks):
+            yield Key(number, 0), self._table(chunk).cast(schema)
+
+    def _table(self, chunk: Ints) -> pa.Table:
+        rows, bed = self._rows, self._rows.bed
+        picked = pa.array(chunk)
+        if rows.variants is not None:
+            sequences, own = _variant_sequences(rows, chunk)
+        else:
+            strand = rows.strand()
+            sequences = rows.genome.fetch(
+                bed.chromosome.take(picked),
+                bed.start_bp[chunk],
+                bed.end_bp[chunk],
+                None if strand is None else strand[chunk],
+                out_of_bounds=rows.out_of_bounds,
+                describe=lambda row: bed.describe(int(chunk[row])),
+            )
+            chunk, own = chunk[sequences.kept], {}
+            picked = pa.array(chunk)
+        columns: dict[str, pa.Array] = {
+            "item": picked,
+            "chromosome": bed.chromosome.take(picked).cast(pa.string()),
+            "start": pa.array(bed.start_bp[chunk]),
+            "end": pa.array(bed.end_bp[chunk]),
+            "strand": _strand_text(rows, chunk),
+            "sequence": sequences.to_arrow(),
+            **own,
+            **_label_column(rows, chunk, flip=self.config.flip_labels),
+        }
+        for name, column in self._further().items():
+            columns[name] = bed.columns[column].take(picked).combine_chunks()
+        return pa.table(columns)
+
+
+def _chunks(rows: TaskRows, chosen: Ints) -> list[Ints]:
+    """Row numbers in pieces of a bounded number of bases, at least one piece."""
+    context_bp = 2 * rows.task.variant.stored_context_bp if rows.task.variant is not None else 0
+    bases = np.cumsum(rows.bed.end_bp[chosen] - rows.bed.start_bp[chosen] + context_bp)
+    edges = np.searchsorted(bases, np.arange(_BASES_A_TABLE, bases[-1], _BASES_A_TABLE))
+    return [piece for piece in np.split(chosen, edges) if len(piece)]
+
+
+def _variant_sequences(rows: TaskRows, chunk: Ints) -> tuple[Any, dict[str, pa.Array]]:
+    """Sequence around each variant, as much of the context as the contig has, and the columns of variants."""
+    assert rows.variants is not None
+    assert rows.task.variant is not None
+    bed, variants, context_bp = rows.bed, rows.variants, rows.task.variant.stored_context_bp
+    names = bed.chromosome.take(pa.array(chunk))
+    length_of = np.array([rows.genome.contigs[name] for name in names.dictionary.to_pylist()], np.int64)
+    position = variants.position_bp[chunk]
+    start = np.maximum(position - context_bp, 0)
+    end = np.minimum(position + context_bp + 1, length_of[names.indices.to_numpy()])
+    sequences = rows.genome.fetch(names, start, end, describe=lambda row: bed.describe(int(chunk[row])))
+    letters = pa.array([chr(code) for code in range(128)])
+    return sequences, {
+        "variant_offset": pa.array((position - start).astype(np.int32)),
+        "ref": letters.take(pa.array(variants.ref[chunk].astype(np.int32))),
+        "alt": letters.take(pa.array(variants.alt[chunk].astype(np.int32))),
+    }
+
+
+def _strand_text(rows: TaskRows, chunk: Ints) -> pa.Array:
+    strand = rows.strand()
+    minus = np.zeros(len(chunk), np.int64) if strand is None else (strand[chunk] < 0).astype(np.int64)
+    return pa.array(["+", "-"]).take(pa.array(minus))
+
+
+def _label_column(rows: TaskRows, chunk: Ints, *, flip: bool) -> dict[str, pa.Array]:
+    labels = rows.labels.take(chunk)
+    strand = rows.strand()
+    if flip and strand is not None and isinstance(rows.task.label, NucleotideClasses | BinClasses):
+        labels = labels.flipped(strand[chunk] < 0)
+    values = pa.array(labels.values.astype(np.int64))
+    if isinstance(rows.task.label, SequenceClass):
+        return {"label": values}
+    return {"labels": pa.ListArray.from_arrays(pa.array(labels.offsets.astype(np.int32)), values)}
+
+
+def make_builder(rows: TaskRows, *, flip_labels: bool = True, cache_dir: Path | None = None) -> BendBuilder:
+    """The builder of a task's files."""
+    return BendBuilder(
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        dataset_name=rows.task.key,
+        config_name=rows.task.key,
+        rows=rows,
+        flip_labels=flip_labels,
+    )
+
+
+def n_outputs(task: TaskSpec) -> int:
+    """How many numbers a head gives a window: one for a yes-or-no bin, else one a class or label."""
+    if isinstance(task.label, MultiLabel):
+        return len(task.label_names)
+    binary = task.training is not None and task.training.loss == "bce"
+    return 1 if binary else len(task.label_names)

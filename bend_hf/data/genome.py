@@ -1,0 +1,381 @@
+"""The reference genome: the sequences of a whole bed at once, out of an indexed FASTA file.
+
+For the dataset builder, the sample and the variants:
+
+>>> from pathlib import Path; from tempfile import mkdtemp
+>>> fasta = Path(mkdtemp()) / "tiny.fa"
+>>> _ = fasta.write_text(">chr1\\nACGTacgtNN\\n")
+>>> genome = Genome(fasta)
+>>> genome.fetch(["chr1", "chr1"], [0, 2], [4, 6], [1, -1]).to_arrow().to_pylist()
+['ACGT', 'GTAC']
+
+The FASTA is plain or bgzip, its index a ``.fai`` as samtools and pyfaidx write it (made when missing or stale,
+in memory where the folder cannot be written). The file is mapped, not read through a shared position, so one
+`Genome` works in forked processes, and pickles by its path into spawned ones.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bend_hf.checksums import file_sha256
+from bend_hf.data.bgzf import BgzfText, block_bytes, is_gzip
+from bend_hf.data.fasta_gather import StrangeLetterError, Stretches, gather
+from bend_hf.data.fasta_index import FastaIndex, PlainText, Text, load_index
+from bend_hf.data.fasta_windows import read_windows
+from bend_hf.data.intervals import name_rows
+from bend_hf.data.sequences import SequenceBatch
+from bend_hf.errors import GenomeError, did_you_mean
+from bend_hf.shapes import Bools, Bytes, Ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OutOfBounds: TypeAlias = Literal["error", "pad", "drop"]
+OUT_OF_BOUNDS: Final[tuple[OutOfBounds, ...]] = ("error", "pad", "drop")
+Describe: TypeAlias = Callable[[int], str]
+_LISTED: Final = 10  # more contigs than these a message does not name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Intervals with their contigs found, every array of shape (intervals,)."""
+
+    contig: Ints
+    start_bp: Ints
+    end_bp: Ints
+    minus: Bools
+    inside: Bools
+
+    def part(self, low: int, high: int) -> _Places:
+        """The intervals between two positions."""
+        cut = slice(low, high)
+        return _Places(
+            contig=self.contig[cut],
+            start_bp=self.start_bp[cut],
+            end_bp=self.end_bp[cut],
+            minus=self.minus[cut],
+            inside=self.inside[cut],
+        )
+
+
+def _any_row(row: int) -> str:
+    return f"row {row} (counted from 0)"
+
+
+class Genome:
+    """One FASTA file, opened once.
+
+    Args:
+        path: The file, plain or compressed with ``bgzip``.
+
+    Raises:
+        GenomeError: It is missing, empty, no FASTA, compressed otherwise, truncated, or names a contig twice.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._text, self._stamp = _open(self.path)
+        self._index: FastaIndex = load_index(self.path, self._text)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path.absolute(), "stamp": self._stamp, "index": self._index}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        path, index = state["path"], state["index"]
+        assert isinstance(path, Path)
+        assert isinstance(index, FastaIndex)
+        self.path = path
+        self._text, self._stamp = _open(path)
+        self._index = index if self._stamp == state["stamp"] else load_index(path, self._text)
+
+    def __repr__(self) -> str:
+        return f"Genome({str(self.path)!r}, {len(self.contigs)} contigs)"
+
+    @cached_property
+    def contigs(self) -> dict[str, int]:
+        """Length in nucleotides of each contig, in the order of the file."""
+        return dict(zip(self._index.names, self._index.lengths_bp.tolist(), strict=True))
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the file as it stands on disk, remembered between runs while the file stays unchanged."""
+        return file_sha256(self.path)
+
+    def fetch(
+        self,
+        chromosomes: pa.Array | pa.ChunkedArray | Sequence[str],
+        start_bp: ArrayLike,
+        end_bp: ArrayLike,
+        strand: ArrayLike | None = None,
+        *,
+        out_of_bounds: OutOfBounds = "error",
+        describe: Describe = _any_row,
+    ) -> SequenceBatch:
+        """The sequences of all intervals in upper case, those of the minus strand as reverse complements.
+
+        Holds the letters once, and a few megabytes of working memory. U is read as T.
+
+        Args:
+            chromosomes: Contig name of each interval, shape (intervals,); a dictionary array is quickest.
+            start_bp: First nucleotide, 0-based, shape (intervals,).
+            end_bp: Behind the last nucleotide, shape (intervals,).
+            strand: 1 or -1 for each interval, shape (intervals,); None means plus for all.
+            out_of_bounds: For what reaches past an end of its contig: an error, N for each nucleotide that is
+                not there, or the interval left out; the batch counts what was changed.
+            describe: Turns the number of an interval into what a message should call it.
+
+        Raises:
+            GenomeError: A contig that the FASTA does not hold, a start behind its end, an interval past an end of
+                its contig where that is an error, or a letter that is no nucleotide.
+        """
+        places = self._resolve(chromosomes, start_bp, end_bp, strand, out_of_bounds, describe)
+        return self._read(places, 0, len(places.contig), out_of_bounds, describe)
+
+    def fetch_iter(
+        self,
+        chromosomes: pa.Array | pa.ChunkedArray | Sequence[str],
+        start_bp: ArrayLike,
+        end_bp: ArrayLike,
+        strand: ArrayLike | None = None,
+        *,
+        rows_per_batch: int = 20_000,
+        out_of_bounds: OutOfBounds = "error",
+        describe: Describe = _any_row,
+    ) -> Iterator[SequenceBatch]:
+        """The same in batches, so that millions of intervals need the memory of one batch.
+
+        All intervals are checked before the first batch is read. Batch k holds the intervals from
+        ``k * rows_per_batch`` on, and its ``kept`` speaks of these. Of a bgzip file each batch inflates the blocks
+        that it touches: intervals in the order of the genome, or large batches, spare doing that again.
+
+        >>> from pathlib import Path; from tempfile import mkdtemp
+        >>> fasta = Path(mkdtemp()) / "tiny.fa"
+        >>> _ = fasta.write_text(">chr1\\nACGTTT\\n")
+        >>> batches = Genome(fasta).fetch_iter(["chr1"] * 3, [0, 1, 2], [3, 4, 5], rows_per_batch=2)
+        >>> [batch.to_arrow().to_pylist() for batch in batches]
+        [['ACG', 'CGT'], ['GTT']]
+        """
+        if rows_per_batch < 1:
+            raise ValueError(f"rows_per_batch is {rows_per_batch}; it must be 1 or more")
+        places = self._resolve(chromosomes, start_bp, end_bp, strand, out_of_bounds, describe)
+        n_rows = len(places.contig)
+        return (
+            self._read(places, low, min(low + rows_per_batch, n_rows), out_of_bounds, describe)
+            for low in range(0, n_rows, rows_per_batch)
+        )
+
+    def base_at(
+        self,
+        chromosomes: pa.Array | pa.ChunkedArray | Sequence[str],
+        position_bp: ArrayLike,
+        *,
+        describe: Describe = _any_row,
+    ) -> Bytes:
+        """The nucleotides at single positions, upper-case ASCII, shape (positions,).
+
+        Args:
+            chromosomes: Contig name of each position, shape (positions,).
+            position_bp: 0-based positions, shape (positions,).
+            describe: Turns the number of a position into what a message should call it.
+        """
+        position = np.asarray(position_bp, np.int64)
+        return self.fetch(chromosomes, position, position + 1, describe=describe).bases
+
+    def windows(self, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
+        """Windows of one length on the plus strand, letters as they stand in the file: soft-masked in lower case.
+
+        Args:
+            contig: Number of each window's contig in the order of the file, shape (windows,).
+            start_bp: First nucleotide of each, 0-based, shape (windows,).
+            window_bp: Nucleotides in each.
+
+        Returns:
+            ASCII letters, shape (windows, nucleotides).
+
+        Raises:
+            GenomeError: A window reaches past an end of its contig.
+        """
+        outside = np.flatnonzero((start_bp < 0) | (start_bp + window_bp > self._index.lengths_bp[contig]))
+        if len(outside):
+            first = f"{self._index.names[contig[outside[0]]]}:{start_bp[outside[0]]}-{start_bp[outside[0]] + window_bp}"
+            raise GenomeError(
+                f"{len(outside)} windows reach past an end of their contig in {self.path}, the first is {first}; "
+                "take windows that lie on their contig"
+            )
+        return read_windows(self._text, self._index, contig, start_bp, window_bp)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file is bgzip, of which every read inflates the blocks that it touches."""
+        return isinstance(self._text, BgzfText)
+
+    def _resolve(
+        self,
+        chromosomes: pa.Array | pa.ChunkedArray | Sequence[str],
+        start_bp: ArrayLike,
+        end_bp: ArrayLike,
+        strand: ArrayLike | None,
+        out_of_bounds: OutOfBounds,
+        describe: Describe,
+    ) -> _Places:
+        """Find the contigs of all intervals and check every one of them."""
+        if out_of_bounds not in OUT_OF_BOUNDS:
+            raise ValueError(f"out_of_bounds is {out_of_bounds!r}; expected one of {OUT_OF_BOUNDS}")
+        contig = self._contig_of(chromosomes, describe)
+        start, end = np.asarray(start_bp, np.int64), np.asarray(end_bp, np.int64)
+        turn = np.ones(len(contig), np.int8) if strand is None else np.asarray(strand)
+        if not start.shape == end.shape == turn.shape == contig.shape:
+            raise ValueError(
+                f"{len(contig)} chromosomes, starts {start.shape}, ends {end.shape} and strands {turn.shape} "
+                "must be of one length"
+            )
+        if ((turn != 1) & (turn != -1)).any():
+            raise ValueError("a strand is neither 1 nor -1")
+
+        def interval(row: int) -> str:
+            name = self._index.names[contig[row]]
+            return f"{describe(row)} ({name}:{start[row]}-{end[row]}, {name} has {self.contigs[name]} bp)"
+
+        backwards = np.flatnonzero(start > end)
+        if len(backwards):
+            raise GenomeError(
+                f"an interval starts behind its end: {name_rows(backwards, interval)}; "
+                "start must not be greater than end (0-based, half-open)"
+            )
+        inside = (start >= 0) & (end <= self._index.lengths_bp[contig])
+        if out_of_bounds == "error" and not inside.all():
+            raise GenomeError(
+                f"an interval reaches past the end of its contig in {self.path}: "
+                f"{name_rows(np.flatnonzero(~inside), interval)}; check that the bed belongs to this assembly, "
+                "or choose out-of-bounds pad (fill with N) or drop (leave out)"
+            )
+        return _Places(contig=contig, start_bp=start, end_bp=end, minus=turn < 0, inside=inside)
+
+    def _read(
+        self, places: _Places, low: int, high: int, out_of_bounds: OutOfBounds, describe: Describe
+    ) -> SequenceBatch:
+        """The sequences of some of the checked intervals."""
+        here = places.part(low, high)
+        kept = here.inside if out_of_bounds == "drop" else np.ones(high - low, np.bool_)
+        rows = np.flatnonzero(kept)
+        contig, minus = here.contig[rows], here.minus[rows]
+        start, end = here.start_bp[rows], here.end_bp[rows]
+        offsets = np.concatenate([[0], np.cumsum(end - start)])
+        there_start = np.clip(start, 0, self._index.lengths_bp[contig])
+        there_end = np.clip(end, 0, self._index.lengths_bp[contig])
+        n_padded = (end - start) - (there_end - there_start)
+        bases = np.full(offsets[-1], ord("N"), np.uint8) if n_padded.any() else np.empty(offsets[-1], np.uint8)
+        stretches = Stretches(
+            contig=contig,
+            start_bp=there_start,
+            end_bp=there_end,
+            minus=minus,
+            destination=offsets[:-1] + np.where(minus, end - there_end, there_start - start),
+        )
+        try:
+            gather(self._text, self._index, stretches.take(np.flatnonzero(there_start < there_end)), bases)
+        except StrangeLetterError as strange:
+            covers = (contig == strange.contig) & (start <= strange.base) & (strange.base < end)
+            raise GenomeError(self._strange(strange, describe(low + int(rows[covers][0])))) from None
+        return SequenceBatch(
+            bases=bases,
+            offsets=offsets,
+            kept=kept,
+            n_padded_bp=int(n_padded.sum()),
+            n_padded_rows=int((n_padded > 0).sum()),
+            n_dropped_rows=int((~kept).sum()),
+        )
+
+    def _strange(self, strange: StrangeLetterError, row: str) -> str:
+        byte = int(self._index.byte_of(np.array([strange.contig]), np.array([strange.base]))[0])
+        letter = self._text.read(byte, byte + 1).decode("latin-1")
+        return (
+            f"{self.path}: {letter!r} at {self._index.names[strange.contig]}:{strange.base} is no nucleotide ({row}); "
+            "check that the file is a DNA FASTA and was not changed while in use, and write N for unknown letters"
+        )
+
+    def _contig_of(self, chromosomes: pa.Array | pa.ChunkedArray | Sequence[str], describe: Describe) -> Ints:
+        """Number in the index of each interval's contig."""
+        import pyarrow as pa
+
+        names = (
+            chromosomes if isinstance(chromosomes, pa.Array | pa.ChunkedArray) else pa.array(chromosomes, pa.string())
+        )
+        if not pa.types.is_dictionary(names.type):
+            names = names.dictionary_encode()
+        if isinstance(names, pa.ChunkedArray):
+            names = names.unify_dictionaries().combine_chunks()
+        if isinstance(names, pa.ChunkedArray):  # an empty one stays chunked in older releases
+            return np.zeros(0, np.int64)
+        if names.null_count:
+            raise GenomeError(f"{describe(int(np.flatnonzero(names.is_null())[0]))} has no chromosome; give one")
+        used = names.dictionary.to_pylist()
+        number = {name: at for at, name in enumerate(self._index.names)}
+        number_of = np.array([number.get(name, -1) for name in used], np.int64)
+        codes = names.indices.to_numpy().astype(np.int64)
+        contig: Ints = number_of[codes] if len(codes) else codes
+        missing = np.flatnonzero(contig < 0)
+        if len(missing):
+            hints = [f"{used[code]!r}: {self._hint(used[code])}" for code in dict.fromkeys(codes[missing].tolist())]
+
+            def named(row: int) -> str:
+                return f"{describe(row)} ({used[codes[row]]})"
+
+            raise GenomeError(
+                f"{self.path} does not hold the contig of {name_rows(missing, named)}; {' '.join(hints[:5])}"
+            )
+        return contig
+
+    def _hint(self, name: str) -> str:
+        """What to do about a contig name that the FASTA does not hold."""
+        other = name.removeprefix("chr") if name.startswith("chr") else "chr" + name
+        if other in self.contigs:
+            return (
+                f"the FASTA calls it {other!r}, only the prefix 'chr' is {'extra' if other in name else 'missing'}; "
+                "spell the names of bed and FASTA alike."
+            )
+        near = did_you_mean(name, list(self.contigs))
+        if not near.startswith("did you mean"):
+            listed = ", ".join(list(self.contigs)[:_LISTED])
+            near = f"its {len(self.contigs)} contigs are {listed}{', ...' if len(self.contigs) > _LISTED else ''}."
+        return f"{near} Use the FASTA that the bed was made for."
+
+
+def _open(path: Path) -> tuple[Text, tuple[int, int]]:
+    """Map a FASTA file into memory; with it, what tells whether the file is changed later."""
+    try:
+        with path.open("rb") as file:
+            raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            stat = path.stat()
+    except ValueError:  # an empty file cannot be mapped
+        raise GenomeError(f"{path} is empty; fetch the FASTA file again") from None
+    except OSError as error:
+        raise GenomeError(f"{path}: the FASTA file cannot be read ({error.strerror}); check the path") from None
+    head = raw[:4]
+    if is_gzip(head):
+        if block_bytes(raw, 0) is None:
+            raise GenomeError(
+                f"{path} is compressed with gzip, in which no place can be found; "
+                f"run `gunzip {path.name}`, or `gunzip -c {path.name} | bgzip > new.fa.gz`"
+            )
+        text: Text = BgzfText(path, raw)
+    else:
+        text = PlainText(path, raw)
+    if not text.n_bytes:
+        raise GenomeError(f"{path} is empty once inflated; fetch the FASTA file again")
+    opening = text.read(0, min(text.n_bytes, 1 << 16)).lstrip()
+    if not opening.startswith((b">", b";")):
+        raise GenomeError(
+            f"{path} is no FASTA file: it opens with {opening[:20]!r}, expected '>' and a name; "
+            "check the path, and decompress it if it is compressed"
+        )
+    return text, (stat.st_size, stat.st_mtime_ns)

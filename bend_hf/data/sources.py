@@ -1,0 +1,240 @@
+"""Where a task's files come from: the bundled sample, a folder, files named one by one, or the Hub.
+
+For every command, so that ``--data --bed --labels --genome`` mean the same everywhere. Looks, and says which
+file is missing where; reads nothing but names.
+
+>>> find_source(select_tasks(["gene_finding"])[0], data="sample").origin
+'sample'
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from bend_hf.assets import asset_folder
+from bend_hf.config import DataConfig
+from bend_hf.errors import SourceError
+from bend_hf.tasks import TaskSpec, select_tasks
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses
+
+Origin: TypeAlias = Literal["sample", "folder", "files", "hub", "built"]
+
+DATA_VARIABLE: Final = "BEND_DATA_DIR"
+HUB_NAMESPACE: Final = "bend"
+_FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFiles:
+    """The input files of one task, found but not yet read.
+
+    Attributes:
+        task: Its declaration, or None where the files must speak for themselves.
+        key: What to call it.
+        bed: Coordinates.
+        hdf5: Labels, where they are not a column of the bed.
+        label_names: A ``.labels.txt`` beside the bed, where there is one.
+        genome: The reference genome.
+        origin: Where they come from.
+    """
+
+    task: TaskSpec | None
+    key: str
+    bed: Path
+    hdf5: Path | None
+    label_names: Path | None
+    genome: Path
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltSource:
+    """A task that is already a dataset: a repository of the Hub, or a folder in its image.
+
+    Attributes:
+        task: The declaration.
+        repo: What ``load_dataset`` is given.
+        origin: ``hub`` or ``built``.
+    """
+
+    task: TaskSpec
+    repo: str
+    origin: Origin
+
+
+Source: TypeAlias = TaskFiles | BuiltSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundData:
+    """Which data folder is used where none was named, and the sentence that says so."""
+
+    data: str
+    message: str
+
+
+def default_data(task: TaskSpec) -> FoundData:
+    """``$BEND_DATA_DIR``, else ``./data``, where it holds the task; else the bundled sample.
+
+    Raises:
+        SourceError: ``$BEND_DATA_DIR`` is set but is no folder.
+    """
+    named = os.environ.get(DATA_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise SourceError(
+            f"${DATA_VARIABLE} is {named!r}, which is no folder; set it to BEND's data folder or unset it"
+        )
+    for folder in [Path(named)] if named else [Path("data")]:
+        if _bed_in(folder, task) or _is_built(folder, task):
+            return FoundData(data=str(folder), message=f"{task.key}: data from the folder {folder}")
+    looked = f"${DATA_VARIABLE} ({named})" if named else "./data"
+    return FoundData(
+        data="sample",
+        message=(
+            f"{task.key}: NOT BEND's DATA. {looked} holds no such task, so the bundled sample is used; its labels "
+            "are stand-ins and its scores say nothing about BEND. Give --data FOLDER or --data hub for the real task"
+        ),
+    )
+
+
+def find_source(
+    task: TaskSpec,
+    *,
+    data: str,
+    bed: Path | None = None,
+    labels: Path | None = None,
+    genome: Path | None = None,
+) -> Source:
+    """The files of a task.
+
+    Args:
+        task: Which task.
+        data: ``sample``, ``hub``, a folder in BEND's layout (or flat), or a folder that ``bend-hf build`` wrote.
+        bed: Used instead of the folder's bed.
+        labels: Used instead of the folder's hdf5.
+        genome: Used instead of the folder's genome.
+
+    Raises:
+        SourceError: A file is missing; the message says where it was looked for.
+    """
+    if data == "hub":
+        return BuiltSource(task=task, repo=f"{HUB_NAMESPACE}/{task.group}", origin="hub")
+    folder = asset_folder("sample") if data == "sample" else Path(data)
+    if not folder.is_dir():
+        raise SourceError(
+            f"--data {data!r} is no folder; give 'sample', 'hub' or a folder with {task.group}/{task.key}.bed"
+        )
+    if bed is None and _is_built(folder, task):
+        return BuiltSource(task=task, repo=str(folder / task.group), origin="built")
+    found = bed or _bed_in(folder, task)
+    if found is None:
+        raise SourceError(
+            f"{task.key}: neither {folder / task.group / task.key}.bed nor {folder / task.key}.bed is there; "
+            f"'bend-hf download {task.key} --data-dir {folder}' fetches BEND's files"
+        )
+    hdf5 = labels
+    if hdf5 is None and isinstance(task.label, NucleotideClasses | BinClasses):
+        hdf5 = found.with_suffix(".hdf5")
+    return TaskFiles(
+        task=task,
+        key=task.key,
+        bed=_existing(found),
+        hdf5=_existing(hdf5) if hdf5 else None,
+        label_names=_names_beside(found),
+        genome=_existing(genome) if genome else find_genome(folder, task),
+        origin="sample" if data == "sample" and bed is None else "folder" if bed is None else "files",
+    )
+
+
+def own_source(bed: Path, *, labels: Path | None, genome: Path | None, data: str | None = None) -> TaskFiles:
+    """The files of a task that the user gives as ``--bed --labels --genome`` without a declaration.
+
+    Raises:
+        SourceError: A file is missing, or no genome was given.
+    """
+    if genome is None and data is None:
+        raise SourceError(f"{bed}: --genome FASTA is needed to read its sequences")
+    beside = bed.with_suffix(".hdf5")
+    hdf5 = labels or (beside if beside.is_file() else None)
+    return TaskFiles(
+        task=None,
+        key=bed.name.split(".")[0],
+        bed=_existing(bed),
+        hdf5=_existing(hdf5) if hdf5 else None,
+        label_names=_names_beside(bed),
+        genome=_existing(genome) if genome else find_genome(Path(str(data)), None),
+        origin="files",
+    )
+
+
+def find_genome(folder: Path, task: TaskSpec | None) -> Path:
+    """The reference genome of a data folder: in ``genomes/`` or beside the beds, the task's build by name.
+
+    Raises:
+        SourceError: There is none, or several and none named for the task's build.
+    """
+    places = [folder / "genomes", folder]
+    for place in places:
+        found = sorted(p for p in place.glob("*") if p.is_file() and p.name.lower().endswith(_FASTA_ENDINGS))
+        named = [p for p in found if task is not None and task.assembly.lower() in p.name.lower()]
+        if len(named) == 1 or len(found) == 1:
+            return (named or found)[0]
+        if found:
+            raise SourceError(
+                f"{place} holds {len(found)} genomes ({', '.join(p.name for p in found[:5])}), and "
+                f"{len(named)} of them named for {task.assembly if task else 'no build'}; say which with --genome"
+            )
+    raise SourceError(
+        f"no reference genome (*.fa, *.fa.gz) in {places[0]} or {places[1]}; give --genome FASTA"
+        + (f" ({task.assembly})" if task else "")
+    )
+
+
+def sources_of(config: DataConfig) -> list[tuple[Source, str]]:
+    """Where the data of each task asked for are, and the sentence that says so.
+
+    Raises:
+        BendError: A task is unknown or its files are not there.
+    """
+    if not config.task:
+        assert config.bed is not None
+        source = own_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
+        return [(source, f"{source.key}: your own task from {config.bed}")]
+    found: list[tuple[Source, str]] = []
+    for task in select_tasks(config.task):
+        data, message = config.data, f"{task.key}: data from {config.data}"
+        if data is None and config.bed is not None and config.genome is not None:
+            data, message = str(config.bed.parent), f"{task.key}: data from {config.bed}"
+        elif data is None:
+            default = default_data(task)
+            data, message = default.data, default.message
+        source_of_task = find_source(task, data=data, bed=config.bed, labels=config.labels, genome=config.genome)
+        found.append((source_of_task, message))
+    return found
+
+
+def _bed_in(folder: Path, task: TaskSpec) -> Path | None:
+    for name in (f"{task.key}.bed", f"{task.key}.bed.gz"):
+        for candidate in (folder / task.group / name, folder / name):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _is_built(folder: Path, task: TaskSpec) -> bool:
+    repo = folder / task.group
+    return (repo / "README.md").is_file() and any(repo.glob("**/*.parquet"))
+
+
+def _names_beside(bed: Path) -> Path | None:
+    path = bed.with_name(bed.name.split(".")[0] + ".labels.txt")
+    return path if path.is_file() else None
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(f"{path} is not there; check the path, or 'bend-hf download' the task's files")
+    return path

@@ -1,0 +1,163 @@
+"""The dilated convolutional language model: BEND's ResNet LM and the GPN of the first release.
+
+>>> import torch
+>>> config = ConvNetConfig(hidden_size=8, n_layers=1)
+>>> ConvNetForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
+torch.Size([1, 4, 7])
+
+Facts: songlab-cal/gpn, gpn/legacy.py; frederikkemarin/BEND, bend/models/dilated_cnn.py, which is the same network.
+Parameter names are those of the published files.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import gelu, one_hot
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+from bend_hf.embedders.networks.dilated import DILATION_CYCLE, DILATION_DOUBLE_EVERY, DILATION_MAX, DilatedStack
+from bend_hf.errors import ModelError
+
+
+class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]
+    """The fields of a published ``config.json``; the defaults are those of songlab/gpn-brassicales.
+
+    Args:
+        vocab_size: Tokens, V: special ones, then the letters.
+        hidden_size: Width of the residual stream, D.
+        n_layers: Residual layers.
+        kernel_size: Taps of a convolution.
+        dilation_double_every: Layers that share one dilation.
+        dilation_max: The largest dilation.
+        dilation_cycle: Layers after which the dilation starts from 1 again.
+        dilation_base: What the dilation grows by.
+        initializer_range: Standard deviation of random linear weights.
+        n_aux_features: Columns of an alignment beside the sequence; only 0 is sequence alone.
+
+    Raises:
+        ModelError: The network reads an alignment.
+    """
+
+    model_type = "ConvNet"
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 7,
+        hidden_size: int = 512,
+        n_layers: int = 25,
+        kernel_size: int = 9,
+        dilation_double_every: int = DILATION_DOUBLE_EVERY,
+        dilation_max: int = DILATION_MAX,
+        dilation_cycle: int = DILATION_CYCLE,
+        dilation_base: int = 2,
+        initializer_range: float = 0.02,
+        n_aux_features: int = 0,
+        **common: object,
+    ) -> None:
+        if n_aux_features:
+            raise ModelError(
+                f"this ConvNet reads {n_aux_features} alignment columns beside the sequence (n_aux_features); "
+                "expected 0: take a checkpoint that reads sequence alone"
+            )
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.n_layers = n_layers
+        self.kernel_size = kernel_size
+        self.dilation_double_every = dilation_double_every
+        self.dilation_max = dilation_max
+        self.dilation_cycle = dilation_cycle
+        self.dilation_base = dilation_base
+        self.initializer_range = initializer_range
+        self.n_aux_features = n_aux_features
+        self.tie_word_embeddings = False  # there are no word embeddings
+        super().__init__(**common)
+
+
+class _ConvNetPreTrained(PreTrainedModel):  # type: ignore[misc]
+    config_class = ConvNetConfig
+    base_model_prefix = "model"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            nn.init.zeros_(module.bias)
+
+
+class ConvNetModel(_ConvNetPreTrained):
+    """The residual layers."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__(config)
+        self.encoder = DilatedStack(
+            width=config.hidden_size,
+            layers=config.n_layers,
+            kernel=config.kernel_size,
+            dilation_cycle=config.dilation_cycle,
+            dilation_double_every=config.dilation_double_every,
+            dilation_max=config.dilation_max,
+            dilation_base=config.dilation_base,
+        )
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> BaseModelOutput:
+        """Run the layers.
+
+        Args:
+            input_ids: Token ids, int64, shape (batch, tokens).
+            attention_mask: 1 at tokens, 0 at padding, shape (batch, tokens); padding reads as the sequence's end.
+            output_hidden_states: Also return the one-hot input and what each layer gives.
+
+        Returns:
+            ``last_hidden_state`` of shape (batch, tokens, width), zero where padded; ``hidden_states`` if asked for.
+        """
+        letters_BTV = one_hot(input_ids, self.config.vocab_size).to(self.dtype)
+        if not output_hidden_states:
+            return BaseModelOutput(last_hidden_state=self.encoder(letters_BTV, attention_mask))
+        states = tuple(self.encoder.states(letters_BTV, attention_mask))
+        return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states)
+
+
+class _Head(nn.Module):
+    """Scores of the vocabulary: linear, GELU, norm, linear (``decoder.0``, ``.2``, ``.3``)."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.decoder = nn.ModuleDict(
+            {"0": nn.Linear(width, width), "2": nn.LayerNorm(width), "3": nn.Linear(width, config.vocab_size)}
+        )
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Shape (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.decoder["3"](self.decoder["2"](gelu(self.decoder["0"](x_BTD))))
+        return scores_BTV
+
+
+class ConvNetForMaskedLM(_ConvNetPreTrained):
+    """The residual layers with their language-model head."""
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__(config)
+        self.model = ConvNetModel(config)
+        self.cls = _Head(config)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> MaskedLMOutput:
+        """Scores of each token of the vocabulary at each place; see ``ConvNetModel.forward``.
+
+        Returns:
+            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
+        """
+        encoded = self.model(input_ids, attention_mask, output_hidden_states)
+        return MaskedLMOutput(logits=self.cls(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
+
+
+def rename_key(key: str) -> str:
+    """A key of a file that holds the layers alone, as BEND publishes them, in ``ConvNetForMaskedLM``."""
+    return f"model.{key}" if key.startswith("encoder.") else key

@@ -1,0 +1,271 @@
+"""HyenaDNA: a causal language model of single nucleotides made of gated long convolutions, no attention.
+
+HyenaDNA (arXiv:2306.15794) in plain PyTorch. Parameters are named as in the ``-hf`` files; ``rename_key`` brings the
+keys of the older ``weights.ckpt`` files there.
+
+>>> config = HyenaDNAConfig(d_model=8, d_inner=16, n_layer=1, max_seq_len=10)
+>>> HyenaDNAModel(config)(torch.tensor([[0, 7, 8, 1]])).last_hidden_state.shape
+torch.Size([1, 4, 8])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+
+from bend_hf.embedders.networks.causal_convolution import long_convolution, short_convolution
+from bend_hf.embedders.networks.hyena_filter import ImplicitFilter
+from bend_hf.errors import ModelError
+
+
+class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes of the network; the defaults are those of LongSafari/hyenadna-tiny-1k-seqlen."""
+
+    model_type = "hyenadna"
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 12,  # config.json of LongSafari/hyenadna-tiny-1k-seqlen-hf, as all below
+        d_model: int = 128,
+        n_layer: int = 2,
+        d_inner: int = 512,
+        max_seq_len: int = 1026,
+        emb_dim: int = 5,
+        filter_order: int = 64,
+        short_filter_order: int = 3,
+        num_inner_mlps: int = 2,
+        hyena_order: int = 2,
+        activation_freq: float = 10,
+        use_bias: bool = True,
+        layer_norm_epsilon: float = 1e-5,
+        pad_vocab_size_multiple: int = 8,
+        initializer_range: float = 0.02,
+        pad_token_id: int = 4,
+        tie_word_embeddings: bool = False,
+        **common: object,
+    ) -> None:
+        if hyena_order != 2:
+            raise ModelError(f"a HyenaDNA of order {hyena_order} is not known here; all published ones have order 2")
+        self.vocab_size = vocab_size
+        self.d_model = d_model
+        self.n_layer = n_layer
+        self.d_inner = d_inner
+        self.max_seq_len = max_seq_len
+        self.emb_dim = emb_dim
+        self.filter_order = filter_order
+        self.short_filter_order = short_filter_order
+        self.num_inner_mlps = num_inner_mlps
+        self.hyena_order = hyena_order
+        self.activation_freq = activation_freq
+        self.use_bias = use_bias
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.pad_vocab_size_multiple = pad_vocab_size_multiple
+        self.initializer_range = initializer_range
+        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        self.pad_token_id = pad_token_id
+        self.tie_word_embeddings = tie_word_embeddings
+        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table of token vectors: the vocabulary, rounded up."""
+        return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
+
+
+def is_plain(fields: Mapping[str, object]) -> bool:
+    """Whether a config.json belongs to a ``weights.ckpt``: it has a section ``layer``, which ``-hf`` ones lack."""
+    return isinstance(fields.get("layer"), Mapping)
+
+
+def config_from_json(fields: Mapping[str, object]) -> HyenaDNAConfig:
+    """A configuration from either kind of config.json; see ``is_plain``.
+
+    Args:
+        fields: The file's contents.
+
+    Raises:
+        ModelError: It is neither kind, or asks for attention layers.
+    """
+    layer = fields.get("layer")
+    if not isinstance(layer, Mapping):
+        names = signature(HyenaDNAConfig.__init__).parameters
+        known: dict[str, Any] = {key: value for key, value in fields.items() if key in names}
+        if "max_seq_len" not in known:
+            raise ModelError(
+                "config.json has neither 'max_seq_len' (-hf files) nor a section 'layer' (weights.ckpt files); "
+                "expected the configuration of a HyenaDNA"
+            )
+        return HyenaDNAConfig(**known)
+    if fields.get("attn_layer_idx"):
+        raise ModelError(
+            f"config.json asks for attention in layers {fields['attn_layer_idx']}; no published HyenaDNA has any"
+        )
+    plain: dict[str, Any] = {
+        "max_seq_len": layer.get("l_max"),
+        "emb_dim": layer.get("emb_dim"),
+        "filter_order": layer.get("filter_order"),
+        "short_filter_order": layer.get("short_filter_order"),
+        "num_inner_mlps": layer.get("num_inner_mlps"),
+        "activation_freq": layer.get("w"),
+        **{key: fields.get(key) for key in ("d_model", "n_layer", "d_inner", "vocab_size", "pad_vocab_size_multiple")},
+    }
+    return HyenaDNAConfig(**{key: value for key, value in plain.items() if value is not None})
+
+
+def rename_key(key: str) -> str:
+    """A key of a published file as this module names it; keys of ``-hf`` files come back unchanged.
+
+    A plain key has ``model.`` in front and no ``hyena.``; those of models trained with activation checkpointing
+    (small-32k and larger) have a wrapper's ``layer.`` behind ``mixer`` and ``mlp``.
+
+    >>> rename_key("model.backbone.layers.0.mixer.layer.in_proj.bias")
+    'hyena.backbone.layers.0.mixer.in_proj.bias'
+    """
+    key = key.removeprefix("model.").replace(".mixer.layer.", ".mixer.").replace(".mlp.layer.", ".mlp.")
+    return f"hyena.{key}" if key.startswith("backbone.") else key
+
+
+# The three sine layers of a filter share one frequency. Plain files hold it three times, -hf files once; so does
+# this module. Patterns of fnmatch, after renaming.
+SHARED_FREQUENCY_KEYS: Final[tuple[str, ...]] = (
+    "*.implicit_filter.3.freq",
+    "*.implicit_filter.5.freq",
+)
+
+
+class _Hyena(nn.Module):
+    """The order-2 Hyena operator: two gates around a long convolution."""
+
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__()
+        width, taps = config.d_model, config.short_filter_order
+        self.in_proj = nn.Linear(width, 3 * width, bias=config.use_bias)
+        self.out_proj = nn.Linear(width, width, bias=config.use_bias)
+        self.short_filter = nn.Conv1d(3 * width, 3 * width, taps, groups=3 * width, padding=taps - 1)
+        self.filter_fn = ImplicitFilter(config)
+
+    def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        mixed_BTE = self.in_proj(x_BTD)
+        if mask_BT1 is not None:
+            mixed_BTE = mixed_BTE * mask_BT1
+        mixed_BTE = short_convolution(mixed_BTE, self.short_filter.weight, self.short_filter.bias)
+        gate_out, gate_in, value_BTD = mixed_BTE.chunk(3, dim=-1)
+        value_BTD = value_BTD * gate_in
+        if mask_BT1 is not None:
+            value_BTD = value_BTD * mask_BT1
+        value_BDT = value_BTD.transpose(1, 2).float()
+        long_BDT = long_convolution(value_BDT, self.filter_fn(x_BTD.shape[1]))
+        long_BDT = torch.addcmul(long_BDT, value_BDT, self.filter_fn.bias[:, None])
+        mixed: Tensor = self.out_proj(long_BDT.transpose(1, 2).to(gate_out.dtype) * gate_out)
+        return mixed
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.d_model, config.d_inner)
+        self.fc2 = nn.Linear(config.d_inner, config.d_model)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        out: Tensor = self.fc2(gelu(self.fc1(x_BTD), approximate="tanh"))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__()
+        self.mixer = _Hyena(config)
+        self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.mlp = _FeedForward(config)
+        self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+    def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.mixer(self.norm1(x_BTD), mask_BT1)
+        out: Tensor = x_BTD + self.mlp(self.norm2(x_BTD))
+        return out
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.n_rows, config.d_model)
+
+
+class _Backbone(nn.Module):
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__()
+        self.embeddings = _Embeddings(config)
+        self.layers = nn.ModuleList([_Block(config) for _ in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+
+class HyenaDNAPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What the two models below share with transformers."""
+
+    config_class = HyenaDNAConfig
+    base_model_prefix = "hyena"
+
+
+class HyenaDNAModel(HyenaDNAPreTrainedModel):
+    """The network without its head; without dropout too, as it is used frozen."""
+
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__(config)
+        self.backbone = _Backbone(config)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> BaseModelOutput:
+        """Hidden states; padding on either side leaves the other tokens as they are.
+
+        Args:
+            input_ids: Shape (batch, tokens), at most ``max_seq_len`` tokens.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None where nothing is padded.
+            output_hidden_states: Also the embeddings, each layer's output, and the last one again after the norm.
+
+        Returns:
+            ``last_hidden_state`` of shape (batch, tokens, width); ``hidden_states`` of ``n_layer + 2`` such.
+
+        Raises:
+            ModelError: The input is longer than the filters.
+        """
+        if input_ids.shape[1] > self.config.max_seq_len:
+            raise ModelError(
+                f"{input_ids.shape[1]} tokens are too many for this HyenaDNA, whose filters have "
+                f"{self.config.max_seq_len}; cut the input, or use a model with a longer context"
+            )
+        x_BTD = self.backbone.embeddings.word_embeddings(input_ids)
+        mask_BT1 = None if attention_mask is None else attention_mask[..., None].to(x_BTD.dtype)
+        states = [x_BTD]
+        for layer in self.backbone.layers:
+            x_BTD = layer(x_BTD, mask_BT1)
+            states.append(x_BTD)
+        x_BTD = self.backbone.ln_f(x_BTD)
+        states.append(x_BTD)
+        return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
+
+
+class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):
+    """The network with its head, which predicts the next token."""
+
+    def __init__(self, config: HyenaDNAConfig) -> None:
+        super().__init__(config)
+        self.hyena = HyenaDNAModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.n_rows, bias=False)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> CausalLMOutput:
+        """As ``HyenaDNAModel``, with ``logits`` of shape (batch, tokens, rounded-up vocabulary)."""
+        out = self.hyena(input_ids, attention_mask, output_hidden_states)
+        return CausalLMOutput(logits=self.lm_head(out.last_hidden_state), hidden_states=out.hidden_states)

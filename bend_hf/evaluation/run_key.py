@@ -1,0 +1,83 @@
+"""What tells two runs apart: a hash of everything that determines the numbers, and of nothing else.
+
+A finished run is found by it among the records, and a killed one among the checkpoints.
+
+>>> len(content_key({"seed": 0}))
+64
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bend_hf.config import RunConfig
+from bend_hf.data.task_data import TaskData
+from bend_hf.evaluation.results import jsonable
+from bend_hf.shapes import Json
+
+if TYPE_CHECKING:
+    from bend_hf.embedders._base import Embedder
+    from bend_hf.tasks.head_specs import HeadSpec
+
+KEY_FIELD: Final = "run_key"  # in a record's config
+
+# Fields that say where things are, or how the work is watched and secured: none of them changes a number. What the
+# data and the model are is in the key by their content. Any other field is in it, also one that is added later.
+_NO_MATTER: Final = frozenset(
+    {"task", "data", "bed", "labels", "genome", "model", "checkpoint", "out", "seeds", "head"}
+    | {"checkpoint_every", "tracker", "processes", "cache", "controls"}
+)
+_TASK: Final = ("key", "label", "stranded", "partition", "training", "variant", "metrics")
+_FACTS: Final = ("assembly", "files", "items", "changes", "revision")
+
+
+def content_key(content: Mapping[str, Json]) -> str:
+    """The sha256 of a JSON object, its keys sorted."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpec | None) -> str:
+    """The key of a run.
+
+    Args:
+        config: Resolved for the task.
+        data: The task's data.
+        embedder: With its weights.
+        head: What is trained; None where nothing is.
+    """
+    settings: dict[str, Any] = {name: value for name, value in asdict(config).items() if name not in _NO_MATTER}
+    return content_key(
+        {
+            "task": {name: jsonable(getattr(data.task, name)) for name in _TASK},
+            "data": {name: data.facts.get(name) for name in _FACTS},
+            "model": jsonable(embedder.identity),
+            "head": jsonable(head),
+            "settings": jsonable(settings),
+        }
+    )
+
+
+def finished_runs(folder: Path) -> dict[str, Path]:
+    """The records of a folder by the key of their run; of two of one key, the first by name."""
+    found: dict[str, Path] = {}
+    for path, key in _keys(folder):
+        found.setdefault(key, path)
+    return found
+
+
+def _keys(folder: Path) -> Iterator[tuple[Path, str]]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            body = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # not a record, or one that is being written
+        config = body.get("config") if isinstance(body, dict) else None
+        key = config.get(KEY_FIELD) if isinstance(config, dict) else None
+        if isinstance(key, str):
+            yield path, key

@@ -1,6 +1,0 @@
-"""Training small language models on a genome: its regions, windows, masks, and the tables they are compared with.
-
->>> from bend_hf.pretraining.masking import MASK
->>> MASK
-5
-"""

@@ -1,0 +1,56 @@
+"""GC and CpG content: what a sequence is made of, without its order; promoters alone are found by it.
+
+>>> [control.key for control in CONTROLS]
+['cpg', 'gc']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bend_hf.runs.controls._predicting import learner
+from bend_hf.runs.controls._spec import ControlSpec, Said, always
+from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
+from bend_hf.runs.controls._windows import Words
+from bend_hf.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_CG: Final = 6  # of the words of two letters, A C G T counting as 0 to 3: 4 * 1 + 2
+GC = Words(k=1, feature_of_code=np.array([0, 1, 1, 0]), n_features=2, leave_out=1)
+CPG = Words(k=2, feature_of_code=(np.arange(16) == _CG).astype(np.int64), n_features=2, leave_out=1)
+
+
+def _predict_gc(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+    if task.variant is not None:
+        return Said(predictions=variant_predictions(task, splits["test"], gc_around(splits["test"], task.variant)))
+    return learner(lambda _: GC)(task, splits, seed)
+
+
+def _predict_cpg(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+    if task.variant is not None:
+        return Said(predictions=variant_predictions(task, splits["test"], cpg_changes(splits["test"])))
+    return learner(lambda _: CPG)(task, splits, seed)
+
+
+CONTROLS = (
+    ControlSpec(
+        key="cpg",
+        title="CpG content",
+        text="Logistic regression on the share of CpG in a window; of a variant, how many CpG it makes and breaks.",
+        why_not=always,
+        predict=_predict_cpg,
+        head="LogisticRegression",
+    ),
+    ControlSpec(
+        key="gc",
+        title="GC content",
+        text="Logistic regression on the share of G and C in a window; of a variant, that share around it.",
+        why_not=always,
+        predict=_predict_gc,
+        head="LogisticRegression",
+    ),
+)

@@ -1,0 +1,54 @@
+"""Prevalence: how frequent a label is in training, whatever the sequence; the level of chance.
+
+>>> CONTROLS[0].key
+'prevalence'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bend_hf.data.builder import n_outputs
+from bend_hf.runs.controls._predicting import collect, share_of
+from bend_hf.runs.controls._spec import ControlSpec, Said, always
+from bend_hf.runs.controls._variants import variant_predictions
+from bend_hf.runs.controls._windows import Windows
+from bend_hf.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+    if task.variant is not None:  # nothing is learned, so that the same is said of every variant
+        return Said(predictions=variant_predictions(task, splits["test"], np.zeros(len(splits["test"]))))
+    outputs = n_outputs(task)
+    train, test = Windows(splits["train"], task.label, None), Windows(splits["test"], task.label, None)
+    labels = np.concatenate([_labelled(batch.target) for batch in train.batches()])
+    share = share_of(labels, n_outputs=outputs)
+    with np.errstate(divide="ignore"):
+        logit = np.log(share) - np.log1p(-share)
+    scored = ((batch, np.broadcast_to(logit, (len(batch.target), len(logit)))) for batch in test.batches())
+    return Said(
+        predictions=collect(task, splits["test"], test.counts, scored),
+        n_parameters=len(share),
+        learned={"windows": len(labels)},
+    )
+
+
+def _labelled(target: np.ndarray) -> np.ndarray:
+    return target[target >= 0 if target.ndim == 1 else (target >= 0).all(axis=1)]
+
+
+CONTROLS = (
+    ControlSpec(
+        key="prevalence",
+        title="Prevalence",
+        text="How frequent each label is in training, the same for every item.",
+        why_not=always,
+        predict=_predict,
+        head="Constant",
+    ),
+)

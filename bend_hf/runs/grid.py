@@ -1,0 +1,173 @@
+"""A grid of runs, every model on every task with every seed: skips what is done, and goes on after a failure.
+
+    results = run_grid(RunConfig(task=("gene_finding",), seeds=(0, 1)), ["onehot", "resnet-supervised"])
+
+>>> failures([CellResult(task="gene_finding", model="onehot", seed=0, error="the disk is full")])
+['gene_finding / onehot / seed 0: the disk is full']
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bend_hf.config import RunConfig
+from bend_hf.data.sources import BuiltSource, Source, sources_of
+from bend_hf.data.task_data import TaskData
+from bend_hf.errors import BendError
+from bend_hf.evaluation.results import ResultRecord, check_writable, read_record
+from bend_hf.evaluation.run_key import finished_runs
+from bend_hf.runs.run import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
+from bend_hf.runs.score_table import aligned, seed_lines, shown
+from bend_hf.training.launch import start_accelerator
+from bend_hf.training.trackers import check_trackers
+from bend_hf.training.waiting import from_main
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from bend_hf.embedders._base import Embedder
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What became of one model on one task with one seed: there is a record, or an error.
+
+    Attributes:
+        task: Key of the task.
+        model: What was asked for.
+        seed: Its seed.
+        record: Of this run, or of the earlier one that was found.
+        path: Where it lies.
+        skipped: It was there already.
+        error: Why there is none.
+    """
+
+    task: str
+    model: str
+    seed: int
+    record: ResultRecord | None = None
+    path: Path | None = None
+    skipped: bool = False
+    error: str | None = None
+
+
+def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
+    """Runs every cell, model by model, so that each model is loaded once.
+
+    Args:
+        config: What the cells share; its ``model`` is not used.
+        models: Their models.
+
+    Raises:
+        BendError: Nothing was run: a task, model or tracker is unknown, or ``--out`` cannot be written.
+    """
+    check_writable(config.out)
+    check_trackers(config.tracker)
+    for model in models:
+        check_model_name(model)
+    sources = sources_of(config)
+    accelerator = start_accelerator(config)
+    opened: dict[str, TaskData | _Failed] = {}
+    for source, message in sources:
+        opened[_key(source)] = _attempt(partial(open_data, source, message, config))
+    results: list[CellResult] = []
+    for model in dict.fromkeys(models):
+        results += _of_model(replace(config, model=model), opened, accelerator)
+    return results
+
+
+def _key(source: Source) -> str:
+    return source.task.key if isinstance(source, BuiltSource) else source.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """Why something could not be done."""
+
+    reason: str
+
+
+def _attempt(work: Callable[[], T]) -> T | _Failed:
+    """What the work gives, or why it gives nothing; only the user's Ctrl-C goes through."""
+    try:
+        return work()
+    except BendError as error:
+        return _Failed(reason=str(error))
+    except Exception as error:  # a cell that runs out of memory must not take the others with it
+        log.exception("this cell failed; the others go on")
+        return _Failed(reason=f"{type(error).__name__}: {error}")
+
+
+def _of_model(
+    config: RunConfig, opened: dict[str, TaskData | _Failed], accelerator: Accelerator
+) -> Iterator[CellResult]:
+    embedder = _attempt(partial(open_embedder, config))
+    for task, data in opened.items():
+        for seed in config.seeds or (config.seed,):
+            cell = CellResult(task=task, model=config.model, seed=seed)
+            result: CellResult | _Failed
+            if isinstance(data, _Failed):
+                result = data
+            elif isinstance(embedder, _Failed):
+                result = embedder
+            else:
+                own = replace(config, seed=seed, seeds=())
+                result = _attempt(partial(_run_cell, cell, own, data, embedder, accelerator))
+            if isinstance(result, _Failed):
+                accelerator.free_memory()
+                log.warning("%s / %s / seed %d failed: %s", task, config.model, seed, result.reason)
+                result = replace(cell, error=result.reason)
+            yield result
+
+
+def _run_cell(
+    cell: CellResult,
+    config: RunConfig,
+    data: TaskData,
+    embedder: Embedder,
+    accelerator: Accelerator,
+) -> CellResult:
+    check_fit(config, data)
+    # looked up for each cell, as the control of an earlier one may be this one
+    done = from_main(accelerator, partial(finished_runs, config.out))
+    earlier = done.get(key_of(config, data, embedder))
+    if earlier is not None:
+        log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier)
+        return replace(cell, record=read_record(earlier), path=earlier, skipped=True)
+    beside = controls_of(config, data, accelerator)
+    outcome = run_task(config, data, embedder, accelerator, controls=beside)
+    return replace(cell, record=outcome.record, path=outcome.path)
+
+
+def grid_table(results: Sequence[CellResult]) -> str:
+    """A line a cell, then the seeds together, then what failed and why."""
+    lines = [
+        (
+            cell.task,
+            cell.model,
+            str(cell.seed),
+            cell.record.main_metric if cell.record else "",
+            shown(cell.record.value) if cell.record else "",
+            "failed" if cell.error else "was there" if cell.skipped else "done",
+        )
+        for cell in results
+    ]
+    records = [cell.record for cell in results if cell.record is not None]
+    failed = failures(results)
+    report = ["", f"{len(failed)} of {len(results)} failed:", *(f"  {line}" for line in failed)] if failed else []
+    return "\n".join(
+        [aligned(("task", "model", "seed", "metric", "score", "state"), lines), *seed_lines(records), *report]
+    )
+
+
+def failures(results: Sequence[CellResult]) -> list[str]:
+    """Which cells failed, and why."""
+    return [f"{cell.task} / {cell.model} / seed {cell.seed}: {cell.error}" for cell in results if cell.error]

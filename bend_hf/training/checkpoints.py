@@ -1,0 +1,195 @@
+"""Where a killed training goes on: its last position and its best weights, in safetensors with a JSON header.
+
+Accelerate's own ``save_state`` is not used: it pickles the optimizer, the scaler and the random states, writes a
+folder of files that is not whole until the last of them is, and knows neither the best epoch nor the history. Here
+a position is one file, renamed into place, so that there is either the old one or the new one.
+
+>>> from tempfile import mkdtemp
+>>> place = Checkpoints(Path(mkdtemp()) / "fold1")
+>>> place.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_epoch=1)
+>>> place.read().facts["step"]
+3
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from bend_hf.shapes import Json
+from bend_hf.training.sharding import as_spread_as, whole
+
+log = logging.getLogger(__name__)
+
+_LAST: Final = "last.safetensors"
+_HEADER: Final = "bend_hf"
+_MODEL: Final = "model."
+_OPTIMIZER: Final = "optimizer."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A position of a training.
+
+    Attributes:
+        tensors: Weights, optimizer, random states, sums: everything that must come back bit by bit.
+        facts: Everything else, as JSON; Python writes and reads floats without loss.
+        best: Weights of the best epoch so far.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Json]
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The last and the best checkpoint of one training, in a folder of their own.
+
+    Args:
+        folder: Made when the first is written.
+        writes: Whether this process writes them; all of them read.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder = folder
+        self.writes = writes
+
+    def write(self, saved: Saved, *, best: Mapping[str, Tensor], best_epoch: int) -> None:
+        """Replaces the last checkpoint; the best is written where that epoch's is not there yet."""
+        if not self.writes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        best_file = self.folder / f"best-{best_epoch}.safetensors"
+        if best_epoch and not best_file.exists():
+            _write(best_file, best, {"epoch": best_epoch})
+        _write(self.folder / _LAST, saved.tensors, {**saved.facts, "best_epoch": best_epoch})
+        for other in self.folder.glob("best-*.safetensors"):
+            if other != best_file:
+                other.unlink(missing_ok=True)
+
+    def read(self) -> Saved | None:
+        """The last checkpoint; None where there is none, or where it cannot be read and training starts over."""
+        last = self.folder / _LAST
+        if not last.exists():
+            return None
+        try:
+            tensors, facts = _read(last)
+            best_epoch = facts["best_epoch"]
+            best = _read(self.folder / f"best-{best_epoch}.safetensors")[0] if best_epoch else {}
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("the checkpoint in %s is damaged (%s); the training starts over", self.folder, error)
+            return None
+        return Saved(tensors=tensors, facts=facts, best=best)
+
+    def remove(self) -> None:
+        """Deletes the folder, once what came of it is written elsewhere."""
+        if self.writes:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Json]) -> None:
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.part{os.getpid()}")
+    own = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    try:
+        save_file(own, part, metadata={_HEADER: json.dumps(facts)})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no mapping
+            return tensors, json.loads(file.metadata()[_HEADER])
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of what training changes: weights that learn, and buffers; whole where they are spread."""
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {
+        name: whole(value).detach().to("cpu", copy=True)
+        for name, value in model.state_dict().items()
+        if name not in frozen
+    }
+
+
+def load_trained(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Puts such copies back; what is frozen stays as it is."""
+    own = model.state_dict()
+    shares = {name: as_spread_as(own[name], value) if name in own else value for name, value in state.items()}
+    model.load_state_dict(shares, strict=not any(not weight.requires_grad for weight in model.parameters()))
+
+
+def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, *, kept: bool = True) -> dict[str, Tensor]:
+    """Weights and the optimizer's state, named by weight; whole where they are spread.
+
+    Args:
+        model: On its device.
+        optimizer: Of torch, over the model's weights.
+        kept: Whether this process wants them; one that does not helps to gather those that are spread.
+    """
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    frozen = {name for name, _ in model.named_parameters()} - learning.keys()
+    values = {_MODEL + name: value for name, value in model.state_dict().items() if name not in frozen}
+    for name, weight in learning.items():
+        for slot, value in optimizer.state.get(weight, {}).items():
+            values[f"{_OPTIMIZER}{slot}.{name}"] = torch.as_tensor(value)
+    tensors = {}
+    for name, value in values.items():
+        gathered = whole(value)
+        if kept:
+            tensors[name] = gathered.detach()
+    return tensors
+
+
+def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts weights and the optimizer's state back, each where its weight is.
+
+    Args:
+        model: On its device.
+        optimizer: Of torch, over the model's weights.
+        tensors: As ``training_tensors`` gave them.
+    """
+    load_trained(model, {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)})
+    weights = dict(model.named_parameters())
+    for key, value in tensors.items():
+        if key.startswith(_OPTIMIZER):
+            slot, name = key.removeprefix(_OPTIMIZER).split(".", 1)
+            weight = weights[name]
+            # torch keeps the count of steps on the CPU
+            here = value.clone() if slot == "step" else as_spread_as(weight, value.to(weight.device))
+            optimizer.state[weight][slot] = here
+
+
+def random_states() -> dict[str, Tensor]:
+    """This process's random states: of the CPU, and of its GPU where that is used."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
+    """Puts them back."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,42 @@
+"""The linear probe: how much of a label can be read off an embedding with no network in between.
+
+>>> import torch
+>>> head = LinearHead(width=4, n_outputs=2, pool_bp=3)
+>>> head(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1, 1, 1]])).shape
+torch.Size([1, 2, 2])
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bend_hf.training.heads._rows import pool, spread
+
+
+class LinearHead(nn.Module):
+    """A linear map of each token, averaged over the nucleotides of a window.
+
+    Args:
+        width: Width of the embeddings.
+        n_outputs: Classes or labels.
+        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
+    """
+
+    def __init__(self, *, width: int, n_outputs: int, pool_bp: int | None = None) -> None:
+        super().__init__()
+        self.pool_bp = pool_bp
+        self.linear = nn.Linear(width, n_outputs)
+
+    def forward(self, x_BTD: Tensor, token_of_BL: Tensor) -> Tensor:
+        """Score every label window.
+
+        Args:
+            x_BTD: Token embeddings, float, shape (batch, tokens, width); finite where padded, but of any value.
+            token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where
+                padded.
+
+        Returns:
+            Logits, shape (batch, windows, outputs).
+        """
+        # the map runs before the repeat: the rows are narrower after it, and a mean of maps is the map of the mean
+        return pool(spread(self.linear(x_BTD), token_of_BL).transpose(1, 2), self.pool_bp)

@@ -1,0 +1,67 @@
+"""How well a language model guesses letters of held-out windows: its perplexity per nucleotide.
+
+validate(learner, inputs.held_out_BL, config, accelerator).perplexity
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bend_hf.shapes import Bytes
+from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.learner import Learner, on_device
+from bend_hf.training.pretraining.questions import validation_questions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One validation.
+
+    Attributes:
+        step: Steps that were done.
+        perplexity: exp of the mean loss in nats per nucleotide; 4 is guessing.
+        nats: That mean.
+        n_letters: Letters that were asked for.
+        seconds: Of training until then.
+    """
+
+    step: int
+    perplexity: float
+    nats: float
+    n_letters: int
+    seconds: float
+
+
+def validate(
+    learner: Learner, held_out_BL: Bytes, config: PretrainConfig, accelerator: Accelerator, *, step: int, seconds: float
+) -> Validation:
+    """Asks for the same letters each time; the processes share the windows."""
+    rows = max(1, config.batch_windows // (config.accumulation_steps * accelerator.num_processes))
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    was_training = learner.training
+    learner.eval()
+    batches = range(0, len(held_out_BL), rows)
+    with torch.no_grad():
+        for low in list(batches)[accelerator.process_index :: accelerator.num_processes]:
+            asked = validation_questions(config, held_out_BL[low : low + rows], first_row=low)
+            with accelerator.autocast():
+                sums += learner(*on_device(asked, accelerator.device)).double()
+    learner.train(was_training)
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums, "sum")
+    total, count = sums.tolist()
+    nats = total / max(count, 1.0)
+    return Validation(
+        step=step,
+        perplexity=math.exp(nats) if nats < 700 else math.inf,
+        nats=nats,
+        n_letters=round(count),
+        seconds=round(seconds, 3),
+    )

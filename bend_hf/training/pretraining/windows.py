@@ -1,0 +1,182 @@
+"""Draws training windows straight out of the memory-mapped genome, as a pure function of seed and step.
+
+For the training loop:
+
+>>> from pathlib import Path; from tempfile import mkdtemp
+>>> from bend_hf.training.pretraining.regions import Regions
+>>> fasta = Path(mkdtemp()) / "tiny.fa"
+>>> _ = fasta.write_text(">chr1\\nACGTacgtNNNNACGT\\n")
+>>> genome = Genome(fasta)
+>>> sampler = WindowSampler(genome, Regions.of_genome(genome), window_bp=4, seed=1)
+>>> sampler.n_windows, sampler.n_rich
+(6, 7)
+>>> sampler.batch(3, 8, low=2, high=4).codes_BL.shape
+(2, 4)
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bend_hf.data.genome import Genome
+from bend_hf.errors import ConfigError
+from bend_hf.shapes import Bools, Bytes, Ints
+from bend_hf.training.pretraining.letters import CODE_OF, COMPLEMENT_CODE_OF, unknown_letters
+from bend_hf.training.pretraining.regions import Regions
+from bend_hf.training.pretraining.starts import Starts, admissible_starts
+from bend_hf.training.pretraining.streams import Stream, words
+
+_log = logging.getLogger(__name__)
+MAX_N_FRACTION: Final = 0.1
+_LOWER_CASE_BIT: Final = 0x20  # ASCII
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """B windows of L nucleotides.
+
+    Attributes:
+        codes_BL: 0 to 3 for A, C, G and T, 4 for any other letter, shape (batch, nucleotides).
+        repeats_BL: What stands in lower case in the FASTA, repeats as a rule, shape (batch, nucleotides).
+        contig_B: Number of each window's contig in the order of the file, shape (batch,).
+        starts_B: First nucleotide of each on its contig, 0-based, shape (batch,).
+        flipped_B: Whether it is read as the reverse complement, shape (batch,).
+    """
+
+    codes_BL: Bytes
+    repeats_BL: Bools
+    contig_B: Ints
+    starts_B: Ints
+    flipped_B: Bools
+
+    def __len__(self) -> int:
+        return len(self.starts_B)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Windows laid side by side over some regions.
+
+    Attributes:
+        windows: The windows, in the order of the genome.
+        n_tiles: How many there are in all, those that are not in ``windows`` counted too.
+        n_rich: How many of these were left out as rich in letters other than A, C, G and T.
+    """
+
+    windows: Windows
+    n_tiles: int
+    n_rich: int
+
+
+class WindowSampler:
+    """Windows that lie wholly inside one interval of some regions.
+
+    Args:
+        genome: Where they are read. A bgzip file works, but is inflated again and again.
+        regions: Where they may lie.
+        window_bp: Nucleotides in each.
+        max_n_fraction: A window with a larger share of letters other than A, C, G and T is left out.
+        reverse_complement: Whether each window is read from the other strand with probability one half.
+        seed: 0 or more.
+
+    Attributes:
+        n_windows: How many windows can be drawn.
+        n_rich: How many lie inside the regions but are left out for their unknown letters.
+
+    Raises:
+        ConfigError: A value out of range, or no window that can be drawn.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        regions: Regions,
+        *,
+        window_bp: int,
+        max_n_fraction: float = MAX_N_FRACTION,
+        reverse_complement: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if window_bp < 1:
+            raise ConfigError(f"window_bp is {window_bp}; expected 1 or more nucleotides")
+        if not 0 <= max_n_fraction <= 1:
+            raise ConfigError(f"max_n_fraction is {max_n_fraction}; expected a share between 0 and 1")
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}; expected 0 or more")
+        self.genome = genome
+        self.regions = regions
+        self.window_bp = window_bp
+        self.reverse_complement = reverse_complement
+        self.seed = seed
+        if genome.compressed:
+            _log.warning(
+                "%s is compressed, so each batch inflates the blocks that it touches; "
+                "unpack it (`bgzip -d -c %s > genome.fa`) to read many times as fast",
+                genome.path,
+                genome.path.name,
+            )
+        self._max_unknown = int(max_n_fraction * window_bp + 1e-9)  # 0.29 * 100 is 28.999999999999996
+        self._starts: Starts = admissible_starts(
+            regions, unknown_letters(genome, regions), window_bp=window_bp, max_unknown=self._max_unknown
+        )
+        self.n_windows = self._starts.n_starts
+        self.n_rich = self._starts.n_rich
+        if not self.n_windows:
+            longest = int(regions.length_bp.max(initial=0))
+            raise ConfigError(
+                f"no window of {window_bp} bp can be drawn: the longest of {len(regions)} regions has {longest} bp, "
+                f"and {self.n_rich} windows hold more than {self._max_unknown} letters other than A, C, G and T; "
+                "take shorter windows, larger regions or a larger max_n_fraction"
+            )
+
+    def batch(self, step: int, size: int, *, low: int = 0, high: int | None = None) -> Windows:
+        """The windows of a training step, or some of them; each is drawn uniformly, with replacement.
+
+        Args:
+            step: Which step, 0 or more.
+            size: How many windows the whole step has, over all processes.
+            low: First of the rows to return.
+            high: Behind the last of them; None for ``size``.
+        """
+        high = size if high is None else high
+        if not 0 <= low <= high <= size:
+            raise ValueError(f"rows {low} to {high} of a batch of {size}")
+        drawn = words(Stream.WINDOWS, seed=self.seed, step=step, first_row=low, n_rows=high - low, n_words=2)
+        # The remainder of 64 bits favours no start by more than one part in 2^64 / n_windows.
+        contig_B, starts_B = self._starts.place((drawn[:, 0] % np.uint64(self.n_windows)).astype(np.int64))
+        flipped_B = (drawn[:, 1] >> np.uint64(63)).astype(np.bool_) & self.reverse_complement
+        return self._read(contig_B, starts_B, flipped_B)
+
+    def validation(self, max_windows: int | None = None) -> Tiles:
+        """These regions cut into windows side by side, on the plus strand.
+
+        What remains at the end of an interval and is shorter than a window is in no tile.
+
+        Args:
+            max_windows: Where there are more, so many are taken, evenly spread; None for all.
+        """
+        n_tiles = self.regions.length_bp // self.window_bp
+        owner = np.repeat(np.arange(len(n_tiles)), n_tiles)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(n_tiles) - n_tiles, n_tiles)
+        contig = self.regions.contig[owner]
+        start_bp = self.regions.start_bp[owner] + place * self.window_bp
+        kept = np.flatnonzero(self._starts.holds(contig, start_bp))
+        if max_windows is not None and len(kept) > max_windows:
+            taken = kept[np.arange(max_windows) * len(kept) // max_windows]
+        else:
+            taken = kept
+        windows = self._read(contig[taken], start_bp[taken], np.zeros(len(taken), np.bool_))
+        return Tiles(windows=windows, n_tiles=len(owner), n_rich=len(owner) - len(kept))
+
+    def _read(self, contig_B: Ints, starts_B: Ints, flipped_B: Bools) -> Windows:
+        letters_BL = self.genome.windows(contig_B, starts_B, self.window_bp)
+        codes_BL, repeats_BL = CODE_OF[letters_BL], (letters_BL & _LOWER_CASE_BIT).astype(np.bool_)
+        codes_BL[flipped_B] = COMPLEMENT_CODE_OF[codes_BL[flipped_B][:, ::-1]]
+        repeats_BL[flipped_B] = repeats_BL[flipped_B][:, ::-1]
+        return Windows(
+            codes_BL=codes_BL, repeats_BL=repeats_BL, contig_B=contig_B, starts_B=starts_B, flipped_B=flipped_B
+        )

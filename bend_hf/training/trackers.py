@@ -1,0 +1,82 @@
+"""Loss and validation metric of each epoch, sent to the trackers that a run names.
+
+>>> check_trackers(["tensorbord"])
+Traceback (most recent call last):
+bend_hf.errors.ConfigError: unknown --tracker 'tensorbord'; did you mean 'tensorboard'?
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bend_hf.config import RunConfig
+from bend_hf.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from bend_hf.training.fit import Epoch
+
+TRACKERS: Final = ("tensorboard", "trackio", "wandb")
+_PROJECT: Final = "bend_hf"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Makes sure that each is known and installed, before anything expensive starts.
+
+    Raises:
+        ConfigError: One is not; accelerate would leave it out without a word.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise ConfigError(f"unknown --tracker {name!r}; {did_you_mean(name, list(TRACKERS))}")
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--tracker {name}: the package {name!r} is not installed; pip install {name}")
+
+
+@contextmanager
+def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path) -> Iterator[Callable[[Epoch], None]]:
+    """Opens the trackers of one training and gives what tells them an epoch.
+
+    Args:
+        names: Which.
+        run: What to call the training.
+        config: Resolved; sent once.
+        folder: Where trackers that keep files put them.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    opened: list[Any] = []
+    for name in names:
+        tracker_class = LOGGER_TYPE_TO_CLASS[name]
+        if tracker_class.requires_logging_directory:
+            tracker = tracker_class(run, folder)
+        else:
+            tracker = tracker_class(_PROJECT, name=run)
+        tracker.start()
+        tracker.store_init_configuration(_plain(config))
+        opened.append(tracker)
+
+    def tell(epoch: Epoch) -> None:
+        values = {"train/loss": epoch.loss, "seconds": epoch.seconds}
+        if epoch.validation is not None:
+            values["validation"] = epoch.validation
+        for tracker in opened:
+            tracker.log(values, step=epoch.epoch)
+
+    try:
+        yield tell
+    finally:
+        for tracker in opened:
+            tracker.finish()
+
+
+def _plain(config: RunConfig) -> dict[str, bool | int | float | str]:
+    """The configuration in the kinds of values that every tracker takes."""
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in asdict(config).items()
+    }
