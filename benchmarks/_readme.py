@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bend_hf.cli.tables import markdown_table, model_table, task_table
+from bend_hf.cli.list import markdown_table, model_table, task_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -20,7 +20,7 @@ import pandas as pd
 import pyfaidx
 
 from bend_hf.config import DataConfig
-from bend_hf.publishing.hub_folder import build
+from bend_hf.publishing.dataset_folder import build
 
 RESULTS = Path(__file__).parent / "results" / "build.json"
 N_LABELS = 125

@@ -38,9 +38,9 @@ import pyarrow as pa
 import torch
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assemble
-from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._options import TokenEmbeddings
-from bend_hf.embedders.cache.opening import Entry, Share, find_entry
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._spec import TokenEmbeddings
+from bend_hf.embedders.cache.open import Entry, Share, find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cache.json"

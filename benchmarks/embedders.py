@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._batching import batch_end
+from bend_hf.embedders._embedder import Embedder
 from tests.fake_checkpoints import make_fake
 
 RESULTS = Path(__file__).parent / "results" / "embedders.json"

@@ -125,7 +125,7 @@ def their_auprc(predictions: NDArray[Any], references: NDArray[Any]) -> list[flo
 
 
 def _ours(name: str, predictions: NDArray[Any], references: NDArray[Any]) -> dict[str, Any]:
-    from bend_hf.evaluation.scoring import load_metric
+    from bend_hf.evaluation.metrics import load_metric
 
     result: dict[str, Any] = load_metric(name).compute(predictions=predictions, references=references)
     return result

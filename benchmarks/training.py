@@ -40,15 +40,15 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 
-from bend_hf.embedders.batches import Targets
-from bend_hf.embedders.cache.numbers import COLUMN_OF
+from bend_hf.embedders.cache.dtypes import COLUMN_OF
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.cache.writer import LENGTH_COLUMN
+from bend_hf.embedders.token_embeddings import Targets
 from bend_hf.tasks._labels import LabelKind, MultiLabel, NucleotideClasses
-from bend_hf.training.feeding import Split, batch_rows
-from bend_hf.training.fit import FitConfig, fit
+from bend_hf.training.batches import Split, batch_rows
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.losses import build_loss
+from bend_hf.training.trainer import FitConfig, fit
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
 WIDTH = 2560  # Nucleotide Transformer 2.5B, the widest model of BEND

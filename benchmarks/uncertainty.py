@@ -106,7 +106,7 @@ def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
 
 def measure(index: int, scale: float) -> dict[str, Any]:
     """Both ways of one case, in this process."""
-    from bend_hf.evaluation.uncertainty.resampling import draws_of
+    from bend_hf.evaluation.uncertainty.bootstrap import draws_of
 
     case = CASES[index]
     predictions = case.data(scale)

@@ -23,13 +23,13 @@ import numpy as np
 import torch  # here, so that the fork server has it
 
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
-from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._options import TokenEmbeddings
-from bend_hf.embedders._streams import Letters, greedy_kmers, letter_table
-from bend_hf.embedders.cache.opening import Entry, Share, find_entry
-from bend_hf.embedders.cache.progress import silent
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._spec import TokenEmbeddings
+from bend_hf.embedders._tokens import Letters, greedy_kmers, letter_table
+from bend_hf.embedders.cache.estimate import silent
+from bend_hf.embedders.cache.open import Entry, Share, find_entry
 from bend_hf.errors import CacheError
-from bend_hf.shapes import Floats
+from bend_hf.types import Floats
 
 WIDTH = 4
 SHARD_BYTES = 4_000

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bend_hf.publishing.cards import model_card
 from bend_hf.publishing.dataset_card import write_dataset_card
-from bend_hf.publishing.entries import gather
 from bend_hf.publishing.eval_results import eval_result_files, eval_yaml
 from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.model_card import model_card
 from bend_hf.publishing.report.tables import as_csv, as_markdown
+from bend_hf.publishing.results import gather
 from tests.records import record, several
 
 FOLDER = Path(__file__).with_name("golden_cards")

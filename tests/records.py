@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bend_hf.evaluation.results import ResultRecord, write_record
-from bend_hf.shapes import Json
+from bend_hf.evaluation.record import ResultRecord, write_record
 from bend_hf.tasks import TASKS
+from bend_hf.types import Json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CREATED_WITH: dict[str, Json] = {"bend_hf": "0.1.0", "python": "3.11.7", "git_commit": COMMIT, "platform": "Linux"}

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datasets
 import numpy as np
 
-from bend_hf.embedders.batches import EmbeddedRows, Targets, pad_rows
-from bend_hf.shapes import Ints
+from bend_hf.embedders.token_embeddings import EmbeddedRows, Targets, pad_rows
 from bend_hf.tasks._labels import LabelKind, MultiLabel, NucleotideClasses
-from bend_hf.training.feeding import Split
+from bend_hf.training.batches import Split
+from bend_hf.types import Ints
 
 WIDTH = 6
 CLASSES = NucleotideClasses(names=("a", "b", "c"))

@@ -15,12 +15,12 @@ import pyarrow as pa
 from accelerate import Accelerator
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assemble
-from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._cutting import starts_of
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._windows import starts_of
 from bend_hf.embedders.dnabert import kmer_rows
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.shapes import Ints
 from bend_hf.tasks import VariantSpec
+from bend_hf.types import Ints
 from bend_hf.variants import ScoreSettings, score_variants
 
 if TYPE_CHECKING:

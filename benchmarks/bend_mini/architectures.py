@@ -15,9 +15,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from bend_hf.config import kinds_of
-from bend_hf.console import start_logging
-from bend_hf.toml_config import read_toml
+from bend_hf.config import kinds_of, read_toml
+from bend_hf.files import start_logging
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.run import run
 

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 
 from bend_hf.config import DEFAULT_MODEL
-from bend_hf.console import start_logging
+from bend_hf.files import start_logging
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"

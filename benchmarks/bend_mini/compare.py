@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from benchmarks.bend_mini.evened_twin import FOLDER
 from bend_hf.config import DEFAULT_MODEL
-from bend_hf.console import start_logging
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import ResultRecord, find_records, read_record
+from bend_hf.evaluation.record import ResultRecord, find_records, read_record
 from bend_hf.evaluation.uncertainty.comparison import compare
-from bend_hf.publishing.report.side_by_side import Score, side_by_side_text
+from bend_hf.files import start_logging
+from bend_hf.publishing.report.plots import Score, side_by_side_text
 from bend_hf.training.pretraining.summary import machine
 
 RESULT: Final = Path(__file__).resolve().parents[1] / "results" / "bend_mini_comparison.json"

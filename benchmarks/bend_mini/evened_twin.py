@@ -14,13 +14,12 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from bend_hf.config import kinds_of
-from bend_hf.console import start_logging
-from bend_hf.toml_config import read_toml
+from bend_hf.config import kinds_of, read_toml
+from bend_hf.files import start_logging
 from bend_hf.training.pretraining.config import PretrainConfig
-from bend_hf.training.pretraining.inputs import open_inputs
+from bend_hf.training.pretraining.data import open_inputs
 from bend_hf.training.pretraining.run import finish
-from bend_hf.training.pretraining.saving import write_model
+from bend_hf.training.pretraining.run_folder import write_model
 
 RECIPE: Final = Path(__file__).resolve().parent / "train.toml"
 FOLDER: Final = "evened-twin"  # by which the comparison knows it

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bend_hf.console import start_logging
+from bend_hf.files import start_logging
 
 HERE = Path(__file__).resolve().parent
 BED = HERE / "left_out.bed"

@@ -4,8 +4,7 @@ What only training needs, the part that tells the words around a place, stays be
 
     python -m benchmarks.bend_mini.pack OUT
 
-``OUT`` is the folder that ``bend_hf.training.pretraining.run`` left; nothing of it is changed. The paths of the command are cut down
-to the files' names, as they say nothing to others.
+``OUT`` is the folder that ``bend_hf.pretrain`` wrote; it is not changed. Paths in the command are cut to file names.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from bend_hf.console import start_logging
+from bend_hf.files import start_logging
 
 PACKAGED = Path(__file__).resolve().parents[2] / "bend_hf" / "pretrained" / "bend-mini"
 MOST_BYTES = 3_000_000

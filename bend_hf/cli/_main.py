@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from bend_hf import __version__
 from bend_hf.cli import COMMANDS
-from bend_hf.console import start_logging
 from bend_hf.errors import BendError
+from bend_hf.files import start_logging
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 from bend_hf.config import DataConfig, add_flags
 
 
@@ -29,7 +29,7 @@ def _add_build_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(parsed: argparse.Namespace) -> int:
-    from bend_hf.publishing.hub_folder import build
+    from bend_hf.publishing.dataset_folder import build
 
     built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, say=print)
     for task in built:
@@ -44,7 +44,7 @@ def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    from bend_hf.publishing.verify import verify
+    from bend_hf.publishing.verify_dataset import verify
 
     for line in verify(_data_config(parsed), parsed.built):
         print(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.embedders.cache import default_folder
-    from bend_hf.embedders.cache.inventory import choose, inventory, remove, verify
+    from bend_hf.embedders.cache.manage import choose, inventory, remove, verify
 
     cache = parsed.cache or default_folder()
     held = inventory(cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +23,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.evaluation.results import find_records, read_record
-    from bend_hf.publishing.attribution import attributed, hub_facts, named_datasets
-    from bend_hf.publishing.cards import write_card
-    from bend_hf.publishing.entries import of_model
+    from bend_hf.evaluation.record import find_records, read_record
+    from bend_hf.publishing.model_card import write_card
+    from bend_hf.publishing.publishable import attributed, hub_facts, named_datasets
+    from bend_hf.publishing.results import of_model
 
     read = [read_record(path) for path in find_records(parsed.records)]
     records = attributed(of_model(read, parsed.model), named_datasets(parsed.dataset), hub_facts)

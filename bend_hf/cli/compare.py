@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
@@ -95,7 +95,7 @@ def _names(paths: list[Path]) -> list[str]:
 
 def _metric(path: Path, predictions: Predictions) -> str:
     """The main metric of the record beside the file; without one, that of the kind of predictions."""
-    from bend_hf.evaluation.results import read_record
+    from bend_hf.evaluation.record import read_record
 
     record = path.with_suffix(".json")
     if record.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 from bend_hf.config import RunConfig, add_run_flags, config_from_flags
 
 
@@ -20,9 +20,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.controls import CONTROLS
-    from bend_hf.runs.controls._running import run_controls
+    from bend_hf.runs.controls._run import run_controls
+    from bend_hf.runs.outcome import aligned, shown
     from bend_hf.runs.run import key_of, open_embedder, open_tasks, run_task
-    from bend_hf.runs.score_table import aligned, shown
     from bend_hf.training.launch import start_accelerator
 
     config = config_from_flags(RunConfig, parsed)

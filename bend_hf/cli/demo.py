@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 EPOCHS: Final = 3  # enough to leave chance behind on the sample, few enough for minutes on two cores
 BATCH_SIZE: Final = 16  # the sample is a thousandth of BEND: at its batch of 64 an epoch of genes would be one step
@@ -26,11 +26,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.config import RunConfig
+    from bend_hf.files import write_bytes
     from bend_hf.publishing.report import write_report
-    from bend_hf.publishing.report.side_by_side import Score, side_by_side_plot, side_by_side_text
-    from bend_hf.runs.beside import run_beside
+    from bend_hf.publishing.report.plots import Score, side_by_side_plot, side_by_side_text
+    from bend_hf.runs.demo import run_beside
     from bend_hf.tasks import TASKS, Folds
-    from bend_hf.writing import write_bytes
 
     config = RunConfig(
         task=tuple(task.key for task in TASKS if not isinstance(task.partition, Folds)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +26,13 @@ def _run(parsed: argparse.Namespace) -> int:
 
     tasks = select_tasks(parsed.tasks) if parsed.tasks else list(TASKS)
     if parsed.source == "hub":
-        from bend_hf.data.hub_fetch import fetch_from_hub
+        from bend_hf.data.published_files import fetch_from_hub
 
         found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, say=print)
     else:
         from tqdm.auto import tqdm
 
-        from bend_hf.data.published import SHARES, Published, fetch_published
+        from bend_hf.data.published_files import SHARES, Published, fetch_published
 
         base_url = parsed.base_url or SHARES[parsed.source]
         with tqdm(unit="B", unit_scale=True, dynamic_ncols=True) as bar:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 from bend_hf.config import ModelConfig, add_flags, flag
-from bend_hf.embedders.cache.numbers import StoredDtype
+from bend_hf.embedders.cache.dtypes import StoredDtype
 from bend_hf.errors import ConfigError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from bend_hf.data.task_data import TaskData
-    from bend_hf.embedders.cache.opening import Entry, Share
+    from bend_hf.data.dataset import TaskData
+    from bend_hf.embedders.cache.open import Entry, Share
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,11 @@ def embed(config: EmbedConfig) -> list[str]:
     """
     from accelerate import Accelerator
 
+    from bend_hf.data.dataset import open_task
     from bend_hf.data.sources import sources_of
-    from bend_hf.data.task_data import open_task
     from bend_hf.embedders.cache import default_folder
-    from bend_hf.embedders.cache.opening import Share, find_entry, worth_caching
-    from bend_hf.embedders.model_choice import open_model
+    from bend_hf.embedders.cache.open import Share, find_entry, worth_caching
+    from bend_hf.embedders.from_config import open_model
 
     opened = []
     for source, message in sources_of(config):

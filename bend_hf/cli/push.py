@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 if TYPE_CHECKING:
     from bend_hf.publishing.hub import Target
@@ -50,7 +50,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _targets(parsed: argparse.Namespace) -> list[Target]:
     from bend_hf.errors import ConfigError
-    from bend_hf.publishing import push_plans as plans
+    from bend_hf.publishing import uploads as plans
 
     if parsed.kind in ("dataset", "metric"):
         if parsed.namespace is None or parsed.repo or parsed.create_pr:
@@ -71,10 +71,10 @@ def _targets(parsed: argparse.Namespace) -> list[Target]:
 
 
 def _results_target(parsed: argparse.Namespace) -> Target:
-    from bend_hf.evaluation.results import find_records, read_record
-    from bend_hf.publishing import push_plans as plans
-    from bend_hf.publishing.attribution import attributed, hub_facts, named_datasets
-    from bend_hf.publishing.entries import of_model
+    from bend_hf.evaluation.record import find_records, read_record
+    from bend_hf.publishing import uploads as plans
+    from bend_hf.publishing.publishable import attributed, hub_facts, named_datasets
+    from bend_hf.publishing.results import of_model
 
     named = named_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")

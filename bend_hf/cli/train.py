@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 from bend_hf.config import RunConfig, add_run_flags, config_from_flags
 
 

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bend_hf.cli._command import Command
+from bend_hf.cli import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     from bend_hf.config import add_flags
-    from bend_hf.variants.settings import VariantRun
+    from bend_hf.variants.config import VariantRun
 
     parser.add_argument("file", type=Path, metavar="FILE", help="a bed with ref and alt, or a VCF; label is optional")
     add_flags(parser, VariantRun)
@@ -24,8 +24,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
+    from bend_hf.variants.config import VariantRun
     from bend_hf.variants.from_file import score_file
-    from bend_hf.variants.settings import VariantRun
     from bend_hf.variants.summary import as_text
 
     given: dict[str, Any] = {

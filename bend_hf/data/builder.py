@@ -1,7 +1,7 @@
 """The `datasets` builder behind all tasks: bed, labels and genome in, a ``DatasetDict`` out.
 
 One builder, configured by a task's files and named by their content, so that a changed file is never answered
-from an old cache. `bend_hf.data.task_data.open_task` is the short way to a task's splits.
+from an old cache. `bend_hf.data.dataset.open_task` is the short way to a task's splits.
 
 >>> from bend_hf.tasks import TASKS
 >>> list(features(TASKS.get("gene_finding")))
@@ -24,11 +24,11 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from bend_hf import __version__
-from bend_hf.checksums import file_sha256
-from bend_hf.data.rows import TaskRows
-from bend_hf.shapes import Ints
+from bend_hf.data.examples import TaskRows
+from bend_hf.files import file_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.types import Ints
 
 TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are left alone
 _BASES_A_TABLE: Final = 1 << 24

@@ -26,15 +26,13 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bend_hf.checksums import file_sha256
-from bend_hf.data.bgzf import BgzfText, block_bytes, is_gzip
-from bend_hf.data.fasta_gather import StrangeLetterError, Stretches, gather
-from bend_hf.data.fasta_index import FastaIndex, PlainText, Text, load_index
-from bend_hf.data.fasta_windows import read_windows
-from bend_hf.data.intervals import name_rows
+from bend_hf.data.bed import name_rows
+from bend_hf.data.fasta import StrangeLetterError, Stretches, gather, read_windows
+from bend_hf.data.fasta_index import BgzfText, FastaIndex, PlainText, Text, block_bytes, is_gzip, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
-from bend_hf.shapes import Bools, Bytes, Ints
+from bend_hf.files import file_sha256
+from bend_hf.types import Bools, Bytes, Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.shapes import Bools, Bytes, Ints
+from bend_hf.types import Bools, Bytes, Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa

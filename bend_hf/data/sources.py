@@ -5,18 +5,24 @@ file is missing where; reads nothing but names.
 
 >>> find_source(select_tasks(["gene_finding"])[0], data="sample").origin
 'sample'
+
+Names of the Hub: a dataset at a commit.
+
+>>> DatasetRef(repo="bend/gene_finding", revision="0" * 40).repo
+'bend/gene_finding'
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from bend_hf.assets import asset_folder
 from bend_hf.config import DataConfig
-from bend_hf.errors import SourceError
+from bend_hf.errors import RecordError, SourceError
+from bend_hf.files import asset_folder
 from bend_hf.tasks import TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 
@@ -238,3 +244,25 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise SourceError(f"{path} is not there; check the path, or 'bend-hf download' the task's files")
     return path
+
+
+_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRef:
+    """A dataset repository at a commit.
+
+    Raises:
+        RecordError: Not ``owner/name``, or not a full commit.
+    """
+
+    repo: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.repo):
+            raise RecordError(f"dataset id {self.repo!r}; expected owner/name, as on the Hub")
+        if not _COMMIT.fullmatch(self.revision):
+            raise RecordError(f"revision {self.revision!r} of {self.repo}; expected a commit of 40 hexadecimal digits")

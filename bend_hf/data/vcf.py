@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.data.bed_text import tab_separated
-from bend_hf.data.bgzf import is_gzip
-from bend_hf.data.intervals import BedTable, name_rows
+from bend_hf.data.bed import BedTable, name_rows, tab_separated
+from bend_hf.data.fasta_index import is_gzip
 from bend_hf.errors import InputError
-from bend_hf.shapes import Ints
+from bend_hf.types import Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,8 @@ from bend_hf.embedders._spec import ModelSpec
 from bend_hf.registry import Registry
 
 if TYPE_CHECKING:
-    from bend_hf.embedders._base import Embedder
-    from bend_hf.embedders._options import EmbedderOptions
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders._spec import EmbedderOptions
     from bend_hf.embedders.auto import AutoEmbedder
     from bend_hf.embedders.awdlstm import AWDLSTMEmbedder
     from bend_hf.embedders.caduceus import CaduceusEmbedder
@@ -93,7 +93,7 @@ def load_embedder(
     Args:
         model: A key of ``MODELS``, an alias or the Hub id of one, so that a model has one key however it was named;
             or a path ending in ``.py`` whose code is run and which holds an object, a class or a function with
-            ``embed`` (see ``bend_hf.embedders.own``); or any other Hub id or folder, which goes to ``AutoEmbedder``.
+            ``embed`` (see ``bend_hf.embedders.user_model``); any other Hub id or folder goes to ``AutoEmbedder``.
         checkpoint: With a key: the folder or Hub id to read instead of the declared one.
         options: The keywords that every embedder takes, see ``Embedder``.
 
@@ -109,7 +109,7 @@ def load_embedder(
         keywords = {**spec.options, **options}
         return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]
     if str(model).endswith(".py"):
-        from bend_hf.embedders.own import load_own
+        from bend_hf.embedders.user_model import load_own
 
         return load_own(Path(model), checkpoint=checkpoint, **options)
     if "/" not in str(model) and not Path(model).exists():

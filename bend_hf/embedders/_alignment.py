@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.embedders._cutting import Window as Window
-from bend_hf.embedders._cutting import layout_of, ramp
+from bend_hf.embedders._windows import Window as Window
+from bend_hf.embedders._windows import layout_of, ramp
 from bend_hf.errors import AlignmentError
-from bend_hf.shapes import Bools, Ints
+from bend_hf.types import Bools, Ints
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.shapes import Bools, Floats, Ints
+from bend_hf.types import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     import torch

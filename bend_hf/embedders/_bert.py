@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._network import NetworkEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:

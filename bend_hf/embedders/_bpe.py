@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.embedders._alignment import TokenStream, sums
-from bend_hf.embedders._cutting import starts_of
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
-from bend_hf.shapes import Ints
+from bend_hf.types import Ints
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

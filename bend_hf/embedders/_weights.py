@@ -1,7 +1,7 @@
 """Reads a published checkpoint into a model, whole or not at all.
 
 Every key of the file must have its place in the model and every parameter its key; what may differ is said by
-pattern. Folders come from ``_checkpoints``.
+pattern. Folders come from ``_checkpoint_files``.
 
 >>> find_weights(Path("/"))
 Traceback (most recent call last):
@@ -17,8 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from bend_hf.embedders._checkpoints import WEIGHT_FILES
-from bend_hf.embedders._checkpoints import read_json as read_json
+from bend_hf.embedders._checkpoint_files import WEIGHT_FILES
+from bend_hf.embedders._checkpoint_files import read_json as read_json
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:

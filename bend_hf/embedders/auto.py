@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
-from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._cutting import starts_of
-from bend_hf.embedders._streams import stream_from_offsets
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._tokens import stream_from_offsets
 from bend_hf.embedders._weights import build_random, find_weights, refuse_impostor
+from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
 
 if TYPE_CHECKING:

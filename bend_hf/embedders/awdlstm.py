@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._letters import LetterEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._nucleotides import LetterEmbedder
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders.convnet import BEND_SHARE, bend_files
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._network import NetworkEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters, single_letters
+from bend_hf.embedders._tokens import Letters, single_letters
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
-from bend_hf.shapes import Floats
+from bend_hf.types import Floats
 
 _MASK: Final = 3  # HyenaDNA's letters, taken over without a file (kuleshov-group/caduceus, tokenization_caduceus.py)
 

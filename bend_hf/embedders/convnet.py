@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.data.download import RemoteFile
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._letters import LetterEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._nucleotides import LetterEmbedder
 from bend_hf.embedders._spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import RowMap, Tokenized, TokenStream, assemble
 from bend_hf.embedders._bert import BertEmbedder
-from bend_hf.embedders._cutting import starts_of
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters, kmer_codes
+from bend_hf.embedders._tokens import Letters, kmer_codes
+from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from bend_hf.embedders._options import EmbedderOptions
+    from bend_hf.embedders._spec import EmbedderOptions
 
 _ALPHABET: Final = "ACGT"
 

@@ -18,10 +18,10 @@ import numpy as np
 from bend_hf.embedders._alignment import Tokenized, assemble, merge_chunks
 from bend_hf.embedders._bert import outer_specials
 from bend_hf.embedders._bpe import BpeTokenizer
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._network import NetworkEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters, cut_letters
+from bend_hf.embedders._tokens import Letters, cut_letters
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:

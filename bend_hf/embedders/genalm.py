@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._bert import HEAD_KEYS, BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import BpeTokenizer
-from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ConfigError, ModelError
 

@@ -20,11 +20,11 @@ import numpy as np
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
 from bend_hf.embedders._bert import BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer
-from bend_hf.embedders._checkpoints import read_json
+from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.errors import ModelError
-from bend_hf.shapes import Bools, Ints
+from bend_hf.types import Bools, Ints
 
 logger = logging.getLogger(__name__)
 

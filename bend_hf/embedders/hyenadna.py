@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._checkpoints import read_json
-from bend_hf.embedders._network import NetworkEmbedder
+from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import Direction, ModelSpec
-from bend_hf.embedders._streams import Letters, letter_table, single_letters
+from bend_hf.embedders._tokens import Letters, letter_table, single_letters
 
 # The tokenizer of HyenaDNA, which Caduceus took over: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5,
 # [UNK] 6, then the letters (kuleshov-group/caduceus, tokenization_caduceus.py).

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
-from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters, letter_table, single_letters
+from bend_hf.embedders._tokens import Letters, letter_table, single_letters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bend_hf.errors import RecordError
-from bend_hf.shapes import Floats, Ints
+from bend_hf.types import Floats, Ints
 
 _NAMES: Final = "bend_hf.label_names"
 _LABELS_A_WINDOW: Final = "bend_hf.labels_a_window"  # 0 where a window has one class

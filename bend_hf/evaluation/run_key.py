@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.config import RunConfig
-from bend_hf.data.task_data import TaskData
-from bend_hf.evaluation.results import jsonable
-from bend_hf.shapes import Json
+from bend_hf.data.dataset import TaskData
+from bend_hf.evaluation.record import jsonable
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
-    from bend_hf.embedders._base import Embedder
-    from bend_hf.tasks.head_specs import HeadSpec
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.tasks._spec import HeadSpec
 
 KEY_FIELD: Final = "run_key"  # in a record's config
 

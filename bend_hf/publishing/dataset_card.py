@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf import __version__
-from bend_hf.assets import asset_folder
-from bend_hf.data.task_data import FACTS_FILE, fold_parts
+from bend_hf.data.dataset import FACTS_FILE, fold_parts
 from bend_hf.errors import BendError
+from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, Folds
 
 _TEMPLATE: Final = "dataset_card.md.jinja"

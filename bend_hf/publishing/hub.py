@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from bend_hf.errors import BendError, HubError
-from bend_hf.markdown import n_bytes
 from bend_hf.publishing.eval_results import FOLDER, merged
+from bend_hf.tables import n_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

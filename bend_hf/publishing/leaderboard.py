@@ -16,14 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bend_hf.evaluation.results import ResultRecord
-from bend_hf.publishing.boards import probes
-from bend_hf.publishing.entries import NOT_SETTINGS, Entry, gather
+from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.eval_results import probes
+from bend_hf.publishing.results import NOT_SETTINGS, Entry, gather
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
-from bend_hf.shapes import Json
 from bend_hf.tasks import TASKS
-from bend_hf.training.heads.baselines import BASELINES
+from bend_hf.training.heads import BASELINES
+from bend_hf.types import Json
 
 MARKS: Final = MappingProxyType(
     {
@@ -125,7 +125,7 @@ def contests(
 
     Args:
         records: Of models and of controls.
-        files: Prediction files by the sha256 that stands in the records, for the paired test; see ``bend_hf.publishing.ties``.
+        files: Prediction files by the sha256 in the records, for the paired test; see ``bend_hf.publishing.ties``.
         say: Told why a file was not used.
     """
     found: dict[tuple[str, str, str, str], list[Entry]] = defaultdict(list)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import numpy as np
 
 from bend_hf.errors import BendError
-from bend_hf.evaluation.results import ResultRecord
+from bend_hf.evaluation.record import ResultRecord
 from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, difference, holm
-from bend_hf.publishing.entries import Entry
+from bend_hf.publishing.results import Entry
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
-    from bend_hf.evaluation.uncertainty.resampling import Draws
+    from bend_hf.evaluation.uncertainty.bootstrap import Draws
 
 Basis: TypeAlias = Literal["equal", "paired", "overlap"]
 LEVEL: Final = 0.95  # of the intervals; p below 1 - LEVEL tells two rows apart
@@ -136,7 +136,7 @@ def _drawn(entry: Entry, files: Mapping[str, Path], n_others: int) -> tuple[list
     Raises:
         BendError: A file cannot be read or is not that of its record, or there are no resamples of the metric.
     """
-    from bend_hf.evaluation.uncertainty.resampling import draws_of
+    from bend_hf.evaluation.uncertainty.bootstrap import draws_of
 
     predictions = list(_read(entry, files))
     found = [draws_of(one, [entry.metric], resamples=_resamples(one, n_others))[entry.metric] for one in predictions]

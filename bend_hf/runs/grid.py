@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bend_hf.config import RunConfig
+from bend_hf.data.dataset import TaskData
 from bend_hf.data.sources import BuiltSource, Source, sources_of
-from bend_hf.data.task_data import TaskData
 from bend_hf.errors import BendError
-from bend_hf.evaluation.results import ResultRecord, check_writable, read_record
+from bend_hf.evaluation.record import ResultRecord, check_writable, read_record
 from bend_hf.evaluation.run_key import finished_runs
+from bend_hf.runs.outcome import aligned, seed_lines, shown
 from bend_hf.runs.run import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
-from bend_hf.runs.score_table import aligned, seed_lines, shown
-from bend_hf.training.launch import start_accelerator
+from bend_hf.training.launch import from_main, start_accelerator
 from bend_hf.training.trackers import check_trackers
-from bend_hf.training.waiting import from_main
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bend_hf.embedders._base import Embedder
+    from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

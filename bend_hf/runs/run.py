@@ -19,31 +19,40 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import RunConfig, Tune, parse_run
-from bend_hf.console import start_logging
+from bend_hf.data.dataset import TaskData, open_task
 from bend_hf.data.sources import Source, sources_of
-from bend_hf.data.task_data import TaskData, open_task
-from bend_hf.embedders.alignment_facts import alignment_of, some_sequences
-from bend_hf.embedders.model_choice import open_model
+from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
+from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
+from bend_hf.evaluation.metrics import metric_names
 from bend_hf.evaluation.predictions import concatenate, write_predictions
-from bend_hf.evaluation.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
+from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.evaluation.run_key import KEY_FIELD, run_key
-from bend_hf.evaluation.scoring import metric_names
 from bend_hf.evaluation.uncertainty.bootstrap import with_intervals
-from bend_hf.runs.parts import cached_bytes, cost, coverage, fold_entries, summarise, training_entry
-from bend_hf.runs.score_table import aligned, seed_lines, shown
+from bend_hf.files import start_logging
+from bend_hf.runs.outcome import (
+    aligned,
+    cached_bytes,
+    cost,
+    coverage,
+    fold_entries,
+    seed_lines,
+    shown,
+    summarise,
+    training_entry,
+)
+from bend_hf.runs.score_variants import ScoredVariants, score_task
 from bend_hf.runs.train_head import Plan, Training
-from bend_hf.runs.variant_task import ScoredVariants, score_task
-from bend_hf.shapes import Json
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.training.heads.baselines import BASELINES, head_of, without_alias
+from bend_hf.training.heads import BASELINES, head_of, without_alias
 from bend_hf.training.launch import start_accelerator
 from bend_hf.training.trackers import check_trackers
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bend_hf.embedders._base import Embedder
+    from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +101,7 @@ def controls_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> 
     """The controls of a run where they were asked for, as a record keeps them."""
     if not config.controls:
         return {}
-    from bend_hf.runs.controls._running import as_entries, run_controls
+    from bend_hf.runs.controls._run import as_entries, run_controls
 
     runs = run_controls(config, data, accelerator, run_task, open_embedder, key_of, beside_model=True)
     return as_entries(runs)
@@ -143,7 +152,7 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
     if config.tune != "head":
         if data.task.head is None:
             raise ConfigError(f"{data.task.key} is scored without training; leave --tune {config.tune} out")
-        from bend_hf.training.tuning import check_tunable
+        from bend_hf.training.finetuning import check_tunable
 
         check_tunable(config.tune)
 
@@ -329,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: parses flags, runs, prints the table; 1 where an input was bad."""
     start_logging()
     try:
-        config = parse_run(argv, prog="bend_hf.runs.run", description="Train and score a model on tasks of BEND.")
+        config = parse_run(argv, prog="bend_hf.train", description="Train and score a model on tasks of BEND.")
         outcomes = run(config)
     except BendError as error:
         sys.stderr.write(f"error: {error}\n")

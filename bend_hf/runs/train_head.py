@@ -14,10 +14,10 @@ import numpy as np
 
 from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
-from bend_hf.data.task_data import TaskData, fold_parts
+from bend_hf.data.dataset import TaskData, fold_parts
 from bend_hf.errors import ConfigError
-from bend_hf.evaluation.uncertainty.resampling import with_fold
-from bend_hf.runs.parts import Part, scores_of
+from bend_hf.evaluation.uncertainty.bootstrap import with_fold
+from bend_hf.runs.outcome import Part, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.training.trackers import tracking
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
-    from bend_hf.embedders._base import Embedder
-    from bend_hf.tasks.head_specs import HeadSpec
-    from bend_hf.training.feeding import InputSource
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.tasks._spec import HeadSpec
+    from bend_hf.training.batches import InputSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +73,12 @@ class Training:
 
     def fold(self, fold: int | None) -> Part:
         """Trains on one fold, or on the task's own split, and predicts the test split."""
-        from bend_hf.embedders.batches import Targets
+        from bend_hf.embedders.token_embeddings import Targets
+        from bend_hf.training.batches import Split
         from bend_hf.training.checkpoints import Checkpoints, load_trained
-        from bend_hf.training.feeding import Split
-        from bend_hf.training.fit import FitConfig, fit
         from bend_hf.training.losses import build_loss
-        from bend_hf.training.predicting import predict
+        from bend_hf.training.predict import predict
+        from bend_hf.training.trainer import FitConfig, fit
 
         task, config, accelerator = self.data.task, self.plan.config, self.accelerator
         settings = FitConfig.of(config)
@@ -91,7 +91,7 @@ class Training:
         if config.tune != "head":
             from accelerate.utils import set_seed
 
-            from bend_hf.training.tuning import check_shardable, open_for_tuning
+            from bend_hf.training.finetuning import check_shardable, open_for_tuning
 
             if accelerator.is_fsdp2:
                 check_shardable(embedder)
@@ -151,12 +151,11 @@ class Training:
         """What a split gives the model: embeddings, out of the cache or made now, or tokens where those learn."""
         config = self.plan.config
         if config.tune != "head":
-            from bend_hf.training.tuning import TokenSource
+            from bend_hf.training.finetuning import TokenSource
 
             return Opened(source=TokenSource(dataset, embedder))
         from bend_hf.embedders.cache import default_folder, open_embeddings
-        from bend_hf.embedders.cache.device import HeldEmbeddings
-        from bend_hf.embedders.cache.reader import CachedEmbeddings
+        from bend_hf.embedders.cache.reader import CachedEmbeddings, HeldEmbeddings
 
         source = open_embeddings(
             parts,
@@ -186,7 +185,7 @@ class Training:
         set_seed(fold_seed(seed, fold))
         model = build_head(self.plan.head, embedder.width, n_outputs(self.data.task))
         if self.plan.config.tune != "head":
-            from bend_hf.training.tuning import TunedModel
+            from bend_hf.training.finetuning import TunedModel
 
             model = TunedModel(embedder, model)
         choose_units(self.accelerator, model)

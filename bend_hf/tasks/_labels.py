@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.errors import LabelError
-from bend_hf.shapes import IGNORE_LABEL, Bools, Classes, Ints
+from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints
 
 if TYPE_CHECKING:
     import h5py

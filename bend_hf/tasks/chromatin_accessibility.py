@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 from bend_hf.tasks._labels import MultiLabel
-from bend_hf.tasks._spec import BEND, ENCODE, NamedSplits, TaskSpec, TrainingSpec
-from bend_hf.tasks.head_specs import CnnSpec
+from bend_hf.tasks._spec import BEND, ENCODE, CnnSpec, NamedSplits, TaskSpec, TrainingSpec
 
 N_LABELS = 125  # BEND conf/datadims/label_dims.yaml, chromatin_accessibility
 

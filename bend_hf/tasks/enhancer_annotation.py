@@ -7,8 +7,7 @@ Folds(n=10)
 from __future__ import annotations
 
 from bend_hf.tasks._labels import BinClasses
-from bend_hf.tasks._spec import BEND, Citation, Folds, TaskSpec, TrainingSpec
-from bend_hf.tasks.head_specs import CnnSpec
+from bend_hf.tasks._spec import BEND, Citation, CnnSpec, Folds, TaskSpec, TrainingSpec
 
 TASKS = (
     TaskSpec(

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 from bend_hf.tasks._labels import NucleotideClasses
-from bend_hf.tasks._spec import BEND, Citation, NamedSplits, TaskSpec, TrainingSpec
-from bend_hf.tasks.head_specs import CnnSpec
+from bend_hf.tasks._spec import BEND, Citation, CnnSpec, NamedSplits, TaskSpec, TrainingSpec
 
 # Order of the classes: labels of BEND's gene_finding.hdf5 (0 to 3 plus strand, 4 to 7 minus strand, 8 rest).
 CLASSES = ("cds+", "donor+", "intron+", "acceptor+", "cds-", "donor-", "intron-", "acceptor-", "non_coding")

@@ -25,8 +25,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bend_hf.shapes import Json
 from bend_hf.training.sharding import as_spread_as, whole
+from bend_hf.types import Json
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bend_hf.errors import ConfigError, LabelError, did_you_mean
-from bend_hf.shapes import IGNORE_LABEL
+from bend_hf.types import IGNORE_LABEL
 
 LossName: TypeAlias = Literal["cross_entropy", "bce", "mse", "poisson"]
 

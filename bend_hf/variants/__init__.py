@@ -19,28 +19,28 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bend_hf.variants.config import ScoreSettings, VariantRun
+    from bend_hf.variants.embedding_scores import SCORE_COLUMNS, ScoreColumn, cosine_distance
     from bend_hf.variants.from_file import score_file
     from bend_hf.variants.plots import draw
-    from bend_hf.variants.probes import ProbeSettings, probe
-    from bend_hf.variants.reading import read_variants
-    from bend_hf.variants.scores import SCORE_COLUMNS, ScoreColumn, cosine_distance
-    from bend_hf.variants.settings import ScoreSettings, VariantRun
+    from bend_hf.variants.read import read_variants
+    from bend_hf.variants.score import score_variants, score_zero_shot
     from bend_hf.variants.summary import summarise
-    from bend_hf.variants.zero_shot import score_variants, score_zero_shot
+    from bend_hf.variants.supervised_head import ProbeSettings, probe
 
 _MODULE_OF: Final = {
-    "SCORE_COLUMNS": "scores",
-    "ProbeSettings": "probes",
-    "ScoreColumn": "scores",
-    "ScoreSettings": "settings",
-    "VariantRun": "settings",
-    "cosine_distance": "scores",
+    "SCORE_COLUMNS": "embedding_scores",
+    "ProbeSettings": "supervised_head",
+    "ScoreColumn": "embedding_scores",
+    "ScoreSettings": "config",
+    "VariantRun": "config",
+    "cosine_distance": "embedding_scores",
     "draw": "plots",
-    "probe": "probes",
-    "read_variants": "reading",
+    "probe": "supervised_head",
+    "read_variants": "read",
     "score_file": "from_file",
-    "score_variants": "zero_shot",
-    "score_zero_shot": "zero_shot",
+    "score_variants": "score",
+    "score_zero_shot": "score",
     "summarise": "summary",
 }
 

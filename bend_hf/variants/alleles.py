@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from bend_hf.data.sequences import reverse_complement
-from bend_hf.shapes import Bools, Ints
 from bend_hf.tasks import VariantSpec
+from bend_hf.types import Bools, Ints
 
 
 @dataclass(frozen=True, kw_only=True)

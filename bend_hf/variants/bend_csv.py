@@ -17,8 +17,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.shapes import IGNORE_LABEL
-from bend_hf.writing import write_bytes
+from bend_hf.files import write_bytes
+from bend_hf.types import IGNORE_LABEL
 
 HEADER: Final = ("", "chromosome", "start", "end", "ref", "alt", "label", "distance")
 

@@ -15,25 +15,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.checksums import file_sha256
-from bend_hf.embedders.model_choice import open_model
+from bend_hf.embedders.from_config import open_model
 from bend_hf.evaluation.predictions import Predictions, write_predictions
-from bend_hf.evaluation.results import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
-from bend_hf.shapes import Json
+from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
+from bend_hf.files import file_sha256
 from bend_hf.tasks import VariantSpec
+from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
-from bend_hf.variants.parts import Parts
-from bend_hf.variants.probes import Probed, ProbeSettings, probe
-from bend_hf.variants.reading import LABELS, VariantFile, read_variants
-from bend_hf.variants.settings import VariantRun
-from bend_hf.variants.source import CONSEQUENCE
+from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants.config import VariantRun
+from bend_hf.variants.read import CONSEQUENCE, LABELS, VariantFile, read_variants
+from bend_hf.variants.score import Scored, score_variants
 from bend_hf.variants.summary import METRICS, Intervals, summarise
-from bend_hf.variants.zero_shot import Scored, score_variants
+from bend_hf.variants.supervised_head import Probed, ProbeSettings, probe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bend_hf.embedders._base import Embedder
+    from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
 

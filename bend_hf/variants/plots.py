@@ -16,10 +16,10 @@ import numpy as np
 
 from bend_hf.errors import BendError
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.shapes import IGNORE_LABEL, Classes, Floats
-from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
+from bend_hf.files import write_bytes
+from bend_hf.types import IGNORE_LABEL, Classes, Floats
+from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS
 from bend_hf.variants.summary import values_of
-from bend_hf.writing import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

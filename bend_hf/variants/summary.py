@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from bend_hf.errors import ConfigError, did_you_mean
+from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.results import jsonable
-from bend_hf.evaluation.scoring import score
-from bend_hf.shapes import IGNORE_LABEL, Bools, Floats, Json
-from bend_hf.variants.scores import MAIN, SCORE_COLUMNS
+from bend_hf.evaluation.record import jsonable
+from bend_hf.types import IGNORE_LABEL, Bools, Floats, Json
+from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS
 
 METRICS: Final = ("auroc", "auprc")
 
@@ -33,7 +33,7 @@ class Interval(Protocol):
         ...
 
 
-# From predictions and names of metrics to their intervals: bend_hf.evaluation.uncertainty.bootstrap.intervals_of is one.
+# From predictions and names of metrics to their intervals, such as uncertainty.bootstrap.intervals_of.
 Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], Mapping[str, Interval]]"
 
 

@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders import MODELS, embedder_class, load_embedder
-from bend_hf.embedders._base import Embedder
-from bend_hf.embedders._options import EmbedderOptions
-from bend_hf.embedders._spec import Direction, Source
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._spec import Direction, EmbedderOptions, Source
 from bend_hf.errors import ModelError
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, Protocol
 from tests.fake_checkpoints import CONTEXT_TOKENS, golden_checkpoint, make_fake
 from tests.shared_data import needs_shared
 

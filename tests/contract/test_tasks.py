@@ -8,11 +8,10 @@ import sys
 import pytest
 
 from bend_hf.data.sources import TaskFiles, find_source
-from bend_hf.evaluation.scoring import metric_names
+from bend_hf.evaluation.metrics import metric_names
 from bend_hf.tasks import TASKS, Folds, NamedSplits, TaskSpec, Unsplit, select_tasks, task_names
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
-from bend_hf.tasks._spec import BEND
-from bend_hf.tasks.head_specs import CnnSpec
+from bend_hf.tasks._spec import BEND, CnnSpec
 
 ALL = list(TASKS)
 

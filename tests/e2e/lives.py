@@ -28,8 +28,8 @@ import evaluate  # noqa: F401
 
 import bend_hf.runs.run
 import bend_hf.training.checkpoints
-import bend_hf.training.fit
 import bend_hf.training.heads.basset
+import bend_hf.training.trainer
 from tests.e2e.spread import note_differences
 
 
@@ -54,11 +54,11 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        bend_hf.training.fit._Training._show = before(bend_hf.training.fit._Training._show, number, die)  # type: ignore[method-assign]
+        bend_hf.training.trainer._Training._show = before(bend_hf.training.trainer._Training._show, number, die)  # type: ignore[method-assign]
     elif where == "rename":  # a checkpoint is written but not yet in its place
         os.replace = before(os.replace, number, die)
     elif where == "epoch":
-        bend_hf.training.fit.trained_state = before(bend_hf.training.fit.trained_state, number, die)
+        bend_hf.training.trainer.trained_state = before(bend_hf.training.trainer.trained_state, number, die)
     elif where == "record":  # the predictions are written, the record is not
         bend_hf.runs.run.write_record = before(bend_hf.runs.run.write_record, number, die)
     else:
@@ -67,7 +67,7 @@ def arm(where: str, number: int) -> None:
 
 def note_weights(out: Path) -> None:
     """Makes this process write down which weights each fold ends with."""
-    fit = bend_hf.training.fit.fit
+    fit = bend_hf.training.trainer.fit
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         fitted = fit(*args, **kwargs)
@@ -78,7 +78,7 @@ def note_weights(out: Path) -> None:
             file.write(f"{hashlib.sha256(content).hexdigest()} {fitted.resumed_at}\n")
         return fitted
 
-    bend_hf.training.fit.fit = wrapped
+    bend_hf.training.trainer.fit = wrapped
 
 
 def life(

@@ -15,9 +15,9 @@ from typing import Any
 
 import accelerate  # noqa: F401  loaded once, before the forks
 
-import bend_hf.training.pretraining.loop as loop
 import bend_hf.training.pretraining.run
-import bend_hf.training.pretraining.saving as saving
+import bend_hf.training.pretraining.run_folder as saving
+import bend_hf.training.pretraining.trainer as loop
 from tests.killing import before, die
 
 

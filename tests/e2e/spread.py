@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from bend_hf.config import RunConfig
 from bend_hf.embedders import MODELS, Embedder, load_embedder
+from bend_hf.training.finetuning import TunedModel, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.launch import start_accelerator
 from bend_hf.training.sharding import choose_units, is_sharded, whole
-from bend_hf.training.tuning import TunedModel, open_for_tuning, token_rows
 from tests.fake_checkpoints import make_fake
 
 OTHER_NETWORKS = {"caduceus-ps", "hyenadna-tiny-1k-hf"}  # of a family that is in it already

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from bend_hf.assets import asset_folder
-from bend_hf.config import DEFAULT_MODEL, DataConfig, kinds_of
+from bend_hf.config import DEFAULT_MODEL, DataConfig, kinds_of, read_toml
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
-from bend_hf.data.task_data import open_task
 from bend_hf.embedders import MODELS, load_embedder
-from bend_hf.toml_config import read_toml
+from bend_hf.files import asset_folder
 from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.data import Inputs, open_inputs
 from bend_hf.training.pretraining.families import FAMILIES
-from bend_hf.training.pretraining.inputs import Inputs, open_inputs
-from bend_hf.training.pretraining.learner import Learner
+from bend_hf.training.pretraining.objectives import Learner
 from bend_hf.training.pretraining.run import run
 from bend_hf.training.pretraining.validation import validate
 from tests.shared_data import CHR20, needs_shared

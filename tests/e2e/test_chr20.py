@@ -11,9 +11,9 @@ import pytest
 
 from bend_hf.config import DataConfig, RunConfig
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import read_record
-from bend_hf.publishing.hub_folder import build
-from bend_hf.publishing.verify import verify
+from bend_hf.evaluation.record import read_record
+from bend_hf.publishing.dataset_folder import build
+from bend_hf.publishing.verify_dataset import verify
 from bend_hf.runs.run import run
 from tests.shared_data import CHR20, needs_shared
 

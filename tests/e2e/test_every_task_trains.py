@@ -18,7 +18,7 @@ import pytest
 
 from bend_hf.config import RunConfig
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import read_record
+from bend_hf.evaluation.record import read_record
 from bend_hf.runs.run import run
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared

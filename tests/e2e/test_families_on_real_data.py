@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bend_hf.config import RunConfig
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import find_source
-from bend_hf.data.task_data import open_task
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.runs.run import run_task
 from bend_hf.tasks import TASKS

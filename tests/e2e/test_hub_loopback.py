@@ -14,8 +14,8 @@ import yaml
 
 from bend_hf.config import DataConfig
 from bend_hf.evaluation.predictions import Predictions, write_predictions
-from bend_hf.evaluation.results import ResultRecord
-from bend_hf.publishing.hub_folder import build
+from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.report import write_report
 from tests.loopback_hub import TOKEN, Hub
 from tests.records import record, write

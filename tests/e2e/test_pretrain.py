@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from bend_hf.config import ModelConfig
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders.model_choice import open_model
+from bend_hf.embedders.from_config import open_model
 from bend_hf.training.pretraining.config import PretrainConfig
+from bend_hf.training.pretraining.data import open_inputs
 from bend_hf.training.pretraining.families import FAMILIES
-from bend_hf.training.pretraining.inputs import open_inputs
-from bend_hf.training.pretraining.questions import validation_questions
+from bend_hf.training.pretraining.objectives import validation_questions
 from bend_hf.training.pretraining.run import main, run
 from tests.tiny import write_genome
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bend_hf.assets import asset_folder
 from bend_hf.evaluation.predictions import Predictions, read_predictions
+from bend_hf.files import asset_folder
 from tests.e2e.spread import families
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_data

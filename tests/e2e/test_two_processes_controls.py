@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import ResultRecord, find_records, read_record
+from bend_hf.evaluation.record import ResultRecord, find_records, read_record
 from tests.tiny import write_data
 
 ROOT = Path(__file__).resolve().parents[2]

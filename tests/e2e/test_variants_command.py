@@ -12,9 +12,9 @@ from accelerate import Accelerator
 
 from bend_hf.cli._main import main
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import read_record
+from bend_hf.evaluation.record import read_record
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import (
     SCORE_COLUMNS,
@@ -25,7 +25,7 @@ from bend_hf.variants import (
     score_variants,
     zero_shot,
 )
-from bend_hf.variants.parts import Parts
+from bend_hf.variants.checkpoint import Parts
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_bed, write_genome
 from tests.variant_controls import Markov, MarksG

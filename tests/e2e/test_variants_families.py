@@ -12,16 +12,15 @@ import pytest
 from accelerate import Accelerator
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._base import Embedder
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.tasks import VariantSpec
+from bend_hf.types import PROTOCOLS, Protocol
 from bend_hf.variants import SCORE_COLUMNS, ProbeSettings, ScoreSettings, probe, read_variants, score_variants
-from bend_hf.variants.parts import Parts
-from bend_hf.variants.piece import PieceMaker
-from bend_hf.variants.probes import Probed
-from bend_hf.variants.reading import VariantFile
+from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants.read import VariantFile
+from bend_hf.variants.score import PieceMaker, Scored
 from bend_hf.variants.summary import values_of
-from bend_hf.variants.zero_shot import Scored
+from bend_hf.variants.supervised_head import Probed
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bend_hf.variants import VariantRun, score_file, zero_shot
-from bend_hf.variants.piece import PieceMaker
+from bend_hf.variants.score import PieceMaker
 from tests.e2e.lives import life
 
 

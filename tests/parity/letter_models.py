@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bend_hf.embedders import Embedder
-from bend_hf.shapes import Floats, Ints
+from bend_hf.types import Floats, Ints
 from tests.parity.golden import reader
 from tests.shared_data import GOLDEN
 

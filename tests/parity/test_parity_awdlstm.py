@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bend_hf.embedders import AWDLSTMEmbedder
 from bend_hf.embedders.networks.awdlstm import AwdLstmConfig, AwdLstmForCausalLM
 from bend_hf.errors import ModelError
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, Protocol
 from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from bend_hf.embedders import CaduceusEmbedder, load_embedder
-from bend_hf.embedders._sequences import reverse_complement
+from bend_hf.embedders._tokens import reverse_complement
 from bend_hf.embedders.networks.caduceus import (
     CaduceusConfig,
     CaduceusForMaskedLM,
@@ -27,7 +27,7 @@ from bend_hf.embedders.networks.caduceus import (
     rename_key,
 )
 from bend_hf.errors import ModelError
-from bend_hf.shapes import Protocol
+from bend_hf.types import Protocol
 from tests.parity.golden import arrays, cases, entry_of, folder_of, golden, sequence_of
 from tests.shared_data import needs_shared
 

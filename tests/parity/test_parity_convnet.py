@@ -12,7 +12,7 @@ import torch
 from bend_hf.embedders import ConvNetEmbedder
 from bend_hf.embedders.networks.convnet import ConvNetConfig, ConvNetForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, Protocol
 from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from bend_hf.embedders import ConvNetEmbedder, GPNEmbedder
-from bend_hf.embedders._letters import LetterVocabulary
+from bend_hf.embedders._nucleotides import LetterVocabulary
 from bend_hf.embedders.networks.gpn import GPNConfig, GPNForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, Protocol
 from tests.parity.letter_models import EDGES, ORIGINAL, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 

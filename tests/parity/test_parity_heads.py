@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, HeadSpec, ResNetSpec
+from bend_hf.tasks._spec import BassetSpec, CnnSpec, HeadSpec, ResNetSpec
 from bend_hf.training.heads import build_head
 from tests.shared_data import GOLDEN, needs_shared
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders import HyenaDNAEmbedder, load_embedder
 from bend_hf.errors import ConfigError
-from bend_hf.shapes import Protocol
+from bend_hf.types import Protocol
 from tests.parity.golden import arrays, cases, folder_of, golden, sequence_of
 from tests.shared_data import needs_shared
 

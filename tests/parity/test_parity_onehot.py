@@ -9,7 +9,7 @@ import pytest
 
 from bend_hf.embedders import OneHotEmbedder
 from bend_hf.embedders.onehot import COLUMNS
-from bend_hf.shapes import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, Protocol
 from tests.shared_data import GOLDEN, needs_shared
 
 

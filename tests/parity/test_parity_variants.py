@@ -21,12 +21,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import ScoreSettings, read_variants, score_variants
+from bend_hf.variants.allele_embeddings import tokens_overlap
 from bend_hf.variants.bend_csv import HEADER, write_bend_csv
-from bend_hf.variants.rows_on_device import tokens_overlap
 from tests.shared_data import GOLDEN, needs_shared
 
 KEYS = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
-from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
+from bend_hf.tasks._spec import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
 from bend_hf.training.heads import build_head
 from bend_hf.training.heads.cnn import convolve_tokens
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bend_hf.embedders.batches import dense_labels, pad_rows
-from bend_hf.shapes import IGNORE_LABEL
+from bend_hf.embedders.token_embeddings import dense_labels, pad_rows
 from bend_hf.tasks._labels import LabelTable, MultiLabel, NucleotideClasses, labels_from_column
+from bend_hf.types import IGNORE_LABEL
 
 KIND = MultiLabel(names=tuple(f"l{i}" for i in range(12)))
 index_lists = st.lists(st.lists(st.integers(0, 11), max_size=5), min_size=1, max_size=12)

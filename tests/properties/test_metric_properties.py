@@ -22,7 +22,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 
 MAX_CLASSES = 6
 CURVES = {"auroc": roc_auc_score, "auprc": average_precision_score}

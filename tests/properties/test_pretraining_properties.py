@@ -15,9 +15,9 @@ from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.errors import ConfigError
 from bend_hf.training.pretraining import letters
-from bend_hf.training.pretraining.masking import mask, validation_mask
+from bend_hf.training.pretraining.objectives import mask, validation_mask
 from bend_hf.training.pretraining.regions import Regions
-from bend_hf.training.pretraining.splitting import split
+from bend_hf.training.pretraining.splits import split
 from bend_hf.training.pretraining.windows import Windows, WindowSampler
 from tests.bgzip import bgzip
 

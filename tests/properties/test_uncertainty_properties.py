@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bend_hf.assets import asset_folder
 from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.uncertainty.bootstrap import draw_weights, draws_of
 from bend_hf.evaluation.uncertainty.comparison import holm
 from bend_hf.evaluation.uncertainty.delong import delong
-from bend_hf.evaluation.uncertainty.resampling import draw_weights, draws_of
-from bend_hf.evaluation.uncertainty.tallies import ConfusionTally, CurveTally
+from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionTally, CurveTally
+from bend_hf.files import asset_folder
 
 unhurried = settings(deadline=None, max_examples=40)  # the first example of a metric loads it
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.variants.alleles import Context, alleles
-from bend_hf.variants.folds import fold_by_place
-from bend_hf.variants.scores import SCORE_COLUMNS
+from bend_hf.variants.embedding_scores import SCORE_COLUMNS
+from bend_hf.variants.supervised_head import fold_by_place
 from tests.variant_controls import Markov, MarksG, OrderZeroTriplets, Unigram, column, scores_of
 
 BASES = "ACGT"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from bend_hf.assets import asset_folder
 from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
+from bend_hf.files import asset_folder
 from bend_hf.training.launch import missing_processes, start_accelerator
 
 FOLDER = asset_folder("accelerate_configs")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bend_hf.evaluation.results import ResultRecord
-from bend_hf.publishing.admission import refusals
+from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.publishable import refusals
 from tests.records import CREATED_WITH, record
 
 

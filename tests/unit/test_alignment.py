@@ -18,8 +18,7 @@ from bend_hf.embedders._alignment import (
     merge_chunks,
     output_rows,
 )
-from bend_hf.embedders._cutting import starts_of
-from bend_hf.embedders._streams import (
+from bend_hf.embedders._tokens import (
     Letters,
     cut_letters,
     greedy_kmers,
@@ -29,6 +28,7 @@ from bend_hf.embedders._streams import (
     stream_from_ids,
     stream_from_offsets,
 )
+from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ConfigError
 
 CLS, SEP = 901, 902

@@ -13,11 +13,9 @@ from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.run import resolve_config
 from bend_hf.tasks import TASKS
-from bend_hf.training.fit import fit
-from bend_hf.training.fit_config import FitConfig
-from bend_hf.training.heads import build_head
-from bend_hf.training.heads.baselines import BASELINES, head_of
+from bend_hf.training.heads import BASELINES, build_head, head_of
 from bend_hf.training.losses import build_loss
+from bend_hf.training.trainer import FitConfig, fit
 from tests.splits import WIDTH, gene_like
 
 

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pytest
 
 from bend_hf.errors import ConfigError, RecordError
+from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.scoring import score
-from bend_hf.evaluation.uncertainty.bootstrap import interval_of, intervals_of
+from bend_hf.evaluation.uncertainty.bootstrap import draws_of, folds_of, interval_of, intervals_of
 from bend_hf.evaluation.uncertainty.clusters import clusters_of
-from bend_hf.evaluation.uncertainty.resampling import draws_of, folds_of
 
 
 def scored(score: list[float], target: list[int], **beside: list[object]) -> Predictions:

@@ -10,9 +10,9 @@ import pytest
 
 from bend_hf.config import DataConfig
 from bend_hf.data.builder import make_builder
-from bend_hf.data.rows import read_rows
+from bend_hf.data.dataset import TaskData, fold_parts, open_task
+from bend_hf.data.examples import read_rows
 from bend_hf.data.sources import TaskFiles, find_source
-from bend_hf.data.task_data import TaskData, fold_parts, open_task
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
 

@@ -15,10 +15,9 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.embedders._options import TokenEmbeddings
+from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache import following
-from bend_hf.embedders.cache.following import Follower, checksum
-from bend_hf.embedders.cache.shard import State
+from bend_hf.embedders.cache.shards import Follower, State, checksum
 from bend_hf.embedders.cache.writer import TokenColumns
 from bend_hf.errors import CacheError
 from tests.cached import Triplets, arrow_bytes, leftovers, made, random_sequences, small_entry

@@ -14,14 +14,13 @@ import pytest
 from bend_hf.cli._main import main
 from bend_hf.cli.embed import parse_shards
 from bend_hf.embedders import OneHotEmbedder
-from bend_hf.embedders.batches import OnTheFly
 from bend_hf.embedders.cache import open_embeddings
-from bend_hf.embedders.cache.forecast import duration
+from bend_hf.embedders.cache.dtypes import stored
+from bend_hf.embedders.cache.estimate import Progress, duration
 from bend_hf.embedders.cache.key import key_of
-from bend_hf.embedders.cache.numbers import stored
-from bend_hf.embedders.cache.opening import Share
-from bend_hf.embedders.cache.progress import Progress
+from bend_hf.embedders.cache.open import Share
 from bend_hf.embedders.cache.reader import CachedEmbeddings
+from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.errors import CacheError, ConfigError
 from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
 
@@ -113,7 +112,7 @@ def test_what_decides_the_rows_is_part_of_the_key() -> None:
 def test_a_disk_that_is_too_small_is_an_error_before_anything_is_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bend_hf.embedders.cache.forecast.shutil.disk_usage", lambda folder: Usage(1000, 500, 500))
+    monkeypatch.setattr("bend_hf.embedders.cache.estimate.shutil.disk_usage", lambda folder: Usage(1000, 500, 500))
     monkeypatch.setattr(Triplets, "iter_tokens", lambda self, sequences: pytest.fail("embedded"))
     with pytest.raises(CacheError, match=r"do not fit on the disk of .* 0\.00 GB free.*--no-cache"):
         made(tmp_path)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.embedders.cache.inventory import choose, inventory, remove, verify
-from bend_hf.embedders.cache.opening import Share
-from bend_hf.embedders.cache.shard import ShardFiles, State
+from bend_hf.embedders.cache.manage import choose, inventory, remove, verify
+from bend_hf.embedders.cache.open import Share
+from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch, take
 from tests.cached import arrow_bytes, made, small_dataset, small_entry

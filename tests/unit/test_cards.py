@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from bend_hf.assets import asset_folder
 from bend_hf.errors import RecordError
-from bend_hf.markdown import escaped, n_bytes, number, render
-from bend_hf.publishing.card_runs import flags
-from bend_hf.publishing.cards import model_card, write_card
+from bend_hf.files import asset_folder
+from bend_hf.publishing.model_card import model_card, write_card
+from bend_hf.publishing.model_card_runs import flags
+from bend_hf.tables import escaped, n_bytes, number, render
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d
 
 from bend_hf.embedders.networks import causal_convolution as module
-from bend_hf.embedders.networks.causal_convolution import fft_length, long_convolution, short_convolution
+from bend_hf.embedders.networks._layers import fft_length, long_convolution, short_convolution
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

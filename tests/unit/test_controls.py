@@ -18,19 +18,19 @@ from sklearn.preprocessing import StandardScaler
 
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
+from bend_hf.data.dataset import TaskData, open_task
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.data.sources import find_source
-from bend_hf.data.task_data import TaskData, open_task
 from bend_hf.embedders import Embedder, OneHotEmbedder
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
-from bend_hf.evaluation.results import ResultRecord, read_record
-from bend_hf.evaluation.uncertainty.resampling import folds_of
+from bend_hf.evaluation.record import ResultRecord, read_record
+from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.runs.controls import CONTROLS, _windows
-from bend_hf.runs.controls._logistic import choose_c, fit_linear
-from bend_hf.runs.controls._running import ControlRun, as_entries, run_control, run_controls
+from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
+from bend_hf.runs.controls._linear import choose_c, fit_linear
+from bend_hf.runs.controls._run import ControlRun, as_entries, run_control, run_controls
 from bend_hf.runs.controls._variants import cpg_changes, gc_around
-from bend_hf.runs.controls._windows import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
 from bend_hf.runs.controls.composition import CPG, GC
 from bend_hf.runs.run import key_of, open_embedder, run_task
 from bend_hf.tasks import TASKS

@@ -17,12 +17,10 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 import bend_hf.embedders
 from bend_hf.embedders import MODELS, AutoEmbedder, OneHotEmbedder, load_embedder
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._base import Embedder
 from bend_hf.embedders._batching import BudgetTrials, batch_end
-from bend_hf.embedders._options import EmbedderOptions
-from bend_hf.embedders._sequences import reverse_complement
-from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._streams import Letters, letter_table, single_letters
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._spec import EmbedderOptions, ModelSpec
+from bend_hf.embedders._tokens import Letters, letter_table, reverse_complement, single_letters
 from bend_hf.errors import ConfigError, InputError, ModelError, RegistryError
 from tests.fake_checkpoints import make_fake
 
@@ -190,7 +188,7 @@ def test_batch_size_that_does_not_fit_is_struck_off() -> None:
 
 
 def test_embedding_streams_in_order_and_in_groups(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bend_hf.embedders._base._GROUP_BYTES", 0)
+    monkeypatch.setattr("bend_hf.embedders._embedder._GROUP_BYTES", 0)
     small = ToyEmbedder(random_init=True, batch_tokens=1)
     taken: list[int] = []
 

@@ -9,15 +9,22 @@ import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 
-from bend_hf.data.hub_names import DatasetRef
+from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
-from bend_hf.publishing.attribution import attributed, named_datasets
-from bend_hf.publishing.boards import board_ids
-from bend_hf.publishing.entries import gather
-from bend_hf.publishing.eval_checks import check_eval_results, check_eval_text, check_eval_yaml
-from bend_hf.publishing.eval_results import dumped, eval_result_files, eval_yaml, merged
-from bend_hf.shapes import PROTOCOLS, Json
+from bend_hf.publishing.eval_results import (
+    board_ids,
+    check_eval_results,
+    check_eval_text,
+    check_eval_yaml,
+    dumped,
+    eval_result_files,
+    eval_yaml,
+    merged,
+)
+from bend_hf.publishing.publishable import attributed, named_datasets
+from bend_hf.publishing.results import gather
 from bend_hf.tasks import TASKS, TaskSpec
+from bend_hf.types import PROTOCOLS, Json
 from tests.records import COMMIT, record
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bend_hf.embedders.batches import EmbeddedRows, OnTheFly, Targets, pad_rows
 from bend_hf.embedders.cache.reader import CachedEmbeddings
-from bend_hf.shapes import Ints
+from bend_hf.embedders.token_embeddings import EmbeddedRows, OnTheFly, Targets, pad_rows
 from bend_hf.tasks._labels import NucleotideClasses
-from bend_hf.training.feeding import Batch, Split, feed
+from bend_hf.training.batches import Batch, Split, feed
+from bend_hf.types import Ints
 from tests.cached import Triplets, made, small_dataset
 
 CPU = torch.device("cpu")

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bend_hf.errors import ConfigError
+from bend_hf.training.batches import Split
 from bend_hf.training.checkpoints import Checkpoints
-from bend_hf.training.feeding import Split
-from bend_hf.training.fit import Epoch, FitConfig, Fitted, batch_rows, fit
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.losses import build_loss
-from bend_hf.training.predicting import predict
+from bend_hf.training.predict import predict
 from bend_hf.training.schedules import factor
+from bend_hf.training.trainer import Epoch, FitConfig, Fitted, batch_rows, fit
 from tests.splits import WIDTH, gene_like, window_like
 
 CONFIG = FitConfig(epochs=3, batch_size=4, learning_rate=0.01, weight_decay=0.01, seed=0, checkpoint_every=2)

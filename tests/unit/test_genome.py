@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyfaidx
 import pytest
 
-from bend_hf.checksums import file_sha256
 from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import SequenceBatch, reverse_complement
 from bend_hf.errors import GenomeError
+from bend_hf.files import file_sha256
 from tests.bgzip import END, bgzip
 from tests.shared_data import CHR20, needs_shared
 

@@ -14,8 +14,8 @@ from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid
 from bend_hf.tasks import TASKS
-from bend_hf.tasks.head_specs import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
-from bend_hf.training.heads.baselines import BASELINES, HEADS, head_of, without_alias
+from bend_hf.tasks._spec import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
+from bend_hf.training.heads import BASELINES, HEADS, head_of, without_alias
 from bend_hf.training.trackers import check_trackers
 from tests.tiny import write_data
 

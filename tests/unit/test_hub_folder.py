@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bend_hf.config import DataConfig
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import BuiltSource, find_source
-from bend_hf.data.task_data import open_task
 from bend_hf.errors import BendError
 from bend_hf.publishing import hub_folder
-from bend_hf.publishing.dataset_facts import repetitions, sequence_hashes
-from bend_hf.publishing.hub_folder import build
-from bend_hf.publishing.verify import verify
+from bend_hf.publishing.dataset_folder import build
+from bend_hf.publishing.duplicates import repetitions, sequence_hashes
+from bend_hf.publishing.verify_dataset import verify
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
 

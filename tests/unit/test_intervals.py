@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bend_hf.data.intervals import BedTable, name_rows, read_bed
+from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.errors import InputError
 from tests.bgzip import bgzip
 from tests.shared_data import CHR20, needs_shared

@@ -14,13 +14,13 @@ from xml.etree import ElementTree
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.results import ResultRecord
-from bend_hf.publishing.entries import gather, model_label, of_model
+from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.leaderboard import contests
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
+from bend_hf.publishing.results import gather, model_label, of_model
 from tests.records import record, several, write
 
 

@@ -12,7 +12,7 @@ import evaluate
 import numpy as np
 import pytest
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 
 
 @pytest.fixture(scope="module")

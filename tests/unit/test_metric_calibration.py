@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import brier_score_loss
 
-from bend_hf.assets import asset_folder
-from bend_hf.evaluation.scoring import score
+from bend_hf.evaluation.metrics import score
+from bend_hf.files import asset_folder
 
 
 @pytest.fixture(scope="module")

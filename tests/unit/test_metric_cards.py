@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
-from bend_hf.assets import asset_folder
-from bend_hf.evaluation.scoring import metric_names, write_metric_folders
+from bend_hf.evaluation.metrics import metric_names, write_metric_folders
+from bend_hf.files import asset_folder
 
 METRICS = asset_folder("metrics")
 NAMES = metric_names()

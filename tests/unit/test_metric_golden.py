@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 from tests.shared_data import GOLDEN, SHARED, needs_shared
 
 GENE_FINDERS = SHARED / "data" / "bend_gene_finding_test"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 
 
 @pytest.fixture(scope="module")

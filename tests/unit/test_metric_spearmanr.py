@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 
 few = st.integers(-4, 4).map(float)  # so that there are ties
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders.own import OwnEmbedder, load_own
+from bend_hf.embedders.user_model import OwnEmbedder, load_own
 from bend_hf.errors import AlignmentError, ConfigError, ModelError
 
 

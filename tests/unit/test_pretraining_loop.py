@@ -26,15 +26,21 @@ from torch import nn
 
 from bend_hf.embedders import load_embedder
 from bend_hf.errors import BendError, ConfigError, RegistryError
-from bend_hf.training.pretraining.ahead import Ahead
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags, parse_pretrain
+from bend_hf.training.pretraining.data import Ahead
 from bend_hf.training.pretraining.families import FAMILIES
-from bend_hf.training.pretraining.learner import Learner, on_device, optimizer_of
-from bend_hf.training.pretraining.loop import Loop
-from bend_hf.training.pretraining.progress import Progress
-from bend_hf.training.pretraining.questions import Questions, next_letters, training_questions, validation_questions
+from bend_hf.training.pretraining.objectives import (
+    Learner,
+    Questions,
+    next_letters,
+    on_device,
+    optimizer_of,
+    training_questions,
+    validation_questions,
+)
 from bend_hf.training.pretraining.run import main, refuse_emulation, run
-from bend_hf.training.pretraining.saving import RunFolder, StepLoss, write_model
+from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss, write_model
+from bend_hf.training.pretraining.trainer import Loop
 from bend_hf.training.pretraining.validation import Validation
 from bend_hf.training.pretraining.windows import Windows
 from tests.tiny import write_genome
@@ -356,9 +362,9 @@ def test_without_a_terminal_a_line_is_told_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("bend_hf.training.pretraining.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("bend_hf.training.pretraining.run_folder.time", SimpleNamespace(monotonic=lambda: now[0]))
     with (
-        caplog.at_level(logging.INFO, "bend_hf.training.pretraining.progress"),
+        caplog.at_level(logging.INFO, "bend_hf.training.pretraining.run_folder"),
         Progress(n_steps=100, step=20, nucleotides=1000, shown=True) as progress,
     ):
         for step, at in ((30, 120.0), (40, 180.0), (41, 181.0)):
@@ -576,7 +582,7 @@ def test_the_best_model_is_kept_beside_the_last(genome: Path, tmp_path: Path, mo
         perplexity = {1: 3.9, 2: 3.5, 3: 3.7, 4: 3.5}[step]
         return Validation(step=step, perplexity=perplexity, nats=1.0, n_letters=1, seconds=seconds)
 
-    monkeypatch.setattr("bend_hf.training.pretraining.loop.validate", judged)
+    monkeypatch.setattr("bend_hf.training.pretraining.trainer.validate", judged)
     config = tiny_run(genome, tmp_path / "out", steps=4, validate_every=1, save_every=3, learning_rate=0.01)
     best: Any = run(config).facts["best"]
     assert (best["step"], best["perplexity"]) == (2, 3.5)
@@ -592,7 +598,7 @@ def test_what_is_computed_when_training_is_over_is_so_for_the_last_and_the_best_
     def judged(*_: object, step: int, seconds: float) -> Validation:
         return Validation(step=step, perplexity=3.0 + step, nats=1.0, n_letters=1, seconds=seconds)
 
-    monkeypatch.setattr("bend_hf.training.pretraining.loop.validate", judged)
+    monkeypatch.setattr("bend_hf.training.pretraining.trainer.validate", judged)
     sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
     changes = {"model": "twoscale", "set": sizes, "steps": 40, "validate_every": 20, "batch_windows": 8}
     run(tiny_run(genome, tmp_path / "out", **changes))

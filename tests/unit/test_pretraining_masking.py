@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bend_hf.shapes import Bytes
-from bend_hf.training.pretraining.masking import MASK, mask, validation_mask, weights
+from bend_hf.training.pretraining.objectives import MASK, mask, validation_mask, weights
+from bend_hf.types import Bytes
 
 N_ROWS, N_LETTERS = 200, 5_000
 

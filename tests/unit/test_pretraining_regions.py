@@ -10,7 +10,7 @@ import pytest
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError, GenomeError, InputError
 from bend_hf.training.pretraining.regions import Regions
-from bend_hf.training.pretraining.splitting import split
+from bend_hf.training.pretraining.splits import split
 from tests.tiny import CONTIGS, write_bed, write_genome
 
 

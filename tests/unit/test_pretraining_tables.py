@@ -13,10 +13,10 @@ import pytest
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError
-from bend_hf.shapes import Bytes
 from bend_hf.training.pretraining import letters
-from bend_hf.training.pretraining.context_tables import causal_table_perplexity, masked_table_perplexity, table_rows
-from bend_hf.training.pretraining.splitting import split
+from bend_hf.training.pretraining.ngram_baseline import causal_table_perplexity, masked_table_perplexity, table_rows
+from bend_hf.training.pretraining.splits import split
+from bend_hf.types import Bytes
 from tests.shared_data import CHR20, needs_shared
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError, GenomeError
+from bend_hf.training.pretraining.nucleotides import Stream, words
 from bend_hf.training.pretraining.regions import Regions
-from bend_hf.training.pretraining.streams import Stream, words
 from bend_hf.training.pretraining.windows import WindowSampler
 from tests.bgzip import bgzip
 from tests.tiny import write_genome

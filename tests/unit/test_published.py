@@ -15,7 +15,7 @@ import pytest
 
 from bend_hf.cli._main import main
 from bend_hf.data.download import Retry
-from bend_hf.data.published import GENOME_ORIGINS, GENOMES, SHARES, Published, fetch_published, published_files
+from bend_hf.data.published_files import GENOME_ORIGINS, GENOMES, SHARES, Published, fetch_published, published_files
 from bend_hf.errors import DownloadError
 from bend_hf.tasks import TASKS, select_tasks
 

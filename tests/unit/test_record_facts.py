@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from bend_hf.config import RunConfig
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import find_source
-from bend_hf.data.task_data import open_task
 from bend_hf.embedders import OneHotEmbedder, load_embedder
-from bend_hf.embedders.alignment_facts import alignment_of, some_sequences
-from bend_hf.embedders.own import OwnEmbedder
+from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
+from bend_hf.embedders.user_model import OwnEmbedder
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.result_schema import violations
-from bend_hf.evaluation.results import ResultRecord, read_record
-from bend_hf.runs.parts import Part, cached_bytes
+from bend_hf.evaluation.record import ResultRecord, read_record
+from bend_hf.evaluation.record_schema import violations
+from bend_hf.runs.outcome import Part, cached_bytes
 from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.result_schema import SCHEMA_VERSION, check, schema, upgraded, violations
-from bend_hf.evaluation.results import ResultRecord, find_records, read_record, write_record
+from bend_hf.evaluation.record import ResultRecord, find_records, read_record, write_record
+from bend_hf.evaluation.record_schema import SCHEMA_VERSION, check, schema, upgraded, violations
 from tests.records import record, write
 
 

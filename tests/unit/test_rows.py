@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bend_hf.data.rows import part_number, read_rows
+from bend_hf.data.examples import part_number, read_rows
 from bend_hf.data.sources import TaskFiles, find_source, own_source
 from bend_hf.errors import BendError, GenomeError, InputError, LabelError, SourceError
 from bend_hf.tasks import TASKS, Folds, NamedSplits

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bend_hf.assets import asset_folder
+from bend_hf.files import asset_folder
 from bend_hf.tasks import select_tasks
 
 SAMPLE = asset_folder("sample")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bend_hf.assets import asset_folder
 from bend_hf.errors import RegistryError
-from bend_hf.evaluation.scoring import Score, load_metric, metric_names, score, write_metric_folders
+from bend_hf.evaluation.metrics import Score, load_metric, metric_names, score, write_metric_folders
+from bend_hf.files import asset_folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -103,7 +103,7 @@ def test_file_in_the_place_of_a_folder_is_no_silent_loss(tmp_path: Path) -> None
 
 def test_importing_loads_no_heavy_package() -> None:
     program = (
-        "import sys, bend_hf.evaluation.scoring; "
+        "import sys, bend_hf.evaluation.metrics; "
         "print(sorted({'torch', 'evaluate', 'datasets', 'transformers'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -112,7 +112,7 @@ def test_importing_loads_no_heavy_package() -> None:
 
 @pytest.mark.slow
 def test_processes_that_load_at_once_agree_quietly_and_offline(tmp_path: Path) -> None:
-    program = "from bend_hf.evaluation.scoring import score; print([score(m, [0, 1], [0, 1]).value for m in ('mcc', 'auroc')])"
+    program = "from bend_hf.evaluation.metrics import score\nprint([score(m, [0, 1], [0, 1]).value for m in ('mcc', 'auroc')])"
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     env.pop("HF_MODULES_CACHE", None)
     started = [

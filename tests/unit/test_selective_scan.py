@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bend_hf.embedders.networks import selective_scan as module
-from bend_hf.embedders.networks.selective_scan import fused_scan, scan_with_kernel, selective_scan
+from bend_hf.embedders.networks.mamba import fused_scan, scan_with_kernel, selective_scan
 
 
 @dataclass(frozen=True, kw_only=True)

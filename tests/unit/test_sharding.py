@@ -13,10 +13,10 @@ from torch import nn
 
 from bend_hf.embedders import load_embedder
 from bend_hf.errors import ConfigError
-from bend_hf.training.heads._batch_norm import SharedBatchNorm1d
+from bend_hf.training.finetuning import TunedModel, check_shardable, open_for_tuning
+from bend_hf.training.heads.basset import SharedBatchNorm1d
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.sharding import as_spread_as, block_classes, choose_units, is_sharded, shard_if_asked, whole
-from bend_hf.training.tuning import TunedModel, check_shardable, open_for_tuning
 from tests.fake_checkpoints import make_fake
 
 
@@ -97,8 +97,8 @@ def test_batch_norm_of_one_process_is_that_of_torch() -> None:
 
 
 def test_batch_norm_counts_no_item_that_is_all_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bend_hf.training.heads._batch_norm._several_processes", lambda: True)
-    monkeypatch.setattr("bend_hf.training.heads._batch_norm._sum_over_processes", lambda value: value)
+    monkeypatch.setattr("bend_hf.training.heads.basset._several_processes", lambda: True)
+    monkeypatch.setattr("bend_hf.training.heads.basset._sum_over_processes", lambda value: value)
     ours, theirs = SharedBatchNorm1d(3), nn.BatchNorm1d(3)
     x_BCL = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
     counted = ours(x_BCL, torch.tensor([True, True, False, True]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders.networks.some_tokens import hidden_at
+from bend_hf.embedders.networks.selected_tokens import hidden_at
 from tests.fake_checkpoints import make_fake
 
 KNOWN = ("nt_transformer_human_ref", "nt_transformer_v2_50m", "dnabert6", "grover")

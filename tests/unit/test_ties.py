@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, write_predictions
-from bend_hf.evaluation.results import ResultRecord, read_record, write_record
-from bend_hf.evaluation.scoring import score
+from bend_hf.evaluation.record import ResultRecord, read_record, write_record
 from bend_hf.evaluation.uncertainty.bootstrap import interval_of
 from bend_hf.evaluation.uncertainty.comparison import compare
 from bend_hf.publishing.leaderboard import Contest, contests

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_rows
 from bend_hf.errors import ModelError
 from tests.shared_data import SHARED, needs_shared

@@ -23,7 +23,7 @@ from bend_hf.embedders._bpe import BpeTokenizer
 from bend_hf.embedders.dnabert2 import CHUNK_BP, SLIDING_TOKENS
 from bend_hf.embedders.networks.dnabert2 import AttentionBias, DNABert2Config, DNABert2Model, alibi_slopes
 from bend_hf.errors import ModelError
-from bend_hf.shapes import PROTOCOLS
+from bend_hf.types import PROTOCOLS
 from tests.shared_data import SHARED, needs_shared
 
 SPECIAL = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]

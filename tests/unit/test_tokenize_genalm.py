@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._bpe import BpeTokenizer, GapRule
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.embedders.genalm import GENALMEmbedder
 from bend_hf.errors import AlignmentError, ModelError
 from tests.shared_data import GOLDEN, SHARED, needs_shared

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.embedders.grover import GROVEREmbedder, LongestWords
 from bend_hf.errors import ModelError
 

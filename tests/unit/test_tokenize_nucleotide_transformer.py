@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders import MODELS, NucleotideTransformerEmbedder
 from bend_hf.embedders._alignment import TokenStream
-from bend_hf.embedders._sixmers import KmerVocabulary, join_runs
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import (
     NucleotideTransformerV2Config,
     NucleotideTransformerV2ForMaskedLM,
     NucleotideTransformerV2Model,
 )
+from bend_hf.embedders.nucleotide_transformer import KmerVocabulary, join_runs
 from bend_hf.errors import ConfigError, ModelError
-from bend_hf.shapes import PROTOCOLS
+from bend_hf.types import PROTOCOLS
 
 WORDS = ["".join(letters) for letters in product("ATCG", repeat=6)]
 TOKENS = {

@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 
 from bend_hf.config import RunConfig, Tune
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
-from bend_hf.data.task_data import open_task
 from bend_hf.embedders import Embedder, load_embedder
-from bend_hf.embedders.batches import pad_rows
+from bend_hf.embedders.token_embeddings import pad_rows
 from bend_hf.errors import ConfigError
 from bend_hf.runs.run import run_task
+from bend_hf.training.finetuning import TunedModel, check_tunable, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
-from bend_hf.training.tuning import TunedModel, check_tunable, open_for_tuning, token_rows
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_data
 

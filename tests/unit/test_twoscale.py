@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bend_hf.embedders.networks.twoscale import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
+from bend_hf.embedders.networks.bend_mini import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
 from bend_hf.errors import ModelError
 
 SIZES = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}

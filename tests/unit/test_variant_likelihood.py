@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bend_hf.embedders import OneHotEmbedder
-from bend_hf.embedders._base import Embedder
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.errors import ModelError
 from bend_hf.tasks import VariantSpec
-from bend_hf.variants.likelihood import Scorer, entropy_bits
-from bend_hf.variants.rows_on_device import tokens_overlap
+from bend_hf.variants.allele_embeddings import tokens_overlap
+from bend_hf.variants.likelihood_scores import Scorer, entropy_bits
 from tests.variant_controls import (
     ENTROPY_BITS,
     SHARES,

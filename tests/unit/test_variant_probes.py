@@ -13,11 +13,10 @@ from accelerate import Accelerator
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants import ProbeSettings, ScoreSettings, score_variants
-from bend_hf.variants.folds import fold_by_place
-from bend_hf.variants.parts import Parts, content_key
-from bend_hf.variants.probes import PROBES, Probed, probe
-from bend_hf.variants.row_store import RowStore
-from bend_hf.variants.zero_shot import Scored
+from bend_hf.variants.allele_store import RowStore
+from bend_hf.variants.checkpoint import Parts, content_key
+from bend_hf.variants.score import Scored
+from bend_hf.variants.supervised_head import PROBES, Probed, fold_by_place, probe
 from tests.variant_controls import Control, Memory
 
 # the label is whether the variant becomes a G, which the embedding says and no distance does

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bend_hf.config import DataConfig
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
-from bend_hf.data.task_data import open_task
 from bend_hf.data.vcf import read_vcf
 from bend_hf.errors import BendError, ConfigError, GenomeError, InputError, LabelError
 from bend_hf.variants import VariantRun, read_variants
-from bend_hf.variants.reading import VariantFile
+from bend_hf.variants.read import VariantFile
 from tests.bgzip import bgzip
 from tests.tiny import write_bed, write_genome
 

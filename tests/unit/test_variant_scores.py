@@ -10,9 +10,9 @@ import torch
 
 from bend_hf.errors import AlignmentError, ConfigError
 from bend_hf.tasks import VariantSpec
+from bend_hf.variants.allele_embeddings import AlleleRows, RowsOnDevice
 from bend_hf.variants.alleles import Context, alleles, distinct
-from bend_hf.variants.rows_on_device import AlleleRows, RowsOnDevice
-from bend_hf.variants.scores import SCORE_COLUMNS, cosine_distance, distances, mean_distances
+from bend_hf.variants.embedding_scores import SCORE_COLUMNS, cosine_distance, distances, mean_distances
 from tests.variant_controls import Control, MarksG, OrderZeroTriplets, Unigram, column, scores_of
 
 

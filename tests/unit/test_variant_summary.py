@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.results import member
+from bend_hf.evaluation.record import member
 from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
 from bend_hf.variants import SCORE_COLUMNS, draw, summarise
 from bend_hf.variants.plots import roc_points

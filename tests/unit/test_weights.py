@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bend_hf.data.download import RemoteFile
-from bend_hf.embedders._checkpoints import fetch_files, read_json, resolve_checkpoint, sha256_of
+from bend_hf.embedders._checkpoint_files import fetch_files, read_json, resolve_checkpoint, sha256_of
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._weights import (
     build_empty,

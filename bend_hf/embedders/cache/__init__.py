@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-    from bend_hf.embedders._base import Embedder
-    from bend_hf.embedders.batches import EmbeddingSource
-    from bend_hf.embedders.cache.numbers import StoredDtype
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders.cache.dtypes import StoredDtype
+    from bend_hf.embedders.token_embeddings import EmbeddingSource
 
 
 def default_folder() -> Path:
@@ -69,7 +69,7 @@ def open_embeddings(
     Raises:
         CacheError: The disk cannot hold what is missing, or a number does not fit ``dtype``.
     """
-    from bend_hf.embedders.cache.opening import open_embeddings as opened
+    from bend_hf.embedders.cache.open import open_embeddings as opened
 
     return opened(
         dataset,

@@ -3,6 +3,14 @@
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> key_of("0f" * 16, OneHotEmbedder(), "float16") == key_of("0f" * 16, OneHotEmbedder(), "float32")
 False
+
+What a dataset holds, as one checksum: the same for the same content, however it is cut into chunks or files.
+
+>>> import datasets
+>>> one = datasets.Dataset.from_dict({"sequence": ["ACGT", "AC"]})
+>>> two = datasets.concatenate_datasets([one.select([0]), one.select([1])])
+>>> content_of(one).digest == content_of(two).digest, content_of(one).lengths_bp.tolist()
+(True, [4, 2])
 """
 
 from __future__ import annotations
@@ -10,15 +18,26 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
 
 import bend_hf
-from bend_hf.embedders.cache.numbers import StoredDtype
+from bend_hf.embedders.cache.dtypes import StoredDtype
+from bend_hf.errors import CacheError
+from bend_hf.types import Ints
 
 if TYPE_CHECKING:
-    from bend_hf.embedders._base import Embedder
+    from datasets import Dataset
+
+    from bend_hf.embedders._embedder import Embedder
 
 FORMAT: Final = 2  # raised when the files' bytes change, so that older ones are left alone
 
@@ -63,3 +82,86 @@ def _source_of(kind: type) -> str:
         if path.suffix == ".py" and path.is_file()
     )
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
+
+
+_ROWS_A_READ: Final = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Of one dataset.
+
+    Attributes:
+        digest: Checksum of names, types and values of all columns, in the order of the rows.
+        lengths_bp: Nucleotides of each sequence, shape (items,).
+    """
+
+    digest: str
+    lengths_bp: Ints
+
+
+def content_of(dataset: Dataset) -> Content:
+    """Reads a dataset once.
+
+    Raises:
+        CacheError: It has no column ``sequence``.
+    """
+    if "sequence" not in dataset.column_names:
+        raise CacheError(f"the dataset has no column 'sequence' to embed; it has {', '.join(dataset.column_names)}")
+    streams = _Streams()
+    lengths = [np.zeros(0, np.int64)]
+    for table in dataset.with_format("arrow").iter(_ROWS_A_READ):
+        for name in sorted(table.column_names):
+            for chunk in table[name].chunks:
+                streams.add(name, chunk)
+        lengths.append(pc.binary_length(table["sequence"]).cast(pa.int64()).to_numpy())
+    types = {name: str(feature) for name, feature in sorted(dataset.features.items())}
+    return Content(digest=streams.digest(types), lengths_bp=np.concatenate(lengths))
+
+
+class _Streams:
+    """One running checksum for each buffer of each column; values, lengths and gaps apart from each other."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, xxhash.xxh3_128] = {}
+        self._seen: dict[str, int] = {}
+
+    def add(self, name: str, array: pa.Array) -> None:
+        """The next values of a column."""
+        kind = array.type
+        if pa.types.is_dictionary(kind):
+            self.add(name, array.dictionary_decode())
+            return
+        seen = self._seen.get(name, 0)
+        self._seen[name] = seen + len(array)
+        if array.null_count:
+            self._bytes(f"{name} nulls", np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)) + seen)
+        if pa.types.is_fixed_size_list(kind):
+            array = array.cast(pa.large_list(kind.value_type))
+            kind = array.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            self._bytes(f"{name}.lengths", pc.list_value_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
+            self.add(f"{name}[]", array.flatten())
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            self._text(name, array.cast(pa.large_string()))
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            self._bytes(name, array.fill_null(0).to_numpy(zero_copy_only=False))
+        else:
+            lines = "".join(json.dumps(value, default=repr, sort_keys=True) + "\n" for value in array.to_pylist())
+            self._bytes(name, np.frombuffer(lines.encode(), np.uint8))
+
+    def digest(self, types: dict[str, str]) -> str:
+        """One checksum over all."""
+        parts = {name: running.hexdigest() for name, running in self._running.items()}
+        return xxhash.xxh3_128_hexdigest(json.dumps([types, parts], sort_keys=True).encode())
+
+    def _text(self, name: str, array: pa.Array) -> None:
+        self._bytes(f"{name}.lengths", pc.binary_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
+        array = array.fill_null("")
+        offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+        letters = array.buffers()[2]
+        if letters is not None and len(array):
+            self._bytes(name, np.frombuffer(letters, np.uint8)[offsets[0] : offsets[-1]])
+
+    def _bytes(self, name: str, values: NDArray[Any]) -> None:
+        self._running.setdefault(name, xxhash.xxh3_128()).update(np.ascontiguousarray(values).data)

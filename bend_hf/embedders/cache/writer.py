@@ -22,19 +22,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.following import Follower
-from bend_hf.embedders.cache.numbers import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
-from bend_hf.embedders.cache.plan import Plan, batch_items
-from bend_hf.embedders.cache.shard import ShardFiles
+from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
+from bend_hf.embedders.cache.shards import Follower, Plan, ShardFiles, batch_items
 from bend_hf.errors import CacheError
-from bend_hf.shapes import Ints
+from bend_hf.types import Ints
 
 if TYPE_CHECKING:
     import datasets
     from datasets import Dataset
 
-    from bend_hf.embedders._base import Embedder
-    from bend_hf.embedders._options import TokenEmbeddings
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders._spec import TokenEmbeddings
 
 LENGTH_COLUMN: Final = "token_bp"
 _BUFFERS: Final = 3  # one is written, one waits, one is filled

@@ -21,7 +21,7 @@ from torch.nn.functional import linear, rms_norm
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
-from bend_hf.embedders.networks.bidirectional_mamba import BidirectionalMamba, Mamba, MambaSizes
+from bend_hf.embedders.networks.mamba import BidirectionalMamba, Mamba, MambaSizes
 from bend_hf.errors import ModelError
 
 # A7 <-> T10, C8 <-> G9, every other token its own complement: config.json of the published models, complement_map.

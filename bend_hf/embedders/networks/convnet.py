@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, one_hot
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
-from bend_hf.embedders.networks.dilated import DILATION_CYCLE, DILATION_DOUBLE_EVERY, DILATION_MAX, DilatedStack
+from bend_hf.embedders.networks._layers import DILATION_CYCLE, DILATION_DOUBLE_EVERY, DILATION_MAX, DilatedStack
 from bend_hf.errors import ModelError
 
 

@@ -4,8 +4,8 @@
 >>> GPNForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
 torch.Size([1, 4, 7])
 
-The first release, such as gpn-brassicales, is another network: ``bend_hf.embedders.networks.convnet``. Facts: songlab-cal/gpn,
-gpn/ss/model.py and gpn/ss/modules.py. Parameter names are those of the published files.
+The first release, such as gpn-brassicales, is another network: ``bend_hf.embedders.networks.convnet``. Facts:
+songlab-cal/gpn, gpn/ss/model.py and gpn/ss/modules.py. Parameter names are those of the published files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, one_hot, pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
-from bend_hf.embedders.networks.dilated import convolve, dilation_of, masked, real_places
+from bend_hf.embedders.networks._layers import convolve, dilation_of, masked, real_places
 from bend_hf.errors import ModelError, did_you_mean
 
 EMBEDDINGS: Final = ("one_hot", "embedding")

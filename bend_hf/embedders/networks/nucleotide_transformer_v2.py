@@ -19,7 +19,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
-from bend_hf.embedders.networks.some_tokens import take
+from bend_hf.embedders.networks.selected_tokens import take
 from bend_hf.errors import ModelError
 
 ROTARY_BASE: Final = 10_000.0  # modeling_esm.py of the published checkpoints, RotaryEmbedding

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.shapes import Ints
+from bend_hf.types import Ints
 
 ClusterBy: TypeAlias = Literal["item", "chromosome", "block"]
 CLUSTERS: Final[tuple[ClusterBy, ...]] = get_args(ClusterBy)

@@ -17,10 +17,9 @@ import numpy as np
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions, concatenate
-from bend_hf.evaluation.uncertainty.bootstrap import LEVEL
+from bend_hf.evaluation.uncertainty.bootstrap import LEVEL, Draws, draws_of, folds_of
 from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP
 from bend_hf.evaluation.uncertainty.delong import delong
-from bend_hf.evaluation.uncertainty.resampling import Draws, draws_of, folds_of
 
 Method: TypeAlias = Literal["bootstrap", "delong"]
 RESAMPLES: Final = 2000  # twice those of an interval: the smallest p is 2 / (resamples + 1)

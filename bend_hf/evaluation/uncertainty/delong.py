@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError
-from bend_hf.shapes import IGNORE_LABEL
+from bend_hf.types import IGNORE_LABEL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf import __version__
-from bend_hf.evaluation.results import find_records, read_record
+from bend_hf.evaluation.record import find_records, read_record
+from bend_hf.files import write_bytes, write_text
 from bend_hf.publishing.leaderboard import contests
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from bend_hf.publishing.ties import prediction_files
-from bend_hf.shapes import Json
-from bend_hf.writing import write_bytes, write_text
+from bend_hf.types import Json
 
 MANIFEST: Final = "report.json"
 _SPACE_HEAD: Final = """---

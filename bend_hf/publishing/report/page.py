@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bend_hf import __version__
-from bend_hf.assets import asset_folder
-from bend_hf.markdown import number, render
+from bend_hf.files import asset_folder
 from bend_hf.publishing.leaderboard import MARKS, Contest, Row
+from bend_hf.tables import number, render
 
 _TEMPLATE: Final = "report.html.jinja"
 _MARGIN: Final = 0.06  # of the span, left free at each side of the drawn intervals

@@ -11,8 +11,8 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
-from bend_hf.markdown import escaped, number
 from bend_hf.publishing.leaderboard import MARKS, Contest, Row
+from bend_hf.tables import escaped, number
 
 _COLUMNS: Final = (
     *(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.shapes import Json
 from bend_hf.tasks import TaskSpec
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from datasets import Dataset

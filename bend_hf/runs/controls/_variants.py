@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.embedders._streams import Letters
+from bend_hf.embedders._tokens import Letters
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.runs.controls._predicting import of_windows
-from bend_hf.shapes import Bytes, Ints
+from bend_hf.runs.controls._linear import of_windows
 from bend_hf.tasks import TaskSpec, VariantSpec
+from bend_hf.types import Bytes, Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa

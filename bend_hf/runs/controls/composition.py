@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.runs.controls._predicting import learner
+from bend_hf.runs.controls._features import Words
+from bend_hf.runs.controls._linear import learner
 from bend_hf.runs.controls._spec import ControlSpec, Said, always
 from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
-from bend_hf.runs.controls._windows import Words
 from bend_hf.tasks import TaskSpec
 
 if TYPE_CHECKING:

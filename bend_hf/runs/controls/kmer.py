@@ -9,9 +9,9 @@ have labels of a strand: words of three letters left and right of each are count
 
 from __future__ import annotations
 
-from bend_hf.runs.controls._predicting import learner
+from bend_hf.runs.controls._features import Words, kmer_words
+from bend_hf.runs.controls._linear import learner
 from bend_hf.runs.controls._spec import ControlSpec, needs_training
-from bend_hf.runs.controls._windows import Words, kmer_words
 from bend_hf.tasks import TASKS as TASKS
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import NucleotideClasses

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bend_hf.data.builder import n_outputs
-from bend_hf.runs.controls._predicting import collect, share_of
+from bend_hf.runs.controls._features import Windows
+from bend_hf.runs.controls._linear import collect, share_of
 from bend_hf.runs.controls._spec import ControlSpec, Said, always
 from bend_hf.runs.controls._variants import variant_predictions
-from bend_hf.runs.controls._windows import Windows
 from bend_hf.tasks import TaskSpec
 
 if TYPE_CHECKING:

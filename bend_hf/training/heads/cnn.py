@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bend_hf.training.heads._rows import ONE_HOT_WIDTH, flat_rows, pool, spread
+from bend_hf.training.heads._upsample import ONE_HOT_WIDTH, flat_rows, pool, spread
 
 
 class CnnHead(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bend_hf.training.heads._rows import pool, spread
+from bend_hf.training.heads._upsample import pool, spread
 
 
 class LinearHead(nn.Module):

@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bend_hf.embedders.networks.dilated import DilatedStack
-from bend_hf.training.heads._rows import check_one_hot, spread
+from bend_hf.embedders.networks._layers import DilatedStack
+from bend_hf.training.heads._upsample import check_one_hot, spread
 from bend_hf.training.heads.cnn import CnnHead
 
 

@@ -167,7 +167,7 @@ def parse_pretrain(argv: Sequence[str] | None) -> PretrainConfig:
         ConfigError: They are out of range.
     """
     parser = argparse.ArgumentParser(
-        prog="bend_hf.training.pretraining.run",
+        prog="bend_hf.pretrain",
         description="Train a DNA language model from nothing.",
         allow_abbrev=False,
     )

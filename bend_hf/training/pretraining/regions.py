@@ -20,10 +20,10 @@ from typing import Final
 
 import numpy as np
 
+from bend_hf.data.bed import name_rows, read_bed
 from bend_hf.data.genome import Genome
-from bend_hf.data.intervals import name_rows, read_bed
 from bend_hf.errors import GenomeError, InputError, did_you_mean
-from bend_hf.shapes import Bools, Ints
+from bend_hf.types import Bools, Ints
 
 _PLACE: Final = re.compile(r"(?P<contig>.+):(?P<start>[0-9][0-9,_]*)-(?P<end>[0-9][0-9,_]*)")
 

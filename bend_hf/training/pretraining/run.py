@@ -15,16 +15,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.console import start_logging
 from bend_hf.errors import BendError, ConfigError
+from bend_hf.files import start_logging, write_text
 from bend_hf.lease import Lease
-from bend_hf.training.launch import missing_processes
+from bend_hf.training.launch import from_main, missing_processes
 from bend_hf.training.pretraining.config import PretrainConfig, parse_pretrain
-from bend_hf.training.pretraining.inputs import Inputs, open_inputs
-from bend_hf.training.pretraining.saving import RunFolder
+from bend_hf.training.pretraining.data import Inputs, open_inputs
+from bend_hf.training.pretraining.run_folder import RunFolder
 from bend_hf.training.pretraining.summary import Summary, as_text, read_summary, summarise, tables_beside
-from bend_hf.training.waiting import from_main
-from bend_hf.writing import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +74,8 @@ def _train(
     import json
 
     from bend_hf.training.checkpoints import load_trained
-    from bend_hf.training.pretraining.learner import Learner
-    from bend_hf.training.pretraining.loop import Loop
+    from bend_hf.training.pretraining.objectives import Learner
+    from bend_hf.training.pretraining.trainer import Loop
 
     tables = tables_beside(config, inputs, folder) if accelerator.is_main_process else ()
     accelerator.wait_for_everyone()

@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf import __version__
-from bend_hf.evaluation.results import jsonable
-from bend_hf.shapes import Json
+from bend_hf.evaluation.record import jsonable
+from bend_hf.files import write_text
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags
-from bend_hf.training.pretraining.context_tables import TableRow, table_rows
-from bend_hf.training.pretraining.inputs import Inputs
-from bend_hf.training.pretraining.progress import clock
-from bend_hf.training.pretraining.saving import RunFolder
-from bend_hf.writing import write_text
+from bend_hf.training.pretraining.data import Inputs
+from bend_hf.training.pretraining.ngram_baseline import TableRow, table_rows
+from bend_hf.training.pretraining.run_folder import RunFolder, clock
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from bend_hf.training.pretraining.loop import Trained
+    from bend_hf.training.pretraining.trainer import Trained
     from bend_hf.training.pretraining.validation import Validation
 
 _VERSIONS_OF: Final = ("torch", "transformers", "accelerate", "numpy", "safetensors", "tokenizers")

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bend_hf.shapes import Bytes
 from bend_hf.training.pretraining.config import PretrainConfig
-from bend_hf.training.pretraining.learner import Learner, on_device
-from bend_hf.training.pretraining.questions import validation_questions
+from bend_hf.training.pretraining.objectives import Learner, on_device, validation_questions
+from bend_hf.types import Bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -5,8 +5,7 @@ bend-hf pretrain --model awdlstm --genome GRCh38.fa --out awdlstm
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import Family
-from bend_hf.training.pretraining.families._letters import LETTER_IDS, VOCABULARY_SIZE, write_letters
+from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters
 
 FAMILIES = (
     Family(

@@ -5,8 +5,7 @@ bend-hf pretrain --model bert --set num_hidden_layers=6 --genome GRCh38.fa --out
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import Family
-from bend_hf.training.pretraining.families._letters import LETTER_IDS, VOCABULARY_SIZE, write_letters_of_a_window
+from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters_of_a_window
 
 FAMILIES = (
     Family(

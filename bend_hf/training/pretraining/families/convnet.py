@@ -5,8 +5,7 @@ bend-hf pretrain --model convnet --set hidden_size=256 --set n_layers=30 --genom
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import Family
-from bend_hf.training.pretraining.families._letters import LETTER_IDS, VOCABULARY_SIZE, write_letters
+from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters
 
 FAMILIES = (
     Family(

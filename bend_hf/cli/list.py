@@ -1,0 +1,156 @@
+"""Tables of tasks and models, made from the declarations; README holds the same.
+
+>>> task_table().splitlines()[0].split("|")[1].strip()
+'task'
+
+What is installed here, which device there is, and where each task's data would come from.
+
+>>> next(iter(status())).startswith("bend_hf ")
+True
+
+``bend-hf tasks``, ``bend-hf models`` and ``bend-hf status``: what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+
+from bend_hf import __version__
+from bend_hf.cli import Command
+from bend_hf.data.sources import default_data
+from bend_hf.embedders import MODELS
+from bend_hf.errors import BendError
+from bend_hf.tasks import TASKS, Folds, NamedSplits, TaskSpec
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns lined up, so that it reads well in a terminal too."""
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    rule = " | ".join("-" * width for width in widths)
+    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def task_table() -> str:
+    """Every task: what it labels, on which genome, split how, scored by what."""
+    header = ("task", "labels", "sequence", "genome", "strand", "split", "head", "metric")
+    return markdown_table(header, [_task_row(task) for task in TASKS])
+
+
+def _task_row(task: TaskSpec) -> tuple[str, ...]:
+    match task.label:
+        case NucleotideClasses():
+            labels = f"{len(task.label_names)} classes a nucleotide"
+        case BinClasses():
+            labels = f"yes or no a {task.label.bin_bp}-bp bin"
+        case MultiLabel():
+            labels = f"{len(task.label_names)} labels"
+        case _:
+            labels = "yes or no a variant" if task.variant else "one class"
+    match task.partition:
+        case NamedSplits():
+            split = "train, validation, test"
+        case Folds():
+            split = f"{task.partition.n} folds"
+        case _:
+            split = "zero-shot"
+    length = f"{task.window_bp:,} bp" if task.window_bp else "varies"
+    if task.variant:
+        length = f"{task.variant.context_bp} bp each side"
+    head = "none" if task.head is None else f"{type(task.head).__name__.removesuffix('Spec').upper()}"
+    strand = "read" if task.stranded else "plus"
+    return (task.key, labels, length, task.assembly, strand, split, head, task.metric)
+
+
+def model_table() -> str:
+    """Every model: its checkpoint and the facts that decide what it can do."""
+    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "licence")
+    return markdown_table(
+        header,
+        [
+            (
+                spec.key,
+                ", ".join(spec.aliases),
+                spec.checkpoint or "none",
+                str(spec.width),
+                f"{spec.n_parameters:,}" if spec.n_parameters else "",
+                f"{spec.context_tokens:,}" if spec.context_tokens else "",
+                spec.tokenization,
+                spec.direction,
+                spec.licence,
+            )
+            for spec in MODELS
+        ],
+    )
+
+
+_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "pyarrow", "numpy")
+
+
+def status() -> Iterator[str]:
+    """One line a fact."""
+    yield f"bend_hf {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    for name in _PACKAGES:
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            yield f"{name} is not installed; run 'make setup'"
+    yield from _devices()
+    for task in TASKS:
+        try:
+            yield default_data(task).message
+        except BendError as error:
+            yield f"{task.key}: {error}"
+
+
+def _devices() -> Iterator[str]:
+    try:
+        import torch
+    except ImportError:
+        return
+    for index in range(torch.cuda.device_count()):
+        yield f"device cuda:{index}: {torch.cuda.get_device_name(index)}"
+    yield f"device cpu: {torch.get_num_threads()} threads"
+
+
+def _tasks(parsed: argparse.Namespace) -> int:
+
+    print(task_table())
+    return 0
+
+
+def _models(parsed: argparse.Namespace) -> int:
+
+    print(f"{model_table()}\n\nTrained from scratch on the letters, with --model too:\n\n{baseline_table()}")
+    return 0
+
+
+def baseline_table() -> str:
+    """Every supervised baseline: what it is made of and what it can learn."""
+    from bend_hf.training.heads import BASELINES
+
+    return markdown_table(
+        ("model", "reads", "head", "parameters", "tasks", "source"),
+        [
+            (key, one.model, one.head, f"{one.n_parameters:,} + labels", one.tasks, one.paper)
+            for key, one in BASELINES.items()
+        ],
+    )
+
+
+def _status(parsed: argparse.Namespace) -> int:
+
+    for line in status():
+        print(line)
+    return 0
+
+
+COMMANDS = (
+    Command(key="tasks", text="list the tasks", run=_tasks),
+    Command(key="models", text="list the models and the supervised baselines", run=_models),
+    Command(key="status", text="say what is installed, which device there is, and where data was found", run=_status),
+)

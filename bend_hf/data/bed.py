@@ -1,0 +1,335 @@
+"""Reads a bed file as columns, and says file and row of whatever is wrong in it.
+
+For the dataset builder and for whoever brings a bed of their own:
+
+>>> from pathlib import Path; from tempfile import mkdtemp
+>>> bed = Path(mkdtemp()) / "tiny.bed"
+>>> _ = bed.write_text("chromosome\\tstart\\tend\\tsplit\\nchr1\\t10\\t20\\tvalid\\n")
+>>> table = read_bed(bed)
+>>> table.start_bp.tolist(), table.split.to_pylist()
+([10], ['validation'])
+
+The form is BEND's: tab-separated with a header, 0-based, half-open. Columns are found by name, in any order. The
+header may also call the first three as UCSC does (``chrom``, ``#chrom``, ``chromStart``, ``chromEnd``). The strand
+is in the column ``strand``, or, as in older files of BEND, in the fourth column where that holds only + and -.
+
+Reads a tab-separated file with a header as columns of strings, and refuses what is none.
+
+For `bend_hf.data.bed.read_bed`, which knows what the columns mean:
+
+>>> from pathlib import Path; from tempfile import mkdtemp
+>>> bed = Path(mkdtemp()) / "tiny.bed"
+>>> _ = bed.write_text("chrom\\tstart\\tend\\nchr1\\t10\\t20\\n")
+>>> read_columns(bed, canonical={"chromosome": ("chromosome", "chrom")})[0].column_names
+['chromosome', 'start', 'end']
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.data.fasta_index import is_gzip
+from bend_hf.errors import InputError, did_you_mean
+from bend_hf.types import Ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import csv
+
+_NAMES: Final = {
+    "chromosome": ("chromosome", "chrom", "#chrom", "#chromosome", "chr", "#chr"),
+    "start": ("start", "chromStart"),
+    "end": ("end", "chromEnd"),
+}
+_NEVER_STRAND: Final = frozenset({"ref", "alt", "label", "split"})
+_SHOWN: Final = 5
+
+
+def name_rows(rows: Iterable[int], describe: Callable[[int], str]) -> str:
+    """The first five of some rows as a message should call them, and how many more there are.
+
+    >>> name_rows(range(7), "row {}".format)
+    'row 0, row 1, row 2, row 3, row 4 and 2 more'
+    """
+    numbers = [int(row) for row in rows]
+    shown = ", ".join(map(describe, numbers[:_SHOWN]))
+    return shown + (f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BedTable:
+    """A bed file as columns; R rows.
+
+    Attributes:
+        path: Where it was read.
+        columns: All columns as strings, as they stand in the file, but for the names of the first three, which are
+            ``chromosome``, ``start`` and ``end``.
+        chromosome: Contig names, dictionary of strings, length R.
+        start_bp: First nucleotide, 0-based, shape (R,).
+        end_bp: Behind the last nucleotide, shape (R,).
+        strand: 1 for plus, -1 for minus, shape (R,); None where the bed tells no strand.
+        split: Split or fold names, dictionary of strings, length R; BEND's ``valid`` reads ``validation``. None
+            where the bed has no such column.
+        line_numbers: Which line of the file each row is, counted from 1 with the header, shape (R,).
+    """
+
+    path: Path
+    columns: pa.Table
+    chromosome: pa.DictionaryArray
+    start_bp: Ints
+    end_bp: Ints
+    strand: NDArray[np.int8] | None
+    split: pa.DictionaryArray | None
+    line_numbers: Ints
+
+    def __len__(self) -> int:
+        return len(self.start_bp)
+
+    def row_number(self, row: int) -> int:
+        """The line of the file that a row (counted from 0) was read from, counted from 1 with the header."""
+        return int(self.line_numbers[row])
+
+    def describe(self, row: int) -> str:
+        """What a message should call a row: file and line."""
+        return f"{self.path}, line {self.row_number(row)}"
+
+    def split_names(self) -> list[str]:
+        """The names in ``split``, sorted; none where the bed has no such column."""
+        return [] if self.split is None else sorted(set(self.split.dictionary.to_pylist()))
+
+    def take(self, rows: Ints) -> BedTable:
+        """Some of the rows, which keep their line numbers."""
+        chosen = {
+            field.name: value.take(rows) if hasattr(value, "take") else value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return replace(self, **chosen)
+
+
+def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool = False) -> BedTable:
+    """Read a bed file, plain or compressed with gzip or bgzip.
+
+    Args:
+        path: The file.
+        require: Columns that must be there besides chromosome, start and end.
+        allow_empty: Whether intervals with start = end may stand in it, as in files of variants.
+
+    Raises:
+        InputError: The file is missing, empty or no bed, lacks a column, or has rows that are none. The message
+            names the file, the first five rows, and what to do.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    path = Path(path)
+    columns, line_numbers = read_columns(path, canonical=_NAMES)
+    _require(path, columns.column_names, require)
+
+    def show(column: str) -> Callable[[int], str]:
+        return lambda row: f"line {line_numbers[row]} ({columns[column][row].as_py()!r})"
+
+    start_bp, end_bp = (_whole_numbers(path, columns[name], show(name), name) for name in ("start", "end"))
+    for name in ("chromosome", "split"):
+        if name in columns.column_names:
+            blank = np.flatnonzero(pc.equal(columns[name], "").to_numpy())
+            if len(blank):
+                raise InputError(f"{path}: {name} is empty in {name_rows(blank, show(name))}; write one in each row")
+    short = np.flatnonzero(start_bp > end_bp if allow_empty else start_bp >= end_bp)
+    if len(short):
+        rows = name_rows(short, lambda row: f"line {line_numbers[row]} ({start_bp[row]}-{end_bp[row]})")
+        raise InputError(
+            f"{path}: start must be {'at most' if allow_empty else 'less than'} end (0-based, half-open), "
+            f"but is not in {rows}; mend or remove these rows"
+        )
+    split = None
+    if "split" in columns.column_names:
+        split = _dictionary(columns["split"])
+        names = ["validation" if name == "valid" else name for name in split.dictionary.to_pylist()]
+        split = pa.DictionaryArray.from_arrays(split.indices, pa.array(names, pa.string()))
+    return BedTable(
+        path=path,
+        columns=columns,
+        chromosome=_dictionary(columns["chromosome"]),
+        start_bp=start_bp,
+        end_bp=end_bp,
+        strand=_strand(path, columns, show),
+        split=split,
+        line_numbers=line_numbers,
+    )
+
+
+def _require(path: Path, found: list[str], wanted: Sequence[str]) -> None:
+    """Refuse a bed that lacks a column."""
+    for name in (*_NAMES, *wanted):
+        if name not in found:
+            raise InputError(
+                f"{path} has no column {name!r} among {', '.join(found)}; {did_you_mean(name, found)} "
+                "Name it in the first line of the file"
+            )
+
+
+def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """One dictionary array out of a column of strings."""
+    return column.combine_chunks().dictionary_encode()
+
+
+def _whole_numbers(path: Path, column: pa.ChunkedArray, show: Callable[[int], str], name: str) -> Ints:
+    """A column of strings as integers that are not negative, shape (rows,)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = pc.match_substring_regex(column, r"^[0-9]{1,18}$").to_numpy()
+    if not plain.all():
+        bad = np.flatnonzero(~plain)
+        raise InputError(
+            f"{path}: {name} must be a whole number of nucleotides, 0 or more, but is not in "
+            f"{name_rows(bad, show)}; mend or remove these rows"
+        )
+    numbers: Ints = column.cast(pa.int64()).to_numpy()
+    return numbers
+
+
+def _strand(path: Path, columns: pa.Table, show: Callable[[str], Callable[[int], str]]) -> NDArray[np.int8] | None:
+    """The strand of each row, or None where the bed tells none."""
+    name = "strand" if "strand" in columns.column_names else None
+    if name is None and columns.num_columns > 3 and columns.column_names[3] not in _NEVER_STRAND:
+        values = set(columns.column(3).unique().to_pylist())
+        if values & {"+", "-"} and values <= {"+", "-", ".", ""}:
+            name = columns.column_names[3]
+    if name is None:
+        return None
+    text = _dictionary(columns[name])
+    sign_of = np.array([{"+": 1, "-": -1}.get(value, 0) for value in text.dictionary.to_pylist()], np.int8)
+    signs: NDArray[np.int8] = sign_of[text.indices.to_numpy()]
+    unknown = np.flatnonzero(signs == 0)
+    if len(unknown):
+        raise InputError(
+            f"{path}: the strand must be + or -, but is not in {name_rows(unknown, show(name))}; "
+            "write the strand, or remove the column if it does not matter"
+        )
+    return signs
+
+
+_LONGEST_HEADER: Final = 1 << 16
+_HEADER_ADVICE: Final = "expected a tab-separated header such as chromosome, start, end, strand, label, split"
+
+
+def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple[pa.Table, Ints]:
+    """All columns of a tab-separated file as strings.
+
+    Args:
+        path: The file, plain or compressed with gzip or bgzip.
+        canonical: For a column name, all spellings that mean it.
+
+    Returns:
+        The columns, and for each row its line in the file, counted from 1 with the header, shape (rows,). Lines
+        with nothing in them are no rows.
+
+    Raises:
+        InputError: The file cannot be read, has no header, no rows, or rows of another number of columns.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    header, compressed = _header(path)
+    names = _column_names(path, header, canonical)
+    blanks: list[int] = []
+    ragged: list[tuple[int, int]] = []
+
+    def on_other_width(row: csv.InvalidRow) -> str:
+        if row.text.strip():
+            ragged.append((row.number, row.actual_columns))
+        else:
+            blanks.append(row.number)
+        return "skip"
+
+    try:
+        with pa.input_stream(path, compression="gzip" if compressed else None) as stream:
+            table = csv.read_csv(
+                stream,
+                read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+                parse_options=tab_separated(on_other_width),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read as tab-separated text ({error}); write or fetch it again") from None
+    if ragged:
+        shown = ", ".join(f"line {line} has {n_found}" for line, n_found in ragged[:5])
+        more = f" and {len(ragged) - 5} more" if len(ragged) > 5 else ""
+        raise InputError(
+            f"{path}: the header has {len(names)} columns, but {shown}{more}; write every field, an empty one as "
+            "nothing between two tabs"
+        )
+    line_numbers = np.delete(np.arange(2, 2 + table.num_rows + len(blanks)), np.array(blanks, np.int64) - 2)
+    filled = np.zeros(table.num_rows, np.bool_)
+    for column in table.columns:
+        filled |= pc.not_equal(column, "").to_numpy()
+    if not filled.any():
+        raise InputError(f"{path} holds a header and no rows; fetch or make the file again")
+    return (table, line_numbers) if filled.all() else (table.filter(filled), line_numbers[filled])
+
+
+def tab_separated(on_other_width: Callable[[csv.InvalidRow], str]) -> csv.ParseOptions:
+    """How beds and VCFs are parsed: fields between tabs, no quoting, and a say in rows of another width."""
+    from pyarrow import csv
+
+    return csv.ParseOptions(
+        delimiter="\t",
+        quote_char=False,
+        double_quote=False,
+        escape_char=False,
+        newlines_in_values=False,
+        ignore_empty_lines=False,
+        invalid_row_handler=on_other_width,
+    )
+
+
+def _header(path: Path) -> tuple[str, bool]:
+    """The first line of a file, and whether the file is compressed."""
+    try:
+        with path.open("rb") as file:
+            compressed = is_gzip(file.read(2))
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            line = file.readline(_LONGEST_HEADER)
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file; {_HEADER_ADVICE}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: the bed file cannot be read ({reason}); check the path") from None
+    if not line:
+        raise InputError(f"{path} is empty; {_HEADER_ADVICE}")
+    return text, compressed
+
+
+def _column_names(path: Path, header: str, canonical: Mapping[str, Sequence[str]]) -> list[str]:
+    """The column names in a header, spelled in our way; refuses what is no header."""
+    found = [name.strip() for name in header.split("\t")]
+    if len(found) == 1:
+        raise InputError(f"{path}: no tab in its first line {header[:60]!r}; {_HEADER_ADVICE}")
+    if any(name.isdigit() for name in found):
+        raise InputError(f"{path}: the first line {header[:60]!r} looks like data; {_HEADER_ADVICE}")
+    for name, spellings in canonical.items():
+        present = [spelling for spelling in spellings if spelling in found]
+        if present:
+            found[found.index(present[0])] = name
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    if twice or "" in found:
+        raise InputError(
+            f"{path}: {f'the column {twice[0]!r} stands twice' if twice and twice[0] else 'a column has no name'} "
+            "in the header; give each column a name of its own"
+        )
+    return found

@@ -1,0 +1,331 @@
+"""The rows of a task: bed, labels and genome read, checked against each other, and put into splits.
+
+For the builder. Everything a user can get wrong in the input files is found here, before any work starts.
+
+>>> part_number("part10")
+10
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bend_hf.config import OutOfBounds, RefMismatch
+from bend_hf.data.bed import BedTable, name_rows, read_bed
+from bend_hf.data.genome import Genome
+from bend_hf.data.sources import TaskFiles
+from bend_hf.data.user_task import own_partition, own_task_from_column, own_task_from_hdf5, own_variant_task
+from bend_hf.data.vcf import is_vcf, read_vcf
+from bend_hf.errors import InputError, LabelError
+from bend_hf.tasks import Folds, NamedSplits, TaskSpec
+from bend_hf.tasks._labels import (
+    BinClasses,
+    LabelTable,
+    MultiLabel,
+    NucleotideClasses,
+    SequenceClass,
+    labels_from_column,
+    labels_from_hdf5,
+    read_label_names,
+)
+from bend_hf.types import SPLITS, Bools, Ints
+
+_BASES: Final = np.frombuffer(b"ACGT", np.uint8)
+_COMPLEMENT_OF: Final = {"A": "T", "C": "G", "G": "C", "T": "A"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """The variants of n rows.
+
+    Attributes:
+        position_bp: Place of the changed base, 0-based, shape (n,).
+        ref: Reference base, ASCII, shape (n,).
+        alt: Alternative base, ASCII, shape (n,).
+    """
+
+    position_bp: Ints
+    ref: NDArray[np.uint8]
+    alt: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRows:
+    """Everything that a task's files say, checked.
+
+    Attributes:
+        task: Its declaration, with the label names that are in force.
+        files: Where it was read from.
+        bed: Coordinates and further columns.
+        labels: Labels of every row of the bed.
+        genome: The reference.
+        part: Which part each row is in, index into ``part_names``, shape (n,).
+        part_names: Names of the splits, or of the parts that folds are made of.
+        keep: False for rows left out by an explicit policy, shape (n,).
+        variants: For variant tasks.
+        out_of_bounds: What is done to intervals past their contig's end.
+        n_ref_mismatches: Rows left out because REF is not the genome's base.
+    """
+
+    task: TaskSpec
+    files: TaskFiles
+    bed: BedTable
+    labels: LabelTable
+    genome: Genome
+    part: Ints
+    part_names: tuple[str, ...]
+    keep: Bools
+    variants: Variants | None
+    out_of_bounds: OutOfBounds
+    n_ref_mismatches: int
+
+    def __len__(self) -> int:
+        return len(self.bed)
+
+    def strand(self) -> NDArray[np.int8] | None:
+        """The strand that sequences are read from; None where the task reads plus always."""
+        return self.bed.strand if self.task.stranded else None
+
+    def rows_of(self, part: int) -> Ints:
+        """Row numbers of one part, in the order of the bed."""
+        return np.flatnonzero((self.part == part) & self.keep)
+
+
+def read_rows(
+    files: TaskFiles, *, out_of_bounds: OutOfBounds = "error", ref_mismatch: RefMismatch = "error"
+) -> TaskRows:
+    """Reads and checks the files of a task.
+
+    Args:
+        files: What to read.
+        out_of_bounds: What to do with intervals past their contig's end.
+        ref_mismatch: What to do with variants whose REF is not the genome's base, or equals ALT.
+
+    Raises:
+        InputError: A file, row or label is not what it should be; the message names file, row and remedy.
+    """
+    is_variants = files.task is not None and files.task.variant is not None
+    if is_vcf(files.bed):
+        bed = read_vcf(files.bed)
+    else:
+        bed = read_bed(files.bed, allow_empty=is_variants or files.task is None)
+    task = files.task or _own_task(files, bed)
+    if files.label_names is not None:
+        task = task.with_label_names(read_label_names(files.label_names))
+    elif files.origin == "sample":
+        raise InputError(f"{files.bed} has no .labels.txt beside it; the labels of the sample must be named")
+    part, part_names = _parts(bed, task)
+    labels = _labels(files, bed, task)
+    genome = Genome(files.genome)
+    keep = np.ones(len(bed), np.bool_)
+    variants, n_mismatches = None, 0
+    if task.variant is not None:
+        variants = substitutions(bed)
+        agrees = agrees_with_genome(variants, bed, genome, ref_mismatch)
+        keep, n_mismatches = agrees, int((~agrees).sum())
+    else:
+        if task.window_bp is not None:
+            _check_windows(bed, task.window_bp, task.key)
+        # checks every interval and every contig name; reading starts later
+        genome.fetch_iter(bed.chromosome, bed.start_bp, bed.end_bp, out_of_bounds=out_of_bounds, describe=bed.describe)
+    return TaskRows(
+        task=task,
+        files=files,
+        bed=bed,
+        labels=labels,
+        genome=genome,
+        part=part,
+        part_names=part_names,
+        keep=keep,
+        variants=variants,
+        out_of_bounds=out_of_bounds,
+        n_ref_mismatches=n_mismatches,
+    )
+
+
+def _own_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
+    names = read_label_names(files.label_names) if files.label_names else None
+    if {"ref", "alt"} <= set(bed.columns.column_names):
+        return own_variant_task(files.key)
+    if bed.split is None:
+        raise InputError(
+            f"{files.bed} has no column 'split'; training needs rows marked train, valid and test, "
+            "or folds part0, part1, ..."
+        )
+    partition = own_partition(bed.split_names())
+    lengths_bp, stranded = bed.end_bp - bed.start_bp, bed.strand is not None
+    if files.hdf5 is not None:
+        return own_task_from_hdf5(
+            files.key, files.hdf5, lengths_bp, names=names, partition=partition, stranded=stranded
+        )
+    if "label" not in bed.columns.column_names:
+        raise InputError(f"{files.bed} has no column 'label' and no hdf5 of labels; add one or give --labels")
+    return own_task_from_column(
+        files.key,
+        bed.columns["label"],
+        lengths_bp=lengths_bp,
+        names=names,
+        partition=partition,
+        stranded=stranded,
+    )
+
+
+def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
+    match task.label:
+        case NucleotideClasses() | BinClasses():
+            if files.hdf5 is None:
+                raise LabelError(f"{task.key}: its labels come from an hdf5 file; give --labels")
+            return labels_from_hdf5(files.hdf5, task.label, bed.end_bp - bed.start_bp, row_number=bed.row_number)
+        case MultiLabel() | SequenceClass():
+            if "label" not in bed.columns.column_names:
+                raise InputError(
+                    f"{files.bed} has no column 'label' (it has {', '.join(bed.columns.column_names)}); "
+                    f"{task.key} reads its labels from it"
+                )
+            return labels_from_column(bed.columns["label"], task.label, where=str(files.bed), row_number=bed.row_number)
+
+
+def part_number(name: str) -> int | None:
+    """The number in a fold's name: ``part3`` and ``3`` are both 3; None where there is none."""
+    found = re.search(r"\d+", name)
+    return int(found.group()) if found else None
+
+
+def _parts(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
+    """Which part each row is in, and the parts' names in order."""
+    if not isinstance(task.partition, NamedSplits | Folds):
+        return np.zeros(len(bed), np.int64), ("test",)
+    if bed.split is None:
+        raise InputError(
+            f"{bed.path} has no column 'split' (it has {', '.join(bed.columns.column_names)}); {task.key} needs one"
+        )
+    names, codes = bed.split.dictionary.to_pylist(), bed.split.indices.to_numpy().astype(np.int64)
+    if isinstance(task.partition, NamedSplits):
+        number = {name: SPLITS.index(name) for name in names if name in SPLITS}
+        wanted, order = "train, valid (or validation) and test", {i: i for i in range(len(SPLITS))}
+        part_names: tuple[str, ...] = SPLITS
+    else:
+        number = {name: n for name in names if (n := part_number(name)) is not None}
+        wanted = "part0, part1, ... or their numbers"
+        order = {n: place for place, n in enumerate(sorted(set(number.values())))}
+        part_names = tuple(f"part_{place}" for place in range(len(order)))
+    unknown = [code for code, name in enumerate(names) if name not in number]
+    if unknown:
+        rows = np.flatnonzero(np.isin(codes, unknown))
+        raise InputError(
+            f"{bed.path}: unknown split: {name_rows(rows, lambda r: f'{bed.describe(r)}: {names[codes[r]]!r}')}; "
+            f"expected {wanted}"
+        )
+    if isinstance(task.partition, Folds) and len(order) < 3:
+        raise InputError(f"{bed.path} has {len(order)} parts; folds need three or more (train, validation, test)")
+    return np.array([order[number[name]] for name in names], np.int64)[codes], part_names
+
+
+def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:
+    lengths = bed.end_bp - bed.start_bp
+    wrong = np.flatnonzero(lengths != window_bp)
+    if len(wrong):
+        raise InputError(
+            f"{bed.path}: windows of {key} are {window_bp} bp; "
+            f"{name_rows(wrong, lambda r: f'{bed.describe(r)} has {lengths[r]} bp')}; cut the windows to that length"
+        )
+
+
+def substitutions(bed: BedTable) -> Variants:
+    """The variants of a bed with ``ref`` and ``alt``, all of them one base for one base.
+
+    Raises:
+        InputError: A column is missing, or a row is something else.
+    """
+    ref, alt = (_single_bases(bed, name) for name in ("ref", "alt"))
+    wide = np.flatnonzero(bed.end_bp - bed.start_bp > 1)
+    if len(wide):
+        raise InputError(
+            f"{bed.path}: a variant is one base wide (or start = end): {name_rows(wide, bed.describe)}; "
+            "write end = start + 1"
+        )
+    return Variants(position_bp=bed.start_bp, ref=ref, alt=alt)
+
+
+def allele_texts(bed: BedTable, name: str) -> pa.ChunkedArray:
+    """The column ``ref`` or ``alt`` in upper case.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in bed.columns.column_names:
+        found = ", ".join(bed.columns.column_names)
+        raise InputError(f"{bed.path} has no column {name!r} (it has {found}); variants need ref and alt")
+    return pc.utf8_upper(pc.utf8_trim_whitespace(pc.fill_null(bed.columns[name], "")))
+
+
+def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
+    text = allele_texts(bed, name)
+    single = pc.match_substring_regex(text, "^[ACGT]$").to_numpy()
+    if not single.all():
+        rows = np.flatnonzero(~single)
+        raise InputError(
+            f"{bed.path}: {name} is no single base in {len(rows)} of {len(bed)} rows: "
+            f"{name_rows(rows, lambda r: f'{bed.describe(r)}: {text[r].as_py()!r}')}; "
+            "only substitutions of one base (A, C, G, T) are scored, take insertions and deletions out"
+        )
+    codes = text.combine_chunks().dictionary_encode()
+    ascii_of = np.array([ord(base) for base in codes.dictionary.to_pylist()], np.uint8)
+    bases: NDArray[np.uint8] = ascii_of[codes.indices.to_numpy()]
+    return bases
+
+
+def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy: RefMismatch) -> Bools:
+    """Whether each variant's REF is the genome's base, and not its ALT.
+
+    Raises:
+        InputError: One is not, and the policy is not to drop it; the message guesses why.
+    """
+    found = genome.base_at(bed.chromosome, variants.position_bp, describe=bed.describe)
+    agrees: Bools = (variants.ref != variants.alt) & (found == variants.ref)
+    bad = np.flatnonzero(~agrees)
+    if not len(bad) or policy == "drop":
+        return agrees
+
+    def tell(row: int) -> str:
+        ref, alt, base = (chr(a[row]) for a in (variants.ref, variants.alt, found))
+        if ref == alt:
+            return f"{bed.describe(row)}: REF and ALT are both {ref}"
+        guess = _guess(ref, alt, base)
+        return f"{bed.describe(row)}: REF is {ref}, the genome has {base}" + (f" ({guess})" if guess else "")
+
+    raise InputError(
+        f"{bed.path}: REF disagrees with {genome.path} in {len(bad)} of {len(bed)} rows: {name_rows(bad, tell)}; "
+        f"{_reason(variants, bed, genome, bad)}mend the rows, or leave them out with --ref-mismatch drop"
+    )
+
+
+def _guess(ref: str, alt: str, base: str) -> str:
+    if base == alt:
+        return "REF and ALT are exchanged?"
+    return "other strand?" if _COMPLEMENT_OF.get(ref) == base else ""
+
+
+def _reason(variants: Variants, bed: BedTable, genome: Genome, bad: Ints) -> str:
+    """A guess at what went wrong with all rows, tried on the disagreeing ones."""
+    lengths = pc.index_in(bed.chromosome.dictionary, pa.array(list(genome.contigs))).to_numpy(zero_copy_only=False)
+    contig_bp = np.array(list(genome.contigs.values()), np.int64)[lengths.astype(np.int64)]
+    for shift, text in (
+        (-1, "the positions look 1-based, bed is 0-based; "),
+        (1, "the positions look one too small; "),
+    ):
+        moved = variants.position_bp[bad] + shift
+        inside = (moved >= 0) & (moved < contig_bp[bed.chromosome.indices.to_numpy()[bad]])
+        if not inside.all():
+            continue
+        there = genome.base_at(bed.chromosome.take(pa.array(bad)), moved, describe=bed.describe)
+        if len(bad) >= 4 and (there == variants.ref[bad]).mean() > 0.9:
+            return text
+    return "is this the genome build that the variants were called on? " if len(bad) > 0.3 * len(bed) else ""

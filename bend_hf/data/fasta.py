@@ -1,0 +1,319 @@
+"""Copies many stretches of a FASTA text into one array of nucleotides, without a step per stretch or letter.
+
+For the genome. Chunk by chunk: the sequence lines that the stretches touch are copied without their line ends,
+what belongs to the minus strand is turned as a whole, one table brings all letters to upper case and complements
+those of the minus strand, and each stretch is moved out of that to its place in a few large pieces.
+
+>>> tile_width(FastaIndex.parse("chr1\\t120\\t6\\t60\\t61\\n"))
+60
+
+Windows of one length out of a FASTA text, letters as they stand in the file: soft-masked ones in lower case.
+
+For the genome:
+
+>>> index = FastaIndex.parse("chr1\\t10\\t6\\t4\\t5\\n")
+>>> window_bytes(index, np.array([0, 0]), np.array([0, 3]), 6).tolist()
+[[6, 7, 8, 9, 11, 12], [9, 11, 12, 13, 14, 16]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.data.fasta_index import FastaIndex, Text
+from bend_hf.data.sequences import COMPLEMENT, READ
+from bend_hf.types import Bools, Bytes, Ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CHUNK_BYTES: Final = 1 << 20  # working memory is a few times this; more leaves the processor's cache
+_WIDEST_TILE: Final = 256
+_LONGEST_PIECE: Final = 4096
+_SHORT_BP: Final = 64  # stretches below are moved apart from longer ones, whose pieces they would make small
+_KEPT_BYTES: Final = 31 << 20
+
+# Inside a chunk the case of a letter tells its strand: upper case is plus, lower case minus. That is one bit, and
+# setting or clearing it makes no letter out of what is none.
+_CASE_BIT: Final = 0x20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretches:
+    """What to copy where; every array has shape (stretches,), no stretch is empty.
+
+    Attributes:
+        contig: Number of the contig in the index.
+        start_bp: First nucleotide on the contig.
+        end_bp: Behind the last nucleotide; the contig reaches at least here.
+        minus: Whether the other strand is wanted.
+        destination: Where in the result the first letter goes.
+    """
+
+    contig: Ints
+    start_bp: Ints
+    end_bp: Ints
+    minus: Bools
+    destination: Ints
+
+    def part(self, low: int, high: int) -> Stretches:
+        """The stretches between two places."""
+        return self.take(slice(low, high))
+
+    def take(self, which: Ints | slice) -> Stretches:
+        """Some of the stretches."""
+        return Stretches(
+            contig=self.contig[which],
+            start_bp=self.start_bp[which],
+            end_bp=self.end_bp[which],
+            minus=self.minus[which],
+            destination=self.destination[which],
+        )
+
+
+class StrangeLetterError(Exception):
+    """A byte that is no nucleotide, at a place of a contig."""
+
+    def __init__(self, contig: int, base: int) -> None:
+        super().__init__(contig, base)
+        self.contig = contig
+        self.base = base
+
+
+def tile_width(index: FastaIndex) -> int:
+    """How many bytes are copied at once: a line of the longest contig, if lines are not very long."""
+    return int(min(index.line_bp[np.argmax(index.lengths_bp)], _WIDEST_TILE))
+
+
+def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> None:
+    """Write the upper-case letters of all stretches into ``out``.
+
+    Args:
+        text: The FASTA file.
+        index: Its index.
+        stretches: What to copy; any order, overlaps allowed.
+        out: Receives the letters, shape (nucleotides,).
+
+    Raises:
+        StrangeLetterError: A stretch holds what is no nucleotide.
+    """
+    _keep_freed_memory()
+    stretches = _cut(stretches)
+    if not len(stretches.contig):
+        return
+    in_tile = stretches.start_bp % index.line_bp[stretches.contig] % tile_width(index)
+    first = index.byte_of(stretches.contig, stretches.start_bp - in_tile)
+    if (first[1:] < first[:-1]).any():  # each block of a bgzip file is then inflated about once, a disk read onwards
+        order = np.argsort(first)
+        stretches, first = stretches.take(order), first[order]
+    last = index.byte_of(stretches.contig, stretches.end_bp - 1) + 1
+    cost = np.cumsum(stretches.end_bp - stretches.start_bp + text.new_bytes(first, last))
+    borders = np.flatnonzero(np.diff(cost // _CHUNK_BYTES)) + 1
+    for low, high in zip([0, *borders.tolist()], [*borders.tolist(), len(first)], strict=True):
+        buffer, shift = text.window(first[low:high], last[low:high])
+        _copy(buffer, shift, index, stretches.part(low, high), out)
+    if not out.min():
+        raise _strange(int(np.argmin(out)), stretches)
+
+
+def _cut(stretches: Stretches) -> Stretches:
+    """The same in pieces no longer than a chunk, so that a whole chromosome needs no more working memory."""
+    length_bp = stretches.end_bp - stretches.start_bp
+    if not len(length_bp) or length_bp.max() <= _CHUNK_BYTES:
+        return stretches
+    n_pieces = -(-length_bp // _CHUNK_BYTES)
+    owner = np.repeat(np.arange(len(length_bp)), n_pieces)
+    into_bp = (np.arange(len(owner)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)) * _CHUNK_BYTES
+    whole = stretches.take(owner)
+    start_bp = whole.start_bp + into_bp
+    end_bp = np.minimum(start_bp + _CHUNK_BYTES, whole.end_bp)
+    into_result = np.where(whole.minus, whole.end_bp - end_bp, into_bp)
+    return replace(whole, start_bp=start_bp, end_bp=end_bp, destination=whole.destination + into_result)
+
+
+def _copy(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches, out: Bytes) -> None:
+    """Write the finished letters of one chunk of stretches; what is no nucleotide becomes 0."""
+    n_plus = len(part.minus) - int(np.count_nonzero(part.minus))
+    by_strand = np.concatenate([np.flatnonzero(~part.minus), np.flatnonzero(part.minus)])
+    part = part.take(by_strand)
+    length_bp = part.end_bp - part.start_bp
+    lines, at = _copy_lines(buffer, shift[by_strand], index, part)
+    border = int(at[n_plus]) if n_plus < len(at) else len(lines)
+    lines[:border] &= 0xFF ^ _CASE_BIT
+    np.bitwise_or(_reversed(lines[border:]), _CASE_BIT, out=lines[border:])
+    at[n_plus:] = border + len(lines) - (at + length_bp)[n_plus:]
+    _move(_translate(lines), at, out, part.destination, length_bp)
+
+
+def _strange(place: int, stretches: Stretches) -> StrangeLetterError:
+    """Which nucleotide of which contig stands at a place of the result."""
+    behind = place - stretches.destination
+    which = int(np.flatnonzero((behind >= 0) & (behind < stretches.end_bp - stretches.start_bp))[0])
+    bp = int(behind[which])
+    base = int(stretches.end_bp[which]) - 1 - bp if stretches.minus[which] else int(stretches.start_bp[which]) + bp
+    return StrangeLetterError(int(stretches.contig[which]), base)
+
+
+def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:
+    """The sequence lines that some stretches touch, without line ends.
+
+    Args:
+        buffer: A piece of the FASTA text.
+        shift: What to subtract from byte positions to find them in the buffer, shape (stretches,).
+        index: Index of the FASTA text.
+        part: The stretches, the plus strand before the minus strand.
+
+    Returns:
+        Letters, and where each stretch starts among them; between stretches there may be anything.
+    """
+    width = tile_width(index)
+    if len(buffer) < width:
+        buffer = np.concatenate([buffer, np.zeros(width - len(buffer), np.uint8)])
+    line_bp, line_bytes = index.line_bp[part.contig], index.line_bytes[part.contig]
+    origin = index.offsets[part.contig] - shift
+    one_line = index.lengths_bp[part.contig] <= line_bp
+    line = part.start_bp // line_bp
+    column = part.start_bp - line * line_bp
+    if ((line_bp == width) | one_line).all():
+        # Lines as wide as a tile, or a contig without line ends: tiles follow each other at one distance.
+        skip = column % width
+        n_tiles = -(-(part.end_bp - part.start_bp + skip) // width)
+        step = np.where(one_line, width, line_bytes)
+        before = np.cumsum(n_tiles) - n_tiles
+        byte = origin + line * line_bytes + column - skip
+        if int((byte + (n_tiles - 1) * step).max()) + width <= len(buffer):
+            distance = np.repeat(step, n_tiles) if step.min() < step.max() else step[0]
+            tiles = np.repeat(byte - before * step, n_tiles) + np.arange(n_tiles.sum()) * distance
+            return _elements(buffer, width)[tiles].view(np.uint8), before * width + skip
+
+    tiles_per_line = -(-line_bp // width)
+    first_tile = line * tiles_per_line + column // width
+    line = (part.end_bp - 1) // line_bp
+    column = part.end_bp - 1 - line * line_bp
+    n_tiles = line * tiles_per_line + column // width + 1 - first_tile
+    owner = np.repeat(np.arange(len(n_tiles)), n_tiles)
+    tile = np.arange(len(owner)) + (first_tile - np.cumsum(n_tiles) + n_tiles)[owner]
+    line, in_line = np.divmod(tile, tiles_per_line[owner])
+    in_line *= width
+    base = line * line_bp[owner] + in_line
+    byte = origin[owner] + line * line_bytes[owner] + in_line
+    skip = np.maximum(part.start_bp[owner] - base, 0)
+    stop = np.minimum(part.end_bp[owner] - base, np.minimum(line_bp[owner] - in_line, width))
+    beyond = np.maximum(byte - (len(buffer) - width), 0)  # a tile may not reach past the buffer: begin it earlier
+    byte, skip, stop = byte - beyond, skip + beyond, stop + beyond
+    counts = np.stack([skip, stop - skip, width - stop], axis=1).ravel()
+    inside = np.repeat(np.tile(np.array([False, True, False]), len(owner)), counts)
+    length_bp = part.end_bp - part.start_bp
+    return _elements(buffer, width)[byte].view(np.uint8)[inside], np.cumsum(length_bp) - length_bp
+
+
+def _elements(letters: Bytes, width: int) -> NDArray[np.void]:
+    """A view in which element k is the ``width`` bytes from k on, so that each is copied at once."""
+    return np.ndarray((len(letters) - width + 1,), dtype=f"V{width}", buffer=letters, strides=(1,))
+
+
+def _move(letters: Bytes, at: Ints, out: Bytes, to: Ints, length_bp: Ints) -> None:
+    """Copy stretches of their own lengths from places among the letters to places of the result.
+
+    Each is copied in pieces of one width, the last of which ends where the stretch ends, over the one before.
+    """
+    short = length_bp < _SHORT_BP
+    if short.any() and not short.all():
+        for some in (short, ~short):
+            _move(letters, at[some], out, to[some], length_bp[some])
+        return
+    width = min(int(length_bp.min()), _LONGEST_PIECE)
+    source, target = _elements(letters, width), _elements(out, width)
+    if int(length_bp.max()) == width:
+        target[to] = source[at]
+        return
+    n_pieces = -(-length_bp // width)
+    before = np.cumsum(n_pieces) - n_pieces
+    into_bp = (np.arange(n_pieces.sum()) - np.repeat(before, n_pieces)) * width
+    into_bp = np.minimum(into_bp, np.repeat(length_bp - width, n_pieces))
+    target[np.repeat(to, n_pieces) + into_bp] = source[np.repeat(at, n_pieces) + into_bp]
+
+
+def _reversed(letters: Bytes) -> Bytes:
+    """The letters back to front, turned eight at a time."""
+    words = np.zeros(-(-len(letters) // 8), np.uint64)
+    words.view(np.uint8)[len(words) * 8 - len(letters) :] = letters
+    return words[::-1].byteswap().view(np.uint8)[: len(letters)]
+
+
+@cache
+def _tables() -> tuple[pa.Array, pa.Array]:
+    """What becomes of each marked letter, and of each pair of them; 0 for what is none."""
+    import pyarrow as pa
+
+    one = np.zeros(256, np.uint8)
+    upper, lower = slice(ord("A"), ord("Z") + 1), slice(ord("a"), ord("z") + 1)
+    one[upper] = np.frombuffer(READ, np.uint8)[upper]
+    one[lower] = np.frombuffer(COMPLEMENT, np.uint8)[lower]
+    pairs = one[np.arange(1 << 16, dtype=np.uint16).view(np.uint8)].view(np.uint16)
+    return pa.array(one), pa.array(pairs)
+
+
+def _translate(marked: Bytes) -> Bytes:
+    """Upper-case letters for marked ones, two at a time where they are even in number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    one, pairs = _tables()
+    if len(marked) % 2:
+        table, codes = one, marked
+    else:
+        table, codes = pairs, marked.view(np.uint16)
+    letters: Bytes = pc.take(table, pa.array(codes), boundscheck=False).to_numpy().view(np.uint8)
+    return letters
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what a chunk frees for the next one, which makes reading about twice as fast.
+
+    glibc gives a large block back to the kernel when it is freed, and every page of the next one has to be mapped
+    and cleared again, until a block of up to 32 MiB has been freed once (mallopt(3), M_MMAP_THRESHOLD: the
+    threshold is dynamic). This one is never touched, so it takes no memory; other allocators are not affected.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
+
+
+def read_windows(text: Text, index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
+    """The letters of windows that lie on their contigs.
+
+    Args:
+        text: The FASTA file; of a bgzip file the blocks that are touched are inflated.
+        index: Its index.
+        contig: Number of each window's contig, shape (windows,).
+        start_bp: First nucleotide of each, shape (windows,).
+        window_bp: Nucleotides in each.
+
+    Returns:
+        ASCII letters, shape (windows, nucleotides).
+    """
+    if not start_bp.size or not window_bp:
+        return np.zeros((len(start_bp), window_bp), np.uint8)
+    byte = window_bytes(index, contig, start_bp, window_bp)
+    buffer, shift = text.window(byte[:, 0], byte[:, -1] + 1)
+    letters: Bytes = buffer[byte - shift[:, None] if shift.any() else byte]
+    return letters
+
+
+def window_bytes(index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Ints:
+    """Where in the text each letter of each window stands, shape (windows, nucleotides)."""
+    line_bp, line_end = index.line_bp[contig], (index.line_bytes - index.line_bp)[contig]
+    column = start_bp % line_bp
+    within = np.arange(window_bp)
+    first = index.byte_of(contig, start_bp)
+    if (line_bp == line_bp[0]).all():  # a division by one number is several times quicker
+        lines = (column[:, None] + within) // line_bp[0]
+    else:
+        lines = (column[:, None] + within) // line_bp[:, None]
+    byte: Ints = (first[:, None] + within) + lines * line_end[:, None]
+    return byte

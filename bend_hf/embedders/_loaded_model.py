@@ -1,0 +1,256 @@
+"""A model that was found and read: its declaration, checkpoint, weights and identity.
+
+For families: ``self._build`` gives the network, random or read as the user asked, ``self.folder`` the files.
+
+>>> from bend_hf.embedders import OneHotEmbedder
+>>> OneHotEmbedder().identity["protocol"]
+'bend-2024'
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+
+from bend_hf import __version__
+from bend_hf.embedders import _checkpoint_files, _weights
+from bend_hf.embedders._checkpoint_files import mask_in_files
+from bend_hf.embedders._spec import DTYPES, Direction, DtypeName, ModelSpec, one_of
+from bend_hf.errors import ConfigError, ModelError
+from bend_hf.files import asset_folder
+from bend_hf.types import PROTOCOLS
+from bend_hf.types import Protocol as ProtocolName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+M = TypeVar("M", bound="nn.Module")
+_DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+class LoadedModel(ABC):
+    """A DNA language model with its checkpoint read; ``Embedder`` makes it a function from sequences to rows.
+
+    Args:
+        checkpoint: Folder with the published files, Hub id, or registry key of this family; None: the one of
+            ``spec``.
+        spec: The declaration; found by the checkpoint's name where it is not given.
+        revision: Commit on the Hub; None: the declaration's.
+        protocol: ``bend-2024`` reproduces BEND's rows, ``bend-hf-1`` does what is right; they differ where
+            BEND's own code does something odd.
+        layer: Which hidden layer; -1 is the last one, 0 the embeddings.
+        dtype: Of the weights and of the arithmetic; rows are float32 always.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the best there is when it is first used.
+        random_init: Same architecture and tokenizer, but seeded random weights; no weight file is needed.
+        seed: For ``random_init``.
+        reverse_complement_average: Average each nucleotide's row with that of the reverse complement.
+        overlap_tokens: Sliding mode: tokens that neighbouring pieces of a long sequence share, each row taken
+            from the piece that shows the model most around it. 0: pieces are cut without overlap.
+        batch_tokens: Tokens in a batch, padding included; None: the fastest of some sizes, found on the first
+            batches. Fix it where two runs must agree to the last bit.
+        compile: Run the model through ``torch.compile``.
+
+    Attributes:
+        model: The network, set by ``_load``; on its device once it was used.
+        pad_id: Token id of padding, set by ``_load``.
+        mask_id: Token id that hides a token from a masked language model; set by ``_load`` where the checkpoint's
+            ``vocab.txt`` or ``tokenizer.json`` does not name it. None: there is none.
+        folder: Where the checkpoint's files are, for ``_load``.
+        lacking: Keys of the model that the checkpoint lacks, as the family allows; their parameters are nan.
+    """
+
+    needs_checkpoint: ClassVar[bool] = True
+    direction: Direction = "masked"  # causal: the loss of a token is read one token before it
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        *,
+        spec: ModelSpec | None = None,
+        revision: str | None = None,
+        protocol: ProtocolName = "bend-2024",
+        layer: int = -1,
+        dtype: DtypeName = "float32",
+        device: str | None = None,
+        random_init: bool = False,
+        seed: int = 0,
+        reverse_complement_average: bool = False,
+        overlap_tokens: int = 0,
+        batch_tokens: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        one_of("protocol", protocol, PROTOCOLS)
+        one_of("dtype", dtype, DTYPES)
+        if device is not None and not _DEVICE.fullmatch(device):
+            raise ConfigError(f"unknown device {device!r}; expected cpu, cuda, cuda:1 (2, ...) or mps")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ConfigError(f"batch_tokens={batch_tokens} holds no token; expected 1 or more, or None")
+        self.spec = spec or self._declared(checkpoint)
+        self.checkpoint = self._checkpoint_of(checkpoint)
+        self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
+        self.protocol: ProtocolName = protocol
+        self.layer = layer
+        self.dtype: DtypeName = dtype
+        self.random_init = random_init
+        self.seed = seed
+        self.reverse_complement_average = reverse_complement_average
+        self.overlap_tokens = overlap_tokens
+        self.batch_tokens = batch_tokens
+        self.compile = compile
+        self.pad_id = 0
+        self.mask_id: int | None = None
+        self.model: nn.Module | None = None
+        self.weight_files: tuple[Path, ...] = ()
+        self.lacking: tuple[str, ...] = ()
+        self.folder = self._folder()
+        self._device_name = device
+        self._load()
+        if self.mask_id is None and self.checkpoint is not None:
+            self.mask_id = mask_in_files(self.folder)
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Set ``self.model`` (by ``self._build``), ``self.pad_id``, ``self.mask_id`` and what ``_tokenize`` needs.
+
+        ``self.folder`` holds the checkpoint's files.
+        """
+
+    @property
+    def name(self) -> str:
+        """For messages: class and checkpoint."""
+        return f"{type(self).__name__}({str(self.checkpoint or '')!r})"
+
+    @property
+    def width(self) -> int:
+        """Embedding width D, by the model's own configuration."""
+        config = getattr(self.model, "config", None)
+        for field in ("hidden_size", "d_model"):
+            if hasattr(config, field):
+                return int(getattr(config, field))
+        if self.spec is None:
+            raise ModelError(f"{self.name} does not say its width; its class should define the property width")
+        return self.spec.width
+
+    def _build(
+        self,
+        make: Callable[[], M],
+        *,
+        allow_missing: Sequence[str] = (),
+        allow_unexpected: Sequence[str] = (),
+        rename: _weights.Rename | None = None,
+        nested: str | None = None,
+    ) -> M:
+        """A network with random weights or the checkpoint's, as the user asked; see ``_weights.load_folder``.
+
+        Args:
+            make: Makes the network, for example ``lambda: Model(config)``.
+            allow_missing: Patterns of keys that the checkpoint may lack: heads, buffers that are computed.
+            allow_unexpected: Patterns of keys that the network has no place for: poolers, stored buffers.
+            rename: From a key of the file to the network's.
+            nested: Key under which a ``.ckpt`` holds its state dict.
+        """
+        if self.random_init:
+            return _weights.build_random(make, self.seed)
+        model = _weights.build_empty(make)
+        loaded = _weights.load_folder(
+            model,
+            self.folder,
+            allow_missing=allow_missing,
+            allow_unexpected=allow_unexpected,
+            rename=rename,
+            nested=nested,
+        )
+        self.weight_files, self.lacking = loaded.files, loaded.lacking
+        return model
+
+    # Where things come from, and what they are.
+
+    def _declared(self, checkpoint: str | Path | None) -> ModelSpec | None:
+        declared: tuple[ModelSpec, ...] = getattr(sys.modules[type(self).__module__], "MODELS", ())
+        declared = tuple(spec for spec in declared if spec.class_name == type(self).__name__)
+        if checkpoint is None:
+            return declared[0] if len(declared) == 1 else None
+        return next((spec for spec in declared if str(checkpoint) in (*spec.names, spec.checkpoint)), None)
+
+    def _checkpoint_of(self, checkpoint: str | Path | None) -> str | Path | None:
+        if checkpoint is None or (self.spec and str(checkpoint) in self.spec.names and not Path(checkpoint).is_dir()):
+            checkpoint = self.spec.checkpoint if self.spec else None
+        if checkpoint is None and self.needs_checkpoint:
+            raise ModelError(
+                f"{type(self).__name__} needs a checkpoint: give a folder, a Hub id or a key of the registry"
+            )
+        return checkpoint or None
+
+    def _is_declared(self) -> bool:
+        return self.spec is not None and self.checkpoint == self.spec.checkpoint
+
+    def _folder(self) -> Path:
+        if self.checkpoint is None:
+            return Path()
+        source = self.spec.source if self.spec is not None and self._is_declared() else "hub"
+        if source == "package":
+            return asset_folder("pretrained") / str(self.checkpoint)
+        if self.spec is not None and source not in ("hub", "none"):
+            return _checkpoint_files.fetch_files(self.spec, with_weights=not self.random_init)
+        return _checkpoint_files.resolve_checkpoint(
+            self.checkpoint, revision=self.revision, with_weights=not self.random_init
+        )
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return _checkpoint_files.sha256_of(self.weight_files)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What determines the numbers, for the key of a cache: two embedders that agree in it give the same rows.
+
+        Files count by their content (configuration and tokenizer together, and weights), not by where they lie.
+        """
+        weights = f"random, seed {self.seed}" if self.random_init else self._weights_sha256
+        files = [] if self.checkpoint is None else _checkpoint_files.small_files(self.folder)
+        return {
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
+            "key": self.spec.key if self.spec else "",
+            "configuration": _checkpoint_files.sha256_of(files),
+            "weights": weights,
+            "protocol": self.protocol,
+            "layer": str(self.layer),
+            "dtype": self.dtype,
+            "overlap_tokens": str(self.overlap_tokens),
+            "reverse_complement_average": str(self.reverse_complement_average),
+            "code": __version__,
+        }
+
+    @property
+    def description(self) -> dict[str, str | int | bool | None]:
+        """Model facts for a result record."""
+        spec = self.spec
+        return {
+            "model": spec.key if spec else str(self.checkpoint),
+            "family": spec.family if spec else type(self).__name__.removesuffix("Embedder"),
+            "checkpoint": str(self.checkpoint or ""),
+            "revision": self.revision,
+            "width": self.width,
+            "n_parameters": self.n_parameters,
+            "context_tokens": spec.context_tokens if spec else None,
+            "tokenization": spec.tokenization if spec else None,
+            "direction": spec.direction if spec else self.direction,
+            "training_data": spec.training_data if spec else None,
+            "licence": spec.licence if spec else None,
+            "paper": spec.paper if spec else None,
+            "protocol": self.protocol,
+            "layer": self.layer,
+            "dtype": self.dtype,
+            "random_init": self.random_init,
+            "reverse_complement_average": self.reverse_complement_average,
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of the network as it is loaded, tied ones once."""
+        return 0 if self.model is None else sum(weight.numel() for weight in self.model.parameters())

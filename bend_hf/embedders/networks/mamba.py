@@ -1,0 +1,254 @@
+"""A Mamba block that reads both ways: one selective scan from left to right plus one from right to left.
+
+The mixer of Caduceus (arXiv:2403.03234, section 4.1); parameters are named as in its published files.
+
+>>> sizes = MambaSizes(width=8, inner=16, n_states=4, dt_rank=1, taps=4, tied=True)
+>>> mixer = BidirectionalMamba(sizes)
+>>> mixer(torch.zeros(2, 5, 8), None).shape
+torch.Size([2, 5, 8])
+
+The recurrence of Mamba, over all positions at once, in plain PyTorch or by mamba-ssm's kernel where it is at hand.
+
+For each channel and state: h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t], and y[t] = C[t] h[t] + D x[t]
+(Mamba, arXiv:2312.00752, equations 2 and 4 with the zero-order hold on A and Euler's rule on B). No step divides
+or takes the exponential of a positive number, so nothing overflows at any length.
+
+>>> one = torch.ones(1, 3, 1)
+>>> selective_scan(one, one, -torch.ones(1, 1), one, one, torch.zeros(1)).flatten().tolist()[0]
+1.0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad, silu, softplus
+from transformers import initialization as init
+
+from bend_hf.embedders.networks._layers import keep_float32, short_convolution
+
+# States (batch * positions * states * channels) worked on at once. On a CPU they should fit into its cache: 2 MiB in
+# float32 was the fastest of 0.5 to 64 MiB, for 512 and 4,096 positions of 512 channels. On a GPU they should fill it.
+SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
+
+FusedScan: TypeAlias = Callable[..., Tensor]
+
+
+# Not for the compiler, which would write out every step: minutes for each new length.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor) -> Tensor:
+    """Scan along T from a state of zeros, in float32 (or float64 where x is).
+
+    Args:
+        x_BTD: Input of each channel, shape (batch, positions, channels).
+        dt_BTD: Step sizes, zero or more, shape (batch, positions, channels).
+        A_DN: Decay rates, zero or less, shape (channels, states).
+        B_BTN: What enters each state, shape (batch, positions, states).
+        C_BTN: What is read from each state, shape (batch, positions, states).
+        D_D: What passes by the states, shape (channels,).
+
+    Returns:
+        Shape (batch, positions, channels), in x's dtype.
+    """
+    fused = fused_scan() if x_BTD.is_cuda and x_BTD.dtype != torch.float64 else None
+    if fused is not None:
+        return scan_with_kernel(fused, x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D)
+    exact = torch.float64 if x_BTD.dtype == torch.float64 else torch.float32
+    x, dt, rates_DN, into, out_of, past = (value.to(exact) for value in (x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D))
+    batch, n_positions, width = x.shape
+    n_states = rates_DN.shape[1]
+    rates_ND = rates_DN.t().contiguous()
+    budget = SEGMENT_STATES.get(x.device.type, SEGMENT_STATES["cuda"])
+    segment = max(1, min(n_positions, budget // (batch * n_states * width)))
+    carry_BND = x.new_zeros(batch, n_states, width)
+    y_BTD = torch.empty_like(x)
+    for start in range(0, n_positions, segment):
+        here = slice(start, start + segment)
+        part_BTD, carry_BND = _scan_segment(
+            dt[:, here] * x[:, here], dt[:, here], rates_ND, into[:, here], out_of[:, here], carry_BND
+        )
+        y_BTD[:, here] = torch.addcmul(part_BTD, x[:, here], past)
+    return y_BTD.to(x_BTD.dtype)
+
+
+def _scan_segment(
+    entering_BTD: Tensor, dt_BTD: Tensor, rates_ND: Tensor, into_BTN: Tensor, out_of_BTN: Tensor, carry_BND: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scan one segment from a given state: y without its passing term, and the state behind the segment.
+
+    The segment is folded into about as many rows as columns. All rows run through their columns side by side, each
+    from a state of zeros; then the rows' last states are chained; then each row adds what it was owed. That is twice
+    the square root of T steps of large tensors instead of T steps of small ones. Letters: R rows, K columns.
+    """
+    batch, n_positions, width = entering_BTD.shape
+    n_columns = max(1, math.isqrt(n_positions))
+    n_rows = -(-n_positions // n_columns)
+    filler = n_rows * n_columns - n_positions
+
+    def folded(value_BTX: Tensor) -> Tensor:
+        # Steps of size zero behind the end: the state passes through them unchanged.
+        return (pad(value_BTX, (0, 0, 0, filler)) if filler else value_BTX).reshape(batch, n_rows, n_columns, -1)
+
+    decay = torch.exp(folded(dt_BTD)[..., None, :] * rates_ND)  # (B, R, K, N, D)
+    state = folded(entering_BTD)[..., None, :] * folded(into_BTN)[..., None]
+    if torch.is_grad_enabled() and (decay.requires_grad or state.requires_grad):
+        state, decay = _run_rows_differentiably(state, decay)
+    else:
+        for column in range(1, n_columns):
+            state[:, :, column].addcmul_(decay[:, :, column], state[:, :, column - 1])
+            decay[:, :, column].mul_(decay[:, :, column - 1])
+    owed = [carry_BND]
+    for row in range(n_rows):
+        owed.append(torch.addcmul(state[:, row, -1], decay[:, row, -1], owed[-1]))
+    carry_BND = owed.pop()
+    state = torch.addcmul(state, decay, torch.stack(owed, dim=1)[:, :, None])
+    y = torch.matmul(folded(out_of_BTN)[..., None, :], state)  # (B, R, K, 1, D)
+    return y.reshape(batch, n_rows * n_columns, width)[:, :n_positions], carry_BND
+
+
+def _run_rows_differentiably(state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    """States and running products of decay along the columns, without writing into what the gradient needs."""
+    states, decays = list(state.unbind(2)), list(decay.unbind(2))
+    for column in range(1, len(states)):
+        states[column] = torch.addcmul(states[column], decays[column], states[column - 1])
+        decays[column] = decays[column] * decays[column - 1]
+    return torch.stack(states, dim=2), torch.stack(decays, dim=2)
+
+
+@cache
+def fused_scan() -> FusedScan | None:
+    """mamba-ssm's ``selective_scan_fn``, or None where that package is not installed."""
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError:
+        return None
+    found: FusedScan = selective_scan_fn
+    return found
+
+
+def scan_with_kernel(
+    kernel: FusedScan, x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor
+) -> Tensor:
+    """The same through mamba-ssm's interface, which wants positions last and its rates in float32."""
+    y_BDT = kernel(
+        x_BTD.transpose(1, 2).contiguous(),
+        dt_BTD.to(x_BTD.dtype).transpose(1, 2).contiguous(),
+        A_DN.float().contiguous(),
+        B_BTN.to(x_BTD.dtype).transpose(1, 2).contiguous(),
+        C_BTN.to(x_BTD.dtype).transpose(1, 2).contiguous(),
+        D_D.float().contiguous(),
+    )
+    return y_BDT.transpose(1, 2).to(x_BTD.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MambaSizes:
+    """Sizes of a block.
+
+    Attributes:
+        width: Of what comes in and goes out, D.
+        inner: Channels of the scan, E.
+        n_states: States of each channel.
+        dt_rank: Rank of the map that makes step sizes.
+        taps: Positions that the short convolution sees.
+        tied: Whether the two directions share their projections in and out.
+    """
+
+    width: int
+    inner: int
+    n_states: int
+    dt_rank: int
+    taps: int
+    tied: bool
+
+
+class Mamba(nn.Module):
+    """One direction of a block: a short convolution, then the selective scan. Projections stand outside.
+
+    They are parameters of this module by name, but the two directions may share them, so the block applies them.
+    """
+
+    def __init__(self, sizes: MambaSizes) -> None:
+        super().__init__()
+        width, inner = sizes.width, sizes.inner
+        self.sizes = sizes
+        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, sizes.taps, groups=inner, padding=sizes.taps - 1)
+        self.x_proj = nn.Linear(inner, sizes.dt_rank + 2 * sizes.n_states, bias=False)
+        self.dt_proj = nn.Linear(sizes.dt_rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, sizes.n_states))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, width, bias=False)
+        with torch.no_grad():
+            self.reset()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mamba:
+        # The rates of decay stay float32 whatever the model is; the matrices follow the model.
+        if recurse:
+            for child in self.children():
+                child._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]
+        return self
+
+    def reset(self) -> None:
+        """Draw what Mamba does not draw like other linear layers (arXiv:2312.00752, section 3.6)."""
+        bound = self.sizes.dt_rank**-0.5
+        init.uniform_(self.dt_proj.weight, -bound, bound)
+        step = torch.exp(torch.empty(self.sizes.inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
+        init.copy_(self.dt_proj.bias, step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
+        init.copy_(self.A_log, torch.log(torch.arange(1.0, self.sizes.n_states + 1)).expand_as(self.A_log))
+        init.ones_(self.D)
+
+    def forward(self, x_BTE: Tensor, gate_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        """Scan from left to right.
+
+        Args:
+            x_BTE: What is scanned, shape (batch, tokens, inner width).
+            gate_BTE: What the result is gated by, same shape.
+            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1), or None.
+
+        Returns:
+            Shape (batch, tokens, inner width).
+        """
+        if mask_BT1 is not None:
+            x_BTE = x_BTE * mask_BT1
+        x_BTE = silu(short_convolution(x_BTE, self.conv1d.weight, self.conv1d.bias))
+        if mask_BT1 is not None:
+            x_BTE = x_BTE * mask_BT1
+        rank, n_states = self.sizes.dt_rank, self.sizes.n_states
+        step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
+        step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
+        y_BTE: Tensor = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
+        del x_BTE, step
+        return y_BTE * silu(gate_BTE)
+
+
+class BidirectionalMamba(nn.Module):
+    """A Mamba from left to right plus one from right to left."""
+
+    def __init__(self, sizes: MambaSizes) -> None:
+        super().__init__()
+        self.mamba_fwd = Mamba(sizes)
+        self.mamba_rev = Mamba(sizes)
+        self.tied = sizes.tied
+        if self.tied:
+            self.mamba_rev.in_proj = self.mamba_fwd.in_proj
+            self.mamba_rev.out_proj = self.mamba_fwd.out_proj
+
+    def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        entering_BTE = self.mamba_fwd.in_proj(x_BTD)
+        ahead_BTE = self.mamba_fwd(*entering_BTE.chunk(2, dim=-1), mask_BT1)
+        entering_BTE = (entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
+        back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
+        back_BTE = self.mamba_rev(*entering_BTE.chunk(2, dim=-1), back_mask_BT1).flip(1)
+        if self.tied:
+            both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
+            return both
+        out: Tensor = self.mamba_fwd.out_proj(ahead_BTE) + self.mamba_rev.out_proj(back_BTE)
+        return out

@@ -1,0 +1,148 @@
+"""Batches for a head: token rows with their nucleotides, and padded targets, for any rows of a split.
+
+>>> from bend_hf.tasks._labels import MultiLabel
+>>> dense_labels(np.array([0, 2, 1]), np.array([0, 2, 2, 3]), MultiLabel(names=("a", "b", "c"))).tolist()
+[[[1, 0, 1]], [[0, 0, 0]], [[0, 1, 0]]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bend_hf.tasks._labels import LabelKind, MultiLabel
+from bend_hf.types import IGNORE_LABEL, Floats, Ints
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from bend_hf.embedders._embedder import Embedder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedRows:
+    """Token embeddings of some sequences, padded to a rectangle.
+
+    Attributes:
+        x_BTD: Token rows, float32 or (from a cache) float16, shape (batch, tokens, width); a head casts them on its
+            device.
+        token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where padded.
+    """
+
+    x_BTD: Floats | NDArray[np.float16]
+    token_of_BL: Ints
+
+
+class EmbeddingSource(Protocol):
+    """Where a split's embeddings come from: made on the fly, or read from a cache."""
+
+    @property
+    def width(self) -> int:
+        """Width of an embedding."""
+        ...
+
+    def __len__(self) -> int:
+        """Items of the split."""
+        ...
+
+    def rows(self, rows: Ints) -> EmbeddedRows:
+        """The embeddings of some items, in the order given."""
+        ...
+
+
+def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints) -> EmbeddedRows:
+    """Lays flat token rows out as a rectangle.
+
+    Args:
+        rows: Token rows of all sequences, shape (N, width); float16 stays what it is, to be cast on the device.
+        row_starts: Where each sequence's rows start, shape (batch + 1,).
+        row_bp: Nucleotides each row stands for, shape (N,).
+    """
+    counts = np.diff(row_starts)
+    n_batch, n_tokens = len(counts), int(counts.max(initial=0))
+    sequence_of = np.repeat(np.arange(n_batch), counts)
+    place = np.arange(len(rows)) - row_starts[sequence_of]
+    x_BTD = np.zeros((n_batch, n_tokens, rows.shape[1]), np.float16 if rows.dtype == np.float16 else np.float32)
+    x_BTD[sequence_of, place] = rows
+    bp_starts = np.concatenate([[0], np.cumsum(row_bp)])[row_starts]
+    lengths_bp = np.diff(bp_starts)
+    token_of_BL = np.full((n_batch, int(lengths_bp.max(initial=0))), -1, np.int64)
+    token_of_BL[np.arange(token_of_BL.shape[1]) < lengths_bp[:, None]] = np.repeat(place, row_bp)
+    return EmbeddedRows(x_BTD=x_BTD, token_of_BL=token_of_BL)
+
+
+class OnTheFly:
+    """Embeddings made when they are asked for; right for embedders that cost nothing.
+
+    Args:
+        dataset: The split, with a ``sequence`` column.
+        embedder: What embeds it.
+    """
+
+    def __init__(self, dataset: Dataset, embedder: Embedder) -> None:
+        self._sequences = dataset.select_columns(["sequence"]).with_format("arrow")
+        self._embedder = embedder
+
+    @property
+    def width(self) -> int:
+        """Width of an embedding."""
+        return int(self._embedder.width)
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def rows(self, rows: Ints) -> EmbeddedRows:
+        """Embeds some items."""
+        sequences = self._sequences[rows]["sequence"].to_pylist()
+        embedded = self._embedder.embed_tokens(sequences)
+        starts = np.concatenate([[0], np.cumsum([len(item.row_bp) for item in embedded])])
+        return pad_rows(
+            np.concatenate([item.rows for item in embedded]), starts, np.concatenate([item.row_bp for item in embedded])
+        )
+
+
+class Targets:
+    """The labels of a split, padded and dense where a head needs them so.
+
+    Args:
+        dataset: The split, with a ``labels`` or ``label`` column.
+        kind: What the labels are.
+    """
+
+    def __init__(self, dataset: Dataset, kind: LabelKind) -> None:
+        self._column = "labels" if "labels" in dataset.column_names else "label"
+        self._labels = dataset.select_columns([self._column]).with_format("arrow")
+        self.kind = kind
+
+    def rows(self, rows: Ints) -> NDArray[np.int16]:
+        """Targets of some items.
+
+        Returns:
+            Classes, shape (batch, windows), -100 where padded; or 0 and 1, shape (batch, 1, labels).
+        """
+        column = self._labels[rows][self._column]
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if self._column == "label":
+            values, offsets = column.to_numpy(zero_copy_only=False), np.arange(len(column) + 1)
+        else:
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            raw = column.offsets.to_numpy().astype(np.int64)
+            offsets = raw - raw[0]
+        return dense_labels(values, offsets, self.kind)
+
+
+def dense_labels(values: NDArray[Any], offsets: Ints, kind: LabelKind) -> NDArray[np.int16]:
+    """Ragged labels as a rectangle: 0 and 1 for each label, or padded classes."""
+    counts = np.diff(offsets)
+    row_of = np.repeat(np.arange(len(counts)), counts)
+    if isinstance(kind, MultiLabel):
+        dense = np.zeros((len(counts), 1, len(kind.names)), np.int16)
+        dense[row_of, 0, values] = 1
+        return dense
+    padded = np.full((len(counts), int(counts.max(initial=0))), IGNORE_LABEL, np.int16)
+    padded[row_of, np.arange(len(values)) - offsets[row_of]] = values
+    return padded

@@ -1,0 +1,152 @@
+"""Metrics of many resamples at once, from tallies that are made once.
+
+A resample is a weight for each cluster: how often it was drawn. MCC is read off the weighted sum of the clusters'
+confusion matrices; AUROC and AUPRC off weighted sums over items that were sorted once. Weights and counts are whole
+numbers, so that all sums are exact and each value is that of the metric on the repeated items.
+
+>>> tally = ConfusionTally.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
+>>> tally.mcc(np.ones((3, 1))).tolist()
+[0.5]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.types import IGNORE_LABEL, Ints
+
+Weights = NDArray[np.floating]  # (clusters, resamples), whole numbers
+_EXACT_IN_FLOAT32: Final = 1 << 24
+_CHUNK: Final = 1 << 20  # windows counted at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionTally:
+    """The confusion matrix of each cluster.
+
+    Attributes:
+        counts: Float64, shape (clusters, classes * classes), references first.
+        n_classes: How many classes there are.
+    """
+
+    counts: NDArray[np.float64]
+    n_classes: int
+
+    @classmethod
+    def of(
+        cls, predicted: NDArray[Any], true: NDArray[Any], cluster: Ints, *, n_clusters: int, n_classes: int
+    ) -> ConfusionTally:
+        """Counts labels, in pieces.
+
+        Args:
+            predicted: Class numbers, shape (windows,).
+            true: Class numbers, -100 where there is none, shape (windows,).
+            cluster: Cluster of each window, shape (windows,).
+            n_clusters: How many clusters there are.
+            n_classes: How many classes there are.
+        """
+        n_cells = n_classes * n_classes
+        counts = np.zeros(n_clusters * n_cells, np.int64)
+        for start in range(0, len(true), _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            scored = true[piece] != IGNORE_LABEL
+            t, p = true[piece][scored].astype(np.int64), predicted[piece][scored].astype(np.int64)
+            cell = (cluster[piece][scored] * n_classes + t) * n_classes + p
+            if not len(cell):
+                continue
+            first = int(cell.min()) // n_cells * n_cells
+            found = np.bincount(cell - first)  # a piece holds few clusters where clusters have many windows
+            counts[first : first + len(found)] += found
+        return cls(counts=counts.reshape(n_clusters, n_cells).astype(np.float64), n_classes=n_classes)
+
+    def mcc(self, weights: Weights) -> NDArray[np.float64]:
+        """Gorodkin's coefficient of each resample, shape (resamples,); 0 where one class is left, nan where nothing.
+
+        Args:
+            weights: How often each cluster was drawn, shape (clusters, resamples).
+        """
+        n = self.n_classes
+        counts = (self.counts.T @ weights.astype(np.float64)).reshape(n, n, -1)
+        true, predicted = counts.sum(axis=1), counts.sum(axis=0)
+        total, right = true.sum(axis=0), np.trace(counts)
+        covariance = right * total - (true * predicted).sum(axis=0)
+        spread_true = total**2 - (true**2).sum(axis=0)
+        spread_predicted = total**2 - (predicted**2).sum(axis=0)
+        spread = np.where(
+            spread_true == spread_predicted, spread_true, np.sqrt(spread_true) * np.sqrt(spread_predicted)
+        )
+        value = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+        return np.where(total > 0, value, np.nan)
+
+
+class CurveTally:
+    """One label's scores, sorted once: which clusters' items lie between which scores of positive items.
+
+    Args:
+        score: Higher for positive, shape (windows,).
+        true: 0, 1, or -100 where there is none, shape (windows,).
+        cluster: Cluster of each window, shape (windows,).
+        n_clusters: How many clusters there are.
+    """
+
+    def __init__(self, score: NDArray[Any], true: NDArray[Any], cluster: Ints, *, n_clusters: int) -> None:
+        positive, negative = np.flatnonzero(true == 1), np.flatnonzero(true == 0)
+        self.n_positive, self.n_negative = len(positive), len(negative)
+        if not self.is_defined:
+            return
+        thresholds, rank = np.unique(score[positive], return_inverse=True)
+        above = np.searchsorted(thresholds, score[negative], side="right")  # thresholds that the item reaches
+        tied = above - np.searchsorted(thresholds, score[negative], side="left") > 0
+        largest = int(np.bincount(cluster[true != IGNORE_LABEL], minlength=1).max())
+        self.dtype = np.float32 if n_clusters * largest < _EXACT_IN_FLOAT32 else np.float64
+        shape = (len(thresholds), n_clusters)
+        self._positive = _sums(rank, cluster[positive], shape, self.dtype)
+        self._negative = _sums(above, cluster[negative], (len(thresholds) + 1, n_clusters), self.dtype)
+        self._tied_at, row = np.unique(above[tied] - 1, return_inverse=True)
+        self._tied = _sums(row, cluster[negative[tied]], (len(self._tied_at), n_clusters), self.dtype)
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether both classes occur."""
+        return self.n_positive > 0 and self.n_negative > 0
+
+    def areas(self, weights: Weights, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """The areas of each resample, shape (resamples,); nan where a class is missing.
+
+        Args:
+            weights: How often each cluster was drawn, shape (clusters, resamples).
+            metrics: ``auroc``, ``auprc`` or both.
+        """
+        if not self.is_defined:
+            return {metric: np.full(weights.shape[1], np.nan) for metric in metrics}
+        weights = weights.astype(self.dtype, copy=False)
+        positive = self._positive @ weights  # (thresholds, resamples)
+        below = np.cumsum(self._negative @ weights, axis=0)  # negatives that stay below each threshold; then all
+        n_positive, n_negative = positive.sum(axis=0, dtype=np.float64), below[-1].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is nan, as documented
+            areas = {}
+            if "auprc" in metrics:
+                right = positive[::-1].cumsum(axis=0)[::-1]
+                precision = np.divide(right, np.maximum(right + (below[-1] - below[:-1]), 1), dtype=np.float64)
+                areas["auprc"] = np.einsum("kr,kr->r", positive, precision) / n_positive
+                areas["auprc"][n_negative == 0] = np.nan
+            if "auroc" in metrics:
+                won = np.einsum("kr,kr->r", positive, below[:-1], dtype=np.float64)
+                if len(self._tied_at):
+                    won += np.einsum("kr,kr->r", positive[self._tied_at], self._tied @ weights, dtype=np.float64) / 2
+                areas["auroc"] = won / (n_positive * n_negative)
+        return areas
+
+
+def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> Any:
+    """A sparse matrix that sums weights of clusters: how often each row holds an item of each cluster."""
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+    matrix = csr_matrix((np.ones(len(row), dtype), (row, cluster)), shape=shape)
+    matrix.sum_duplicates()
+    return matrix

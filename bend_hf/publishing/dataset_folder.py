@@ -1,0 +1,158 @@
+"""Writes tasks as Hub-shaped folders: sharded Parquet, a dataset card, checksums; and the metrics beside them.
+
+``bend/gene_finding/`` is a dataset repository and ``bend/mcc/`` a metric Space as they would stand on the Hub, so
+``load_dataset("bend/gene_finding")`` and ``evaluate.load("bend/mcc")`` work next to the folder, and a push uploads
+it as it is.
+
+>>> shard_name("train", 0, 3)
+'train-00000-of-00003.parquet'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.config import DataConfig
+from bend_hf.data.builder import BendBuilder, make_builder
+from bend_hf.data.dataset import FACTS_FILE, file_facts
+from bend_hf.data.examples import TaskRows, read_rows
+from bend_hf.data.sources import TaskFiles, sources_of
+from bend_hf.errors import BendError, SourceError
+from bend_hf.evaluation.metrics import write_metric_folders
+from bend_hf.evaluation.record import check_writable
+from bend_hf.files import file_sha256
+from bend_hf.publishing.dataset_card import write_dataset_card
+from bend_hf.publishing.duplicates import Repetition, repetitions
+from bend_hf.types import Json
+
+if TYPE_CHECKING:
+    import datasets
+
+_SHARD_SIZE: Final = "500MB"  # default of datasets, config.MAX_SHARD_SIZE
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltTask:
+    """One task as it now stands in the folder."""
+
+    key: str
+    folder: Path
+    n_items: int
+    n_bytes: int
+
+
+def build(
+    config: DataConfig, out: Path, *, num_proc: int | None = None, say: Callable[[str], None] = lambda text: None
+) -> list[BuiltTask]:
+    """Builds tasks into a Hub-shaped folder, and the metrics beside them.
+
+    All inputs are checked before anything is written; a task replaces an older build of itself only when it is
+    whole.
+
+    Args:
+        config: Which tasks, from which data.
+        out: The folder, ``bend`` by custom.
+        num_proc: Processes that read and write one task.
+        say: Told what is being done.
+
+    Raises:
+        BendError: An input is bad, or the folder cannot be written.
+    """
+    check_writable(out)
+    found = []
+    for source, message in sources_of(config):
+        say(message)
+        if not isinstance(source, TaskFiles):
+            raise SourceError(f"{source.task.key}: {source.repo} is built already; give --data a folder of bed files")
+        found.append(read_rows(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
+    built = [_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc) for rows in found]
+    for group in sorted({rows.task.group for rows in found}):
+        write_dataset_card(out / group)
+    write_metric_folders(out)
+    return built
+
+
+def _build_task(rows: TaskRows, out: Path, *, flip: bool, num_proc: int | None) -> BuiltTask:
+    task = rows.task
+    target = out / task.group / "data" / (task.config or "")
+    part = out / f".{task.key}.part{os.getpid()}"
+    shutil.rmtree(part, ignore_errors=True)
+    builder = make_builder(rows, flip_labels=flip, cache_dir=part / "cache")
+    try:
+        builder.download_and_prepare(
+            output_dir=str(part / "files"), file_format="parquet", max_shard_size=_SHARD_SIZE, num_proc=num_proc
+        )
+        shards = _rename_shards(part / "files", rows.part_names)
+        facts = _facts(rows, builder, shards)
+        body = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+        (part / "files" / FACTS_FILE).write_text(body, encoding="utf-8")
+        _swap(part / "files", target)
+    except OSError as error:
+        raise BendError(f"{target} cannot be written ({error}); free some space or give another --out") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    paths = [target / name for names in shards.values() for name in names]
+    return BuiltTask(
+        key=task.key,
+        folder=out / task.group,
+        n_items=sum(info.num_examples for info in builder.info.splits.values()),
+        n_bytes=sum(path.stat().st_size for path in paths),
+    )
+
+
+def shard_name(part: str, number: int, count: int) -> str:
+    """Name of one Parquet file, in the form of the Hub."""
+    return f"{part}-{number:05d}-of-{count:05d}.parquet"
+
+
+def _rename_shards(folder: Path, part_names: Sequence[str]) -> dict[str, list[str]]:
+    """Gives the Parquet files the names of the Hub; takes away what else was written."""
+    shards: dict[str, list[str]] = {}
+    written = sorted(folder.glob("*.parquet"))
+    for part in part_names:
+        mine = [path for path in written if path.name.split(".")[0].split("-")[1] == part]
+        names = [shard_name(part, number, len(mine)) for number in range(len(mine))]
+        for path, name in zip(mine, names, strict=True):
+            path.rename(folder / name)
+        if mine:
+            shards[part] = names
+    for path in folder.iterdir():
+        if path.suffix != ".parquet":
+            path.unlink()
+    return shards
+
+
+def _facts(rows: TaskRows, builder: BendBuilder, shards: dict[str, list[str]]) -> dict[str, Json]:
+    """What the folder says about itself: hashes of what went in and of what came out, counts, repetitions."""
+    folder = Path(builder._output_dir)
+    splits: dict[str, datasets.SplitInfo] = builder.info.splits
+    facts = file_facts(rows, builder.config.hashes, {part: splits[part].num_examples for part in shards})
+    repeated: Repetition = repetitions([(part, [folder / name for name in names]) for part, names in shards.items()])
+    return {
+        "task": rows.task.key,
+        "config": rows.task.config,
+        "stranded": rows.task.stranded,
+        "label_names": list(rows.task.label_names),
+        "facts": facts,
+        "repetitions": repeated.as_json(),
+        "shards": {part: list(names) for part, names in shards.items()},
+        "sha256": {name: file_sha256(folder / name) for names in shards.values() for name in names},
+        "bytes": {name: (folder / name).stat().st_size for names in shards.values() for name in names},
+        "features": builder.info.features._to_yaml_list(),
+    }
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Puts a finished folder in the place of an older one, which is removed last."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.old{os.getpid()}")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

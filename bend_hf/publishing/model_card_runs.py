@@ -1,0 +1,116 @@
+"""The runs of a card: what was trained on which data, at what cost, and the command that does it again.
+
+>>> flags({"task": ["gene_finding"], "model": "dnabert2", "seed": 3})
+'bend-hf train --task gene_finding --model dnabert2 --seed 3'
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, Final
+
+from bend_hf.config import RunConfig
+from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.files import asset_folder
+from bend_hf.tasks import TASKS, TaskSpec
+from bend_hf.types import Json
+
+# What a command leaves out: where things lay on the machine that ran it.
+_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker", "cache", "config"})
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """The standing sentences, ``model_cards/fields.json``."""
+    body: dict[str, Any] = json.loads((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
+    return body
+
+
+def task_title(task: str) -> str:
+    """A task's title; the key of one that is the user's own."""
+    return TASKS.get(task).title if task in TASKS else task
+
+
+def said(value: Json, otherwise: str = "not recorded") -> str:
+    """A value as text, or what to say where there is none."""
+    return otherwise if value in (None, "") else str(value)
+
+
+def run_fields(record: ResultRecord) -> dict[str, Any]:
+    """What the template says of one run."""
+    task: TaskSpec | None = TASKS.get(record.task) if record.task in TASKS else None
+    cost, data, items = record.cost, record.data, record.data.get("items")
+    files = data.get("files")
+    seconds = cost.get("seconds")
+    splits = items.items() if isinstance(items, dict) else ()
+    return {
+        "title": task_title(record.task),
+        "protocol": record.protocol,
+        "seed": record.config.get("seed"),
+        "description": task.description if task else "A task of the user's own.",
+        "probe_text": texts()["probes"].get(record.probe, record.probe.replace("_", " ")),
+        "training": _training(record),
+        "data": _data(record),
+        "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),
+        "hashes": [(name, member(files, name, "sha256")) for name in sorted(files)] if isinstance(files, dict) else [],
+        "scored": record.coverage.get("scored"),
+        "n_items": record.coverage.get("items"),
+        "item_sha256": record.coverage.get("item_sha256"),
+        "seconds": f"{seconds:,.0f} s" if isinstance(seconds, int | float) else "time not recorded",
+        "device": said(cost.get("device_name") or cost.get("device")),
+        "peak_memory": cost.get("peak_memory_bytes"),
+        "cache": cost.get("cache_bytes"),
+        "created_at": said(record.created_at, "at a time not recorded"),
+        "version": said(member(record.created_with, "bend_hf")),
+        "commit": said(member(record.created_with, "git_commit"), "of a release"),
+        "command": flags({**record.config, "task": [record.task], "data": data.get("origin")}),
+    }
+
+
+def _training(record: ResultRecord) -> str:
+    if record.training is None:
+        return "Nothing was trained."
+    config = record.config
+    said = (
+        f"Trained for {config.get('epochs')} epochs in batches of {config.get('batch_size')}, learning rate "
+        f"{config.get('learning_rate')}, weight decay {config.get('weight_decay')}"
+    )
+    runs = record.training.get("runs")
+    best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
+    return f"{said}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else said + "."
+
+
+def _data(record: ResultRecord) -> str:
+    data = record.data
+    repo, revision = data.get("repo"), data.get("revision")
+    if isinstance(repo, str) and isinstance(revision, str):
+        return f"{repo} at {revision}, {said(data.get('assembly'))}"
+    kind = {
+        "sample": "the bundled sample, not BEND's data",
+        "folder": "files of a data folder",
+        "files": "files of the user's own",
+        "built": "a dataset folder built from files",
+    }
+    return f"{kind.get(str(data.get('origin')), said(data.get('origin')))}, {said(data.get('assembly'))}"
+
+
+def flags(config: Mapping[str, Json]) -> str:
+    """The command that makes a run again: the model, every flag that is not at its default, no places of files."""
+    tasks, origin = config.get("task"), config.get("data")
+    words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
+    if origin is not None:
+        words += ["--data", str(origin) if origin in ("sample", "hub") else "data"]
+    for item in fields(RunConfig):
+        value = config.get(item.name)
+        default = None if item.default is MISSING else item.default
+        at_default = value == default and item.name != "model"
+        if item.name in _LOCAL or value in (None, [], False) or at_default:
+            continue
+        words.append(f"--{item.name.replace('_', '-')}")
+        if value is not True:
+            words += list(map(str, value)) if isinstance(value, list) else [str(value)]
+    return " ".join(shlex.quote(word.replace("\n", " ")) for word in words)

@@ -1,0 +1,101 @@
+"""Predicts every item of a split once, over all processes, in bounded memory.
+
+>>> n_windows(BinClasses(names=("no", "yes"), bin_bp=128), np.array([300])).tolist()
+[2]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from bend_hf.errors import ConfigError
+from bend_hf.evaluation.predictions import Predictions, concatenate
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
+from bend_hf.training.batches import Batch, Split, feed
+from bend_hf.training.sharding import is_sharded
+from bend_hf.types import Ints
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_PLACES = ("chromosome", "start", "end", "strand")
+
+
+def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_size: int) -> Predictions:
+    """Predicts every item of a split once, spread over the processes; every process gets all predictions.
+
+    Args:
+        head: Trained head.
+        split: What to predict.
+        accelerator: Device and processes.
+        batch_size: Items a forward, over all processes.
+    """
+    head.eval()
+    mine = np.arange(len(split))[accelerator.process_index :: accelerator.num_processes]
+    per_process = max(1, batch_size // accelerator.num_processes)
+    shares = [mine[start : start + per_process] for start in range(0, len(mine), per_process)]
+    if is_sharded(head):  # all processes gather the weights together, so each takes as many steps as the first
+        longest = -(-len(split) // accelerator.num_processes)
+        shares += [mine[:0]] * (-(-longest // per_process) - len(shares))
+    batches = feed(split, shares, accelerator.device)
+    parts = [part for batch in batches if (part := _predict_batch(head, split, batch, accelerator)) is not None]
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        parts = gather_object(parts)
+    if not parts:
+        raise ConfigError("a split that is to be predicted holds no item; check the split column of the bed")
+    return concatenate(parts)
+
+
+def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
+    """How many label windows sequences of those lengths have."""
+    match kind:
+        case NucleotideClasses():
+            return lengths_bp
+        case BinClasses():
+            return lengths_bp // kind.bin_bp
+        case _:
+            return np.ones_like(lengths_bp)
+
+
+@torch.inference_mode()
+def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Accelerator) -> Predictions | None:
+    with accelerator.autocast():
+        logits = head(*batch.inputs).float()
+    if not len(batch.rows):
+        return None
+    kind, target = split.targets.kind, batch.labels
+    table = split.dataset.select_columns(
+        ["item", *(name for name in _PLACES if name in split.dataset.column_names)]
+    ).with_format("arrow")[batch.rows]
+    beside = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
+    item = table["item"].to_numpy()
+    if isinstance(kind, MultiLabel):
+        return Predictions(
+            item=item,
+            windows=np.arange(len(batch.rows) + 1),
+            target=target[:, 0],
+            score=logits[:, 0].sigmoid().cpu().numpy(),
+            predicted=None,
+            label_names=kind.names,
+            beside=beside,
+        )
+    # a padded place of a shorter sequence is no window of it; an unlabelled place inside it stays one
+    counts = n_windows(kind, batch.lengths_bp())
+    real = np.arange(target.shape[1]) < counts[:, None]
+    scored = logits[:, : target.shape[1]]
+    one_score = logits.shape[-1] == 1
+    return Predictions(
+        item=item,
+        windows=np.concatenate([[0], np.cumsum(counts)]),
+        target=target[real],
+        score=scored[..., 0].sigmoid().cpu().numpy()[real] if one_score else None,
+        predicted=None if one_score else scored.argmax(-1).to(torch.int16).cpu().numpy()[real],
+        label_names=kind.names,
+        beside=beside,
+    )

@@ -1,0 +1,343 @@
+"""What a training leaves in its folder, each file whole or not there at all.
+
+    OUT/config.json, model.safetensors, tokenizer files    the model, with the weights of the last checkpoint
+    OUT/best/                                              another: of the best validation, where that is not the last
+    OUT/step-500/                                          earlier checkpoints, as many as --keep says
+    OUT/training/run.json                                  what the run is: configuration and data
+    OUT/training/losses.csv, validation.csv                each step's loss, each validation
+    OUT/training/tables.json                               the context tables that the model is compared with
+    OUT/training/summary.json                              written last
+    OUT/training/run.lock                                  while a process works here
+    OUT/training/last.safetensors, best-N.safetensors      the position, until the training is over
+
+The training's own files stand in a folder of their own so that ``OUT`` is a checkpoint and nothing else.
+
+>>> RunFolder(Path("out")).summary.as_posix()
+'out/training/summary.json'
+
+How far a training is: a bar on a terminal, a line now and then where there is none.
+
+>>> line(step=200, n_steps=1000, loss=1.35, nucleotides_per_second=40_000.0, seconds_left=4000.0)
+'step 200 of 1,000: loss 1.3500, 40,000 nucleotides/s, 1:06:40 left'
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.errors import ConfigError, RecordError
+from bend_hf.evaluation.record import jsonable
+from bend_hf.files import write_text
+from bend_hf.lease import Lease, take_for_long
+from bend_hf.training.checkpoints import Checkpoints
+from bend_hf.training.pretraining.config import FREE, PretrainConfig
+from bend_hf.training.pretraining.families import Family
+from bend_hf.training.pretraining.validation import Validation
+from bend_hf.types import Json
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from transformers import PreTrainedModel
+
+_HEADER: Final = "step,loss,learning_rate,seconds"
+_BY_CONTENT: Final = frozenset({"genome", "bed", "exclude", "held_out"})  # the data's checksums speak for these
+_STEP: Final = "step-"
+_LOCK: Final = "run.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLoss:
+    """One step.
+
+    Attributes:
+        step: Counted from 1.
+        loss: Mean in nats over the answers of the batch, weighted.
+        learning_rate: Of this step.
+        seconds: Of training, from the first step on.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+    def line(self) -> str:
+        """As it is written: the loss and the rate to the last bit."""
+        return f"{self.step},{self.loss!r},{self.learning_rate!r},{self.seconds:.3f}\n"
+
+
+class RunFolder:
+    """The folder of one training; only one process writes to it."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.training = out / "training"
+        self.run, self.summary = self.training / "run.json", self.training / "summary.json"
+        self.losses, self.validation = self.training / "losses.csv", self.training / "validation.csv"
+        self.tables = self.training / "tables.json"
+
+    def checkpoints(self, *, writes: bool) -> Checkpoints:
+        """Where positions are kept."""
+        return Checkpoints(self.training, writes=writes)
+
+    def claim(self, config: PretrainConfig, data: Mapping[str, Json]) -> Lease | None:
+        """Makes the folder that of this run, or makes sure that it is; on the main process.
+
+        Returns:
+            What keeps other runs away from the folder until it is released; None where the training is over.
+
+        Raises:
+            ConfigError: It is another run's, or holds something else, or another process trains in it; or it cannot be
+                written to.
+        """
+        mine = {"config": _told(config), "data": dict(data)}
+        if self.run.exists():
+            self._compare(mine)
+            if self.summary.exists():
+                return None
+        elif self.out.is_dir() and any(self.out.iterdir()) and not self._unfinished():
+            held = ", ".join(sorted(path.name for path in self.out.iterdir())[:5])
+            raise ConfigError(f"--out {self.out} holds something that is no training ({held}); give another folder")
+        try:
+            self.training.mkdir(parents=True, exist_ok=True)
+            lease = take_for_long(self.training / _LOCK)
+            if lease is None:
+                raise ConfigError(
+                    f"another process trains in --out {self.out} at this moment; wait until it is done, or give "
+                    f"another folder"
+                )
+            try:
+                if not self.run.exists():
+                    write_text(self.run, json.dumps(mine, indent=2) + "\n")
+                for left in self.out.glob("**/.*.part*"):  # a killed life's
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            except BaseException:
+                lease.release()
+                raise
+        except (OSError, RecordError) as error:
+            raise ConfigError(f"--out {self.out} cannot be written to ({error}); give another folder") from error
+        return lease
+
+    def _unfinished(self) -> bool:
+        """Whether there is nothing but what a run leaves that is killed while it claims the folder."""
+        return all(path == self.training for path in self.out.iterdir()) and all(
+            path.name.startswith((".run.json", _LOCK)) for path in self.training.iterdir()
+        )
+
+    def _compare(self, mine: Mapping[str, Mapping[str, Json]]) -> None:
+        try:
+            theirs = json.loads(self.run.read_text(encoding="utf-8"))
+            theirs["config"] = {**_unsaid(), **theirs["config"]}
+            differ = [
+                f"{name} is {theirs[part].get(name)!r} there and {mine[part].get(name)!r} here"
+                for part in ("config", "data")
+                for name in sorted({*theirs[part], *mine[part]})
+                if theirs[part].get(name) != mine[part].get(name)
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{self.run} cannot be read ({error}); give another --out, or delete it") from error
+        if differ:
+            raise ConfigError(
+                f"--out {self.out} holds another training: {'; '.join(differ[:5])}. Give another --out, or the same "
+                f"flags and genome to go on with that one"
+            )
+
+    # The losses, a line a step.
+
+    def rewind(self, step: int) -> None:
+        """Leaves the losses of the steps up to this one, as a run does that goes on from there.
+
+        Raises:
+            ConfigError: Some of them are not there.
+        """
+        kept: list[str] = []
+        if step and self.losses.exists():
+            lines = self.losses.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+            kept = [line for line in lines if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+        if len(kept) != step:
+            raise ConfigError(
+                f"{self.losses} holds {len(kept)} of the {step} steps of the checkpoint beside it; put the file back, "
+                f"or delete {self.training} to start over"
+            )
+        write_text(self.losses, _HEADER + "\n" + "".join(kept))
+
+    def append(self, losses: Sequence[StepLoss]) -> None:
+        """Adds the losses of some steps."""
+        with self.losses.open("a", encoding="utf-8") as file:
+            file.writelines(loss.line() for loss in losses)
+
+    def settle(self) -> None:
+        """Waits until the losses are on the disk, before a checkpoint says that these steps are done."""
+        with self.losses.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def write_validations(self, validations: Sequence[Validation]) -> None:
+        """All validations so far."""
+        lines = [f"{one.step},{one.perplexity!r},{one.n_letters},{one.seconds}\n" for one in validations]
+        write_text(self.validation, "step,perplexity,letters,seconds\n" + "".join(lines))
+
+    # Models.
+
+    def write_model(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
+        """The model as it is, in place of an older one."""
+        write_model(self.out, network, family, config)
+
+    def keep_step(self, network: PreTrainedModel, family: Family, config: PretrainConfig, step: int) -> None:
+        """The model as it is, beside the newest of the earlier ones."""
+        if not config.keep:
+            return
+        write_model(self.out / f"{_STEP}{step}", network, family, config)
+        steps = sorted(int(path.name.removeprefix(_STEP)) for path in self.out.glob(f"{_STEP}*[0-9]"))
+        for old in steps[: -config.keep]:
+            shutil.rmtree(self.out / f"{_STEP}{old}", ignore_errors=True)
+
+    def write_best(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
+        """The best model in a folder of its own."""
+        write_model(self.out / "best", network, family, config)
+
+    def forget_position(self) -> None:
+        """Deletes the checkpoints, once the training is over and its summary written."""
+        for path in (self.training / "last.safetensors", *self.training.glob("best-*.safetensors")):
+            path.unlink(missing_ok=True)
+
+
+def write_model(folder: Path, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
+    """A folder that the project's embedders, and transformers where it knows the network, can load.
+
+    Raises:
+        RecordError: It cannot be written.
+    """
+    part = folder / f".model.part{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _without_bars():
+            network.save_pretrained(part)
+        family.write_tokenizer(part, config.window_bp)
+        for path in sorted(part.iterdir()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be written ({error}); free some space or give another --out") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the bar that transformers shows while it saves."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _told(config: PretrainConfig) -> dict[str, Json]:
+    """What two lives of one run must agree in."""
+    return {name: jsonable(value) for name, value in asdict(config).items() if name not in FREE | _BY_CONTENT}
+
+
+def _unsaid() -> dict[str, Json]:
+    """What a run means that was started before a field was there: its default."""
+    return {one.name: jsonable(one.default) for one in fields(PretrainConfig) if one.name not in FREE | _BY_CONTENT}
+
+
+log = logging.getLogger(__name__)
+
+_LINE_EVERY_SECONDS: Final = 30.0
+
+
+def line(*, step: int, n_steps: int, loss: float, nucleotides_per_second: float, seconds_left: float) -> str:
+    """What is told of a step."""
+    return (
+        f"step {step} of {n_steps:,}: loss {loss:.4f}, {nucleotides_per_second:,.0f} nucleotides/s, "
+        f"{clock(seconds_left)} left"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(75.4)
+    '0:01:15'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class Progress:
+    """Told of steps, it tells the user.
+
+    Args:
+        n_steps: Of the whole training.
+        step: Those that lie behind it already.
+        nucleotides: That a step reads.
+        shown: False on all processes but the first.
+    """
+
+    def __init__(self, *, n_steps: int, step: int, nucleotides: int, shown: bool) -> None:
+        self._n_steps, self._first, self._nucleotides, self._shown = n_steps, step, nucleotides, shown
+        self._on_terminal = shown and sys.stderr.isatty()
+        self._told_at = self._started = time.monotonic()
+        self._away_seconds = 0.0
+
+    def __enter__(self) -> Progress:
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(
+            total=self._n_steps, initial=self._first, unit="step", disable=not self._on_terminal, dynamic_ncols=True
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def at(self, step: int, loss: float) -> None:
+        """So many steps are done, and the last losses were about this."""
+        if not self._shown:
+            return
+        now = time.monotonic()
+        speed = (step - self._first) / max(now - self._started - self._away_seconds, 1e-9)  # steps a second
+        if self._on_terminal:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {speed * self._nucleotides:,.0f} nt/s", refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now - self._told_at >= _LINE_EVERY_SECONDS:
+            self._told_at = now
+            log.info(
+                line(
+                    step=step,
+                    n_steps=self._n_steps,
+                    loss=loss,
+                    nucleotides_per_second=speed * self._nucleotides,
+                    seconds_left=(self._n_steps - step) / max(speed, 1e-9),
+                )
+            )
+
+    def away(self, seconds: float) -> None:
+        """So long was spent on something else than steps: a validation, a checkpoint."""
+        self._away_seconds += seconds
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._on_terminal:
+            self._bar.write(text, file=sys.stderr)
+        elif self._shown:
+            log.info(text)

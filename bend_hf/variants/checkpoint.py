@@ -1,0 +1,97 @@
+"""Finished pieces of a long scoring, kept on disk so that a killed run goes on where it was.
+
+A piece is named by the hash of everything that decides its content: the model's identity, the settings and the
+variants themselves. A changed input finds no old piece, and a piece is there whole or not at all.
+
+>>> import tempfile
+>>> parts = Parts(Path(tempfile.mkdtemp()))
+>>> parts.write("abc", pa.table({"score": [0.5]})); parts.read("abc")["score"].to_pylist()
+[0.5]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bend_hf.errors import RecordError
+from bend_hf.types import Json
+
+
+class Parts:
+    """A folder of finished pieces.
+
+    Args:
+        folder: Made when the first piece is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Where the piece of that key is, or will be."""
+        return self.folder / f"{key}.parquet"
+
+    def read(self, key: str, columns: list[str] | None = None) -> pa.Table | None:
+        """The piece of that key; None where there is none, or one that cannot be read and must be made again."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            return pq.read_table(path, columns=columns, partitioning=None)
+        except (OSError, pa.ArrowException):
+            return None
+
+    def write(self, key: str, piece: pa.Table) -> None:
+        """Writes a piece under another name first, then renames it.
+
+        Raises:
+            RecordError: The folder cannot be written.
+        """
+        path = self.path(key)
+        half = path.with_name(f".{key}.{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(piece, half, compression="zstd")
+            os.replace(half, path)
+        except OSError as error:
+            with suppress(OSError):
+                half.unlink()
+            raise RecordError(f"{path} cannot be written ({error}); free some space or give another place") from error
+
+    def size_bytes(self, keys: list[str]) -> int:
+        """Bytes that pieces take on disk, of those that are there."""
+        return sum(path.stat().st_size for path in map(self.path, keys) if path.is_file())
+
+    def remove(self, keys: list[str]) -> None:
+        """Takes pieces away, and the folder where nothing else is in it."""
+        for key in keys:
+            self.path(key).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def content_key(decides: Json, table: pa.Table) -> str:
+    """Hash of settings and of a table's columns, by name and value, however the table is cut into chunks."""
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    whole = pa.table({name: _plain(table[name]) for name in sorted(table.column_names)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(whole)
+    digest.update(sink.getvalue())
+    return digest.hexdigest()[:32]
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    whole = whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
+    if pa.types.is_string(whole.type):
+        whole = whole.cast(pa.large_string())
+    # copied, so that no slice of a larger buffer takes part
+    return pa.concat_arrays([whole])
