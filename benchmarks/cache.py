@@ -40,7 +40,7 @@ import torch
 from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders.cache.open import Entry, Share, find_entry
+from bend_hf.embedders.cache.open import CacheEntry, RankSlice, find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cache.json"
@@ -146,14 +146,14 @@ def in_turns(rounds: int, *, gone: Path | None = None, **works: Callable[[], obj
     return best
 
 
-def embed(folder: Path, dataset: datasets.Dataset, embedder: Embedder) -> Entry:
+def embed(folder: Path, dataset: datasets.Dataset, embedder: Embedder) -> CacheEntry:
     """All of ``bend-hf embed`` but the reading of the task's files."""
     entry = find_entry(dataset, embedder, folder=folder, dtype="float16")
-    entry.make(None, Share(), progress=False)
+    entry.make(None, RankSlice(), progress=False)
     return entry
 
 
-def cache_bytes(entry: Entry) -> int:
+def cache_bytes(entry: CacheEntry) -> int:
     """Of its Arrow files."""
     return sum(files.arrow.stat().st_size for files in entry.shards)
 

@@ -71,17 +71,17 @@ checksum of each file.
 """
 
 _SOURCES: Final = """\
-## Sources and licences
+## Sources and licenses
 
 - The sequence of chromosome 20 of GRCh37 (MD5 of its letters {m5}), from `{fasta}` in the Debian package `{debian}`.
   The reference assembly of the Genome Reference Consortium is free of restrictions. The package (example data of vt)
-  is under the MIT licence, copyright 2013-2017 Adrian Tan.
+  is under the MIT license, copyright 2013-2017 Adrian Tan.
 - Exons and coding sequence of the transcripts, RefSeq curated on hg19, from `{genes}` in the PyPI package `{pypi}`.
   RefSeq is made by NCBI, an office of the United States government, and in the public domain. The package is under
   the GPL, version 3; nothing of its code is used.
 
 What is taken are facts: letters of the reference, and where transcripts lie on it. No file of either package is
-here. The labels and the choice of rows are this project's own and follow its licence.
+here. The labels and the choice of rows are this project's own and follow its license.
 """
 
 _GENES: Final = """\

@@ -27,7 +27,7 @@ from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders._tokens import Letters, greedy_kmers, letter_table
 from bend_hf.embedders.cache.estimate import silent
-from bend_hf.embedders.cache.open import Entry, Share, find_entry
+from bend_hf.embedders.cache.open import CacheEntry, RankSlice, find_entry
 from bend_hf.errors import CacheError
 from bend_hf.types import Floats
 
@@ -105,7 +105,7 @@ def small_dataset(n: int = 40, seed: int = 0) -> datasets.Dataset:
     )
 
 
-def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> Entry:
+def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> CacheEntry:
     """An entry of a handful of shards, planned but not made."""
     return find_entry(
         small_dataset() if dataset is None else dataset,
@@ -117,19 +117,19 @@ def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder:
     )
 
 
-def made(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> Entry:
+def made(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> CacheEntry:
     """An entry that is made."""
     entry = small_entry(folder, dataset, embedder)
-    entry.make(None, Share(), progress=False)
+    entry.make(None, RankSlice(), progress=False)
     return entry
 
 
-def arrow_bytes(entry: Entry) -> dict[str, str]:
+def arrow_bytes(entry: CacheEntry) -> dict[str, str]:
     """The checksum of each Arrow file of an entry, as it lies there."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(entry.folder.glob("*.arrow"))}
 
 
-def leftovers(entry: Entry) -> list[str]:
+def leftovers(entry: CacheEntry) -> list[str]:
     """Files that do not belong to a finished entry."""
     wanted = {"about.json", *(name for files in entry.shards for name in (files.arrow.name, files.record.name))}
     return sorted(path.name for path in entry.folder.iterdir() if path.name not in wanted)
@@ -157,14 +157,14 @@ def make_and_die(folder: Path, rank: int, world: int, calls: int | None) -> None
     dataset = small_dataset()
     if calls is not None:
         _die_at(calls)
-    small_entry(folder, dataset).make(None, Share(rank=rank, world=world), progress=False, report=silent)
+    small_entry(folder, dataset).make(None, RankSlice(rank=rank, world=world), progress=False, report=silent)
 
 
 def make_within(folder: Path, n_bytes: int) -> None:
     """Makes the small entry where no file may grow beyond some bytes; writes the error's text into the folder."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
-        small_entry(folder).make(None, Share(), progress=False)
+        small_entry(folder).make(None, RankSlice(), progress=False)
     except CacheError as error:
         (folder / "error.txt").write_text(str(error)[:500])
 

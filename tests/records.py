@@ -54,7 +54,7 @@ def record(
             "tokenization": "BPE",
             "direction": "masked",
             "training_data": "135 genomes",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "paper": "https://arxiv.org/abs/2306.15006",
             "protocol": protocol,
             "layer": -1,

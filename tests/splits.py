@@ -9,7 +9,7 @@ from __future__ import annotations
 import datasets
 import numpy as np
 
-from bend_hf.embedders.token_embeddings import EmbeddedRows, Targets, pad_rows
+from bend_hf.embedders.token_embeddings import Targets, TokenBatch, pad_rows
 from bend_hf.tasks._labels import LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.training.batches import Split
 from bend_hf.types import Ints
@@ -32,7 +32,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def rows(self, rows: Ints) -> EmbeddedRows:
+    def rows(self, rows: Ints) -> TokenBatch:
         self.asked.append(rows.tolist())
         chosen = [self._rows[row] for row in rows]
         starts = np.concatenate([[0], np.cumsum([len(one) for one in chosen])])

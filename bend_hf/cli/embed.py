@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.data.dataset import TaskData
-    from bend_hf.embedders.cache.open import Entry, Share
+    from bend_hf.embedders.cache.open import CacheEntry, RankSlice
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def embed(config: EmbedConfig) -> list[str]:
     from bend_hf.data.dataset import open_task
     from bend_hf.data.sources import sources_of
     from bend_hf.embedders.cache import default_folder
-    from bend_hf.embedders.cache.open import Share, find_entry, worth_caching
+    from bend_hf.embedders.cache.open import RankSlice, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
     opened = []
@@ -82,7 +82,7 @@ def embed(config: EmbedConfig) -> list[str]:
         log.info(message)
         opened.append(open_task(source, config))
     chosen = [(data, name, part) for data in opened for name, part in _chosen(data, config.splits)]
-    share = Share.of(Accelerator())
+    share = RankSlice.of(Accelerator())
     embedder = open_model(config)
     if not worth_caching(embedder):
         raise ConfigError(f"{config.model} costs nothing to compute and is never cached; train with it as it is")
@@ -94,7 +94,7 @@ def embed(config: EmbedConfig) -> list[str]:
     return lines if share.rank == 0 else []
 
 
-def _make(entry: Entry, config: EmbedConfig, share: Share) -> str:
+def _make(entry: CacheEntry, config: EmbedConfig, share: RankSlice) -> str:
     wanted, plan = parse_shards(config.shards), entry.plan
     if wanted is not None:
         wanted = [number for number in wanted if number < plan.n_shards]  # splits have different numbers of shards

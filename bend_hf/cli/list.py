@@ -68,7 +68,7 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
 
 def model_table() -> str:
     """Every model: its checkpoint and the facts that decide what it can do."""
-    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "licence")
+    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "license")
     return markdown_table(
         header,
         [
@@ -81,7 +81,7 @@ def model_table() -> str:
                 f"{spec.context_tokens:,}" if spec.context_tokens else "",
                 spec.tokenization,
                 spec.direction,
-                spec.licence,
+                spec.license,
             )
             for spec in MODELS
         ],

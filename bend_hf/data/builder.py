@@ -24,7 +24,7 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from bend_hf import __version__
-from bend_hf.data.examples import TaskRows
+from bend_hf.data.examples import TaskExamples
 from bend_hf.files import file_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
@@ -71,7 +71,7 @@ class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]
         flip_labels: Whether labels of nucleotides are read backwards on the minus strand, as the sequence is.
     """
 
-    rows: TaskRows | None = None
+    rows: TaskExamples | None = None
     flip_labels: bool = True
 
     @cached_property
@@ -108,9 +108,9 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     VERSION = datasets.Version(__version__)
 
     @property
-    def _rows(self) -> TaskRows:
+    def _rows(self) -> TaskExamples:
         assert self.config.rows is not None
-        rows: TaskRows = self.config.rows
+        rows: TaskExamples = self.config.rows
         return rows
 
     def _further(self) -> dict[str, str]:
@@ -123,7 +123,7 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         task = self._rows.task
         return datasets.DatasetInfo(
             description=task.description,
-            license=task.licence,
+            license=task.license,
             citation="\n".join(f"{c.authors} ({c.year}). {c.title}. {c.venue}. {c.doi}" for c in task.citations),
             features=features(task, tuple(self._further())),
         )
@@ -173,7 +173,7 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         return pa.table(columns)
 
 
-def _chunks(rows: TaskRows, chosen: Ints) -> list[Ints]:
+def _chunks(rows: TaskExamples, chosen: Ints) -> list[Ints]:
     """Row numbers in pieces of a bounded number of bases, at least one piece."""
     context_bp = 2 * rows.task.variant.stored_context_bp if rows.task.variant is not None else 0
     bases = np.cumsum(rows.bed.end_bp[chosen] - rows.bed.start_bp[chosen] + context_bp)
@@ -181,7 +181,7 @@ def _chunks(rows: TaskRows, chosen: Ints) -> list[Ints]:
     return [piece for piece in np.split(chosen, edges) if len(piece)]
 
 
-def _variant_sequences(rows: TaskRows, chunk: Ints) -> tuple[Any, dict[str, pa.Array]]:
+def _variant_sequences(rows: TaskExamples, chunk: Ints) -> tuple[Any, dict[str, pa.Array]]:
     """Sequence around each variant, as much of the context as the contig has, and the columns of variants."""
     assert rows.variants is not None
     assert rows.task.variant is not None
@@ -200,13 +200,13 @@ def _variant_sequences(rows: TaskRows, chunk: Ints) -> tuple[Any, dict[str, pa.A
     }
 
 
-def _strand_text(rows: TaskRows, chunk: Ints) -> pa.Array:
+def _strand_text(rows: TaskExamples, chunk: Ints) -> pa.Array:
     strand = rows.strand()
     minus = np.zeros(len(chunk), np.int64) if strand is None else (strand[chunk] < 0).astype(np.int64)
     return pa.array(["+", "-"]).take(pa.array(minus))
 
 
-def _label_column(rows: TaskRows, chunk: Ints, *, flip: bool) -> dict[str, pa.Array]:
+def _label_column(rows: TaskExamples, chunk: Ints, *, flip: bool) -> dict[str, pa.Array]:
     labels = rows.labels.take(chunk)
     strand = rows.strand()
     if flip and strand is not None and isinstance(rows.task.label, NucleotideClasses | BinClasses):
@@ -217,7 +217,7 @@ def _label_column(rows: TaskRows, chunk: Ints, *, flip: bool) -> dict[str, pa.Ar
     return {"labels": pa.ListArray.from_arrays(pa.array(labels.offsets.astype(np.int32)), values)}
 
 
-def make_builder(rows: TaskRows, *, flip_labels: bool = True, cache_dir: Path | None = None) -> BendBuilder:
+def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Path | None = None) -> BendBuilder:
     """The builder of a task's files."""
     return BendBuilder(
         cache_dir=None if cache_dir is None else str(cache_dir),

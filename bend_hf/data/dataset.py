@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.config import DataConfig
-from bend_hf.data.examples import TaskRows, read_rows
+from bend_hf.data.examples import TaskExamples, read_rows
 from bend_hf.data.sources import BuiltSource, Source
 from bend_hf.errors import BendError, SourceError
 from bend_hf.tasks import Folds, TaskSpec
@@ -91,7 +91,7 @@ def open_task(source: Source, config: DataConfig) -> TaskData:
     )
 
 
-def file_facts(rows: TaskRows, hashes: dict[str, str], items: dict[str, int]) -> dict[str, Json]:
+def file_facts(rows: TaskExamples, hashes: dict[str, str], items: dict[str, int]) -> dict[str, Json]:
     """What a record says about data that were read from files.
 
     Args:

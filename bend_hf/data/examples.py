@@ -21,7 +21,7 @@ from bend_hf.config import OutOfBounds, RefMismatch
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.sources import TaskFiles
-from bend_hf.data.user_task import own_partition, own_task_from_column, own_task_from_hdf5, own_variant_task
+from bend_hf.data.user_task import own_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
@@ -57,7 +57,7 @@ class Variants:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRows:
+class TaskExamples:
     """Everything that a task's files say, checked.
 
     Attributes:
@@ -100,7 +100,7 @@ class TaskRows:
 
 def read_rows(
     files: TaskFiles, *, out_of_bounds: OutOfBounds = "error", ref_mismatch: RefMismatch = "error"
-) -> TaskRows:
+) -> TaskExamples:
     """Reads and checks the files of a task.
 
     Args:
@@ -116,7 +116,7 @@ def read_rows(
         bed = read_vcf(files.bed)
     else:
         bed = read_bed(files.bed, allow_empty=is_variants or files.task is None)
-    task = files.task or _own_task(files, bed)
+    task = files.task or _user_task(files, bed)
     if files.label_names is not None:
         task = task.with_label_names(read_label_names(files.label_names))
     elif files.origin == "sample":
@@ -135,7 +135,7 @@ def read_rows(
             _check_windows(bed, task.window_bp, task.key)
         # checks every interval and every contig name; reading starts later
         genome.fetch_iter(bed.chromosome, bed.start_bp, bed.end_bp, out_of_bounds=out_of_bounds, describe=bed.describe)
-    return TaskRows(
+    return TaskExamples(
         task=task,
         files=files,
         bed=bed,
@@ -150,10 +150,10 @@ def read_rows(
     )
 
 
-def _own_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
+def _user_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
     names = read_label_names(files.label_names) if files.label_names else None
     if {"ref", "alt"} <= set(bed.columns.column_names):
-        return own_variant_task(files.key)
+        return user_variant_task(files.key)
     if bed.split is None:
         raise InputError(
             f"{files.bed} has no column 'split'; training needs rows marked train, valid and test, "
@@ -162,12 +162,12 @@ def _own_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
     partition = own_partition(bed.split_names())
     lengths_bp, stranded = bed.end_bp - bed.start_bp, bed.strand is not None
     if files.hdf5 is not None:
-        return own_task_from_hdf5(
+        return user_task_from_hdf5(
             files.key, files.hdf5, lengths_bp, names=names, partition=partition, stranded=stranded
         )
     if "label" not in bed.columns.column_names:
         raise InputError(f"{files.bed} has no column 'label' and no hdf5 of labels; add one or give --labels")
-    return own_task_from_column(
+    return user_task_from_column(
         files.key,
         bed.columns["label"],
         lengths_bp=lengths_bp,

@@ -76,7 +76,7 @@ class Stretches:
         )
 
 
-class StrangeLetterError(Exception):
+class InvalidNucleotideError(Exception):
     """A byte that is no nucleotide, at a place of a contig."""
 
     def __init__(self, contig: int, base: int) -> None:
@@ -100,7 +100,7 @@ def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> N
         out: Receives the letters, shape (nucleotides,).
 
     Raises:
-        StrangeLetterError: A stretch holds what is no nucleotide.
+        InvalidNucleotideError: A stretch holds what is no nucleotide.
     """
     _keep_freed_memory()
     stretches = _cut(stretches)
@@ -150,13 +150,13 @@ def _copy(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches, out: B
     _move(_translate(lines), at, out, part.destination, length_bp)
 
 
-def _strange(place: int, stretches: Stretches) -> StrangeLetterError:
+def _strange(place: int, stretches: Stretches) -> InvalidNucleotideError:
     """Which nucleotide of which contig stands at a place of the result."""
     behind = place - stretches.destination
     which = int(np.flatnonzero((behind >= 0) & (behind < stretches.end_bp - stretches.start_bp))[0])
     bp = int(behind[which])
     base = int(stretches.end_bp[which]) - 1 - bp if stretches.minus[which] else int(stretches.start_bp[which]) + bp
-    return StrangeLetterError(int(stretches.contig[which]), base)
+    return InvalidNucleotideError(int(stretches.contig[which]), base)
 
 
 def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:

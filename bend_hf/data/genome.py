@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bend_hf.data.bed import name_rows
-from bend_hf.data.fasta import StrangeLetterError, Stretches, gather, read_windows
+from bend_hf.data.fasta import InvalidNucleotideError, Stretches, gather, read_windows
 from bend_hf.data.fasta_index import BgzfText, FastaIndex, PlainText, Text, block_bytes, is_gzip, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
@@ -281,7 +281,7 @@ class Genome:
         )
         try:
             gather(self._text, self._index, stretches.take(np.flatnonzero(there_start < there_end)), bases)
-        except StrangeLetterError as strange:
+        except InvalidNucleotideError as strange:
             covers = (contig == strange.contig) & (start <= strange.base) & (strange.base < end)
             raise GenomeError(self._strange(strange, describe(low + int(rows[covers][0])))) from None
         return SequenceBatch(
@@ -293,7 +293,7 @@ class Genome:
             n_dropped_rows=int((~kept).sum()),
         )
 
-    def _strange(self, strange: StrangeLetterError, row: str) -> str:
+    def _strange(self, strange: InvalidNucleotideError, row: str) -> str:
         byte = int(self._index.byte_of(np.array([strange.contig]), np.array([strange.base]))[0])
         letter = self._text.read(byte, byte + 1).decode("latin-1")
         return (

@@ -155,7 +155,7 @@ def find_source(
     )
 
 
-def own_source(bed: Path, *, labels: Path | None, genome: Path | None, data: str | None = None) -> TaskFiles:
+def user_source(bed: Path, *, labels: Path | None, genome: Path | None, data: str | None = None) -> TaskFiles:
     """The files of a task that the user gives as ``--bed --labels --genome`` without a declaration.
 
     Raises:
@@ -207,7 +207,7 @@ def sources_of(config: DataConfig) -> list[tuple[Source, str]]:
     """
     if not config.task:
         assert config.bed is not None
-        source = own_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
+        source = user_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
         return [(source, f"{source.key}: your own task from {config.bed}")]
     found: list[tuple[Source, str]] = []
     for task in select_tasks(config.task):

@@ -3,7 +3,7 @@
 For ``--bed --labels --genome`` on the command line. Labels of an hdf5 as long as their intervals are classes
 of nucleotides, shorter ones classes of bins; a ``label`` column holds index lists or one class a row.
 
->>> own_task_from_column("mine", ["0", "1", "0"]).label
+>>> user_task_from_column("mine", ["0", "1", "0"]).label
 SequenceClass(names=('class_0', 'class_1'))
 """
 
@@ -36,7 +36,7 @@ def _names(n: int, prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}_{index}" for index in range(max(n, 2)))
 
 
-def own_task_from_column(
+def user_task_from_column(
     name: str,
     values: Sequence[str | None] | pa.ChunkedArray,
     *,
@@ -80,7 +80,7 @@ def own_task_from_column(
     return _task(name, label, pool_bp, "bce", "auroc", ("auprc",), partition, stranded)
 
 
-def own_task_from_hdf5(
+def user_task_from_hdf5(
     name: str,
     path: Path,
     lengths_bp: Ints,
@@ -123,7 +123,7 @@ def own_task_from_hdf5(
     return _task(name, bins, bins.bin_bp, "cross_entropy", "mcc", (), partition, stranded)
 
 
-def own_variant_task(name: str) -> TaskSpec:
+def user_variant_task(name: str) -> TaskSpec:
     """The task that a bed with ``ref``, ``alt`` and ``label`` makes: zero-shot variant effects."""
     return TaskSpec(
         key=name,
@@ -141,7 +141,7 @@ def own_variant_task(name: str) -> TaskSpec:
         metric="auroc",
         further_metrics=("auprc",),
         citations=(BEND,),
-        licence="the user's own data",
+        license="the user's own data",
     )
 
 
@@ -193,5 +193,5 @@ def _task(
         metric=metric,
         further_metrics=further_metrics,
         citations=(BEND,),
-        licence="the user's own data",
+        license="the user's own data",
     )

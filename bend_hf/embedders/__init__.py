@@ -39,7 +39,7 @@ _MODULE_OF: Final = {
     "ConvNetEmbedder": "convnet",
     "DNABert2Embedder": "dnabert2",
     "DNABertEmbedder": "dnabert",
-    "Embedder": "_base",
+    "Embedder": "_embedder",
     "GENALMEmbedder": "genalm",
     "GPNEmbedder": "gpn",
     "GROVEREmbedder": "grover",
@@ -109,9 +109,9 @@ def load_embedder(
         keywords = {**spec.options, **options}
         return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]
     if str(model).endswith(".py"):
-        from bend_hf.embedders.user_model import load_own
+        from bend_hf.embedders.user_model import load_user_model
 
-        return load_own(Path(model), checkpoint=checkpoint, **options)
+        return load_user_model(Path(model), checkpoint=checkpoint, **options)
     if "/" not in str(model) and not Path(model).exists():
         MODELS.get(str(model))  # a key that is mistyped: raises with the nearest one
     from bend_hf.embedders.auto import AutoEmbedder

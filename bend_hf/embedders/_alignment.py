@@ -109,7 +109,7 @@ class TokenStream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowMap:
+class TokenMap:
     """Which content token gives which row, where that is not simply one row a token in order.
 
     Attributes:
@@ -123,7 +123,7 @@ class RowMap:
     starts: Ints
 
 
-def assemble(tokens: TokenStream, window: Window, *, rows: RowMap | None = None) -> Tokenized:
+def assemble(tokens: TokenStream, window: Window, *, rows: TokenMap | None = None) -> Tokenized:
     """Add special tokens, cut into pieces, and say which token gives which row.
 
     Args:
@@ -154,7 +154,7 @@ def assemble(tokens: TokenStream, window: Window, *, rows: RowMap | None = None)
     place_of = np.empty(len(tokens.ids), dtype=np.int64)
     place_of[source[owned]] = place[owned]
     if rows is None:
-        rows = RowMap(token=np.arange(len(tokens.ids)), bp=tokens.token_bp, starts=tokens.starts)
+        rows = TokenMap(token=np.arange(len(tokens.ids)), bp=tokens.token_bp, starts=tokens.starts)
     return Tokenized(
         ids=ids,
         piece_starts=layout.piece_starts,
@@ -166,7 +166,7 @@ def assemble(tokens: TokenStream, window: Window, *, rows: RowMap | None = None)
     )
 
 
-def output_rows(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -> RowMap:
+def output_rows(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -> TokenMap:
     """Which token gives which output row.
 
     Args:
@@ -190,7 +190,7 @@ def output_rows(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -
         gives[tokenized.row_token] = True
         token = place = np.flatnonzero(gives)
         bp = np.ones_like(token)
-    return RowMap(token=token, bp=bp, starts=np.searchsorted(place, tokenized.token_starts()))
+    return TokenMap(token=token, bp=bp, starts=np.searchsorted(place, tokenized.token_starts()))
 
 
 def merge_chunks(tokenized: Tokenized, chunk_starts: Ints) -> Tokenized:

@@ -3,7 +3,7 @@
 A whole family, for a model that reads single letters (``read_json`` is in ``_checkpoint_files``, ``Letters`` and
 ``letter_table`` in ``_streams``, ``assemble`` in ``_alignment``, ``EmbedderOptions`` in ``_options``):
 
-    class LetterEmbedder(Embedder):
+    class NucleotideEmbedder(Embedder):
         def _load(self) -> None:                                      # sets self.model
             config = LetterConfig(**read_json(self.folder / "config.json"))
             self.model = self._build(lambda: LetterModel(config))     # random or read, as asked for

@@ -241,7 +241,7 @@ class LoadedModel(ABC):
             "tokenization": spec.tokenization if spec else None,
             "direction": spec.direction if spec else self.direction,
             "training_data": spec.training_data if spec else None,
-            "licence": spec.licence if spec else None,
+            "license": spec.license if spec else None,
             "paper": spec.paper if spec else None,
             "protocol": self.protocol,
             "layer": self.layer,

@@ -71,7 +71,7 @@ class LetterVocabulary:
         return letter_table(dict(self.ids), self.unknown)
 
 
-class LetterEmbedder(NetworkEmbedder):
+class NucleotideEmbedder(NetworkEmbedder):
     """One token a letter, the whole sequence in one piece; a family sets ``self.model`` in ``_load_network``."""
 
     def _load(self) -> None:

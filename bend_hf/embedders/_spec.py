@@ -52,7 +52,7 @@ class ModelSpec:
         tokenization: In words, for example ``overlapping 6-mers``.
         direction: What a token's vector may see.
         training_data: In words.
-        licence: SPDX name, or ``unknown``.
+        license: SPDX name, or ``unknown``.
         paper: Address of the paper.
         options: Keywords that this entry gives its class, for example ``{"kmer": 6}``.
         aliases: Other names it is found by; results are kept under ``key`` alone.
@@ -71,7 +71,7 @@ class ModelSpec:
     tokenization: str = "single nucleotides"
     direction: Direction = "masked"
     training_data: str = ""
-    licence: str = "unknown"
+    license: str = "unknown"
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._nucleotides import LetterEmbedder
+from bend_hf.embedders._nucleotides import NucleotideEmbedder
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders.convnet import BEND_SHARE, bend_files
 
@@ -35,7 +35,7 @@ BEND_AWDLSTM: Final = ModelSpec(
 MODELS: Final = (BEND_AWDLSTM,)
 
 
-class AWDLSTMEmbedder(LetterEmbedder):
+class AWDLSTMEmbedder(NucleotideEmbedder):
     """BEND's AWD-LSTM; float32 whatever ``dtype`` says. Layers before the last are ``hidden_size`` wide."""
 
     direction = "causal"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._nucleotides import LetterEmbedder
+from bend_hf.embedders._nucleotides import NucleotideEmbedder
 from bend_hf.embedders._spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ MODELS: Final = (
         width=296,
         n_parameters=1_535_759,
         training_data="human chromosome 20 of GRCh37, without what its card names",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
     ),
 )
 
 
-class TwoScaleEmbedder(LetterEmbedder):
+class TwoScaleEmbedder(NucleotideEmbedder):
     """bend-mini, or another of its architecture (``model_type`` TwoScale)."""
 
     model: TwoScaleForMaskedLM

@@ -35,7 +35,7 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         n_parameters=n_parameters,
         context_tokens=context_tokens,
         training_data="human reference genome GRCh38",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",
     )
 

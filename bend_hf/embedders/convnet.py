@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.data.download import RemoteFile
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._nucleotides import LetterEmbedder
+from bend_hf.embedders._nucleotides import NucleotideEmbedder
 from bend_hf.embedders._spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ MODELS: Final = (
 )
 
 
-class ConvNetEmbedder(LetterEmbedder):
+class ConvNetEmbedder(NucleotideEmbedder):
     """BEND's convolutional language model, or another of its architecture (``model_type`` ConvNet)."""
 
     model: ConvNetForMaskedLM

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.embedders._alignment import RowMap, Tokenized, TokenStream, assemble
+from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, assemble
 from bend_hf.embedders._bert import BertEmbedder
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._tokens import Letters, kmer_codes
@@ -52,7 +52,7 @@ MODELS: Final = tuple(
         context_tokens=512,
         tokenization=f"overlapping {k}-mers",
         training_data="human genome, GRCh38.p13",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         paper="https://doi.org/10.1093/bioinformatics/btab083",
         options={"kmer": k},
     )
@@ -112,7 +112,7 @@ class KmerVocabulary:
         return TokenStream(ids=ids, token_bp=np.ones(len(ids), dtype=np.int64), starts=starts_of(n_kmers))
 
 
-def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_bend: bool) -> RowMap:
+def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_bend: bool) -> TokenMap:
     """Which k-mer gives the row of which nucleotide.
 
     A sequence has ``k - 1`` more letters than k-mers: the lower half of them in front, the rest behind.
@@ -136,11 +136,11 @@ def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_b
     bp[first] += np.where(late, 1, n_front)
     bp[last[~late]] += n_behind[~late]
     if not late.any():
-        return RowMap(token=np.arange(starts[-1]), bp=bp, starts=starts)
+        return TokenMap(token=np.arange(starts[-1]), bp=bp, starts=starts)
     where = np.repeat(starts[1:][late], 2)
     token = np.insert(np.arange(starts[-1]), where, np.stack([first[late], last[late]], axis=1).ravel())
     bp = np.insert(bp, where, np.stack([n_front[late] - 1, n_behind[late]], axis=1).ravel())
-    return RowMap(token=token, bp=bp, starts=starts_of(n_kmers + 2 * late))
+    return TokenMap(token=token, bp=bp, starts=starts_of(n_kmers + 2 * late))
 
 
 class DNABertEmbedder(BertEmbedder):

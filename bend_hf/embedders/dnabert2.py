@@ -42,7 +42,7 @@ MODELS: Final = (
         context_tokens=None,
         tokenization="byte pairs, 4,096 tokens",
         training_data="human genome and genomes of 135 species (32.5 billion nucleotides)",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         paper="https://arxiv.org/abs/2306.15006",
     ),
 )

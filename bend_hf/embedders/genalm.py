@@ -56,7 +56,7 @@ def _spec(
 
 # Revisions: commits whose file lists on the Hub hold configuration, tokenizer and weights; None where none was seen.
 # Parameters: encoder without pooler and tied language-model head, counted from the published configurations.
-# Training data: README of AIRI-Institute/GENA_LM. The model pages name no licence.
+# Training data: README of AIRI-Institute/GENA_LM. The model pages name no license.
 MODELS: Final = (
     _spec(
         "gena-lm-bert-base",

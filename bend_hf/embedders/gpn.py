@@ -34,7 +34,7 @@ def _declare(
         width=width,
         n_parameters=n_parameters,
         training_data=training_data,
-        licence="MIT",  # model card of each checkpoint
+        license="MIT",  # model card of each checkpoint
         paper=paper,
     )
 

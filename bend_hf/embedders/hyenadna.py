@@ -54,7 +54,7 @@ def _specs(
             context_tokens=context_tokens,
             direction="causal",
             training_data="human reference genome GRCh38",
-            licence="BSD-3-Clause",
+            license="BSD-3-Clause",
             paper="https://arxiv.org/abs/2306.15794",
         )
         for suffix, revision in (("", plain), ("-hf", hf))

@@ -182,7 +182,7 @@ def _declare(
         context_tokens=context_tokens,
         tokenization="6-mers, single letters at the rest and around N",
         training_data=training_data,
-        licence="CC-BY-NC-SA-4.0",  # model card of each checkpoint
+        license="CC-BY-NC-SA-4.0",  # model card of each checkpoint
         paper="https://doi.org/10.1038/s41592-024-02523-z",
     )
 

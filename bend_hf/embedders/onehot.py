@@ -27,7 +27,7 @@ MODELS: Final = (
         width=len(COLUMNS),
         n_parameters=0,
         direction="none",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         paper="https://arxiv.org/abs/2311.12570",
     ),
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddedRows:
+class TokenBatch:
     """Token embeddings of some sequences, padded to a rectangle.
 
     Attributes:
@@ -49,12 +49,12 @@ class EmbeddingSource(Protocol):
         """Items of the split."""
         ...
 
-    def rows(self, rows: Ints) -> EmbeddedRows:
+    def rows(self, rows: Ints) -> TokenBatch:
         """The embeddings of some items, in the order given."""
         ...
 
 
-def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints) -> EmbeddedRows:
+def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints) -> TokenBatch:
     """Lays flat token rows out as a rectangle.
 
     Args:
@@ -72,7 +72,7 @@ def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints)
     lengths_bp = np.diff(bp_starts)
     token_of_BL = np.full((n_batch, int(lengths_bp.max(initial=0))), -1, np.int64)
     token_of_BL[np.arange(token_of_BL.shape[1]) < lengths_bp[:, None]] = np.repeat(place, row_bp)
-    return EmbeddedRows(x_BTD=x_BTD, token_of_BL=token_of_BL)
+    return TokenBatch(x_BTD=x_BTD, token_of_BL=token_of_BL)
 
 
 class OnTheFly:
@@ -95,7 +95,7 @@ class OnTheFly:
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def rows(self, rows: Ints) -> EmbeddedRows:
+    def rows(self, rows: Ints) -> TokenBatch:
         """Embeds some items."""
         sequences = self._sequences[rows]["sequence"].to_pylist()
         embedded = self._embedder.embed_tokens(sequences)

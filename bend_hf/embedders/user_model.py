@@ -3,7 +3,7 @@
 >>> class Purines:
 ...     def embed(self, sequences):
 ...         return [np.array([[base in "AG"] for base in sequence]) for sequence in sequences]
->>> OwnEmbedder(Purines())("ACGT")[:, 0].tolist()
+>>> UserEmbedder(Purines())("ACGT")[:, 0].tolist()
 [1.0, 0.0, 1.0, 0.0]
 """
 
@@ -39,7 +39,7 @@ EmbedFunction: TypeAlias = Callable[[list[str]], Sequence[ArrayLike]]
 
 
 @runtime_checkable
-class OwnModel(Protocol):
+class UserModel(Protocol):
     """What to bring: one array for each sequence, shape (nucleotides, width), the width always the same."""
 
     def embed(self, sequences: list[str]) -> Sequence[ArrayLike]:
@@ -47,7 +47,7 @@ class OwnModel(Protocol):
         ...
 
 
-class OwnEmbedder(Embedder):
+class UserEmbedder(Embedder):
     """An object of the user's as an embedder: its rows are checked, one for each nucleotide.
 
     Args:
@@ -63,7 +63,7 @@ class OwnEmbedder(Embedder):
 
     def __init__(
         self,
-        model: OwnModel | EmbedFunction,
+        model: UserModel | EmbedFunction,
         *,
         name: str | None = None,
         source_sha256: str = "",
@@ -73,7 +73,7 @@ class OwnEmbedder(Embedder):
         idle = sorted(set(options) - {"spec", "protocol", "reverse_complement_average"})
         if idle:
             raise ConfigError(f"a model of your own decides by itself on {', '.join(idle)}; leave that out")
-        self._embed: EmbedFunction = model.embed if isinstance(model, OwnModel) else model
+        self._embed: EmbedFunction = model.embed if isinstance(model, UserModel) else model
         self._name: str = name or str(getattr(model, "__name__", type(model).__name__))
         self._source_sha256 = source_sha256
         self._group = group
@@ -96,7 +96,7 @@ class OwnEmbedder(Embedder):
     @property
     def identity(self) -> dict[str, str]:
         """Its name and, where it came from a file, the file's checksum; an object in memory has only its name."""
-        return {**super().identity, "own_model": self._name, "own_source": self._source_sha256}
+        return {**super().identity, "own_model": self._name, "user_source": self._source_sha256}
 
     @property
     def description(self) -> dict[str, str | int | bool | None]:
@@ -149,16 +149,16 @@ class OwnEmbedder(Embedder):
         raise ModelError(f"{self.name} is a model of your own: logits and loss are not known here, only its rows")
 
 
-def load_own(
+def load_user_model(
     path: str | Path, *, checkpoint: str | Path | None = None, **options: Unpack[EmbedderOptions]
-) -> OwnEmbedder:
+) -> UserEmbedder:
     """The model that a file of the user's holds; the file is run.
 
     Args:
         path: A Python file with a function ``embed``, or with one object or one class that has ``embed``. A class
             is called without arguments, or with ``checkpoint`` where that is given.
         checkpoint: For a class: its only argument.
-        options: As ``OwnEmbedder``.
+        options: As ``UserEmbedder``.
 
     Raises:
         ModelError: There is no such file, or it holds no such thing, or more than one.
@@ -168,11 +168,11 @@ def load_own(
         raise ModelError(f"there is no file {path}; expected a Python file with a model of your own")
     found = _model_in(_run(path), path)
     if isinstance(found, type):
-        make: Callable[..., OwnModel] = found
+        make: Callable[..., UserModel] = found
         found = make() if checkpoint is None else make(checkpoint)
     elif checkpoint is not None:
         raise ModelError(f"{path} holds no class that could take checkpoint={str(checkpoint)!r}; leave it out")
-    return OwnEmbedder(found, name=path.stem, source_sha256=sha256_of([path]), **options)
+    return UserEmbedder(found, name=path.stem, source_sha256=sha256_of([path]), **options)
 
 
 def _run(path: Path) -> ModuleType:

@@ -128,7 +128,7 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
         "repeated": in_words(facts["repetitions"]),
         "changed": _changes_in_words(data["changes"]),
         "hashes": [(name, entry["sha256"]) for name, entry in data["files"].items()],
-        "licence": task.licence if task else "the user's own data",
+        "license": task.license if task else "the user's own data",
         "citations": task.citations if task else (),
     }
 

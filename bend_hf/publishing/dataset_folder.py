@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.config import DataConfig
 from bend_hf.data.builder import BendBuilder, make_builder
 from bend_hf.data.dataset import FACTS_FILE, file_facts
-from bend_hf.data.examples import TaskRows, read_rows
+from bend_hf.data.examples import TaskExamples, read_rows
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, SourceError
 from bend_hf.evaluation.metrics import write_metric_folders
@@ -78,7 +78,7 @@ def build(
     return built
 
 
-def _build_task(rows: TaskRows, out: Path, *, flip: bool, num_proc: int | None) -> BuiltTask:
+def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | None) -> BuiltTask:
     task = rows.task
     target = out / task.group / "data" / (task.config or "")
     part = out / f".{task.key}.part{os.getpid()}"
@@ -128,7 +128,7 @@ def _rename_shards(folder: Path, part_names: Sequence[str]) -> dict[str, list[st
     return shards
 
 
-def _facts(rows: TaskRows, builder: BendBuilder, shards: dict[str, list[str]]) -> dict[str, Json]:
+def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]]) -> dict[str, Json]:
     """What the folder says about itself: hashes of what went in and of what came out, counts, repetitions."""
     folder = Path(builder._output_dir)
     splits: dict[str, datasets.SplitInfo] = builder.info.splits

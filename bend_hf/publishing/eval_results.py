@@ -34,7 +34,7 @@ from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import member
 from bend_hf.files import asset_folder
-from bend_hf.publishing.results import Entry
+from bend_hf.publishing.results import ResultGroup
 from bend_hf.tables import number, render
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.types import PROTOCOLS
@@ -198,7 +198,7 @@ def eval_yaml(group: str) -> str:
     Raises:
         RecordError: No task of BEND is in a dataset of that name.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     tasks = [task for task in TASKS if task.group == group]
     if not tasks:
@@ -218,12 +218,12 @@ def eval_yaml(group: str) -> str:
     return text
 
 
-def file_name(entry: Entry) -> str:
+def file_name(entry: ResultGroup) -> str:
     """Where an entry stands in a model's repository."""
     return f"{FOLDER}/bend_{entry.task}_{entry.probe}.yaml"
 
 
-def dataset_of(entry: Entry) -> DatasetRef:
+def dataset_of(entry: ResultGroup) -> DatasetRef:
     """The dataset that an entry was scored on.
 
     Raises:
@@ -239,7 +239,7 @@ def dataset_of(entry: Entry) -> DatasetRef:
     return DatasetRef(repo=repo, revision=revision)
 
 
-def hub_entry(entry: Entry, *, source_url: str | None = None) -> EvalResultEntry:
+def hub_entry(entry: ResultGroup, *, source_url: str | None = None) -> EvalResultEntry:
     """An entry in the Hub's form.
 
     Raises:
@@ -260,7 +260,7 @@ def hub_entry(entry: Entry, *, source_url: str | None = None) -> EvalResultEntry
     )
 
 
-def _notes(entry: Entry) -> str:
+def _notes(entry: ResultGroup) -> str:
     first = entry.records[0]
     said = [f"{entry.metric}, protocol {entry.protocol}, {entry.probe.replace('_', ' ')}"]
     if entry.low is not None and entry.high is not None:
@@ -271,7 +271,7 @@ def _notes(entry: Entry) -> str:
     return "; ".join(said)
 
 
-def eval_result_files(entries: Sequence[Entry], *, source_url: str | None = None) -> dict[str, str]:
+def eval_result_files(entries: Sequence[ResultGroup], *, source_url: str | None = None) -> dict[str, str]:
     """The files of some entries of one model: text by path, checked.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.eval_results import probes
-from bend_hf.publishing.results import NOT_SETTINGS, Entry, gather
+from bend_hf.publishing.results import NOT_SETTINGS, ResultGroup, gather
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tasks import TASKS
@@ -47,7 +47,7 @@ class Row:
         best_mark: Of the best row, the surest mark of the rows that cannot be told from it; empty of the others.
     """
 
-    entry: Entry
+    entry: ResultGroup
     name: str
     rank: int | None
     tie: Tie | None = None
@@ -128,13 +128,13 @@ def contests(
         files: Prediction files by the sha256 in the records, for the paired test; see ``bend_hf.publishing.ties``.
         say: Told why a file was not used.
     """
-    found: dict[tuple[str, str, str, str], list[Entry]] = defaultdict(list)
+    found: dict[tuple[str, str, str, str], list[ResultGroup]] = defaultdict(list)
     for entry in gather(records):
         found[(entry.task, entry.protocol, entry.data_id, entry.metric)].append(entry)
     return [_contest(found[key], files, say) for key in sorted(found)]
 
 
-def _contest(entries: Sequence[Entry], files: Mapping[str, Path], say: Callable[[str], None]) -> Contest:
+def _contest(entries: Sequence[ResultGroup], files: Mapping[str, Path], say: Callable[[str], None]) -> Contest:
     first = entries[0]
     controls: dict[str, float] = {}
     for entry in entries:
@@ -164,7 +164,7 @@ def _control_title(name: str) -> str:
     return CONTROLS.get(name).title if name in CONTROLS else name
 
 
-def _data_words(entry: Entry) -> str:
+def _data_words(entry: ResultGroup) -> str:
     data = entry.records[0].data
     repo, revision = data.get("repo"), data.get("revision")
     if entry.origin == "hub":
@@ -172,7 +172,7 @@ def _data_words(entry: Entry) -> str:
     return _DATA_IN_WORDS.get(entry.origin, entry.origin)
 
 
-def _ranked(entries: Sequence[Entry], files: Mapping[str, Path], say: Callable[[str], None]) -> tuple[Row, ...]:
+def _ranked(entries: Sequence[ResultGroup], files: Mapping[str, Path], say: Callable[[str], None]) -> tuple[Row, ...]:
     names = _names(entries)
     order = sorted(range(len(entries)), key=lambda i: (not _rankable(entries[i]), -(entries[i].value or 0.0), names[i]))
     ranked = [index for index in order if _rankable(entries[index])]
@@ -192,11 +192,11 @@ def _ranked(entries: Sequence[Entry], files: Mapping[str, Path], say: Callable[[
     return (first, *rows, *rest)
 
 
-def _rankable(entry: Entry) -> bool:
+def _rankable(entry: ResultGroup) -> bool:
     return entry.value is not None and not any(reason.startswith("partial coverage") for reason in entry.refusals)
 
 
-def _names(entries: Sequence[Entry]) -> list[str]:
+def _names(entries: Sequence[ResultGroup]) -> list[str]:
     """The model of each row; its probe where that is not the task's own; settings where rows would look alike."""
     names = []
     for entry in entries:
@@ -211,7 +211,7 @@ def _names(entries: Sequence[Entry]) -> list[str]:
     return names
 
 
-def _differences(entries: Sequence[Entry]) -> list[str]:
+def _differences(entries: Sequence[ResultGroup]) -> list[str]:
     """What in the configuration tells entries apart that are called the same."""
     if len(entries) == 1:
         return [""]

@@ -1,4 +1,4 @@
-"""Records to a model card: what was measured and how, with intervals, controls, limits, licence and citations.
+"""Records to a model card: what was measured and how, with intervals, controls, limits, license and citations.
 
 The template is ``model_cards/model_card.md.jinja``, standing sentences are in ``model_cards/fields.json``; this file
 takes the fields out of records. The scores stand in the card's ``model-index`` too, unless they may not be published.
@@ -24,7 +24,7 @@ from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder, write_text
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_of, eval_result_files
 from bend_hf.publishing.model_card_runs import run_fields, said, task_title, texts
-from bend_hf.publishing.results import Entry, gather
+from bend_hf.publishing.results import ResultGroup, gather
 from bend_hf.tables import escaped, number, render
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
@@ -36,7 +36,7 @@ _COUNTS: Final = frozenset({"support", "n_positive", "n_negative", "items"})
 _SKIPPED: Final = frozenset({"names", "confusion_matrix"})
 
 
-def detail_tables(entry: Entry, title: str) -> list[dict[str, Any]]:
+def detail_tables(entry: ResultGroup, title: str) -> list[dict[str, Any]]:
     """The tables of an entry, of its first seed.
 
     Returns:
@@ -133,7 +133,7 @@ def write_card(
     return [write_text(out / name, text) for name, text in files.items()]
 
 
-def _one_model(entries: Sequence[Entry]) -> None:
+def _one_model(entries: Sequence[ResultGroup]) -> None:
     models = sorted({entry.model for entry in entries})
     if len(models) != 1:
         raise RecordError(
@@ -142,7 +142,7 @@ def _one_model(entries: Sequence[Entry]) -> None:
         )
 
 
-def card_data(entries: Sequence[Entry]) -> ModelCardData:
+def card_data(entries: Sequence[ResultGroup]) -> ModelCardData:
     """The card's metadata. No ``base_model`` stands in it: boards of the Hub hide repositories that name one."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -162,10 +162,10 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
         for entry in entries
         if not entry.refusals and entry.value is not None
     ]
-    licence = str(entries[0].records[0].model.get("licence") or "unknown")
+    license = str(entries[0].records[0].model.get("license") or "unknown")
     return ModelCardData(
         model_name=f"{entries[0].model} on BEND",
-        license=licence.lower() if licence != "unknown" else "unknown",
+        license=license.lower() if license != "unknown" else "unknown",
         library_name="bend_hf",
         tags=["biology", "genomics", "DNA", "BEND"],
         datasets=sorted({dataset_of(entry).repo for entry in entries if not entry.refusals}) or None,
@@ -174,7 +174,7 @@ def card_data(entries: Sequence[Entry]) -> ModelCardData:
     )
 
 
-def card_fields(entries: Sequence[Entry], controls: Sequence[Entry] = ()) -> dict[str, Any]:
+def card_fields(entries: Sequence[ResultGroup], controls: Sequence[ResultGroup] = ()) -> dict[str, Any]:
     """All that the template speaks of."""
     standing, first = texts(), entries[0].records[0]
     tasks = [TASKS.get(key) for key in sorted({entry.task for entry in entries}) if key in TASKS]
@@ -202,12 +202,12 @@ def card_fields(entries: Sequence[Entry], controls: Sequence[Entry] = ()) -> dic
             f"{name.replace('_', ' ').capitalize()}: {value}." for name, value in (first.alignment or {}).items()
         ],
         "limits": [*standing["limits"], *quirks],
-        "licences": [(task.title, task.licence) for task in tasks] or [("own data", "the user's own")],
+        "licenses": [(task.title, task.license) for task in tasks] or [("own data", "the user's own")],
         "citations": list(dict.fromkeys(citation for task in tasks for citation in task.citations)),
     }
 
 
-def _reasons(entries: Sequence[Entry]) -> list[str]:
+def _reasons(entries: Sequence[ResultGroup]) -> list[str]:
     """Why scores may not be published, each with the tasks it holds for."""
     found: dict[str, list[str]] = {}
     for entry in entries:
@@ -221,7 +221,7 @@ def interval(low: float | None, high: float | None) -> str:
     return "none" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: ResultGroup) -> dict[str, Any]:
     coverage = entry.records[0].coverage
     return {
         "title": task_title(entry.task),
@@ -235,7 +235,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _controls(entry: Entry, others: Sequence[Entry]) -> list[dict[str, Any]]:
+def _controls(entry: ResultGroup, others: Sequence[ResultGroup]) -> list[dict[str, Any]]:
     """A row for each control of an entry: those in its records, and entries of the same contest."""
     where = (entry.task, entry.protocol, entry.data_id, entry.metric)
     beside = {o.model: o.value for o in others if (o.task, o.protocol, o.data_id, o.metric) == where}
@@ -270,6 +270,6 @@ def _model(record: ResultRecord, label: str) -> dict[str, Any]:
         "training_data": said(
             model.get("training_data"), "nothing" if model.get("n_parameters") == 0 else "not recorded"
         ),
-        "licence": said(model.get("licence"), "unknown"),
+        "license": said(model.get("license"), "unknown"),
         "paper": said(model.get("paper"), "none"),
     }

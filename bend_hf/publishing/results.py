@@ -30,7 +30,7 @@ NOT_SETTINGS: Final = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ResultGroup:
     """One model on one task.
 
     Attributes:
@@ -102,7 +102,7 @@ class Entry:
         return found
 
 
-def gather(records: Sequence[ResultRecord]) -> list[Entry]:
+def gather(records: Sequence[ResultRecord]) -> list[ResultGroup]:
     """Entries of records, ordered by task, protocol, data, model and probe."""
     groups: dict[tuple[str, ...], list[ResultRecord]] = defaultdict(list)
     for record in records:
@@ -185,7 +185,7 @@ def _seed(record: ResultRecord) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def _entry(group: Sequence[ResultRecord]) -> Entry:
+def _entry(group: Sequence[ResultRecord]) -> ResultGroup:
     latest = {_seed(record): record for record in sorted(group, key=lambda record: record.created_at or "")}
     records = tuple(latest[seed] for seed in sorted(latest))
     first = records[0]
@@ -199,7 +199,7 @@ def _entry(group: Sequence[ResultRecord]) -> Entry:
     level = member(intervals[0], "level")
     if whole and isinstance(level, int | float):
         method = f"{100 * level:g} %, {method}" + (", the widest ends over the seeds" if len(records) > 1 else "")
-    return Entry(
+    return ResultGroup(
         task=first.task,
         protocol=first.protocol,
         data_id=data_id(first),

@@ -20,7 +20,7 @@ import numpy as np
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, difference, holm
-from bend_hf.publishing.results import Entry
+from bend_hf.publishing.results import ResultGroup
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
@@ -65,8 +65,8 @@ def prediction_files(paths: Sequence[Path], records: Sequence[ResultRecord]) -> 
 
 
 def ties_with(
-    best: Entry,
-    others: Sequence[Entry],
+    best: ResultGroup,
+    others: Sequence[ResultGroup],
     files: Mapping[str, Path],
     *,
     say: Callable[[str], None] = lambda text: None,
@@ -90,7 +90,7 @@ def ties_with(
     return found
 
 
-def overlap(one: Entry, other: Entry) -> bool:
+def overlap(one: ResultGroup, other: ResultGroup) -> bool:
     """Whether two scores are equal or their intervals share a point; without intervals only equal ones do."""
     if one.value == other.value:
         return True
@@ -100,7 +100,7 @@ def overlap(one: Entry, other: Entry) -> bool:
 
 
 def _p_values(
-    best: Entry, others: Sequence[Entry], files: Mapping[str, Path], say: Callable[[str], None]
+    best: ResultGroup, others: Sequence[ResultGroup], files: Mapping[str, Path], say: Callable[[str], None]
 ) -> list[float]:
     """P of the paired test of each row against the best; nan where there is none."""
     undefined = float("nan")
@@ -126,11 +126,11 @@ def _p_values(
     return p_values
 
 
-def _has_files(entry: Entry, files: Mapping[str, Path]) -> bool:
+def _has_files(entry: ResultGroup, files: Mapping[str, Path]) -> bool:
     return all(record.predictions.get("sha256") in files for record in entry.records)
 
 
-def _drawn(entry: Entry, files: Mapping[str, Path], n_others: int) -> tuple[list[Predictions], Draws]:
+def _drawn(entry: ResultGroup, files: Mapping[str, Path], n_others: int) -> tuple[list[Predictions], Draws]:
     """The predictions of each seed, and the mean of their scores in each resample.
 
     Raises:
@@ -144,7 +144,7 @@ def _drawn(entry: Entry, files: Mapping[str, Path], n_others: int) -> tuple[list
     return predictions, replace(found[0], value=value, values=np.mean([one.values for one in found], axis=0))
 
 
-def _read(entry: Entry, files: Mapping[str, Path]) -> Iterator[Predictions]:
+def _read(entry: ResultGroup, files: Mapping[str, Path]) -> Iterator[Predictions]:
     from bend_hf.errors import RecordError
     from bend_hf.evaluation.predictions import read_predictions
 

@@ -23,7 +23,7 @@ from bend_hf.evaluation.record import ResultRecord, check_writable, read_record
 from bend_hf.evaluation.run_key import finished_runs
 from bend_hf.runs.outcome import aligned, seed_lines, shown
 from bend_hf.runs.run import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
-from bend_hf.training.launch import from_main, start_accelerator
+from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _run_cell(
 ) -> CellResult:
     check_fit(config, data)
     # looked up for each cell, as the control of an earlier one may be this one
-    done = from_main(accelerator, partial(finished_runs, config.out))
+    done = run_on_main_process(accelerator, partial(finished_runs, config.out))
     earlier = done.get(key_of(config, data, embedder))
     if earlier is not None:
         log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier)

@@ -7,7 +7,7 @@ a     0.5000
 
 What the folds of a run gave, or the run as a whole, and the entries of the result record that they become.
 
->>> part = Part(fold=None, predictions=None, scores=(Score(metric="mcc", value=0.5, detail={}),), fitted=None)
+>>> part = FoldResult(fold=None, predictions=None, scores=(Score(metric="mcc", value=0.5, detail={}),), fitted=None)
 >>> summarise([part])["mcc"]["value"]
 0.5
 """
@@ -70,7 +70,7 @@ def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class FoldResult:
     """Predictions and training of one fold, or of the whole task where there are none.
 
     Attributes:
@@ -97,7 +97,7 @@ def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = Fal
     return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)
 
 
-def summarise(parts: list[Part]) -> dict[str, Json]:
+def summarise(parts: list[FoldResult]) -> dict[str, Json]:
     """Each metric's value and detail; over folds the mean, with the deviation and how many folds it is over."""
     metrics: dict[str, Json] = {}
     for index, first in enumerate(parts[0].scores):
@@ -117,7 +117,7 @@ def summarise(parts: list[Part]) -> dict[str, Json]:
     return metrics
 
 
-def fold_entries(parts: list[Part]) -> list[Json]:
+def fold_entries(parts: list[FoldResult]) -> list[Json]:
     """The metrics of each fold; empty where there are none."""
     return [
         {
@@ -130,7 +130,7 @@ def fold_entries(parts: list[Part]) -> list[Json]:
     ]
 
 
-def coverage(predictions: Predictions, data: TaskData, parts: list[Part]) -> dict[str, Json]:
+def coverage(predictions: Predictions, data: TaskData, parts: list[FoldResult]) -> dict[str, Json]:
     """How many items were scored of how many.
 
     Raises:
@@ -147,7 +147,7 @@ def coverage(predictions: Predictions, data: TaskData, parts: list[Part]) -> dic
     }
 
 
-def training_entry(parts: list[Part], task: TaskSpec, head: HeadSpec | None) -> dict[str, Json] | None:
+def training_entry(parts: list[FoldResult], task: TaskSpec, head: HeadSpec | None) -> dict[str, Json] | None:
     """Head, loss and the history of each fold; None where nothing is trained."""
     if task.training is None:
         return None
@@ -167,7 +167,7 @@ def training_entry(parts: list[Part], task: TaskSpec, head: HeadSpec | None) -> 
     }
 
 
-def cached_bytes(parts: list[Part]) -> int:
+def cached_bytes(parts: list[FoldResult]) -> int:
     """Size of the cached embeddings that the parts were made of, each file once; 0 where none were kept."""
     return sum(path.stat().st_size for path in frozenset[Path]().union(*(part.cached for part in parts)))
 

@@ -42,7 +42,7 @@ from bend_hf.runs.outcome import (
     training_entry,
 )
 from bend_hf.runs.score_variants import ScoredVariants, score_task
-from bend_hf.runs.train_head import Plan, Training
+from bend_hf.runs.train_head import RunPlan, Training
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.training.heads import BASELINES, head_of, without_alias
 from bend_hf.training.launch import start_accelerator
@@ -249,11 +249,11 @@ def key_of(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
     return plan_of(config, data, embedder).key
 
 
-def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> Plan:
+def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> RunPlan:
     """What a run of one task will do."""
     resolved = resolve_config(config, data.task)
     head = None if data.task.head is None else head_of(resolved.head, data.task)
-    return Plan(config=resolved, head=head, key=run_key(resolved, data, embedder, head))
+    return RunPlan(config=resolved, head=head, key=run_key(resolved, data, embedder, head))
 
 
 def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:

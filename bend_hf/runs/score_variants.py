@@ -21,11 +21,11 @@ from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
-from bend_hf.runs.outcome import Part, scores_of
+from bend_hf.runs.outcome import FoldResult, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.types import Json
-from bend_hf.variants import ProbeSettings, ScoreSettings, probe, score_variants, summarise
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants import ScoreSettings, VariantHeadSettings, probe, score_variants, summarise
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import DatasetSource
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class ScoredVariants:
         keys: Those of this run.
     """
 
-    part: Part
+    part: FoldResult
     detail: dict[str, Json]
     probed: Mapping[str, Predictions]
-    parts: Parts
+    parts: ScoringCheckpoint
     keys: list[str]
 
     def beside(self, metrics: Mapping[str, Json]) -> dict[str, Json]:
@@ -104,7 +104,7 @@ def score_task(
     """
     task, dataset = data.task, data.splits(None)["test"]
     assert task.variant is not None
-    parts = Parts(kept)
+    parts = ScoringCheckpoint(kept)
     further = (CONSEQUENCE,) if CONSEQUENCE in dataset.column_names else ()
     with Bar(accelerator, task.key, unit="variant") as bar:
         scored = score_variants(
@@ -127,10 +127,10 @@ def score_task(
     }
     probed: Mapping[str, Predictions] = {}
     try:
-        trained = probe(scored, parts, accelerator, ProbeSettings(seed=seed))
+        trained = probe(scored, parts, accelerator, VariantHeadSettings(seed=seed))
         probed, detail["probe"] = trained.predictions, jsonable(trained.detail)
     except ConfigError as error:
         log.info("%s: no probe was trained: %s", task.key, error)
         detail["probe"] = {"left_out": str(error)}
-    part = Part(fold=None, predictions=predictions, scores=scores_of(task, predictions), fitted=None)
+    part = FoldResult(fold=None, predictions=predictions, scores=scores_of(task, predictions), fitted=None)
     return ScoredVariants(part=part, detail=detail, probed=probed, parts=parts, keys=scored.keys)

@@ -17,7 +17,7 @@ from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import TaskData, fold_parts
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
-from bend_hf.runs.outcome import Part, scores_of
+from bend_hf.runs.outcome import FoldResult, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.training.trackers import tracking
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """What a run will do.
 
     Attributes:
@@ -64,14 +64,14 @@ class Training:
         name: What to call the run.
     """
 
-    plan: Plan
+    plan: RunPlan
     data: TaskData
     embedder: Embedder
     accelerator: Accelerator
     kept: Path
     name: str
 
-    def fold(self, fold: int | None) -> Part:
+    def fold(self, fold: int | None) -> FoldResult:
         """Trains on one fold, or on the task's own split, and predicts the test split."""
         from bend_hf.embedders.token_embeddings import Targets
         from bend_hf.training.batches import Split
@@ -131,7 +131,7 @@ class Training:
         load_trained(model, fitted.state)
         predictions = predict(model, splits["test"], accelerator, batch_size=settings.batch_size)
         predictions = with_fold(predictions, fold)
-        return Part(
+        return FoldResult(
             fold=fold,
             predictions=predictions,
             scores=scores_of(task, predictions),

@@ -155,7 +155,7 @@ class TaskSpec:
         variant: How variants are shown to a model; None for other tasks.
         metric: Main metric.
         further_metrics: What else is reported.
-        licence: Of the label source, as its authors state it.
+        license: Of the label source, as its authors state it.
     """
 
     key: str
@@ -174,7 +174,7 @@ class TaskSpec:
     metric: str
     further_metrics: tuple[str, ...] = ()
     citations: tuple[Citation, ...]
-    licence: str
+    license: str
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -58,6 +58,6 @@ TASKS = (
                 doi="10.1038/s41592-021-01252-x",
             ),
         ),
-        licence="as stated in the supplements of the cited articles",
+        license="as stated in the supplements of the cited articles",
     ),
 )

@@ -43,6 +43,6 @@ TASKS = (
                 doi="10.1093/nar/gkaa1087",
             ),
         ),
-        licence="GENCODE: open access, no restriction on use",
+        license="GENCODE: open access, no restriction on use",
     ),
 )

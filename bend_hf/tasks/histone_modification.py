@@ -32,6 +32,6 @@ TASKS = (
         metric="auroc",
         further_metrics=("auprc",),
         citations=(BEND, ENCODE),
-        licence="ENCODE: free to use without restriction, with citation",
+        license="ENCODE: free to use without restriction, with citation",
     ),
 )

@@ -41,7 +41,7 @@ TASKS = (
                 doi="10.1038/nmeth.3547",
             ),
         ),
-        licence="GRASP and 1000 Genomes Project: free to use, with citation",
+        license="GRASP and 1000 Genomes Project: free to use, with citation",
     ),
     TaskSpec(
         key="variant_effects_disease",
@@ -72,6 +72,6 @@ TASKS = (
                 doi="10.1093/nar/gkz972",
             ),
         ),
-        licence="ClinVar: public domain",
+        license="ClinVar: public domain",
     ),
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from datasets import Dataset
 
-# A dataclass whose fields are a model's arguments in order, arrays or tensors, ``token_of_BL`` last: ``EmbeddedRows``.
+# A dataclass whose fields are a model's arguments in order, arrays or tensors, ``token_of_BL`` last: ``TokenBatch``.
 Inputs: TypeAlias = "DataclassInstance"
 
 

@@ -8,7 +8,7 @@ Work that one process does while the others wait, however long it takes.
 An ordinary barrier gives up after half an hour; what is learned from two million windows may take longer.
 
 >>> from accelerate import Accelerator
->>> from_main(Accelerator(cpu=True), lambda: 3)
+>>> run_on_main_process(Accelerator(cpu=True), lambda: 3)
 3
 """
 
@@ -98,7 +98,7 @@ class _Found(Generic[T]):
     defect: str | None = None
 
 
-def from_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """What the main process makes of some work, on every process; all must call it.
 
     Args:

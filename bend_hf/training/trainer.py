@@ -13,8 +13,8 @@ How a head is trained: the numbers of a resolved configuration.
 
 How far a training is, between its steps: what a checkpoint holds besides weights that are being trained.
 
->>> at = Position(epoch=2, step=5, steps=12)
->>> Position.of(at.facts(), best={}) == at
+>>> at = TrainingState(epoch=2, step=5, steps=12)
+>>> TrainingState.of(at.facts(), best={}) == at
 True
 """
 
@@ -105,7 +105,7 @@ class Epoch:
 
 
 @dataclass(kw_only=True)
-class Position:
+class TrainingState:
     """How far a training is, and what it must not forget.
 
     Attributes:
@@ -141,7 +141,7 @@ class Position:
         }
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], *, best: dict[str, Tensor]) -> Position:
+    def of(cls, facts: Mapping[str, Any], *, best: dict[str, Tensor]) -> TrainingState:
         """What was kept: the facts, and the weights of the best epoch."""
         history = [Epoch(**one) for one in facts["history"]]
         return cls(**{**facts, "history": history, "best_state": best})
@@ -225,7 +225,7 @@ class _Training:
         self.plain = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = accelerator.prepare(head, self.plain)
         self.n_steps = math.ceil(math.ceil(len(train) / config.batch_size) / config.accumulation) * config.epochs
-        self.at = Position()
+        self.at = TrainingState()
         self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
         self.shown, self.shown_at = float("nan"), 0.0
 
@@ -361,7 +361,7 @@ class _Training:
         scaler: Any = facts.pop("scaler", None)
         if scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.at = Position.of(facts, best=saved.best)
+        self.at = TrainingState.of(facts, best=saved.best)
         restore_training(self.head, self.plain, saved.tensors)
         rank, sums = self.accelerator.process_index, saved.tensors["sums"]
         if len(sums) == self.accelerator.num_processes:

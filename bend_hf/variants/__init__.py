@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from bend_hf.variants.read import read_variants
     from bend_hf.variants.score import score_variants, score_zero_shot
     from bend_hf.variants.summary import summarise
-    from bend_hf.variants.supervised_head import ProbeSettings, probe
+    from bend_hf.variants.supervised_head import VariantHeadSettings, probe
 
 _MODULE_OF: Final = {
     "SCORE_COLUMNS": "embedding_scores",
-    "ProbeSettings": "supervised_head",
+    "VariantHeadSettings": "supervised_head",
     "ScoreColumn": "embedding_scores",
     "ScoreSettings": "config",
     "VariantRun": "config",
@@ -46,9 +46,9 @@ _MODULE_OF: Final = {
 
 __all__ = [
     "SCORE_COLUMNS",
-    "ProbeSettings",
     "ScoreColumn",
     "ScoreSettings",
+    "VariantHeadSettings",
     "VariantRun",
     "cosine_distance",
     "draw",

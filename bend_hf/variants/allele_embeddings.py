@@ -1,6 +1,6 @@
 """Rows of token embeddings of some sequences, left on the device that made them, and where a nucleotide's row is.
 
-    rows = AlleleRows.of(embedder, ["ACGTACGT", "ACGTTCGT"])
+    rows = AlleleEmbeddings.of(embedder, ["ACGTACGT", "ACGTTCGT"])
     place = rows.layout.at(np.array([0, 1]), np.array([4, 4]))   # the row that holds the fifth letter of each
     rows.some(place)                                             # (2, width), and nothing else was computed to the end
     rows.all().values[place]                                     # the same, out of all rows; still on the device
@@ -39,7 +39,7 @@ RowFunction: TypeAlias = "Callable[[Embedder, Tensor, Tensor | None, Tensor | No
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowLayout:
+class TokenLayout:
     """R rows of S sequences; within a sequence each row stands for the nucleotides behind those of the one before.
 
     Attributes:
@@ -78,7 +78,7 @@ class RowLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsOnDevice(RowLayout):
+class RowsOnDevice(TokenLayout):
     """All rows of S sequences.
 
     Attributes:
@@ -127,21 +127,21 @@ def has_tokens(embedder: Embedder) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlleleRows:
+class AlleleEmbeddings:
     """The rows of some sequences, which must fit into the device's memory; computed when they are asked for.
 
     Attributes:
         layout: Which nucleotides each row stands for.
     """
 
-    layout: RowLayout
+    layout: TokenLayout
     _embedder: Embedder
     _tokenized: Tokenized | None
     _wanted: Bools
     _made: Tensor | None
 
     @classmethod
-    def of(cls, embedder: Embedder, sequences: list[str]) -> AlleleRows:
+    def of(cls, embedder: Embedder, sequences: list[str]) -> AlleleEmbeddings:
         """Reads the tokens of some sequences.
 
         Where rows are averaged over both strands, or only rows are known of a model, all of them are made now, and
@@ -155,7 +155,7 @@ class AlleleRows:
         bp = bp_of_tokens(tokenized)
         wanted = bp > 0
         starts = np.concatenate([[0], np.cumsum(wanted)])[tokenized.token_starts()]
-        layout = RowLayout(bp=bp[wanted], starts=starts)
+        layout = TokenLayout(bp=bp[wanted], starts=starts)
         return cls(layout=layout, _embedder=embedder, _tokenized=tokenized, _wanted=wanted, _made=None)
 
     def all(self) -> RowsOnDevice:

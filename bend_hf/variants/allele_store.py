@@ -2,8 +2,8 @@
 
 Put together from the pieces that scoring left; 300,000 variants of a model of width 768 are 1.8 GB.
 
->>> RowStore.__name__
-'RowStore'
+>>> AlleleStore.__name__
+'AlleleStore'
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from bend_hf.errors import RecordError
 from bend_hf.types import Bools, Floats, Ints
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.score import ALT_ROW, REF_ROW
 
 
-class RowStore:
+class AlleleStore:
     """Rows of n variants.
 
     Args:
@@ -44,7 +44,7 @@ class RowStore:
         return np.concatenate([ref, alt, alt - ref], axis=1)
 
     @classmethod
-    def gather(cls, parts: Parts, keys: list[str], item: Ints, *, write: bool) -> RowStore:
+    def gather(cls, parts: ScoringCheckpoint, keys: list[str], item: Ints, *, write: bool) -> AlleleStore:
         """The rows of all pieces in the order of some items.
 
         Args:
@@ -88,7 +88,7 @@ class RowStore:
         self.path.unlink(missing_ok=True)
 
 
-class _Later(RowStore):
+class _Later(AlleleStore):
     """A store whose file another process writes; opened at first use."""
 
     def __init__(self, path: Path, width: int, has_rows: Bools) -> None:

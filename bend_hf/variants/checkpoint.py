@@ -4,7 +4,7 @@ A piece is named by the hash of everything that decides its content: the model's
 variants themselves. A changed input finds no old piece, and a piece is there whole or not at all.
 
 >>> import tempfile
->>> parts = Parts(Path(tempfile.mkdtemp()))
+>>> parts = ScoringCheckpoint(Path(tempfile.mkdtemp()))
 >>> parts.write("abc", pa.table({"score": [0.5]})); parts.read("abc")["score"].to_pylist()
 [0.5]
 """
@@ -24,7 +24,7 @@ from bend_hf.errors import RecordError
 from bend_hf.types import Json
 
 
-class Parts:
+class ScoringCheckpoint:
     """A folder of finished pieces.
 
     Args:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError
 from bend_hf.types import Ints
-from bend_hf.variants.allele_embeddings import AlleleRows, RowLayout, RowsOnDevice
+from bend_hf.variants.allele_embeddings import AlleleEmbeddings, RowsOnDevice, TokenLayout
 from bend_hf.variants.alleles import Alleles, distinct
 from bend_hf.variants.config import ScoreSettings
 
@@ -213,7 +213,7 @@ def by_embedding(embedder: Embedder, pair: Alleles, settings: ScoreSettings, *, 
     n = len(pair.ref)
     shown = distinct(pair.ref + pair.alt)
     ref, alt = shown.code[:n], shown.code[n:]
-    rows = AlleleRows.of(embedder, shown.texts)
+    rows = AlleleEmbeddings.of(embedder, shown.texts)
     place = np.concatenate(
         [_place(rows.layout, sequence, pair.offset_bp, settings.embedding_idx, overlaps) for sequence in (ref, alt)]
     )
@@ -228,7 +228,7 @@ def by_embedding(embedder: Embedder, pair: Alleles, settings: ScoreSettings, *, 
     return Compared(scores=scores, ref=both[:n], alt=both[n:])
 
 
-def _place(layout: RowLayout, sequence: Ints, offset_bp: Ints, index: int | None, overlaps: bool) -> Ints:
+def _place(layout: TokenLayout, sequence: Ints, offset_bp: Ints, index: int | None, overlaps: bool) -> Ints:
     """The row that is compared, of each variant."""
     if index is None:
         return layout.at(sequence, offset_bp)

@@ -22,12 +22,12 @@ from bend_hf.files import file_sha256
 from bend_hf.tasks import VariantSpec
 from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.config import VariantRun
 from bend_hf.variants.read import CONSEQUENCE, LABELS, VariantFile, read_variants
 from bend_hf.variants.score import Scored, score_variants
 from bend_hf.variants.summary import METRICS, Intervals, summarise
-from bend_hf.variants.supervised_head import Probed, ProbeSettings, probe
+from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, probe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +53,7 @@ class Done:
 
     predictions: Predictions
     summary: dict[str, Json]
-    probed: Probed | None
+    probed: VariantHeadResult | None
     record: ResultRecord
     files: dict[str, Path]
 
@@ -87,7 +87,7 @@ def score_file(
     accelerator = Accelerator()
     if embedder is None:
         embedder = open_model(config)
-    parts = Parts(config.out / _PARTS)
+    parts = ScoringCheckpoint(config.out / _PARTS)
     scored = score_variants(
         variants,
         embedder,
@@ -104,7 +104,7 @@ def score_file(
         )
     group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.beside else None)
     summary = summarise(scored.predictions, group_by=group_by, intervals=intervals)
-    probed = probe(scored, parts, accelerator, ProbeSettings(seed=config.seed)) if config.probe else None
+    probed = probe(scored, parts, accelerator, VariantHeadSettings(seed=config.seed)) if config.probe else None
     record = _record(
         file, config, variants, embedder, scored, summary, probed, time.perf_counter() - started, accelerator
     )
@@ -154,7 +154,7 @@ def _record(
     embedder: Embedder,
     scored: Scored,
     summary: dict[str, Json],
-    probed: Probed | None,
+    probed: VariantHeadResult | None,
     seconds: float,
     accelerator: Accelerator,
 ) -> ResultRecord:
@@ -207,7 +207,12 @@ def _record(
 
 
 def _write(
-    file: Path, config: VariantRun, stem: Path, predictions: Predictions, record: ResultRecord, probed: Probed | None
+    file: Path,
+    config: VariantRun,
+    stem: Path,
+    predictions: Predictions,
+    record: ResultRecord,
+    probed: VariantHeadResult | None,
 ) -> tuple[dict[str, Path], ResultRecord]:
     files: dict[str, Path] = {"scores": stem.with_name(stem.name + ".parquet")}
     digest = write_predictions(predictions, files["scores"])

@@ -34,7 +34,7 @@ from bend_hf.tasks import VariantSpec
 from bend_hf.types import Ints, Json
 from bend_hf.variants.allele_embeddings import tokens_overlap
 from bend_hf.variants.alleles import Alleles, Context
-from bend_hf.variants.checkpoint import Parts, content_key
+from bend_hf.variants.checkpoint import ScoringCheckpoint, content_key
 from bend_hf.variants.config import ScoreSettings
 from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS, by_embedding
 from bend_hf.variants.likelihood_scores import LikelihoodScores, Scorer, Sites
@@ -254,7 +254,7 @@ def score_zero_shot(
         label_names,
         accelerator,
         settings or ScoreSettings(),
-        parts=None if parts is None else Parts(parts),
+        parts=None if parts is None else ScoringCheckpoint(parts),
         progress=progress,
     ).predictions
 
@@ -267,7 +267,7 @@ def score_variants(
     accelerator: Accelerator,
     settings: ScoreSettings,
     *,
-    parts: Parts | None = None,
+    parts: ScoringCheckpoint | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
     """As ``score_zero_shot``, for variants from anywhere; says more of how it went."""

@@ -29,8 +29,8 @@ from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.types import Floats, Ints, Json
-from bend_hf.variants.allele_store import RowStore
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants.allele_store import AlleleStore
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.score import Scored
 from bend_hf.variants.summary import METRICS, labelled
 
@@ -110,7 +110,7 @@ _READ_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSettings:
+class VariantHeadSettings:
     """How probes are trained; own choices, as BEND trains none.
 
     Attributes:
@@ -135,7 +135,7 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probed:
+class VariantHeadResult:
     """What the probes said.
 
     Attributes:
@@ -149,11 +149,11 @@ class Probed:
 
 def probe(
     scored: Scored,
-    parts: Parts,
+    parts: ScoringCheckpoint,
     accelerator: Accelerator,
-    settings: ProbeSettings | None = None,
+    settings: VariantHeadSettings | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Probed:
+) -> VariantHeadResult:
     """Trains and tests a linear and a small probe.
 
     Args:
@@ -166,8 +166,8 @@ def probe(
     Raises:
         ConfigError: There are too few labelled variants, or they cannot be parted.
     """
-    settings = settings or ProbeSettings()
-    rows = RowStore.gather(parts, scored.keys, scored.predictions.item, write=accelerator.is_main_process)
+    settings = settings or VariantHeadSettings()
+    rows = AlleleStore.gather(parts, scored.keys, scored.predictions.item, write=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     chosen = np.flatnonzero(labelled(scored.predictions) & rows.has_rows)
     target = scored.predictions.target[chosen]
@@ -203,7 +203,7 @@ def probe(
     detail: dict[str, Json] = {kind: _metrics(found[kind], folds) for kind in PROBES}
     detail["folds"] = {"by": folds.by, "n": folds.n_folds, "variants": jsonable(np.bincount(folds.fold))}
     detail["settings"] = jsonable(asdict(settings))
-    return Probed(detail=detail, predictions=found)
+    return VariantHeadResult(detail=detail, predictions=found)
 
 
 def _metrics(predictions: Predictions, folds: PlaceFolds) -> Json:
@@ -232,12 +232,12 @@ def _metrics(predictions: Predictions, folds: PlaceFolds) -> Json:
 
 def _train(
     kind: ProbeKind,
-    rows: RowStore,
+    rows: AlleleStore,
     chosen: Ints,
     target: NDArray[np.int16],
     test: NDArray[np.bool_],
     accelerator: Accelerator,
-    settings: ProbeSettings,
+    settings: VariantHeadSettings,
 ) -> Floats:
     """Trains on what is not tested; probabilities of the tested variants, shape (tested,)."""
     import torch
@@ -288,7 +288,7 @@ def _build(kind: ProbeKind, width: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
 
-def _moments(rows: RowStore, variants: Ints) -> tuple[Floats, Floats]:
+def _moments(rows: AlleleStore, variants: Ints) -> tuple[Floats, Floats]:
     """Mean and deviation of each feature, float32; 1 for a feature that never changes."""
     total = np.zeros(3 * rows.width)
     squares = np.zeros(3 * rows.width)

@@ -20,7 +20,7 @@ ALL = list(TASKS)
 def test_a_task_is_whole(task: TaskSpec) -> None:
     assert set(task.metrics) <= set(metric_names())
     assert BEND in task.citations
-    assert task.licence
+    assert task.license
     assert len(set(task.label_names)) == len(task.label_names)
     assert (task.head is None) == (task.training is None) == isinstance(task.partition, Unsplit)
     assert (task.variant is None) != isinstance(task.partition, Unsplit)

@@ -23,9 +23,11 @@ from bend_hf.variants import (
     read_variants,
     score_file,
     score_variants,
-    zero_shot,
 )
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants import (
+    score as zero_shot,
+)
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_bed, write_genome
 from tests.variant_controls import Markov, MarksG
@@ -198,7 +200,7 @@ def test_killed_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path, monk
 
 def test_other_settings_find_no_finished_piece(folder: Path, tmp_path: Path) -> None:
     source = read_variants(folder / "mine.bed", folder / "genome.fa")
-    embedder, parts = twin(folder), Parts(tmp_path / "parts")
+    embedder, parts = twin(folder), ScoringCheckpoint(tmp_path / "parts")
     one, other = (
         score_variants(
             source,
@@ -239,7 +241,7 @@ def test_processes_share_the_work_and_change_nothing(
     monkeypatch.setattr(accelerate.utils, "gather_object", gather)
     settings, spec, names = ScoreSettings(), VariantSpec(), ("no", "yes")
     done = [
-        score_variants(source, embedder, spec, names, Rank(rank, 2), settings, parts=Parts(tmp_path))  # type: ignore[arg-type]
+        score_variants(source, embedder, spec, names, Rank(rank, 2), settings, parts=ScoringCheckpoint(tmp_path))  # type: ignore[arg-type]
         for rank in (0, 1)
     ]
     alone = score_variants(source, embedder, spec, names, Accelerator(cpu=True), settings)

@@ -15,12 +15,12 @@ from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.tasks import VariantSpec
 from bend_hf.types import PROTOCOLS, Protocol
-from bend_hf.variants import SCORE_COLUMNS, ProbeSettings, ScoreSettings, probe, read_variants, score_variants
-from bend_hf.variants.checkpoint import Parts
+from bend_hf.variants import SCORE_COLUMNS, ScoreSettings, VariantHeadSettings, probe, read_variants, score_variants
+from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import VariantFile
 from bend_hf.variants.score import PieceMaker, Scored
 from bend_hf.variants.summary import values_of
-from bend_hf.variants.supervised_head import Probed
+from bend_hf.variants.supervised_head import VariantHeadResult
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared
 
@@ -52,11 +52,11 @@ def clinvar(tmp_path_factory: pytest.TempPathFactory) -> VariantFile:
     return read_variants(CHR20 / "variant_effects_disease.bed", genome, spec=SPEC)
 
 
-def score_and_probe(source: VariantFile, embedder: Embedder, folder: Path) -> tuple[Scored, Probed]:
-    parts, accelerator = Parts(folder), Accelerator(cpu=True)
+def score_and_probe(source: VariantFile, embedder: Embedder, folder: Path) -> tuple[Scored, VariantHeadResult]:
+    parts, accelerator = ScoringCheckpoint(folder), Accelerator(cpu=True)
     settings = ScoreSettings(keep_rows=True)
     scored = score_variants(source, embedder, SPEC, ("no", "yes"), accelerator, settings, parts=parts)
-    return scored, probe(scored, parts, accelerator, ProbeSettings(epochs=1, n_folds=2, hidden=8))
+    return scored, probe(scored, parts, accelerator, VariantHeadSettings(epochs=1, n_folds=2, hidden=8))
 
 
 def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bend_hf.variants import VariantRun, score_file, zero_shot
+from bend_hf.variants import VariantRun, score_file
+from bend_hf.variants import score as zero_shot
 from bend_hf.variants.score import PieceMaker
 from tests.e2e.lives import life
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bend_hf.embedders.cache.dtypes import StoredDtype, readable, stored
 from bend_hf.embedders.cache.fill import order_of
 from bend_hf.embedders.cache.key import content_of
-from bend_hf.embedders.cache.open import Share, find_entry
+from bend_hf.embedders.cache.open import RankSlice, find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings, HeldEmbeddings, device_batches
 from bend_hf.embedders.cache.shards import shard_starts
 from bend_hf.embedders.token_embeddings import OnTheFly
@@ -45,7 +45,7 @@ def test_rows_of_a_cache_are_those_of_the_embedder(
     items = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=12))
     with TemporaryDirectory() as folder:
         entry = find_entry(dataset, Triplets(), folder=Path(folder), dtype=dtype, shard_bytes=shard_bytes)
-        entry.make(None, Share(), progress=False)
+        entry.make(None, RankSlice(), progress=False)
         source = CachedEmbeddings.of(entry.shards, dtype=dtype)
         expected = OnTheFly(dataset, Triplets()).rows(np.array(items))
         found = source.rows(np.array(items))

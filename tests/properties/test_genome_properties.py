@@ -11,7 +11,7 @@ import pyfaidx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bend_hf.data import fasta_gather
+from bend_hf.data import fasta as fasta_gather
 from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import reverse_complement
 from tests.bgzip import bgzip

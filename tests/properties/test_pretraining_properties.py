@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.errors import ConfigError
-from bend_hf.training.pretraining import letters
+from bend_hf.training.pretraining import nucleotides as letters
 from bend_hf.training.pretraining.objectives import mask, validation_mask
 from bend_hf.training.pretraining.regions import Regions
 from bend_hf.training.pretraining.splits import split

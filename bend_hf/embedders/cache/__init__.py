@@ -3,7 +3,7 @@
 For ``bend-hf embed`` and for training, which uses what is there and makes what is missing:
 
     source = open_embeddings(dataset, embedder, folder=default_folder(), accelerator=accelerator)
-    batch = source.rows(np.array([7, 1, 4]))      # EmbeddedRows: x_BTD in float16 or float32, token_of_BL
+    batch = source.rows(np.array([7, 1, 4]))      # TokenBatch: x_BTD in float16 or float32, token_of_BL
 
 A task with folds opens its parts, so that a part is embedded once and not once for each fold:
 

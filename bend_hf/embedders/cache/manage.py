@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.embedders.cache.shards import ABOUT, Plan, ShardFiles, State, read_plan, shard_files
+from bend_hf.embedders.cache.shards import ABOUT, ShardFiles, ShardPlan, State, read_plan, shard_files
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch
 
@@ -33,7 +33,7 @@ class Held:
     """
 
     path: Path
-    plan: Plan | None
+    plan: ShardPlan | None
     n_finished: int
     size_bytes: int
     changed: float

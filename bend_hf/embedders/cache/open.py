@@ -19,8 +19,8 @@ from bend_hf.embedders.cache.fill import fill, missing_shards
 from bend_hf.embedders.cache.key import Content, content_of, key_of, key_parts
 from bend_hf.embedders.cache.shards import (
     SHARD_BYTES,
-    Plan,
     ShardFiles,
+    ShardPlan,
     entry_folder,
     publish_plan,
     read_plan,
@@ -43,14 +43,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class RankSlice:
     """Which process of how many this is."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
-    def of(cls, accelerator: Accelerator | None) -> Share:
+    def of(cls, accelerator: Accelerator | None) -> RankSlice:
         """This process of a launched run; the only one without an accelerator."""
         if accelerator is None:
             return cls()
@@ -58,7 +58,7 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CacheEntry:
     """The embeddings of one dataset by one embedder, found in the cache or planned.
 
     Attributes:
@@ -70,7 +70,7 @@ class Entry:
     """
 
     folder: Path
-    plan: Plan
+    plan: ShardPlan
     dataset: Dataset
     content: Content
     embedder: Embedder
@@ -80,7 +80,9 @@ class Entry:
         """All of them, made or not."""
         return shard_files(self.folder, self.plan.n_shards)
 
-    def make(self, wanted: Sequence[int] | None, share: Share, *, progress: bool, report: Report | None = None) -> int:
+    def make(
+        self, wanted: Sequence[int] | None, share: RankSlice, *, progress: bool, report: Report | None = None
+    ) -> int:
         """Makes what is missing of the wanted shards.
 
         Args:
@@ -151,7 +153,7 @@ def find_entry(
     dtype: StoredDtype,
     label: str = "",
     shard_bytes: int = SHARD_BYTES,
-) -> Entry:
+) -> CacheEntry:
     """The entry of a dataset, planned now where it is new; nothing is embedded.
 
     Args:
@@ -180,7 +182,7 @@ def find_entry(
     else:
         rows_per_bp = sample_rows_per_bp(embedder, dataset, content.lengths_bp)
         shard_bp = int(shard_bytes / (rows_per_bp * row_bytes(embedder.width, dtype)))
-        new = Plan(
+        new = ShardPlan(
             key=key,
             parts=key_parts(content.digest, embedder, dtype),
             label=label,
@@ -198,7 +200,7 @@ def find_entry(
             raise CacheError(
                 f"the cache {folder} cannot be written ({error}); give another folder, or --no-cache"
             ) from error
-    return Entry(folder=place, plan=plan, dataset=dataset, content=content, embedder=embedder)
+    return CacheEntry(folder=place, plan=plan, dataset=dataset, content=content, embedder=embedder)
 
 
 def open_embeddings(
@@ -226,5 +228,5 @@ def open_embeddings(
         return OnTheFly(parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), embedder)
     entries = [find_entry(part, embedder, folder=Path(folder), dtype=dtype, label=label) for part in parts]
     for entry in entries:
-        entry.make(None, Share.of(accelerator), progress=progress)
+        entry.make(None, RankSlice.of(accelerator), progress=progress)
     return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=dtype)

@@ -19,11 +19,11 @@ For training: while the device works on a batch, a thread gathers the next ones 
     for batch in device_batches(source, batches, device):
         logits = head(batch.x_BTD, batch.token_of_BL)
 
->>> from bend_hf.embedders.token_embeddings import EmbeddedRows
+>>> from bend_hf.embedders.token_embeddings import TokenBatch
 >>> class Source:
 ...     width = 1
 ...     def __len__(self): return 3
-...     def rows(self, rows): return EmbeddedRows(
+...     def rows(self, rows): return TokenBatch(
 ...         x_BTD=rows.reshape(-1, 1, 1).astype(np.float32), token_of_BL=np.zeros((len(rows), 2), np.int64))
 >>> import torch
 >>> [batch.x_BTD.flatten().tolist() for batch in device_batches(Source(), [[2, 0], [1]], torch.device("cpu"))]
@@ -51,7 +51,7 @@ from torch import Tensor
 from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, StoredDtype, itemsize, readable
 from bend_hf.embedders.cache.shards import ShardFiles
 from bend_hf.embedders.cache.writer import LENGTH_COLUMN
-from bend_hf.embedders.token_embeddings import EmbeddedRows, EmbeddingSource
+from bend_hf.embedders.token_embeddings import EmbeddingSource, TokenBatch
 from bend_hf.errors import CacheError
 from bend_hf.types import Ints
 
@@ -163,7 +163,7 @@ class CachedEmbeddings:
         part = slice(self._first_row[item], self._first_row[item] + self.n_rows[item])
         return ItemView(rows=block.rows[part], row_bp=block.row_bp[part])
 
-    def rows(self, rows: Ints) -> EmbeddedRows:
+    def rows(self, rows: Ints) -> TokenBatch:
         """The embeddings of some items, in the order given.
 
         ``x_BTD`` is float16 where that is stored, else float32. Its memory is used again when nothing refers to it
@@ -180,7 +180,7 @@ class CachedEmbeddings:
             x_BTD[place, count:] = 0
             bp_BT[place, :count] = block.row_bp[first : first + count]
         bp_BT[:, -1] = n_bp - lengths_bp
-        return EmbeddedRows(x_BTD=readable(x_BTD, self.dtype), token_of_BL=_token_of(bp_BT))
+        return TokenBatch(x_BTD=readable(x_BTD, self.dtype), token_of_BL=_token_of(bp_BT))
 
     def pieces(self, most_rows: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
         """All token rows as they are stored, and their lengths, in the order of the items, some at a time."""
@@ -242,8 +242,8 @@ _CHUNK_ROWS: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceRows:
-    """One batch on the device; the same as ``EmbeddedRows``, x_BTD in float32."""
+class DeviceEmbeddings:
+    """One batch on the device; the same as ``TokenBatch``, x_BTD in float32."""
 
     x_BTD: Tensor
     token_of_BL: Tensor
@@ -251,7 +251,7 @@ class DeviceRows:
 
 def device_batches(
     source: EmbeddingSource, batches: Iterable[Ints], device: torch.device, *, ahead: int = 2
-) -> Iterator[DeviceRows]:
+) -> Iterator[DeviceEmbeddings]:
     """The embeddings of batches, in order.
 
     Args:
@@ -304,13 +304,13 @@ def _sent(source: EmbeddingSource, rows: Ints, device: torch.device) -> _OnTheWa
     return _OnTheWay(x_BTD=moved[0], token_of_BL=moved[1], host=host, copied=copied)
 
 
-def _landed(sent: _OnTheWay, device: torch.device) -> DeviceRows:
+def _landed(sent: _OnTheWay, device: torch.device) -> DeviceEmbeddings:
     if sent.copied is not None:
         current = torch.cuda.current_stream(device)
         current.wait_event(sent.copied)
         for tensor in (sent.x_BTD, sent.token_of_BL):
             tensor.record_stream(current)
-    return DeviceRows(x_BTD=sent.x_BTD.float(), token_of_BL=sent.token_of_BL)
+    return DeviceEmbeddings(x_BTD=sent.x_BTD.float(), token_of_BL=sent.token_of_BL)
 
 
 _STREAMS: Final[dict[torch.device, torch.cuda.Stream]] = {}
@@ -353,7 +353,7 @@ class HeldEmbeddings:
         bytes_a_row = source.width * (2 if source.dtype == "float16" else itemsize("float32")) + 8
         return int(source.n_rows.sum()) * bytes_a_row < _SHARE * free
 
-    def rows(self, rows: Ints) -> DeviceRows:
+    def rows(self, rows: Ints) -> DeviceEmbeddings:
         """The embeddings of some items, in the order given."""
         items = torch.from_numpy(np.asarray(rows, np.int64)).to(self._starts.device)
         first, counts = self._starts[items], self._starts[items + 1] - self._starts[items]
@@ -368,7 +368,7 @@ class HeldEmbeddings:
         token_of = (
             place_T.expand_as(bp_BT).reshape(-1).repeat_interleave(bp_BT.reshape(-1), output_size=n_bp * len(items))
         )
-        return DeviceRows(x_BTD=self._rows[at_BT].float(), token_of_BL=token_of.view(len(items), n_bp))
+        return DeviceEmbeddings(x_BTD=self._rows[at_BT].float(), token_of_BL=token_of.view(len(items), n_bp))
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

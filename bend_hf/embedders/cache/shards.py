@@ -352,7 +352,7 @@ _BATCH_BYTES: Final = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ShardPlan:
     """One keyed folder of the cache.
 
     Attributes:
@@ -425,7 +425,7 @@ def shard_starts(lengths_bp: Ints, *, shard_bp: int) -> Ints:
     return np.unique(np.concatenate([[0], inner, [len(ends)]])).astype(np.int64)
 
 
-def batch_items(plan: Plan, lengths_bp: Ints) -> int:
+def batch_items(plan: ShardPlan, lengths_bp: Ints) -> int:
     """How many items of a shard make a record batch.
 
     Args:
@@ -436,7 +436,7 @@ def batch_items(plan: Plan, lengths_bp: Ints) -> int:
     return max(1, int(_BATCH_BYTES // max(mean_bytes, 1)))
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path) -> ShardPlan | None:
     """The plan of an entry; None where none is there yet.
 
     Raises:
@@ -445,7 +445,7 @@ def read_plan(folder: Path) -> Plan | None:
     path = folder / ABOUT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(**{**found, "shard_starts": tuple(found["shard_starts"])})
+        return ShardPlan(**{**found, "shard_starts": tuple(found["shard_starts"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -455,7 +455,7 @@ def read_plan(folder: Path) -> Plan | None:
         ) from error
 
 
-def publish_plan(folder: Path, plan: Plan) -> Plan:
+def publish_plan(folder: Path, plan: ShardPlan) -> ShardPlan:
     """Writes a plan unless there is one, and returns the one that is there: of several writers the first wins."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ABOUT

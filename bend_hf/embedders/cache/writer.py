@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
-from bend_hf.embedders.cache.shards import Follower, Plan, ShardFiles, batch_items
+from bend_hf.embedders.cache.shards import Follower, ShardFiles, ShardPlan, batch_items
 from bend_hf.errors import CacheError
 from bend_hf.types import Ints
 
@@ -196,7 +196,7 @@ class ShardWriter:
         lengths_bp: Nucleotides of each item, shape (items,).
     """
 
-    plan: Plan
+    plan: ShardPlan
     dataset: Dataset
     lengths_bp: Ints
 

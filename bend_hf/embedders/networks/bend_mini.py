@@ -24,7 +24,7 @@ A linear map after which all directions of some rows vary about alike (whitening
 Representations for Better Semantics and Faster Retrieval).
 
 >>> rows = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([10.0, 0.5]) + 3.0
->>> moments, even = Moments(2, rows.device), Even(2)
+>>> moments, even = Moments(2, rows.device), Whitening(2)
 >>> moments.add(rows)
 >>> even.fit(moments)
 >>> [round(variance, 1) for variance in even(rows).var(dim=0).tolist()]
@@ -32,7 +32,7 @@ Representations for Better Semantics and Faster Retrieval).
 
 What a model may learn beside hidden letters: which short words stand around (skip-gram; Mikolov et al. 2013).
 
->>> around = WordsAround(8, word=1, places=1, stride=4)
+>>> around = SkipGram(8, word=1, places=1, stride=4)
 >>> around.shares(torch.tensor([[3, 3, 3, 4]]))[0, 0].tolist()  # a a a c
 [0.75, 0.25, 0.0, 0.0]
 """
@@ -70,7 +70,7 @@ class Moments:
         self.square_DD += (x_ND.T @ x_ND).double()
 
 
-class Even(nn.Module):
+class Whitening(nn.Module):
     """x -> (x - centre) map; as it is made it changes nothing. It is computed and not learned."""
 
     def __init__(self, width: int) -> None:
@@ -99,7 +99,7 @@ FIRST_LETTER: Final = 3
 N_LETTERS: Final = 4
 
 
-class WordsAround(nn.Linear):
+class SkipGram(nn.Linear):
     """Tells from a state of the body how often each word stands to the left and to the right of its place.
 
     Args:
@@ -356,7 +356,7 @@ class TwoScaleModel(_TwoScalePreTrained):
         self.into_fine = nn.Linear(config.local_width, config.fine_width)
         self.fine = nn.ModuleList(_FineLayer(config.fine_width) for _ in range(config.fine_layers))
         self.norm = nn.LayerNorm(config.fine_width, elementwise_affine=False)
-        self.even_fine, self.even_body = Even(config.fine_width), Even(config.body_width)
+        self.even_fine, self.even_body = Whitening(config.fine_width), Whitening(config.body_width)
         self.post_init()
 
     def forward(
@@ -395,7 +395,7 @@ class TwoScaleModel(_TwoScalePreTrained):
         return self._evened(self.scales_at(input_ids, attention_mask, place_N))
 
     @torch.no_grad()
-    def even_out(self, texts: Iterable[Tensor]) -> None:
+    def whiten(self, texts: Iterable[Tensor]) -> None:
         """Computes the maps that even out the rows.
 
         Args:
@@ -497,7 +497,7 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
         super().__init__(config)
         self.model = TwoScaleModel(config)
         self.cls = _Head(config)
-        self.around = WordsAround(
+        self.around = SkipGram(
             config.body_width, word=config.around_word, places=config.around_places, stride=config.stride
         )
         self.post_init()
@@ -528,9 +528,9 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
         scores_NV: Tensor = self.cls(self.model.scales_at(input_ids, attention_mask, place_N).fine[-1])
         return scores_NV
 
-    def even_out(self, texts: Iterable[Tensor]) -> None:
-        """See ``TwoScaleModel.even_out``."""
-        self.model.even_out(texts)
+    def whiten(self, texts: Iterable[Tensor]) -> None:
+        """See ``TwoScaleModel.whiten``."""
+        self.model.whiten(texts)
 
     def learned_at(self, input_ids: Tensor, place_N: Tensor) -> tuple[Tensor, Tensor]:
         """Those scores, and what telling the words around each of these tokens costs beside them.

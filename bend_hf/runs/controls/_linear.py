@@ -26,7 +26,7 @@ from bend_hf.data.builder import n_outputs
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.runs.controls._features import WindowBatch, Windows, Words
-from bend_hf.runs.controls._spec import Said
+from bend_hf.runs.controls._spec import ControlResult
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import MultiLabel
 from bend_hf.types import Floats, Ints, Json
@@ -125,10 +125,10 @@ MOST_WINDOWS: Final = 30_000  # that are learned from, and as many to choose C o
 _PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
 
 
-def learner(words_of: Callable[[TaskSpec], Words]) -> Callable[[TaskSpec, dict[str, Dataset], int], Said]:
+def learner(words_of: Callable[[TaskSpec], Words]) -> Callable[[TaskSpec, dict[str, Dataset], int], ControlResult]:
     """A control that learns from the shares of words in each window."""
 
-    def predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+    def predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
         words, outputs = words_of(task), n_outputs(task)
         train, validation, test = (Windows(splits[name], task.label, words) for name in ("train", "validation", "test"))
         x, y = train.sample(MOST_WINDOWS, seed)
@@ -144,7 +144,7 @@ def learner(words_of: Callable[[TaskSpec], Words]) -> Callable[[TaskSpec, dict[s
             "validation": {name: found if np.isfinite(found) else None for name, found in values.items()},
         }
         scored = ((batch, linear.scores(batch.features)) for batch in test.batches())
-        return Said(
+        return ControlResult(
             predictions=collect(task, splits["test"], test.counts, scored),
             n_features=train.n_features,
             n_parameters=linear.weights.size + linear.bias.size,

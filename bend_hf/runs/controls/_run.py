@@ -27,10 +27,10 @@ from bend_hf.evaluation.record import ResultRecord, free_stem, jsonable, read_re
 from bend_hf.evaluation.run_key import KEY_FIELD, content_key, finished_runs
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold, with_intervals
 from bend_hf.runs.controls import CONTROLS
-from bend_hf.runs.controls._spec import ControlSpec, Said
-from bend_hf.runs.outcome import Part, cost, coverage, fold_entries, scores_of, summarise
+from bend_hf.runs.controls._spec import ControlResult, ControlSpec
+from bend_hf.runs.outcome import FoldResult, cost, coverage, fold_entries, scores_of, summarise
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.training.launch import from_main
+from bend_hf.training.launch import run_on_main_process
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def run_controls(
                 continue
             runs.append(_as_model(control.key, own, data, open_model(own), accelerator, run_model, key_of))
         else:
-            runs.append(from_main(accelerator, partial(run_control, config, data, control, accelerator)))
+            runs.append(run_on_main_process(accelerator, partial(run_control, config, data, control, accelerator)))
     return runs
 
 
@@ -134,7 +134,7 @@ def _as_model(
 ) -> ControlRun:
     """A control that is a model: the finished run that is the same, or a new one."""
     run_key = key_of(config, data, embedder)
-    earlier = from_main(accelerator, partial(_finished, config.out, run_key))
+    earlier = run_on_main_process(accelerator, partial(_finished, config.out, run_key))
     if earlier is not None:
         log.info("control %r is done: %s", key, earlier.path)
         return replace(earlier, key=key)
@@ -165,7 +165,9 @@ def run_control(config: RunConfig, data: TaskData, control: ControlSpec, acceler
                 )
         said = control.predict(data.task, splits, config.seed)
         predictions = with_fold(said.predictions, fold)
-        parts.append(Part(fold=fold, predictions=predictions, scores=scores_of(data.task, predictions), fitted=None))
+        parts.append(
+            FoldResult(fold=fold, predictions=predictions, scores=scores_of(data.task, predictions), fitted=None)
+        )
         all_said.append(said)
     predictions = concatenate([part.predictions for part in parts])
     stem = free_stem(config.out, run_name(data.task.key, control.key, config.seed, moment.strftime("%Y%m%dT%H%M%S")))
@@ -215,7 +217,7 @@ def _key(config: RunConfig, data: TaskData, control: ControlSpec) -> str:
     )
 
 
-def _model(config: RunConfig, control: ControlSpec, said: Sequence[Said]) -> dict[str, Json]:
+def _model(config: RunConfig, control: ControlSpec, said: Sequence[ControlResult]) -> dict[str, Json]:
     """The control in the place of an embedder's description."""
     return {
         "model": control.key,
@@ -233,7 +235,7 @@ def _model(config: RunConfig, control: ControlSpec, said: Sequence[Said]) -> dic
 
 
 def _training(
-    control: ControlSpec, task: TaskSpec, parts: Sequence[Part], said: Sequence[Said]
+    control: ControlSpec, task: TaskSpec, parts: Sequence[FoldResult], said: Sequence[ControlResult]
 ) -> dict[str, Json] | None:
     if task.variant is not None:
         return None

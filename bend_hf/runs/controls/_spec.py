@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class ControlResult:
     """What a control said of a test split.
 
     Attributes:
@@ -55,7 +55,7 @@ class ControlSpec:
     title: str
     text: str
     why_not: Callable[[TaskSpec], str | None]
-    predict: Callable[[TaskSpec, dict[str, Dataset], int], Said] | None = None
+    predict: Callable[[TaskSpec, dict[str, Dataset], int], ControlResult] | None = None
     head: str = ""
     model: Callable[[RunConfig], RunConfig | None] | None = None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bend_hf.runs.controls._features import Words
 from bend_hf.runs.controls._linear import learner
-from bend_hf.runs.controls._spec import ControlSpec, Said, always
+from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
 from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
 from bend_hf.tasks import TaskSpec
 
@@ -24,15 +24,17 @@ GC = Words(k=1, feature_of_code=np.array([0, 1, 1, 0]), n_features=2, leave_out=
 CPG = Words(k=2, feature_of_code=(np.arange(16) == _CG).astype(np.int64), n_features=2, leave_out=1)
 
 
-def _predict_gc(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+def _predict_gc(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
     if task.variant is not None:
-        return Said(predictions=variant_predictions(task, splits["test"], gc_around(splits["test"], task.variant)))
+        return ControlResult(
+            predictions=variant_predictions(task, splits["test"], gc_around(splits["test"], task.variant))
+        )
     return learner(lambda _: GC)(task, splits, seed)
 
 
-def _predict_cpg(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+def _predict_cpg(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
     if task.variant is not None:
-        return Said(predictions=variant_predictions(task, splits["test"], cpg_changes(splits["test"])))
+        return ControlResult(predictions=variant_predictions(task, splits["test"], cpg_changes(splits["test"])))
     return learner(lambda _: CPG)(task, splits, seed)
 
 

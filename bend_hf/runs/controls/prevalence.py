@@ -13,7 +13,7 @@ import numpy as np
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.controls._features import Windows
 from bend_hf.runs.controls._linear import collect, share_of
-from bend_hf.runs.controls._spec import ControlSpec, Said, always
+from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
 from bend_hf.runs.controls._variants import variant_predictions
 from bend_hf.tasks import TaskSpec
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
+def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
     if task.variant is not None:  # nothing is learned, so that the same is said of every variant
-        return Said(predictions=variant_predictions(task, splits["test"], np.zeros(len(splits["test"]))))
+        return ControlResult(predictions=variant_predictions(task, splits["test"], np.zeros(len(splits["test"]))))
     outputs = n_outputs(task)
     train, test = Windows(splits["train"], task.label, None), Windows(splits["test"], task.label, None)
     labels = np.concatenate([_labelled(batch.target) for batch in train.batches()])
@@ -31,7 +31,7 @@ def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> Said:
     with np.errstate(divide="ignore"):
         logit = np.log(share) - np.log1p(-share)
     scored = ((batch, np.broadcast_to(logit, (len(batch.target), len(logit)))) for batch in test.batches())
-    return Said(
+    return ControlResult(
         predictions=collect(task, splits["test"], test.counts, scored),
         n_parameters=len(share),
         learned={"windows": len(labels)},

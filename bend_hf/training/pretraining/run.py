@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.files import start_logging, write_text
 from bend_hf.lease import Lease
-from bend_hf.training.launch import from_main, missing_processes
+from bend_hf.training.launch import missing_processes, run_on_main_process
 from bend_hf.training.pretraining.config import PretrainConfig, parse_pretrain
 from bend_hf.training.pretraining.data import Inputs, open_inputs
 from bend_hf.training.pretraining.run_folder import RunFolder
@@ -51,7 +51,7 @@ def run(config: PretrainConfig) -> Summary:
         nonlocal lease
         lease = folder.claim(config, inputs.identity)
 
-    from_main(accelerator, claim)
+    run_on_main_process(accelerator, claim)
     try:
         if folder.summary.exists():
             log.info("%s is trained already", config.out)

@@ -45,7 +45,7 @@ _READ_EVERY_STEPS: Final = 10  # reading a loss waits for the device
 
 
 @dataclass(kw_only=True)
-class Position:
+class TrainingState:
     """How far a training is.
 
     Attributes:
@@ -66,7 +66,7 @@ class Position:
         return min(self.validations, key=lambda one: one.perplexity, default=None)
 
     @classmethod
-    def of(cls, facts: dict[str, Any]) -> Position:
+    def of(cls, facts: dict[str, Any]) -> TrainingState:
         """As a checkpoint holds it."""
         validations = [Validation(**one) for one in facts["validations"]]
         return cls(**{name: facts[name] for name in ("step", "seconds", "waited_seconds")}, validations=validations)
@@ -83,7 +83,7 @@ class Trained:
         finished: Whether it was not stopped.
     """
 
-    at: Position
+    at: TrainingState
     best: dict[str, Tensor]
     resumed_at: int | None
     finished: bool
@@ -124,7 +124,7 @@ class Loop:
         )
         self.model, self.optimizer = accelerator.prepare(learner, self.plain)
         self.checkpoints = folder.checkpoints(writes=self.main)
-        self.at = Position()
+        self.at = TrainingState()
         self.best_state: dict[str, Tensor] = {}
         self.unread: list[Tensor] = []  # of each step since the losses were read last: their sum and that of weights
         self.unread_seconds: list[float] = []
@@ -292,7 +292,7 @@ class Loop:
         """Takes up the last position where there is one; how many steps lie behind it."""
         saved = self.checkpoints.read()
         if saved is not None:
-            self.at = Position.of(dict(saved.facts))
+            self.at = TrainingState.of(dict(saved.facts))
             self.best_state = saved.best
             restore_training(self.network, self.plain, saved.tensors)
             mine = f"random.{self.accelerator.process_index}."

@@ -13,7 +13,7 @@ import pytest
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError
-from bend_hf.training.pretraining import letters
+from bend_hf.training.pretraining import nucleotides as letters
 from bend_hf.training.pretraining.ngram_baseline import causal_table_perplexity, masked_table_perplexity, table_rows
 from bend_hf.training.pretraining.splits import split
 from bend_hf.types import Bytes

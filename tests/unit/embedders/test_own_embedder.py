@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders.user_model import OwnEmbedder, load_own
+from bend_hf.embedders.user_model import UserEmbedder, load_user_model
 from bend_hf.errors import AlignmentError, ConfigError, ModelError
 
 
@@ -21,14 +21,14 @@ class Own:
 
 
 def test_own_object_is_an_embedder() -> None:
-    own = OwnEmbedder(Own())
+    own = UserEmbedder(Own())
     assert own("aC").tolist() == [[1.0, 1.0], [0.0, 1.0]]
     assert own.width == 2
     assert [tokens.row_bp.tolist() for tokens in own.embed_tokens(["ACG", "T"])] == [[1, 1, 1], [1]]
 
 
 def test_own_function_is_an_embedder() -> None:
-    assert OwnEmbedder(lambda sequences: [np.ones((len(one), 3)) for one in sequences])("AC").shape == (2, 3)
+    assert UserEmbedder(lambda sequences: [np.ones((len(one), 3)) for one in sequences])("AC").shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_own_function_is_an_embedder() -> None:
 )
 def test_own_models_wrong_shapes_are_refused(answer: list[Any], reason: str) -> None:
     with pytest.raises(AlignmentError, match=reason):
-        OwnEmbedder(lambda sequences: answer)("ACG")
+        UserEmbedder(lambda sequences: answer)("ACG")
 
 
 def test_own_models_width_must_stay() -> None:
-    own = OwnEmbedder(lambda sequences: [np.ones((len(one), len(one))) for one in sequences])
+    own = UserEmbedder(lambda sequences: [np.ones((len(one), len(one))) for one in sequences])
     with pytest.raises(AlignmentError, match="gave 3 columns where it gave 2 before"):
         own.embed(["AC", "ACG"])
 
 
 def test_own_model_refuses_keywords_without_meaning() -> None:
     with pytest.raises(ConfigError, match="decides by itself on dtype, layer"):
-        OwnEmbedder(Own(), layer=3, dtype="float16")
+        UserEmbedder(Own(), layer=3, dtype="float16")
 
 
 def test_own_file_with_a_class_is_loaded_by_its_path(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_own_file_with_a_class_is_loaded_by_its_path(tmp_path: Path) -> None:
     )
     assert load_embedder(path)("ACG").shape == (3, 2)
     assert load_embedder(str(path), checkpoint="4")("ACG").shape == (3, 4)
-    first = load_own(path).identity
+    first = load_user_model(path).identity
     path.write_text(path.read_text() + "\n")
-    assert load_own(path).identity != first
+    assert load_user_model(path).identity != first
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_own_file_with_a_class_is_loaded_by_its_path(tmp_path: Path) -> None:
 def test_own_file_that_holds_no_model_is_refused(tmp_path: Path, source: str, reason: str) -> None:
     (tmp_path / "mine.py").write_text(source)
     with pytest.raises(ModelError, match=reason):
-        load_own(tmp_path / "mine.py")
+        load_user_model(tmp_path / "mine.py")
 
 
 def test_own_file_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -93,6 +93,6 @@ def test_own_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_own_file_with_a_function_takes_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def embed(sequences):\n    return [[[1.0]] * len(s) for s in sequences]\n")
-    assert load_own(tmp_path / "mine.py")("ACG").shape == (3, 1)
+    assert load_user_model(tmp_path / "mine.py")("ACG").shape == (3, 1)
     with pytest.raises(ModelError, match="holds no class that could take checkpoint"):
-        load_own(tmp_path / "mine.py", checkpoint="x")
+        load_user_model(tmp_path / "mine.py", checkpoint="x")

@@ -16,7 +16,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import BuiltSource, find_source
 from bend_hf.errors import BendError
-from bend_hf.publishing import hub_folder
+from bend_hf.publishing import dataset_folder as hub_folder
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.duplicates import repetitions, sequence_hashes
 from bend_hf.publishing.verify_dataset import verify

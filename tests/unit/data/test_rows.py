@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bend_hf.data.examples import part_number, read_rows
-from bend_hf.data.sources import TaskFiles, find_source, own_source
+from bend_hf.data.sources import TaskFiles, find_source, user_source
 from bend_hf.errors import BendError, GenomeError, InputError, LabelError, SourceError
 from bend_hf.tasks import TASKS, Folds, NamedSplits
 from tests.tiny import write_bed, write_data, write_genome
@@ -210,7 +210,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
             ("chr1", 128, 192, "1.0", "test"),
         ],
     )
-    task = read_rows(own_source(classes, labels=None, genome=genome)).task
+    task = read_rows(user_source(classes, labels=None, genome=genome)).task
     assert (len(task.label_names), task.metric, task.window_bp) == (3, "mcc", 64)
     lists = write_bed(
         folder / "many.bed",
@@ -221,7 +221,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
             ("chr1", 128, 192, "1", "part3"),
         ],
     )
-    task = read_rows(own_source(lists, labels=None, genome=genome)).task
+    task = read_rows(user_source(lists, labels=None, genome=genome)).task
     assert (len(task.label_names), task.metric, task.partition) == (4, "auroc", Folds(n=3))
     bins = write_bed(
         folder / "bins.bed",
@@ -234,7 +234,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
     )
     with h5py.File(folder / "bins.hdf5", "w") as file:
         file["labels"] = np.array([[0, 1], [1, 0], [0, 0]])
-    rows = read_rows(own_source(bins, labels=None, genome=genome))
+    rows = read_rows(user_source(bins, labels=None, genome=genome))
     assert (rows.task.metric, rows.task.partition) == ("auprc", NamedSplits())
     assert replace(rows.task).label.names == ("class_0", "class_1")
 
@@ -244,4 +244,4 @@ def test_real_valued_labels_are_refused(folder: Path) -> None:
         folder / "real.bed", ("chromosome", "start", "end", "label", "split"), [("chr1", 0, 64, "0.25", "train")]
     )
     with pytest.raises(LabelError, match=r"'0\.25' is a real number"):
-        read_rows(own_source(bed, labels=None, genome=folder / "genomes" / "genome.fa"))
+        read_rows(user_source(bed, labels=None, genome=folder / "genomes" / "genome.fa"))

@@ -18,7 +18,7 @@ from bend_hf.embedders.cache import open_embeddings
 from bend_hf.embedders.cache.dtypes import stored
 from bend_hf.embedders.cache.estimate import Progress, duration
 from bend_hf.embedders.cache.key import key_of
-from bend_hf.embedders.cache.open import Share
+from bend_hf.embedders.cache.open import RankSlice
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.errors import CacheError, ConfigError
@@ -189,7 +189,7 @@ def test_an_unknown_dtype_names_the_nearest(tmp_path: Path) -> None:
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     seen: list[Progress] = []
     entry = small_entry(tmp_path)
-    entry.make(None, Share(), progress=False, report=seen.append)
+    entry.make(None, RankSlice(), progress=False, report=seen.append)
     assert seen[0].done_bp == 0
     assert seen[-1].done_bp == seen[-1].total_bp == entry.plan.nucleotides
     assert seen[-1].made_bytes >= sum(files.arrow.stat().st_size for files in entry.shards) * 0.5
@@ -204,7 +204,7 @@ def test_the_forecast_is_near_what_is_written(tmp_path: Path) -> None:
 
 def test_chosen_shards_alone_are_made(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
-    entry.make([1, 3], Share(), progress=False)
+    entry.make([1, 3], RankSlice(), progress=False)
     assert [files.number for files in entry.shards if files.record.exists()] == [1, 3]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bend_hf.embedders.cache.manage import choose, inventory, remove, verify
-from bend_hf.embedders.cache.open import Share
+from bend_hf.embedders.cache.open import RankSlice
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch, take
@@ -85,7 +85,7 @@ def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
 
 def test_a_finished_cache_is_not_made_again(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    assert entry.make(None, Share(), progress=False) == 0
+    assert entry.make(None, RankSlice(), progress=False) == 0
 
 
 def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:

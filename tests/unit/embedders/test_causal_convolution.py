@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-from bend_hf.embedders.networks import causal_convolution as module
+from bend_hf.embedders.networks import _layers as module
 from bend_hf.embedders.networks._layers import fft_length, long_convolution, short_convolution
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bend_hf.embedders import load_embedder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEQUENCES = ["A", "ACGTACGT", "CGCGNNACGTGCATGCCG" * 30]
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders.cache import following
+from bend_hf.embedders.cache import shards as following
 from bend_hf.embedders.cache.shards import Follower, State, checksum
 from bend_hf.embedders.cache.writer import TokenColumns
 from bend_hf.errors import CacheError

@@ -112,7 +112,10 @@ def test_importing_loads_no_heavy_package() -> None:
 
 @pytest.mark.slow
 def test_processes_that_load_at_once_agree_quietly_and_offline(tmp_path: Path) -> None:
-    program = "from bend_hf.evaluation.metrics import score\nprint([score(m, [0, 1], [0, 1]).value for m in ('mcc', 'auroc')])"
+    program = (
+        "from bend_hf.evaluation.metrics import score\n"
+        "print([score(m, [0, 1], [0, 1]).value for m in ('mcc', 'auroc')])"
+    )
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
     env.pop("HF_MODULES_CACHE", None)
     started = [

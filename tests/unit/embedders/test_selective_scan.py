@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bend_hf.embedders.networks import selective_scan as module
+from bend_hf.embedders.networks import mamba as module
 from bend_hf.embedders.networks.mamba import fused_scan, scan_with_kernel, selective_scan
 
 

@@ -26,7 +26,8 @@ from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
-from bend_hf.runs.controls import CONTROLS, _windows
+from bend_hf.runs.controls import CONTROLS
+from bend_hf.runs.controls import _features as _windows
 from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
 from bend_hf.runs.controls._linear import choose_c, fit_linear
 from bend_hf.runs.controls._run import ControlRun, as_entries, run_control, run_controls

@@ -10,7 +10,7 @@ import torch
 
 from bend_hf.errors import AlignmentError, ConfigError
 from bend_hf.tasks import VariantSpec
-from bend_hf.variants.allele_embeddings import AlleleRows, RowsOnDevice
+from bend_hf.variants.allele_embeddings import AlleleEmbeddings, RowsOnDevice
 from bend_hf.variants.alleles import Context, alleles, distinct
 from bend_hf.variants.embedding_scores import SCORE_COLUMNS, cosine_distance, distances, mean_distances
 from tests.variant_controls import Control, MarksG, OrderZeroTriplets, Unigram, column, scores_of
@@ -71,13 +71,13 @@ def test_each_allele_is_tokenized_by_itself() -> None:
 
 
 def test_overlapping_tokens_give_the_one_with_the_variant_in_its_middle() -> None:
-    rows = AlleleRows.of(OrderZeroTriplets(), ["TTACG"]).all()
+    rows = AlleleEmbeddings.of(OrderZeroTriplets(), ["TTACG"]).all()
     at = rows.at(np.array([0, 0, 0]), np.array([0, 2, 4]))
     assert at.tolist() == [0, 1, 2]  # TTA, TAC, ACG
 
 
 def test_nucleotide_behind_the_tokens_raises() -> None:
-    rows = AlleleRows.of(Control(), ["ACG"]).layout
+    rows = AlleleEmbeddings.of(Control(), ["ACG"]).layout
     with pytest.raises(AlignmentError, match="the tokens end before nucleotide 3"):
         rows.at(np.array([0]), np.array([3]))
 

@@ -163,7 +163,7 @@ def test_evened_rows_vary_alike_in_all_directions_and_guess_the_same_letters() -
     text = [ids(400, seed, batch=4) for seed in range(3)]
     with torch.no_grad():
         before, scores = model.model(text[0]).last_hidden_state, model(text[0]).logits
-        model.even_out(text)
+        model.whiten(text)
         rows = torch.cat([model.model(some).last_hidden_state.flatten(0, 1) for some in text])
         assert torch.equal(model(text[0]).logits, scores)
     assert not torch.allclose(model.model(text[0]).last_hidden_state, before)

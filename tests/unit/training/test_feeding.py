@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bend_hf.embedders.cache.reader import CachedEmbeddings
-from bend_hf.embedders.token_embeddings import EmbeddedRows, OnTheFly, Targets, pad_rows
+from bend_hf.embedders.token_embeddings import OnTheFly, Targets, TokenBatch, pad_rows
 from bend_hf.tasks._labels import NucleotideClasses
 from bend_hf.training.batches import Batch, Split, feed
 from bend_hf.types import Ints
@@ -78,13 +78,11 @@ class Watched:
     def __len__(self) -> int:
         return 40
 
-    def rows(self, rows: Ints) -> EmbeddedRows:
+    def rows(self, rows: Ints) -> TokenBatch:
         self.asked.append(rows.tolist())
         if len(self.asked) - 1 == self._fails_at:
             raise OSError("the disk is gone")
-        return EmbeddedRows(
-            x_BTD=np.zeros((len(rows), 1, 1), np.float32), token_of_BL=np.zeros((len(rows), 3), np.int64)
-        )
+        return TokenBatch(x_BTD=np.zeros((len(rows), 1, 1), np.float32), token_of_BL=np.zeros((len(rows), 3), np.int64))
 
 
 def test_one_batch_is_made_ahead_and_no_more() -> None:

@@ -13,11 +13,11 @@ from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import find_source
 from bend_hf.embedders import OneHotEmbedder, load_embedder
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
-from bend_hf.embedders.user_model import OwnEmbedder
+from bend_hf.embedders.user_model import UserEmbedder
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.evaluation.record_schema import violations
-from bend_hf.runs.outcome import Part, cached_bytes
+from bend_hf.runs.outcome import FoldResult, cached_bytes
 from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake
@@ -69,7 +69,7 @@ def test_overlap_and_strands_are_said(tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_users_own_has_rows_alone() -> None:
-    said = alignment_of(OwnEmbedder(lambda sequences: [[[0.0]] * len(one) for one in sequences], name="mine"), ["ACG"])
+    said = alignment_of(UserEmbedder(lambda sequences: [[[0.0]] * len(one) for one in sequences], name="mine"), ["ACG"])
     assert said["rows"] == "one row a nucleotide, checked"
 
 
@@ -123,7 +123,7 @@ def test_a_shard_that_folds_share_counts_once(tmp_path: Path) -> None:
         beside={},
     )
     parts = [
-        Part(fold=fold, predictions=some, scores=(), fitted=None, cached=frozenset(files[fold - 1 : fold + 1]))
+        FoldResult(fold=fold, predictions=some, scores=(), fitted=None, cached=frozenset(files[fold - 1 : fold + 1]))
         for fold in (1, 2)
     ]
     assert cached_bytes(parts) == 1 + 2 + 3

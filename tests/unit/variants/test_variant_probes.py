@@ -12,19 +12,19 @@ from accelerate import Accelerator
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.tasks import VariantSpec
-from bend_hf.variants import ProbeSettings, ScoreSettings, score_variants
-from bend_hf.variants.allele_store import RowStore
-from bend_hf.variants.checkpoint import Parts, content_key
+from bend_hf.variants import ScoreSettings, VariantHeadSettings, score_variants
+from bend_hf.variants.allele_store import AlleleStore
+from bend_hf.variants.checkpoint import ScoringCheckpoint, content_key
 from bend_hf.variants.score import Scored
-from bend_hf.variants.supervised_head import PROBES, Probed, fold_by_place, probe
+from bend_hf.variants.supervised_head import PROBES, VariantHeadResult, fold_by_place, probe
 from tests.variant_controls import Control, Memory
 
 # the label is whether the variant becomes a G, which the embedding says and no distance does
 ROWS = [("TT" + ref + "TT", 2, ref, alt, int(alt == "G")) for ref, alt in ("AG", "AC", "CG", "CA") for _ in range(12)]
 
 
-def scored(folder: Path, rows: list[tuple[str, int, str, str, int]] = ROWS) -> tuple[Scored, Parts]:
-    parts = Parts(folder / "parts")
+def scored(folder: Path, rows: list[tuple[str, int, str, str, int]] = ROWS) -> tuple[Scored, ScoringCheckpoint]:
+    parts = ScoringCheckpoint(folder / "parts")
     settings = ScoreSettings(keep_rows=True, likelihood=False)
     found = score_variants(
         Memory(rows), Control(), VariantSpec(), ("no", "yes"), Accelerator(cpu=True), settings, parts=parts
@@ -32,9 +32,9 @@ def scored(folder: Path, rows: list[tuple[str, int, str, str, int]] = ROWS) -> t
     return found, parts
 
 
-def probed(folder: Path, **settings: int | float) -> Probed:
+def probed(folder: Path, **settings: int | float) -> VariantHeadResult:
     found, parts = scored(folder)
-    return probe(found, parts, Accelerator(cpu=True), ProbeSettings(learning_rate=0.05, **settings))  # type: ignore[arg-type]
+    return probe(found, parts, Accelerator(cpu=True), VariantHeadSettings(learning_rate=0.05, **settings))  # type: ignore[arg-type]
 
 
 def test_probe_learns_what_the_rows_say(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_one_class_raises(tmp_path: Path) -> None:
 
 def test_rows_are_those_of_the_alleles_in_the_order_of_the_items(tmp_path: Path) -> None:
     found, parts = scored(tmp_path)
-    store = RowStore.gather(parts, found.keys, found.predictions.item, write=True)
+    store = AlleleStore.gather(parts, found.keys, found.predictions.item, write=True)
     features = store.features(np.array([0, 13]))
     ids = {base: np.eye(6, dtype=np.float32)[number] for number, base in enumerate("ACGT", start=1)}
     for row, (ref, alt) in zip(features, ("AG", "AC"), strict=True):
@@ -113,7 +113,7 @@ def test_key_depends_on_settings_and_values_but_not_on_chunks() -> None:
 
 
 def test_damaged_piece_counts_as_missing(tmp_path: Path) -> None:
-    parts = Parts(tmp_path)
+    parts = ScoringCheckpoint(tmp_path)
     parts.write("k", pa.table({"a": [1]}))
     parts.path("k").write_bytes(b"PAR1 cut short")
     assert parts.read("k") is None
@@ -122,4 +122,4 @@ def test_damaged_piece_counts_as_missing(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot be written"):
-        Parts(tmp_path / "file" / "parts").write("k", pa.table({"a": [1]}))
+        ScoringCheckpoint(tmp_path / "file" / "parts").write("k", pa.table({"a": [1]}))
