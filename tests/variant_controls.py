@@ -205,4 +205,4 @@ def column(predictions: Predictions, name: str) -> list[float | None]:
     if name == "score":
         assert predictions.score is not None
         return [float(value) for value in predictions.score]
-    return [None if value is None else float(value) for value in predictions.beside[name].to_pylist()]
+    return [None if value is None else float(value) for value in predictions.columns[name].to_pylist()]

@@ -41,7 +41,7 @@ class Predictions:
         score: Scores of the positive class or of each label, float32, shaped as ``target``; None for classes.
         predicted: Predicted classes, int16, shape (N,); None where scores are given.
         label_names: Names of the classes or labels.
-        beside: Further columns, one value an item.
+        columns: Further columns, one value an item.
     """
 
     item: Ints
@@ -50,7 +50,7 @@ class Predictions:
     score: Floats | None
     predicted: NDArray[np.int16] | None
     label_names: tuple[str, ...]
-    beside: dict[str, pa.Array] = field(default_factory=dict)
+    columns: dict[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.item)
@@ -64,7 +64,7 @@ class Predictions:
         """One row an item, its windows as lists."""
         columns: dict[str, pa.Array] = {
             "item": pa.array(self.item),
-            **self.beside,
+            **self.columns,
             "target": self._lists(self.target),
         }
         if self.score is not None:
@@ -104,9 +104,9 @@ def concatenate(parts: list[Predictions]) -> Predictions:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else np.concatenate(values)[source]
 
-    beside = {
-        name: pa.concat_arrays([_plain(part.beside[name]) for part in parts]).take(pa.array(order))
-        for name in parts[0].beside
+    columns = {
+        name: pa.concat_arrays([_plain(part.columns[name]) for part in parts]).take(pa.array(order))
+        for name in parts[0].columns
     }
     target = joined("target")
     assert target is not None
@@ -117,7 +117,7 @@ def concatenate(parts: list[Predictions]) -> Predictions:
         score=joined("score"),
         predicted=joined("predicted"),
         label_names=parts[0].label_names,
-        beside=beside,
+        columns=columns,
     )
 
 
@@ -177,5 +177,5 @@ def read_predictions(path: Path) -> Predictions:
         score=values(columns.pop("score")) if "score" in columns else None,
         predicted=values(columns.pop("predicted")) if "predicted" in columns else None,
         label_names=names,
-        beside=columns,
+        columns=columns,
     )

@@ -73,7 +73,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
     table = split.dataset.select_columns(
         ["item", *(name for name in _PLACES if name in split.dataset.column_names)]
     ).with_format("arrow")[batch.rows]
-    beside = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
+    columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
     item = table["item"].to_numpy()
     if isinstance(kind, MultiLabel):
         return Predictions(
@@ -83,7 +83,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
             score=logits[:, 0].sigmoid().cpu().numpy(),
             predicted=None,
             label_names=kind.names,
-            beside=beside,
+            columns=columns,
         )
     # a padded place of a shorter sequence is no window of it; an unlabelled place inside it stays one
     counts = n_windows(kind, batch.lengths_bp())
@@ -97,5 +97,5 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
         score=scored[..., 0].sigmoid().cpu().numpy()[real] if one_score else None,
         predicted=None if one_score else scored.argmax(-1).to(torch.int16).cpu().numpy()[real],
         label_names=kind.names,
-        beside=beside,
+        columns=columns,
     )

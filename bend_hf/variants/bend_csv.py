@@ -29,17 +29,17 @@ def write_bend_csv(predictions: Predictions, path: Path) -> Path:
     Raises:
         RecordError: It cannot be written.
     """
-    beside = predictions.beside
-    start, left, right = (beside[name].to_numpy().astype(np.int64) for name in ("start", "left_bp", "right_bp"))
-    ref_bp = np.array([len(text) for text in beside["ref"].to_pylist()], np.int64)
+    given = predictions.columns
+    start, left, right = (given[name].to_numpy().astype(np.int64) for name in ("start", "left_bp", "right_bp"))
+    ref_bp = np.array([len(text) for text in given["ref"].to_pylist()], np.int64)
     unlabelled = predictions.target == IGNORE_LABEL
     columns = (
         pa.array(np.arange(len(predictions))),
-        beside["chromosome"],
+        given["chromosome"],
         pa.array(start - left),
         pa.array(start + ref_bp + right),
-        beside["ref"],
-        beside["alt"],
+        given["ref"],
+        given["alt"],
         pa.array(predictions.target, mask=unlabelled),
         pa.array(predictions.score, from_pandas=True),
     )

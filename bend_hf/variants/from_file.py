@@ -102,7 +102,7 @@ def score_file(
         log.warning(
             "%s: %d variants stand so near a contig's end that they have less context", file, scored.short_context
         )
-    group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.beside else None)
+    group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
     summary = summarise(scored.predictions, group_by=group_by, intervals=intervals)
     probed = probe(scored, parts, accelerator, VariantHeadSettings(seed=config.seed)) if config.probe else None
     record = _record(

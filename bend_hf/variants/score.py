@@ -2,7 +2,7 @@
 
     predictions = score_zero_shot(dataset, embedder, spec, ("benign", "pathogenic"), accelerator)
     predictions.score                              # BEND's: the cosine distance at the variant
-    predictions.beside["log_likelihood_ratio"]     # and the others, a column each
+    predictions.columns["log_likelihood_ratio"]     # and the others, a column each
 
 Variants are taken in the order of the genome, in pieces of a fixed number. A piece is scored whole by one process,
 the same way whichever process it is, so that neither the number of processes nor a restart changes a result.
@@ -308,13 +308,13 @@ def score_variants(
 
 
 def _short_context(predictions: Predictions, context: Context) -> int:
-    left, right = (predictions.beside[name].to_numpy() for name in CONTEXT_COLUMNS)
+    left, right = (predictions.columns[name].to_numpy() for name in CONTEXT_COLUMNS)
     return int(((left < context.left_bp) | (right < context.right_bp)).sum())
 
 
 def _predictions(piece: pa.Table, label_names: tuple[str, ...]) -> Predictions:
     kept = [name for name in piece.column_names if name not in ("item", "label", MAIN)]
-    beside = {name: piece[name].combine_chunks() for name in [*PLACES, *(n for n in kept if n not in PLACES)]}
+    columns = {name: piece[name].combine_chunks() for name in [*PLACES, *(n for n in kept if n not in PLACES)]}
     return Predictions(
         item=piece["item"].to_numpy(),
         windows=np.arange(len(piece) + 1),
@@ -322,5 +322,5 @@ def _predictions(piece: pa.Table, label_names: tuple[str, ...]) -> Predictions:
         score=piece[MAIN].to_numpy().astype(np.float32),
         predicted=None,
         label_names=label_names,
-        beside=beside,
+        columns=columns,
     )

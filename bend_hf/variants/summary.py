@@ -52,9 +52,9 @@ def values_of(predictions: Predictions, column: str) -> Floats:
     if column == MAIN:
         assert predictions.score is not None
         return predictions.score
-    if column not in predictions.beside:
+    if column not in predictions.columns:
         raise ConfigError(f"there is no score {column!r}; {did_you_mean(column, [c.name for c in SCORE_COLUMNS])}")
-    values: Floats = predictions.beside[column].to_numpy(zero_copy_only=False).astype(np.float32)
+    values: Floats = predictions.columns[column].to_numpy(zero_copy_only=False).astype(np.float32)
     return values
 
 
@@ -102,7 +102,7 @@ def _taken(predictions: Predictions, chosen: Bools, values: Floats) -> Predictio
         windows=np.arange(len(rows) + 1),
         target=predictions.target[rows],
         score=values[rows].astype(np.float32),
-        beside={name: column.take(picked) for name, column in predictions.beside.items()},
+        columns={name: column.take(picked) for name, column in predictions.columns.items()},
     )
 
 
@@ -124,13 +124,13 @@ def _block(predictions: Predictions, intervals: Intervals | None) -> dict[str, J
 
 
 def _groups(predictions: Predictions, has_label: Bools, group_by: str, intervals: Intervals | None) -> dict[str, Json]:
-    if group_by not in predictions.beside:
+    if group_by not in predictions.columns:
         raise ConfigError(
             f"there is no column {group_by!r} beside the predictions; "
-            f"{did_you_mean(group_by, list(predictions.beside))}"
+            f"{did_you_mean(group_by, list(predictions.columns))}"
         )
     values = values_of(predictions, MAIN)
-    groups = predictions.beside[group_by].cast(pa.string()).dictionary_encode()
+    groups = predictions.columns[group_by].cast(pa.string()).dictionary_encode()
     code = groups.indices.to_numpy(zero_copy_only=False)
     usable = has_label & np.isfinite(values)
     found: dict[str, Json] = {}

@@ -175,9 +175,9 @@ def probe(
         raise ConfigError(
             f"{len(chosen)} labelled variants of {len(np.unique(target))} class train no probe; leave it out"
         )
-    beside = {name: column.take(pa.array(chosen)) for name, column in scored.predictions.beside.items()}
+    columns = {name: column.take(pa.array(chosen)) for name, column in scored.predictions.columns.items()}
     folds = fold_by_place(
-        beside["chromosome"], beside["start"].to_numpy(), n_folds=settings.n_folds, apart_bp=settings.apart_bp
+        columns["chromosome"], columns["start"].to_numpy(), n_folds=settings.n_folds, apart_bp=settings.apart_bp
     )
     found: dict[str, Predictions] = {}
     for number, kind in enumerate(PROBES):
@@ -192,8 +192,8 @@ def probe(
             windows=np.arange(len(chosen) + 1),
             target=target,
             score=values,
-            beside={
-                **{name: beside[name] for name in ("chromosome", "start", "end", "ref", "alt")},
+            columns={
+                **{name: columns[name] for name in ("chromosome", "start", "end", "ref", "alt")},
                 "fold": pa.array(folds.fold + 1),
             },
         )

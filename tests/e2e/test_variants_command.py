@@ -118,7 +118,7 @@ def test_training_command_gives_groups_probes_and_the_picture(tmp_path: Path) ->
     detail = read_record(path).metrics["auroc"]["detail"]  # type: ignore[index,call-overload]
     groups, trained = detail["by_group"], detail["probe"]  # type: ignore[index,call-overload]
     said = read_predictions(path.with_suffix(".parquet"))
-    assert set(groups) == set(said.beside["full_label"].to_pylist())  # type: ignore[arg-type]
+    assert set(groups) == set(said.columns["full_label"].to_pylist())  # type: ignore[arg-type]
     assert sum(block["n"] for block in groups.values()) == len(said)  # type: ignore[union-attr,misc,index,call-overload]
     assert trained["settings"]["seed"] == 3  # type: ignore[index,call-overload]
     assert trained["linear"]["auprc"]["chance"] == (said.target == 1).mean()  # type: ignore[index,call-overload]
@@ -138,7 +138,7 @@ def test_record_says_how_many_variants_have_less_context(
     changes = read_record(done.files["record"]).data["changes"]
     assert isinstance(changes, dict)
     assert changes["short_context"] == n
-    shown = zip(*(done.predictions.beside[name].to_pylist() for name in ("left_bp", "right_bp")), strict=True)
+    shown = zip(*(done.predictions.columns[name].to_pylist() for name in ("left_bp", "right_bp")), strict=True)
     assert next(shown) == ((10, 256) if model is MarksG else (10, 0))
 
 
@@ -214,7 +214,7 @@ def test_other_settings_find_no_finished_piece(folder: Path, tmp_path: Path) -> 
         for window_bp in (4, 8)
     )
     assert not set(one.keys) & set(other.keys)
-    assert one.predictions.beside["window_distance"] != other.predictions.beside["window_distance"]
+    assert one.predictions.columns["window_distance"] != other.predictions.columns["window_distance"]
 
 
 class Rank:

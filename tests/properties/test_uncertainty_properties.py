@@ -19,7 +19,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.bootstrap import draw_weights, draws_of
 from bend_hf.evaluation.uncertainty.comparison import holm
 from bend_hf.evaluation.uncertainty.delong import delong
-from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionTally, CurveTally
+from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
 from bend_hf.files import asset_folder
 
 unhurried = settings(deadline=None, max_examples=40)  # the first example of a metric loads it
@@ -51,7 +51,7 @@ def test_mcc_of_a_resample_is_that_of_the_repeated_items(case: Any, data: st.Dat
     classes = st.integers(0, 3)
     true = data.draw(hnp.arrays(np.int16, len(cluster), elements=st.one_of(classes, st.just(-100))))
     said = data.draw(hnp.arrays(np.int16, len(cluster), elements=classes))
-    tally = ConfusionTally.of(said, true, cluster, n_clusters=len(weights), n_classes=4)
+    tally = ConfusionCounts.of(said, true, cluster, n_clusters=len(weights), n_classes=4)
     expected = [
         metric("mcc").compute(predictions=said[rows], references=true[rows], n_classes=4)["mcc"]
         for rows in (repeated(cluster, column) for column in weights.T)
@@ -65,7 +65,7 @@ def test_areas_of_a_resample_are_those_of_the_repeated_items(case: Any, data: st
     cluster, weights = case
     true = data.draw(hnp.arrays(np.int16, len(cluster), elements=st.sampled_from([0, 1, -100])))
     score = data.draw(hnp.arrays(np.float32, len(cluster), elements=st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0])))
-    found = CurveTally(score, true, cluster, n_clusters=len(weights)).areas(weights, ["auroc", "auprc"])
+    found = CurveCounts(score, true, cluster, n_clusters=len(weights)).areas(weights, ["auroc", "auprc"])
     for name in ("auroc", "auprc"):
         expected = [
             metric(name).compute(predictions=score[rows], references=true[rows])[name]
@@ -93,7 +93,7 @@ def test_draws_are_those_of_naive_resampling(n: int, n_labels: int, folded: bool
         score=score,
         predicted=None,
         label_names=tuple(map(str, range(n_labels))),
-        beside={
+        columns={
             "chromosome": pa.array([f"chr{number}" for number in chromosome]),
             **({"fold": pa.array(fold)} if folded else {}),
         },
@@ -166,7 +166,7 @@ def test_scores_of_thousands_of_items_agree_in_single_and_double_precision(name:
     true = (rng.random(3000) < 0.3).astype(np.int16)
     score = rng.standard_normal(3000).astype(np.float32).round(2) + true
     cluster = rng.integers(0, 500, 3000)
-    tally = CurveTally(score, true, cluster, n_clusters=500)
+    tally = CurveCounts(score, true, cluster, n_clusters=500)
     weights = np.concatenate(list(draw_weights(500, 4, [3])), axis=1)
     expected = [
         metric(name).compute(predictions=score[rows], references=true[rows])[name]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP, clusters_of, codes_of
-from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionTally, CurveTally
+from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
 from bend_hf.types import Floats, Ints, Json
 
 METRICS: Final = ("mcc", "auroc", "auprc")  # those of BEND's tasks; there are no resamples of any other
@@ -95,12 +95,12 @@ def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
     if fold is None:
         return predictions
     column = pa.array(np.full(len(predictions), fold, np.int16))
-    return replace(predictions, beside={**predictions.beside, "fold": column})
+    return replace(predictions, columns={**predictions.columns, "fold": column})
 
 
 def folds_of(predictions: Predictions) -> Ints:
     """The fold of each item, int64, shape (items,); 0 where there are none."""
-    column = predictions.beside.get("fold")
+    column = predictions.columns.get("fold")
     if column is None:
         return np.zeros(len(predictions), np.int64)
     folds: Ints = column.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -155,7 +155,7 @@ def _fold_draws(
         for first in range(0, n_labels, step):
             some = range(first, min(first + step, n_labels))
             tallies = [
-                CurveTally(score[:, label], target[:, label], cluster_of_window, n_clusters=n_clusters)
+                CurveCounts(score[:, label], target[:, label], cluster_of_window, n_clusters=n_clusters)
                 for label in some
             ]
             pieces.append(_values([tally.areas for tally in tallies], n_clusters, metrics, resamples, seed))
@@ -189,7 +189,7 @@ class _Confusion:
         predictions: Predictions,
     ) -> None:
         highest = max(int(predicted.max(initial=0)), int(true.max(initial=0)), len(predictions.label_names) - 1)
-        self._tally = ConfusionTally.of(predicted, true, cluster, n_clusters=n_clusters, n_classes=highest + 1)
+        self._tally = ConfusionCounts.of(predicted, true, cluster, n_clusters=n_clusters, n_classes=highest + 1)
 
     def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]:
         return {"mcc": self._tally.mcc(weights)}

@@ -60,9 +60,9 @@ def codes_of(values: NDArray[Any]) -> Ints:
 
 
 def _place(predictions: Predictions, name: str, by: str) -> NDArray[Any]:
-    column = predictions.beside.get(name)
+    column = predictions.columns.get(name)
     if column is None:
-        found = ", ".join(sorted(predictions.beside)) or "nothing"
+        found = ", ".join(sorted(predictions.columns)) or "nothing"
         raise RecordError(
             f"clusters by {by} need the column {name!r} beside the predictions, which have {found}; "
             "use clusters by item, or predict again"

@@ -4,7 +4,7 @@ A resample is a weight for each cluster: how often it was drawn. MCC is read off
 confusion matrices; AUROC and AUPRC off weighted sums over items that were sorted once. Weights and counts are whole
 numbers, so that all sums are exact and each value is that of the metric on the repeated items.
 
->>> tally = ConfusionTally.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
+>>> tally = ConfusionCounts.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
 >>> tally.mcc(np.ones((3, 1))).tolist()
 [0.5]
 """
@@ -26,7 +26,7 @@ _CHUNK: Final = 1 << 20  # windows counted at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfusionTally:
+class ConfusionCounts:
     """The confusion matrix of each cluster.
 
     Attributes:
@@ -40,7 +40,7 @@ class ConfusionTally:
     @classmethod
     def of(
         cls, predicted: NDArray[Any], true: NDArray[Any], cluster: Ints, *, n_clusters: int, n_classes: int
-    ) -> ConfusionTally:
+    ) -> ConfusionCounts:
         """Counts labels, in pieces.
 
         Args:
@@ -84,7 +84,7 @@ class ConfusionTally:
         return np.where(total > 0, value, np.nan)
 
 
-class CurveTally:
+class CurveCounts:
     """One label's scores, sorted once: which clusters' items lie between which scores of positive items.
 
     Args:

@@ -208,7 +208,7 @@ def of_windows(
         score=values.astype(np.float32) if scores else None,
         predicted=None if scores else values.astype(np.int16),
         label_names=task.label_names,
-        beside={name: table[name].combine_chunks() for name in names},
+        columns={name: table[name].combine_chunks() for name in names},
     )
 
 

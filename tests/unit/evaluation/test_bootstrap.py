@@ -17,7 +17,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import draws_of, folds_of, interva
 from bend_hf.evaluation.uncertainty.clusters import clusters_of
 
 
-def scored(score: list[float], target: list[int], **beside: list[object]) -> Predictions:
+def scored(score: list[float], target: list[int], **columns: list[object]) -> Predictions:
     """One label, a window an item."""
     return Predictions(
         item=np.arange(len(score)),
@@ -26,7 +26,7 @@ def scored(score: list[float], target: list[int], **beside: list[object]) -> Pre
         score=np.array(score, np.float32),
         predicted=None,
         label_names=("no", "yes"),
-        beside={name: pa.array(values) for name, values in beside.items()},
+        columns={name: pa.array(values) for name, values in columns.items()},
     )
 
 
@@ -164,7 +164,7 @@ def test_blocks_are_places_on_a_chromosome() -> None:
 
 def test_dictionary_columns_are_read_as_their_values() -> None:
     predictions = scored([0.1] * 3, [0] * 3)
-    coded = replace(predictions, beside={"chromosome": pa.array(["b", "a", "b"]).dictionary_encode()})
+    coded = replace(predictions, columns={"chromosome": pa.array(["b", "a", "b"]).dictionary_encode()})
     assert clusters_of(coded, "chromosome").tolist() == [1, 0, 1]
 
 

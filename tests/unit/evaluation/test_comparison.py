@@ -29,7 +29,7 @@ def model(skill: float, seed: int) -> Predictions:
         score=(skill * TARGET + noise).astype(np.float32),
         predicted=None,
         label_names=("no", "yes"),
-        beside={"chromosome": pa.array([f"chr{number % 10}" for number in range(N)])},
+        columns={"chromosome": pa.array([f"chr{number % 10}" for number in range(N)])},
     )
 
 
@@ -71,7 +71,7 @@ def test_order_of_items_does_not_matter() -> None:
         item=good.item[order],
         target=good.target[order],
         score=good.score[order],
-        beside={"chromosome": good.beside["chromosome"].take(pa.array(order))},
+        columns={"chromosome": good.columns["chromosome"].take(pa.array(order))},
     )
     for clusters in ("item", "chromosome"):
         straight, turned = (
@@ -107,7 +107,7 @@ def test_other_labels_are_refused() -> None:
     for other in (replace(poor, target=1 - TARGET), replace(poor, label_names=("benign", "pathogenic"))):
         with pytest.raises(RecordError, match="good and poor have the same items but other labels"):
             compare({"good": MODELS["good"], "poor": other}, "auroc")
-    folded = replace(poor, beside={"fold": pa.array(np.arange(N) % 2)})
+    folded = replace(poor, columns={"fold": pa.array(np.arange(N) % 2)})
     with pytest.raises(RecordError, match="other folds"):
         compare({"good": MODELS["good"], "poor": folded}, "auroc")
 

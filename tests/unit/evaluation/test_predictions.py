@@ -23,7 +23,7 @@ def classes(items: list[int], lengths: list[int]) -> Predictions:
         score=None,
         predicted=(np.arange(n, dtype=np.int16) + 1) % 9,
         label_names=tuple("abcdefghi"),
-        beside={"chromosome": pa.array(["chr1"] * len(items))},
+        columns={"chromosome": pa.array(["chr1"] * len(items))},
     )
 
 
@@ -52,7 +52,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, made: Predictions) -> None
             assert getattr(read, name) is None
         else:
             np.testing.assert_array_equal(getattr(read, name), expected)
-    assert {k: v.to_pylist() for k, v in read.beside.items()} == {k: v.to_pylist() for k, v in made.beside.items()}
+    assert {k: v.to_pylist() for k, v in read.columns.items()} == {k: v.to_pylist() for k, v in made.columns.items()}
 
 
 def test_predictions_are_never_overwritten(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_joined_parts_are_the_whole_in_the_order_of_items(lengths: list[int], ra
                 score=None,
                 predicted=whole.predicted[a:b],
                 label_names=whole.label_names,
-                beside={"chromosome": pa.array(["chr1"])},
+                columns={"chromosome": pa.array(["chr1"])},
             )
         )
     joined = concatenate(parts)

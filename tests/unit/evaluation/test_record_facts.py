@@ -120,7 +120,7 @@ def test_a_shard_that_folds_share_counts_once(tmp_path: Path) -> None:
         score=np.zeros(1, np.float32),
         predicted=None,
         label_names=("a", "b"),
-        beside={},
+        columns={},
     )
     parts = [
         FoldResult(fold=fold, predictions=some, scores=(), fitted=None, cached=frozenset(files[fold - 1 : fold + 1]))

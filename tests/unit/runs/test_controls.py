@@ -443,8 +443,8 @@ def test_variants_are_scored_with_their_places(opened: dict[str, TaskData], tmp_
     data = opened["variant_effects_disease"]
     run = run_control(RunConfig(task=("x",), out=tmp_path), data, CONTROLS.get("cpg"), Accelerator(cpu=True))
     predictions = read_predictions(run.path.with_suffix(".parquet"))
-    assert set(predictions.beside) == {"chromosome", "start", "end", "strand", "ref", "alt"}
-    assert isinstance(predictions.beside["ref"], pa.Array)
+    assert set(predictions.columns) == {"chromosome", "start", "end", "strand", "ref", "alt"}
+    assert isinstance(predictions.columns["ref"], pa.Array)
     assert run.record.training is None
     assert run.record.probe == "zero_shot"
 

@@ -94,13 +94,13 @@ def test_embedding_index_takes_that_row() -> None:
 
 def test_every_score_is_a_column() -> None:
     found = scores_of(MarksG(), [("GGAGG", 2, "A", "G", 0)])
-    assert {entry.name for entry in SCORE_COLUMNS} - {"score"} <= set(found.beside)
+    assert {entry.name for entry in SCORE_COLUMNS} - {"score"} <= set(found.columns)
 
 
 def test_context_near_an_end_is_what_there_is() -> None:
     found = scores_of(MarksG(), [("GGA", 2, "A", "G", 0), ("A" * 1025, 512, "A", "G", 0)])
-    assert found.beside["left_bp"].to_pylist() == [2, 256]
-    assert found.beside["right_bp"].to_pylist() == [0, 256]
+    assert found.columns["left_bp"].to_pylist() == [2, 256]
+    assert found.columns["right_bp"].to_pylist() == [0, 256]
 
 
 def test_causal_context_ends_at_the_variant() -> None:

@@ -28,7 +28,7 @@ def predictions(*, labels: bool = True) -> Predictions:
     values["log_likelihood_ratio"] = -values["score"]
     values["entropy"][:] = np.nan
     score = values.pop("score")
-    beside = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+    columns = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
     places = {"chromosome": pa.array(["chr1"] * N), "start": pa.array(np.arange(N)), "end": pa.array(np.arange(N) + 1)}
     return Predictions(
         item=np.arange(N),
@@ -37,7 +37,7 @@ def predictions(*, labels: bool = True) -> Predictions:
         score=score,
         predicted=None,
         label_names=("no", "yes"),
-        beside={**places, **beside, "full_label": pa.array(["benign", "missense", "stop"] * (N // 3))},
+        columns={**places, **columns, "full_label": pa.array(["benign", "missense", "stop"] * (N // 3))},
     )
 
 
@@ -83,7 +83,7 @@ def test_groups_are_those_of_the_column() -> None:
 
 def test_group_of_one_class_is_undefined() -> None:
     said = predictions()
-    said.beside["kind"] = pa.array(np.where(said.target == 1, "one", "mixed").tolist())
+    said.columns["kind"] = pa.array(np.where(said.target == 1, "one", "mixed").tolist())
     found = summarise(said, group_by="kind")
     assert member(found, "groups", "one", "auroc", "value") is None
     assert "undefined" in as_text(found)
