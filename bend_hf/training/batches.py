@@ -6,9 +6,9 @@ torch.float32
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bend_hf.embedders.token_embeddings import Targets
+from bend_hf.prefetch import prefetch
 from bend_hf.types import IGNORE_LABEL, Ints
 
 if TYPE_CHECKING:
@@ -77,23 +78,15 @@ def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, wor
     return [order[start : start + batch_size][rank::world] for start in range(0, n, batch_size)]
 
 
-def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Iterator[Batch]:
-    """The batches of those items, in order.
-
-    A thread reads, embeds and pads one batch ahead; reading and copying leave Python's lock to the training.
+def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Generator[Batch, None, None]:
+    """Yield the batches of some items, in order, each prepared while the previous one is used.
 
     Args:
-        split: What to take them from.
-        shares: Items of each batch.
-        device: Where the model is.
+        split: Where the items are read from.
+        shares: Row numbers of each batch.
+        device: The device of the model.
     """
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        pending: Future[Batch] | None = None
-        for place in range(len(shares) + 1):
-            ready = None if pending is None else pending.result()
-            pending = thread.submit(_make, split, shares[place], device) if place < len(shares) else None
-            if ready is not None:
-                yield ready
+    return prefetch(partial(_make, split, device), shares)
 
 
 def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
@@ -103,7 +96,7 @@ def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
     return np.full_like(split.targets.rows(np.zeros(1, np.int64)), IGNORE_LABEL)
 
 
-def _make(split: Split, rows: Ints, device: torch.device) -> Batch:
+def _make(split: Split, device: torch.device, rows: Ints) -> Batch:
     inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
     tensors = [to_device(getattr(inputs, field.name), device) for field in fields(inputs)]
     if not len(rows):  # an item that is all padding counts in no statistics either

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bend_hf.errors import ConfigError
+from bend_hf.prefetch import prefetch
 from bend_hf.training.checkpoints import (
     Saved,
     random_states,
@@ -30,7 +31,7 @@ from bend_hf.training.checkpoints import (
     training_tensors,
 )
 from bend_hf.training.pretraining.config import PretrainConfig
-from bend_hf.training.pretraining.data import Ahead, Inputs
+from bend_hf.training.pretraining.data import Inputs
 from bend_hf.training.pretraining.objectives import Learner, Questions, on_device, optimizer_of, training_questions
 from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss
 from bend_hf.training.pretraining.validation import Validation, validate
@@ -135,14 +136,13 @@ class Loop:
         resumed_at = self._restore()
         n_steps = self.config.steps
         until = min(n_steps, self.config.stop_after or n_steps)
-        ahead = Ahead(self._questions, first=self.at.step, behind=until)
         with Progress(
             n_steps=n_steps,
             step=self.at.step,
             nucleotides=self.config.batch_windows * self.config.window_bp,
             shown=self.main,
         ) as progress:
-            self._train(ahead, until, progress)
+            self._train(until, progress)
             if self.at.step == n_steps and not self._validated():
                 self._validate(progress)
         self._save()
@@ -151,13 +151,17 @@ class Loop:
             at=self.at, best=self.best_state, resumed_at=resumed_at, finished=self.at.step == self.config.steps
         )
 
-    def _train(self, ahead: Ahead[Questions], until: int, progress: Progress) -> None:
-        waited, began = self.at.waited_seconds, time.perf_counter() - self.at.seconds
+    def _train(self, until: int, progress: Progress) -> None:
+        began = time.perf_counter() - self.at.seconds
         self.model.train()
-        for asked in ahead:
+        batches = prefetch(self._questions, range(self.at.step, until))
+        while self.at.step < until:
+            waits_from = time.perf_counter()
+            asked = next(batches)
+            self.at.waited_seconds += time.perf_counter() - waits_from
             self._step(asked)
             self.at.step += 1
-            self.at.waited_seconds, self.at.seconds = waited + ahead.waited_seconds, time.perf_counter() - began
+            self.at.seconds = time.perf_counter() - began
             self.unread_seconds.append(self.at.seconds)
             saves = self.at.step % self.config.save_every == 0 and self.at.step < until
             validates = self.at.step % self.config.validate_every == 0 or self.at.step == self.config.steps

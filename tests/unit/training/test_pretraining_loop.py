@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +26,6 @@ from torch import nn
 from bend_hf.embedders import load_embedder
 from bend_hf.errors import BendError, ConfigError, RegistryError
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags, parse_pretrain
-from bend_hf.training.pretraining.data import Ahead
 from bend_hf.training.pretraining.families import FAMILIES
 from bend_hf.training.pretraining.objectives import (
     Learner,
@@ -325,34 +323,6 @@ def test_only_matrices_decay(key: str) -> None:
     assert {id(weight) for weight in tables} <= {id(weight) for weight in others["params"]}
     learned = [weight for weight in network.parameters() if weight.requires_grad]
     assert len(decaying["params"]) + len(others["params"]) == len(learned)
-
-
-# The thread that makes input.
-
-
-def test_input_is_made_ahead_and_in_order() -> None:
-    made: list[int] = []
-    third = threading.Event()
-
-    def make(number: int) -> int:
-        made.append(number)
-        if number == 6:
-            third.set()
-        return number
-
-    ahead = iter(Ahead(make, first=4, behind=8))
-    assert (next(ahead), next(ahead)) == (4, 5)
-    assert third.wait(timeout=60)  # the next one is made though nobody asked for it yet
-    assert list(ahead) == [6, 7]
-    assert made == [4, 5, 6, 7]
-
-
-def test_an_error_in_the_thread_is_raised_where_the_input_is_asked_for() -> None:
-    def make(number: int) -> int:
-        raise ConfigError(f"no input {number}")
-
-    with pytest.raises(ConfigError, match="no input 3"):
-        list(Ahead(make, first=3, behind=5))
 
 
 # What it says meanwhile.

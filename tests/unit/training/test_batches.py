@@ -85,12 +85,12 @@ class Watched:
         return TokenBatch(x_BTD=np.zeros((len(rows), 1, 1), np.float32), token_of_BL=np.zeros((len(rows), 3), np.int64))
 
 
-def test_one_batch_is_made_ahead_and_no_more() -> None:
+def test_no_more_than_one_batch_is_made_ahead() -> None:
     source = Watched()
     batches = feed(small_split(source), shares_of([1], [2], [3], [4], [5]), CPU)
     next(batches)
-    batches.close()  # waits for the one that was begun
-    assert source.asked == [[1], [2]]
+    batches.close()  # drops the second batch, or waits for it if it was started
+    assert source.asked in ([[1]], [[1], [2]])
 
 
 def test_a_batch_that_cannot_be_made_is_an_error_at_its_place() -> None:
