@@ -1,19 +1,18 @@
-"""The configuration of a run: one frozen dataclass, and the command-line flags that map one to one to it.
+"""The configuration of a run: a frozen dataclass whose fields are the command-line flags.
 
-For ``bend_hf.runs.run``, the ``bend-hf`` commands and the result record, which holds the whole of it.
-
->>> RunConfig(task=("gene_finding",)).model
-'bend-mini'
-
-A run's configuration from a TOML file: the same names as the flags, checked before anything starts.
+Each field is declared once, through ``flag``: its default, its help text, and what it affects. The command line, TOML
+files (``--config``), the run key, the grouping of records, the commands on model cards and the check before
+publishing are all derived from these declarations.
 
     # run.toml, for: accelerate launch -m bend_hf.train --config run.toml
     task = ["gene_finding"]
     model = "dnabert6"
     learning-rate = 0.001
 
->>> check_value("epochs", 3, Kind(base=int))
-3
+>>> RunConfig(task=("gene_finding",)).model
+'bend-mini'
+>>> flags_of(RunConfig)["checkpoint_every"].affects
+'speed'
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.types import Protocol
@@ -31,73 +30,57 @@ from bend_hf.types import Protocol
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Affects: TypeAlias = Literal["scores", "speed", "nothing"]
+Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """What a field holds.
+class FlagInfo:
+    """What the package knows about a flag; see ``flag`` for the meaning of each field."""
 
-    Attributes:
-        base: Type of a value.
-        choices: Words that a text is limited to; empty for no limit.
-        several: Whether it holds a list of values.
-    """
-
-    base: type
-    choices: tuple[str, ...] = ()
-    several: bool = False
+    help: str
+    affects: Affects
+    concerns: Concerns
+    by_content: bool
+    in_command: bool
 
 
-def read_toml(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The values of a file, by field.
+def flag(
+    default: object,
+    help: str,
+    affects: Affects = "scores",
+    *,
+    concerns: Concerns = "run",
+    by_content: bool = False,
+    in_command: bool = True,
+) -> Any:  # noqa: ANN401 as dataclasses.field, whose type is that of the field
+    """Declare a field of a configuration, which is a flag of the command line and a key of the TOML file.
 
     Args:
-        path: The file; its keys are written with ``-`` as the flags are, or with ``_``.
-        kinds: The kind of each field there is.
-
-    Raises:
-        ConfigError: The file cannot be read, a key is no field, or a value is not of its kind.
+        default: Value of the field if it is not given.
+        help: Help text of the flag.
+        affects: ``scores`` if another value may give other numbers; such a field is part of the run key, and of what
+            separates two groups of records. ``speed`` or ``nothing`` otherwise.
+        concerns: ``data`` or ``model`` for fields that choose these; ``recipe`` for how a head is trained, which a
+            task of BEND declares and a published score must not change; ``run`` for the rest.
+        by_content: Whether the run key and the record hold what the field stands for (the checksum of a file, the
+            identity of a model) in place of its value.
+        in_command: Whether the command on a model card that repeats a run names it; False for paths on this machine.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--config {path} cannot be read as TOML ({error}); mend the file or the path") from error
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        name = key.replace("-", "_")
-        if name not in kinds:
-            known = [known.replace("_", "-") for known in kinds]
-            raise ConfigError(f"{path}: unknown key {key!r}; {did_you_mean(key.replace('_', '-'), known)}")
-        if name in values:
-            raise ConfigError(f"{path}: {key!r} is given twice, with - and with _; keep one")
-        try:
-            values[name] = check_value(key, value, kinds[name])
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-    return values
+    info = FlagInfo(help=help, affects=affects, concerns=concerns, by_content=by_content, in_command=in_command)
+    return field(default=default, metadata={"flag": info})
 
 
-def check_value(key: str, value: Any, kind: Kind) -> Any:
-    """The value as its field takes it.
-
-    Raises:
-        ConfigError: It is of another kind.
-    """
-    if kind.several:
-        each = value if isinstance(value, list) else [value]
-        return tuple(_check_one(key, item, kind) for item in each)
-    return _check_one(key, value, kind)
+def flags_of(config: type[DataclassInstance]) -> dict[str, FlagInfo]:
+    """Return what is known about each flag of a configuration, by field name."""
+    return {item.name: item.metadata["flag"] for item in fields(config)}
 
 
-def _check_one(key: str, value: Any, kind: Kind) -> Any:
-    if kind.base is Path and isinstance(value, str):
-        return Path(value)
-    if kind.base is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind.base) or (isinstance(value, bool) and kind.base is not bool):
-        raise ConfigError(f"{key} = {value!r} is {type(value).__name__}; expected {kind.base.__name__}")
-    if kind.choices and value not in kind.choices:
-        raise ConfigError(f"unknown {key} {value!r}; {did_you_mean(str(value), list(kind.choices))}")
-    return value
+def settings_in_key(config: type[DataclassInstance]) -> frozenset[str]:
+    """Return the fields whose value, and not only what it stands for, decides the numbers of a run."""
+    return frozenset(
+        name for name, info in flags_of(config).items() if info.affects == "scores" and not info.by_content
+    )
 
 
 OutOfBounds = Literal["error", "pad", "drop"]
@@ -109,41 +92,49 @@ Tune = Literal["head", "full", "lora"]
 CacheDtype = Literal["float16", "float32", "bfloat16"]
 ModelDtype = Literal["float32", "bfloat16", "float16"]
 
-
-def flag(default: Any, text: str, *, nargs: str | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "nargs": nargs})
-
-
-_PROTOCOLS: Final = "bend-2024 reproduces BEND, bend-hf-1 does what a careful referee asks"
-
-
-DEFAULT_MODEL: Final = "bend-mini"  # travels with the package, so that every command runs without a network
+DEFAULT_MODEL: Final = "bend-mini"  # is part of the package, so that every command runs without a network
+MAX_SEED: Final = 2**32 - 1  # numpy.random.seed takes no larger one
+_PROTOCOL_HELP: Final = "bend-2024 reproduces the paper; bend-hf-1 fixes its known flaws"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """Which model, and how its embeddings are taken.
+    """Which model, and how its embeddings are computed.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of range.
     """
 
-    protocol: Protocol = flag("bend-2024", _PROTOCOLS)
-    model: str = flag(DEFAULT_MODEL, "model key, a Hub name, a folder, or a .py file; 'bend-hf models' lists the keys")
-    checkpoint: str | None = flag(None, "weights of the model: a folder or a Hub name, instead of the published ones")
-    revision: str | None = flag(None, "commit of the model on the Hub, instead of the declared one")
-    layer: int = flag(-1, "hidden layer that gives the embeddings; -1 is the last, 0 the input embeddings")
-    model_dtype: ModelDtype = flag("float32", "of the model's weights and arithmetic")
-    random_init: bool = flag(False, "same architecture and tokenizer, but random weights from the seed")
-    reverse_complement_average: bool = flag(False, "average each nucleotide's embedding over both strands")
-    overlap_tokens: int = flag(0, "tokens that the pieces of a long sequence share; 0 cuts without overlap")
-    seed: int = flag(0, "seed of random weights and of shuffling")
+    protocol: Protocol = flag("bend-2024", _PROTOCOL_HELP)
+    model: str = flag(
+        DEFAULT_MODEL,
+        "model key, Hub name, folder or .py file; 'bend-hf models' lists the keys",
+        concerns="model",
+        by_content=True,
+    )
+    checkpoint: str | None = flag(
+        None, "folder or Hub name of weights to use instead of the published ones", concerns="model", by_content=True
+    )
+    revision: str | None = flag(None, "commit of the model on the Hub; default: the declared one", concerns="model")
+    layer: int = flag(
+        -1, "hidden layer to take embeddings from; -1 is the last, 0 the input embeddings", concerns="model"
+    )
+    model_dtype: ModelDtype = flag("float32", "dtype of the model's weights and arithmetic", concerns="model")
+    random_init: bool = flag(
+        False, "use random weights (from --seed) in the same architecture and tokenizer", concerns="model"
+    )
+    reverse_complement_average: bool = flag(
+        False, "average each nucleotide's embedding over both strands", concerns="model"
+    )
+    overlap_tokens: int = flag(
+        0, "tokens shared by neighboring chunks of a sequence that exceeds the context", concerns="model"
+    )
+    seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"--seed is {self.seed}; it must lie between 0 and 4294967295")
+        _check_seed("--seed is", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,21 +145,48 @@ class DataConfig:
         ConfigError: The fields contradict each other.
     """
 
-    task: tuple[str, ...] = flag((), "task or group of tasks; 'bend-hf tasks' lists them", nargs="*")
+    task: tuple[str, ...] = flag(
+        (),
+        "task or group of tasks; 'bend-hf tasks' lists them",
+        concerns="data",
+        by_content=True,
+        in_command=False,
+    )
     data: str | None = flag(
         None,
-        "sample, hub, or a data folder; default: $BEND_DATA_DIR or ./data if the task is there, else sample",
+        "sample, hub, or a data folder; default: $BEND_DATA_DIR or ./data if it holds the task, else sample",
+        concerns="data",
+        by_content=True,
+        in_command=False,
     )
-    bed: Path | None = flag(None, "a bed used instead of the folder's; without --task, a task of your own")
-    labels: Path | None = flag(None, "an hdf5 of labels used instead of the one beside the bed")
-    genome: Path | None = flag(None, "a FASTA used instead of the folder's genome")
-    out_of_bounds: OutOfBounds = flag("error", "what to do with an interval past its contig's end")
-    ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
-    protocol: Protocol = flag("bend-2024", _PROTOCOLS)
+    bed: Path | None = flag(
+        None,
+        "BED file to use instead of the folder's; without --task, your own task",
+        concerns="data",
+        by_content=True,
+        in_command=False,
+    )
+    labels: Path | None = flag(
+        None,
+        "HDF5 file of labels to use instead of the one next to the BED file",
+        concerns="data",
+        by_content=True,
+        in_command=False,
+    )
+    genome: Path | None = flag(
+        None, "FASTA file to use instead of the folder's", concerns="data", by_content=True, in_command=False
+    )
+    out_of_bounds: OutOfBounds = flag(
+        "error", "what to do with an interval that ends after its contig", concerns="data"
+    )
+    ref_mismatch: RefMismatch = flag(
+        "error", "what to do with a variant whose REF differs from the genome", concerns="data"
+    )
+    protocol: Protocol = flag("bend-2024", _PROTOCOL_HELP)
 
     def __post_init__(self) -> None:
         if not self.task and self.bed is None:
-            raise ConfigError("name a task with --task ('bend-hf tasks' lists them) or give a --bed of your own")
+            raise ConfigError("no task is given; name one with --task ('bend-hf tasks' lists them) or give --bed FILE")
         if len(self.task) > 1 and (self.bed or self.labels):
             raise ConfigError(f"--bed and --labels belong to one task, but --task names {len(self.task)}")
 
@@ -178,7 +196,7 @@ class ModelConfig(ModelFlags, DataConfig):
     """A model on a task. These flags mean the same in every command.
 
     Raises:
-        ConfigError: The fields contradict each other, or a number is out of its range.
+        ConfigError: The fields contradict each other, or a number is out of range.
     """
 
     def __post_init__(self) -> None:
@@ -188,33 +206,42 @@ class ModelConfig(ModelFlags, DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(ModelConfig):
-    """A run of one model on one task or several. What is None is taken from the task's declaration.
+    """One model on one or several tasks. Fields that are None use the task's default.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of range.
     """
 
-    out: Path = flag(Path("results"), "folder of the result records")
-    seeds: tuple[int, ...] = flag((), "several seeds instead of one: a record each, and a summary", nargs="*")
-    head: HeadName | None = flag(None, "head on the embeddings; default: the task's")
-    tune: Tune = flag("head", "what is trained: the head on frozen embeddings, all weights, or low-rank adapters")
-    epochs: int | None = flag(None, "passes over the training split")
-    batch_size: int | None = flag(None, "sequences a step, over all processes")
-    learning_rate: float | None = flag(None, "of AdamW")
-    weight_decay: float | None = flag(None, "of AdamW")
-    fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all", nargs="*")
+    out: Path = flag(Path("results"), "folder of the result records", "nothing", in_command=False)
+    seeds: tuple[int, ...] = flag(
+        (), "several seeds: one record each, and a summary", "nothing", in_command=False
+    )  # each run has one seed, in `seed`
+    metric: tuple[str, ...] = flag(
+        (), "metrics to report instead of the task's, by name or folder; the first is the main one", by_content=True
+    )
+    head: HeadName | None = flag(None, "head on the embeddings; default: the task's", by_content=True)
+    tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
+    epochs: int | None = flag(None, "passes over the training split", concerns="recipe")
+    batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe")
+    learning_rate: float | None = flag(None, "learning rate of AdamW", concerns="recipe")
+    weight_decay: float | None = flag(None, "weight decay of AdamW", concerns="recipe")
+    fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all")
     mixed_precision: Precision = flag("no", "precision of the training")
-    schedule: Schedule = flag("constant", "of the learning rate, down to 0 unless constant")
-    warmup_steps: int = flag(0, "steps over which the learning rate rises from 0")
-    gradient_accumulation: int = flag(1, "batches a step of the optimizer")
-    patience: int | None = flag(None, "stop after so many epochs without a better validation metric")
-    checkpoint_every: int = flag(200, "steps between two checkpoints, which a killed run resumes from")
-    cache: Path | None = flag(None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE")
-    cache_dtype: CacheDtype = flag("float16", "how embeddings are stored")
-    no_cache: bool = flag(False, "make embeddings when they are needed, every time; for what is bigger than the disk")
-    controls: bool = flag(False, "run the controls of each task too, and show them beside the model")
-    tracker: tuple[str, ...] = flag((), "tensorboard, trackio or wandb, where it is installed", nargs="*")
-    processes: int | None = flag(None, "processes that the run must have; with fewer or more it does not start")
+    schedule: Schedule = flag("constant", "course of the learning rate; all but constant fall to 0", concerns="recipe")
+    warmup_steps: int = flag(0, "steps over which the learning rate rises from 0", concerns="recipe")
+    gradient_accumulation: int = flag(1, "batches per optimizer step", concerns="recipe")
+    patience: int | None = flag(
+        None, "stop after this many epochs without a better validation metric", concerns="recipe"
+    )
+    checkpoint_every: int = flag(200, "steps between two checkpoints, from which an interrupted run resumes", "speed")
+    cache: Path | None = flag(
+        None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE", "speed", in_command=False
+    )
+    cache_dtype: CacheDtype = flag("float16", "dtype of stored embeddings")
+    no_cache: bool = flag(False, "recompute embeddings whenever they are needed; for embeddings larger than the disk")
+    controls: bool = flag(False, "also run the task's controls, and show them next to the model", "nothing")
+    tracker: tuple[str, ...] = flag((), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False)
+    processes: int | None = flag(None, "number of processes the run must have; it does not start otherwise", "speed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -235,46 +262,44 @@ class RunConfig(ModelConfig):
         if self.weight_decay is not None and self.weight_decay < 0:
             raise ConfigError(f"--weight-decay is {self.weight_decay}; it must not be negative")
         for seed in self.seeds:
-            if not 0 <= seed < 2**32:
-                raise ConfigError(f"--seeds holds {seed}; a seed must lie between 0 and 4294967295")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"--seeds {list(self.seeds)} names a seed twice; each gives one record")
+            _check_seed("--seeds holds", seed)
+        for name in ("seeds", "metric"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ConfigError(f"--{name} is {list(values)}; give each value once")
         if any(fold < 1 for fold in self.fold):
             raise ConfigError(f"--fold is {list(self.fold)}; folds are counted from 1")
 
 
-def kind_of(hint: Any) -> tuple[Any, tuple[str, ...]]:
-    """What a field's values are, and the words it is limited to: ``tuple[int, ...]`` and ``int | None`` are int."""
-    parts = [part for part in get_args(hint) if part is not type(None)]
-    base = hint if getattr(hint, "__origin__", None) is Literal or not parts else parts[0]
-    if getattr(base, "__origin__", None) is Literal:
-        return str, get_args(base)
-    return base, ()
+def _check_seed(words: str, seed: int) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"{words} {seed}; a seed must lie between 0 and {MAX_SEED}")
 
 
-def kinds_of(config: type[DataclassInstance], several: Sequence[str] = ()) -> dict[str, Kind]:
-    """The kind of each field; those in ``several`` hold a list, whatever the field says."""
-    hints = get_type_hints(config)
-    kinds = {}
-    for item in fields(config):
-        base, choices = kind_of(hints[item.name])
-        many = item.name in several or item.metadata["nargs"] is not None
-        kinds[item.name] = Kind(base=base, choices=choices, several=many)
-    return kinds
+def add_run_flags(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
+    """Add the flags of a run to a parser: one per field, and ``--config`` for a file that holds them."""
+    parser.add_argument("--config", type=Path, help="TOML file with any of these flags; the command line wins")
+    add_flags(parser, RunConfig, several)
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], several: Sequence[str] = ()) -> None:
-    """Gives a parser one flag for each field of a configuration class."""
-    kinds = kinds_of(config, several)
+    """Add one flag to a parser for each field of a configuration class.
+
+    Args:
+        parser: The parser to extend.
+        config: The configuration class.
+        several: Fields that take several values here, although the class holds one.
+    """
+    kinds, infos = kinds_of(config, several), flags_of(config)
     for item in fields(config):
-        kind, flag = kinds[item.name], f"--{item.name.replace('_', '-')}"
+        kind, name = kinds[item.name], f"--{item.name.replace('_', '-')}"
         default = "" if item.default in (None, (), False, MISSING) else f" (default: {item.default})"
-        text = item.metadata["help"].replace("%", "%%") + default
+        text = infos[item.name].help.replace("%", "%%") + default
         if kind.base is bool:
-            parser.add_argument(flag, dest=item.name, action="store_true", default=argparse.SUPPRESS, help=text)
+            parser.add_argument(name, dest=item.name, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
         parser.add_argument(
-            flag,
+            name,
             dest=item.name,
             type=kind.base,
             nargs="*" if kind.several else None,
@@ -286,38 +311,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], 
         )
 
 
-def add_run_flags(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
-    """The flags of a run: one for each field, and the file that may hold them."""
-    parser.add_argument("--config", type=Path, help="a TOML file with any of these, named as the flags; flags win")
-    add_flags(parser, RunConfig, several)
-
-
-def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> RunConfig:
-    """The configuration that parsed flags make, and the file that ``--config`` names.
-
-    Raises:
-        ConfigError: The fields contradict each other or are out of range, or the file holds something else.
-    """
-    return config(**given_values(config, parsed))
-
-
-def given_values(
-    config: type[DataclassInstance], parsed: argparse.Namespace, several: Sequence[str] = ()
-) -> dict[str, Any]:
-    """What flags and file say, flags before file; nothing where they are silent.
-
-    Raises:
-        ConfigError: The file holds something that is no field, or not of its kind.
-    """
-    kinds = kinds_of(config, several)
-    file: Path | None = getattr(parsed, "config", None)
-    from_file = {} if file is None else read_toml(file, kinds)
-    given = {name: value for name, value in vars(parsed).items() if name in kinds}
-    return {**from_file, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}}
-
-
 def parse_run(argv: Sequence[str] | None, *, prog: str, description: str) -> RunConfig:
-    """Reads the flags of a run.
+    """Parse the command line of a run.
 
     Raises:
         ConfigError: The flags contradict each other or are out of range.
@@ -325,3 +320,117 @@ def parse_run(argv: Sequence[str] | None, *, prog: str, description: str) -> Run
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     add_run_flags(parser)
     return config_from_flags(RunConfig, parser.parse_args(argv))
+
+
+def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> RunConfig:
+    """Build the configuration from parsed flags and the file that ``--config`` names.
+
+    Raises:
+        ConfigError: The fields contradict each other or are out of range, or the file holds another key.
+    """
+    return config(**given_values(config, parsed))
+
+
+def given_values(
+    config: type[DataclassInstance], parsed: argparse.Namespace, several: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the values that flags and file give, by field; a flag wins over the file.
+
+    Raises:
+        ConfigError: The file holds an unknown key, or a value of the wrong type.
+    """
+    kinds = kinds_of(config, several)
+    file: Path | None = getattr(parsed, "config", None)
+    in_file = {} if file is None else read_toml(file, kinds)
+    given = {name: value for name, value in vars(parsed).items() if name in kinds}
+    return {**in_file, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a field holds.
+
+    Attributes:
+        base: Type of one value.
+        choices: The texts that are allowed; empty if any is.
+        several: Whether the field holds several values.
+    """
+
+    base: type
+    choices: tuple[str, ...] = ()
+    several: bool = False
+
+
+def kinds_of(config: type[DataclassInstance], several: Sequence[str] = ()) -> dict[str, Kind]:
+    """Return the kind of each field; fields named in ``several`` hold several values, whatever their type says.
+
+    >>> kinds_of(DataConfig)["protocol"].choices
+    ('bend-2024', 'bend-hf-1')
+    """
+    hints = get_type_hints(config)
+    return {item.name: _kind_of(hints[item.name], several=item.name in several) for item in fields(config)}
+
+
+def _kind_of(hint: object, *, several: bool) -> Kind:
+    """Return the kind that a type hint means: ``tuple[int, ...]`` and ``int | None`` hold ``int``."""
+    several = several or get_origin(hint) is tuple
+    if get_origin(hint) is not Literal:
+        hint = next((part for part in get_args(hint) if part is not type(None)), hint)
+    if get_origin(hint) is Literal:
+        return Kind(base=str, choices=get_args(hint), several=several)
+    if not isinstance(hint, type):
+        raise TypeError(f"a field of the type {hint} has no flag; give it a plain type, a Literal or a tuple of one")
+    return Kind(base=hint, several=several)
+
+
+def read_toml(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Read the values of a TOML file, by field.
+
+    Args:
+        path: The file. Its keys are written with ``-``, as the flags are, or with ``_``.
+        kinds: The kind of each field.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {path} cannot be read as TOML ({error}); fix the file or the path") from error
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            known = [known.replace("_", "-") for known in kinds]
+            raise ConfigError(f"{path}: unknown key {key!r}; {did_you_mean(key.replace('_', '-'), known)}")
+        if name in values:
+            raise ConfigError(f"{path}: {key!r} is given twice, with - and with _; keep one")
+        try:
+            values[name] = check_value(key, value, kinds[name])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    return values
+
+
+def check_value(key: str, value: object, kind: Kind) -> object:
+    """Return a TOML value as its field holds it.
+
+    Raises:
+        ConfigError: It has the wrong type.
+    """
+    if kind.several:
+        each = value if isinstance(value, list) else [value]
+        return tuple(_check_one(key, item, kind) for item in each)
+    return _check_one(key, value, kind)
+
+
+def _check_one(key: str, value: object, kind: Kind) -> object:
+    if kind.base is Path and isinstance(value, str):
+        return Path(value)
+    if kind.base is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind.base) or (isinstance(value, bool) and kind.base is not bool):
+        raise ConfigError(f"{key} = {value!r} is {type(value).__name__}; expected {kind.base.__name__}")
+    if kind.choices and value not in kind.choices:
+        raise ConfigError(f"unknown {key} {value!r}; {did_you_mean(str(value), list(kind.choices))}")
+    return value

@@ -35,8 +35,8 @@ class EmbedConfig(ModelConfig):
         ConfigError: A range of shards is none.
     """
 
-    splits: tuple[str, ...] = flag((), "splits, or parts of folds, to embed; default: all", nargs="*")
-    shards: tuple[str, ...] = flag((), "shards to make, as 3 or 10-19; default: all", nargs="*")
+    splits: tuple[str, ...] = flag((), "splits, or parts of folds, to embed; default: all")
+    shards: tuple[str, ...] = flag((), "shards to make, as 3 or 10-19; default: all")
     cache_dtype: StoredDtype = flag("float16", "how embeddings are stored")
     cache: Path | None = flag(None, "folder of the cache; default: embeddings below $BEND_HF_CACHE")
 

@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig
+from bend_hf.config import RunConfig, settings_in_key
 from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.record import jsonable
 from bend_hf.types import Json
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 KEY_FIELD: Final = "run_key"  # in a record's config
 
-# Fields that say where things are, or how the work is watched and secured: none of them changes a number. What the
-# data and the model are is in the key by their content. Any other field is in it, also one that is added later.
-_NO_MATTER: Final = frozenset(
-    {"task", "data", "bed", "labels", "genome", "model", "checkpoint", "out", "seeds", "head"}
-    | {"checkpoint_every", "tracker", "processes", "cache", "controls"}
-)
 _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant", "metrics")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
 
@@ -51,7 +45,8 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpe
         embedder: With its weights.
         head: What is trained; None where nothing is.
     """
-    settings: dict[str, Any] = {name: value for name, value in asdict(config).items() if name not in _NO_MATTER}
+    in_key = settings_in_key(type(config))
+    settings = {name: value for name, value in asdict(config).items() if name in in_key}
     return content_key(
         {
             "task": {name: jsonable(getattr(data.task, name)) for name in _TASK},

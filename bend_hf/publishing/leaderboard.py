@@ -18,7 +18,7 @@ from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.eval_results import probes
-from bend_hf.publishing.results import NOT_SETTINGS, ResultGroup, gather
+from bend_hf.publishing.results import ResultGroup, gather, not_settings
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tasks import TASKS
@@ -216,7 +216,7 @@ def _differences(entries: Sequence[ResultGroup]) -> list[str]:
     if len(entries) == 1:
         return [""]
     configs = [dict(entry.records[0].config) for entry in entries]
-    keys = sorted({key for config in configs for key in config} - NOT_SETTINGS)
+    keys = sorted({key for config in configs for key in config} - not_settings())
     differing = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
     if not differing:
         return [f", revision {_short(entry.records[0].model.get('revision'))}" for entry in entries]

@@ -11,16 +11,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
-from bend_hf.config import RunConfig
+from bend_hf.config import RunConfig, flags_of
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.types import Json
-
-# What a command leaves out: where things lay on the machine that ran it.
-_LOCAL: Final = frozenset({"out", "bed", "labels", "genome", "data", "task", "seeds", "tracker", "cache", "config"})
 
 
 @cache
@@ -98,17 +95,18 @@ def _data(record: ResultRecord) -> str:
     return f"{kind.get(str(data.get('origin')), said(data.get('origin')))}, {said(data.get('assembly'))}"
 
 
-def flags(config: Mapping[str, Json]) -> str:
+def flags(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> str:
     """The command that makes a run again: the model, every flag that is not at its default, no places of files."""
     tasks, origin = config.get("task"), config.get("data")
     words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
     if origin is not None:
         words += ["--data", str(origin) if origin in ("sample", "hub") else "data"]
-    for item in fields(RunConfig):
+    infos = flags_of(kind)
+    for item in fields(kind):
         value = config.get(item.name)
         default = None if item.default is MISSING else item.default
         at_default = value == default and item.name != "model"
-        if item.name in _LOCAL or value in (None, [], False) or at_default:
+        if not infos[item.name].in_command or value in (None, [], False) or at_default:
             continue
         words.append(f"--{item.name.replace('_', '-')}")
         if value is not True:

@@ -22,11 +22,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bend_hf.config import RunConfig
+from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.types import Json
 
@@ -37,19 +37,18 @@ REASONS: Final = {
     "files": "scored on bed, labels or genome files of the user's own",
     "revision": "the revision of its dataset was not recorded",
     "task": "a task of the user's own",
+    "metric": "scored with other metrics than the task's own",
     "value": "the main metric is not defined",
     "random": "made with random weights",
     "commit": "made by code with uncommitted changes",
 }
-# What a run shares with the task's declaration where it is run as declared; BEND conf/supervised_tasks/*.yaml.
-_DECLARED: Final = ("epochs", "batch_size", "learning_rate", "weight_decay")
-# Settings of a run that a task does not speak of; a score of BEND leaves them at their defaults.
-_AT_DEFAULT: Final = ("schedule", "warmup_steps", "gradient_accumulation", "patience")
 
 
 def refusals(record: ResultRecord) -> list[str]:
     """Why a record must not be published as a score of BEND; empty where it may be."""
     found = [*_data_refusals(record), *_coverage_refusals(record), *_config_refusals(record)]
+    if record.config.get("metric"):
+        found.append(REASONS["metric"])
     if record.value is None:
         found.append(REASONS["value"])
     if record.model.get("random_init"):
@@ -85,20 +84,21 @@ def _coverage_refusals(record: ResultRecord) -> list[str]:
     return found
 
 
-def _config_refusals(record: ResultRecord) -> list[str]:
+def _config_refusals(record: ResultRecord, kind: type[RunConfig] = RunConfig) -> list[str]:
     """Settings that differ from the task's declaration."""
     if record.task not in TASKS or record.training is None or record.is_control:
         return []
-    declared = TASKS.get(record.task).training
+    declared, defaults = TASKS.get(record.task).training, {item.name: item.default for item in fields(kind)}
     found = []
-    for name in _DECLARED:
-        is_set, meant = record.config.get(name), getattr(declared, name)
-        if is_set != meant:
-            found.append(f"{name} is {is_set}, the task declares {meant}")
-    defaults = {item.name: item.default for item in fields(RunConfig)}
-    for name in _AT_DEFAULT:
-        if name in record.config and name in defaults and record.config[name] != defaults[name]:
-            found.append(f"{name} is {record.config[name]}, the benchmark has {defaults[name]}")
+    for name, info in flags_of(kind).items():
+        if info.concerns != "recipe":
+            continue
+        is_set = record.config.get(name, jsonable(defaults[name]))
+        if hasattr(declared, name):
+            if is_set != getattr(declared, name):
+                found.append(f"{name} is {is_set}, the task declares {getattr(declared, name)}")
+        elif is_set != jsonable(defaults[name]):
+            found.append(f"{name} is {is_set}, the benchmark has {defaults[name]}")
     return found
 
 

@@ -14,19 +14,21 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.publishing.publishable import refusals
 from bend_hf.types import Json
 
-# Fields of a configuration that say where things lie or how a batch is cut, not what is computed; `task` and `model`
-# stand in the record themselves, and the data are told by their hashes.
-NOT_SETTINGS: Final = frozenset(
-    {"out", "seed", "seeds", "task", "data", "bed", "labels", "genome", "model", "checkpoint", "tracker"}
-    | {"processes", "checkpoint_every", "controls", "cache", "config", "run_key"}
-)
+
+def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
+    """Return the fields of a recorded configuration that do not separate two groups of records.
+
+    What the data, the model and the head are is recorded by content, and a group holds records of several seeds.
+    """
+    return frozenset(flags_of(config)) - settings_in_key(config) | {"seed", KEY_FIELD}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,8 @@ def model_label(record: ResultRecord) -> str:
 
 
 def _key(record: ResultRecord) -> tuple[str, ...]:
-    settings = {name: value for name, value in record.config.items() if name not in NOT_SETTINGS}
+    skipped = not_settings()
+    settings = {name: value for name, value in record.config.items() if name not in skipped}
     return (
         record.task,
         record.protocol,

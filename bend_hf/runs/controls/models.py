@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from bend_hf.config import RunConfig
+from bend_hf.config import RunConfig, flags_of
 from bend_hf.runs.controls._spec import ControlSpec, always
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
@@ -21,18 +21,10 @@ def _one_hot_moves_alike(task: TaskSpec) -> str | None:
 
 
 def _one_hot(config: RunConfig) -> RunConfig:
-    plain = RunConfig(task=config.task, bed=config.bed)
-    return replace(  # fields that speak of a model's weights mean nothing for letters
-        config,
-        model="onehot",
-        checkpoint=None,
-        revision=plain.revision,
-        layer=plain.layer,
-        model_dtype=plain.model_dtype,
-        random_init=plain.random_init,
-        reverse_complement_average=plain.reverse_complement_average,
-        overlap_tokens=plain.overlap_tokens,
-    )
+    # the letters have no checkpoint, layer or dtype
+    of_model = {name for name, info in flags_of(type(config)).items() if info.concerns == "model"}
+    defaults = {item.name: item.default for item in fields(config) if item.name in of_model}
+    return replace(config, **{**defaults, "model": "onehot"})
 
 
 def _random_twin(config: RunConfig) -> RunConfig | None:

@@ -19,8 +19,6 @@ from bend_hf.training.pretraining.families import FAMILIES, Family, Objective
 
 Precision = Literal["no", "bf16"]
 
-# Fields that may differ between the lives of one run: they change no number of it.
-FREE: Final = frozenset({"out", "save_every", "keep", "no_tables", "threads", "stop_after"})
 _USUAL_WARMUP_STEPS: Final = 500
 
 
@@ -33,13 +31,15 @@ class PretrainConfig:
     """
 
     model: str | None = flag(None, "family of the model: convnet, awdlstm, hyena, bert, ...")
-    genome: Path | None = flag(None, "FASTA, plain or bgzip, that the windows are read from")
-    out: Path | None = flag(None, "folder of the trained model; a run that was killed goes on there")
-    set: tuple[str, ...] = flag((), "sizes of the model, as hidden_size=256 n_layers=8", nargs="*")
+    genome: Path | None = flag(None, "FASTA, plain or bgzip, that the windows are read from", by_content=True)
+    out: Path | None = flag(None, "folder of the trained model; a run that was killed goes on there", "nothing")
+    set: tuple[str, ...] = flag((), "sizes of the model, as hidden_size=256 n_layers=8")
     objective: Objective | None = flag(None, "what is learned: masked or next (causal) letters; default: the family's")
-    bed: Path | None = flag(None, "train and validate inside the rows of this bed only")
-    exclude: tuple[str, ...] = flag((), "beds or places (chr20:1000-2000) that no window may touch", nargs="*")
-    held_out: tuple[str, ...] = flag((), "beds or places to validate on, which no training window touches", nargs="*")
+    bed: Path | None = flag(None, "train and validate inside the rows of this bed only", by_content=True)
+    exclude: tuple[str, ...] = flag((), "beds or places (chr20:1000-2000) that no window may touch", by_content=True)
+    held_out: tuple[str, ...] = flag(
+        (), "beds or places to validate on, which no training window touches", by_content=True
+    )
     held_out_fraction: float = flag(0.02, "share of the genome held out in whole blocks where --held-out names none")
     block_bp: int = flag(1_000_000, "nucleotides of such a block")
     margin_bp: int = flag(0, "nucleotides around what is held out or excluded that are not trained on either")
@@ -47,13 +47,13 @@ class PretrainConfig:
     batch_windows: int = flag(64, "windows of a step, over all processes and accumulated parts")
     accumulation_steps: int = flag(1, "parts that a process computes its share of a step in")
     steps: int = flag(10_000, "steps of the optimizer")
-    stop_after: int | None = flag(None, "stop there, as a kill would; the same command without it goes on")
+    stop_after: int | None = flag(None, "stop there, as a kill would; the same command without it goes on", "nothing")
     learning_rate: float | None = flag(None, "of AdamW, at its highest; default: the family's")
     schedule: Schedule = flag("cosine", "of the learning rate after the warm-up")
     warmup_steps: int | None = flag(None, "steps of rising learning rate; default: a tenth, at most 500")
     min_learning_rate_share: float = flag(0.1, "share of the learning rate that it falls to")
     weight_decay: float = flag(0.01, "of AdamW, on matrices alone: not on norms, biases and embeddings")
-    betas: tuple[float, ...] = flag((0.9, 0.98), "the two of AdamW", nargs="*")
+    betas: tuple[float, ...] = flag((0.9, 0.98), "the two of AdamW")
     clip: float = flag(1.0, "norm that gradients are cut to; 0 leaves them")
     mask_rate: float = flag(0.15, "share of the letters that a masked model is asked for")
     repeat_weight: float = flag(1.0, "weight of soft-masked (lower-case) letters in the loss; 1 treats all alike")
@@ -63,10 +63,10 @@ class PretrainConfig:
     mixed_precision: Precision = flag("no", "bf16 computes in bfloat16 and keeps float32 weights")
     validate_every: int = flag(1000, "steps between two validations; the last step always has one")
     validation_windows: int = flag(512, "windows that a validation reads at most")
-    save_every: int = flag(500, "steps between two checkpoints, which a killed run resumes from")
-    keep: int = flag(0, "checkpoints kept as models of their own (step-500, ...), the newest ones")
-    no_tables: bool = flag(False, "do not count the context tables that the perplexity is compared with")
-    threads: int | None = flag(None, "threads of the arithmetic on a CPU; default: all cores")
+    save_every: int = flag(500, "steps between two checkpoints, which a killed run resumes from", "speed")
+    keep: int = flag(0, "checkpoints kept as models of their own (step-500, ...), the newest ones", "nothing")
+    no_tables: bool = flag(False, "do not count the context tables that the perplexity is compared with", "nothing")
+    threads: int | None = flag(None, "threads of the arithmetic on a CPU; default: all cores", "speed")
 
     def __post_init__(self) -> None:
         for name in ("model", "genome", "out"):

@@ -31,16 +31,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bend_hf.config import settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import write_text
 from bend_hf.lease import Lease, take_for_long
 from bend_hf.training.checkpoints import Checkpoints
-from bend_hf.training.pretraining.config import FREE, PretrainConfig
+from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.families import Family
 from bend_hf.training.pretraining.validation import Validation
 from bend_hf.types import Json
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _HEADER: Final = "step,loss,learning_rate,seconds"
-_BY_CONTENT: Final = frozenset({"genome", "bed", "exclude", "held_out"})  # the data's checksums speak for these
 _STEP: Final = "step-"
 _LOCK: Final = "run.lock"
 
@@ -250,12 +250,13 @@ def _without_bars() -> Iterator[None]:
 
 def _told(config: PretrainConfig) -> dict[str, Json]:
     """What two lives of one run must agree in."""
-    return {name: jsonable(value) for name, value in asdict(config).items() if name not in FREE | _BY_CONTENT}
+    return {name: jsonable(getattr(config, name)) for name in settings_in_key(PretrainConfig)}
 
 
 def _unsaid() -> dict[str, Json]:
     """What a run means that was started before a field was there: its default."""
-    return {one.name: jsonable(one.default) for one in fields(PretrainConfig) if one.name not in FREE | _BY_CONTENT}
+    in_key = settings_in_key(PretrainConfig)
+    return {one.name: jsonable(one.default) for one in fields(PretrainConfig) if one.name in in_key}
 
 
 log = logging.getLogger(__name__)

@@ -82,7 +82,7 @@ def test_unknown_tasks_name_their_neighbour() -> None:
 
 
 def test_a_configuration_needs_a_task_or_a_bed() -> None:
-    with pytest.raises(ConfigError, match="name a task with --task"):
+    with pytest.raises(ConfigError, match="no task is given"):
         DataConfig()
     with pytest.raises(ConfigError, match="belong to one task"):
         DataConfig(task=("a", "b"), bed=Path("x.bed"))

@@ -586,4 +586,4 @@ def test_a_bad_input_is_an_error_line_and_status_1(tmp_path: Path, capsys: pytes
 
 
 def test_every_field_has_a_help_text() -> None:
-    assert all(field.metadata["help"] for field in fields(PretrainConfig))
+    assert all(field.metadata["flag"].help for field in fields(PretrainConfig))
