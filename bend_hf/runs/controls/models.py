@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from bend_hf.config import RunConfig, flags_of
 from bend_hf.runs.controls._spec import ControlSpec, always
@@ -22,8 +23,10 @@ def _one_hot_moves_alike(task: TaskSpec) -> str | None:
 
 def _one_hot(config: RunConfig) -> RunConfig:
     # the letters have no checkpoint, layer or dtype
-    of_model = {name for name, info in flags_of(type(config)).items() if info.concerns == "model"}
-    defaults = {item.name: item.default for item in fields(config) if item.name in of_model}
+    infos = flags_of(type(config))
+    defaults: dict[str, Any] = {
+        item.name: item.default for item in fields(config) if infos[item.name].concerns == "model"
+    }
     return replace(config, **{**defaults, "model": "onehot"})
 
 
