@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MODELS: Final = (
     ModelSpec(
         key="bend-mini",
-        embedder="twoscale:TwoScaleEmbedder",
+        embedder="bend_mini:TwoScaleEmbedder",
         family="TwoScale",
         checkpoint="bend-mini",
         source="package",
