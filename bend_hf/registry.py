@@ -1,21 +1,29 @@
-"""Finds the declarations that the modules of a package hold, so that adding one is adding a file.
+"""Find the declarations of a package, of plug-ins and of single files, so that adding one means adding a file.
 
-For tasks and models alike:
+Tasks, models, heads, controls, variant scores and commands each have a registry:
 
->>> from bend_hf.registry import Registry
->>> Registry(kind="task", package="bend_hf.tasks", attribute="TASKS").names()[0]
+>>> from bend_hf.tasks import TASKS
+>>> TASKS.names()[0]
 'chromatin_accessibility'
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Final, Generic, Protocol, TypeVar
 
 from bend_hf.errors import RegistryError, did_you_mean
+
+PLUGIN_GROUP: Final = "bend_hf.plugins"
 
 
 class Declaration(Protocol):
@@ -23,7 +31,7 @@ class Declaration(Protocol):
 
     @property
     def key(self) -> str:
-        """The name it is found by: registry key, command-line name, Hub name."""
+        """The name that finds it: registry key, command-line name, Hub name."""
         ...
 
 
@@ -31,11 +39,16 @@ T = TypeVar("T", bound=Declaration)
 
 
 class Registry(Generic[T]):
-    """The declarations of one package, found when first asked for.
+    """The declarations of one kind, found when first asked for.
 
-    A module of the package that is not private (no leading underscore) and holds ``attribute``, a tuple of
-    declarations, takes part. A declaration may have a field ``aliases``, a tuple of other names it is found by; it is
-    listed by its key alone.
+    They come from three places, in this order:
+
+    - the modules of ``package`` whose names have no leading underscore;
+    - the modules that installed packages name in the entry-point group ``bend_hf.plugins``;
+    - ``add``.
+
+    A module takes part if it holds ``attribute``, a tuple of declarations. A declaration may have a field ``aliases``,
+    a tuple of other names that find it; it is listed by its key alone.
 
     Args:
         kind: What a declaration is called in messages, for example ``task``.
@@ -49,13 +62,9 @@ class Registry(Generic[T]):
         self.attribute = attribute
 
     @cached_property
-    def _declared(self) -> Mapping[str, T]:
-        package = importlib.import_module(self.package)
+    def _declared(self) -> dict[str, T]:
         found: dict[str, T] = {}
-        for module_name in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-            if module_name.startswith("_"):
-                continue
-            module = importlib.import_module(f"{self.package}.{module_name}")
+        for module in (*_modules_of(self.package), *_plugins()):
             for declaration in getattr(module, self.attribute, ()):
                 if declaration.key in found:
                     raise RegistryError(
@@ -73,29 +82,130 @@ class Registry(Generic[T]):
             for alias in getattr(declaration, "aliases", ()):
                 if alias in keys:
                     raise RegistryError(
-                        f"{self.kind} {key!r} has the alias {alias!r}, which is a name of {self.kind} {keys[alias]!r} "
-                        f"already; give it another one"
+                        f"{self.kind} {key!r} has the alias {alias!r}, which is already a name of {self.kind} "
+                        f"{keys[alias]!r}; give it another one"
                     )
                 keys[alias] = key
         return keys
 
     def names(self) -> list[str]:
-        """All keys, sorted; no aliases."""
+        """List all keys, sorted; no aliases."""
         return sorted(self._declared)
 
     def get(self, name: str) -> T:
-        """The declaration of that key or alias.
+        """Return the declaration of a key or alias, or the one that a Python file holds.
+
+        Args:
+            name: A key or alias, ``path/to/file.py``, or ``path/to/file.py:key`` for a file with several
+                declarations. The file is run. Its declaration is not added to the registry.
 
         Raises:
-            RegistryError: There is none; the message names the nearest one.
+            RegistryError: The name is unknown (the message names the nearest one), or the file cannot be run or does
+                not hold such a declaration.
         """
+        if names_file(name):
+            return self._from_file(name)
         try:
             return self._declared[self._key_of[name]]
         except KeyError:
             raise RegistryError(f"unknown {self.kind} {name!r}; {did_you_mean(name, sorted(self._key_of))}") from None
+
+    def add(self, declaration: T) -> T:
+        """Add a declaration for the rest of this process, and return it.
+
+        Raises:
+            RegistryError: One of its names is taken by another declaration.
+        """
+        for name in (declaration.key, *getattr(declaration, "aliases", ())):
+            if name in self._key_of and self._declared[self._key_of[name]] != declaration:
+                raise RegistryError(
+                    f"{self.kind} {declaration.key!r} cannot be added: {name!r} is already a name of {self.kind} "
+                    f"{self._key_of[name]!r}; give it another one"
+                )
+        self._declared[declaration.key] = declaration
+        del self._key_of
+        return declaration
+
+    def _from_file(self, name: str) -> T:
+        path, key = _split_key(name)
+        held: dict[str, T] = {one.key: one for one in getattr(load_file(path), self.attribute, ())}
+        if key is not None and key in held:
+            return held[key]
+        if key is not None and held:
+            raise RegistryError(f"{path} holds no {self.kind} {key!r}; {did_you_mean(key, sorted(held))}")
+        if len(held) > 1:
+            raise RegistryError(
+                f"{path} holds {len(held)} declarations in {self.attribute}: {', '.join(sorted(held))}; "
+                f"choose one, for example {path}:{min(held)}"
+            )
+        if not held:
+            raise RegistryError(f"{path} declares no {self.kind}; expected a tuple named {self.attribute}")
+        return next(iter(held.values()))
 
     def __iter__(self) -> Iterator[T]:
         return (self._declared[name] for name in self.names())
 
     def __contains__(self, name: object) -> bool:
         return name in self._key_of
+
+
+def names_file(name: str) -> bool:
+    """Whether a name is the path of a Python file, ``file.py`` or ``file.py:key``."""
+    return _split_key(name)[0].suffix == ".py"
+
+
+def _split_key(name: str) -> tuple[Path, str | None]:
+    path, colon, key = name.rpartition(":")
+    return (Path(path), key) if colon and path.endswith(".py") else (Path(name), None)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a Python file as a module, once as long as its content stays the same.
+
+    Raises:
+        RegistryError: There is no such file, or it fails when it is run.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise RegistryError(f"there is no file {path}; check the path")
+    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
+    name = f"bend_hf_file_{path.stem}_{digest[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RegistryError(f"{path} is not a Python file; expected a name that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles in the file look themselves up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RegistryError(f"{path} failed when it was run ({type(error).__name__}: {error}); correct it") from error
+    return module
+
+
+def _modules_of(package: str) -> Iterator[ModuleType]:
+    folders = importlib.import_module(package).__path__
+    for name in sorted(info.name for info in pkgutil.iter_modules(folders)):
+        if not name.startswith("_"):
+            yield importlib.import_module(f"{package}.{name}")
+
+
+def _plugins() -> Iterator[ModuleType]:
+    """Import the modules that installed packages name in the entry-point group."""
+    for entry in sorted(entry_points(group=PLUGIN_GROUP), key=lambda entry: (entry.name, entry.value)):
+        try:
+            module = entry.load()
+        except Exception as error:
+            package = entry.dist.name if entry.dist else "an unknown package"
+            raise RegistryError(
+                f"the plug-in {entry.name!r} ({entry.value}) of {package} cannot be imported "
+                f"({type(error).__name__}: {error}); correct or uninstall the package"
+            ) from error
+        if not isinstance(module, ModuleType):
+            raise RegistryError(
+                f"the plug-in {entry.name!r} names {entry.value}, which is not a module; name a module that holds "
+                "declarations"
+            )
+        yield module
