@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bend_hf.cli.list import markdown_table, model_table, task_table
+from bend_hf.cli.list import model_table, task_table
+from bend_hf.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -39,7 +40,7 @@ def demo() -> str:
 def speed() -> str:
     """One line for each measurement of each benchmark."""
     rows = [row for path in sorted(RESULTS.glob("*.json")) for row in lines(path.stem, json.loads(path.read_text()))]
-    return markdown_table(("what", "against", "measured", "script"), rows)
+    return markdown_table(("what", "against", "measured", "script"), rows, padded=True)
 
 
 def lines(name: str, result: Any) -> list[tuple[str, ...]]:

@@ -1,16 +1,23 @@
-"""Text from records and other files, made safe to stand in Markdown, and numbers as cards print them.
+"""Tables as text and as Markdown, and numbers and names as tables and cards print them.
 
+>>> print(text_table(("task", "score"), [("a", number(0.79558))]))
+task  score
+------------
+a     0.7956
+>>> print(markdown_table(("task", "score"), [("a", number(None))]))
+| task | score |
+| --- | --- |
+| a | undefined |
 >>> escaped("a|b <script>")
 'a&#124;b &lt;script&gt;'
->>> number(0.79558), number(None)
-('0.7956', 'undefined')
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,62 +39,86 @@ _SIGNS: Final = {
 }
 
 
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns under their names, with a rule below the names."""
+    lines = ["  ".join(cells).rstrip() for cells in _padded(header, rows)]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, padded: bool = False) -> str:
+    """Write a Markdown table; escape cells of unknown content with ``escaped`` first.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells of each row.
+        padded: Align the columns, so that the table reads well in a terminal too.
+    """
+    lines = _padded(header, rows) if padded else [header, *rows]
+    rule = ["-" * len(cell) if padded else "---" for cell in lines[0]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [lines[0], rule, *lines[1:]])
+
+
+def _padded(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
+
+
 def escaped(text: object) -> str:
-    """One line of Markdown that shows the text as it is, whatever it holds."""
+    """Return one line of Markdown that shows the text as it is, whatever it holds."""
     line = re.sub(r"\s+", " ", str(text)).strip()
     return "".join(_SIGNS.get(sign, sign) for sign in line)
 
 
 def number(value: Json) -> str:
-    """A score with four decimals, or ``undefined``."""
-    return f"{value:.4f}" if isinstance(value, int | float) and not isinstance(value, bool) else "undefined"
+    """Format a score with four decimals; ``undefined`` if it is missing or not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}"
 
 
 def metric_title(metric: str) -> str:
-    """A metric as papers write it."""
+    """Return a metric's name as papers write it."""
     return {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "pearsonr": "Pearson r", "spearmanr": "Spearman r"}.get(
         metric, metric
     )
 
 
 def whole(value: Json) -> str:
-    """A count with commas, or ``not recorded``."""
+    """Format a count with commas; ``not recorded`` if it is missing."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "not recorded"
 
 
 def n_bytes(value: Json) -> str:
-    """A size in the unit that fits, or ``not recorded``."""
+    """Format a size in bytes, kB, MB or GB; ``not recorded`` if it is missing."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "not recorded"
-    size = float(value)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1000
-    raise AssertionError
+    if value < 1000:
+        return f"{value:,.0f} bytes"
+    exponent = 3 if value >= 1000**3 else 2 if value >= 1000**2 else 1
+    return f"{value / 1000**exponent:,.1f} {('kB', 'MB', 'GB')[exponent - 1]}"
 
 
 def quoted(text: str) -> str:
-    """Text as a JSON string, which is a YAML string too."""
+    """Return text as a JSON string, which is also a YAML string."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def render(template: Path, fields: Mapping[str, Any], *, html: bool = False) -> str:
-    """Fills a Jinja template; a field that is missing is an error, not an empty place.
+    """Fill a Jinja template; a missing field is an error, not an empty place.
 
     Args:
-        template: The file.
-        fields: What it may speak of.
-        html: Whether everything that is not marked safe is escaped for HTML.
+        template: The template file.
+        fields: Values that the template may use.
+        html: Escape everything that is not marked safe for HTML.
 
     Raises:
-        RecordError: The template asks for a field that is not given.
+        RecordError: The template uses a field that is not given.
     """
     import jinja2
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
-        autoescape=html,
+        autoescape=html,  # noqa: S701  Markdown and YAML escape by the filters md and quoted
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -103,4 +134,4 @@ def render(template: Path, fields: Mapping[str, Any], *, html: bool = False) -> 
     try:
         return environment.from_string(template.read_text(encoding="utf-8")).render(**fields)
     except jinja2.UndefinedError as error:
-        raise RecordError(f"the template {template.name} asks for what is not given ({error})") from error
+        raise RecordError(f"the template {template.name} uses a field that is not given ({error})") from error

@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike
 from sample_region import SPLIT_OF_BLOCK, Region
 from sample_sources import DEBIAN_PACKAGE, FASTA_MEMBER, GENES_MEMBER, PYPI_PACKAGE, SEQUENCE_M5, Ints
 
+from bend_hf.tables import markdown_table
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSummary:
@@ -138,6 +140,9 @@ def write_card(path: Path, regions: list[Region], borders: list[Ints], summaries
     path.write_text("\n".join([*parts, *map(_task, summaries)]), newline="\n")
 
 
+_SPLITS: Final = ("train", "valid", "test")
+
+
 def _coordinates(regions: list[Region]) -> str:
     lines = [
         "## Coordinates\n",
@@ -171,16 +176,17 @@ def _blocks(regions: list[Region], borders: list[Ints]) -> str:
 
 def _rows(summaries: list[TaskSummary]) -> str:
     lines = ["Enhancer annotation is split by the ten parts.\n"]
-    lines += ["| task | rows | train | valid | test |", "|---|---|---|---|---|"]
-    for s in summaries:
-        cells = [f"{s.splits[name]:,}" if name in s.splits else "" for name in ("train", "valid", "test")]
-        lines.append(f"| {s.task} | {s.n_rows:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [s.task, f"{s.n_rows:,}", *(f"{s.splits[name]:,}" if name in s.splits else "" for name in _SPLITS)]
+        for s in summaries
+    ]
+    return "\n".join([*lines, markdown_table(("task", "rows", *_SPLITS), rows)]) + "\n"
 
 
 def _task(summary: TaskSummary) -> str:
     lines = [f"### {summary.task}\n", _ABOUT[summary.task]]
-    lines += ["| index | name | share | rule |", "|---|---|---|---|"]
-    for index, (name, share, text) in enumerate(zip(summary.names, summary.shares, summary.texts, strict=True)):
-        lines.append(f"| {index} | {name} | {share:.2%} | {text} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (str(index), name, f"{share:.2%}", text)
+        for index, (name, share, text) in enumerate(zip(summary.names, summary.shares, summary.texts, strict=True))
+    ]
+    return "\n".join([*lines, markdown_table(("index", "name", "share", "rule"), rows)]) + "\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bend_hf.cli import Command
+from bend_hf.tables import number, text_table
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
@@ -63,21 +64,16 @@ def table(found: list[Comparison], metric: str, *, level: float) -> str:
         (
             one.first,
             one.second,
-            _number(one.value_first),
-            _number(one.value_second),
-            _number(one.difference),
-            f"{_number(one.low)} to {_number(one.high)}",
+            number(one.value_first),
+            number(one.value_second),
+            number(one.difference),
+            f"{number(one.low)} to {number(one.high)}",
             _p(one.p),
             _p(one.p_holm),
         )
         for one in found
     ]
-    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(header, rows)
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -101,10 +97,6 @@ def _metric(path: Path, predictions: Predictions) -> str:
     if record.is_file():
         return read_record(record).main_metric
     return "mcc" if predictions.score is None else "auroc"
-
-
-def _number(value: float) -> str:
-    return "undefined" if value != value else f"{value:.4f}"  # nan alone is not itself
 
 
 def _p(value: float) -> str:

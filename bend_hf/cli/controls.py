@@ -6,6 +6,7 @@ import argparse
 
 from bend_hf.cli import Command
 from bend_hf.config import RunConfig, add_run_flags, config_from_flags
+from bend_hf.tables import number, text_table
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.controls import CONTROLS
     from bend_hf.runs.controls._run import run_controls
-    from bend_hf.runs.outcome import aligned, shown
     from bend_hf.runs.run import key_of, open_embedder, open_tasks, run_task
     from bend_hf.training.launch import start_accelerator
 
@@ -33,10 +33,10 @@ def _run(parsed: argparse.Namespace) -> int:
     for data in opened:
         for ran in run_controls(config, data, accelerator, run_task, open_embedder, key_of, keys):
             metric = ran.record.main_metric
-            lines.append((data.task.key, ran.key, metric, shown(ran.record.value), str(ran.record.coverage["scored"])))
+            lines.append((data.task.key, ran.key, metric, number(ran.record.value), str(ran.record.coverage["scored"])))
             paths.append(ran.path)
     if accelerator.is_main_process:
-        print("\n" + aligned(("task", "control", "metric", "score", "items"), lines) + "\n")
+        print("\n" + text_table(("task", "control", "metric", "score", "items"), lines) + "\n")
         for path in paths:
             print(f"record: {path}")
     return 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 
 from bend_hf import __version__
@@ -23,22 +23,15 @@ from bend_hf.cli import Command
 from bend_hf.data.sources import default_data
 from bend_hf.embedders import MODELS
 from bend_hf.errors import BendError
+from bend_hf.tables import markdown_table
 from bend_hf.tasks import TASKS, Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns lined up, so that it reads well in a terminal too."""
-    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    rule = " | ".join("-" * width for width in widths)
-    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
 
 def task_table() -> str:
     """Every task: what it labels, on which genome, split how, scored by what."""
     header = ("task", "labels", "sequence", "genome", "strand", "split", "head", "metric")
-    return markdown_table(header, [_task_row(task) for task in TASKS])
+    return markdown_table(header, [_task_row(task) for task in TASKS], padded=True)
 
 
 def _task_row(task: TaskSpec) -> tuple[str, ...]:
@@ -85,6 +78,7 @@ def model_table() -> str:
             )
             for spec in MODELS
         ],
+        padded=True,
     )
 
 
@@ -139,6 +133,7 @@ def baseline_table() -> str:
             (key, one.model, one.head, f"{one.n_parameters:,} + labels", one.tasks, one.paper)
             for key, one in BASELINES.items()
         ],
+        padded=True,
     )
 
 

@@ -25,7 +25,7 @@ from bend_hf.files import asset_folder, write_text
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_of, eval_result_files
 from bend_hf.publishing.model_card_runs import run_fields, said, task_title, texts
 from bend_hf.publishing.results import ResultGroup, gather
-from bend_hf.tables import escaped, number, render
+from bend_hf.tables import escaped, markdown_table, number, render
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
 
@@ -57,17 +57,17 @@ def _metric_table(record: ResultRecord, metric: str) -> str:
         ]
         deviation = member(record.metrics, metric, "detail", "deviation")
         rows.append(["deviation over folds", "", number(deviation)])
-        return _table(["fold", "items", metric], rows)
+        return markdown_table(["fold", "items", metric], rows)
     detail = member(record.metrics, metric, "detail")
     detail = detail if isinstance(detail, dict) else {}
     names = detail.get("names")
     if isinstance(names, list) and (columns := _columns(detail, len(names))):
         rows = [[escaped(name), *(_cell(detail[c], c, i) for c in columns)] for i, name in enumerate(names)]
-        return _table(["label", *(metric if c == "per_label" else c.replace("_", " ") for c in columns)], rows)
+        return markdown_table(["label", *(metric if c == "per_label" else c.replace("_", " ") for c in columns)], rows)
     if metric == record.main_metric:
         return ""
     chance = detail.get("chance")
-    return _table([metric, "chance"], [[number(member(record.metrics, metric, "value")), number(chance)]])
+    return markdown_table([metric, "chance"], [[number(member(record.metrics, metric, "value")), number(chance)]])
 
 
 def _columns(detail: dict[str, Json], n: int) -> list[str]:
@@ -79,11 +79,6 @@ def _columns(detail: dict[str, Json], n: int) -> list[str]:
 def _cell(values: Json, column: str, index: int) -> str:
     value = values[index] if isinstance(values, list) else None
     return str(value) if column in _COUNTS else number(value)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 _TEMPLATE: Final = "model_card.md.jinja"

@@ -21,8 +21,9 @@ from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord, check_writable, read_record
 from bend_hf.evaluation.run_key import finished_runs
-from bend_hf.runs.outcome import aligned, seed_lines, shown
+from bend_hf.runs.outcome import seed_lines
 from bend_hf.runs.run import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
+from bend_hf.tables import number, text_table
 from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
 
@@ -154,7 +155,7 @@ def grid_table(results: Sequence[CellResult]) -> str:
             cell.model,
             str(cell.seed),
             cell.record.main_metric if cell.record else "",
-            shown(cell.record.value) if cell.record else "",
+            number(cell.record.value) if cell.record else "",
             "failed" if cell.error else "was there" if cell.skipped else "done",
         )
         for cell in results
@@ -163,7 +164,7 @@ def grid_table(results: Sequence[CellResult]) -> str:
     failed = failures(results)
     report = ["", f"{len(failed)} of {len(results)} failed:", *(f"  {line}" for line in failed)] if failed else []
     return "\n".join(
-        [aligned(("task", "model", "seed", "metric", "score", "state"), lines), *seed_lines(records), *report]
+        [text_table(("task", "model", "seed", "metric", "score", "state"), lines), *seed_lines(records), *report]
     )
 
 

@@ -1,9 +1,4 @@
-"""Scores as text for the terminal: columns side by side, and several seeds as mean and deviation.
-
->>> print(aligned(("task", "score"), [("a", "0.5000")]))
-task  score
-------------
-a     0.5000
+"""Scores as text for the terminal: several seeds as mean and deviation.
 
 What the folds of a run gave, or the run as a whole, and the entries of the result record that they become.
 
@@ -28,6 +23,7 @@ from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable
+from bend_hf.tables import number
 from bend_hf.tasks import TaskSpec
 from bend_hf.types import Json
 
@@ -36,21 +32,6 @@ if TYPE_CHECKING:
 
     from bend_hf.tasks._spec import HeadSpec
     from bend_hf.training.trainer import Fitted
-
-
-def shown(value: float | None) -> str:
-    """A score in four digits."""
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns under their names."""
-    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *lines]
-    ]
-    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
 def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
@@ -63,7 +44,7 @@ def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
         if len(group) < 2:
             continue
         values = np.array([record.value for record in group if record.value is not None])
-        mean = shown(float(values.mean()) if len(values) else None)
+        mean = number(float(values.mean()) if len(values) else None)
         spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
         lines.append(f"{task}, {model}: {group[0].main_metric} {mean}{spread} over {len(values)} of {len(group)} seeds")
     return ["", *lines] if lines else []

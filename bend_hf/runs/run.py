@@ -31,18 +31,17 @@ from bend_hf.evaluation.run_key import KEY_FIELD, run_key
 from bend_hf.evaluation.uncertainty.bootstrap import with_intervals
 from bend_hf.files import start_logging
 from bend_hf.runs.outcome import (
-    aligned,
     cached_bytes,
     cost,
     coverage,
     fold_entries,
     seed_lines,
-    shown,
     summarise,
     training_entry,
 )
 from bend_hf.runs.score_variants import ScoredVariants, score_task
 from bend_hf.runs.train_head import RunPlan, Training
+from bend_hf.tables import number, text_table
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.training.heads import BASELINES, head_of, without_alias
 from bend_hf.training.launch import start_accelerator
@@ -312,14 +311,14 @@ def table(outcomes: Sequence[Outcome]) -> str:
         (
             o.record.task,
             o.record.main_metric,
-            shown(o.record.value),
+            number(o.record.value),
             interval_text(o.record),
             str(o.n_scored),
             str(o.record.data.get("origin")),
         )
         for o in outcomes
     ]
-    return "\n".join([aligned(header, lines), *seed_lines([o.record for o in outcomes])])
+    return "\n".join([text_table(header, lines), *seed_lines([o.record for o in outcomes])])
 
 
 def interval_text(record: ResultRecord) -> str:

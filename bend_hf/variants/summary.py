@@ -19,6 +19,7 @@ from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
+from bend_hf.tables import text_table
 from bend_hf.types import IGNORE_LABEL, Bools, Floats, Json
 from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS
 
@@ -148,7 +149,7 @@ def as_text(summary: dict[str, Json], probes: dict[str, Json] | None = None) -> 
         summary: Of ``summarise``.
         probes: Metrics of probes by name, each with the mean over its folds.
     """
-    lines = [("score", "AUROC", "chance", "AUPRC", "chance", "variants")]
+    lines: list[tuple[str, ...]] = []
     for title in ("scores", "groups"):
         blocks = summary[title]
         assert isinstance(blocks, dict)
@@ -156,10 +157,7 @@ def as_text(summary: dict[str, Json], probes: dict[str, Json] | None = None) -> 
     for name, block in (probes or {}).items():
         if isinstance(block, dict) and METRICS[0] in block:
             lines.append(_line(f"{name} probe, mean of folds", block))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return text_table(("score", "AUROC", "chance", "AUPRC", "chance", "variants"), lines)
 
 
 def _line(name: str, block: dict[str, Json]) -> tuple[str, str, str, str, str, str]:

@@ -24,8 +24,7 @@ from typing import Any, Final
 
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.publishing.leaderboard import Contest
-from bend_hf.runs.outcome import aligned, shown
-from bend_hf.tables import metric_title
+from bend_hf.tables import metric_title, number, text_table
 
 # Okabe and Ito's colours, which the colour-blind tell apart (Wong, Nature Methods 8, 441, 2011).
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -134,8 +133,8 @@ def _forest(contest: Contest) -> Any:
         if entry.low is not None and entry.high is not None:
             axes.plot([entry.low, entry.high], [place, place], color=COLOURS[0], linewidth=2)
         axes.plot([entry.value], [place], "o", color=COLOURS[0], markerfacecolor="white" if row.tied else COLOURS[0])
-    for number, (name, value) in enumerate(contest.controls.items()):
-        colour, dashes = _CONTROL_COLOURS[number % len(_CONTROL_COLOURS)], _DASHES[number % len(_DASHES)]
+    for index, (name, value) in enumerate(contest.controls.items()):
+        colour, dashes = _CONTROL_COLOURS[index % len(_CONTROL_COLOURS)], _DASHES[index % len(_DASHES)]
         label = _plain(f"{name} {value:.3f}")
         axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
     axes.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
@@ -239,12 +238,12 @@ def side_by_side_text(scores: Sequence[Score]) -> str:
     tasks = dict.fromkeys((score.task, score.metric) for score in scores)
     found = {(score.task, score.model): _text(score) for score in scores}
     lines = [(task, metric, *(found.get((task, model), "-") for model in models)) for task, metric in tasks]
-    return aligned(("task", "metric", *models), lines)
+    return text_table(("task", "metric", *models), lines)
 
 
 def _text(score: Score) -> str:
     interval = "" if score.low is None or score.high is None else f" [{score.low:.2f}, {score.high:.2f}]"
-    return f"{shown(score.value)}{interval}"
+    return f"{number(score.value)}{interval}"
 
 
 def side_by_side_plot(scores: Sequence[Score], title: str) -> dict[str, bytes]:
@@ -265,11 +264,11 @@ def _draw(scores: Sequence[Score], title: str) -> Any:
     figure = Figure(figsize=(8.0, 1.3 + _LINE_INCHES * len(tasks)), layout="constrained")
     axes = figure.add_subplot()
     step = _SPREAD / max(len(models) - 1, 1)
-    for number, model in enumerate(models):
-        colour, mark = COLOURS[number % len(COLOURS)], _MODEL_MARKS[number % len(_MODEL_MARKS)]
+    for index, model in enumerate(models):
+        colour, mark = COLOURS[index % len(COLOURS)], _MODEL_MARKS[index % len(_MODEL_MARKS)]
         mine = [score for score in scores if score.model == model and score.value is not None]
         values = [score.value for score in mine if score.value is not None]
-        places = [tasks.index((s.task, s.metric)) + (number * step - _SPREAD / 2) * (len(models) > 1) for s in mine]
+        places = [tasks.index((s.task, s.metric)) + (index * step - _SPREAD / 2) * (len(models) > 1) for s in mine]
         for score, place in zip(mine, places, strict=True):
             if score.low is not None and score.high is not None:
                 axes.plot([score.low, score.high], [place, place], color=colour, linewidth=1.8)

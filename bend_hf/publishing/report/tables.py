@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bend_hf.publishing.leaderboard import MARKS, Contest, Row
-from bend_hf.tables import escaped, number
+from bend_hf.tables import escaped, markdown_table, number
 
 _COLUMNS: Final = (
     *(
@@ -47,13 +47,12 @@ def _section(contest: Contest) -> list[str]:
     rows = [_cells(row) for row in contest.rows]
     rows += [["", escaped(name), "control", "", number(value), "", "", ""] for name, value in contest.controls.items()]
     header = ["", "model", "family", "probe", contest.metric, "interval", "seeds", "seconds"]
-    lines = [header, ["---"] * len(header), *rows]
     return [
         f"## {escaped(contest.title)}, protocol {escaped(contest.protocol)}",
         "",
         f"{contest.n_items:,} items; data: {escaped(contest.data)} ({contest.data_id}).",
         "",
-        *("| " + " | ".join(line) + " |" for line in lines),
+        markdown_table(header, rows),
         "",
     ]
 

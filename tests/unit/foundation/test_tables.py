@@ -1,0 +1,62 @@
+"""Tables line up in a terminal and are valid Markdown in a card."""
+
+from __future__ import annotations
+
+import pytest
+
+from bend_hf.tables import escaped, markdown_table, n_bytes, number, text_table, whole
+from bend_hf.types import Json
+
+HEADER = ("task", "score")
+ROWS = [("gene_finding", "0.5"), ("x", "undefined")]
+
+
+def test_text_columns_line_up_under_a_rule() -> None:
+    assert text_table(HEADER, ROWS).splitlines() == [
+        "task          score",
+        "-----------------------",
+        "gene_finding  0.5",
+        "x             undefined",
+    ]
+
+
+def test_a_table_without_rows_is_its_header() -> None:
+    assert text_table(HEADER, []) == "task  score\n-----------"
+    assert markdown_table(HEADER, []) == "| task | score |\n| --- | --- |"
+
+
+def test_markdown_is_as_short_as_its_cells() -> None:
+    assert markdown_table(HEADER, ROWS).splitlines()[1:3] == ["| --- | --- |", "| gene_finding | 0.5 |"]
+
+
+def test_padded_markdown_has_lines_of_one_length() -> None:
+    lines = markdown_table(HEADER, ROWS, padded=True).splitlines()
+    assert lines[1] == "| ------------ | --------- |"
+    assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_a_row_of_another_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        text_table(HEADER, [("a",)])
+
+
+@pytest.mark.parametrize("value", [None, True, "0.5", float("nan")])
+def test_what_is_not_a_number_is_undefined(value: Json) -> None:
+    assert number(value) == "undefined"
+
+
+def test_numbers_have_four_decimals_and_counts_commas() -> None:
+    assert (number(1), number(-0.00004)) == ("1.0000", "-0.0000")
+    assert (whole(1234567), whole(None), whole(1.5)) == ("1,234,567", "not recorded", "not recorded")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(999, "999 bytes"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (5e12, "5,000.0 GB"), (None, "not recorded")],
+)
+def test_sizes_have_the_unit_that_fits(size: Json, text: str) -> None:
+    assert n_bytes(size) == text
+
+
+def test_escaped_text_cannot_break_a_table() -> None:
+    assert escaped("a|b\nc `d` [e](f) <g>") == "a&#124;b c &#96;d&#96; &#91;e&#93;(f) &lt;g&gt;"
