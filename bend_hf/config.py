@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from bend_hf.errors import ConfigError, did_you_mean
-from bend_hf.types import Protocol
+from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -83,14 +83,10 @@ def settings_in_key(config: type[DataclassInstance]) -> frozenset[str]:
     )
 
 
-OutOfBounds = Literal["error", "pad", "drop"]
-RefMismatch = Literal["error", "drop"]
 Precision = Literal["no", "fp16", "bf16"]
 HeadName = Literal["cnn", "linear", "resnet", "basset"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
-CacheDtype = Literal["float16", "float32", "bfloat16"]
-ModelDtype = Literal["float32", "bfloat16", "float16"]
 
 DEFAULT_MODEL: Final = "bend-mini"  # is part of the package, so that every command runs without a network
 MAX_SEED: Final = 2**32 - 1  # numpy.random.seed takes no larger one
@@ -105,7 +101,7 @@ class ModelFlags:
         ConfigError: A number is out of range.
     """
 
-    protocol: Protocol = flag("bend-2024", _PROTOCOL_HELP)
+    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
     model: str = flag(
         DEFAULT_MODEL,
         "model key, Hub name, folder or .py file; 'bend-hf models' lists the keys",
@@ -182,7 +178,7 @@ class DataConfig:
     ref_mismatch: RefMismatch = flag(
         "error", "what to do with a variant whose REF differs from the genome", concerns="data"
     )
-    protocol: Protocol = flag("bend-2024", _PROTOCOL_HELP)
+    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
 
     def __post_init__(self) -> None:
         if not self.task and self.bed is None:
@@ -237,7 +233,7 @@ class RunConfig(ModelConfig):
     cache: Path | None = flag(
         None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE", "speed", in_command=False
     )
-    cache_dtype: CacheDtype = flag("float16", "dtype of stored embeddings")
+    cache_dtype: StoredDtype = flag("float16", "dtype of stored embeddings")
     no_cache: bool = flag(False, "recompute embeddings whenever they are needed; for embeddings larger than the disk")
     controls: bool = flag(False, "also run the task's controls, and show them next to the model", "nothing")
     tracker: tuple[str, ...] = flag((), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False)

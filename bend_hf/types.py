@@ -1,10 +1,7 @@
-"""The axis letters, the array aliases and the padding label that the whole package speaks in.
+"""Axis letters, array aliases and named choices that the whole package uses.
 
-Letters: B batch, L nucleotides, T tokens, W label windows, D embedding width, H hidden width, C classes
+Axis letters: B batch, L nucleotides, T tokens, W label windows, D embedding width, H hidden width, C classes
 or labels, V vocabulary. A tensor that crosses a reshape carries them in its name: ``x_BTD``.
-
->>> IGNORE_LABEL
--100
 """
 
 from __future__ import annotations
@@ -26,7 +23,12 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 
-Protocol: TypeAlias = Literal["bend-2024", "bend-hf-1"]
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("bend-2024", "bend-hf-1")
+ProtocolName: TypeAlias = Literal["bend-2024", "bend-hf-1"]
+PROTOCOLS: Final[tuple[ProtocolName, ...]] = ("bend-2024", "bend-hf-1")
+
+OutOfBounds: TypeAlias = Literal["error", "pad", "drop"]  # an interval past its contig's end
+RefMismatch: TypeAlias = Literal["error", "drop"]  # a variant whose REF is not the genome's base
+ModelDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of weights and arithmetic
+StoredDtype: TypeAlias = Literal["float16", "float32", "bfloat16"]  # of cached embeddings
 
 IGNORE_LABEL: Final = -100  # torch.nn.CrossEntropyLoss, default of ignore_index

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from bend_hf.cli import Command
 from bend_hf.config import ModelConfig, add_flags, flag
-from bend_hf.embedders.cache.dtypes import StoredDtype
 from bend_hf.errors import ConfigError
+from bend_hf.types import StoredDtype
 
 if TYPE_CHECKING:
     from datasets import Dataset

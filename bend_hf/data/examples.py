@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.config import OutOfBounds, RefMismatch
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.sources import TaskFiles
@@ -35,7 +34,7 @@ from bend_hf.tasks._labels import (
     labels_from_hdf5,
     read_label_names,
 )
-from bend_hf.types import SPLITS, Bools, Ints
+from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 _BASES: Final = np.frombuffer(b"ACGT", np.uint8)
 _COMPLEMENT_OF: Final = {"A": "T", "C": "G", "G": "C", "T": "A"}

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,12 +32,11 @@ from bend_hf.data.fasta_index import BgzfText, FastaIndex, PlainText, Text, bloc
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
 from bend_hf.files import file_sha256
-from bend_hf.types import Bools, Bytes, Ints
+from bend_hf.types import Bools, Bytes, Ints, OutOfBounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OutOfBounds: TypeAlias = Literal["error", "pad", "drop"]
 OUT_OF_BOUNDS: Final[tuple[OutOfBounds, ...]] = ("error", "pad", "drop")
 Describe: TypeAlias = Callable[[int], str]
 _LISTED: Final = 10  # more contigs than these a message does not name

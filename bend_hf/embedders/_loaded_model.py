@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._checkpoint_files import mask_in_files
-from bend_hf.embedders._spec import DTYPES, Direction, DtypeName, ModelSpec, one_of
+from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, one_of
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder
-from bend_hf.types import PROTOCOLS
-from bend_hf.types import Protocol as ProtocolName
+from bend_hf.types import PROTOCOLS, ModelDtype, ProtocolName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +74,7 @@ class LoadedModel(ABC):
         revision: str | None = None,
         protocol: ProtocolName = "bend-2024",
         layer: int = -1,
-        dtype: DtypeName = "float32",
+        dtype: ModelDtype = "float32",
         device: str | None = None,
         random_init: bool = False,
         seed: int = 0,
@@ -95,7 +94,7 @@ class LoadedModel(ABC):
         self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
         self.protocol: ProtocolName = protocol
         self.layer = layer
-        self.dtype: DtypeName = dtype
+        self.dtype: ModelDtype = dtype
         self.random_init = random_init
         self.seed = seed
         self.reverse_complement_average = reverse_complement_average

@@ -20,8 +20,7 @@ import numpy as np
 
 from bend_hf.data.download import RemoteFile
 from bend_hf.errors import ConfigError, ModelError, did_you_mean
-from bend_hf.types import Floats, Ints
-from bend_hf.types import Protocol as ProtocolName
+from bend_hf.types import Floats, Ints, ModelDtype, ProtocolName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,8 +105,7 @@ class ModelSpec:
         return self.embedder.partition(":")[2]
 
 
-DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
-DTYPES: Final[tuple[DtypeName, ...]] = get_args(DtypeName)
+DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
 
 
 class EmbedderOptions(TypedDict, total=False):
@@ -120,7 +118,7 @@ class EmbedderOptions(TypedDict, total=False):
     revision: str | None
     protocol: ProtocolName
     layer: int
-    dtype: DtypeName
+    dtype: ModelDtype
     device: str | None
     random_init: bool
     seed: int

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from bend_hf.config import ModelFlags, RefMismatch, flag
+from bend_hf.config import ModelFlags, flag
 from bend_hf.errors import ConfigError
+from bend_hf.types import RefMismatch
 
 Indels = Literal["error", "drop", "likelihood"]
 INDELS: Final[tuple[Indels, ...]] = get_args(Indels)

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.config import RefMismatch
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.examples import agrees_with_genome, allele_texts, substitutions
 from bend_hf.data.genome import Genome
@@ -31,7 +30,7 @@ from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
 from bend_hf.tasks._labels import SequenceClass, labels_from_column
-from bend_hf.types import IGNORE_LABEL, Bools, Ints, Json
+from bend_hf.types import IGNORE_LABEL, Bools, Ints, Json, RefMismatch
 from bend_hf.variants.config import INDELS, Indels
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from bend_hf.embedders import MODELS, embedder_class, load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import Direction, EmbedderOptions, Source
 from bend_hf.errors import ModelError
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.fake_checkpoints import CONTEXT_TOKENS, golden_checkpoint, make_fake
 from tests.shared_data import needs_shared
 
@@ -50,7 +50,7 @@ def twins_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def twin(key: str, protocol: Protocol = "bend-2024", overlap_tokens: int = 0) -> Embedder:
+def twin(key: str, protocol: ProtocolName = "bend-2024", overlap_tokens: int = 0) -> Embedder:
     """A registry entry over its tiny checkpoint; batches are small, so that pieces of many lengths meet in one."""
     options: EmbedderOptions = {"protocol": protocol, "overlap_tokens": overlap_tokens, "random_init": True}
     if MODELS.get(key).source == "none":
@@ -73,7 +73,7 @@ def check_promise(embedder: Embedder, sequences: list[str]) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", KEYS)
-def test_one_row_per_nucleotide_at_the_edges(key: str, protocol: Protocol) -> None:
+def test_one_row_per_nucleotide_at_the_edges(key: str, protocol: ProtocolName) -> None:
     check_promise(twin(key, protocol), EDGES)
 
 
@@ -81,13 +81,13 @@ def test_one_row_per_nucleotide_at_the_edges(key: str, protocol: Protocol) -> No
 @pytest.mark.parametrize("key", KEYS)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sequences=st.lists(st.text(alphabet=LETTERS, min_size=1, max_size=80), min_size=1, max_size=4))
-def test_one_row_per_nucleotide_for_any_letters(key: str, protocol: Protocol, sequences: list[str]) -> None:
+def test_one_row_per_nucleotide_for_any_letters(key: str, protocol: ProtocolName, sequences: list[str]) -> None:
     check_promise(twin(key, protocol), sequences)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", KEYS)
-def test_result_does_not_depend_on_the_batch(key: str, protocol: Protocol) -> None:
+def test_result_does_not_depend_on_the_batch(key: str, protocol: ProtocolName) -> None:
     embedder = twin(key, protocol)
     together = embedder.embed(EDGES)
     for sequence, rows in zip(EDGES, together, strict=True):
@@ -101,7 +101,7 @@ def test_sliding_windows_keep_the_promise(key: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", KEYS)
-def test_special_tokens_only_add_rows(key: str, protocol: Protocol) -> None:
+def test_special_tokens_only_add_rows(key: str, protocol: ProtocolName) -> None:
     embedder = twin(key, protocol)
     for sequence in ("ACGTTGACGATTNACGTGGA", LONG):
         bare = embedder(sequence, upsample_embeddings=True)

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.tasks import VariantSpec
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from bend_hf.variants import SCORE_COLUMNS, ScoreSettings, VariantHeadSettings, probe, read_variants, score_variants
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import VariantFile
@@ -59,7 +59,7 @@ def score_and_probe(source: VariantFile, embedder: Embedder, folder: Path) -> tu
     return scored, probe(scored, parts, accelerator, VariantHeadSettings(epochs=1, n_folds=2, hidden=8))
 
 
-def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
+def twin(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
     if key == "onehot":
         return load_embedder(key, protocol=protocol, device="cpu")
     checkpoint = make_fake(key, folder / key)
@@ -70,7 +70,7 @@ def twin(key: str, protocol: Protocol, folder: Path) -> Embedder:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", FAMILIES)
 def test_every_variant_has_every_score_and_a_run_cut_short_ends_the_same(
-    clinvar: VariantFile, key: str, protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clinvar: VariantFile, key: str, protocol: ProtocolName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = twin(key, protocol, tmp_path)
     scored, probed = score_and_probe(clinvar, embedder, tmp_path / "whole")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bend_hf.embedders import AWDLSTMEmbedder
 from bend_hf.embedders.networks.awdlstm import AwdLstmConfig, AwdLstmForCausalLM
 from bend_hf.errors import ModelError
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
@@ -22,7 +22,7 @@ TINY = Reference(root=BEND, name="awdlstm_tiny")
 
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_rows_are_bends(protocol: Protocol) -> None:
+def test_rows_are_bends(protocol: ProtocolName) -> None:
     """BEND's own float32 rows are up to 7e-5 away from the same network in float64, after hundreds of steps.
 
     Ours err as much, in other places, so that long sequences get twice the tolerance; the next test does not need it.

@@ -27,7 +27,7 @@ from bend_hf.embedders.networks.caduceus import (
     rename_key,
 )
 from bend_hf.errors import ModelError
-from bend_hf.types import Protocol
+from bend_hf.types import ProtocolName
 from tests.parity.golden import arrays, cases, entry_of, folder_of, golden, sequence_of
 from tests.shared_data import needs_shared
 
@@ -44,7 +44,7 @@ CUT_IN_HF_1 = ("len1024", "len1200")
 
 
 @cache
-def embedder_of(name: str, protocol: Protocol = "bend-2024") -> CaduceusEmbedder:
+def embedder_of(name: str, protocol: ProtocolName = "bend-2024") -> CaduceusEmbedder:
     return CaduceusEmbedder(folder_of(name), protocol=protocol, device="cpu", batch_tokens=2048)
 
 
@@ -68,9 +68,9 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
     np.testing.assert_array_equal(tokenized.ids, golden(name).input_ids(name, case)[0])
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
-def test_rows_equal_the_reference(name: str, case: str, protocol: Protocol) -> None:
+def test_rows_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
     if protocol == "bend-hf-1" and case in CUT_IN_HF_1:
         return _is_cut(name, case)
     sequence = sequence_of(name, case)
@@ -201,11 +201,11 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
     runs=st.lists(
         st.tuples(st.text("ACGTNacgtnRYSWKMBDHV", min_size=1, max_size=8), st.integers(1, 30)), min_size=1, max_size=4
     ),
-    protocol=st.sampled_from(get_args(Protocol)),
+    protocol=st.sampled_from(get_args(ProtocolName)),
     name=st.sampled_from(NAMES),
 )
 def test_every_sequence_has_one_finite_row_per_nucleotide(
-    runs: list[tuple[str, int]], protocol: Protocol, name: str
+    runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
     sequence = "".join(letters * times for letters, times in runs)
     rows = embedder_of(name, protocol)(sequence, upsample_embeddings=True)
@@ -214,10 +214,10 @@ def test_every_sequence_has_one_finite_row_per_nucleotide(
 
 
 @pytest.mark.parametrize("overlap_tokens", [0, 10])
-@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize("name", NAMES)
 def test_lengths_around_the_context_have_one_row_per_nucleotide(
-    name: str, protocol: Protocol, overlap_tokens: int, tmp_path: Path
+    name: str, protocol: ProtocolName, overlap_tokens: int, tmp_path: Path
 ) -> None:
     for file in ("config.json", "model.safetensors"):
         shutil.copy(folder_of(name) / file, tmp_path)

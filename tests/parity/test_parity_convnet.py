@@ -12,7 +12,7 @@ import torch
 from bend_hf.embedders import ConvNetEmbedder
 from bend_hf.embedders.networks.convnet import ConvNetConfig, ConvNetForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
@@ -23,7 +23,7 @@ TINY = Reference(root=BEND, name="convnet_tiny8")
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_are_bends(name: str, protocol: Protocol) -> None:
+def test_rows_are_bends(name: str, protocol: ProtocolName) -> None:
     reference = Reference(root=BEND, name=name)
     embedder = ConvNetEmbedder(reference.folder, protocol=protocol)
     rows = embedder.embed(list(reference.sequences().values()), upsample_embeddings=True)

@@ -16,7 +16,7 @@ from bend_hf.embedders import ConvNetEmbedder, GPNEmbedder
 from bend_hf.embedders._nucleotides import LetterVocabulary
 from bend_hf.embedders.networks.gpn import GPNConfig, GPNForMaskedLM
 from bend_hf.errors import ModelError
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.parity.letter_models import EDGES, ORIGINAL, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
@@ -27,7 +27,7 @@ OLD, NEW = (Reference(root=ORIGINAL, name=name) for name in NAMES)
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_are_the_originals(name: str, protocol: Protocol) -> None:
+def test_rows_are_the_originals(name: str, protocol: ProtocolName) -> None:
     reference = Reference(root=ORIGINAL, name=name)
     rows = GPNEmbedder(reference.folder, protocol=protocol).embed(
         list(reference.sequences().values()), upsample_embeddings=True

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders import HyenaDNAEmbedder, load_embedder
 from bend_hf.errors import ConfigError
-from bend_hf.types import Protocol
+from bend_hf.types import ProtocolName
 from tests.parity.golden import arrays, cases, folder_of, golden, sequence_of
 from tests.shared_data import needs_shared
 
@@ -42,7 +42,7 @@ NO_LOSS = ("soft_masked_512", "all_lower_100", "iupac_60")
 
 
 @cache
-def embedder_of(name: str, protocol: Protocol = "bend-2024") -> HyenaDNAEmbedder:
+def embedder_of(name: str, protocol: ProtocolName = "bend-2024") -> HyenaDNAEmbedder:
     return HyenaDNAEmbedder(folder_of(name), protocol=protocol, device="cpu", batch_tokens=2048)
 
 
@@ -57,9 +57,9 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
     assert np.diff(tokenized.piece_starts).tolist() == [len(call) for call in calls]
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize(("name", "case"), SAME_INPUT)
-def test_rows_equal_the_reference(name: str, case: str, protocol: Protocol) -> None:
+def test_rows_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
     """With special tokens, those between the pieces of a long sequence included, and without."""
     embedder, sequence = embedder_of(name, protocol), sequence_of(name, case)
     for keep in (True, False):
@@ -170,11 +170,11 @@ def test_both_kinds_of_files_are_one_network() -> None:
         min_size=1,
         max_size=8,
     ),
-    protocol=st.sampled_from(get_args(Protocol)),
+    protocol=st.sampled_from(get_args(ProtocolName)),
     name=st.sampled_from(NAMES),
 )
 def test_every_sequence_has_one_finite_row_per_nucleotide(
-    runs: list[tuple[str, int]], protocol: Protocol, name: str
+    runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
     sequence = "".join(letters * times for letters, times in runs)
     rows = embedder_of(name, protocol)(sequence, upsample_embeddings=True)

@@ -9,13 +9,13 @@ import pytest
 
 from bend_hf.embedders import OneHotEmbedder
 from bend_hf.embedders.onehot import COLUMNS
-from bend_hf.types import PROTOCOLS, Protocol
+from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.shared_data import GOLDEN, needs_shared
 
 
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_onehot_agrees_with_bend(protocol: Protocol) -> None:
+def test_onehot_agrees_with_bend(protocol: ProtocolName) -> None:
     recorded = json.loads((GOLDEN / "index.json").read_text())["onehot"]
     golden = np.load(GOLDEN / recorded["npz"])
     sequence = recorded["sequence"]

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.dtypes import StoredDtype, readable, stored
+from bend_hf.embedders.cache.dtypes import readable, stored
 from bend_hf.embedders.cache.fill import order_of
 from bend_hf.embedders.cache.key import content_of
 from bend_hf.embedders.cache.open import RankSlice, find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings, HeldEmbeddings, device_batches
 from bend_hf.embedders.cache.shards import shard_starts
 from bend_hf.embedders.token_embeddings import OnTheFly
+from bend_hf.types import StoredDtype
 from tests.cached import SHARD_BYTES, Triplets, random_sequences
 
 DTYPES = st.sampled_from(get_args(StoredDtype))

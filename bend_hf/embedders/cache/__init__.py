@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.embedders._embedder import Embedder
-    from bend_hf.embedders.cache.dtypes import StoredDtype
     from bend_hf.embedders.token_embeddings import EmbeddingSource
+    from bend_hf.types import StoredDtype
 
 
 def default_folder() -> Path:

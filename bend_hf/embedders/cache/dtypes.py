@@ -10,15 +10,14 @@ Encoding fills a buffer that is used again: writing into fresh memory is several
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.errors import CacheError, did_you_mean
-from bend_hf.types import Floats
+from bend_hf.types import Floats, StoredDtype
 
-StoredDtype: TypeAlias = Literal["float16", "float32", "bfloat16"]
 STORED_DTYPES: Final[tuple[StoredDtype, ...]] = get_args(StoredDtype)
 
 # The column says what its numbers are: 16 bits that are a bfloat16 must not be taken for integers.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bend_hf.embedders.cache.dtypes import StoredDtype, check_dtype
+from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import Report, bar, forecast, sample_rows_per_bp
 from bend_hf.embedders.cache.fill import fill, missing_shards
 from bend_hf.embedders.cache.key import Content, content_of, key_of, key_parts
@@ -31,6 +31,7 @@ from bend_hf.embedders.cache.shards import (
 )
 from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, stored_features
 from bend_hf.errors import CacheError
+from bend_hf.types import StoredDtype
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -48,12 +48,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, StoredDtype, itemsize, readable
+from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, itemsize, readable
 from bend_hf.embedders.cache.shards import ShardFiles
 from bend_hf.embedders.cache.writer import LENGTH_COLUMN
 from bend_hf.embedders.token_embeddings import EmbeddingSource, TokenBatch
 from bend_hf.errors import CacheError
-from bend_hf.types import Ints
+from bend_hf.types import Ints, StoredDtype
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, StoredDtype, store_into
+from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, store_into
 from bend_hf.embedders.cache.shards import Follower, ShardFiles, ShardPlan, batch_items
 from bend_hf.errors import CacheError
-from bend_hf.types import Ints
+from bend_hf.types import Ints, StoredDtype
 
 if TYPE_CHECKING:
     import datasets
