@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.files import write_text
+
 RESULTS = Path(__file__).resolve().parent / "results" / "metrics.json"
 N_LABELS = 40_000_000  # nucleotides of BEND's gene finding, all splits, to the order of magnitude
 N_ITEMS, N_TRACKS = 100_000, 125  # BEND's chromatin accessibility has 125 labels
@@ -214,9 +216,7 @@ def main() -> None:
 
     versions = {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     record = {"scale": arguments.scale, "machine": {"cores": os.cpu_count()}, "versions": versions, "rows": rows}
-    partial = arguments.out.with_name(arguments.out.name + ".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(arguments.out)
+    write_text(arguments.out, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

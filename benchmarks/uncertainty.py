@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.evaluation.predictions import Predictions
+from bend_hf.files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "uncertainty.json"
 N_RESAMPLES = 1000
@@ -179,9 +180,7 @@ def main() -> None:
         )
     versions = {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     record = {"scale": arguments.scale, "machine": {"cores": os.cpu_count()}, "versions": versions, "rows": rows}
-    partial = arguments.out.with_name(arguments.out.name + ".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(arguments.out)
+    write_text(arguments.out, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

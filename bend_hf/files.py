@@ -1,32 +1,19 @@
-"""Where the folders that travel with the package are: metrics, cards, launch configurations, the sample.
-
-In a checkout they stand at its top; in an installed wheel inside the package. This one function knows.
-
->>> asset_folder("metrics").is_dir()
-True
-
-Text files written whole or not at all.
+"""Files that are written whole or not at all, checksums, and the folders that come with the package.
 
 >>> import tempfile
->>> write_text(Path(tempfile.mkdtemp()) / "new" / "a.txt", "one").read_text()
+>>> folder = Path(tempfile.mkdtemp())
+>>> write_text(folder / "new" / "a.txt", "one").read_text()
 'one'
-
-The sha256 of a file, computed once as long as the file stays as it is.
-
-For the genome, whose three gigabytes take seconds; a small note in the user's cache folder remembers the sum for
-a path, a size and a time of change. A cache that cannot be read or written is done without.
-
->>> file_sha256("pyproject.toml") == file_sha256("pyproject.toml")
-True
-
-How the commands speak: plain lines for people, and nothing of what libraries say of every request.
-
->>> start_logging()
+>>> with atomic_path(folder / "large.bin") as part:
+...     n_written = part.write_bytes(b"ACGT")
+>>> sorted(path.name for path in folder.iterdir())
+['large.bin', 'new']
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -34,16 +21,18 @@ import os
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from bend_hf.errors import RecordError, SourceError
+from bend_hf.types import Json
 
 Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample", "pretrained"]
 
 
 def asset_folder(name: Asset) -> Path:
-    """The folder of that name, in a checkout or in an installed wheel.
+    """Find a folder that comes with the package: at the top of a checkout, inside the package in a wheel.
 
     Raises:
         SourceError: Neither place holds it; the installation is broken.
@@ -55,8 +44,96 @@ def asset_folder(name: Asset) -> Path:
     raise SourceError(f"the folder {name!r} of bend_hf is missing below {package}; install the package again")
 
 
+def cache_folder(name: str) -> Path:
+    """Name a folder below ``$BEND_HF_CACHE``, by default below ``~/.cache/bend_hf``; it may not exist yet."""
+    base = Path(os.environ.get("BEND_HF_CACHE") or "~/.cache/bend_hf").expanduser()
+    return (base if base.is_absolute() else Path(tempfile.gettempdir()) / "bend_hf") / name
+
+
+_NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)  # link(2)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, overwrite: bool = True, durable: bool = False) -> Iterator[Path]:
+    """Write a file under a temporary name that becomes ``path`` when the block ends without an error.
+
+    Readers see the old file or the new one, never a part of it. After an error nothing is left behind; a process that
+    was killed leaves a file named ``.<name>.part...`` next to ``path``.
+
+    Args:
+        path: The file to write; its folder is made.
+        overwrite: Replace a file of that name. Otherwise the first of several writers wins.
+        durable: Wait until the bytes and the name are on the disk, so that they survive a power cut.
+
+    Yields:
+        The temporary path. The block must create a file there.
+
+    Raises:
+        FileExistsError: ``overwrite`` is False and ``path`` exists.
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield part
+        if durable:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        if overwrite:
+            part.replace(path)
+        else:
+            _link(part, path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _link(part: Path, path: Path) -> None:
+    """Give a finished file its name unless another file has it."""
+    exists = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        # A network file system may answer a repeated request for a link that the first request made.
+        if not path.samefile(part):
+            raise exists from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise exists from None
+        part.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, on file systems that support it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into a ``RecordError`` that names the file and says what to do.
+
+    Raises:
+        RecordError: The block could not write ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError) and error.filename == str(path):
+            raise RecordError(f"{path} exists and is never overwritten; give another --out") from error
+        raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
+
+
 def write_text(path: Path, text: str) -> Path:
-    """Writes a text file in one step; an older one of the name is replaced.
+    """Write a text file atomically and return its path; an older file of the name is replaced.
 
     Raises:
         RecordError: It cannot be written.
@@ -65,27 +142,37 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """The same for bytes.
+    """Write a binary file atomically and return its path; an older file of the name is replaced.
 
     Raises:
         RecordError: It cannot be written.
     """
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(path), atomic_path(path) as part:
         part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
     return path
+
+
+def json_sha256(content: Json) -> str:
+    """Hash JSON content in hexadecimal, whatever the order of its keys.
+
+    Raises:
+        ValueError: A number is not finite, which JSON does not have.
+
+    >>> json_sha256({"a": 1, "b": 2}) == json_sha256({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 _SETTLED_NS: Final = 2_000_000_000  # a file changed later than this may change again within one tick of its clock
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes in hexadecimal.
+    """Hash a file's bytes in hexadecimal.
+
+    Hashing a genome of three gigabytes takes seconds. A note in the user's cache folder therefore remembers the hash
+    of a path, size and modification time. If the cache cannot be read or written, the file is hashed each time.
 
     Raises:
         OSError: The file cannot be read.
@@ -94,46 +181,30 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
         key = [str(path), stat.st_size, stat.st_mtime_ns]
-        note = _cache_folder() / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
-        remembered = _read(note)
+        note = cache_folder("sha256") / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
+        remembered = _read_note(note)
         if remembered is not None and remembered[0] == key:
             return remembered[1]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
-        _write(note, json.dumps({"file": key, "sha256": digest}))
+        with contextlib.suppress(OSError), atomic_path(note) as part:
+            part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
     return digest
 
 
-def _cache_folder() -> Path:
-    """Where the notes are: ``sha256`` below ``$BEND_HF_CACHE``, or below ``~/.cache/bend_hf``."""
-    base = Path(os.environ.get("BEND_HF_CACHE") or os.path.expanduser("~/.cache/bend_hf"))
-    return (base if base.is_absolute() else Path(tempfile.gettempdir()) / "bend_hf") / "sha256"
-
-
-def _read(note: Path) -> tuple[list[object], str] | None:
+def _read_note(note: Path) -> tuple[list[object], str] | None:
     try:
-        found = json.loads(note.read_text())
+        found = json.loads(note.read_text(encoding="utf-8"))
         return found["file"], str(found["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(note: Path, text: str) -> None:
-    partial = note.with_name(f"{note.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(note)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 _CHATTY: Final = ("httpx", "httpx2", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
 
 
 def start_logging() -> None:
-    """Shows this package's messages as they are, of chatty libraries warnings alone; for commands, not on import."""
+    """Show this package's log messages, and only warnings of libraries that log every request; for commands."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,7 +11,6 @@ from an old cache. `bend_hf.data.dataset.open_task` is the short way to a task's
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +24,10 @@ from datasets.builder import Key
 
 from bend_hf import __version__
 from bend_hf.data.examples import TaskExamples
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
-from bend_hf.types import Ints
+from bend_hf.types import Ints, Json
 
 TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are left alone
 _BASES_A_TABLE: Final = 1 << 24
@@ -86,15 +85,15 @@ class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]
     def fingerprint(self) -> str:
         """Hash of all that decides the dataset's content."""
         assert self.rows is not None
-        decides = {
+        decides: Json = {
             "table_format": TABLE_FORMAT,
-            "hashes": self.hashes,
+            "hashes": dict(self.hashes),
             "task": repr(self.rows.task),
             "out_of_bounds": self.rows.out_of_bounds,
             "dropped": hashlib.sha256(self.rows.keep.tobytes()).hexdigest(),
             "flip_labels": self.flip_labels,
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return json_sha256(decides)
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """Name of the cache folder: the task and the content."""

@@ -19,14 +19,11 @@ genome): this needs no ``.gzi`` file, and finds a truncated file before anything
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import mmap
-import os
 import struct
 import tempfile
-import uuid
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -36,6 +33,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 import numpy as np
 
 from bend_hf.errors import GenomeError
+from bend_hf.files import atomic_path
 from bend_hf.types import Bytes, Ints
 
 if TYPE_CHECKING:
@@ -236,14 +234,11 @@ def _build(path: Path, text: Text) -> str:
 
 def _leave(written: str, beside: Path) -> None:
     """Put a new index beside its FASTA, whole or not at all; a folder that cannot be written stays as it is."""
-    partial = beside.with_name(f".{beside.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.write_text(written)
-        partial.replace(beside)
+        with atomic_path(beside) as part:
+            part.write_text(written)
     except OSError as error:
         _log.info("the index %s is kept in memory: %s", beside, error)
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 # SAM/BAM format specification, section 4.1: a gzip member whose extra field BC holds its size minus one,

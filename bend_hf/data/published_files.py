@@ -15,7 +15,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.download import Progress, RemoteFile, Retry, download
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.errors import DownloadError, MissingFileError
-from bend_hf.files import file_sha256
+from bend_hf.files import atomic_path, file_sha256, write_text
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 
@@ -143,18 +142,12 @@ def _fetch_genome(target: Path, url: str, retry: Retry | None, say: Callable[[st
     """Fetches a compressed genome and unpacks it."""
     say(f"  the share does not hold it; from {url}")
     packed = download(RemoteFile(name=f"{target.name}.gz", url=url), target.parent, retry=retry, progress=report)
-    part = target.with_name(f".{target.name}.part{os.getpid()}")
     try:
-        with gzip.open(packed, "rb") as source, part.open("wb") as out:
+        with atomic_path(target) as part, gzip.open(packed, "rb") as source, part.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        part.unlink(missing_ok=True)
         packed.unlink()
-        raise DownloadError(f"{url} is no whole gzip file ({error}); try again") from error
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    os.replace(part, target)
+        raise DownloadError(f"{url} is not a complete gzip file ({error}); try again") from error
     packed.unlink()
 
 
@@ -175,10 +168,7 @@ def read_sums(folder: Path) -> dict[str, str]:
 def add_sums(folder: Path, sums: Mapping[str, str]) -> None:
     """Records the sha256 of files of a data folder."""
     path = folder / SUMS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{SUMS_FILE}.part{os.getpid()}")
-    part.write_text(json.dumps({**read_sums(folder), **sums}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps({**read_sums(folder), **sums}, indent=2, sort_keys=True) + "\n")
 
 
 def fetch_from_hub(

@@ -13,7 +13,6 @@ stand beside each other, so that two models can be compared item by item.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bend_hf.errors import RecordError
+from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Floats, Ints
 
 _NAMES: Final = "bend_hf.label_names"
@@ -135,17 +135,10 @@ def write_predictions(predictions: Predictions, path: Path) -> str:
         RecordError: The file is there already, or cannot be written.
     """
     if path.exists():
-        raise RecordError(f"{path} exists; predictions are never overwritten, give another --out")
-    part = path.with_name(path.name + f".part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        raise RecordError(f"{path} exists and is never overwritten; give another --out")
+    with explain_write_errors(path), atomic_path(path, overwrite=False) as part:
         pq.write_table(predictions.table(), part, compression="zstd")
-        digest = hashlib.sha256(part.read_bytes()).hexdigest()
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
-    return digest
+        return hashlib.sha256(part.read_bytes()).hexdigest()
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -25,6 +25,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded, violations
+from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Json
 
 _VERSIONS_OF: Final = (
@@ -190,24 +191,14 @@ def write_record(record: ResultRecord, path: Path) -> None:
         RecordError: There is a record already, the record breaks its schema, or the file cannot be written.
     """
     if path.exists():
-        raise RecordError(f"{path} exists; records are never overwritten, give another --out")
+        raise RecordError(f"{path} exists and is never overwritten; give another --out")
     body = record.as_json()
     wrong = violations(body)
     if wrong:
         raise RecordError(f"the record for {path} breaks the schema: {'; '.join(wrong[:5])}; this is a defect")
     text = json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    part = path.with_name(path.name + f".part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(path), atomic_path(path, overwrite=False) as part:
         part.write_text(text, encoding="utf-8")
-        os.link(part, path)  # fails where another process was quicker, as os.replace would not
-        part.unlink()
-    except FileExistsError as error:
-        part.unlink(missing_ok=True)
-        raise RecordError(f"{path} exists; records are never overwritten, give another --out") from error
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
 
 
 def read_record(path: Path) -> ResultRecord:

@@ -2,15 +2,14 @@
 
 A finished run is found by it among the records, and a killed one among the checkpoints.
 
->>> len(content_key({"seed": 0}))
-64
+>>> KEY_FIELD
+'run_key'
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.config import RunConfig, settings_in_key
 from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.record import jsonable
-from bend_hf.types import Json
+from bend_hf.files import json_sha256
 
 if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
@@ -28,12 +27,6 @@ KEY_FIELD: Final = "run_key"  # in a record's config
 
 _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant", "metrics")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
-
-
-def content_key(content: Mapping[str, Json]) -> str:
-    """The sha256 of a JSON object, its keys sorted."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpec | None) -> str:
@@ -47,7 +40,7 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpe
     """
     in_key = settings_in_key(type(config))
     settings = {name: value for name, value in asdict(config).items() if name in in_key}
-    return content_key(
+    return json_sha256(
         {
             "task": {name: jsonable(getattr(data.task, name)) for name in _TASK},
             "data": {name: data.facts.get(name) for name in _FACTS},

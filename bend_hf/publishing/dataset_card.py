@@ -9,7 +9,6 @@ Made from the facts that the build left beside the Parquet files, so that a card
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.data.dataset import FACTS_FILE, fold_parts
 from bend_hf.errors import BendError
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, write_text
 from bend_hf.tasks import TASKS, Folds
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
@@ -67,11 +66,7 @@ def write_dataset_card(folder: Path) -> Path:
         example=_example(folder.name, configs),
         version=__version__,
     )
-    path = folder / "README.md"
-    part = path.with_name(f".README.md.part{os.getpid()}")
-    part.write_text(str(card), encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_text(folder / "README.md", str(card))
 
 
 def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -26,7 +26,7 @@ from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, SourceError
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, write_text
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.duplicates import Repetition, repetitions
 from bend_hf.types import Json
@@ -91,7 +91,7 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         shards = _rename_shards(part / "files", rows.part_names)
         facts = _facts(rows, builder, shards)
         body = json.dumps(facts, indent=2, allow_nan=False) + "\n"
-        (part / "files" / FACTS_FILE).write_text(body, encoding="utf-8")
+        write_text(part / "files" / FACTS_FILE, body)
         _swap(part / "files", target)
     except OSError as error:
         raise BendError(f"{target} cannot be written ({error}); free some space or give another --out") from error

@@ -9,8 +9,6 @@ two with the same seed the later one counts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.evaluation.run_key import KEY_FIELD
+from bend_hf.files import json_sha256
 from bend_hf.publishing.publishable import refusals
 from bend_hf.types import Json
 
@@ -141,7 +140,7 @@ def data_id(record: ResultRecord) -> str:
         dict(counts),
         record.coverage.get("items"),
     ]
-    return _digest(said)[:12]
+    return json_sha256(said)[:12]
 
 
 def model_label(record: ResultRecord) -> str:
@@ -171,16 +170,12 @@ def _key(record: ResultRecord) -> tuple[str, ...]:
         record.task,
         record.protocol,
         data_id(record),
-        _digest(dict(record.model)),
+        json_sha256(dict(record.model)),
         record.probe,
         record.main_metric,
-        _digest(settings),
-        _digest(member(record.training, "head")),
+        json_sha256(settings),
+        json_sha256(member(record.training, "head")),
     )
-
-
-def _digest(value: Json) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _seed(record: ResultRecord) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from bend_hf.files import atomic_path
 from bend_hf.training.sharding import as_spread_as, whole
 from bend_hf.types import Json
 
@@ -99,15 +99,9 @@ class Checkpoints:
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Json]) -> None:
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
     own = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-    try:
+    with atomic_path(path, durable=True) as part:
         save_file(own, part, metadata={_HEADER: json.dumps(facts)})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:

@@ -8,13 +8,14 @@ Put together from the pieces that scoring left; 300,000 variants of a model of w
 
 from __future__ import annotations
 
-import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from bend_hf.errors import RecordError
+from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Bools, Floats, Ints
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.score import ALT_ROW, REF_ROW
@@ -57,30 +58,28 @@ class AlleleStore:
             RecordError: A piece is gone or has no rows, or the file cannot be written.
         """
         path = parts.folder / "rows.f32"
-        half = path.with_name(f".{path.name}.{os.getpid()}")
         has_rows = np.zeros(len(item), np.bool_)
         rows: np.memmap | None = None
         width = 0
-        for key in keys:
-            piece = parts.read(key, ["item", REF_ROW, ALT_ROW])
-            if piece is None or REF_ROW not in piece.column_names:
-                raise RecordError(f"{parts.path(key)} is gone or holds no rows; score again with rows kept")
-            ref, alt = (piece[name].combine_chunks() for name in (REF_ROW, ALT_ROW))
-            width = ref.type.list_size
-            at = np.searchsorted(item, piece["item"].to_numpy())
-            has_rows[at] = ref.is_valid().to_numpy(zero_copy_only=False)
-            if not write:
-                continue
-            try:
+        with ExitStack() as writing:
+            if write:
+                writing.enter_context(explain_write_errors(path))
+                part = writing.enter_context(atomic_path(path))
+            for key in keys:
+                piece = parts.read(key, ["item", REF_ROW, ALT_ROW])
+                if piece is None or REF_ROW not in piece.column_names:
+                    raise RecordError(f"{parts.path(key)} is gone or holds no rows; score again with rows kept")
+                ref, alt = (piece[name].combine_chunks() for name in (REF_ROW, ALT_ROW))
+                width = ref.type.list_size
+                at = np.searchsorted(item, piece["item"].to_numpy())
+                has_rows[at] = ref.is_valid().to_numpy(zero_copy_only=False)
+                if not write:
+                    continue
                 if rows is None:
-                    rows = np.memmap(half, np.float32, "w+", shape=(len(item), 2, width))
+                    rows = np.memmap(part, np.float32, "w+", shape=(len(item), 2, width))
                 rows[at, 0], rows[at, 1] = _matrix(ref), _matrix(alt)
-            except OSError as error:
-                half.unlink(missing_ok=True)
-                raise RecordError(f"{path} cannot be written ({error}); free some space") from error
-        if rows is not None:
-            rows.flush()
-            os.replace(half, path)
+            if rows is not None:
+                rows.flush()
         return cls(path, width, has_rows) if write else _Later(path, width, has_rows)
 
     def remove(self) -> None:

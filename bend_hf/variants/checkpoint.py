@@ -12,15 +12,12 @@ variants themselves. A changed input finds no old piece, and a piece is there wh
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bend_hf.errors import RecordError
+from bend_hf.files import atomic_path, explain_write_errors, json_sha256
 from bend_hf.types import Json
 
 
@@ -55,15 +52,8 @@ class ScoringCheckpoint:
             RecordError: The folder cannot be written.
         """
         path = self.path(key)
-        half = path.with_name(f".{key}.{os.getpid()}")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(piece, half, compression="zstd")
-            os.replace(half, path)
-        except OSError as error:
-            with suppress(OSError):
-                half.unlink()
-            raise RecordError(f"{path} cannot be written ({error}); free some space or give another place") from error
+        with explain_write_errors(path), atomic_path(path) as part:
+            pq.write_table(piece, part, compression="zstd")
 
     def size_bytes(self, keys: list[str]) -> int:
         """Bytes that pieces take on disk, of those that are there."""
@@ -79,7 +69,7 @@ class ScoringCheckpoint:
 
 def content_key(decides: Json, table: pa.Table) -> str:
     """Hash of settings and of a table's columns, by name and value, however the table is cut into chunks."""
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    digest = hashlib.sha256(json_sha256(decides).encode())
     whole = pa.table({name: _plain(table[name]) for name in sorted(table.column_names)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, whole.schema) as writer:

@@ -30,9 +30,9 @@ import xxhash
 from numpy.typing import NDArray
 
 import bend_hf
-from bend_hf.embedders.cache.dtypes import StoredDtype
 from bend_hf.errors import CacheError
-from bend_hf.types import Ints
+from bend_hf.files import json_sha256
+from bend_hf.types import Ints, StoredDtype
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,8 +62,7 @@ def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str,
 
 def key_of(content: str, embedder: Embedder, dtype: StoredDtype) -> str:
     """The key as 32 hexadecimal digits."""
-    text = json.dumps(key_parts(content, embedder, dtype), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return json_sha256(dict(key_parts(content, embedder, dtype)))[:32]
 
 
 @lru_cache
@@ -81,7 +80,7 @@ def _source_of(kind: type) -> str:
         for path in paths
         if path.suffix == ".py" and path.is_file()
     )
-    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
+    return json_sha256([[name, digest] for name, digest in sums])[:32]
 
 
 _ROWS_A_READ: Final = 16_384

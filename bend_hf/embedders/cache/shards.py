@@ -39,7 +39,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -50,9 +49,10 @@ from typing import Final
 import numpy as np
 import xxhash
 
-from bend_hf.embedders.cache.dtypes import StoredDtype, itemsize
+from bend_hf.embedders.cache.dtypes import itemsize
 from bend_hf.errors import CacheError
-from bend_hf.types import Ints
+from bend_hf.files import atomic_path, sync_folder
+from bend_hf.types import Ints, StoredDtype
 
 _BYTES_A_READ: Final = 1 << 20  # few enough to be in the processor's cache when they are summed
 _FLUSHED_BYTES: Final = 1 << 26  # a flush for less costs the disk more than it saves at the end
@@ -242,7 +242,7 @@ class ShardFiles:
         """Removes what killed processes left; for the holder of the lock."""
         for left in self.folder.glob(f"{self.stem}.*.part"):
             shutil.rmtree(left, ignore_errors=True)
-        for pattern in (f"{self.stem}.lock.*", f"{self.stem}.json.*"):
+        for pattern in (f"{self.stem}.lock.*", f".{self.stem}.json.part*"):
             for left in self.folder.glob(pattern):
                 with contextlib.suppress(OSError):
                     left.unlink()
@@ -290,7 +290,7 @@ class ShardFiles:
         """
         self.record.unlink(missing_ok=True)
         made.replace(self.arrow)
-        _sync(self.folder)
+        sync_folder(self.folder)
         stat = self.arrow.stat()
         record = ShardRecord(
             size_bytes=stat.st_size,
@@ -314,33 +314,8 @@ class ShardFiles:
         return size
 
     def _write_record(self, record: ShardRecord) -> None:
-        write_atomically(self.record, json.dumps(asdict(record), indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file so that it is there whole or not at all, also after a power cut."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def _sync(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, as far as the file system knows such a thing."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with atomic_path(self.record, durable=True) as part:
+            part.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
 
 
 ABOUT: Final = "about.json"
@@ -457,21 +432,10 @@ def read_plan(folder: Path) -> ShardPlan | None:
 
 def publish_plan(folder: Path, plan: ShardPlan) -> ShardPlan:
     """Writes a plan unless there is one, and returns the one that is there: of several writers the first wins."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ABOUT
-    written = path.with_name(f"{ABOUT}.{uuid.uuid4().hex}")
-    with written.open("w", encoding="utf-8") as file:
-        json.dump(asdict(plan), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(written, path)
-    except (FileExistsError, FileNotFoundError):  # there is one, and somebody may have tidied up behind it
-        pass
-    except OSError:  # no hard links here; plans are the same whoever makes them
-        if not path.exists():
-            with suppress(FileNotFoundError):  # another one has published meanwhile, and tidied up behind it
-                written.replace(path)
+    # Another process may have published its plan, and have tidied up this one's temporary file.
+    with suppress(FileExistsError, FileNotFoundError), atomic_path(path, overwrite=False, durable=True) as part:
+        part.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
     tidy(folder)
     published = read_plan(folder)
     if published is None:
@@ -481,5 +445,5 @@ def publish_plan(folder: Path, plan: ShardPlan) -> ShardPlan:
 
 def tidy(folder: Path) -> None:
     """Removes what a process that was killed while it published a plan has left beside the plan that there is now."""
-    for left in folder.glob(f"{ABOUT}.*"):
+    for left in folder.glob(f".{ABOUT}.part*"):
         left.unlink(missing_ok=True)

@@ -24,8 +24,9 @@ from bend_hf.data.dataset import TaskData
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, free_stem, jsonable, read_record, run_name, write_record
-from bend_hf.evaluation.run_key import KEY_FIELD, content_key, finished_runs
+from bend_hf.evaluation.run_key import KEY_FIELD, finished_runs
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold, with_intervals
+from bend_hf.files import json_sha256
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec
 from bend_hf.runs.outcome import FoldResult, cost, coverage, fold_entries, scores_of, summarise
@@ -205,7 +206,7 @@ def _folds(config: RunConfig, data: TaskData) -> list[int | None]:
 def _key(config: RunConfig, data: TaskData, control: ControlSpec) -> str:
     """What tells two runs of a control apart: not the model, nor how its head was trained."""
     facts = {name: data.facts.get(name) for name in ("assembly", "files", "items", "changes", "revision")}
-    return content_key(
+    return json_sha256(
         {
             "control": control.key,
             "task": jsonable({"key": data.task.key, "label": data.task.label, "metrics": data.task.metrics}),

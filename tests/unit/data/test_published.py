@@ -165,7 +165,7 @@ def test_a_genome_the_share_lacks_comes_from_its_origin_unpacked(share: RankSlic
 
 def test_a_genome_that_is_cut_is_not_put_in_place(share: RankSlice, tmp_path: Path) -> None:
     share.files["/origin/GRCh37.fa.gz"] = gzip.compress(GENOME)[:-20]
-    with pytest.raises(DownloadError, match="is no whole gzip file"):
+    with pytest.raises(DownloadError, match="is not a complete gzip file"):
         fetch_published(CHROMATIN, tmp_path, share.published())
     assert list((tmp_path / "genomes").iterdir()) == []
 

@@ -254,7 +254,7 @@ def test_a_costless_model_is_not_embedded_by_the_command(capsys: pytest.CaptureF
 
 def test_what_a_process_killed_while_planning_left_is_removed_when_the_entry_is_found(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
-    left = entry.folder / "about.json.0123456789abcdef"
+    left = entry.folder / ".about.json.part1-0123abcd"
     left.write_bytes((entry.folder / "about.json").read_bytes())  # killed between the link and the removal
     assert small_entry(tmp_path).plan == entry.plan
     assert leftovers(entry) == []

@@ -35,7 +35,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
     path = _written(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="records are never overwritten, give another --out"):
+    with pytest.raises(RecordError, match="exists and is never overwritten; give another --out"):
         write_record(record(value=0.1), path)
     assert path.read_bytes() == before
 

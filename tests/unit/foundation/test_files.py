@@ -1,0 +1,100 @@
+"""Files appear whole or not at all, and JSON content has one hash."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from bend_hf.errors import RecordError
+from bend_hf.files import atomic_path, explain_write_errors, json_sha256, write_bytes, write_text
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.bin"
+    with atomic_path(path, durable=True) as part:
+        part.write_bytes(b"one")
+        assert not path.exists()
+        assert part.parent == path.parent
+    assert path.read_bytes() == b"one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ValueError, match="stopped"), atomic_path(path) as part:
+        part.write_text("new, but not whole")
+        raise ValueError("stopped")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_first_writer_wins_without_overwrite(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(FileExistsError), atomic_path(path, overwrite=False) as part:
+        part.write_text("second")
+        path.write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_without_hard_links_the_first_writer_wins_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "a.txt"
+    if there:
+        path.write_text("first")
+        with pytest.raises(FileExistsError), atomic_path(path, overwrite=False) as part:
+            part.write_text("second")
+    else:
+        with atomic_path(path, overwrite=False) as part:
+            part.write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_that_the_first_request_made_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def answered_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", answered_twice)
+    path = tmp_path / "a.txt"
+    with atomic_path(path, overwrite=False) as part:
+        part.write_text("one")
+    assert path.read_text() == "one"
+
+
+def test_a_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"a\.txt cannot be written \(.*\); free some space or give another --out"):
+        write_bytes(tmp_path / "file" / "a.txt", b"one")
+
+
+def test_an_existing_file_is_explained(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "one")
+    with (
+        pytest.raises(RecordError, match=r"a\.txt exists and is never overwritten; give another --out"),
+        explain_write_errors(path),
+        atomic_path(path, overwrite=False) as part,
+    ):
+        part.write_text("two")
+
+
+def test_the_hash_of_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert json_sha256({"a": [1, 2], "b": None}) == json_sha256({"b": None, "a": [1, 2]})
+    assert json_sha256({"a": [1, 2]}) != json_sha256({"a": [2, 1]})
+
+
+def test_the_hash_of_json_refuses_what_json_lacks() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_sha256(float("nan"))
