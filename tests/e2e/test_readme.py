@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._readme import render
+from benchmarks._docs import render
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def test_tables_are_what_the_declarations_and_benchmarks_say() -> None:
-    assert render(README) == README, "run make readme"
+    assert render(README) == README, "run make docs"
 
 
 def test_every_reason_for_leaving_a_line_out_is_in_use() -> None:

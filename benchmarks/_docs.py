@@ -1,8 +1,8 @@
 """Writes the tables of the README from the declarations and from the files that the benchmarks wrote.
 
-    python -m benchmarks._readme
+    python -m benchmarks._docs
 
-``tests/e2e/test_readme.py`` fails where the README does not say what this would write.
+``tests/e2e/test_readme.py`` fails if the README differs from what this writes.
 """
 
 from __future__ import annotations
