@@ -26,14 +26,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.config import RunConfig
+    from bend_hf.data.sources import sample_tasks
     from bend_hf.files import write_bytes
     from bend_hf.publishing.report import write_report
     from bend_hf.publishing.report.plots import Score, side_by_side_plot, side_by_side_text
     from bend_hf.runs.demo import run_beside
-    from bend_hf.tasks import TASKS, Folds
+    from bend_hf.tasks import Folds
 
+    tasks = sample_tasks()
     config = RunConfig(
-        task=tuple(task.key for task in TASKS if not isinstance(task.partition, Folds)),
+        task=tuple(task.key for task in tasks if not isinstance(task.partition, Folds)),
         data="sample",
         model=parsed.model,
         epochs=parsed.epochs,
@@ -44,7 +46,7 @@ def _run(parsed: argparse.Namespace) -> int:
     )
     print("The bundled sample: real human sequence with stand-in labels. These scores are not BEND's.")
     print(f"{parsed.epochs} epochs a head; of tasks with ten folds only fold {' and '.join(map(str, FOLDS))}.")
-    folded = replace(config, task=tuple({task.key for task in TASKS} - set(config.task)), fold=FOLDS)
+    folded = replace(config, task=tuple({task.key for task in tasks} - set(config.task)), fold=FOLDS)
     found = [one for part in (config, folded) for one in run_beside(part, CONTROLS)]
     found.sort(key=lambda one: one.record.task)
     scores = [Score.of(one.record, one.name) for one in found]

@@ -9,7 +9,7 @@ from bend_hf.cli import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks; default: all")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks; default: all of BEND's")
     parser.add_argument(
         "--source",
         choices=["erda", "gcs", "hub"],
@@ -23,8 +23,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.tasks import TASKS, select_tasks
+    from bend_hf.tasks._spec import BEND
 
-    tasks = select_tasks(parsed.tasks) if parsed.tasks else list(TASKS)
+    tasks = select_tasks(parsed.tasks) if parsed.tasks else [task for task in TASKS if BEND in task.citations]
     if parsed.source == "hub":
         from bend_hf.data.published_files import fetch_from_hub
 

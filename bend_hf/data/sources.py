@@ -23,13 +23,15 @@ from typing import Final, Literal, TypeAlias
 from bend_hf.config import DataConfig
 from bend_hf.errors import RecordError, SourceError
 from bend_hf.files import asset_folder
-from bend_hf.tasks import TaskSpec, select_tasks
+from bend_hf.tasks import TASKS, TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
+from bend_hf.tasks._spec import BEND
 
 Origin: TypeAlias = Literal["sample", "folder", "files", "hub", "built"]
 
 DATA_VARIABLE: Final = "BEND_DATA_DIR"
 HUB_NAMESPACE: Final = "bend"
+_GIVE_DATA: Final = "pass --data FOLDER, or --bed BED and --genome FASTA"
 _FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
 
 
@@ -83,27 +85,36 @@ class FoundData:
 
 
 def default_data(task: TaskSpec) -> FoundData:
-    """``$BEND_DATA_DIR``, else ``./data``, where it holds the task; else the bundled sample.
+    """Choose the data folder of a task if none is named.
+
+    That is ``$BEND_DATA_DIR``, otherwise ``./data``, if it holds the task; otherwise the bundled sample.
 
     Raises:
-        SourceError: ``$BEND_DATA_DIR`` is set but is no folder.
+        SourceError: ``$BEND_DATA_DIR`` is set but is not a folder, or neither place nor the sample holds the task.
     """
     named = os.environ.get(DATA_VARIABLE)
     if named and not Path(named).is_dir():
         raise SourceError(
-            f"${DATA_VARIABLE} is {named!r}, which is no folder; set it to BEND's data folder or unset it"
+            f"${DATA_VARIABLE} is {named!r}, which is not a folder; set it to BEND's data folder or unset it"
         )
-    for folder in [Path(named)] if named else [Path("data")]:
-        if _bed_in(folder, task) or _is_built(folder, task):
-            return FoundData(data=str(folder), message=f"{task.key}: data from the folder {folder}")
+    folder = Path(named) if named else Path("data")
+    if _bed_in(folder, task) or _is_built(folder, task):
+        return FoundData(data=str(folder), message=f"{task.key}: data from the folder {folder}")
     looked = f"${DATA_VARIABLE} ({named})" if named else "./data"
+    if not _bed_in(asset_folder("sample"), task):
+        raise SourceError(f"neither {looked} nor the bundled sample holds {task.key}; {_GIVE_DATA}")
     return FoundData(
         data="sample",
         message=(
-            f"{task.key}: NOT BEND's DATA. {looked} holds no such task, so the bundled sample is used; its labels "
-            "are stand-ins and its scores say nothing about BEND. Give --data FOLDER or --data hub for the real task"
+            f"{task.key}: NOT BEND's DATA. {looked} does not hold this task, so the bundled sample is used. Its labels "
+            "are stand-ins, and its scores say nothing about BEND. Pass --data FOLDER or --data hub for the real task"
         ),
     )
+
+
+def sample_tasks() -> list[TaskSpec]:
+    """List the registered tasks that the bundled sample holds."""
+    return [task for task in TASKS if _bed_in(asset_folder("sample"), task)]
 
 
 def find_source(
@@ -137,10 +148,7 @@ def find_source(
         return BuiltSource(task=task, repo=str(folder / task.group), origin="built")
     found = bed or _bed_in(folder, task)
     if found is None:
-        raise SourceError(
-            f"{task.key}: neither {folder / task.group / task.key}.bed nor {folder / task.key}.bed is there; "
-            f"'bend-hf download {task.key} --data-dir {folder}' fetches BEND's files"
-        )
+        raise SourceError(_missing_bed(folder, task, in_sample=data == "sample"))
     hdf5 = labels
     if hdf5 is None and isinstance(task.label, NucleotideClasses | BinClasses):
         hdf5 = found.with_suffix(".hdf5")
@@ -228,6 +236,15 @@ def _bed_in(folder: Path, task: TaskSpec) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def _missing_bed(folder: Path, task: TaskSpec, *, in_sample: bool) -> str:
+    if in_sample:
+        return f"the bundled sample does not hold {task.key}; {_GIVE_DATA}"
+    message = f"{task.key}: neither {folder / task.group / task.key}.bed nor {folder / task.key}.bed exists; "
+    if BEND in task.citations:
+        return message + f"run 'bend-hf download {task.key} --data-dir {folder}' to fetch BEND's files"
+    return message + _GIVE_DATA
 
 
 def _is_built(folder: Path, task: TaskSpec) -> bool:

@@ -46,7 +46,7 @@ def test_the_genome_of_the_tasks_build_is_chosen(tmp_path: Path) -> None:
         find_genome(tmp_path, HISTONE)
 
 
-def test_without_data_the_sample_is_used_and_said_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_the_sample_is_used_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = default_data(HISTONE)
     assert found.data == "sample"
@@ -58,7 +58,7 @@ def test_without_data_the_sample_is_used_and_said_loudly(tmp_path: Path, monkeyp
     assert default_data(TASKS.get("gene_finding")).data == str(tmp_path / "elsewhere")
     assert default_data(HISTONE).data == "sample"
     monkeypatch.setenv("BEND_DATA_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(SourceError, match=r"BEND_DATA_DIR is .*nowhere.*no folder"):
+    with pytest.raises(SourceError, match=r"BEND_DATA_DIR is .*nowhere.*not a folder"):
         default_data(HISTONE)
 
 

@@ -1,0 +1,142 @@
+"""Adding one of a kind takes one file: each is written into a copy of the checkout, whose contract tests then run.
+
+To check another kind, add an ``Addition`` to ``ADDITIONS``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COPIED = ("bend_hf", "metrics", "model_cards", "accelerate_configs", "dataset_scripts", "tests", "pyproject.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """One thing that is added.
+
+    Attributes:
+        kind: What it is, for the test's name.
+        key: Its key; a test of ``contract`` must carry it in its name or parameter.
+        files: The files that are written, by their path in the checkout.
+        contract: Test files that run over the registry; only their tests of ``key`` run, see ``whole``.
+        whole: Test files that must pass as a whole, because they could notice a further entry.
+        code: Python that must run in the copy without an error.
+    """
+
+    kind: str
+    key: str
+    files: dict[str, str]
+    contract: tuple[str, ...]
+    whole: tuple[str, ...] = ()
+    code: str = ""
+
+
+TASK = Addition(
+    kind="task",
+    key="promoter_finding",
+    files={
+        "bend_hf/tasks/promoter_finding.py": '''
+            """Promoter finding: does a window hold a promoter."""
+
+            from bend_hf.tasks._labels import MultiLabel
+            from bend_hf.tasks._spec import CnnSpec, NamedSplits, TaskSpec, TrainingSpec
+
+            TASKS = (
+                TaskSpec(
+                    key="promoter_finding",
+                    group="promoter_finding",
+                    title="Promoter finding",
+                    description="Find the windows that hold a promoter.",
+                    assembly="GRCh38",
+                    window_bp=128,
+                    label=MultiLabel(names=("tata", "no_tata")),
+                    stranded=True,
+                    partition=NamedSplits(),
+                    head=CnnSpec(hidden=8, pool_bp=128),
+                    training=TrainingSpec(loss="bce", batch_size=16, learning_rate=0.001),
+                    metric="auroc",
+                    citations=(),
+                    license="CC0",
+                ),
+            )
+        '''
+    },
+    contract=("tests/contract/test_tasks.py",),
+    whole=("tests/contract/test_bend_tasks.py",),
+    code="""
+        from bend_hf.data.sources import sample_tasks
+        from bend_hf.errors import SourceError
+        from bend_hf.data.sources import sources_of
+        from bend_hf.config import DataConfig
+        from bend_hf.tasks import TASKS
+
+        assert "promoter_finding" in TASKS
+        assert len(sample_tasks()) == 7, "bend-hf demo runs over these"
+        for data in (None, "sample"):
+            try:
+                sources_of(DataConfig(task=("promoter_finding",), data=data))
+            except SourceError as error:
+                assert "the bundled sample" in str(error) and "--bed BED and --genome FASTA" in str(error), error
+                assert "download" not in str(error), error
+            else:
+                raise AssertionError("the sample cannot hold a task that was added just now")
+    """,
+)
+
+ADDITIONS = (TASK,)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout that an addition is written into."""
+    for name in COPIED:
+        source, target = CHECKOUT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("addition", ADDITIONS, ids=lambda addition: addition.kind)
+def test_one_file_is_enough(addition: Addition, checkout: Path) -> None:
+    for name, content in addition.files.items():
+        path = checkout / name
+        assert not path.exists(), f"{name} is there already; an addition must not change a file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(content).lstrip("\n"), encoding="utf-8")
+
+    done = run_tests(checkout, "-k", addition.key, *addition.contract)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None, f"no contract test has {addition.key} in its name:\n{done.stdout}"
+    if addition.whole:
+        done = run_tests(checkout, *addition.whole)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    if addition.code:
+        done = run_python(checkout, "-c", dedent(addition.code))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest inside the copy."""
+    return run_python(checkout, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments)
+
+
+def run_python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python inside the copy, so that it imports the copy."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
