@@ -108,7 +108,7 @@ class Costless(Embedder):
         """Views; nothing is computed."""
         for sequence in sequences:
             lengths = self._lengths(sequence)
-            yield TokenEmbeddings(rows=self._rows[: len(lengths)], row_bp=lengths)
+            yield TokenEmbeddings(values=self._rows[: len(lengths)], embedding_bp=lengths)
 
 
 def windows(n: int) -> datasets.Dataset:

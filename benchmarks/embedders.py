@@ -128,7 +128,7 @@ def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[
     """For each batch size a call that runs the model over ready tensors of all sequences, on its device."""
     device = embedder.runner().device
     cut = embedder.tokenize(sequences)
-    pieces = sorted(np.split(cut.ids, cut.piece_starts[1:-1]), key=len, reverse=True)
+    pieces = sorted(np.split(cut.ids, cut.chunk_starts[1:-1]), key=len, reverse=True)
     lengths = np.array([len(piece) for piece in pieces])
     calls = {}
     for budget in BATCH_TOKENS[device.type]:

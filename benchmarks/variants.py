@@ -151,7 +151,8 @@ def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
         with torch.inference_mode():
             rows = embedder._hidden(ids, None, -1).cpu().numpy()[:, 1:]
         wide = [
-            np.repeat(rows[i], tokens.row_bp[tokens.row_starts[i] : tokens.row_starts[i + 1]], axis=0) for i in (0, 1)
+            np.repeat(rows[i], tokens.embedding_bp[tokens.embedding_starts[i] : tokens.embedding_starts[i + 1]], axis=0)
+            for i in (0, 1)
         ]
         found.append(float(cosine(wide[0][256], wide[1][256])))
     return found

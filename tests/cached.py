@@ -1,6 +1,6 @@
 """What the tests of the cache share: an embedder that is quick and exact, small datasets, and processes to kill.
 
->>> Triplets().embed_tokens(["ACGTA"])[0].row_bp.tolist()
+>>> Triplets().embed_tokens(["ACGTA"])[0].embedding_bp.tolist()
 [3, 1, 1]
 """
 
@@ -25,7 +25,7 @@ import torch  # here, so that the fork server has it
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders._tokens import Letters, greedy_kmers, letter_table
+from bend_hf.embedders._tokens import Nucleotides, greedy_kmers, nucleotide_table
 from bend_hf.embedders.cache.estimate import silent
 from bend_hf.embedders.cache.open import CacheEntry, RankSlice, find_entry
 from bend_hf.errors import CacheError
@@ -43,15 +43,15 @@ class Triplets(Embedder):
     scale = 1.0
 
     def _load(self) -> None:
-        self._table = letter_table({letter: index for index, letter in enumerate("ACGT")}, 4)
+        self._table = nucleotide_table({letter: index for index, letter in enumerate("ACGT")}, 4)
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = greedy_kmers(
-            Letters.of(sequences),
+            Nucleotides.of(sequences),
             k=3,
             alphabet="ACGT",
             kmer_ids=np.arange(5, 69, dtype=np.int32),
-            letter_ids=self._table,
+            nucleotide_ids=self._table,
         )
         return assemble(stream, Window(context_tokens=None))
 
@@ -67,7 +67,7 @@ class Triplets(Embedder):
         """Rows of each sequence."""
         for sequence in sequences:
             tokens = self._tokenize([sequence])
-            yield TokenEmbeddings(rows=self.rows_of(tokens.ids, len(sequence)), row_bp=tokens.row_bp)
+            yield TokenEmbeddings(values=self.rows_of(tokens.ids, len(sequence)), embedding_bp=tokens.embedding_bp)
 
     def rows_of(self, ids: np.ndarray, n_bp: int) -> Floats:
         """One row a token: its number, its place, the sequence's length, and a third."""

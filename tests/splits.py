@@ -9,7 +9,7 @@ from __future__ import annotations
 import datasets
 import numpy as np
 
-from bend_hf.embedders.token_embeddings import Targets, TokenBatch, pad_rows
+from bend_hf.embedders.token_embeddings import Targets, TokenBatch, pad_embeddings
 from bend_hf.tasks._labels import LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.training.batches import Split
 from bend_hf.types import Ints
@@ -36,7 +36,7 @@ class Rows:
         self.asked.append(rows.tolist())
         chosen = [self._rows[row] for row in rows]
         starts = np.concatenate([[0], np.cumsum([len(one) for one in chosen])])
-        return pad_rows(np.concatenate(chosen), starts, np.full(starts[-1], 3))
+        return pad_embeddings(np.concatenate(chosen), starts, np.full(starts[-1], 3))
 
 
 def _dataset(labels: list[list[int]], kind: LabelKind) -> datasets.Dataset:

@@ -5,7 +5,7 @@ inputs that the model can take and keeps the account of which token gives which 
 
 >>> tokens = TokenStream(ids=np.array([7, 8, 9]), token_bp=np.array([1, 1, 1]), starts=np.array([0, 3]))
 >>> cut = assemble(tokens, Window(context_tokens=4, prefix=(0,), suffix=(1,)))
->>> cut.ids.tolist(), cut.piece_starts.tolist(), cut.row_token.tolist()
+>>> cut.ids.tolist(), cut.chunk_starts.tolist(), cut.embedding_token.tolist()
 ([0, 7, 8, 1, 0, 9, 1], [0, 4, 7], [1, 2, 5])
 """
 
@@ -29,31 +29,31 @@ class Tokenized:
 
     Attributes:
         ids: Token ids of all pieces, special tokens included, piece after piece, shape (N,).
-        piece_starts: Where each piece starts in ids, shape (P + 1,).
-        piece_sequence: Which sequence a piece belongs to, rising, shape (P,).
+        chunk_starts: Where each piece starts in ids, shape (P + 1,).
+        chunk_sequence: Which sequence a piece belongs to, rising, shape (P,).
         special: True for CLS, SEP, BOS, EOS, shape (N,).
-        row_token: Index into ids of the token that gives row r, shape (R,); a token may be listed twice.
-        row_bp: How many nucleotides that row stands for, 1 or more, shape (R,).
-        row_starts: Where each sequence's rows start, shape (S + 1,).
+        embedding_token: Index into ids of the token that gives row r, shape (R,); a token may be listed twice.
+        embedding_bp: How many nucleotides that row stands for, 1 or more, shape (R,).
+        embedding_starts: Where each sequence's rows start, shape (S + 1,).
     """
 
     ids: NDArray[np.int32]
-    piece_starts: Ints
-    piece_sequence: Ints
+    chunk_starts: Ints
+    chunk_sequence: Ints
     special: Bools
-    row_token: Ints
-    row_bp: Ints
-    row_starts: Ints
+    embedding_token: Ints
+    embedding_bp: Ints
+    embedding_starts: Ints
 
     @property
     def n_sequences(self) -> int:
         """How many sequences, S."""
-        return len(self.row_starts) - 1
+        return len(self.embedding_starts) - 1
 
     def token_starts(self) -> Ints:
         """Where each sequence's tokens start in ids, shape (S + 1,)."""
-        pieces = np.searchsorted(self.piece_sequence, np.arange(self.n_sequences + 1))
-        starts: Ints = self.piece_starts[pieces]
+        pieces = np.searchsorted(self.chunk_sequence, np.arange(self.n_sequences + 1))
+        starts: Ints = self.chunk_starts[pieces]
         return starts
 
     def check(self, lengths_bp: Sequence[int] | Ints, *, name: str = "this embedder") -> None:
@@ -70,11 +70,11 @@ class Tokenized:
         lengths = np.asarray(lengths_bp, dtype=np.int64)
         if len(lengths) != self.n_sequences:
             raise AlignmentError(f"{name} gave rows for {self.n_sequences} sequences; expected {len(lengths)}")
-        if len(self.row_bp) and self.row_bp.min() < 1:
+        if len(self.embedding_bp) and self.embedding_bp.min() < 1:
             raise AlignmentError(
-                f"{name} gave a row for {self.row_bp.min()} nucleotides; each row stands for 1 or more"
+                f"{name} gave a row for {self.embedding_bp.min()} nucleotides; each row stands for 1 or more"
             )
-        covered = sums(self.row_bp, self.row_starts)
+        covered = sums(self.embedding_bp, self.embedding_starts)
         wrong = np.flatnonzero(covered != lengths)
         if len(wrong):
             first = int(wrong[0])
@@ -83,13 +83,13 @@ class Tokenized:
                 f"{lengths[first]} ({len(wrong)} sequences differ); each nucleotide needs exactly one row. "
                 f"Check its _tokenize()"
             )
-        owner = np.repeat(np.arange(self.n_sequences), np.diff(self.row_starts))
+        owner = np.repeat(np.arange(self.n_sequences), np.diff(self.embedding_starts))
         token_starts = self.token_starts()
-        stray = (self.row_token < token_starts[owner]) | (self.row_token >= token_starts[owner + 1])
+        stray = (self.embedding_token < token_starts[owner]) | (self.embedding_token >= token_starts[owner + 1])
         if stray.any():
             raise AlignmentError(
                 f"{name} takes row {int(np.flatnonzero(stray)[0])} from a token of another sequence; "
-                f"check row_token in its _tokenize()"
+                f"check embedding_token in its _tokenize()"
             )
 
 
@@ -140,7 +140,7 @@ def assemble(tokens: TokenStream, window: Window, *, rows: TokenMap | None = Non
             f"sequence {int(n_tokens.argmin())} has no token at all; its rows need one. Check _tokenize()"
         )
     layout = layout_of(tokens.starts, window)
-    ids = np.empty(layout.piece_starts[-1], dtype=np.int32)
+    ids = np.empty(layout.chunk_starts[-1], dtype=np.int32)
     special = np.ones(len(ids), dtype=np.bool_)
     within = ramp(layout.run_tokens)
     source = np.repeat(layout.run_source, layout.run_tokens) + within
@@ -157,16 +157,16 @@ def assemble(tokens: TokenStream, window: Window, *, rows: TokenMap | None = Non
         rows = TokenMap(token=np.arange(len(tokens.ids)), bp=tokens.token_bp, starts=tokens.starts)
     return Tokenized(
         ids=ids,
-        piece_starts=layout.piece_starts,
-        piece_sequence=layout.piece_sequence,
+        chunk_starts=layout.chunk_starts,
+        chunk_sequence=layout.chunk_sequence,
         special=special,
-        row_token=place_of[rows.token],
-        row_bp=np.asarray(rows.bp, dtype=np.int64),
-        row_starts=np.asarray(rows.starts, dtype=np.int64),
+        embedding_token=place_of[rows.token],
+        embedding_bp=np.asarray(rows.bp, dtype=np.int64),
+        embedding_starts=np.asarray(rows.starts, dtype=np.int64),
     )
 
 
-def output_rows(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -> TokenMap:
+def output_tokens(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -> TokenMap:
     """Which token gives which output row.
 
     Args:
@@ -180,31 +180,31 @@ def output_rows(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -
     special = np.flatnonzero(tokenized.special) if specials else np.zeros(0, dtype=np.int64)
     if per_nucleotide:
         # A row that is repeated out of order does not move the specials behind it.
-        behind = np.maximum.accumulate(tokenized.row_token)
+        behind = np.maximum.accumulate(tokenized.embedding_token)
         order = np.argsort(np.concatenate([behind, special]), kind="stable")
-        token = np.concatenate([tokenized.row_token, special])[order]
-        bp = np.concatenate([tokenized.row_bp, np.ones_like(special)])[order]
+        token = np.concatenate([tokenized.embedding_token, special])[order]
+        bp = np.concatenate([tokenized.embedding_bp, np.ones_like(special)])[order]
         place = np.concatenate([behind, special])[order]
     else:
         gives = tokenized.special & specials
-        gives[tokenized.row_token] = True
+        gives[tokenized.embedding_token] = True
         token = place = np.flatnonzero(gives)
         bp = np.ones_like(token)
     return TokenMap(token=token, bp=bp, starts=np.searchsorted(place, tokenized.token_starts()))
 
 
-def merge_chunks(tokenized: Tokenized, chunk_starts: Ints) -> Tokenized:
-    """Join chunks, tokenized as if they were sequences, into the sequences they were cut from.
+def merge_sections(tokenized: Tokenized, section_starts: Ints) -> Tokenized:
+    """Join sections, tokenized as if they were sequences, into the sequences they were cut from.
 
     Args:
-        tokenized: The chunks.
-        chunk_starts: Where each sequence's chunks start, shape (S + 1,), as ``cut_letters`` gives it.
+        tokenized: The sections.
+        section_starts: Where each sequence's sections start, shape (S + 1,), as ``cut_nucleotides`` gives it.
     """
-    owner = np.repeat(np.arange(len(chunk_starts) - 1), np.diff(chunk_starts))
+    owner = np.repeat(np.arange(len(section_starts) - 1), np.diff(section_starts))
     return replace(
         tokenized,
-        piece_sequence=owner[tokenized.piece_sequence],
-        row_starts=tokenized.row_starts[chunk_starts],
+        chunk_sequence=owner[tokenized.chunk_sequence],
+        embedding_starts=tokenized.embedding_starts[section_starts],
     )
 
 

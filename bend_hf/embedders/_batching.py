@@ -136,7 +136,7 @@ class BatchRunner:
         """
         import torch
 
-        lengths = np.diff(tokenized.piece_starts)
+        lengths = np.diff(tokenized.chunk_starts)
         slot_of = np.cumsum(wanted) - 1
         n_wanted = int(slot_of[-1]) + 1 if len(slot_of) else 0
         order = np.argsort(-lengths, kind="stable")
@@ -180,7 +180,7 @@ class BatchRunner:
         n_tokens = lengths[pieces]
         longest = int(n_tokens.max())
         inside = np.arange(longest) < n_tokens[:, None]
-        index = np.where(inside, tokenized.piece_starts[pieces][:, None] + np.arange(longest), 0)
+        index = np.where(inside, tokenized.chunk_starts[pieces][:, None] + np.arange(longest), 0)
         take = np.flatnonzero(inside & wanted[index])
         padded = bool(n_tokens.min() < longest)
         return _Batch(

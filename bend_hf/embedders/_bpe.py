@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.embedders._alignment import TokenStream, sums
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
 from bend_hf.types import Ints
@@ -49,7 +49,7 @@ class GapRule:
     letter: str
     n_min: int
 
-    def lengths_bp(self, letters: Letters) -> Ints:
+    def lengths_bp(self, letters: Nucleotides) -> Ints:
         """Nucleotides of each such token over all sequences, in order: runs of N, and the letter itself."""
         is_n = letters.codes == ord("N")
         opens = is_n.copy()
@@ -73,7 +73,7 @@ class BpeTokenizer:
 
     Attributes:
         backend: The tokenizer, without padding or truncation.
-        bp_of_id: Letters that each token is written with, 1 for ``[UNK]``, shape (V,).
+        bp_of_id: Nucleotides that each token is written with, 1 for ``[UNK]``, shape (V,).
         special: Id of each of CLS, SEP, PAD, UNK and MASK by its text.
         gap: How runs of N are written, where the tokenizer does so.
         runs: What matches a run of known letters or one unknown letter, for a tokenizer without an unknown token:
@@ -148,7 +148,7 @@ class BpeTokenizer:
         ids = [encoding.ids for encoding in encodings]
         starts = starts_of([len(one) for one in ids])
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(starts[-1]))
-        letters = Letters.of(sequences)
+        letters = Nucleotides.of(sequences)
         token_bp = self.bp_of_id[flat]
         if self.gap is not None:
             gaps = flat == self.gap.token
@@ -158,7 +158,7 @@ class BpeTokenizer:
             return self._by_offsets(sequences, letters)
         return TokenStream(ids=flat, token_bp=token_bp, starts=starts)
 
-    def _gap_lengths(self, letters: Letters, n_gaps: int) -> Ints:
+    def _gap_lengths(self, letters: Nucleotides, n_gaps: int) -> Ints:
         lengths = self.gap.lengths_bp(letters) if self.gap is not None else np.zeros(0, dtype=np.int64)
         if len(lengths) != n_gaps:
             raise AlignmentError(
@@ -167,7 +167,7 @@ class BpeTokenizer:
             )
         return lengths
 
-    def _by_offsets(self, sequences: Sequence[str], letters: Letters) -> TokenStream:
+    def _by_offsets(self, sequences: Sequence[str], letters: Nucleotides) -> TokenStream:
         encodings: list[Encoding] = self.backend.encode_batch(list(sequences), add_special_tokens=False)
         counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
         n_tokens = int(counts.sum())

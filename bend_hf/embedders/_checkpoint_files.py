@@ -100,7 +100,6 @@ def fetch_files(spec: ModelSpec, *, with_weights: bool = True) -> Path:
         DownloadError: A file could not be fetched whole.
         ModelError: The declaration names no files.
     """
-
     if not spec.files:
         raise ModelError(
             f"model {spec.key!r} ({spec.source}: {spec.checkpoint}) has no files to fetch by itself; download them "

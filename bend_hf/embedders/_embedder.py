@@ -1,17 +1,17 @@
 """What every embedder does alike: batches, devices, rows, nucleotides; a family adds its tokens and its network.
 
 A whole family, for a model that reads single letters (``read_json`` is in ``_checkpoint_files``, ``Letters`` and
-``letter_table`` in ``_streams``, ``assemble`` in ``_alignment``, ``EmbedderOptions`` in ``_options``):
+``nucleotide_table`` in ``_streams``, ``assemble`` in ``_alignment``, ``EmbedderOptions`` in ``_options``):
 
     class NucleotideEmbedder(Embedder):
         def _load(self) -> None:                                      # sets self.model
             config = LetterConfig(**read_json(self.folder / "config.json"))
             self.model = self._build(lambda: LetterModel(config))     # random or read, as asked for
-            self._table = letter_table({"A": 2, "C": 3, "G": 4, "T": 5}, unknown=1)
+            self._table = nucleotide_table({"A": 2, "C": 3, "G": 4, "T": 5}, unknown=1)
             self.pad_id = 0                                           # right padding, masked
 
         def _tokenize(self, sequences: list[str]) -> Tokenized:       # upper case, none empty
-            return assemble(single_letters(Letters.of(sequences), self._table), self._window(512, suffix=(6,)))
+            return assemble(single_nucleotides(Nucleotides.of(sequences), self._table), self._window(512, suffix=(6,)))
 
         def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
             return self._pick(self.model(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import numpy as np
 
-from bend_hf.embedders._alignment import Tokenized, Window, output_rows
+from bend_hf.embedders._alignment import Tokenized, Window, output_tokens
 from bend_hf.embedders._batching import BatchFunction, BatchRunner
 from bend_hf.embedders._loaded_model import LoadedModel
 from bend_hf.embedders._spec import EmbedderOptions as EmbedderOptions
@@ -175,7 +175,7 @@ class Embedder(LoadedModel):
         """Embed sequences.
 
         Args:
-            sequences: Letters of the IUPAC code in either case, none empty.
+            sequences: Nucleotides of the IUPAC code in either case, none empty.
             remove_special_tokens: Leave out the rows of CLS, SEP and their like; otherwise each stands where its
                 token does, those between the pieces of a long sequence included.
             upsample_embeddings: One row per nucleotide instead of one per token.
@@ -198,13 +198,13 @@ class Embedder(LoadedModel):
                     "reverse_complement_average gives one row per nucleotide, as the tokens of the two strands "
                     "differ; use upsample_embeddings=True and remove_special_tokens=True"
                 )
-            yield from (both.rows for both in self.iter_tokens(sequences))
+            yield from (both.values for both in self.iter_tokens(sequences))
             return
         for group in self._groups(sequences):
             for rows in self._outputs(
                 group, self._embed_batch, specials=not remove_special_tokens, per_nucleotide=upsample_embeddings
             ):
-                yield rows.upsampled() if upsample_embeddings else rows.rows
+                yield rows.upsampled() if upsample_embeddings else rows.values
 
     def embed_tokens(self, sequences: Sequence[str]) -> list[TokenEmbeddings]:
         """Rows of token embeddings and the nucleotides of each; what ``upsample_embeddings`` repeats."""
@@ -225,7 +225,7 @@ class Embedder(LoadedModel):
             )
             for ahead, back in zip(forward, reverse, strict=True):
                 rows = (ahead.upsampled() + self._flip(back.upsampled())) * np.float32(0.5)
-                yield TokenEmbeddings(rows=rows, row_bp=np.ones(len(rows), dtype=np.int64))
+                yield TokenEmbeddings(values=rows, embedding_bp=np.ones(len(rows), dtype=np.int64))
 
     def logits(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
         """Language-model scores without special tokens: shape (tokens or nucleotides, vocabulary) each.
@@ -235,7 +235,7 @@ class Embedder(LoadedModel):
         """
         self._need_head()
         return [
-            rows.upsampled() if upsample_embeddings else rows.rows
+            rows.upsampled() if upsample_embeddings else rows.values
             for group in self._groups(sequences)
             for rows in self._outputs(group, self._logits_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
@@ -251,7 +251,7 @@ class Embedder(LoadedModel):
         """
         self._need_head()
         return [
-            (rows.upsampled() if upsample_embeddings else rows.rows)[:, 0]
+            (rows.upsampled() if upsample_embeddings else rows.values)[:, 0]
             for group in self._groups(sequences)
             for rows in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
@@ -266,14 +266,14 @@ class Embedder(LoadedModel):
         self, sequences: list[str], function: BatchFunction, *, specials: bool, per_nucleotide: bool
     ) -> Iterator[TokenEmbeddings]:
         tokenized = self._tokenized(sequences)
-        rows = output_rows(tokenized, specials=specials, per_nucleotide=per_nucleotide)
+        rows = output_tokens(tokenized, specials=specials, per_nucleotide=per_nucleotide)
         wanted = np.zeros(len(tokenized.ids), dtype=np.bool_)
         wanted[rows.token] = True
         values = self.runner().run(tokenized, wanted, function)
         if len(rows.token) != len(values) or (np.diff(rows.token) < 1).any():  # repeated or out of order
             values = values[(np.cumsum(wanted) - 1)[rows.token]]
         for first, last in pairwise(rows.starts.tolist()):
-            yield TokenEmbeddings(rows=values[first:last], row_bp=rows.bp[first:last])
+            yield TokenEmbeddings(values=values[first:last], embedding_bp=rows.bp[first:last])
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
         tokenized = self._tokenize(sequences)
@@ -349,14 +349,14 @@ class Embedder(LoadedModel):
         *,
         prefix: Sequence[int] = (),
         suffix: Sequence[int] = (),
-        cut: Cut = "each-piece",
+        cut: Cut = "each-chunk",
     ) -> Window:
         """How to cut long sequences, with the user's overlap. ``cut`` is what BEND does without one."""
         return Window(
             context_tokens=context_tokens,
             prefix=tuple(prefix),
             suffix=tuple(suffix),
-            cut="each-piece" if self.overlap_tokens else cut,
+            cut="each-chunk" if self.overlap_tokens else cut,
             overlap_tokens=self.overlap_tokens,
             causal=self.direction == "causal",
         )

@@ -2,7 +2,7 @@
 
 The convolutional models, AWD-LSTM and GPN share one tokenizer.json; a family adds its network:
 
->>> vocabulary = LetterVocabulary(ids={"A": 3, "C": 4, "G": 5, "T": 6}, unknown=2, padding=0)
+>>> vocabulary = NucleotideVocabulary(ids={"A": 3, "C": 4, "G": 5, "T": 6}, unknown=2, padding=0)
 >>> vocabulary.table[list(b"ACN")].tolist()
 [3, 4, 2]
 """
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
-from bend_hf.embedders._tokens import Letters, letter_table, single_letters
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
 from bend_hf.errors import ModelError
 
 
 @dataclass(frozen=True, kw_only=True)
-class LetterVocabulary:
+class NucleotideVocabulary:
     """Token ids of upper-case letters.
 
     Attributes:
@@ -40,7 +40,7 @@ class LetterVocabulary:
     padding: int
 
     @classmethod
-    def read(cls, path: Path) -> LetterVocabulary:
+    def read(cls, path: Path) -> NucleotideVocabulary:
         """From a ``tokenizer.json`` with a vocabulary of words, of which the letters are taken.
 
         A vocabulary without a token for unknown letters gives them the mask: both say that a letter is not known.
@@ -68,14 +68,14 @@ class LetterVocabulary:
     @cached_property
     def table(self) -> NDArray[np.int32]:
         """Token id of each byte value, shape (256,)."""
-        return letter_table(dict(self.ids), self.unknown)
+        return nucleotide_table(dict(self.ids), self.unknown)
 
 
 class NucleotideEmbedder(NetworkEmbedder):
     """One token a letter, the whole sequence in one piece; a family sets ``self.model`` in ``_load_network``."""
 
     def _load(self) -> None:
-        self._vocabulary = LetterVocabulary.read(self.folder / "tokenizer.json")
+        self._vocabulary = NucleotideVocabulary.read(self.folder / "tokenizer.json")
         self.pad_id = self._vocabulary.padding
         self._load_network()
 
@@ -84,5 +84,5 @@ class NucleotideEmbedder(NetworkEmbedder):
         """Set ``self.model``."""
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = single_letters(Letters.of(sequences), self._vocabulary.table)
+        stream = single_nucleotides(Nucleotides.of(sequences), self._vocabulary.table)
         return assemble(stream, self._window(None))

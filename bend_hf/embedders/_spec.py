@@ -140,16 +140,16 @@ class TokenEmbeddings:
     """One sequence as rows of token embeddings; what a cache stores.
 
     Attributes:
-        rows: Embeddings without special tokens, shape (R, D).
-        row_bp: Nucleotides that each row stands for, shape (R,); their sum is the sequence's length.
+        values: Embeddings without special tokens, shape (R, D).
+        embedding_bp: Nucleotides that each row stands for, shape (R,); their sum is the sequence's length.
     """
 
-    rows: Floats
-    row_bp: Ints
+    values: Floats
+    embedding_bp: Ints
 
     def upsampled(self) -> Floats:
         """One row per nucleotide, shape (L, D)."""
-        return np.repeat(self.rows, self.row_bp, axis=0)
+        return np.repeat(self.values, self.embedding_bp, axis=0)
 
 
 def one_of(what: str, value: str, known: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 Each gives a ``TokenStream`` for ``_alignment.assemble``:
 
->>> letters = Letters.of(["ACG", "T"])
+>>> letters = Nucleotides.of(["ACG", "T"])
 >>> kmer_codes(letters, 2, "ACGT").tolist()
 [1, 6, -1, -1]
 
@@ -29,7 +29,7 @@ from bend_hf.types import Bools, Bytes, Ints
 
 
 @dataclass(frozen=True, kw_only=True)
-class Letters:
+class Nucleotides:
     """The letters of S sequences, one after the other.
 
     Attributes:
@@ -41,7 +41,7 @@ class Letters:
     starts: Ints
 
     @classmethod
-    def of(cls, sequences: Sequence[str]) -> Letters:
+    def of(cls, sequences: Sequence[str]) -> Nucleotides:
         """Concatenate."""
         codes = np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)
         return cls(codes=codes, starts=starts_of([len(sequence) for sequence in sequences]))
@@ -58,27 +58,27 @@ class Letters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunks:
-    """Sequences cut into chunks of letters.
+class Sections:
+    """Sequences cut into sections of letters.
 
     Attributes:
-        letters: The chunks, as if each were a sequence.
-        chunk_starts: Where each sequence's chunks start, shape (S + 1,), for ``_alignment.merge_chunks``.
+        letters: The sections, as if each were a sequence.
+        section_starts: Where each sequence's sections start, shape (S + 1,), for ``_alignment.merge_sections``.
     """
 
-    letters: Letters
-    chunk_starts: Ints
+    letters: Nucleotides
+    section_starts: Ints
 
 
-def cut_letters(letters: Letters, chunk_bp: int) -> Chunks:
-    """Cut each sequence every ``chunk_bp`` letters; the last chunk may be shorter."""
-    n_chunks = np.maximum(-(-letters.lengths_bp // chunk_bp), 1)
-    first = np.repeat(letters.starts[:-1], n_chunks) + ramp(n_chunks) * chunk_bp
+def cut_nucleotides(letters: Nucleotides, section_bp: int) -> Sections:
+    """Cut each sequence every ``section_bp`` letters; the last chunk may be shorter."""
+    n_sections = np.maximum(-(-letters.lengths_bp // section_bp), 1)
+    first = np.repeat(letters.starts[:-1], n_sections) + ramp(n_sections) * section_bp
     starts = np.append(first, letters.starts[-1])
-    return Chunks(letters=Letters(codes=letters.codes, starts=starts), chunk_starts=starts_of(n_chunks))
+    return Sections(letters=Nucleotides(codes=letters.codes, starts=starts), section_starts=starts_of(n_sections))
 
 
-def letter_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
+def nucleotide_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
     """A lookup table over all 256 byte values.
 
     Args:
@@ -91,14 +91,14 @@ def letter_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
     return table
 
 
-def single_letters(letters: Letters, table: NDArray[np.int32]) -> TokenStream:
-    """One token a letter, by a table of ``letter_table``."""
+def single_nucleotides(letters: Nucleotides, table: NDArray[np.int32]) -> TokenStream:
+    """One token a letter, by a table of ``nucleotide_table``."""
     return TokenStream(
         ids=table[letters.codes], token_bp=np.ones(len(letters.codes), dtype=np.int64), starts=letters.starts
     )
 
 
-def kmer_codes(letters: Letters, k: int, alphabet: str) -> Ints:
+def kmer_codes(letters: Nucleotides, k: int, alphabet: str) -> Ints:
     """The number of the k-mer that starts at each letter.
 
     Args:
@@ -109,7 +109,7 @@ def kmer_codes(letters: Letters, k: int, alphabet: str) -> Ints:
     Returns:
         Codes below ``4 ** k``, shape (L,); -1 where the k-mer holds another letter or runs past its sequence.
     """
-    digit = letter_table({letter: value for value, letter in enumerate(alphabet)}, -1)[letters.codes]
+    digit = nucleotide_table({letter: value for value, letter in enumerate(alphabet)}, -1)[letters.codes]
     n_starts = max(len(digit) - k + 1, 0)
     codes = np.zeros(n_starts, dtype=np.int64)
     clean = letters.remaining_bp()[:n_starts] >= k
@@ -123,7 +123,7 @@ def kmer_codes(letters: Letters, k: int, alphabet: str) -> Ints:
 
 
 def greedy_kmers(
-    letters: Letters, *, k: int, alphabet: str, kmer_ids: NDArray[np.int32], letter_ids: NDArray[np.int32]
+    letters: Nucleotides, *, k: int, alphabet: str, kmer_ids: NDArray[np.int32], nucleotide_ids: NDArray[np.int32]
 ) -> TokenStream:
     """Words of k from left to right, single letters at the rest of a run and for any other letter.
 
@@ -134,11 +134,11 @@ def greedy_kmers(
         k: Length of the words.
         alphabet: The letters words are made of, in the order in which ``kmer_ids`` counts.
         kmer_ids: Token id of each word, shape (4 ** k,).
-        letter_ids: Token id of each byte value, shape (256,).
+        nucleotide_ids: Token id of each byte value, shape (256,).
     """
     n_letters = len(letters.codes)
     index = np.arange(n_letters)
-    clean = letter_table(dict.fromkeys(alphabet, 1), 0)[letters.codes].astype(np.bool_)
+    clean = nucleotide_table(dict.fromkeys(alphabet, 1), 0)[letters.codes].astype(np.bool_)
     opens = np.zeros(n_letters, dtype=np.bool_)
     opens[letters.starts[:-1]] = True  # each sequence
     opens |= ~clean  # each other letter is a run of its own ...
@@ -150,7 +150,7 @@ def greedy_kmers(
     keep = ~in_word | (frame == index)
     codes = kmer_codes(letters, k, alphabet)
     word = in_word[keep]
-    ids = np.where(word, kmer_ids[np.where(word, codes[keep], 0)], letter_ids[letters.codes[keep]])
+    ids = np.where(word, kmer_ids[np.where(word, codes[keep], 0)], nucleotide_ids[letters.codes[keep]])
     n_tokens = np.concatenate([[0], np.cumsum(keep)])[letters.starts]
     return TokenStream(ids=ids, token_bp=np.where(word, k, 1).astype(np.int64), starts=n_tokens)
 
@@ -160,8 +160,8 @@ def stream_from_ids(ids: Sequence[Sequence[int]], bp_of_id: Ints, *, lengths_bp:
 
     Args:
         ids: Token ids of each sequence, without specials.
-        bp_of_id: Letters of each token of the vocabulary, shape (V,); 1 for the unknown token.
-        lengths_bp: Letters of each sequence, to check, shape (S,).
+        bp_of_id: Nucleotides of each token of the vocabulary, shape (V,); 1 for the unknown token.
+        lengths_bp: Nucleotides of each sequence, to check, shape (S,).
         name: Whose tokens, for the message.
 
     Raises:
@@ -196,7 +196,7 @@ def stream_from_offsets(
     Args:
         ids: Token ids of each sequence, without specials.
         offsets: (start, end) of each token in its sequence, end not included.
-        lengths_bp: Letters of each sequence, shape (S,).
+        lengths_bp: Nucleotides of each sequence, shape (S,).
         name: Whose tokens, for the message.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 from bend_hf.errors import ConfigError
 from bend_hf.types import Ints
 
-Cut: TypeAlias = Literal["each-piece", "mid-sequence"]
+Cut: TypeAlias = Literal["each-chunk", "mid-sequence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +28,16 @@ class Window:
         context_tokens: Most tokens in an input, specials included; None: the whole sequence is one input.
         prefix: Special tokens in front, for example the id of CLS.
         suffix: Special tokens behind, for example the id of SEP.
-        cut: ``each-piece`` gives every piece its own specials; ``mid-sequence`` adds them once to the whole
+        cut: ``each-chunk`` gives every piece its own specials; ``mid-sequence`` adds them once to the whole
             sequence and then cuts, so that only the first piece has the prefix and only the last the suffix.
-        overlap_tokens: Content tokens that neighbouring pieces share (sliding mode, ``each-piece`` only); 0 cuts.
+        overlap_tokens: Content tokens that neighbouring pieces share (sliding mode, ``each-chunk`` only); 0 cuts.
         causal: In sliding mode a causal model has most context at a piece's end, any other in its middle.
     """
 
     context_tokens: int | None
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
-    cut: Cut = "each-piece"
+    cut: Cut = "each-chunk"
     overlap_tokens: int = 0
     causal: bool = False
 
@@ -48,7 +48,7 @@ class Window:
                 f"a context of {self.context_tokens} tokens leaves no room beside "
                 f"{len(self.prefix) + len(self.suffix)} special ones; give a longer context"
             )
-        if self.overlap_tokens and self.cut != "each-piece":
+        if self.overlap_tokens and self.cut != "each-chunk":
             raise ConfigError(
                 f"overlap_tokens={self.overlap_tokens} needs pieces with special tokens of their own; "
                 f"use protocol='bend-hf-1'"
@@ -61,7 +61,7 @@ class Window:
 
     @property
     def capacity_tokens(self) -> int | None:
-        """Content tokens that fit into one piece of ``each-piece``."""
+        """Content tokens that fit into one piece of ``each-chunk``."""
         if self.context_tokens is None:
             return None
         return self.context_tokens - len(self.prefix) - len(self.suffix)
@@ -71,8 +71,8 @@ class Window:
 class Layout:
     """Where content and specials go: runs of content tokens, and one array of places for each special token."""
 
-    piece_starts: Ints
-    piece_sequence: Ints
+    chunk_starts: Ints
+    chunk_sequence: Ints
     run_source: Ints  # first content token of a run, index into TokenStream.ids
     run_tokens: Ints
     run_place: Ints  # where the run starts in the new ids
@@ -88,7 +88,7 @@ def layout_of(starts: Ints, window: Window) -> Layout:
         starts: Where each sequence's content tokens start, shape (S + 1,).
         window: How to cut.
     """
-    return _mid_sequence(starts, window) if window.cut == "mid-sequence" else _each_piece(starts, window)
+    return _mid_sequence(starts, window) if window.cut == "mid-sequence" else _each_chunk(starts, window)
 
 
 def ramp(counts: Ints) -> Ints:
@@ -102,14 +102,14 @@ def starts_of(counts: Ints | Sequence[int]) -> Ints:
     return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)
 
 
-def _each_piece(starts: Ints, window: Window) -> Layout:
+def _each_chunk(starts: Ints, window: Window) -> Layout:
     n_tokens = np.diff(starts)
     capacity = np.full_like(n_tokens, window.capacity_tokens) if window.capacity_tokens else n_tokens
     stride = capacity - window.overlap_tokens if window.capacity_tokens else n_tokens
-    n_pieces = np.where(n_tokens <= capacity, 1, -(-(n_tokens - window.overlap_tokens) // stride))
-    sequence = np.repeat(np.arange(len(n_tokens)), n_pieces)
+    n_chunks = np.where(n_tokens <= capacity, 1, -(-(n_tokens - window.overlap_tokens) // stride))
+    sequence = np.repeat(np.arange(len(n_tokens)), n_chunks)
     length, room = n_tokens[sequence], capacity[sequence]
-    first = ramp(n_pieces) * stride[sequence]
+    first = ramp(n_chunks) * stride[sequence]
     if window.overlap_tokens:  # the last window slides back to be full
         first = np.minimum(first, np.maximum(length - room, 0))
     tokens = np.minimum(room, length - first)
@@ -121,16 +121,16 @@ def _each_piece(starts: Ints, window: Window) -> Layout:
     closes = np.concatenate([opens[1:], [True]])
     owned_to = np.where(closes, length, np.concatenate([owned_from[1:], [0]]))
     n_prefix, n_suffix = len(window.prefix), len(window.suffix)
-    piece_starts = starts_of(tokens + n_prefix + n_suffix)
+    chunk_starts = starts_of(tokens + n_prefix + n_suffix)
     return Layout(
-        piece_starts=piece_starts,
-        piece_sequence=sequence,
+        chunk_starts=chunk_starts,
+        chunk_sequence=sequence,
         run_source=starts[sequence] + first,
         run_tokens=tokens,
-        run_place=piece_starts[:-1] + n_prefix,
+        run_place=chunk_starts[:-1] + n_prefix,
         run_owned_from=starts[sequence] + owned_from,
         run_owned_to=starts[sequence] + owned_to,
-        special_places=_special_places(piece_starts, n_prefix, n_suffix),
+        special_places=_special_places(chunk_starts, n_prefix, n_suffix),
     )
 
 
@@ -140,12 +140,12 @@ def _mid_sequence(starts: Ints, window: Window) -> Layout:
     total = n_tokens + n_prefix + n_suffix
     whole = starts_of(total)
     context = np.full_like(total, window.context_tokens) if window.context_tokens else total
-    n_pieces = -(-total // context)
-    sequence = np.repeat(np.arange(len(total)), n_pieces)
-    piece_starts = np.append(whole[sequence] + ramp(n_pieces) * context[sequence], whole[-1])
+    n_chunks = -(-total // context)
+    sequence = np.repeat(np.arange(len(total)), n_chunks)
+    chunk_starts = np.append(whole[sequence] + ramp(n_chunks) * context[sequence], whole[-1])
     return Layout(
-        piece_starts=piece_starts,
-        piece_sequence=sequence,
+        chunk_starts=chunk_starts,
+        chunk_sequence=sequence,
         run_source=starts[:-1],
         run_tokens=n_tokens,
         run_place=whole[:-1] + n_prefix,

@@ -43,10 +43,10 @@ def alignment_of(embedder: Embedder, sequences: Iterable[str]) -> dict[str, Json
         cut = embedder.tokenize([sequence for sequence in sequences if sequence])
     except ModelError:  # a model of the user's own hands over rows, not tokens
         return {"tokens": "known to the user's own model alone", "rows": "one row a nucleotide, checked"}
-    n_bp = int(cut.row_bp.sum())
-    said["rows"] = _rows(cut.row_bp)
-    if len(cut.row_bp) < n_bp:
-        said["rows_per_nucleotide"] = round(len(cut.row_bp) / n_bp, 4)
+    n_bp = int(cut.embedding_bp.sum())
+    said["rows"] = _rows(cut.embedding_bp)
+    if len(cut.embedding_bp) < n_bp:
+        said["rows_per_nucleotide"] = round(len(cut.embedding_bp) / n_bp, 4)
     said["inputs"] = _inputs(cut, embedder)
     if cut.special.any():
         said["special_tokens"] = f"{_specials(cut)}; they give no row"
@@ -68,11 +68,11 @@ def some_sequences(dataset: Dataset) -> list[str]:
     return found
 
 
-def _rows(row_bp: Ints) -> str:
-    low, high = int(row_bp.min(initial=1)), int(row_bp.max(initial=1))
+def _rows(embedding_bp: Ints) -> str:
+    low, high = int(embedding_bp.min(initial=1)), int(embedding_bp.max(initial=1))
     if high == 1:
         return "one row a nucleotide"
-    longer = float((row_bp > 1).mean())
+    longer = float((embedding_bp > 1).mean())
     if longer < 0.5:  # words that overlap: those at an edge stand for what no other begins or ends on
         return f"one row a nucleotide, but for {longer:.1%} of the rows, which stand for up to {high}"
     span = f"{low} to {high}" if low < high else str(high)
@@ -80,8 +80,8 @@ def _rows(row_bp: Ints) -> str:
 
 
 def _inputs(cut: Tokenized, embedder: Embedder) -> str:
-    pieces = np.bincount(cut.piece_sequence, minlength=cut.n_sequences)
-    longest = int(np.diff(cut.piece_starts).max(initial=0))
+    pieces = np.bincount(cut.chunk_sequence, minlength=cut.n_sequences)
+    longest = int(np.diff(cut.chunk_starts).max(initial=0))
     if pieces.max(initial=1) == 1:
         return f"each sequence whole, up to {longest:,} tokens"
     overlap = f"sharing {embedder.overlap_tokens:,} tokens" if embedder.overlap_tokens else "without overlap"
@@ -90,6 +90,6 @@ def _inputs(cut: Tokenized, embedder: Embedder) -> str:
 
 def _specials(cut: Tokenized) -> str:
     """How many special tokens an input has, as far as they are alike."""
-    counts = np.add.reduceat(cut.special.astype(np.int64), cut.piece_starts[:-1])
+    counts = np.add.reduceat(cut.special.astype(np.int64), cut.chunk_starts[:-1])
     low, high = int(counts.min()), int(counts.max())
     return f"{low} to {high} in an input" if low < high else f"{high} in each input"

@@ -1,6 +1,6 @@
 """bend-mini, a small language model that travels with the package, and others that ``bend-hf pretrain`` makes.
 
-    embedder = TwoScaleEmbedder("bend-mini")
+    embedder = BendMiniEmbedder("bend-mini")
     rows = embedder("ACGTN", upsample_embeddings=True)                # (5, 192)
 
 Both protocols give the same rows: one a nucleotide, for sequences of any length, without special tokens.
@@ -17,12 +17,12 @@ from bend_hf.embedders._spec import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bend_hf.embedders.networks.bend_mini import TwoScaleForMaskedLM
+    from bend_hf.embedders.networks.bend_mini import BendMiniForMaskedLM
 
 MODELS: Final = (
     ModelSpec(
         key="bend-mini",
-        embedder="bend_mini:TwoScaleEmbedder",
+        embedder="bend_mini:BendMiniEmbedder",
         family="TwoScale",
         checkpoint="bend-mini",
         source="package",
@@ -34,16 +34,16 @@ MODELS: Final = (
 )
 
 
-class TwoScaleEmbedder(NucleotideEmbedder):
+class BendMiniEmbedder(NucleotideEmbedder):
     """bend-mini, or another of its architecture (``model_type`` TwoScale)."""
 
-    model: TwoScaleForMaskedLM
+    model: BendMiniForMaskedLM
 
     def _load_network(self) -> None:
-        from bend_hf.embedders.networks.bend_mini import TwoScaleConfig, TwoScaleForMaskedLM
+        from bend_hf.embedders.networks.bend_mini import BendMiniConfig, BendMiniForMaskedLM
 
-        config = TwoScaleConfig(**read_json(self.folder / "config.json"))
-        self.model = self._build(lambda: TwoScaleForMaskedLM(config), allow_missing=("around.*",))
+        config = BendMiniConfig(**read_json(self.folder / "config.json"))
+        self.model = self._build(lambda: BendMiniForMaskedLM(config), allow_missing=("around.*",))
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
         """Without the fine part of the other tokens."""

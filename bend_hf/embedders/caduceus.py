@@ -16,7 +16,7 @@ from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters, single_letters
+from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
@@ -109,7 +109,7 @@ class CaduceusEmbedder(NetworkEmbedder):
         return length
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = single_letters(Letters.of(sequences), NUCLEOTIDE_TABLE)
+        stream = single_nucleotides(Nucleotides.of(sequences), NUCLEOTIDE_TABLE)
         whole = self.protocol == "bend-2024" and not self.overlap_tokens
         return assemble(stream, self._window(None if whole else self._trained_tokens, suffix=(SEP,)))
 

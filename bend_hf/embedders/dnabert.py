@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, assemble
 from bend_hf.embedders._bert import BertEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters, kmer_codes
+from bend_hf.embedders._tokens import Nucleotides, kmer_codes
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import ModelError
 
@@ -97,12 +97,12 @@ class KmerVocabulary:
             )
         k = lengths.pop()
         ids = np.full(len(_ALPHABET) ** k, numbers["[UNK]"], dtype=np.int32)
-        codes = kmer_codes(Letters.of(words), k, _ALPHABET)[::k]
+        codes = kmer_codes(Nucleotides.of(words), k, _ALPHABET)[::k]
         ids[codes] = [numbers[word] for word in words]
         special = {token: number for token, number in numbers.items() if token.startswith("[")}
         return cls(k=k, ids=ids, special=special, size=len(lines))
 
-    def stream(self, letters: Letters) -> TokenStream:
+    def stream(self, letters: Nucleotides) -> TokenStream:
         """The k-mer that starts at each letter; one ``[UNK]`` for a sequence that has none."""
         n_kmers = np.maximum(letters.lengths_bp - self.k + 1, 1)
         starts = letters.remaining_bp() >= self.k
@@ -119,7 +119,7 @@ def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_b
 
     Args:
         n_kmers: Of each sequence, shape (S,).
-        lengths_bp: Letters of each sequence, shape (S,).
+        lengths_bp: Nucleotides of each sequence, shape (S,).
         as_bend: Only one of the letters in front has its row there. The first k-mer's other copies come behind
             the last k-mer's own row (BEND: k = 5 and 6, where two letters are in front).
 
@@ -179,7 +179,7 @@ class DNABertEmbedder(BertEmbedder):
         self._build_plain_bert(self._vocabulary.size)
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        letters = Letters.of(sequences)
+        letters = Nucleotides.of(sequences)
         stream = self._vocabulary.stream(letters)
         as_bend = self.protocol == "bend-2024"
         special = self._vocabulary.special
@@ -187,7 +187,7 @@ class DNABertEmbedder(BertEmbedder):
             self.context_tokens,
             prefix=(special["[CLS]"],),
             suffix=(special["[SEP]"],),
-            cut="mid-sequence" if as_bend else "each-piece",
+            cut="mid-sequence" if as_bend else "each-chunk",
         )
         rows = kmer_rows(np.diff(stream.starts), letters.lengths_bp, as_bend=as_bend)
         return assemble(stream, window, rows=rows)

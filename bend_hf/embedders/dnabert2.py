@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.embedders._alignment import Tokenized, assemble, merge_chunks
+from bend_hf.embedders._alignment import Tokenized, assemble, merge_sections
 from bend_hf.embedders._bert import outer_specials
 from bend_hf.embedders._bpe import BpeTokenizer
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters, cut_letters
+from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK_BP: Final = 10_000  # BEND bend/utils/embedders.py, DNABert2Embedder
+SECTION_BP: Final = 10_000  # BEND bend/utils/embedders.py, DNABert2Embedder
 SLIDING_TOKENS: Final = 512  # config.json: max_position_embeddings and alibi_starting_size
 
 MODELS: Final = (
@@ -79,10 +79,10 @@ class DNABert2Embedder(NetworkEmbedder):
         if self.overlap_tokens:
             window = self._window(SLIDING_TOKENS, prefix=prefix, suffix=suffix)
             return assemble(self._tokenizer.stream(sequences), window)
-        chunk_starts = cut_letters(Letters.of(sequences), CHUNK_BP).chunk_starts
-        chunks = [one[start : start + CHUNK_BP] for one in sequences for start in range(0, len(one), CHUNK_BP)]
+        section_starts = cut_nucleotides(Nucleotides.of(sequences), SECTION_BP).section_starts
+        sections = [one[start : start + SECTION_BP] for one in sequences for start in range(0, len(one), SECTION_BP)]
         window = self._window(None, prefix=prefix, suffix=suffix)
-        tokenized = merge_chunks(assemble(self._tokenizer.stream(chunks), window), chunk_starts)
+        tokenized = merge_sections(assemble(self._tokenizer.stream(sections), window), section_starts)
         return tokenized if self.protocol == "bend-hf-1" else outer_specials(tokenized)
 
     def _loss_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from bend_hf.embedders._bert import BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.errors import ModelError
 from bend_hf.types import Bools, Ints
 
@@ -93,14 +93,14 @@ class LongestWords:
             size=max((*special.values(), *words.values())) + 1,
         )
 
-    def stream(self, letters: Letters) -> TokenStream:
+    def stream(self, letters: Nucleotides) -> TokenStream:
         """The longest word from left to right; a letter that starts none is ``[UNK]``."""
         ids, length_bp = self._matches(letters)
         chosen = _hops(letters.starts[:-1], np.arange(len(letters.codes)) + length_bp)
         before = np.concatenate([[0], np.cumsum(chosen)])
         return TokenStream(ids=ids[chosen].astype(np.int32), token_bp=length_bp[chosen], starts=before[letters.starts])
 
-    def _matches(self, letters: Letters) -> tuple[Ints, Ints]:
+    def _matches(self, letters: Nucleotides) -> tuple[Ints, Ints]:
         """Id and length of the longest word that starts at each letter, each shape (L,)."""
         digits = self.digit[letters.codes]
         ids = np.full(len(digits), self.special["[UNK]"], dtype=np.int64)
@@ -204,7 +204,7 @@ class GROVEREmbedder(BertEmbedder):
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         special = self._words.special
-        stream = self._pairs.stream(sequences) if self._pairs else self._words.stream(Letters.of(sequences))
+        stream = self._pairs.stream(sequences) if self._pairs else self._words.stream(Nucleotides.of(sequences))
         window = self._window(self.context_tokens, prefix=(special["[CLS]"],), suffix=(special["[SEP]"],))
         tokenized = assemble(stream, window)
         return outer_specials(tokenized) if self.protocol == "bend-2024" else tokenized

@@ -18,13 +18,13 @@ from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import Direction, ModelSpec
-from bend_hf.embedders._tokens import Letters, letter_table, single_letters
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
 
 # The tokenizer of HyenaDNA, which Caduceus took over: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5,
 # [UNK] 6, then the letters (kuleshov-group/caduceus, tokenization_caduceus.py).
 CLS, SEP, PAD, UNKNOWN = 0, 1, 4, 6
 NUCLEOTIDES: Final = range(7, 12)
-NUCLEOTIDE_TABLE: Final = letter_table(dict(zip("ACGTN", NUCLEOTIDES, strict=True)), unknown=UNKNOWN)
+NUCLEOTIDE_TABLE: Final = nucleotide_table(dict(zip("ACGTN", NUCLEOTIDES, strict=True)), unknown=UNKNOWN)
 
 # Counters that the training harness may have saved beside the network (its token metric is persistent); never weights.
 _HARNESS_KEYS: Final = ("*torchmetrics.*",)
@@ -127,7 +127,7 @@ class HyenaDNAEmbedder(NetworkEmbedder):
         self._prefix = (CLS,) if hyenadna.is_plain(fields) else ()
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = single_letters(Letters.of(sequences), NUCLEOTIDE_TABLE)
+        stream = single_nucleotides(Nucleotides.of(sequences), NUCLEOTIDE_TABLE)
         return assemble(stream, self._window(self._context_tokens, prefix=self._prefix, suffix=(SEP,)))
 
     def _loss_tokens(self) -> range:

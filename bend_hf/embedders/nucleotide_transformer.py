@@ -14,10 +14,10 @@ letter its own ``<unk>``. Either way each nucleotide has one row.
 The Nucleotide Transformer's vocabulary of 6-mers, as tables that a whole batch of letters is looked up in.
 
     vocabulary = KmerVocabulary.read(folder / "vocab.txt")
-    stream = vocabulary.stream(Letters.of(["ACGTACNA"]), join_unknown=False)      # ACGTAC N A
+    stream = vocabulary.stream(Nucleotides.of(["ACGTACNA"]), join_unknown=False)      # ACGTAC N A
 
 >>> words = [*SPECIALS, "A", "T", "C", "G", "N"]
->>> KmerVocabulary.of(words).stream(Letters.of(["GAR"]), join_unknown=False).ids.tolist()
+>>> KmerVocabulary.of(words).stream(Nucleotides.of(["GAR"]), join_unknown=False).ids.tolist()
 [7, 4, 0]
 """
 
@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble, merge_chunks
+from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble, merge_sections
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters, cut_letters, greedy_kmers, letter_table
+from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides, greedy_kmers, nucleotide_table
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class KmerVocabulary:
     Attributes:
         k: Length of the words, 6 in all checkpoints of BEND.
         kmer_ids: Token id of each word, counted in ``ALPHABET``, shape (4 ** k,).
-        letter_ids: Token id of each byte value as a single letter, shape (256,).
+        nucleotide_ids: Token id of each byte value as a single letter, shape (256,).
         unknown: Id of ``<unk>``.
         pad: Id of ``<pad>``.
         cls: Id of ``<cls>``.
@@ -60,7 +60,7 @@ class KmerVocabulary:
 
     k: int
     kmer_ids: NDArray[np.int32]
-    letter_ids: NDArray[np.int32]
+    nucleotide_ids: NDArray[np.int32]
     unknown: int
     pad: int
     cls: int
@@ -104,7 +104,7 @@ class KmerVocabulary:
         return cls(
             k=k,
             kmer_ids=kmer_ids,
-            letter_ids=letter_table({letter: id_of[letter] for letter in (*ALPHABET, "N")}, unknown),
+            nucleotide_ids=nucleotide_table({letter: id_of[letter] for letter in (*ALPHABET, "N")}, unknown),
             unknown=unknown,
             pad=pad,
             cls=cls_id,
@@ -113,14 +113,14 @@ class KmerVocabulary:
     @property
     def first_word(self) -> int:
         """Lowest id of a word; the special tokens that a sequence cannot hold have lower ones."""
-        return int(min(self.kmer_ids.min(), self.letter_ids[ord("A")]))
+        return int(min(self.kmer_ids.min(), self.nucleotide_ids[ord("A")]))
 
     @property
     def size(self) -> int:
         """One more than the highest id that a sequence can hold."""
-        return int(max(self.kmer_ids.max(), self.letter_ids.max())) + 1
+        return int(max(self.kmer_ids.max(), self.nucleotide_ids.max())) + 1
 
-    def stream(self, letters: Letters, *, join_unknown: bool) -> TokenStream:
+    def stream(self, letters: Nucleotides, *, join_unknown: bool) -> TokenStream:
         """Tokens of S sequences of upper-case letters, specials not included.
 
         Args:
@@ -128,7 +128,9 @@ class KmerVocabulary:
             join_unknown: Make one ``<unk>`` of neighbouring letters other than A C G T N, as the published
                 tokenizer does, instead of one for each.
         """
-        words = greedy_kmers(letters, k=self.k, alphabet=ALPHABET, kmer_ids=self.kmer_ids, letter_ids=self.letter_ids)
+        words = greedy_kmers(
+            letters, k=self.k, alphabet=ALPHABET, kmer_ids=self.kmer_ids, nucleotide_ids=self.nucleotide_ids
+        )
         return join_runs(words, self.unknown) if join_unknown else words
 
 
@@ -325,15 +327,15 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
         return config
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        letters = Letters.of(sequences)
+        letters = Nucleotides.of(sequences)
         cls = (self._vocabulary.cls,)
         if self.protocol == "bend-hf-1" or self.overlap_tokens:
             stream = self._vocabulary.stream(letters, join_unknown=self.protocol == "bend-2024")
             return assemble(stream, self._window(self._context_tokens, prefix=cls))
-        chunks = cut_letters(letters, (self._context_tokens - 1) * self._vocabulary.k)
-        stream = self._vocabulary.stream(chunks.letters, join_unknown=True)
+        sections = cut_nucleotides(letters, (self._context_tokens - 1) * self._vocabulary.k)
+        stream = self._vocabulary.stream(sections.letters, join_unknown=True)
         window = self._window(self._context_tokens, prefix=cls, cut="mid-sequence")
-        return merge_chunks(assemble(stream, window), chunks.chunk_starts)
+        return merge_sections(assemble(stream, window), sections.section_starts)
 
     def _loss_tokens(self) -> range:
         """Words and letters, not the special tokens in front of them, as BEND counts the loss."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders._tokens import Letters, letter_table, single_letters
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +40,10 @@ class OneHotEmbedder(Embedder):
     direction = "none"
 
     def _load(self) -> None:
-        self._table = letter_table({letter: i for i, letter in enumerate(COLUMNS)}, COLUMNS.index("N"))
+        self._table = nucleotide_table({letter: i for i, letter in enumerate(COLUMNS)}, COLUMNS.index("N"))
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        return assemble(single_letters(Letters.of(sequences), self._table), Window(context_tokens=None))
+        return assemble(single_nucleotides(Nucleotides.of(sequences), self._table), Window(context_tokens=None))
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
         from torch.nn.functional import one_hot

@@ -54,24 +54,24 @@ class EmbeddingSource(Protocol):
         ...
 
 
-def pad_rows(rows: Floats | NDArray[np.float16], row_starts: Ints, row_bp: Ints) -> TokenBatch:
+def pad_embeddings(rows: Floats | NDArray[np.float16], embedding_starts: Ints, embedding_bp: Ints) -> TokenBatch:
     """Lays flat token rows out as a rectangle.
 
     Args:
         rows: Token rows of all sequences, shape (N, width); float16 stays what it is, to be cast on the device.
-        row_starts: Where each sequence's rows start, shape (batch + 1,).
-        row_bp: Nucleotides each row stands for, shape (N,).
+        embedding_starts: Where each sequence's rows start, shape (batch + 1,).
+        embedding_bp: Nucleotides each row stands for, shape (N,).
     """
-    counts = np.diff(row_starts)
+    counts = np.diff(embedding_starts)
     n_batch, n_tokens = len(counts), int(counts.max(initial=0))
     sequence_of = np.repeat(np.arange(n_batch), counts)
-    place = np.arange(len(rows)) - row_starts[sequence_of]
+    place = np.arange(len(rows)) - embedding_starts[sequence_of]
     x_BTD = np.zeros((n_batch, n_tokens, rows.shape[1]), np.float16 if rows.dtype == np.float16 else np.float32)
     x_BTD[sequence_of, place] = rows
-    bp_starts = np.concatenate([[0], np.cumsum(row_bp)])[row_starts]
+    bp_starts = np.concatenate([[0], np.cumsum(embedding_bp)])[embedding_starts]
     lengths_bp = np.diff(bp_starts)
     token_of_BL = np.full((n_batch, int(lengths_bp.max(initial=0))), -1, np.int64)
-    token_of_BL[np.arange(token_of_BL.shape[1]) < lengths_bp[:, None]] = np.repeat(place, row_bp)
+    token_of_BL[np.arange(token_of_BL.shape[1]) < lengths_bp[:, None]] = np.repeat(place, embedding_bp)
     return TokenBatch(x_BTD=x_BTD, token_of_BL=token_of_BL)
 
 
@@ -99,9 +99,11 @@ class OnTheFly:
         """Embeds some items."""
         sequences = self._sequences[rows]["sequence"].to_pylist()
         embedded = self._embedder.embed_tokens(sequences)
-        starts = np.concatenate([[0], np.cumsum([len(item.row_bp) for item in embedded])])
-        return pad_rows(
-            np.concatenate([item.rows for item in embedded]), starts, np.concatenate([item.row_bp for item in embedded])
+        starts = np.concatenate([[0], np.cumsum([len(item.embedding_bp) for item in embedded])])
+        return pad_embeddings(
+            np.concatenate([item.values for item in embedded]),
+            starts,
+            np.concatenate([item.embedding_bp for item in embedded]),
         )
 
 

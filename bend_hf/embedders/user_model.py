@@ -115,7 +115,7 @@ class UserEmbedder(Embedder):
         self, sequences: list[str], function: BatchFunction, *, specials: bool, per_nucleotide: bool
     ) -> Iterator[TokenEmbeddings]:
         for rows in self._rows(sequences):
-            yield TokenEmbeddings(rows=rows, row_bp=np.ones(len(rows), dtype=np.int64))
+            yield TokenEmbeddings(values=rows, embedding_bp=np.ones(len(rows), dtype=np.int64))
 
     def _rows(self, sequences: list[str]) -> list[Floats]:
         given = self._embed(sequences)

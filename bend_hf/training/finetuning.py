@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bend_hf.config import Tune
-from bend_hf.embedders._alignment import Tokenized, output_rows
-from bend_hf.embedders.token_embeddings import pad_rows
+from bend_hf.embedders._alignment import Tokenized, output_tokens
+from bend_hf.embedders.token_embeddings import pad_embeddings
 from bend_hf.errors import ConfigError
 from bend_hf.training.sharding import block_classes, is_sharded
 from bend_hf.types import Ints
@@ -77,14 +77,14 @@ class TokenSource:
 
 def token_rows(tokenized: Tokenized, *, pad_id: int) -> TokenRows:
     """Tokenized sequences as rectangles."""
-    lengths = np.diff(tokenized.piece_starts)
+    lengths = np.diff(tokenized.chunk_starts)
     n_pieces, longest = len(lengths), int(lengths.max(initial=1))
     inside = np.arange(longest) < lengths[:, None]
     ids = np.full((n_pieces, longest), pad_id, np.int64)
     ids[inside] = tokenized.ids
     place = np.flatnonzero(inside)  # of every token, in the pieces laid end to end with their padding
-    taken = output_rows(tokenized, specials=False, per_nucleotide=True)
-    layout = pad_rows(np.zeros((len(taken.token), 0), np.float32), taken.starts, taken.bp)
+    taken = output_tokens(tokenized, specials=False, per_nucleotide=True)
+    layout = pad_embeddings(np.zeros((len(taken.token), 0), np.float32), taken.starts, taken.bp)
     counts = np.diff(taken.starts)
     row_of = np.full((len(counts), int(counts.max(initial=0))), -1, np.int64)
     row_of[np.arange(row_of.shape[1]) < counts[:, None]] = place[taken.token]

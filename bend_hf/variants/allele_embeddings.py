@@ -98,7 +98,7 @@ def bp_of_tokens(tokenized: Tokenized) -> Ints:
     A token that is listed twice (BEND's copy of DNABERT's first row near the end) gets all its nucleotides where
     it stands, which is where they are.
     """
-    counted = np.bincount(tokenized.row_token, weights=tokenized.row_bp, minlength=len(tokenized.ids))
+    counted = np.bincount(tokenized.embedding_token, weights=tokenized.embedding_bp, minlength=len(tokenized.ids))
     return counted.astype(np.int64)
 
 
@@ -186,10 +186,10 @@ def _by_way_of_the_host(embedder: Embedder, sequences: list[str]) -> RowsOnDevic
     import torch
 
     embedded = embedder.embed_tokens(sequences)
-    counts = [len(one.row_bp) for one in embedded]
+    counts = [len(one.embedding_bp) for one in embedded]
     return RowsOnDevice(
-        values=torch.from_numpy(np.concatenate([one.rows for one in embedded])),
-        bp=np.concatenate([one.row_bp for one in embedded]),
+        values=torch.from_numpy(np.concatenate([one.values for one in embedded])),
+        bp=np.concatenate([one.embedding_bp for one in embedded]),
         starts=np.concatenate([[0], np.cumsum(counts)]),
     )
 
@@ -224,9 +224,9 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
     runner = embedder.runner()
     device = runner.device
     budget = embedder.batch_tokens or (_CPU_TOKENS if device.type == "cpu" else runner.usual_tokens)
-    lengths = np.diff(tokenized.piece_starts)
+    lengths = np.diff(tokenized.chunk_starts)
     slot_of = np.cumsum(wanted) - 1
-    needed = np.flatnonzero(np.add.reduceat(wanted, tokenized.piece_starts[:-1]))
+    needed = np.flatnonzero(np.add.reduceat(wanted, tokenized.chunk_starts[:-1]))
     order = needed[np.argsort(-lengths[needed], kind="stable")]
     ordered = lengths[order]
     out: Tensor | None = None
@@ -236,7 +236,7 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
             last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=embedder.equal_lengths)
             pieces, n_tokens = order[first:last], ordered[first:last]
             inside = np.arange(int(n_tokens[0])) < n_tokens[:, None]
-            index = np.where(inside, tokenized.piece_starts[pieces][:, None] + np.arange(inside.shape[1]), 0)
+            index = np.where(inside, tokenized.chunk_starts[pieces][:, None] + np.arange(inside.shape[1]), 0)
             ids = torch.from_numpy(np.where(inside, tokenized.ids[index], embedder.pad_id).astype(np.int64))
             mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(device)
             asked = _Asked.of(inside & wanted[index])
@@ -287,7 +287,7 @@ def _on(index: Ints, device: torch.device) -> Tensor:
     return torch.from_numpy(index).to(device)
 
 
-def piece_starts_of_tokens(tokenized: Tokenized) -> Ints:
+def chunk_starts_of_tokens(tokenized: Tokenized) -> Ints:
     """Where the model input begins that each token is in, shape (N,)."""
-    starts: Ints = np.repeat(tokenized.piece_starts[:-1], np.diff(tokenized.piece_starts))
+    starts: Ints = np.repeat(tokenized.chunk_starts[:-1], np.diff(tokenized.chunk_starts))
     return starts

@@ -44,9 +44,9 @@ from bend_hf.errors import ModelError
 from bend_hf.types import Ints
 from bend_hf.variants.allele_embeddings import (
     bp_of_tokens,
+    chunk_starts_of_tokens,
     logits,
     losses,
-    piece_starts_of_tokens,
     run_on_device,
     tokens_overlap,
 )
@@ -167,7 +167,7 @@ class Scorer:
         alleles = np.arange(len(tokens.counts))
         first = alleles // spans.n_alleles * spans.n_alleles
         position = tokens.index[first, spans.n_front[first]] - 1
-        inside = position >= piece_starts_of_tokens(tokens.tokenized)[position + 1]
+        inside = position >= chunk_starts_of_tokens(tokens.tokenized)[position + 1]
         values = np.full(len(alleles), np.nan)
         target = tokens.ids[alleles, spans.n_front]
         values[inside] = self._log_probabilities(tokens.tokenized, position[inside], target[inside])

@@ -66,8 +66,8 @@ def check_promise(embedder: Embedder, sequences: list[str]) -> None:
         assert of_nucleotides.shape == (len(sequence), embedder.width), sequence
         assert of_nucleotides.dtype == np.float32
         assert np.isfinite(of_nucleotides).all(), sequence
-        assert of_tokens.row_bp.sum() == len(sequence)
-        assert (of_tokens.row_bp >= 1).all()
+        assert of_tokens.embedding_bp.sum() == len(sequence)
+        assert (of_tokens.embedding_bp >= 1).all()
         np.testing.assert_array_equal(of_tokens.upsampled(), of_nucleotides)
 
 

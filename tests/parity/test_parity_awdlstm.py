@@ -14,7 +14,7 @@ from bend_hf.embedders import AWDLSTMEmbedder
 from bend_hf.embedders.networks.awdlstm import AwdLstmConfig, AwdLstmForCausalLM
 from bend_hf.errors import ModelError
 from bend_hf.types import PROTOCOLS, ProtocolName
-from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
+from tests.parity.nucleotide_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
 TINY = Reference(root=BEND, name="awdlstm_tiny")

@@ -225,7 +225,7 @@ def test_lengths_around_the_context_have_one_row_per_nucleotide(
     embedder = CaduceusEmbedder(tmp_path, protocol=protocol, device="cpu", overlap_tokens=overlap_tokens)
     lengths = [1, 62, 63, 64, 65, 126, 127]
     sequences = ["ACGTN" * (length // 5) + "ACGTN"[: length % 5] for length in lengths]
-    n_pieces = len(embedder.tokenize(sequences).piece_starts) - 1
+    n_pieces = len(embedder.tokenize(sequences).chunk_starts) - 1
     assert (n_pieces > len(lengths)) == (protocol == "bend-hf-1" or overlap_tokens > 0)
     assert [len(one) for one in embedder.embed(sequences)] == lengths
 

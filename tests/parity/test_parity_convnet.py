@@ -13,7 +13,7 @@ from bend_hf.embedders import ConvNetEmbedder
 from bend_hf.embedders.networks.convnet import ConvNetConfig, ConvNetForMaskedLM
 from bend_hf.errors import ModelError
 from bend_hf.types import PROTOCOLS, ProtocolName
-from tests.parity.letter_models import BEND, EDGES, Reference, farthest, ids_of
+from tests.parity.nucleotide_models import BEND, EDGES, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
 NAMES = ["convnet_tiny", "convnet_tiny8"]

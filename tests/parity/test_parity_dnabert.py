@@ -53,7 +53,7 @@ def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
         assert tokenized.ids.tolist() == [golden.ids[0], 1, golden.ids[-1]]  # [UNK] between CLS and SEP
         return
     np.testing.assert_array_equal(tokenized.ids, golden.ids)
-    assert np.diff(tokenized.piece_starts).tolist() == golden.call_lengths
+    assert np.diff(tokenized.chunk_starts).tolist() == golden.call_lengths
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*KMER, only=is_comparable))

@@ -44,7 +44,7 @@ SAME_INPUT = [case for case in cases(BEND, HUB) if case not in OTHER_INPUT]
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
 def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
     tokenized = embedder_of(name).tokenize([sequence_of(name, sequence)])
-    pieces = np.split(tokenized.ids, tokenized.piece_starts[1:-1])
+    pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
     theirs = golden(name).input_ids(name, sequence)
     assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in theirs]
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from bend_hf.embedders import ConvNetEmbedder, GPNEmbedder
-from bend_hf.embedders._nucleotides import LetterVocabulary
+from bend_hf.embedders._nucleotides import NucleotideVocabulary
 from bend_hf.embedders.networks.gpn import GPNConfig, GPNForMaskedLM
 from bend_hf.errors import ModelError
 from bend_hf.types import PROTOCOLS, ProtocolName
-from tests.parity.letter_models import EDGES, ORIGINAL, Reference, farthest, ids_of
+from tests.parity.nucleotide_models import EDGES, ORIGINAL, Reference, farthest, ids_of
 from tests.shared_data import needs_shared
 
 NAMES = ["gpn-convnet-tiny", "gpn-new-convnet-tiny"]
@@ -184,7 +184,7 @@ def test_other_kinds_are_refused(odd: dict[str, str | int], message: str) -> Non
 def test_vocabulary_without_an_unknown_letter_gives_it_the_mask(tmp_path: Path) -> None:
     words = {"[PAD]": 0, "[MASK]": 1, "a": 2, "c": 3, "g": 4, "t": 5}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words, "unk_token": "[UNK]"}}))
-    vocabulary = LetterVocabulary.read(tmp_path / "tokenizer.json")
+    vocabulary = NucleotideVocabulary.read(tmp_path / "tokenizer.json")
     assert vocabulary.table[list(b"ANT")].tolist() == [2, 1, 5]
 
 
@@ -199,4 +199,4 @@ def test_vocabulary_without_an_unknown_letter_gives_it_the_mask(tmp_path: Path) 
 def test_other_tokenizers_are_refused(tmp_path: Path, words: dict[str, int], message: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words, "unk_token": "[UNK]"}}))
     with pytest.raises(ModelError, match=message):
-        LetterVocabulary.read(tmp_path / "tokenizer.json")
+        NucleotideVocabulary.read(tmp_path / "tokenizer.json")

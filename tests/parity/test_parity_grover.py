@@ -37,7 +37,7 @@ def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     tokenized = embedder()._tokenize([golden.sequence])
     np.testing.assert_array_equal(tokenized.ids, golden.ids)
-    assert np.diff(tokenized.piece_starts).tolist() == golden.call_lengths
+    assert np.diff(tokenized.chunk_starts).tolist() == golden.call_lengths
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(NAME, only=is_upper))

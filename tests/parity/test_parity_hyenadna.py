@@ -54,7 +54,7 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
     tokenized = embedder_of(name).tokenize([sequence_of(name, case)])
     calls = golden(name).input_ids(name, case)
     np.testing.assert_array_equal(tokenized.ids, np.concatenate(calls))
-    assert np.diff(tokenized.piece_starts).tolist() == [len(call) for call in calls]
+    assert np.diff(tokenized.chunk_starts).tolist() == [len(call) for call in calls]
 
 
 @pytest.mark.parametrize("protocol", get_args(ProtocolName))
@@ -194,7 +194,7 @@ def test_lengths_around_the_context_have_one_row_per_nucleotide(name: str, overl
 def test_overlap_gives_each_row_more_to_look_back_on() -> None:
     sequence = sequence_of(HF, "len1300")
     embedder = HyenaDNAEmbedder(folder_of(HF), device="cpu", overlap_tokens=400)
-    last_bp = int(np.diff(embedder.tokenize([sequence]).piece_starts)[-1]) - 1
+    last_bp = int(np.diff(embedder.tokenize([sequence]).chunk_starts)[-1]) - 1
     behind_bp = 1300 - 1025
     assert last_bp >= behind_bp + 400
     expected = embedder_of(HF)(sequence[-last_bp:])[-behind_bp:]

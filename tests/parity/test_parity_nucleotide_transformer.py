@@ -65,7 +65,7 @@ def cross_entropy(
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
 def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
     tokenized = embedder_of(name).tokenize([golden(name).sequences[sequence]])
-    pieces = np.split(tokenized.ids, tokenized.piece_starts[1:-1])
+    pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
     theirs = golden(name).input_ids(name, sequence)
     assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in theirs]
 
@@ -151,7 +151,7 @@ def test_longer_than_the_context_runs_whole_as_published_and_cut_by_default() ->
         whole = embedder.model.esm(torch.from_numpy(ids)[None].long()).last_hidden_state[0]  # type: ignore[union-attr,operator]
     np.testing.assert_allclose(whole.numpy(), arrays(V2)["len12300/raw"], atol=ATOL, rtol=0)
     tokenized = embedder.tokenize([golden(V2).sequences["len12300"]])
-    assert tokenized.ids[: tokenized.piece_starts[1]].tolist() == arrays(V2)["trunc/ids"].tolist()
+    assert tokenized.ids[: tokenized.chunk_starts[1]].tolist() == arrays(V2)["trunc/ids"].tolist()
 
 
 def test_padded_batch_equals_the_published_code() -> None:
@@ -207,7 +207,7 @@ def test_protocols_agree_on_clean_letters(name: str) -> None:
 def test_every_piece_of_bend_hf_1_has_its_own_cls() -> None:
     letters = golden(BEND[0]).sequences["n_1500"]
     pieces = {protocol: embedder_of(BEND[0], protocol).tokenize([letters]) for protocol in ("bend-2024", "bend-hf-1")}
-    starts = {protocol: one.ids[one.piece_starts[:-1]].tolist() for protocol, one in pieces.items()}
+    starts = {protocol: one.ids[one.chunk_starts[:-1]].tolist() for protocol, one in pieces.items()}
     assert starts == {"bend-2024": [3, 4104], "bend-hf-1": [3, 3]}  # <cls>, and N in the middle of the sequence
 
 

@@ -90,7 +90,7 @@ def comparable(name: str) -> NDArray[np.bool_]:
         text[at - 256 : at + 257]
         for text, at in zip(*(table[c].to_pylist() for c in ("sequence", "variant_offset")), strict=True)
     ]
-    return np.diff(embedder(name).tokenize(shown).piece_starts) <= SPARSE_FROM_TOKENS
+    return np.diff(embedder(name).tokenize(shown).chunk_starts) <= SPARSE_FROM_TOKENS
 
 
 @needs_shared

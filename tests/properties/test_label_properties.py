@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bend_hf.embedders.token_embeddings import dense_labels, pad_rows
+from bend_hf.embedders.token_embeddings import dense_labels, pad_embeddings
 from bend_hf.tasks._labels import LabelTable, MultiLabel, NucleotideClasses, labels_from_column
 from bend_hf.types import IGNORE_LABEL
 
@@ -58,12 +58,12 @@ def test_taking_and_flipping_rows_is_plain_list_work(rows: list[list[int]], data
 
 @given(st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=7), min_size=1, max_size=6))
 def test_laid_out_rows_repeat_to_the_nucleotides_of_each_sequence(bp_of_rows: list[list[int]]) -> None:
-    row_bp = np.array(flat(bp_of_rows), np.int64)
-    rows = np.arange(2 * len(row_bp), dtype=np.float32).reshape(-1, 2)
+    embedding_bp = np.array(flat(bp_of_rows), np.int64)
+    rows = np.arange(2 * len(embedding_bp), dtype=np.float32).reshape(-1, 2)
     starts = np.cumsum([0, *map(len, bp_of_rows)])
-    laid = pad_rows(rows, starts, row_bp)
+    laid = pad_embeddings(rows, starts, embedding_bp)
     for sequence, (a, b) in enumerate(pairwise(starts)):
-        expected = np.repeat(rows[a:b], row_bp[a:b], axis=0)
+        expected = np.repeat(rows[a:b], embedding_bp[a:b], axis=0)
         token_of = laid.token_of_BL[sequence]
         np.testing.assert_array_equal(laid.x_BTD[sequence][token_of[: len(expected)]], expected)
         assert (token_of[len(expected) :] == -1).all()

@@ -89,7 +89,7 @@ def sample_rows_per_bp(embedder: Embedder, dataset: Dataset, lengths_bp: Ints) -
     if not sequences or embedder.reverse_complement_average:
         return 1.0
     try:
-        return min(1.0, len(embedder.tokenize(sequences).row_bp) / n_bp)
+        return min(1.0, len(embedder.tokenize(sequences).embedding_bp) / n_bp)
     except ModelError:  # a model of the user's own has no tokens, and a row a nucleotide
         return 1.0
 

@@ -118,11 +118,11 @@ class TokenColumns:
         self._buffers.rotate()
         self._grow(0, int(1.05 * self._rows_per_bp * n_bp))
         for item in items:
-            begin, end = end, end + len(item.row_bp)
+            begin, end = end, end + len(item.embedding_bp)
             self._grow(begin, end)
-            store_into(self._buffers[0][begin:end], item.rows, self._dtype)
-            counts.append(len(item.row_bp))
-            lengths.append(item.row_bp)
+            store_into(self._buffers[0][begin:end], item.values, self._dtype)
+            counts.append(len(item.embedding_bp))
+            lengths.append(item.embedding_bp)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
         flat = pa.array(self._buffers[0][:end].reshape(-1))
         rows = pa.FixedSizeListArray.from_arrays(flat, self._width)
@@ -130,9 +130,9 @@ class TokenColumns:
         return pa.LargeListArray.from_arrays(offsets, rows), pa.LargeListArray.from_arrays(offsets, token_bp)
 
     def _check(self, item: TokenEmbeddings, sequence: str) -> None:
-        if item.rows.shape != (len(item.row_bp), self._width) or int(item.row_bp.sum()) != len(sequence):
+        if item.values.shape != (len(item.embedding_bp), self._width) or int(item.embedding_bp.sum()) != len(sequence):
             raise CacheError(
-                f"{self._embedder.name} gave rows of shape {item.rows.shape} for {int(item.row_bp.sum())} nucleotides, "
+                f"{self._embedder.name} gave rows of shape {item.values.shape} for {int(item.embedding_bp.sum())} nucleotides, "
                 f"where the sequence has {len(sequence)} and the width is {self._width}"
             )
 

@@ -1,8 +1,8 @@
 """A masked language model of two scales: k-mers looked up in a table, a body at every eighth nucleotide, fine rows.
 
 >>> import torch
->>> config = TwoScaleConfig(kmer=2, table_width=8, body_width=8, body_layers=1, local_width=8, fine_width=8)
->>> TwoScaleForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
+>>> config = BendMiniConfig(kmer=2, table_width=8, body_width=8, body_layers=1, local_width=8, fine_width=8)
+>>> BendMiniForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
 torch.Size([1, 4, 7])
 
 Made to learn much on a CPU. A k-mer costs one lookup, so the first layer sees k letters at the price of one; dilated
@@ -104,7 +104,7 @@ class SkipGram(nn.Linear):
 
     Args:
         width: Of the states.
-        word: Letters of a word.
+        word: Nucleotides of a word.
         places: How many places to either side are counted, the place itself included.
         stride: Nucleotides to a place.
     """
@@ -158,12 +158,12 @@ UNKNOWN: Final = 4  # the fifth symbol: what is padded, masked, unknown or beyon
 N_SYMBOLS: Final = 5
 
 
-class TwoScaleConfig(PreTrainedConfig):  # type: ignore[misc]
+class BendMiniConfig(PreTrainedConfig):  # type: ignore[misc]
     """The sizes; the defaults are those of bend-mini.
 
     Args:
         vocab_size: Tokens, V: padding, mask, unknown and the four letters.
-        kmer: Letters of a k-mer; the table has 5 ** kmer rows.
+        kmer: Nucleotides of a k-mer; the table has 5 ** kmer rows.
         table_width: Width of the table.
         side_kmers: K-mers that the fine part reads on either side of its nucleotide.
         stride: Nucleotides to a place of the body; even.
@@ -173,7 +173,7 @@ class TwoScaleConfig(PreTrainedConfig):  # type: ignore[misc]
         local_width: Width in which the fine part joins what it reads.
         fine_width: Width of the fine part; a row is ``hidden_size`` wide, fine part and body.
         fine_layers: Residual layers of the fine part.
-        around_word: Letters of the words around a place that its state has to tell.
+        around_word: Nucleotides of the words around a place that its state has to tell.
         around_places: How many places to either side they are counted in, the place itself included.
         around_weight: What a nat of that counts in training, where a nat of a letter counts 1.
         initializer_range: Standard deviation of random linear weights that end a residual layer.
@@ -307,8 +307,8 @@ class _FineLayer(nn.Module):
         return added
 
 
-class _TwoScalePreTrained(PreTrainedModel):  # type: ignore[misc]
-    config_class = TwoScaleConfig
+class _BendMiniPreTrained(PreTrainedModel):  # type: ignore[misc]
+    config_class = BendMiniConfig
     base_model_prefix = "model"
 
     @torch.no_grad()
@@ -340,10 +340,10 @@ class Scales:
         return self.body_MD.index_select(0, self.at_N)
 
 
-class TwoScaleModel(_TwoScalePreTrained):
+class BendMiniModel(_BendMiniPreTrained):
     """Table, body and fine part."""
 
-    def __init__(self, config: TwoScaleConfig) -> None:
+    def __init__(self, config: BendMiniConfig) -> None:
         super().__init__(config)
         self.table = KmerTable(config.kmer, config.table_width)
         self.into_body = nn.Linear(config.table_width * len(config.body_taps), config.body_width)
@@ -478,7 +478,7 @@ class _Head(nn.Module):
     the rows went through would shrink the others, which other tasks may need.
     """
 
-    def __init__(self, config: TwoScaleConfig) -> None:
+    def __init__(self, config: BendMiniConfig) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(config.fine_width))
         self.shift = nn.Parameter(torch.zeros(config.fine_width))
@@ -490,12 +490,12 @@ class _Head(nn.Module):
         return scores
 
 
-class TwoScaleForMaskedLM(_TwoScalePreTrained):
+class BendMiniForMaskedLM(_BendMiniPreTrained):
     """The model with its language-model head."""
 
-    def __init__(self, config: TwoScaleConfig) -> None:
+    def __init__(self, config: BendMiniConfig) -> None:
         super().__init__(config)
-        self.model = TwoScaleModel(config)
+        self.model = BendMiniModel(config)
         self.cls = _Head(config)
         self.around = SkipGram(
             config.body_width, word=config.around_word, places=config.around_places, stride=config.stride
@@ -505,7 +505,7 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
     ) -> MaskedLMOutput:
-        """Scores of each token of the vocabulary at each place; see ``TwoScaleModel.forward``.
+        """Scores of each token of the vocabulary at each place; see ``BendMiniModel.forward``.
 
         Returns:
             ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
@@ -529,7 +529,7 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
         return scores_NV
 
     def whiten(self, texts: Iterable[Tensor]) -> None:
-        """See ``TwoScaleModel.whiten``."""
+        """See ``BendMiniModel.whiten``."""
         self.model.whiten(texts)
 
     def learned_at(self, input_ids: Tensor, place_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -541,3 +541,7 @@ class TwoScaleForMaskedLM(_TwoScalePreTrained):
         scales = self.model.scales_at(input_ids, None, place_N)
         cost_N = self.around.loss(scales.body(), input_ids, scales.at_N)
         return self.cls(scales.fine[-1]), self.config.around_weight * cost_N
+
+
+# The name under "architectures" in the config.json of the packaged model.
+TwoScaleForMaskedLM = BendMiniForMaskedLM

@@ -4,7 +4,7 @@ Sequences are cut into cells: the whole sequence, a bin, or a nucleotide, as the
 cell; a window is a run of cells. Work goes in batches of bounded size, and no step loops over bases.
 
 >>> gc = Words(k=1, feature_of_code=np.array([0, 1, 1, 0]), n_features=2)  # A C G T
->>> cell_counts(Letters.of(["ACGGNT"]), np.array([0, 0, 0, 0, 1, 1]), 2, gc).tolist()
+>>> cell_counts(Nucleotides.of(["ACGGNT"]), np.array([0, 0, 0, 0, 1, 1]), 2, gc).tolist()
 [[1, 3], [1, 0]]
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.embedders._tokens import Letters, kmer_codes
+from bend_hf.embedders._tokens import Nucleotides, kmer_codes
 from bend_hf.embedders.token_embeddings import Targets
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.types import Floats, Ints
@@ -62,7 +62,7 @@ def kmer_words(k: int, *, both_strands: bool) -> Words:
     return Words(k=k, feature_of_code=feature.astype(np.int64), n_features=int(feature.max()) + 1)
 
 
-def cell_counts(letters: Letters, cell: Ints, n_cells: int, words: Words) -> Ints:
+def cell_counts(letters: Nucleotides, cell: Ints, n_cells: int, words: Words) -> Ints:
     """How often each feature begins in each cell, int64, shape (cells, features).
 
     A word that holds another letter than A C G T, or runs past its sequence, is not counted.
@@ -181,10 +181,10 @@ class Windows:
             features = np.zeros((int(counts.sum()), 0), np.float32)
         else:
             column = self._sequences[rows]["sequence"]
-            features = self._features(Letters.of([text.upper() for text in column.to_pylist()]), counts)
+            features = self._features(Nucleotides.of([text.upper() for text in column.to_pylist()]), counts)
         return WindowBatch(rows=rows, features=features, target=target)
 
-    def _features(self, letters: Letters, counts: Ints) -> Floats:
+    def _features(self, letters: Nucleotides, counts: Ints) -> Floats:
         """Shares of words around each window, shape (windows, features)."""
         assert self._words is not None
         n_sequences, cell_bp = len(letters.lengths_bp), self._cell_bp()

@@ -1,6 +1,6 @@
 """What can be said of a variant without a model: its surroundings, and the CpG that it makes or breaks.
 
->>> letters = Letters.of(["ACGT"])
+>>> letters = Nucleotides.of(["ACGT"])
 >>> changes(letters.codes, np.array([2]), np.array([0]), np.array([4]), np.array([ord("A")])).tolist()
 [1]
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.runs.controls._linear import of_windows
 from bend_hf.tasks import TaskSpec, VariantSpec
@@ -86,5 +86,5 @@ def _tables(dataset: Dataset) -> Iterator[pa.Table]:
         yield view[start : start + _AT_ONCE]
 
 
-def _letters(table: pa.Table) -> Letters:
-    return Letters.of([text.upper() for text in table["sequence"].to_pylist()])
+def _letters(table: pa.Table) -> Nucleotides:
+    return Nucleotides.of([text.upper() for text in table["sequence"].to_pylist()])

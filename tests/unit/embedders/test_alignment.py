@@ -15,16 +15,16 @@ from bend_hf.embedders._alignment import (
     TokenStream,
     Window,
     assemble,
-    merge_chunks,
-    output_rows,
+    merge_sections,
+    output_tokens,
 )
 from bend_hf.embedders._tokens import (
-    Letters,
-    cut_letters,
+    Nucleotides,
+    cut_nucleotides,
     greedy_kmers,
     kmer_codes,
-    letter_table,
-    single_letters,
+    nucleotide_table,
+    single_nucleotides,
     stream_from_ids,
     stream_from_offsets,
 )
@@ -32,7 +32,7 @@ from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ConfigError
 
 CLS, SEP = 901, 902
-TABLE = letter_table({letter: ord(letter) for letter in "ACGTN"}, unknown=7)
+TABLE = nucleotide_table({letter: ord(letter) for letter in "ACGTN"}, unknown=7)
 
 
 def stream_of(counts: list[int]) -> TokenStream:
@@ -42,14 +42,14 @@ def stream_of(counts: list[int]) -> TokenStream:
 
 
 def pieces(tokenized: Tokenized) -> list[list[int]]:
-    return [part.tolist() for part in np.split(tokenized.ids, tokenized.piece_starts[1:-1])]
+    return [part.tolist() for part in np.split(tokenized.ids, tokenized.chunk_starts[1:-1])]
 
 
 def test_each_piece_gets_its_own_specials() -> None:
     cut = assemble(stream_of([5, 1]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)))
     assert pieces(cut) == [[CLS, 0, 1, SEP], [CLS, 2, 3, SEP], [CLS, 4, SEP], [CLS, 5, SEP]]
-    assert cut.piece_sequence.tolist() == [0, 0, 0, 1]
-    assert cut.ids[cut.row_token].tolist() == [0, 1, 2, 3, 4, 5]
+    assert cut.chunk_sequence.tolist() == [0, 0, 0, 1]
+    assert cut.ids[cut.embedding_token].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_mid_sequence_adds_specials_once_and_then_cuts() -> None:
@@ -80,13 +80,13 @@ def test_no_context_limit_keeps_sequences_whole() -> None:
 def test_sliding_takes_each_row_from_where_it_has_most_context() -> None:
     cut = assemble(stream_of([8]), Window(context_tokens=5, prefix=(CLS,), overlap_tokens=2))
     assert pieces(cut) == [[CLS, 0, 1, 2, 3], [CLS, 2, 3, 4, 5], [CLS, 4, 5, 6, 7]]
-    piece_of_row = np.searchsorted(cut.piece_starts, cut.row_token, side="right") - 1
+    piece_of_row = np.searchsorted(cut.chunk_starts, cut.embedding_token, side="right") - 1
     assert piece_of_row.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_sliding_causal_gives_the_overlap_to_the_earlier_piece() -> None:
     cut = assemble(stream_of([8]), Window(context_tokens=4, overlap_tokens=2, causal=True))
-    piece_of_row = np.searchsorted(cut.piece_starts, cut.row_token, side="right") - 1
+    piece_of_row = np.searchsorted(cut.chunk_starts, cut.embedding_token, side="right") - 1
     assert piece_of_row.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
@@ -113,16 +113,16 @@ def test_every_token_gives_its_row_once_however_it_is_cut(
         context_tokens=content + n_prefix + n_suffix,
         prefix=(CLS,) * n_prefix,
         suffix=(SEP,) * n_suffix,
-        cut="mid-sequence" if mid else "each-piece",
+        cut="mid-sequence" if mid else "each-chunk",
         overlap_tokens=0 if mid else min(overlap, content - 1),
         causal=causal,
     )
     cut = assemble(stream_of(counts), window)
     cut.check(counts)
-    assert cut.ids[cut.row_token].tolist() == list(range(sum(counts)))
-    assert not cut.special[cut.row_token].any()
-    assert np.diff(cut.piece_starts).max() <= content + n_prefix + n_suffix
-    assert (np.diff(cut.piece_sequence) >= 0).all()
+    assert cut.ids[cut.embedding_token].tolist() == list(range(sum(counts)))
+    assert not cut.special[cut.embedding_token].any()
+    assert np.diff(cut.chunk_starts).max() <= content + n_prefix + n_suffix
+    assert (np.diff(cut.chunk_sequence) >= 0).all()
 
 
 def test_overlap_must_be_smaller_than_the_piece() -> None:
@@ -155,13 +155,13 @@ def test_check_refuses_another_number_of_sequences() -> None:
 def test_check_refuses_rows_of_no_nucleotide() -> None:
     cut = assemble(stream_of([3]), Window(context_tokens=None))
     with pytest.raises(AlignmentError, match="a row for 0 nucleotides"):
-        replace(cut, row_bp=np.array([2, 0, 1])).check([3])
+        replace(cut, embedding_bp=np.array([2, 0, 1])).check([3])
 
 
 def test_check_refuses_a_row_out_of_another_sequence() -> None:
     cut = assemble(stream_of([2, 2]), Window(context_tokens=None))
     with pytest.raises(AlignmentError, match="takes row 1 from a token of another sequence"):
-        replace(cut, row_token=np.array([0, 2, 2, 3])).check([2, 2])
+        replace(cut, embedding_token=np.array([0, 2, 2, 3])).check([2, 2])
 
 
 def test_a_sequence_without_tokens_is_refused() -> None:
@@ -173,12 +173,12 @@ def test_row_map_may_repeat_a_row_out_of_order() -> None:
     rows = TokenMap(token=np.array([0, 0, 1, 2, 0, 2]), bp=np.ones(6, dtype=np.int64), starts=np.array([0, 6]))
     cut = assemble(stream_of([3]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)), rows=rows)
     cut.check([6])
-    assert cut.ids[cut.row_token].tolist() == [0, 0, 1, 2, 0, 2]
+    assert cut.ids[cut.embedding_token].tolist() == [0, 0, 1, 2, 0, 2]
 
 
 def test_output_rows_with_specials_keeps_each_where_it_stands() -> None:
     cut = assemble(stream_of([3, 1]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)))
-    rows = output_rows(cut, specials=True, per_nucleotide=False)
+    rows = output_tokens(cut, specials=True, per_nucleotide=False)
     assert cut.ids[rows.token].tolist() == cut.ids.tolist()
     assert rows.starts.tolist() == [0, 7, 10]
 
@@ -186,28 +186,28 @@ def test_output_rows_with_specials_keeps_each_where_it_stands() -> None:
 def test_output_rows_per_nucleotide_with_specials_survive_an_out_of_order_row() -> None:
     map_ = TokenMap(token=np.array([0, 0, 1, 0, 1]), bp=np.ones(5, dtype=np.int64), starts=np.array([0, 5]))
     cut = assemble(stream_of([2]), Window(context_tokens=None, prefix=(CLS,), suffix=(SEP,)), rows=map_)
-    rows = output_rows(cut, specials=True, per_nucleotide=True)
+    rows = output_tokens(cut, specials=True, per_nucleotide=True)
     assert cut.ids[rows.token].tolist() == [CLS, 0, 0, 1, 0, 1, SEP]
 
 
 def test_output_rows_leave_out_overlap_that_gives_no_row() -> None:
     cut = assemble(stream_of([6]), Window(context_tokens=4, overlap_tokens=2))
-    rows = output_rows(cut, specials=True, per_nucleotide=False)
+    rows = output_tokens(cut, specials=True, per_nucleotide=False)
     assert cut.ids[rows.token].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_cut_letters_and_merge_give_the_sequences_back() -> None:
-    letters = Letters.of(["ACGTA", "CG"])
-    chunks = cut_letters(letters, 2)
-    cut = assemble(single_letters(chunks.letters, TABLE), Window(context_tokens=None, prefix=(CLS,)))
-    merged = merge_chunks(cut, chunks.chunk_starts)
+    letters = Nucleotides.of(["ACGTA", "CG"])
+    chunks = cut_nucleotides(letters, 2)
+    cut = assemble(single_nucleotides(chunks.letters, TABLE), Window(context_tokens=None, prefix=(CLS,)))
+    merged = merge_sections(cut, chunks.section_starts)
     merged.check([5, 2])
     assert pieces(merged) == [[CLS, *map(ord, chunk)] for chunk in ("AC", "GT", "A", "CG")]
-    assert merged.piece_sequence.tolist() == [0, 0, 0, 1]
+    assert merged.chunk_sequence.tolist() == [0, 0, 0, 1]
 
 
 def test_single_letters_turn_unknown_ones_into_one_token_each() -> None:
-    stream = single_letters(Letters.of(["ARn"]), TABLE)
+    stream = single_nucleotides(Nucleotides.of(["ARn"]), TABLE)
     assert stream.ids.tolist() == [ord("A"), 7, 7]
 
 
@@ -225,7 +225,7 @@ def test_kmer_codes_agree_with_a_plain_loop(sequences: list[str], k: int) -> Non
             for letter in word:
                 code = code * 4 + "ATCG".find(letter)
             expected.append(code if good else -1)
-    assert kmer_codes(Letters.of(sequences), k, "ATCG").tolist() == expected
+    assert kmer_codes(Nucleotides.of(sequences), k, "ATCG").tolist() == expected
 
 
 def greedy_by_hand(sequence: str, k: int) -> list[str]:
@@ -244,7 +244,7 @@ def greedy_by_hand(sequence: str, k: int) -> list[str]:
 )
 def test_greedy_kmers_agree_with_reading_left_to_right(sequences: list[str], k: int) -> None:
     kmer_ids = np.arange(4**k, dtype=np.int32) + 1000
-    stream = greedy_kmers(Letters.of(sequences), k=k, alphabet="ACGT", kmer_ids=kmer_ids, letter_ids=TABLE)
+    stream = greedy_kmers(Nucleotides.of(sequences), k=k, alphabet="ACGT", kmer_ids=kmer_ids, nucleotide_ids=TABLE)
     for i, sequence in enumerate(sequences):
         words = _words_with_frames(sequence, k)
         found = slice(stream.starts[i], stream.starts[i + 1])

@@ -59,16 +59,16 @@ def test_masked_model_gives_its_rows_aligned_by_offsets(tmp_path: Path) -> None:
     model = saved(BertForMaskedLM(bert()), tmp_path)
     embedder = AutoEmbedder(tmp_path)
     (tokens,) = embedder.embed_tokens(["ACGTNGTA"])
-    assert tokens.row_bp.tolist() == [4, 1, 2, 1]
+    assert tokens.embedding_bp.tolist() == [4, 1, 2, 1]
     with torch.inference_mode():
         expected = model.bert(torch.tensor([[2, 10, 1, 9, 4, 3]])).last_hidden_state[0, 1:-1]
-    np.testing.assert_allclose(tokens.rows, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(tokens.values, expected.numpy(), atol=1e-6)
 
 
 def test_long_sequence_is_cut_by_the_tokenizers_limit(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     cut = AutoEmbedder(tmp_path).tokenize(["A" * 25])
-    assert np.diff(cut.piece_starts).tolist() == [12, 12, 7]
+    assert np.diff(cut.chunk_starts).tolist() == [12, 12, 7]
 
 
 def test_causal_model_is_known_by_its_configuration(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_tokenizer_without_offsets_is_aligned_by_its_texts(tmp_path: Path) -> No
     EsmForMaskedLM(config).save_pretrained(tmp_path)
     embedder = AutoEmbedder(tmp_path)
     (tokens,) = embedder.embed_tokens(["ACGTN"])
-    assert tokens.row_bp.tolist() == [3, 1, 1]
+    assert tokens.embedding_bp.tolist() == [3, 1, 1]
     assert len(embedder("acgRTTN", upsample_embeddings=True)) == 7
 
 

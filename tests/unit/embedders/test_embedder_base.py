@@ -20,7 +20,7 @@ from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._batching import BudgetTrials, batch_end
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import EmbedderOptions, ModelSpec
-from bend_hf.embedders._tokens import Letters, letter_table, reverse_complement, single_letters
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, reverse_complement, single_nucleotides
 from bend_hf.errors import ConfigError, InputError, ModelError, RegistryError
 from tests.fake_checkpoints import make_fake
 
@@ -49,10 +49,10 @@ class ToyEmbedder(Embedder):
     def _load(self) -> None:
         self.bert: Any = self._build(lambda: BertForMaskedLM(CONFIG), allow_missing=("cls.*",))
         self.model = self.bert
-        self._table = letter_table({"A": 4, "C": 5, "G": 6, "T": 7}, unknown=3)
+        self._table = nucleotide_table({"A": 4, "C": 5, "G": 6, "T": 7}, unknown=3)
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = single_letters(Letters.of(sequences), self._table)
+        stream = single_nucleotides(Nucleotides.of(sequences), self._table)
         return assemble(stream, self._window(CONTEXT, prefix=(1,), suffix=(2,)))
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
@@ -222,8 +222,8 @@ def test_reverse_complement_average_is_the_mean_of_both_strands(toy: ToyEmbedder
     expected = (toy(sequence) + toy(reverse_complement(sequence))[::-1]) / 2
     np.testing.assert_allclose(both(sequence, upsample_embeddings=True), expected, atol=1e-6)
     (tokens,) = both.embed_tokens([sequence])
-    np.testing.assert_allclose(tokens.rows, expected, atol=1e-6)
-    assert tokens.row_bp.tolist() == [1] * 30
+    np.testing.assert_allclose(tokens.values, expected, atol=1e-6)
+    assert tokens.embedding_bp.tolist() == [1] * 30
 
 
 def test_reverse_complement_average_needs_nucleotide_rows() -> None:

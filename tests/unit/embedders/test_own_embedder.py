@@ -24,7 +24,7 @@ def test_own_object_is_an_embedder() -> None:
     own = UserEmbedder(Own())
     assert own("aC").tolist() == [[1.0, 1.0], [0.0, 1.0]]
     assert own.width == 2
-    assert [tokens.row_bp.tolist() for tokens in own.embed_tokens(["ACG", "T"])] == [[1, 1, 1], [1]]
+    assert [tokens.embedding_bp.tolist() for tokens in own.embed_tokens(["ACG", "T"])] == [[1, 1, 1], [1]]
 
 
 def test_own_function_is_an_embedder() -> None:

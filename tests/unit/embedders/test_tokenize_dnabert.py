@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_rows
 from bend_hf.errors import ModelError
 from tests.shared_data import SHARED, needs_shared
@@ -39,7 +39,7 @@ def rows_of(n_kmers: int, length_bp: int, *, as_bend: bool) -> list[int]:
 def test_ids_are_those_of_the_published_vocabulary(k: int, sequences: list[str]) -> None:
     path = SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt"
     words = {word: number for number, word in enumerate(path.read_text().split())}
-    stream = vocabulary(k).stream(Letters.of(sequences))
+    stream = vocabulary(k).stream(Nucleotides.of(sequences))
     expected = [kmers_by_slicing(sequence, k, words) for sequence in sequences]
     assert [stream.ids[a:b].tolist() for a, b in zip(stream.starts, stream.starts[1:], strict=False)] == expected
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bend_hf.embedders import DNABert2Embedder
 from bend_hf.embedders._bpe import BpeTokenizer
-from bend_hf.embedders.dnabert2 import CHUNK_BP, SLIDING_TOKENS
+from bend_hf.embedders.dnabert2 import SECTION_BP, SLIDING_TOKENS
 from bend_hf.embedders.networks.dnabert2 import AttentionBias, DNABert2Config, DNABert2Model, alibi_slopes
 from bend_hf.errors import ModelError
 from bend_hf.types import PROTOCOLS
@@ -79,7 +79,7 @@ def test_every_nucleotide_has_one_row_whatever_the_letters(embedders: Any, proto
 @settings(max_examples=50, deadline=None)
 def test_tokens_spell_the_sequence_and_a_letter_without_one_is_unknown(embedders: Any, sequences: list[str]) -> None:
     tokenized = embedders["bend-2024"].tokenize(sequences)
-    pieces = np.split(tokenized.ids, tokenized.piece_starts[1:-1])
+    pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
     for letters, piece in zip(sequences, pieces, strict=True):
         assert (piece[0], piece[-1]) == (VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"))
         texts = ["?" if token == 0 else VOCABULARY[token] for token in piece[1:-1]]
@@ -87,14 +87,14 @@ def test_tokens_spell_the_sequence_and_a_letter_without_one_is_unknown(embedders
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("length_bp", [CHUNK_BP, CHUNK_BP + 1, 2 * CHUNK_BP + 7])
+@pytest.mark.parametrize("length_bp", [SECTION_BP, SECTION_BP + 1, 2 * SECTION_BP + 7])
 def test_long_sequence_is_cut_every_ten_thousand_letters(embedders: Any, protocol: str, length_bp: int) -> None:
     letters = ("ACGTTGCAN" * (length_bp // 9 + 1))[:length_bp]
     tokenized = embedders[protocol].tokenize([letters])
-    edges = [tokenized.ids[tokenized.piece_starts[:-1]], tokenized.ids[tokenized.piece_starts[1:] - 1]]
+    edges = [tokenized.ids[tokenized.chunk_starts[:-1]], tokenized.ids[tokenized.chunk_starts[1:] - 1]]
     assert [edge.tolist() for edge in edges] == [[1] * len(edges[0]), [2] * len(edges[0])]
-    cuts = np.searchsorted(tokenized.row_token, tokenized.piece_starts[1:-1])
-    assert np.cumsum(tokenized.row_bp)[cuts - 1].tolist() == list(range(CHUNK_BP, length_bp, CHUNK_BP))
+    cuts = np.searchsorted(tokenized.embedding_token, tokenized.chunk_starts[1:-1])
+    assert np.cumsum(tokenized.embedding_bp)[cuts - 1].tolist() == list(range(SECTION_BP, length_bp, SECTION_BP))
     kept = {"bend-2024": 2, "bend-hf-1": 2 * len(edges[0])}[protocol]
     assert tokenized.special.sum() == kept
 
@@ -104,8 +104,8 @@ def test_sliding_windows_keep_one_row_a_nucleotide(tmp_path: Path) -> None:
     embedder = DNABert2Embedder(folder, random_init=True, device="cpu", overlap_tokens=100)
     letters = "ACGTTGCANR" * 300
     tokenized = embedder.tokenize([letters])
-    assert np.diff(tokenized.piece_starts).max() == SLIDING_TOKENS
-    assert (tokenized.ids[tokenized.piece_starts[:-1]] == 1).all()
+    assert np.diff(tokenized.chunk_starts).max() == SLIDING_TOKENS
+    assert (tokenized.ids[tokenized.chunk_starts[:-1]] == 1).all()
     assert embedder(letters, upsample_embeddings=True).shape == (len(letters), 12)
 
 

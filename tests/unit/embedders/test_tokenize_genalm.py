@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._bpe import BpeTokenizer, GapRule
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.genalm import GENALMEmbedder
 from bend_hf.errors import AlignmentError, ModelError
 from tests.shared_data import GOLDEN, SHARED, needs_shared
@@ -93,7 +93,7 @@ def test_an_unknown_letter_is_one_token_of_one_letter(sequences: list[str]) -> N
 @given(sequences=SEQUENCES)
 def test_lengths_by_text_and_by_offsets_agree(folder: str, sequences: list[str]) -> None:
     by_text = tokenizer(folder).stream(sequences)
-    by_offsets = tokenizer(folder)._by_offsets(sequences, Letters.of(sequences))
+    by_offsets = tokenizer(folder)._by_offsets(sequences, Nucleotides.of(sequences))
     np.testing.assert_array_equal(by_text.ids, by_offsets.ids)
     np.testing.assert_array_equal(by_text.token_bp, by_offsets.token_bp)
     np.testing.assert_array_equal(by_text.starts, by_offsets.starts)
@@ -109,7 +109,7 @@ def test_the_gap_rule_is_read_from_the_file() -> None:
 
 def test_gap_lengths_do_not_run_over_the_end_of_a_sequence() -> None:
     rule = GapRule(token=5, letter="-", n_min=3)
-    assert rule.lengths_bp(Letters.of(["ANNN", "NNNNA", "NN", "N-NNN"])).tolist() == [3, 4, 1, 3]
+    assert rule.lengths_bp(Nucleotides.of(["ANNN", "NNNNA", "NN", "N-NNN"])).tolist() == [3, 4, 1, 3]
 
 
 def write_bpe(path: Path, *, unknown: str | None, fuse: bool = False) -> None:
@@ -165,7 +165,7 @@ def test_every_input_has_one_row_a_nucleotide(folder: str, protocol: str, model_
     embedder = GENALMEmbedder(tmp_path, protocol=protocol, random_init=True, device="cpu")
     unit = "ACGTTGCAAGGCT"
     sequences = ["A", "n", "N" * 9, "N" * 300, "RYSW", unit * 30, unit.lower() * 3, f"{unit}{'N' * 50}{unit}R" * 4]
-    full = [embedder.tokenize([unit * 30]).row_bp[:n].sum() for n in (13, 14, 15)]  # one piece holds 14 tokens
+    full = [embedder.tokenize([unit * 30]).embedding_bp[:n].sum() for n in (13, 14, 15)]  # one piece holds 14 tokens
     sequences += [(unit * 30)[:n_bp] for n_bp in full]
     rows = embedder.embed(sequences, upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 8) for sequence in sequences]

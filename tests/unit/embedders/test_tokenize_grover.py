@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.grover import GROVEREmbedder, LongestWords
 from bend_hf.errors import ModelError
 
@@ -66,7 +66,7 @@ def write_merges(path: Path) -> None:
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
-    stream = longest_words(WORDS).stream(Letters.of(sequences))
+    stream = longest_words(WORDS).stream(Nucleotides.of(sequences))
     for sequence, first, last in zip(sequences, stream.starts, stream.starts[1:], strict=False):
         assert texts(stream.ids[first:last], WORDS) == one_word_after_the_other(sequence, WORDS[len(SPECIALS) :])
 
@@ -74,18 +74,18 @@ def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_tokens_cover_each_sequence(sequences: list[str]) -> None:
-    stream = longest_words(WORDS).stream(Letters.of(sequences))
+    stream = longest_words(WORDS).stream(Nucleotides.of(sequences))
     covered = [int(stream.token_bp[a:b].sum()) for a, b in zip(stream.starts, stream.starts[1:], strict=False)]
     assert covered == [len(sequence) for sequence in sequences]
 
 
 def test_a_word_does_not_reach_into_the_next_sequence() -> None:
-    stream = longest_words(WORDS).stream(Letters.of(["ACG", "TGT", "TACA"]))
+    stream = longest_words(WORDS).stream(Nucleotides.of(["ACG", "TGT", "TACA"]))
     assert texts(stream.ids, WORDS) == ["AC", "G", "T", "G", "T", "T", "AC", "A"]
 
 
 def test_the_longest_word_wins_over_the_longer_rest() -> None:
-    stream = longest_words(WORDS).stream(Letters.of(["GTTACAAAAA", "NACGTN"]))
+    stream = longest_words(WORDS).stream(Nucleotides.of(["GTTACAAAAA", "NACGTN"]))
     assert texts(stream.ids, WORDS) == ["GTTACA", "AAAA", "[UNK]", "ACGT", "[UNK]"]
 
 
@@ -113,7 +113,7 @@ def test_bend_hf_1_merges_byte_pairs(tmp_path: Path) -> None:
     assert embedder.segmentation == "byte pairs"
     tokenized = embedder.tokenize(["ACGACGTNNT"])
     assert tokenized.ids.tolist() == [CLS, 10, 7, 11, UNKNOWN, UNKNOWN, 8, SEP]
-    assert tokenized.row_bp.tolist() == [2, 1, 4, 1, 1, 1]
+    assert tokenized.embedding_bp.tolist() == [2, 1, 4, 1, 1, 1]
 
 
 def test_bend_hf_1_without_merges_warns_and_takes_longest_words(

@@ -84,14 +84,14 @@ def test_lower_case_is_read_as_upper_case(hf: HyenaDNAEmbedder) -> None:
 def test_each_iupac_letter_is_one_unknown_token_and_one_row(hf: HyenaDNAEmbedder) -> None:
     tokenized = hf.tokenize(["RYSWKMBDHV"])
     assert tokenized.ids.tolist() == [6] * 10 + [1]
-    assert tokenized.row_bp.tolist() == [1] * 10
+    assert tokenized.embedding_bp.tolist() == [1] * 10
 
 
 def test_long_sequences_are_cut_at_the_context_each_piece_with_its_specials(plain: HyenaDNAEmbedder) -> None:
     tokenized = plain.tokenize(["A" * 10, "C" * 21])
-    assert np.diff(tokenized.piece_starts).tolist() == [12, 12, 12, 3]
-    assert tokenized.ids[tokenized.piece_starts[:-1]].tolist() == [0, 0, 0, 0]
-    assert tokenized.ids[tokenized.piece_starts[1:] - 1].tolist() == [1, 1, 1, 1]
+    assert np.diff(tokenized.chunk_starts).tolist() == [12, 12, 12, 3]
+    assert tokenized.ids[tokenized.chunk_starts[:-1]].tolist() == [0, 0, 0, 0]
+    assert tokenized.ids[tokenized.chunk_starts[1:] - 1].tolist() == [1, 1, 1, 1]
 
 
 def test_kept_special_tokens_stand_in_mid_embedding(plain: HyenaDNAEmbedder) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders import MODELS, NucleotideTransformerEmbedder
 from bend_hf.embedders._alignment import TokenStream
-from bend_hf.embedders._tokens import Letters
+from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import (
     NucleotideTransformerV2Config,
     NucleotideTransformerV2ForMaskedLM,
@@ -109,11 +109,11 @@ def test_inputs_equal_those_made_letter_by_letter(
     embedders: Any, version: str, protocol: str, sequences: list[str]
 ) -> None:
     tokenized = embedders[version, protocol].tokenize(sequences)
-    pieces = [piece.tolist() for piece in np.split(tokenized.ids, tokenized.piece_starts[1:-1])]
+    pieces = [piece.tolist() for piece in np.split(tokenized.ids, tokenized.chunk_starts[1:-1])]
     expected = [pieces_of(letters, version, protocol) for letters in sequences]
     assert pieces == [piece for one in expected for piece in one]
-    assert tokenized.piece_sequence.tolist() == [i for i, one in enumerate(expected) for _ in one]
-    assert (np.diff(tokenized.piece_starts) <= CONTEXT).all()
+    assert tokenized.chunk_sequence.tolist() == [i for i, one in enumerate(expected) for _ in one]
+    assert (np.diff(tokenized.chunk_starts) <= CONTEXT).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -127,7 +127,7 @@ def test_every_nucleotide_has_one_row_whatever_the_letters(
     rows = embedder.embed(sequences, upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(letters), 8) for letters in sequences]
     assert all(np.isfinite(one).all() for one in rows)
-    assert [tokens.row_bp.sum() for tokens in embedder.embed_tokens(sequences)] == [len(one) for one in sequences]
+    assert [tokens.embedding_bp.sum() for tokens in embedder.embed_tokens(sequences)] == [len(one) for one in sequences]
     assert [len(loss) for loss in embedder.loss(sequences, upsample_embeddings=True)] == [len(s) for s in sequences]
 
 
@@ -158,7 +158,7 @@ def test_clean_letters_fill_the_context_and_one_more_opens_a_piece(
     embedders: Any, protocol: str, length_bp: int, tokens: list[int]
 ) -> None:
     tokenized = embedders["v1", protocol].tokenize([("GATTACA" * 20)[:length_bp]])
-    assert np.diff(tokenized.piece_starts).tolist() == tokens
+    assert np.diff(tokenized.chunk_starts).tolist() == tokens
 
 
 @pytest.mark.parametrize("version", list(TOKENS))
@@ -168,7 +168,7 @@ def test_sliding_windows_keep_one_row_a_nucleotide(version: str, tmp_path: Path)
     )
     letters = "ACGTTGCANRR" * 40
     tokenized = embedder.tokenize([letters])
-    assert (tokenized.ids[tokenized.piece_starts[:-1]] == 3).all()  # each piece has its own <cls>
+    assert (tokenized.ids[tokenized.chunk_starts[:-1]] == 3).all()  # each piece has its own <cls>
     assert embedder(letters, upsample_embeddings=True).shape == (len(letters), 8)
 
 
@@ -218,7 +218,7 @@ def test_losses_compete_among_words_and_letters(embedders: Any, version: str) ->
 def test_vocabulary_of_other_words_is_read_by_its_word_length() -> None:
     words = ["".join(letters) for letters in product("ATCG", repeat=3)]
     vocabulary = KmerVocabulary.of(["<unk>", "<pad>", "<mask>", "<cls>", *words, *"ATCGN"])
-    stream = vocabulary.stream(Letters.of(["ATCGN"]), join_unknown=True)
+    stream = vocabulary.stream(Nucleotides.of(["ATCGN"]), join_unknown=True)
     assert (vocabulary.k, stream.token_bp.tolist()) == (3, [3, 1, 1])
     assert stream.ids[0] == 4 + words.index("ATC")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bend_hf.embedders.networks.bend_mini import KmerTable, TwoScaleConfig, TwoScaleForMaskedLM
+from bend_hf.embedders.networks.bend_mini import BendMiniConfig, BendMiniForMaskedLM, KmerTable
 from bend_hf.errors import ModelError
 
 SIZES = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
@@ -19,9 +19,9 @@ ROWS = {"detail_width": 6, "local_width": 16, "fine_width": 16, "fine_layers": 2
 REACH = 4 * (1 + 2 + 4) + 4 * 2 + 3
 
 
-def small(seed: int = 0, **sizes: int) -> TwoScaleForMaskedLM:
+def small(seed: int = 0, **sizes: int) -> BendMiniForMaskedLM:
     torch.manual_seed(seed)
-    model = TwoScaleForMaskedLM(TwoScaleConfig(**{**SIZES, **ROWS, "initializer_range": 0.5, **sizes}))
+    model = BendMiniForMaskedLM(BendMiniConfig(**{**SIZES, **ROWS, "initializer_range": 0.5, **sizes}))
     return model.eval()
 
 
@@ -104,7 +104,7 @@ def test_random_weights_are_those_of_the_seed_and_residual_layers_begin_small() 
     assert torch.equal(model.model.table.weight, small(seed=3, body_width=64, fine_width=64).model.table.weight)
     assert not torch.equal(model.model.table.weight, small(seed=4).model.table.weight)
     torch.manual_seed(0)
-    calm = TwoScaleForMaskedLM(TwoScaleConfig(**{**SIZES, **ROWS, "body_width": 64}))
+    calm = BendMiniForMaskedLM(BendMiniConfig(**{**SIZES, **ROWS, "body_width": 64}))
     assert calm.model.body[0].out.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
@@ -117,7 +117,7 @@ def test_hidden_states_are_what_the_fine_layers_read_and_give() -> None:
 @pytest.mark.parametrize("wrong", [{"stride": 3}, {"vocab_size": 9}])
 def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ModelError, match=r"has an even stride and 7 tokens; this configuration has stride \d and"):
-        TwoScaleConfig(**wrong)
+        BendMiniConfig(**wrong)
 
 
 def word_shares(letters: str, word: int, begin: int, end: int) -> dict[str, float]:

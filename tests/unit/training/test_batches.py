@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bend_hf.embedders.cache.reader import CachedEmbeddings
-from bend_hf.embedders.token_embeddings import OnTheFly, Targets, TokenBatch, pad_rows
+from bend_hf.embedders.token_embeddings import OnTheFly, Targets, TokenBatch, pad_embeddings
 from bend_hf.tasks._labels import NucleotideClasses
 from bend_hf.training.batches import Batch, Split, feed
 from bend_hf.types import Ints
@@ -35,8 +35,11 @@ def shares_of(*numbers: list[int]) -> list[Ints]:
 def test_half_precision_stays_half_until_it_is_on_the_device(counts: list[int], width: int) -> None:
     rng = np.random.default_rng(sum(counts))
     rows = rng.standard_normal((sum(counts), width)).astype(np.float16)
-    starts, row_bp = np.concatenate([[0], np.cumsum(counts)]), rng.integers(1, 4, sum(counts))
-    half, single = pad_rows(rows, starts, row_bp), pad_rows(rows.astype(np.float32), starts, row_bp)
+    starts, embedding_bp = np.concatenate([[0], np.cumsum(counts)]), rng.integers(1, 4, sum(counts))
+    half, single = (
+        pad_embeddings(rows, starts, embedding_bp),
+        pad_embeddings(rows.astype(np.float32), starts, embedding_bp),
+    )
     assert (half.x_BTD.dtype, single.x_BTD.dtype) == (np.float16, np.float32)
     np.testing.assert_array_equal(half.x_BTD.astype(np.float32), single.x_BTD)
     np.testing.assert_array_equal(half.token_of_BL, single.token_of_BL)

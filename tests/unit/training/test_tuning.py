@@ -14,7 +14,7 @@ from bend_hf.config import RunConfig, Tune
 from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
 from bend_hf.embedders import Embedder, load_embedder
-from bend_hf.embedders.token_embeddings import pad_rows
+from bend_hf.embedders.token_embeddings import pad_embeddings
 from bend_hf.errors import ConfigError
 from bend_hf.runs.run import run_task
 from bend_hf.training.finetuning import TunedModel, check_tunable, open_for_tuning, token_rows
@@ -42,9 +42,9 @@ def test_tokens_through_the_network_give_the_embeddings(key: str, tmp_path: Path
     with torch.no_grad():
         from_tokens = model(*map(torch.from_numpy, arrays))
     embedded = embedder.embed_tokens(sequences)
-    starts = np.concatenate([[0], np.cumsum([len(one.row_bp) for one in embedded])])
-    rows = pad_rows(
-        np.concatenate([one.rows for one in embedded]), starts, np.concatenate([one.row_bp for one in embedded])
+    starts = np.concatenate([[0], np.cumsum([len(one.embedding_bp) for one in embedded])])
+    rows = pad_embeddings(
+        np.concatenate([one.values for one in embedded]), starts, np.concatenate([one.embedding_bp for one in embedded])
     )
     with torch.no_grad():
         from_rows = head(torch.from_numpy(rows.x_BTD), torch.from_numpy(rows.token_of_BL))

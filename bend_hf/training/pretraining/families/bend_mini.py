@@ -11,8 +11,8 @@ FAMILIES = (
     Family(
         key="twoscale",
         objective="masked",
-        network="bend_hf.embedders.networks.bend_mini:TwoScaleForMaskedLM",
-        configuration="bend_hf.embedders.networks.bend_mini:TwoScaleConfig",
+        network="bend_hf.embedders.networks.bend_mini:BendMiniForMaskedLM",
+        configuration="bend_hf.embedders.networks.bend_mini:BendMiniConfig",
         head="cls",
         scores_at="scores_at",
         learned_at="learned_at",
