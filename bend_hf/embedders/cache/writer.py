@@ -132,8 +132,8 @@ class TokenColumns:
     def _check(self, item: TokenEmbeddings, sequence: str) -> None:
         if item.values.shape != (len(item.embedding_bp), self._width) or int(item.embedding_bp.sum()) != len(sequence):
             raise CacheError(
-                f"{self._embedder.name} gave rows of shape {item.values.shape} for {int(item.embedding_bp.sum())} nucleotides, "
-                f"where the sequence has {len(sequence)} and the width is {self._width}"
+                f"{self._embedder.name} gave rows of shape {item.values.shape} for "
+                f"{int(item.embedding_bp.sum())} nucleotides, where the sequence has {len(sequence)} and the width is {self._width}"
             )
 
     def _grow(self, filled: int, needed: int) -> None:
