@@ -1,4 +1,8 @@
-"""Loads the metrics that travel with the package, and scores predictions with them.
+"""Load metrics, score predictions with them, and write each metric as a Space of the Hub.
+
+A metric is a folder of two files: ``<name>/<name>.py``, a module for ``evaluate.load``, and its card ``README.md``.
+The module may declare three constants: ``MAIN``, the name of the result that stands for the metric; ``PERFECT``, the
+best value of it; and ``HIGHER_IS_BETTER``. Metrics come from the folder ``metrics/``, from plug-ins, or from a path.
 
 >>> score("mcc", predictions=[0, 1, 1, 0], references=[0, 1, 1, -100]).value
 1.0
@@ -6,136 +10,357 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import os
+import re
 import shutil
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from bend_hf.errors import RegistryError, did_you_mean
+from bend_hf.errors import ConfigError, RegistryError, did_you_mean
+from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder
-from bend_hf.types import IGNORE_LABEL
+from bend_hf.types import IGNORE_LABEL, Json
 
 if TYPE_CHECKING:
     import evaluate
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+_Numbers: TypeAlias = NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One metric of one set of predictions.
+    """The result of one metric.
 
     Args:
         metric: Name of the metric, for example ``mcc``.
-        value: The number that stands for it; nan where nothing could be scored.
-        detail: All else that the metric gives, such as the value of each label, as JSON; None stands for nan.
+        value: The value that stands for the metric; nan if nothing could be scored.
+        detail: The other results, for example the value of each label, as JSON. None stands for nan.
     """
 
     metric: str
     value: float
-    detail: dict[str, JSON]
+    detail: dict[str, Json]
 
 
-def metric_names() -> list[str]:
-    """Names of all metrics, sorted: each is a folder that holds a script of its own name."""
-    return sorted(script.stem for script in asset_folder("metrics").glob("*/*.py") if script.stem == script.parent.name)
+def metric_names(*, plugins: bool = True) -> list[str]:
+    """List the names of all metrics, sorted.
+
+    Args:
+        plugins: Whether to include the metrics of plug-ins.
+    """
+    return sorted(_folders(plugins=plugins))
 
 
-def _metric_folder(name: str) -> Path:
-    known = metric_names()
-    if name not in known:
-        raise RegistryError(f"unknown metric {name!r}; {did_you_mean(name, known)}")
-    return asset_folder("metrics") / name
+def metric_folder(metric: str) -> Path:
+    """Find the folder of a metric.
 
-
-def load_metric(name: str) -> evaluate.Metric:
-    """A new metric, empty, from the copy that travels with the package; no network is used.
-
-    Many processes may load at once: ``evaluate`` copies the script into its module cache under a lock and by
-    the hash of its content, and our metrics write nothing else there.
+    Args:
+        metric: Name of a metric, or path of a metric folder.
 
     Raises:
-        RegistryError: There is no metric of that name; the message names the nearest.
+        RegistryError: The name is unknown, or the path is not a metric folder.
     """
-    folder = _metric_folder(name)
+    known = _folders()
+    if metric in known:
+        return known[metric]
+    folder = Path(metric).expanduser()
+    if folder.name == metric and not folder.is_dir():
+        raise RegistryError(f"unknown metric {metric!r}; {did_you_mean(metric, sorted(known))}")
+    folder = folder.resolve()
+    if not _script(folder).is_file():
+        raise RegistryError(
+            f"{metric} is not a metric folder; expected the module {folder.name}/{folder.name}.py in it. "
+            f"Give such a folder, or one of {', '.join(sorted(known))}"
+        )
+    if folder.name in known and folder != known[folder.name].resolve():
+        raise RegistryError(f"{metric} has the name of the metric {folder.name!r} of bend_hf; give the folder another")
+    return folder
+
+
+def metric_name(metric: str) -> str:
+    """Give the name of a metric, as records call it.
+
+    Args:
+        metric: Name of a metric, or path of a metric folder.
+
+    Raises:
+        RegistryError: As for ``metric_folder``.
+    """
+    return metric_folder(metric).name
+
+
+def load_metric(metric: str) -> evaluate.Metric:
+    """Load a metric, without a network.
+
+    Many processes may load at once: ``evaluate`` copies the module into its cache under a lock, by its content.
+
+    Args:
+        metric: Name of a metric, or path of a metric folder.
+
+    Raises:
+        RegistryError: As for ``metric_folder``.
+    """
+    folder = metric_folder(metric)
     import evaluate
 
-    experiment = f"{name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
+    experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
     return evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
 
 
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Check the metrics of a task before anything expensive starts.
+
+    Args:
+        metrics: Names of metrics or paths of metric folders; the first one is the main metric.
+
+    Raises:
+        ConfigError: The module of a metric fails on import, or the main metric is better when it is lower.
+        RegistryError: As for ``metric_folder``.
+    """
+    folders = [metric_folder(metric) for metric in metrics]
+    for rank, (metric, folder) in enumerate(zip(metrics, folders, strict=True)):
+        if rank and metric in metric_names(plugins=False):
+            continue  # the tests of bend_hf load these
+        try:
+            loaded = load_metric(metric)
+        except Exception as error:  # a user's module may raise anything
+            raise ConfigError(f"{_script(folder)} fails on import with {error!r}; correct the module") from error
+        if rank == 0 and _declared(loaded, "HIGHER_IS_BETTER") is False:
+            raise ConfigError(
+                f"metric {folder.name} is better when it is lower, but epochs and models are ranked by the highest "
+                "value; choose another main metric and report this one in addition"
+            )
+
+
 def score(
-    metric_name: str,
+    metric: str,
     predictions: ArrayLike,
     references: ArrayLike,
     *,
     names: Sequence[str] | None = None,
 ) -> Score:
-    """Score predictions with one metric; references of -100 are left out.
+    """Score predictions with one metric. References of -100 are not scored.
+
+    A metric gets the arguments ``ignore_index`` and ``names`` only if it takes them. For a metric without
+    ``ignore_index``, items whose reference is -100 are dropped first. If such a metric takes one number per item and
+    there are several labels, each label is scored by itself and the value is the mean over the labels.
 
     Args:
-        metric_name: One of ``metric_names()``.
-        predictions: Class numbers or scores, the shape that the metric takes: any shape for ``mcc``, (items,)
-            or (items, labels) for the others.
+        metric: Name of a metric, or path of a metric folder.
+        predictions: Class numbers or scores, in the shape that the metric takes: any shape for ``mcc``, (items,)
+            or (items, labels) for the other metrics of ``metrics/``.
         references: Labels of the same shape.
         names: Names of the classes or labels, in order.
 
     Raises:
-        RegistryError: There is no metric of that name.
-        ValueError: Predictions or references are not what the metric takes; the message says where.
+        RegistryError: As for ``metric_folder``.
+        ConfigError: The metric takes classes but the predictions are scores, or it cannot leave out ignored labels.
+        ValueError: The metric does not take these predictions or references; the message is the metric's own.
     """
-    result = load_metric(metric_name).compute(
-        predictions=predictions, references=references, ignore_index=IGNORE_LABEL, names=names
-    )
-    value = float(result.pop(next(iter(result))))  # the first entry stands for the metric
-    return Score(metric=metric_name, value=value, detail={key: _without_nan(item) for key, item in result.items()})
+    loaded, name = load_metric(metric), metric_name(metric)
+    takes = _arguments(loaded)
+    options: dict[str, object] = {"names": names} if "names" in takes else {}
+    if "ignore_index" not in takes:
+        return _PlainMetric(loaded, name, options).score(np.asarray(predictions), np.asarray(references))
+    options["ignore_index"] = IGNORE_LABEL
+    return _score_of(loaded, name, loaded.compute(predictions=predictions, references=references, **options))
 
 
-def _without_nan(item: JSON) -> JSON:
-    """The same with None for nan, which JSON lacks."""
-    if isinstance(item, float) and math.isnan(item):
-        return None
-    if isinstance(item, list):
-        return [_without_nan(part) for part in item]
-    return item
+def _folders(*, plugins: bool = True) -> dict[str, Path]:
+    """The folder of each metric by name."""
+    found = {folder.name: folder for folder in asset_folder("metrics").iterdir() if _script(folder).is_file()}
+    for folder in _plugin_folders() if plugins else ():
+        if folder.name in found:
+            raise RegistryError(f"{folder} of a plug-in has the name of another metric; give the folder another name")
+        found[folder.name] = folder
+    return found
+
+
+@cache
+def _plugin_folders() -> tuple[Path, ...]:
+    """The metric folders that modules of the entry-point group ``bend_hf.plugins`` list in ``METRICS``."""
+    modules = [entry_point.load() for entry_point in metadata.entry_points(group="bend_hf.plugins")]
+    return tuple(Path(folder) for module in modules for folder in getattr(module, "METRICS", ()))
+
+
+def _script(folder: Path) -> Path:
+    return folder / f"{folder.name}.py"
+
+
+def _arguments(metric: evaluate.Metric) -> frozenset[str]:
+    """The names of the arguments that a metric takes: of its ``compute`` if it has its own, else of ``_compute``."""
+    import evaluate
+
+    kind = type(metric)
+    own = kind.compute is not evaluate.EvaluationModule.compute
+    return frozenset(inspect.signature(kind.compute if own else kind._compute).parameters)
+
+
+def _score_of(metric: evaluate.Metric, name: str, result: Mapping[str, Any]) -> Score:
+    """The score in the result of ``compute``."""
+    main = _declared(metric, "MAIN") or (name if name in result else next(iter(result), None))
+    if main not in result:
+        raise ConfigError(f"metric {name} gives {sorted(result)}, not {main!r}; set MAIN in {name}.py to one of them")
+    detail = {key: jsonable(item) for key, item in result.items() if key != main}
+    return Score(metric=name, value=float(result[main]), detail=detail)
+
+
+def _declared(metric: evaluate.Metric, constant: str) -> object:
+    """A constant of the module of a metric; None if it has none of that name."""
+    return getattr(sys.modules[type(metric).__module__], constant, None)
+
+
+class _PlainMetric:
+    """A metric that knows no ``ignore_index``, such as one from the template of ``evaluate``.
+
+    Args:
+        metric: The loaded metric.
+        name: Its name.
+        options: Further arguments for its ``compute``.
+    """
+
+    def __init__(self, metric: evaluate.Metric, name: str, options: Mapping[str, object]) -> None:
+        import datasets
+
+        features = metric.features if isinstance(metric.features, list) else [metric.features]
+        self.metric, self.name, self.options = metric, name, options
+        self.takes_rows = any(not isinstance(one["predictions"], datasets.Value) for one in features)
+        kinds = [one["predictions"].dtype for one in features if isinstance(one["predictions"], datasets.Value)]
+        self.takes_classes_only = bool(kinds) and all(re.match("u?int|bool", kind) for kind in kinds)
+
+    def score(self, predicted: _Numbers, true: _Numbers) -> Score:
+        """Score the items whose reference is not ignored.
+
+        Args:
+            predicted: Shape (items,) or (items, labels).
+            true: The same shape.
+        """
+        scored = true != IGNORE_LABEL
+        if predicted.shape != true.shape:
+            raise ConfigError(f"predictions have shape {predicted.shape}, references {true.shape}; expected the same")
+        if predicted.dtype.kind == "f" and self.takes_classes_only:
+            raise ConfigError(f"metric {self.name} takes class numbers, but the predictions are scores; use another")
+        if predicted.dtype.kind == "f" and np.isnan(predicted[scored]).any():
+            raise ConfigError(f"the predictions for metric {self.name} hold nan; find out why")
+        if true.ndim > 1 and not self.takes_rows:
+            return self._mean_over_labels(predicted, true)
+        whole = scored if true.ndim == 1 else scored.all(axis=-1)
+        if true.ndim > 1 and (scored.any(axis=-1) & ~whole).any():
+            raise ConfigError(f"metric {self.name} takes no ignore_index, but some labels of an item are ignored")
+        if not whole.any():
+            return Score(metric=self.name, value=math.nan, detail={})
+        result = self.metric.compute(predictions=predicted[whole], references=true[whole], **self.options)
+        return _score_of(self.metric, self.name, result)
+
+    def _mean_over_labels(self, predicted: _Numbers, true: _Numbers) -> Score:
+        values = [self.score(predicted[:, label], true[:, label]).value for label in range(true.shape[1])]
+        defined = [value for value in values if math.isfinite(value)]
+        return Score(
+            metric=self.name,
+            value=math.fsum(defined) / len(defined) if defined else math.nan,
+            detail={"per_label": jsonable(values), "n_labels_left_out": len(values) - len(defined)},
+        )
+
+
+def metric_files(metric: str) -> dict[str, bytes]:
+    """Give the files of a metric's Space on the Hub by path: its own, the demo page and the requirements.
+
+    ``app.py`` is the same for all metrics. ``requirements.txt`` names what the module imports.
+
+    Args:
+        metric: Name of a metric, or path of a metric folder.
+
+    Raises:
+        RegistryError: As for ``metric_folder``.
+    """
+    folder = metric_folder(metric)
+    own = {}
+    for path in filter(Path.is_file, folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not any(part == "__pycache__" or part.startswith(".") for part in name.parts):
+            own[name.as_posix()] = path.read_bytes()
+    made = {
+        "app.py": (asset_folder("metrics") / "app.py").read_bytes(),
+        "requirements.txt": _requirements(_script(folder)).encode(),
+    }
+    return dict(sorted({**made, **own}.items()))
+
+
+def _requirements(script: Path) -> str:
+    """The packages that a module imports, one per line, with the lower bounds of bend_hf."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add(str(node.module).partition(".")[0])
+    packages = _packages_of_modules()
+    names = {packages.get(module, [module])[0] for module in imported - sys.stdlib_module_names}
+    bounds = _lower_bounds()
+    return "".join(f"{name}{bounds.get(name, '')}\n" for name in sorted(names, key=str.lower))
+
+
+@cache
+def _packages_of_modules() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()  # reads the file list of every installed package: seconds
+
+
+def _lower_bounds() -> dict[str, str]:
+    """The lower bound of each package that bend_hf requires, such as ``>=2.0``."""
+    try:
+        required = metadata.requires("bend_hf") or ()
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return {}
+    found = (re.match(r"([\w.-]+).*?(>=[\w.]+)", line) for line in required)
+    return {match[1]: match[2] for match in found if match}
 
 
 def write_metric_folders(out: Path) -> list[Path]:
-    """Copy each metric to ``out/<name>/``, so that ``evaluate.load("<out>/<name>")`` finds it there.
+    """Write each metric of ``metrics/`` as ``out/<name>/``, so that ``evaluate.load("<out>/<name>")`` finds it.
 
-    A folder that is not there yet appears whole. In one that is, files that differ are replaced one by one, and
-    files of other names stay. A second call changes nothing.
+    A new folder appears whole. In an existing folder, files that differ are replaced one by one, and files of other
+    names stay. A second call changes nothing.
 
     Returns:
-        The folders, in the order of their names.
+        The folders, sorted by name.
     """
     out.mkdir(parents=True, exist_ok=True)
-    return [_write_folder(_metric_folder(name), out / name) for name in metric_names()]
+    return [_write_folder(metric_files(name), out / name) for name in metric_names(plugins=False)]
 
 
-def _write_folder(source: Path, target: Path) -> Path:
-    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")  # on the same file system, for the renames
+def _write_folder(files: Mapping[str, bytes], target: Path) -> Path:
+    staged = target.with_name(
+        f".{target.name}.{uuid.uuid4().hex}"
+    )  # on the same file system, so that it can be renamed
     try:
-        shutil.copytree(source, staged, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        for name, content in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_bytes(content)
         if not _rename_if_free(staged, target):
-            for file in sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file()):
-                there = target / file
-                if not (there.is_file() and there.read_bytes() == (staged / file).read_bytes()):
-                    there.parent.mkdir(parents=True, exist_ok=True)
-                    (staged / file).replace(there)
+            for name, content in files.items():
+                present = target / name
+                if not (present.is_file() and present.read_bytes() == content):
+                    present.parent.mkdir(parents=True, exist_ok=True)
+                    (staged / name).replace(present)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return target
 
 
 def _rename_if_free(staged: Path, target: Path) -> bool:
-    """Whether the folder could take its place, because nothing or an empty folder was there."""
+    """Whether the staged folder could take its place: nothing or an empty folder was there."""
     try:
         staged.rename(target)
     except OSError:

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError
-from bend_hf.evaluation.metrics import metric_names
+from bend_hf.evaluation.metrics import metric_files, metric_names
 from bend_hf.evaluation.record import ResultRecord, find_records, read_record
 from bend_hf.files import asset_folder
 from bend_hf.publishing.eval_results import FOLDER, check_eval_text, eval_result_files, eval_yaml
@@ -91,11 +91,11 @@ def plan_metrics(namespace: str, names: Sequence[str] = ()) -> list[Target]:
         Target(
             repo=f"{namespace}/{name}",
             repo_type="space",
-            files=_sorted(_files(asset_folder("metrics") / name)),
+            files=tuple(PushFile(path, content) for path, content in metric_files(name).items()),
             message=f"Upload {name} with bend_hf",
             space_sdk="gradio",
         )
-        for name in names or known
+        for name in names or metric_names(plugins=False)
     ]
 
 

@@ -24,7 +24,7 @@ from bend_hf.data.sources import Source, sources_of
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
-from bend_hf.evaluation.metrics import metric_names
+from bend_hf.evaluation.metrics import check_metrics, metric_name
 from bend_hf.evaluation.predictions import concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
 from bend_hf.evaluation.run_key import KEY_FIELD, run_key
@@ -131,9 +131,7 @@ def open_data(source: Source, message: str, config: RunConfig) -> TaskData:
     """
     log.warning(message) if "NOT BEND" in message else log.info(message)
     data = open_task(source, config)
-    missing = [name for name in data.task.metrics if name not in metric_names()]
-    if missing:
-        raise ConfigError(f"{data.task.key} wants the metrics {missing}, which are not in metrics/")
+    check_metrics(data.task.metrics)
     return data
 
 
@@ -215,7 +213,7 @@ def run_task(
         config={**jsonable(asdict(plan.config)), KEY_FIELD: plan.key},  # type: ignore[dict-item]
         metrics=with_intervals(metrics, predictions, seed=config.seed),
         controls=controls or {},
-        main_metric=task.metric,
+        main_metric=metric_name(task.metric),
         coverage=coverage(predictions, data, parts),
         training=training_entry(parts, task, plan.head),
         folds=fold_entries(parts),

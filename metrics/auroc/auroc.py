@@ -19,6 +19,10 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAIN = "auroc"  # the result that stands for the metric
+PERFECT = 1.0  # the best value of it
+HIGHER_IS_BETTER = True
+
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # scores, references, weights
 _Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights, None where there are none
 _SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
@@ -103,9 +107,18 @@ class Auroc(evaluate.Metric):
         """How many items were added since the last result, ignored ones included."""
         return sum(len(references) for _, references, _ in self._batches)
 
-    def add(self, *, prediction: ArrayLike, reference: ArrayLike) -> None:
-        """Add one item: a score and its reference, or a row of them. See `compute` for what they are."""
-        self.add_batch(predictions=_as_array(prediction)[None], references=_as_array(reference)[None])
+    def add(
+        self,
+        *,
+        prediction: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+        predictions: ArrayLike | None = None,
+        references: ArrayLike | None = None,
+    ) -> None:
+        """Add one item: a score and its reference, or one row of each. `evaluate.combine` gives them under the plural names."""
+        prediction = _as_array(predictions if prediction is None else prediction)
+        reference = _as_array(references if reference is None else reference)
+        self.add_batch(predictions=prediction[None], references=reference[None])
 
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None

@@ -19,6 +19,10 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAIN = "mcc"  # the result that stands for the metric
+PERFECT = 1.0  # the best value of it
+HIGHER_IS_BETTER = True
+
 MAX_CLASSES = 1024  # a matrix of 8 MiB; a higher number is no class but a mistake
 _CHUNK = 1 << 17  # items counted at a time, so that they and their joint index stay in the processor's cache
 
@@ -104,9 +108,18 @@ class Mcc(evaluate.Metric):
         """How many items were added since the last result, ignored ones included."""
         return int(self._counts.sum()) + sum(self._below_zero.values())
 
-    def add(self, *, prediction: ArrayLike, reference: ArrayLike) -> None:
-        """Add one item, or the labels of one sequence. See `compute` for what they are."""
-        self.add_batch(predictions=_as_array(prediction), references=_as_array(reference))
+    def add(
+        self,
+        *,
+        prediction: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+        predictions: ArrayLike | None = None,
+        references: ArrayLike | None = None,
+    ) -> None:
+        """Add one item, or the labels of one sequence. `evaluate.combine` gives them under the plural names."""
+        prediction = _as_array(predictions if prediction is None else prediction)
+        reference = _as_array(references if reference is None else reference)
+        self.add_batch(predictions=prediction, references=reference)
 
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData
 from bend_hf.errors import ConfigError
+from bend_hf.evaluation.metrics import metric_name
 from bend_hf.evaluation.predictions import concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, free_stem, jsonable, read_record, run_name, write_record
 from bend_hf.evaluation.run_key import KEY_FIELD, finished_runs
@@ -181,7 +182,7 @@ def run_control(config: RunConfig, data: TaskData, control: ControlSpec, acceler
         data=data.facts,
         config={**jsonable(asdict(replace(config, model=control.key))), KEY_FIELD: key},  # type: ignore[dict-item]
         metrics=with_intervals(summarise(parts), predictions, seed=config.seed),
-        main_metric=data.task.metric,
+        main_metric=metric_name(data.task.metric),
         coverage=coverage(predictions, data, parts),
         training=_training(control, data.task, parts, all_said),
         folds=fold_entries(parts),

@@ -1,0 +1,247 @@
+"""What every metric must hold: its two files, its declarations, its card, and its behavior at the edges."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib.util
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import datasets
+import evaluate
+import numpy as np
+import pytest
+import yaml
+
+from bend_hf.errors import ConfigError
+from bend_hf.evaluation.metrics import (
+    check_metrics,
+    load_metric,
+    metric_files,
+    metric_folder,
+    metric_names,
+    score,
+    write_metric_folders,
+)
+
+NAMES = metric_names(plugins=False)
+
+
+def module_at(path: Path) -> ModuleType:
+    """Import a Python file under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"space_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def loaded(name: str) -> Any:
+    return load_metric(name)
+
+
+def declared(name: str) -> ModuleType:
+    return sys.modules[type(loaded(name)).__module__]
+
+
+def takes_classes(name: str) -> bool:
+    features = loaded(name).features
+    first = features[0] if isinstance(features, list) else features
+    return bool(first["predictions"].dtype.startswith("int"))
+
+
+def card(name: str) -> str:
+    return (metric_folder(name) / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def hub_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory holds ``bend/<metric>/``, and there is no network."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a connection was tried")
+
+    write_metric_folders(tmp_path / "bend")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return tmp_path / "bend"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_is_a_module_and_a_card(name: str) -> None:
+    files = {path.name for path in metric_folder(name).iterdir() if path.name != "__pycache__"}
+    assert files == {f"{name}.py", "README.md"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_module_declares_its_main_value_and_its_best(name: str) -> None:
+    module = declared(name)
+    assert isinstance(module.MAIN, str)
+    assert isinstance(module.PERFECT, float)
+    assert isinstance(module.HIGHER_IS_BETTER, bool)
+    assert score(name, predictions=[0, 1, 1, 0], references=[0, 1, 1, 0]).value == module.PERFECT
+    worse = score(name, predictions=[1, 0, 1, 0], references=[0, 1, 1, 0]).value
+    assert worse < module.PERFECT if module.HIGHER_IS_BETTER else worse > module.PERFECT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_module_describes_itself(name: str) -> None:
+    metric = loaded(name)
+    features = metric.features if isinstance(metric.features, list) else [metric.features]
+    assert all(set(one) == {"predictions", "references"} for one in features)
+    assert all(isinstance(one, datasets.Features) for one in features)
+    assert metric.info.description.strip()
+    assert metric.info.citation.strip().startswith("@")
+    assert {"Args:", "Returns:", "Example:"} <= set(metric.inputs_description.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ignored_references_do_not_count(name: str) -> None:
+    expected = score(name, predictions=[0, 1, 0, 1], references=[0, 1, 1, 0])
+    assert score(name, predictions=[0, 1, 0, 1, 1], references=[0, 1, 1, 0, -100]) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("references", [[], [-100, -100]])
+def test_nothing_to_score_gives_nan(name: str, references: list[int]) -> None:
+    kind = np.int64 if takes_classes(name) else np.float64
+    found = score(name, predictions=np.zeros(len(references), kind), references=np.array(references, np.int64))
+    assert math.isnan(found.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("predictions", "references"), [([0, 1, 1], [1, 1, 1]), ([1, 1, 1], [0, 1, 1])])
+def test_one_class_and_constant_predictions_are_decided(
+    name: str, predictions: list[int], references: list[int]
+) -> None:
+    value = score(name, predictions=predictions, references=references).value
+    assert math.isnan(value) or -1 <= value <= 1
+    assert value != declared(name).PERFECT
+    assert re.search(r"^Edge cases", card(name), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prediction_that_is_nan_is_refused(name: str) -> None:
+    with pytest.raises((ValueError, ConfigError), match=r"nan|class numbers"):
+        score(name, predictions=[0.0, math.nan], references=[0, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_combine_takes_the_metric_in_each_way(name: str) -> None:
+    combined = evaluate.combine([loaded(name)])
+    expected = loaded(name).compute(predictions=[0, 1, 0], references=[0, 1, 1])
+    np.testing.assert_equal(combined.compute(predictions=[0, 1, 0], references=[0, 1, 1]), expected)  # nan equals nan
+    combined.add_batch(predictions=[0, 1, 0], references=[0, 1, 1])
+    np.testing.assert_equal(combined.compute(), expected)
+    for prediction, reference in ((0, 0), (1, 1), (0, 1)):
+        combined.add(prediction=prediction, reference=reference)
+    np.testing.assert_equal(combined.compute(), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_that_is_better_when_lower_cannot_be_the_main_one(name: str) -> None:
+    if declared(name).HIGHER_IS_BETTER:
+        check_metrics([name])
+    else:
+        check_metrics(["mcc", name])
+        with pytest.raises(ConfigError, match=f"metric {name} is better when it is lower"):
+            check_metrics([name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_has_the_header_of_a_metric_space(name: str) -> None:
+    header = yaml.safe_load(card(name).split("---\n")[1])
+    assert header["title"].lower() == name
+    assert header["sdk"] == "gradio"
+    assert header["app_file"] in metric_files(name)
+    assert {"evaluate", "metric"} <= set(header["tags"])
+    assert header["license"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_names_every_output_and_argument(name: str) -> None:
+    result = loaded(name).compute(predictions=[0, 1], references=[0, 1])
+    for word in [*result, "predictions", "references"]:
+        assert f"`{word}`" in card(name), word
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_space_requires_what_its_scripts_import(name: str) -> None:
+    files = metric_files(name)
+    required = re.findall(r"^\w+", files["requirements.txt"].decode(), flags=re.MULTILINE)
+    imported: set[str] = set()
+    for script in (content for path, content in files.items() if path.endswith(".py")):
+        for node in ast.walk(ast.parse(script)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "a module of a Space imports no other file of it"
+                imported.add(str(node.module).split(".")[0])
+    third_party = imported - set(sys.stdlib_module_names) - {"gradio", "sklearn"}  # a gradio Space has gradio
+    assert third_party <= set(required)
+    assert ("scikit" in required) == ("sklearn" in imported)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_metric_loads_by_its_hub_name_offline(hub_image: Path, name: str) -> None:
+    metric = evaluate.load(f"bend/{name}")
+    assert metric.name == name
+    assert metric.compute(predictions=[0, 1, 1], references=[0, 1, 1])[declared(name).MAIN] == declared(name).PERFECT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_examples_give_what_they_say(hub_image: Path, name: str) -> None:
+    module_text = ast.get_docstring(ast.parse((hub_image / name / f"{name}.py").read_text(encoding="utf-8")))
+    for text in (module_text, evaluate.load(f"bend/{name}").inputs_description):
+        test = doctest.DocTestParser().get_doctest(text or "", {}, name, None, 0)
+        assert test.examples
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_scores_its_own_example(hub_image: Path, name: str) -> None:
+    page = module_at(hub_image / name / "app.py")
+    predictions, references = page.example(page.load())
+    given: dict[str, Any] = {"predictions": json.loads(f"[{predictions}]"), "references": json.loads(f"[{references}]")}
+    expected = loaded(name).compute(**given)
+    np.testing.assert_equal(json.loads(page.score(predictions, references)), expected)  # nan equals nan
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_says_what_it_cannot_read(hub_image: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"references cannot be read: .*write them as 0"):
+        module_at(hub_image / name / "app.py").score("0, 1", "0 1")
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_cards_run(tmp_path: Path) -> None:
+    write_metric_folders(tmp_path / "bend")
+    blocks = [
+        (f"{name}, example {index}", block)
+        for name in NAMES
+        for index, block in enumerate(re.findall(r"```python\n(.*?)```", card(name), re.DOTALL))
+    ]
+    assert {title.split(",")[0] for title, _ in blocks} == set(NAMES)
+    program = "import sys, json\nfor title, code in json.load(sys.stdin):\n    exec(compile(code, title, 'exec'), {})"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(blocks),
+        cwd=tmp_path,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
