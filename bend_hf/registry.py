@@ -64,7 +64,7 @@ class Registry(Generic[T]):
     @cached_property
     def _declared(self) -> dict[str, T]:
         found: dict[str, T] = {}
-        for module in (*_modules_of(self.package), *_plugins()):
+        for module in (*_modules_of(self.package), *plugin_modules()):
             for declaration in getattr(module, self.attribute, ()):
                 if declaration.key in found:
                     raise RegistryError(
@@ -192,7 +192,7 @@ def _modules_of(package: str) -> Iterator[ModuleType]:
             yield importlib.import_module(f"{package}.{name}")
 
 
-def _plugins() -> Iterator[ModuleType]:
+def plugin_modules() -> Iterator[ModuleType]:
     """Import the modules that installed packages name in the entry-point group."""
     for entry in sorted(entry_points(group=PLUGIN_GROUP), key=lambda entry: (entry.name, entry.value)):
         try:

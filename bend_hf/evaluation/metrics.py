@@ -30,7 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bend_hf.errors import ConfigError, RegistryError, did_you_mean
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, file_sha256
+from bend_hf.registry import plugin_modules
 from bend_hf.types import IGNORE_LABEL, Json
 
 if TYPE_CHECKING:
@@ -99,6 +100,20 @@ def metric_name(metric: str) -> str:
         RegistryError: As for ``metric_folder``.
     """
     return metric_folder(metric).name
+
+
+def metric_identity(metric: str) -> str:
+    """Give the name of a metric, with the hash of its module if the metric is not one of ``metrics/``.
+
+    Args:
+        metric: Name of a metric, or path of a metric folder.
+
+    Raises:
+        RegistryError: As for ``metric_folder``.
+    """
+    folder = metric_folder(metric)
+    own = folder.name not in metric_names(plugins=False)
+    return f"{folder.name}@{file_sha256(_script(folder))}" if own else folder.name
 
 
 def load_metric(metric: str) -> evaluate.Metric:
@@ -190,9 +205,8 @@ def _folders(*, plugins: bool = True) -> dict[str, Path]:
 
 @cache
 def _plugin_folders() -> tuple[Path, ...]:
-    """The metric folders that modules of the entry-point group ``bend_hf.plugins`` list in ``METRICS``."""
-    modules = [entry_point.load() for entry_point in metadata.entry_points(group="bend_hf.plugins")]
-    return tuple(Path(folder) for module in modules for folder in getattr(module, "METRICS", ()))
+    """The metric folders that the modules of plug-ins list in ``METRICS``."""
+    return tuple(Path(folder) for module in plugin_modules() for folder in getattr(module, "METRICS", ()))
 
 
 def _script(folder: Path) -> Path:
@@ -210,7 +224,7 @@ def _arguments(metric: evaluate.Metric) -> frozenset[str]:
 
 def _score_of(metric: evaluate.Metric, name: str, result: Mapping[str, Any]) -> Score:
     """The score in the result of ``compute``."""
-    main = _declared(metric, "MAIN") or (name if name in result else next(iter(result), None))
+    main = str(_declared(metric, "MAIN") or (name if name in result else next(iter(result), None)))
     if main not in result:
         raise ConfigError(f"metric {name} gives {sorted(result)}, not {main!r}; set MAIN in {name}.py to one of them")
     detail = {key: jsonable(item) for key, item in result.items() if key != main}

@@ -1,6 +1,6 @@
-"""What tells two runs apart: a hash of everything that determines the numbers, and of nothing else.
+"""The key of a run: a hash of everything that affects its scores, and of nothing else.
 
-A finished run is found by it among the records, and a killed one among the checkpoints.
+It finds a finished run among the records and an interrupted run among the checkpoints.
 
 >>> KEY_FIELD
 'run_key'
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import RunConfig, settings_in_key
 from bend_hf.data.dataset import TaskData
+from bend_hf.evaluation.metrics import metric_identity
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import json_sha256
 
@@ -25,24 +26,26 @@ if TYPE_CHECKING:
 
 KEY_FIELD: Final = "run_key"  # in a record's config
 
-_TASK: Final = ("key", "label", "stranded", "partition", "training", "variant", "metrics")
+_TASK: Final = ("key", "label", "stranded", "partition", "training", "variant")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
 
 
 def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpec | None) -> str:
-    """The key of a run.
+    """Compute the key of a run.
 
     Args:
-        config: Resolved for the task.
-        data: The task's data.
-        embedder: With its weights.
-        head: What is trained; None where nothing is.
+        config: The configuration, resolved for the task.
+        data: The data of the task.
+        embedder: The embedder with its weights.
+        head: The head to train; None if nothing is trained.
     """
     in_key = settings_in_key(type(config))
     settings = {name: value for name, value in asdict(config).items() if name in in_key}
+    task = {name: jsonable(getattr(data.task, name)) for name in _TASK}
+    task["metrics"] = [metric_identity(metric) for metric in data.task.metrics]
     return json_sha256(
         {
-            "task": {name: jsonable(getattr(data.task, name)) for name in _TASK},
+            "task": task,
             "data": {name: data.facts.get(name) for name in _FACTS},
             "model": jsonable(embedder.identity),
             "head": jsonable(head),
@@ -52,7 +55,7 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpe
 
 
 def finished_runs(folder: Path) -> dict[str, Path]:
-    """The records of a folder by the key of their run; of two of one key, the first by name."""
+    """Find the records of a folder by the key of their run. Of two with the same key, take the first by name."""
     found: dict[str, Path] = {}
     for path, key in _keys(folder):
         found.setdefault(key, path)
@@ -64,7 +67,7 @@ def _keys(folder: Path) -> Iterator[tuple[Path, str]]:
         try:
             body = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # not a record, or one that is being written
+            continue  # not a record, or one that another process is writing
         config = body.get("config") if isinstance(body, dict) else None
         key = config.get(KEY_FIELD) if isinstance(config, dict) else None
         if isinstance(key, str):

@@ -93,7 +93,103 @@ TASK = Addition(
     """,
 )
 
-ADDITIONS = (TASK,)
+METRIC = Addition(
+    kind="metric",
+    key="balanced_accuracy",
+    files={
+        "metrics/balanced_accuracy/balanced_accuracy.py": '''
+            """Balanced accuracy: the mean recall over the classes that occur.
+
+            >>> import evaluate
+            >>> metric = evaluate.load("bend/balanced_accuracy")
+            >>> metric.compute(predictions=[0, 0, 1, 1], references=[0, 0, 0, 1])["balanced_accuracy"]
+            0.8333333333333333
+            """
+
+            import datasets
+            import evaluate
+            from sklearn.metrics import recall_score
+
+            MAIN = "balanced_accuracy"
+            PERFECT = 1.0
+            HIGHER_IS_BETTER = True
+
+            _KWARGS_DESCRIPTION = """
+            Args:
+                predictions: Class numbers.
+                references: Class numbers.
+
+            Returns:
+                `balanced_accuracy` (`float`): Mean recall over the classes that occur in the references.
+
+            Example:
+                >>> import evaluate
+                >>> metric = evaluate.load("bend/balanced_accuracy")
+                >>> metric.compute(predictions=[0, 1], references=[0, 1])["balanced_accuracy"]
+                1.0
+            """
+
+
+            class BalancedAccuracy(evaluate.Metric):
+                """A metric as the template of evaluate makes it: it takes predictions and references alone."""
+
+                def _info(self):
+                    number = datasets.Value("int64")
+                    return evaluate.MetricInfo(
+                        description="The mean recall over the classes that occur.",
+                        citation="@book{none, title={None}}",
+                        inputs_description=_KWARGS_DESCRIPTION,
+                        features=datasets.Features({"predictions": number, "references": number}),
+                    )
+
+                def _compute(self, predictions, references):
+                    classes = sorted(set(references))
+                    value = recall_score(references, predictions, labels=classes, average="macro")
+                    return {"balanced_accuracy": float(value)}
+        ''',
+        "metrics/balanced_accuracy/README.md": """
+            ---
+            title: balanced_accuracy
+            sdk: gradio
+            sdk_version: 6.31.0
+            app_file: app.py
+            license: bsd-3-clause
+            tags:
+            - evaluate
+            - metric
+            ---
+
+            # Metric card for balanced accuracy
+
+            The result `balanced_accuracy` is the mean recall over the classes in `references`, of `predictions`.
+
+            Edge cases: classes that do not occur in the references are left out.
+
+            ```python
+            import evaluate
+
+            metric = evaluate.load("bend/balanced_accuracy")
+            assert metric.compute(predictions=[0, 1], references=[0, 1])["balanced_accuracy"] == 1.0
+            ```
+        """,
+    },
+    contract=("tests/contract/test_metrics.py",),
+    code="""
+        from bend_hf.evaluation.metrics import metric_files, score
+
+        found = score("balanced_accuracy", [0, 0, 1, 1, 1], [0, 0, 0, 1, -100], names=["no", "yes"])
+        assert round(found.value, 4) == 0.8333
+        assert list(metric_files("balanced_accuracy")) == [
+            "README.md", "app.py", "balanced_accuracy.py", "requirements.txt"
+        ]
+        assert b"scikit-learn" in metric_files("balanced_accuracy")["requirements.txt"]
+    """,
+)
+
+ADDITIONS = (
+    TASK,
+    METRIC,
+)
 
 
 @pytest.fixture
