@@ -16,9 +16,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from sample_bgzf import write_bgzf_fasta
 from sample_card import write_card
-from sample_files import CHECKSUMS, write_checksums
+from sample_files import CHECKSUMS, write_bgzip_fasta, write_checksums
 from sample_region import REGIONS, Region, cut_region
 from sample_rules import CHROMATIN_RULES, CPG_RULES, HISTONE_RULES, WINDOW_BP
 from sample_sources import SampleError, fetch_fasta, fetch_genes, read_sequence, read_transcripts
@@ -53,7 +52,7 @@ def main() -> None:
 def make(regions: list[Region], out: Path) -> None:
     """Write the whole sample into a new folder."""
     (out / "genomes").mkdir(parents=True)
-    write_bgzf_fasta(out / "genomes" / "sample.fa.gz", {r.span.name: r.bases for r in regions})
+    write_bgzip_fasta(out / "genomes" / "sample.fa.gz", {r.span.name: r.bases for r in regions})
     genes, borders = make_gene_finding(regions, out)
     places = list(zip(regions, borders, strict=True))
     tasks = [genes, make_enhancers(regions, borders, out)]

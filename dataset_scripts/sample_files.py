@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import platform
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,42 @@ from sample_sources import GENES_SHA256, SEQUENCE_M5, SEQUENCE_SHA256
 Column = Sequence[object] | NDArray[np.generic]
 
 CHECKSUMS: Final = "sha256.json"
+
+
+_BLOCK_BYTES: Final = 65_280  # what htslib's bgzip puts into a block (BGZF_BLOCK_SIZE, htslib bgzf.h)
+_LINE_BP: Final = 100
+# SAM/BAM format specification, section 4.1: a gzip member whose extra field BC holds its size minus one, and
+# the empty block that ends each file.
+_BLOCK_HEADER: Final = struct.Struct("<4BI2BH2BHH")
+_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+
+
+def write_bgzip_fasta(path: Path, contigs: dict[str, NDArray[np.uint8]]) -> None:
+    """Write a FASTA file that is compressed as bgzip does it.
+
+    Blocks are Huffman-coded only: DNA holds next to no repeats that deflate could use, and the bytes then hardly
+    depend on the version of zlib.
+
+    Args:
+        path: The compressed FASTA file.
+        contigs: Letters of each contig as bytes, shape (nucleotides,), in the order of the file.
+    """
+    text = bytearray()
+    for name, bases in contigs.items():
+        letters = bases.tobytes()
+        text += f">{name}\n".encode()
+        text += b"".join(letters[at : at + _LINE_BP] + b"\n" for at in range(0, len(letters), _LINE_BP))
+    blocks = [_block(bytes(text[at : at + _BLOCK_BYTES])) for at in range(0, len(text), _BLOCK_BYTES)]
+    path.write_bytes(b"".join([*blocks, _END]))
+
+
+def _block(text: bytes) -> bytes:
+    """Compress at most 64 KiB of text into one block."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    body = deflate.compress(text) + deflate.flush()
+    size = _BLOCK_HEADER.size + len(body) + 8
+    header = _BLOCK_HEADER.pack(0x1F, 0x8B, 8, 4, 0, 0, 0xFF, 6, ord("B"), ord("C"), 2, size - 1)
+    return header + body + struct.pack("<II", zlib.crc32(text), len(text))
 
 
 def write_bed(path: Path, columns: dict[str, Column]) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.data.fasta_index import FastaIndex, Text
+from bend_hf.data.fasta_index import FastaIndex
 from bend_hf.data.sequences import COMPLEMENT, READ
 from bend_hf.types import Bools, Bytes, Ints
 
@@ -90,7 +90,7 @@ def tile_width(index: FastaIndex) -> int:
     return int(min(index.line_bp[np.argmax(index.lengths_bp)], _WIDEST_TILE))
 
 
-def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> None:
+def gather(text: Bytes, index: FastaIndex, stretches: Stretches, out: Bytes) -> None:
     """Write the upper-case letters of all stretches into ``out``.
 
     Args:
@@ -108,15 +108,13 @@ def gather(text: Text, index: FastaIndex, stretches: Stretches, out: Bytes) -> N
         return
     in_tile = stretches.start_bp % index.line_bp[stretches.contig] % tile_width(index)
     first = index.byte_of(stretches.contig, stretches.start_bp - in_tile)
-    if (first[1:] < first[:-1]).any():  # each block of a bgzip file is then inflated about once, a disk read onwards
+    if (first[1:] < first[:-1]).any():  # in the order of the file, so that a disk reads onward
         order = np.argsort(first)
         stretches, first = stretches.take(order), first[order]
-    last = index.byte_of(stretches.contig, stretches.end_bp - 1) + 1
-    cost = np.cumsum(stretches.end_bp - stretches.start_bp + text.new_bytes(first, last))
+    cost = np.cumsum(stretches.end_bp - stretches.start_bp)
     borders = np.flatnonzero(np.diff(cost // _CHUNK_BYTES)) + 1
     for low, high in zip([0, *borders.tolist()], [*borders.tolist(), len(first)], strict=True):
-        buffer, shift = text.window(first[low:high], last[low:high])
-        _copy(buffer, shift, index, stretches.part(low, high), out)
+        _copy(text, index, stretches.part(low, high), out)
     if not out.min():
         raise _strange(int(np.argmin(out)), stretches)
 
@@ -136,13 +134,13 @@ def _cut(stretches: Stretches) -> Stretches:
     return replace(whole, start_bp=start_bp, end_bp=end_bp, destination=whole.destination + into_result)
 
 
-def _copy(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches, out: Bytes) -> None:
+def _copy(text: Bytes, index: FastaIndex, part: Stretches, out: Bytes) -> None:
     """Write the finished letters of one chunk of stretches; what is no nucleotide becomes 0."""
     n_plus = len(part.minus) - int(np.count_nonzero(part.minus))
     by_strand = np.concatenate([np.flatnonzero(~part.minus), np.flatnonzero(part.minus)])
     part = part.take(by_strand)
     length_bp = part.end_bp - part.start_bp
-    lines, at = _copy_lines(buffer, shift[by_strand], index, part)
+    lines, at = _copy_lines(text, index, part)
     border = int(at[n_plus]) if n_plus < len(at) else len(lines)
     lines[:border] &= 0xFF ^ _CASE_BIT
     np.bitwise_or(_reversed(lines[border:]), _CASE_BIT, out=lines[border:])
@@ -159,12 +157,11 @@ def _strange(place: int, stretches: Stretches) -> InvalidNucleotideError:
     return InvalidNucleotideError(int(stretches.contig[which]), base)
 
 
-def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:
+def _copy_lines(text: Bytes, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:
     """The sequence lines that some stretches touch, without line ends.
 
     Args:
-        buffer: A piece of the FASTA text.
-        shift: What to subtract from byte positions to find them in the buffer, shape (stretches,).
+        text: The FASTA text.
         index: Index of the FASTA text.
         part: The stretches, the plus strand before the minus strand.
 
@@ -172,10 +169,10 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
         Letters, and where each stretch starts among them; between stretches there may be anything.
     """
     width = tile_width(index)
-    if len(buffer) < width:
-        buffer = np.concatenate([buffer, np.zeros(width - len(buffer), np.uint8)])
+    if len(text) < width:
+        text = np.concatenate([text, np.zeros(width - len(text), np.uint8)])
     line_bp, line_bytes = index.line_bp[part.contig], index.line_bytes[part.contig]
-    origin = index.offsets[part.contig] - shift
+    origin = index.offsets[part.contig]
     one_line = index.lengths_bp[part.contig] <= line_bp
     line = part.start_bp // line_bp
     column = part.start_bp - line * line_bp
@@ -186,10 +183,10 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
         step = np.where(one_line, width, line_bytes)
         before = np.cumsum(n_tiles) - n_tiles
         byte = origin + line * line_bytes + column - skip
-        if int((byte + (n_tiles - 1) * step).max()) + width <= len(buffer):
+        if int((byte + (n_tiles - 1) * step).max()) + width <= len(text):
             distance = np.repeat(step, n_tiles) if step.min() < step.max() else step[0]
             tiles = np.repeat(byte - before * step, n_tiles) + np.arange(n_tiles.sum()) * distance
-            return _elements(buffer, width)[tiles].view(np.uint8), before * width + skip
+            return _elements(text, width)[tiles].view(np.uint8), before * width + skip
 
     tiles_per_line = -(-line_bp // width)
     first_tile = line * tiles_per_line + column // width
@@ -204,12 +201,12 @@ def _copy_lines(buffer: Bytes, shift: Ints, index: FastaIndex, part: Stretches) 
     byte = origin[owner] + line * line_bytes[owner] + in_line
     skip = np.maximum(part.start_bp[owner] - base, 0)
     stop = np.minimum(part.end_bp[owner] - base, np.minimum(line_bp[owner] - in_line, width))
-    beyond = np.maximum(byte - (len(buffer) - width), 0)  # a tile may not reach past the buffer: begin it earlier
+    beyond = np.maximum(byte - (len(text) - width), 0)  # a tile may not reach past the text: begin it earlier
     byte, skip, stop = byte - beyond, skip + beyond, stop + beyond
     counts = np.stack([skip, stop - skip, width - stop], axis=1).ravel()
     inside = np.repeat(np.tile(np.array([False, True, False]), len(owner)), counts)
     length_bp = part.end_bp - part.start_bp
-    return _elements(buffer, width)[byte].view(np.uint8)[inside], np.cumsum(length_bp) - length_bp
+    return _elements(text, width)[byte].view(np.uint8)[inside], np.cumsum(length_bp) - length_bp
 
 
 def _elements(letters: Bytes, width: int) -> NDArray[np.void]:
@@ -284,11 +281,11 @@ def _keep_freed_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
-def read_windows(text: Text, index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
+def read_windows(text: Bytes, index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
     """The letters of windows that lie on their contigs.
 
     Args:
-        text: The FASTA file; of a bgzip file the blocks that are touched are inflated.
+        text: The FASTA text.
         index: Its index.
         contig: Number of each window's contig, shape (windows,).
         start_bp: First nucleotide of each, shape (windows,).
@@ -299,9 +296,7 @@ def read_windows(text: Text, index: FastaIndex, contig: Ints, start_bp: Ints, wi
     """
     if not start_bp.size or not window_bp:
         return np.zeros((len(start_bp), window_bp), np.uint8)
-    byte = window_bytes(index, contig, start_bp, window_bp)
-    buffer, shift = text.window(byte[:, 0], byte[:, -1] + 1)
-    letters: Bytes = buffer[byte - shift[:, None] if shift.any() else byte]
+    letters: Bytes = text[window_bytes(index, contig, start_bp, window_bp)]
     return letters
 
 

@@ -1,92 +1,48 @@
-"""Where each contig stands inside a FASTA file: the ``.fai`` index of samtools and pyfaidx, kept honest.
+"""Find each contig inside a FASTA file: its ``.fai`` index, and one plain text for compressed files.
 
-For the genome: finds the index beside the file, or makes it there with pyfaidx, or in memory where the folder
-cannot be written.
+An index next to the file, as samtools writes it, is used if it fits the file; otherwise a new one is made and left
+there, or kept in memory if the folder cannot be written. A file that gzip or bgzip compressed is inflated once into
+the cache folder, so that every genome is read as plain text.
 
 >>> FastaIndex.parse("chr1\\t120\\t6\\t60\\t61\\n").lengths_bp.tolist()
 [120]
-
-Random access to the text inside a file that ``bgzip`` compressed.
-
-For the genome, which inflates only the blocks that its intervals touch:
-
->>> BGZF_END.hex()[:8]
-'1f8b0804'
-
-The table of blocks is read from the block headers themselves on opening (a tenth of a second for a human
-genome): this needs no ``.gzi`` file, and finds a truncated file before anything is fetched from it.
 """
 
 from __future__ import annotations
 
-import io
+import gzip
 import logging
 import mmap
-import struct
-import tempfile
+import shutil
+import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from bend_hf.errors import GenomeError
-from bend_hf.files import atomic_path
+from bend_hf.files import atomic_path, cache_folder, file_sha256
+from bend_hf.lease import Watch, take
+from bend_hf.tables import n_bytes
 from bend_hf.types import Bytes, Ints
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _log = logging.getLogger(__name__)
 _CHECKED_CONTIGS: Final = 256  # enough to notice an index of another file; a human assembly has fewer
-_HEADER_BYTES: Final = 1 << 16  # a longer gap between two contigs is no header line
-_REWRAP = "rewrap its sequence lines to one width, for example with `seqtk seq -l 60`, and try again"
+_HEADER_BYTES: Final = 1 << 16  # a longer gap between two contigs is not a header line
+_COUNTED_BYTES: Final = 1 << 24  # text whose line ends are counted at one time
+_REWRAP: Final = "rewrap its sequence lines to one width, for example with `seqtk seq -l 60`, and try again"
 
-
-class Text(Protocol):
-    """The uncompressed text of a FASTA file; see `bend_hf.data.fasta_index.BgzfText` for what the parts do."""
-
-    @property
-    def n_bytes(self) -> int: ...
-
-    def stream(self) -> BinaryIO: ...
-
-    def read(self, first: int, last: int) -> bytes: ...
-
-    def new_bytes(self, first: Ints, last: Ints) -> Ints: ...
-
-    def window(self, first: Ints, last: Ints) -> tuple[Bytes, Ints]: ...
-
-
-class PlainText:
-    """The text of a FASTA file that is not compressed, mapped into memory."""
-
-    def __init__(self, path: Path, raw: mmap.mmap) -> None:
-        self._path = path
-        self._buffer: Bytes = np.frombuffer(raw, np.uint8)
-
-    @property
-    def n_bytes(self) -> int:
-        """Length of the file."""
-        return len(self._buffer)
-
-    def stream(self) -> BinaryIO:
-        """The file from its beginning."""
-        return self._path.open("rb")
-
-    def read(self, first: int, last: int) -> bytes:
-        """The bytes between two positions."""
-        return self._buffer[first:last].tobytes()
-
-    def new_bytes(self, first: Ints, last: Ints) -> Ints:
-        """Nothing is inflated: 0 for each span."""
-        return np.zeros(len(first), np.int64)
-
-    def window(self, first: Ints, last: Ints) -> tuple[Bytes, Ints]:
-        """The whole file, and nothing to subtract."""
-        return self._buffer, np.zeros(len(first), np.int64)
+_GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952, section 2.3.1
+# SAM/BAM format specification, section 4.1: bgzip marks its blocks by an extra field BC, and ends a file with an empty
+# block, without which the file was cut.
+_BGZIP_MARK: Final = b"BC\x02\x00"
+_BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_USUAL_RATIO: Final = 4  # nucleotides in ASCII against gzip, as for the human assemblies of GENCODE
+_WORTH_A_MESSAGE_BYTES: Final = 10_000_000
+_WAIT_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +68,7 @@ class FastaIndex:
         """Read the text of a ``.fai`` file.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is not the text of a ``.fai`` file.
         """
         rows = [line.split("\t") for line in text.splitlines()]
         if not rows or any(len(row) != 5 for row in rows):
@@ -134,267 +90,195 @@ class FastaIndex:
         )
 
     def byte_of(self, contig: Ints, base: Ints) -> Ints:
-        """Byte position of nucleotides, all of one shape."""
+        """Return the byte position of each nucleotide; all arrays have one shape."""
         line: Ints = base // self.line_bp[contig]
         column = base - line * self.line_bp[contig]
         return self.offsets[contig] + line * self.line_bytes[contig] + column
 
-    def misfit(self, text: Text) -> str | None:
-        """The name of a contig whose borders are wrong when this index is laid over a text; None if all is well.
+    def misfit(self, raw: mmap.mmap) -> str | None:
+        """Return the name of a contig whose borders are wrong in a text; None if the index fits.
 
-        The last line of a contig must begin behind a line end, and between two contigs there must be a header line
-        with the second one's name and nothing else; up to 256 contigs, evenly spread, are looked at.
+        The last line of a contig must begin after a line end, and between two contigs there must be a header line
+        with the second one's name and nothing else. Up to 256 contigs, evenly spread, are checked.
         """
         order: list[int] = np.argsort(self.offsets, kind="stable").tolist()
         n_steps = min(_CHECKED_CONTIGS, len(order))
         for place in (step * len(order) // n_steps for step in range(n_steps + 1)):
             first, before = 0, ""
             if place:
-                contig = np.array([order[place - 1]])
                 before = self.names[order[place - 1]]
-                last_base = np.maximum(self.lengths_bp[contig] - 1, 0)
-                line_start = int(self.byte_of(contig, last_base // self.line_bp[contig] * self.line_bp[contig])[0])
-                first = int(self.byte_of(contig, last_base)[0]) + int(self.lengths_bp[contig][0] > 0)
-                if first > text.n_bytes or text.read(line_start - 1, line_start) != b"\n":
+                line_start, first = self._last_line(order[place - 1])
+                if first > len(raw) or raw[line_start - 1 : line_start] != b"\n":
                     return before
             if place == len(order):
-                rest = text.read(first, min(text.n_bytes, first + _HEADER_BYTES)) if first < text.n_bytes else b""
-                return before if rest.strip() else None
+                return before if raw[first : first + _HEADER_BYTES].strip() else None
             name, last = self.names[order[place]], int(self.offsets[order[place]])
-            if not first < last <= text.n_bytes or last - first > _HEADER_BYTES:
+            if not first < last <= len(raw) or last - first > _HEADER_BYTES:
                 return name
-            *blank, header = text.read(first, last).splitlines() or [b""]
+            *blank, header = raw[first:last].splitlines() or [b""]
             if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()]:
                 return name
             if place and b"".join(blank).strip():
                 return before
         return None
 
+    def _last_line(self, number: int) -> tuple[int, int]:
+        """Return the byte where the last line of a contig begins, and the byte after its last nucleotide."""
+        contig = np.array([number])
+        last_bp = np.maximum(self.lengths_bp[contig] - 1, 0)
+        line_start = self.byte_of(contig, last_bp // self.line_bp[contig] * self.line_bp[contig])
+        return int(line_start[0]), int(self.byte_of(contig, last_bp)[0]) + int(self.lengths_bp[number] > 0)
 
-def load_index(path: Path, text: Text) -> FastaIndex:
-    """The index of a FASTA file: the one beside it if it still fits, else a new one, left there if possible.
+
+def load_index(path: Path, raw: mmap.mmap, *, name: Path | None = None) -> FastaIndex:
+    """Read the index next to a FASTA file if it fits; otherwise make one and leave it there if possible.
 
     Args:
-        path: The FASTA file; its index is ``path`` with ``.fai`` added.
-        text: Its uncompressed text.
+        path: The plain FASTA file; its index is ``path`` with ``.fai`` added.
+        raw: The file, mapped into memory.
+        name: The file to name in messages, if it is not ``path``.
 
     Raises:
-        GenomeError: The file is no FASTA, or one that no index can describe.
+        GenomeError: The file is not a FASTA file, or its lines do not have one width.
     """
-    beside = path.with_name(path.name + ".fai")
+    name = name or path
+    index_path = path.with_name(path.name + ".fai")
     try:
-        if beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            index = FastaIndex.parse(beside.read_text())
-            if len(set(index.names)) == len(index.names) and index.misfit(text) is None:
+        if index_path.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+            index = FastaIndex.parse(index_path.read_text(encoding="utf-8"))
+            if len(set(index.names)) == len(index.names) and index.misfit(raw) is None:
                 return index
-        _log.info("%s does not fit %s any more and is made again", beside, path.name)
+        _log.info("%s does not fit %s any more and is made again", index_path, path.name)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        _log.info("%s cannot be used (%s) and is made again", beside, error)
-    written = _build(path, text)
+        _log.info("%s cannot be used (%s) and is made again", index_path, error)
+    written = _index_text(raw, name)
     index = FastaIndex.parse(written)
-    doubles = [name for name, count in Counter(index.names).items() if count > 1]
+    doubles = [contig for contig, count in Counter(index.names).items() if count > 1]
     if doubles:
         raise GenomeError(
-            f"{path}: the contig name {doubles[0]!r} stands more than once ({len(doubles)} such names); "
-            "names must be unique up to the first blank: rename or remove the doubles"
+            f"{name}: the contig name {doubles[0]!r} occurs more than once ({len(doubles)} such names); "
+            "names must be unique up to the first blank. Rename or remove the doubles"
         )
-    misfit = index.misfit(text)
-    if misfit is not None:
-        raise GenomeError(f"{path}: the lines of contig {misfit!r} are not of one width; {_REWRAP}")
-    _leave(written, beside)
+    try:
+        with atomic_path(index_path) as part:
+            part.write_text(written, encoding="utf-8")
+    except OSError as error:
+        _log.info("the index %s is kept in memory: %s", index_path, error)
     return index
 
 
-def _build(path: Path, text: Text) -> str:
-    """The text of a new index, made by pyfaidx."""
-    from pyfaidx import Faidx, FastaIndexingError
+def _index_text(raw: mmap.mmap, path: Path) -> str:
+    """Write the ``.fai`` lines of a FASTA text, as samtools faidx does.
 
-    class StreamIndexer(Faidx):  # type: ignore[misc]
-        """pyfaidx's indexer over an open stream: its constructor would want Biopython for a bgzip file."""
-
-        def __init__(self, index: Path) -> None:
-            self.filename, self.indexname, self._fai_fs = str(path), str(index), None
-            self.file = text.stream()
-
-    with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "index.fai"
-        indexer = StreamIndexer(index)
+    Raises:
+        GenomeError: The file is not a FASTA file, or its lines do not have one width.
+    """
+    text = np.frombuffer(raw, np.uint8)
+    header = 0 if raw[:1] == b">" else raw.find(b"\n>") + 1
+    before = [line for line in raw[:header].splitlines() if line.strip() and not line.startswith(b";")]
+    if before or raw[header : header + 1] != b">":
+        raise GenomeError(f"{path} cannot be indexed: its first line that is not a comment does not begin with '>'")
+    rows = []
+    while True:
+        start = raw.find(b"\n", header) + 1 or len(raw)
+        following = raw.find(b"\n>", start - 1)
+        end = len(raw) if following < 0 else following + 1
         try:
-            indexer.build_index()
-        except (FastaIndexingError, UnicodeDecodeError) as error:
+            name = raw[header + 1 : start].split()[0].decode()
+        except (IndexError, UnicodeDecodeError):
             raise GenomeError(
-                f"{path}: cannot be indexed: {error} Check that it is a FASTA; if so, {_REWRAP}"
+                f"{path} cannot be indexed: the header {raw[header : min(start, header + 40)]!r} has no readable name. "
+                "Write a name after '>'"
             ) from None
-        finally:
-            indexer.file.close()
-        return index.read_text()
+        lines = _measure(raw, text, start, end)
+        if lines is None:
+            raise GenomeError(f"{path}: the lines of contig {name!r} do not have one width; {_REWRAP}")
+        rows.append("\t".join(map(str, (name, lines[0], start, *lines[1:]))) + "\n")
+        if following < 0:
+            return "".join(rows)
+        header = end
 
 
-def _leave(written: str, beside: Path) -> None:
-    """Put a new index beside its FASTA, whole or not at all; a folder that cannot be written stays as it is."""
-    try:
-        with atomic_path(beside) as part:
-            part.write_text(written)
-    except OSError as error:
-        _log.info("the index %s is kept in memory: %s", beside, error)
+def _measure(raw: mmap.mmap, text: Bytes, start: int, end: int) -> tuple[int, int, int] | None:
+    """Measure the lines of a contig between two bytes: nucleotides of all, nucleotides and bytes of a full line.
 
-
-# SAM/BAM format specification, section 4.1: a gzip member whose extra field BC holds its size minus one,
-# and the empty block that ends each file.
-_GZIP_MAGIC: Final = b"\x1f\x8b\x08"
-_HAS_EXTRA: Final = 0x04
-_FIXED_HEADER_BYTES: Final = 12
-BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+    Returns:
+        None if the lines, apart from a shorter last one, do not have one width.
+    """
+    first = raw.find(b"\n", start, end)
+    line_bytes = (first + 1 if first >= 0 else end) - start
+    line_bp = len(raw[start : start + line_bytes].rstrip(b"\r\n"))
+    while end > start and raw[end - 1] in b"\r\n":
+        end -= 1
+    n_full = max(end - start - 1, 0) // line_bytes if line_bytes else 0
+    if end - start - n_full * line_bytes > line_bp:
+        return None
+    line_ends = text[start + line_bytes - 1 : end : line_bytes] if n_full else text[:0]
+    n_line_ends = sum(
+        int(np.count_nonzero(text[at : min(at + _COUNTED_BYTES, end)] == ord("\n")))
+        for at in range(start, end, _COUNTED_BYTES)
+    )
+    if n_line_ends != n_full or not (line_ends == ord("\n")).all():
+        return None
+    return end - start - n_full * (line_bytes - line_bp), line_bp, line_bytes
 
 
 def is_gzip(head: bytes) -> bool:
-    """Whether a file that opens with these bytes is compressed with gzip or bgzip."""
-    return head.startswith(_GZIP_MAGIC[:2])
+    """Whether a file that begins with these bytes is compressed with gzip or bgzip."""
+    return head.startswith(_GZIP_MAGIC)
 
 
-def block_bytes(raw: bytes | mmap.mmap, at: int) -> int | None:
-    """Size of the compressed block at that byte, or None where no whole block header stands there."""
-    header = raw[at : at + _FIXED_HEADER_BYTES]
-    if len(header) < _FIXED_HEADER_BYTES or header[:3] != _GZIP_MAGIC or not header[3] & _HAS_EXTRA:
-        return None
-    extra = raw[at + _FIXED_HEADER_BYTES : at + _FIXED_HEADER_BYTES + struct.unpack_from("<H", header, 10)[0]]
-    while len(extra) >= 4:
-        n_bytes = struct.unpack_from("<H", extra, 2)[0]
-        if extra[:2] == b"BC" and n_bytes == 2 and len(extra) >= 6:
-            return int(struct.unpack_from("<H", extra, 4)[0]) + 1
-        extra = extra[4 + n_bytes :]
-    return None
+def inflated(path: Path) -> Path:
+    """Inflate a FASTA file that gzip or bgzip compressed, once, and return the plain copy.
 
-
-class BgzfText:
-    """The text of one bgzip file, addressed by its byte positions after inflation.
-
-    Args:
-        path: Named in messages.
-        raw: The compressed file, mapped into memory.
+    The copy is in ``genomes`` below the cache folder (see ``bend_hf.files.cache_folder``), named by the file's
+    content, so that a changed file is never read from an old copy. Of several processes one inflates, and the others
+    wait for it.
 
     Raises:
-        GenomeError: The file is truncated or not made of bgzip blocks.
+        GenomeError: The file is truncated or damaged, or the copy cannot be written.
     """
+    copy = cache_folder("genomes") / f"{file_sha256(path)[:32]}.fa"
+    watch = Watch()
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        while not copy.is_file():
+            lease = take(copy.with_suffix(".lock"), watch)
+            if lease is None:
+                time.sleep(_WAIT_S)
+                continue
+            with lease:
+                if not copy.is_file():
+                    _inflate(path, copy)
+    except OSError as error:
+        raise GenomeError(
+            f"{path} cannot be inflated into {copy} ({error}); free some space, or set BEND_HF_CACHE to another folder"
+        ) from error
+    return copy
 
-    def __init__(self, path: Path, raw: mmap.mmap) -> None:
-        self.path = path
-        self._raw = raw
-        at, ninflated, file_bytes = 0, 0, len(raw)
-        starts, compressed_starts = [0], [0]
-        while at < file_bytes:
-            n_block_bytes = block_bytes(raw, at)
-            if n_block_bytes is None or at + n_block_bytes > file_bytes:
-                raise self._truncated(f"no whole bgzip block at byte {at:,} of {file_bytes:,}")
-            at += n_block_bytes
-            ninflated += struct.unpack_from("<I", raw, at - 4)[0]
-            starts.append(ninflated)
-            compressed_starts.append(at)
-        if len(starts) < 2 or starts[-1] != starts[-2]:
-            raise self._truncated("it lacks the empty block that ends a bgzip file")
-        self._starts: Ints = np.array(starts, np.int64)
-        self._compressed_starts: Ints = np.array(compressed_starts, np.int64)
 
-    def _truncated(self, what: str) -> GenomeError:
-        return GenomeError(f"{self.path}: the bgzip file is truncated or damaged ({what}); fetch or compress it again")
-
-    @property
-    def n_bytes(self) -> int:
-        """Length of the inflated text."""
-        return int(self._starts[-1])
-
-    def inflate(self, block: int) -> bytes:
-        """The text of one block."""
-        first, last = self._compressed_starts[block : block + 2].tolist()
-        try:
-            return zlib.decompress(self._raw[first:last], wbits=31)
-        except zlib.error as error:
-            raise self._truncated(f"block {block} at byte {first:,}: {error}") from None
-
-    def read(self, first: int, last: int) -> bytes:
-        """The text between two byte positions."""
-        buffer, shift = self.window(np.array([first]), np.array([last]))
-        return buffer[first - int(shift[0]) : last - int(shift[0])].tobytes()
-
-    def new_bytes(self, first: Ints, last: Ints) -> Ints:
-        """How much must be inflated for each span when the spans before it are at hand.
-
-        Args:
-            first: Where each span starts, ascending, shape (spans,).
-            last: Where each span ends, above ``first``, shape (spans,).
-        """
-        from_block, to_block = self._blocks(first, last)
-        seen = np.maximum.accumulate(to_block)
-        from_block[1:] = np.maximum(from_block[1:], seen[:-1] + 1)
-        n_new: Ints = self._starts[np.maximum(to_block + 1, from_block)] - self._starts[from_block]
-        return n_new
-
-    def window(self, first: Ints, last: Ints) -> tuple[Bytes, Ints]:
-        """Inflate all blocks that some spans touch.
-
-        Args:
-            first: Where each span starts, shape (spans,).
-            last: Where each span ends, above ``first``, shape (spans,).
-
-        Returns:
-            A buffer, and for each span what to subtract from its positions to find them in the buffer.
-        """
-        from_block, to_block = self._blocks(first, last)
-        lowest = int(from_block.min())
-        n_blocks = int(to_block.max()) + 1 - lowest
-        steps = np.bincount(from_block - lowest, minlength=n_blocks + 1)
-        steps -= np.bincount(to_block + 1 - lowest, minlength=n_blocks + 1)
-        wanted = np.flatnonzero(np.cumsum(steps[:n_blocks]) > 0)
-        buffer = np.frombuffer(b"".join(map(self.inflate, (wanted + lowest).tolist())), np.uint8)
-        n_bytes = np.zeros(n_blocks, np.int64)
-        n_bytes[wanted] = np.diff(self._starts)[wanted + lowest]
-        in_buffer = np.cumsum(n_bytes) - n_bytes
-        return buffer, self._starts[from_block] - in_buffer[from_block - lowest]
-
-    def stream(self) -> BinaryIO:
-        """The text from its beginning, to be read through."""
-        return io.BufferedReader(_BlockStream(self, len(self._starts) - 1), buffer_size=1 << 18)
-
-    def _blocks(self, first: Ints, last: Ints) -> tuple[Ints, Ints]:
-        """First and last block that each span touches."""
-        return (
-            np.searchsorted(self._starts, first, side="right") - 1,
-            np.searchsorted(self._starts, last - 1, side="right") - 1,
+def _inflate(path: Path, copy: Path) -> None:
+    size = path.stat().st_size
+    if size >= _WORTH_A_MESSAGE_BYTES:
+        _log.info(
+            "%s (%s) is inflated once into %s, about %s",
+            *(path, n_bytes(size), copy, n_bytes(size * _USUAL_RATIO)),
         )
+    try:
+        with atomic_path(copy) as part:
+            with gzip.open(path) as packed, part.open("wb") as text:
+                shutil.copyfileobj(packed, text, 1 << 22)
+            if _is_cut_bgzip(path):
+                raise EOFError("the empty block that ends a bgzip file is missing")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise GenomeError(f"{path} is truncated or damaged ({error}); download or compress it again") from error
 
 
-class _BlockStream(io.RawIOBase):
-    """Reads the blocks of a `BgzfText` one after the other; can only go back to the beginning."""
-
-    def __init__(self, text: BgzfText, n_blocks: int) -> None:
-        self._text = text
-        self._n_blocks = n_blocks
-        self.seek(0)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if offset or whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("a block stream only goes back to its beginning")
-        self._at, self._block, self._rest = 0, 0, b""
-        return 0
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        while not self._rest and self._block < self._n_blocks:
-            self._rest = self._text.inflate(self._block)
-            self._block += 1
-        view = memoryview(buffer)
-        n_bytes = min(len(self._rest), len(view))
-        view[:n_bytes] = self._rest[:n_bytes]
-        self._rest = self._rest[n_bytes:]
-        self._at += n_bytes
-        return n_bytes
+def _is_cut_bgzip(path: Path) -> bool:
+    """Whether a file begins as bgzip files do, but does not end as they do."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(-min(len(_BGZIP_END), path.stat().st_size), 2)
+        return head[12:] == _BGZIP_MARK and file.read() != _BGZIP_END

@@ -17,6 +17,7 @@ in memory where the folder cannot be written). The file is mapped, not read thro
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from bend_hf.data.bed import name_rows
 from bend_hf.data.fasta import InvalidNucleotideError, Stretches, gather, read_windows
-from bend_hf.data.fasta_index import BgzfText, FastaIndex, PlainText, Text, block_bytes, is_gzip, load_index
+from bend_hf.data.fasta_index import FastaIndex, inflated, is_gzip, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
 from bend_hf.files import file_sha256
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 OUT_OF_BOUNDS: Final[tuple[OutOfBounds, ...]] = ("error", "pad", "drop")
 Describe: TypeAlias = Callable[[int], str]
+_Stamp: TypeAlias = tuple[int, int]  # size in bytes and modification time in nanoseconds
 _LISTED: Final = 10  # more contigs than these a message does not name
 
 
@@ -72,7 +74,7 @@ class Genome:
     """One FASTA file, opened once.
 
     Args:
-        path: The file, plain or compressed with ``bgzip``.
+        path: The file, plain or compressed with gzip or bgzip. A compressed file is inflated once into the cache.
 
     Raises:
         GenomeError: It is missing, empty, no FASTA, compressed otherwise, truncated, or names a contig twice.
@@ -80,19 +82,23 @@ class Genome:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._text, self._stamp = _open(self.path)
-        self._index: FastaIndex = load_index(self.path, self._text)
+        self._open()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path.absolute(), "stamp": self._stamp, "index": self._index}
+    def _open(self, known: tuple[_Stamp, FastaIndex] | None = None) -> None:
+        """Map the file into memory, and read its index unless it is known for the file as it is."""
+        self._stamp, plain, raw = _map_fasta(self.path)
+        self._text: Bytes = np.frombuffer(raw, np.uint8)
+        if known is not None and known[0] == self._stamp:
+            self._index = known[1]
+        else:
+            self._index = load_index(plain, raw, name=self.path)
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        path, index = state["path"], state["index"]
-        assert isinstance(path, Path)
-        assert isinstance(index, FastaIndex)
-        self.path = path
-        self._text, self._stamp = _open(path)
-        self._index = index if self._stamp == state["stamp"] else load_index(path, self._text)
+    def __getstate__(self) -> tuple[Path, _Stamp, FastaIndex]:
+        return self.path.absolute(), self._stamp, self._index
+
+    def __setstate__(self, state: tuple[Path, _Stamp, FastaIndex]) -> None:
+        self.path = state[0]
+        self._open(state[1:])
 
     def __repr__(self) -> str:
         return f"Genome({str(self.path)!r}, {len(self.contigs)} contigs)"
@@ -151,8 +157,7 @@ class Genome:
         """The same in batches, so that millions of intervals need the memory of one batch.
 
         All intervals are checked before the first batch is read. Batch k holds the intervals from
-        ``k * rows_per_batch`` on, and its ``kept`` speaks of these. Of a bgzip file each batch inflates the blocks
-        that it touches: intervals in the order of the genome, or large batches, spare doing that again.
+        ``k * rows_per_batch`` on, and its ``kept`` speaks of these.
 
         >>> from pathlib import Path; from tempfile import mkdtemp
         >>> fasta = Path(mkdtemp()) / "tiny.fa"
@@ -209,11 +214,6 @@ class Genome:
                 "take windows that lie on their contig"
             )
         return read_windows(self._text, self._index, contig, start_bp, window_bp)
-
-    @property
-    def compressed(self) -> bool:
-        """Whether the file is bgzip, of which every read inflates the blocks that it touches."""
-        return isinstance(self._text, BgzfText)
 
     def _resolve(
         self,
@@ -294,7 +294,7 @@ class Genome:
 
     def _strange(self, strange: InvalidNucleotideError, row: str) -> str:
         byte = int(self._index.byte_of(np.array([strange.contig]), np.array([strange.base]))[0])
-        letter = self._text.read(byte, byte + 1).decode("latin-1")
+        letter = chr(self._text[byte])
         return (
             f"{self.path}: {letter!r} at {self._index.names[strange.contig]}:{strange.base} is no nucleotide ({row}); "
             "check that the file is a DNA FASTA and was not changed while in use, and write N for unknown letters"
@@ -347,32 +347,27 @@ class Genome:
         return f"{near} Use the FASTA that the bed was made for."
 
 
-def _open(path: Path) -> tuple[Text, tuple[int, int]]:
-    """Map a FASTA file into memory; with it, what tells whether the file is changed later."""
+def _map_fasta(path: Path) -> tuple[_Stamp, Path, mmap.mmap]:
+    """Map a FASTA file into memory, inflating it first if it is compressed.
+
+    Returns:
+        Size and modification time of the file, the plain file (itself or its copy), and the plain text.
+    """
     try:
         with path.open("rb") as file:
+            stamp = (os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime_ns)
+            compressed = is_gzip(file.read(2))
+        plain = inflated(path) if compressed else path
+        with plain.open("rb") as file:
             raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            stat = path.stat()
     except ValueError:  # an empty file cannot be mapped
-        raise GenomeError(f"{path} is empty; fetch the FASTA file again") from None
+        raise GenomeError(f"{path} is empty; download the FASTA file again") from None
     except OSError as error:
         raise GenomeError(f"{path}: the FASTA file cannot be read ({error.strerror}); check the path") from None
-    head = raw[:4]
-    if is_gzip(head):
-        if block_bytes(raw, 0) is None:
-            raise GenomeError(
-                f"{path} is compressed with gzip, in which no place can be found; "
-                f"run `gunzip {path.name}`, or `gunzip -c {path.name} | bgzip > new.fa.gz`"
-            )
-        text: Text = BgzfText(path, raw)
-    else:
-        text = PlainText(path, raw)
-    if not text.n_bytes:
-        raise GenomeError(f"{path} is empty once inflated; fetch the FASTA file again")
-    opening = text.read(0, min(text.n_bytes, 1 << 16)).lstrip()
+    opening = raw[: 1 << 16].lstrip()
     if not opening.startswith((b">", b";")):
         raise GenomeError(
-            f"{path} is no FASTA file: it opens with {opening[:20]!r}, expected '>' and a name; "
-            "check the path, and decompress it if it is compressed"
+            f"{path} is not a FASTA file: it begins with {opening[:20]!r}, expected '>' and a name; "
+            "check the path, and decompress the file if it is compressed with something other than gzip"
         )
-    return text, (stat.st_size, stat.st_mtime_ns)
+    return stamp, plain, raw

@@ -30,7 +30,6 @@ For the sampler:
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,7 +131,6 @@ def admissible_starts(regions: Regions, unknown: Regions, *, window_bp: int, max
     return Starts(contig=contig, first_bp=from_bp - shift[contig], before=before, n_rich=n_all - int(before[-1]))
 
 
-_log = logging.getLogger(__name__)
 MAX_N_FRACTION: Final = 0.1
 _LOWER_CASE_BIT: Final = 0x20  # ASCII
 
@@ -178,7 +176,7 @@ class WindowSampler:
     """Windows that lie wholly inside one interval of some regions.
 
     Args:
-        genome: Where they are read. A bgzip file works, but is inflated again and again.
+        genome: Where they are read.
         regions: Where they may lie.
         window_bp: Nucleotides in each.
         max_n_fraction: A window with a larger share of letters other than A, C, G and T is left out.
@@ -214,13 +212,6 @@ class WindowSampler:
         self.window_bp = window_bp
         self.reverse_complement = reverse_complement
         self.seed = seed
-        if genome.compressed:
-            _log.warning(
-                "%s is compressed, so each batch inflates the blocks that it touches; "
-                "unpack it (`bgzip -d -c %s > genome.fa`) to read many times as fast",
-                genome.path,
-                genome.path.name,
-            )
         self._max_unknown = int(max_n_fraction * window_bp + 1e-9)  # 0.29 * 100 is 28.999999999999996
         self._starts: Starts = admissible_starts(
             regions, unknown_letters(genome, regions), window_bp=window_bp, max_unknown=self._max_unknown

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import logging
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyfaidx
 import pytest
 
+from bend_hf.data import fasta_index
 from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import SequenceBatch, reverse_complement
 from bend_hf.errors import GenomeError
@@ -192,23 +198,23 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", r"x\.fa is empty"),
-        (END, r"x\.fa is empty once inflated"),
-        (b"chr1\t0\t10\n", r"is no FASTA file: it opens with b'chr1.*expected '>'"),
-        (b"BZh91AY", "is no FASTA file.*decompress it"),
-        (bytes(range(1, 200)), "is no FASTA file"),
-        (b">\nACGT\n", r"cannot be indexed: Bad sequence name"),
-        (b">a\nAC\n>a\nGT\n", r"the contig name 'a' stands more than once.*rename or remove"),
-        (b">a\nACGT\nAC\nACGT\n", r"cannot be indexed: Line length.*rewrap"),
-        (b">a\nAC\nACGT\n", r"the lines of contig 'a' are not of one width; rewrap"),
-        (gzip.compress(b">a\nACGT\n"), r"compressed with gzip.*gunzip x\.fa"),
-        (bgzip(TEXT)[: -len(END)], r"truncated or damaged \(it lacks the empty block"),
-        (bgzip(TEXT)[:-40], r"truncated or damaged \(no whole bgzip block at byte 0"),
+        (END, r"x\.fa is empty; download"),
+        (b"chr1\t0\t10\n", r"is not a FASTA file: it begins with b'chr1.*expected '>'"),
+        (b"BZh91AY", "is not a FASTA file.*decompress the file"),
+        (bytes(range(1, 200)), "is not a FASTA file"),
+        (b">\nACGT\n", r"cannot be indexed: the header b.>.n. has no readable name"),
+        (b">a\nAC\n>a\nGT\n", r"the contig name 'a' occurs more than once.*Rename or remove"),
+        (b">a\nACGT\nAC\nACGT\n", r"the lines of contig 'a' do not have one width; rewrap"),
+        (b">a\nAC\nACGT\n", r"the lines of contig 'a' do not have one width; rewrap"),
+        (gzip.compress(TEXT)[:-9], r"x\.fa is truncated or damaged \(.*end-of-stream marker"),
+        (bgzip(TEXT)[: -len(END)], r"truncated or damaged \(the empty block that ends a bgzip file is missing"),
+        (bgzip(TEXT)[:-40], r"x\.fa is truncated or damaged"),
         (bgzip(TEXT, 9)[:60] + b"\0" + bgzip(TEXT, 9)[61:], "truncated or damaged"),
-        (bgzip(TEXT) + b"more", r"no whole bgzip block at byte"),
+        (bgzip(TEXT) + b"more", "truncated or damaged"),
     ],
     ids=[
         "empty", "empty bgzip", "bed", "bzip2", "binary", "no name", "double name", "ragged", "long last line",
-        "gzip", "bgzip without end", "bgzip cut", "bgzip damaged", "bgzip with a tail",
+        "gzip cut", "bgzip without end", "bgzip cut", "bgzip damaged", "bgzip with a tail",
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_whole_fasta_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
@@ -219,31 +225,83 @@ def test_a_file_that_is_no_whole_fasta_is_an_error(tmp_path: Path, content: byte
     assert [file.name for file in tmp_path.iterdir()] == ["x.fa"]
 
 
-def test_a_block_damaged_inside_is_an_error_when_it_is_read(tmp_path: Path) -> None:
-    text = b">a\n" + b"ACGTTGCA" * 1000 + b"\n"
-    path = tmp_path / "x.fa.gz"
-    path.write_bytes(bgzip(text, 1000))
-    genome = Genome(path)
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    path.write_bytes(raw)
-    with pytest.raises(GenomeError, match=r"x\.fa\.gz: the bgzip file is truncated or damaged \(block \d"):
-        genome.fetch(["a"], [0], [8000])
+# Compressed files
 
 
-@pytest.mark.parametrize("block_bytes", [1, 3, 7, 19, 20, 500])
-@pytest.mark.parametrize("width", [5, 60, 300, 1000])
-def test_each_interval_alone_is_read_out_of_bgzip_blocks_of_any_size(
-    tmp_path: Path, block_bytes: int, width: int
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where inflated genomes go."""
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "genomes"
+
+
+def inflated_names(cache: Path) -> list[str]:
+    return sorted(path.suffix for path in cache.iterdir())
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bgzip, lambda text: bgzip(text, 7)], ids=["gzip", "bgzip", "blocks"])
+def test_a_compressed_file_is_inflated_once_and_its_folder_stays_as_it_is(
+    cache: Path, tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contig = "".join(np.random.default_rng(0).choice(list("ACGT"), 700))
-    lines = "".join(f"{contig[at : at + width]}\n" for at in range(0, 700, width))
+    path = tmp_path / "packed" / "x.fa.gz"
+    path.parent.mkdir()
+    path.write_bytes(pack(TEXT))
+    assert sequences(Genome(path).fetch(["chr1"], [0], [12])) == [CHR1]
+    assert inflated_names(cache) == [".fa", ".fai"]
+    assert [one.name for one in path.parent.iterdir()] == ["x.fa.gz"]
+    monkeypatch.setattr(gzip, "open", None)
+    assert Genome(path).contigs == {"chr1": 12, "chr2": 5}
+
+
+def test_a_changed_file_is_inflated_again(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.fa.gz"
-    path.write_bytes(bgzip(f">chr1\n{lines}".encode(), block_bytes))
-    genome = Genome(path)
-    for start in range(0, 700, 7):
-        for end in (start + 1, min(start + 20, 700)):
-            assert sequences(genome.fetch(["chr1"], [start], [end])) == [contig[start:end]]
+    for text, length in ((b">chr1\nACGT\n", 4), (b">chr1\nACGTA\n", 5)):
+        path.write_bytes(bgzip(text))
+        os.utime(path, ns=(10**9, 10**9))
+        assert Genome(path).contigs == {"chr1": length}
+    assert inflated_names(cache) == [".fa", ".fa", ".fai", ".fai"]
+
+
+def test_processes_that_inflate_at_once_leave_one_copy(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.fa.gz"
+    path.write_bytes(bgzip(TEXT))
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert list(pool.map(_open_and_fetch, [path] * 16)) == [[CHR1]] * 16
+    assert inflated_names(cache) == [".fa", ".fai"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.fa.gz"
+    path.write_bytes(bgzip(TEXT))
+
+    def full(source: object, target: BinaryIO, length: int) -> None:
+        target.write(b">chr1\nAC")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(GenomeError, match=r"x\.fa\.gz cannot be inflated into .* \(.*No space left.*free some space"):
+        Genome(path)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a file").write_text("no folder")
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "a file"))
+    (tmp_path / "x.fa.gz").write_bytes(bgzip(TEXT))
+    with pytest.raises(GenomeError, match="or set BEND_HF_CACHE to another folder"):
+        Genome(tmp_path / "x.fa.gz")
+
+
+def test_the_size_of_a_large_file_is_said_first(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fasta_index, "_WORTH_A_MESSAGE_BYTES", 10)
+    (tmp_path / "x.fa.gz").write_bytes(bgzip(TEXT))
+    with caplog.at_level(logging.INFO):
+        Genome(tmp_path / "x.fa.gz")
+    assert re.search(r"x\.fa\.gz \(\d+ bytes\) is inflated once into .*\.fa, about \d+ bytes", caplog.text)
 
 
 def test_a_plain_file_may_be_called_gz(tmp_path: Path) -> None:
@@ -258,6 +316,28 @@ def test_the_index_is_left_beside_the_fasta_for_other_tools(fasta: Path) -> None
     Genome(fasta)
     assert Path(f"{fasta}.fai").read_text() == "chr1\t12\t12\t5\t6\nchr2\t5\t33\t5\t6\n"
     assert sorted(path.name for path in fasta.parent.iterdir()) == ["tiny.fa", "tiny.fa.fai"]
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        (b"; a comment\n\n>a\nACGT\nAC\n", "a\t6\t16\t4\t5\n"),
+        (b">a\r\nACGT\r\nAC\r\n>b\r\nA", "a\t6\t4\t4\t6\nb\t1\t18\t1\t1\n"),
+        (b">a\nACGT\n>empty\n>b\nAC\nA\n\n\n", "a\t4\t3\t4\t5\nempty\t0\t15\t0\t0\nb\t3\t18\t2\t3\n"),
+        (b">a\nACGT\nACGT\n", "a\t8\t3\t4\t5\n"),
+    ],
+    ids=["comment", "windows", "empty contig and blank lines", "full last line"],
+)
+def test_the_index_says_where_each_contig_is(tmp_path: Path, text: bytes, index: str) -> None:
+    (tmp_path / "x.fa").write_bytes(text)
+    Genome(tmp_path / "x.fa")
+    assert (tmp_path / "x.fa.fai").read_text() == index
+
+
+def test_text_before_the_first_header_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.fa").write_bytes(b"; a comment\nACGT\n>a\nACGT\n")
+    with pytest.raises(GenomeError, match="its first line that is not a comment does not begin with '>'"):
+        Genome(tmp_path / "x.fa")
 
 
 def test_a_fitting_index_is_used_as_it_is(fasta: Path) -> None:
