@@ -33,7 +33,6 @@ from scipy.spatial.distance import cosine
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder, best_device
-from bend_hf.tasks import VariantSpec
 from bend_hf.types import Ints
 from bend_hf.variants import ScoreSettings, score_variants
 from tests.fake_checkpoints import make_fake
@@ -76,6 +75,11 @@ class Variants:
                 "alt": alt,
             }
         )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the two classes."""
+        return ("no", "yes")
 
     def __len__(self) -> int:
         return len(self._table)
@@ -196,7 +200,7 @@ def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int, c
 
     def ours(*, averages: bool = False, likelihood: bool = False) -> np.ndarray:
         settings = ScoreSettings(averages=averages, likelihood=likelihood)
-        said = score_variants(variants, embedder, VariantSpec(), ("no", "yes"), accelerator, settings)
+        said = score_variants(variants, embedder, accelerator, settings)
         assert said.predictions.score is not None
         return said.predictions.score
 

@@ -92,6 +92,10 @@ class Registry(Generic[T]):
         """List all keys, sorted; no aliases."""
         return sorted(self._declared)
 
+    def in_order(self) -> list[T]:
+        """List all declarations in the order of the modules and of their tuples, plug-ins and added ones last."""
+        return list(self._declared.values())
+
     def get(self, name: str) -> T:
         """Return the declaration of a key or alias, or the one that a Python file holds.
 

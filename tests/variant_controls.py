@@ -181,6 +181,10 @@ class Memory:
             }
         )
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("no", "yes")
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -195,9 +199,8 @@ def scores_of(
     embedder: Embedder, rows: Sequence[tuple[str, int, str, str, int]], spec: VariantSpec | None = None, **settings: Any
 ) -> Predictions:
     """All scores of some variants."""
-    return score_variants(
-        Memory(rows), embedder, spec or VariantSpec(), ("no", "yes"), Accelerator(cpu=True), ScoreSettings(**settings)
-    ).predictions
+    settings["context"] = spec or VariantSpec()
+    return score_variants(Memory(rows), embedder, Accelerator(cpu=True), ScoreSettings(**settings)).predictions
 
 
 def column(predictions: Predictions, name: str) -> list[float | None]:

@@ -24,7 +24,13 @@ from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
 from bend_hf.runs.outcome import FoldResult, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.types import Json
-from bend_hf.variants import ScoreSettings, VariantHeadSettings, probe, score_variants, summarise
+from bend_hf.variants import (
+    ScoreSettings,
+    VariantHeadSettings,
+    cross_validate_heads,
+    score_variants,
+    summarize_scores,
+)
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import DatasetSource
 
@@ -73,9 +79,9 @@ class ScoredVariants:
         for name, predictions in self.probed.items():
             write_predictions(predictions, stem.with_name(f"{stem.name}.{name}_probe.parquet"))
         if find_spec("matplotlib") is not None:
-            from bend_hf.variants.plots import draw
+            from bend_hf.variants.plots import draw_score
 
-            draw(self.part.predictions, stem, title=stem.name.split("__seed")[0].replace("__", ", "))
+            draw_score(self.part.predictions, stem, title=stem.name.split("__seed")[0].replace("__", ", "))
         self.parts.remove(self.keys)
 
 
@@ -108,17 +114,15 @@ def score_task(
     further = (CONSEQUENCE,) if CONSEQUENCE in dataset.column_names else ()
     with Bar(accelerator, task.key, unit="variant") as bar:
         scored = score_variants(
-            DatasetSource(dataset, further),
+            DatasetSource(dataset, task.label_names, further),
             embedder,
-            task.variant,
-            task.label_names,
             accelerator,
-            ScoreSettings(keep_rows=True),
-            parts=parts,
-            progress=bar.at,
+            ScoreSettings(context=task.variant, keep_embeddings=True),
+            checkpoint=parts,
+            on_progress=bar.at,
         )
     predictions = scored.predictions
-    summary = summarise(predictions, group_by=further[0] if further else None, intervals=intervals_of)
+    summary = summarize_scores(predictions, group_by=further[0] if further else None, intervals=intervals_of)
     detail: dict[str, Json] = {
         "by_score": summary["scores"],
         "by_group": summary["groups"],
@@ -127,7 +131,7 @@ def score_task(
     }
     probed: Mapping[str, Predictions] = {}
     try:
-        trained = probe(scored, parts, accelerator, VariantHeadSettings(seed=seed))
+        trained = cross_validate_heads(scored, parts, accelerator, VariantHeadSettings(seed=seed))
         probed, detail["probe"] = trained.predictions, jsonable(trained.detail)
     except ConfigError as error:
         log.info("%s: no probe was trained: %s", task.key, error)

@@ -1,16 +1,10 @@
-"""Variant effects: how a model's view of a sequence changes where one base does.
+"""Variant effects: how much a model's view of a sequence changes if one base does.
 
-    from bend_hf.variants import VariantRun, score_file
-    done = score_file(Path("mine.vcf"), VariantRun(genome=Path("hg38.fa"), model="dnabert2"))
-
-Each idea has its file: ``reading`` takes a bed or a VCF, ``alleles`` writes out what a model sees, ``rows_on_device``
-finds the variant's row, ``scores`` and ``likelihood`` compare, ``zero_shot`` does all of it for many variants,
-``probes`` trains on the rows, ``summary`` counts, ``plots`` draws, ``bend_csv`` writes BEND's own form, ``from_file``
-goes from the file to the picture. Names are loaded when they are used.
-
->>> from bend_hf.variants import cosine_distance
->>> cosine_distance.__name__
-'cosine_distance'
+In goes a BED, a VCF or a dataset of variants and an embedder; out come predictions with one column per score.
+``read`` reads and checks variants, ``alleles`` writes REF and ALT, ``batch`` holds what the model computes for them
+(``allele_embeddings``, ``allele_segments``, ``allele_likelihoods``), ``score`` scores all variants and resumes from
+``checkpoint``, ``supervised_head`` trains heads on the embeddings (``allele_store``), ``summary`` computes metrics,
+``plots`` and ``bend_csv`` write them. Add a score in ``scores/``.
 """
 
 from __future__ import annotations
@@ -20,44 +14,49 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from bend_hf.variants.config import ScoreSettings, VariantRun
-    from bend_hf.variants.embedding_scores import SCORE_COLUMNS, ScoreColumn, cosine_distance
     from bend_hf.variants.from_file import score_file
-    from bend_hf.variants.plots import draw
-    from bend_hf.variants.read import read_variants
-    from bend_hf.variants.score import score_variants, score_zero_shot
-    from bend_hf.variants.summary import summarise
-    from bend_hf.variants.supervised_head import VariantHeadSettings, probe
+    from bend_hf.variants.plots import draw_score
+    from bend_hf.variants.read import DatasetSource, ReadSettings, read_variants
+    from bend_hf.variants.score import ScoringResult, score_variants
+    from bend_hf.variants.scores import SCORES, VariantScore
+    from bend_hf.variants.scores.embedding import cosine_distance
+    from bend_hf.variants.summary import summarize_scores
+    from bend_hf.variants.supervised_head import VariantHeadSettings, cross_validate_heads
 
 _MODULE_OF: Final = {
-    "SCORE_COLUMNS": "embedding_scores",
-    "VariantHeadSettings": "supervised_head",
-    "ScoreColumn": "embedding_scores",
+    "SCORES": "scores",
+    "DatasetSource": "read",
+    "ReadSettings": "read",
     "ScoreSettings": "config",
+    "ScoringResult": "score",
+    "VariantHeadSettings": "supervised_head",
     "VariantRun": "config",
-    "cosine_distance": "embedding_scores",
-    "draw": "plots",
-    "probe": "supervised_head",
+    "VariantScore": "scores",
+    "cosine_distance": "scores.embedding",
+    "cross_validate_heads": "supervised_head",
+    "draw_score": "plots",
     "read_variants": "read",
     "score_file": "from_file",
     "score_variants": "score",
-    "score_zero_shot": "score",
-    "summarise": "summary",
+    "summarize_scores": "summary",
 }
 
 __all__ = [
-    "SCORE_COLUMNS",
-    "ScoreColumn",
+    "SCORES",
+    "DatasetSource",
+    "ReadSettings",
     "ScoreSettings",
+    "ScoringResult",
     "VariantHeadSettings",
     "VariantRun",
+    "VariantScore",
     "cosine_distance",
-    "draw",
-    "probe",
+    "cross_validate_heads",
+    "draw_score",
     "read_variants",
     "score_file",
     "score_variants",
-    "score_zero_shot",
-    "summarise",
+    "summarize_scores",
 ]
 
 

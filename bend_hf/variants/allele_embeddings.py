@@ -1,11 +1,11 @@
-"""Rows of token embeddings of some sequences, left on the device that made them, and where a nucleotide's row is.
+"""Token embeddings of alleles, left on the device that computed them, and which of them covers a nucleotide.
 
-    rows = AlleleEmbeddings.of(embedder, ["ACGTACGT", "ACGTTCGT"])
-    place = rows.layout.at(np.array([0, 1]), np.array([4, 4]))   # the row that holds the fifth letter of each
-    rows.some(place)                                             # (2, width), and nothing else was computed to the end
-    rows.all().values[place]                                     # the same, out of all rows; still on the device
+    alleles = AlleleEmbeddings.of(embedder, ["ACGTACGT", "ACGTTCGT"])
+    index = alleles.layout.at(np.array([0, 1]), np.array([4, 4]))   # the embedding that covers the fifth nucleotide
+    alleles.some(index)                                             # shape (2, D); others are left out if possible
+    alleles.all().values[index]                                     # the same, out of all embeddings
 
-Batches hold a fixed number of tokens here, never a probed one, so that a resumed run repeats the last bit.
+Batches hold a fixed number of tokens, never a probed one, so that a resumed run repeats every bit.
 """
 
 from __future__ import annotations
@@ -30,95 +30,98 @@ if TYPE_CHECKING:
 _HOMOPOLYMER: Final = "A" * 64
 # On a CPU, where fewer tokens stay in its cache: 6 layers of width 256 take a third longer with 2,048.
 _CPU_TOKENS: Final = 1024
-# Where more of a batch's longest sequence is wanted, all of it is computed.
+# If more than this fraction of a batch's longest sequence is wanted, all of it is computed.
 _FEW: Final = 0.5
 
-# From an embedder, ids (B, T), mask (B, T) or None and some tokens (B, Q) to values (B, Q, K); to all tokens' values
-# (B, T, K) where no tokens are named.
-RowFunction: TypeAlias = "Callable[[Embedder, Tensor, Tensor | None, Tensor | None], Tensor]"
+# From an embedder, ids (B, T), mask (B, T) or None and selected tokens (B, Q) to values (B, Q, K); without selected
+# tokens to the values of all tokens (B, T, K).
+TokenFunction: TypeAlias = "Callable[[Embedder, Tensor, Tensor | None, Tensor | None], Tensor]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLayout:
-    """R rows of S sequences; within a sequence each row stands for the nucleotides behind those of the one before.
+    """Which nucleotides each of R embeddings of S sequences covers; those of a sequence follow one another.
 
     Attributes:
-        bp: Nucleotides of each row, 1 or more, shape (R,).
-        starts: Where each sequence's rows start, shape (S + 1,).
+        bp: Nucleotides that each embedding covers, 1 or more, shape (R,).
+        starts: Index of each sequence's first embedding, shape (S + 1,).
     """
 
     bp: Ints
     starts: Ints
 
     def ends_bp(self) -> Ints:
-        """Where each row's nucleotides end, counted through all sequences, shape (R,)."""
+        """Return where each embedding's nucleotides end, counted through all sequences, shape (R,)."""
         ends: Ints = np.cumsum(self.bp)
         return ends
 
     def starts_bp(self) -> Ints:
-        """Where each sequence's nucleotides start, counted the same way, shape (S + 1,)."""
+        """Return where each sequence's nucleotides start, counted through all sequences, shape (S + 1,)."""
         starts: Ints = np.concatenate([[0], self.ends_bp()])[self.starts]
         return starts
 
     def at(self, sequence: Ints, offset_bp: Ints) -> Ints:
-        """The row that holds a nucleotide.
+        """Find the embedding that covers a nucleotide.
 
         Args:
-            sequence: Which sequence, shape (n,).
-            offset_bp: Which nucleotide of it, shape (n,).
+            sequence: Index of the sequence, shape (n,).
+            offset_bp: Position of the nucleotide in it, shape (n,).
+
+        Returns:
+            Index of the embedding, shape (n,).
 
         Raises:
-            AlignmentError: A sequence's rows end before that nucleotide.
+            AlignmentError: A sequence's tokens end before that nucleotide.
         """
         starts = self.starts_bp()
         beyond = np.flatnonzero(starts[sequence] + offset_bp >= starts[sequence + 1])
         if len(beyond):
-            raise AlignmentError(f"the tokens end before nucleotide {offset_bp[beyond[0]]} that holds the variant")
+            raise AlignmentError(f"the tokens end before nucleotide {offset_bp[beyond[0]]}, which holds the variant")
         return np.searchsorted(self.ends_bp(), starts[sequence] + offset_bp, side="right")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsOnDevice(TokenLayout):
-    """All rows of S sequences.
+class EmbeddingsOnDevice(TokenLayout):
+    """All embeddings of S sequences.
 
     Attributes:
-        values: Shape (R, D), float32, on the device.
+        values: Float32 on the device, shape (R, D).
     """
 
     values: Tensor
 
     def some(self, index: Ints) -> Tensor:
-        """A few of them, shape (n, D)."""
+        """Select embeddings by index, shape (n, D)."""
         return self.values[_on(index, self.values.device)]
 
 
 def bp_of_tokens(tokenized: Tokenized) -> Ints:
-    """Nucleotides that each token stands for in all its rows, shape (N,); 0 for a token that gives none.
+    """Count the nucleotides that each token's embeddings cover, shape (N,); 0 for a token without an embedding.
 
-    A token that is listed twice (BEND's copy of DNABERT's first row near the end) gets all its nucleotides where
-    it stands, which is where they are.
+    A token that is listed twice (BEND copies DNABERT's first embedding near the end) counts all its nucleotides at
+    its own position, which is where they are.
     """
     counted = np.bincount(tokenized.embedding_token, weights=tokenized.embedding_bp, minlength=len(tokenized.ids))
     return counted.astype(np.int64)
 
 
 def tokens_overlap(embedder: Embedder) -> bool:
-    """Whether neighbouring tokens share letters, as overlapping k-mers do.
+    """Check whether neighboring tokens share nucleotides, as overlapping k-mers do.
 
-    Tokens that share none stand for as many nucleotides wherever they are. Of one letter repeated, overlapping
-    k-mers are all the same token, and those at the ends stand for more nucleotides than the others.
+    Tokens that do not overlap cover the same number of nucleotides at any position. In a homopolymer, overlapping
+    k-mers are all the same token, and those at the ends cover more nucleotides than the others.
     """
     if not has_tokens(embedder):
         return False
     tokenized = embedder.tokenize([_HOMOPOLYMER])
     bp = bp_of_tokens(tokenized)
-    gives = bp > 0
-    pairs = np.unique(np.stack([tokenized.ids[gives].astype(np.int64), bp[gives]]), axis=1)
+    covers = bp > 0
+    pairs = np.unique(np.stack([tokenized.ids[covers].astype(np.int64), bp[covers]]), axis=1)
     return bool(len(np.unique(pairs[0])) < pairs.shape[1])
 
 
 def has_tokens(embedder: Embedder) -> bool:
-    """Whether the embedder's tokens are known: those of a user's own model are not, only its rows."""
+    """Check whether the embedder's tokens are known; a user's model gives embeddings but no tokens."""
     try:
         embedder.tokenize(["ACGT"])
     except ModelError:
@@ -128,66 +131,65 @@ def has_tokens(embedder: Embedder) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class AlleleEmbeddings:
-    """The rows of some sequences, which must fit into the device's memory; computed when they are asked for.
+    """The embeddings of some sequences, which must fit into the device's memory.
 
     Attributes:
-        layout: Which nucleotides each row stands for.
+        layout: Which nucleotides each embedding covers.
     """
 
     layout: TokenLayout
     _embedder: Embedder
-    _tokenized: Tokenized | None
+    _source: Tokenized | EmbeddingsOnDevice  # tokens to compute embeddings from, or the embeddings themselves
     _wanted: Bools
-    _made: Tensor | None
 
     @classmethod
     def of(cls, embedder: Embedder, sequences: list[str]) -> AlleleEmbeddings:
-        """Reads the tokens of some sequences.
+        """Tokenize sequences; their embeddings are computed when they are asked for.
 
-        Where rows are averaged over both strands, or only rows are known of a model, all of them are made now, and
-        come by way of the host.
+        If embeddings are averaged over both strands, or the model gives no tokens, all embeddings are computed now
+        and pass through the host.
         """
         if embedder.reverse_complement_average or not has_tokens(embedder):
-            made = _by_way_of_the_host(embedder, sequences)
-            none = np.zeros(0, np.bool_)
-            return cls(layout=made, _embedder=embedder, _tokenized=None, _wanted=none, _made=made.values)
+            computed = _through_host(embedder, sequences)
+            return cls(layout=computed, _embedder=embedder, _source=computed, _wanted=np.zeros(0, np.bool_))
         tokenized = embedder.tokenize(sequences)
         bp = bp_of_tokens(tokenized)
         wanted = bp > 0
         starts = np.concatenate([[0], np.cumsum(wanted)])[tokenized.token_starts()]
         layout = TokenLayout(bp=bp[wanted], starts=starts)
-        return cls(layout=layout, _embedder=embedder, _tokenized=tokenized, _wanted=wanted, _made=None)
+        return cls(layout=layout, _embedder=embedder, _source=tokenized, _wanted=wanted)
 
-    def all(self) -> RowsOnDevice:
-        """Every row."""
-        if self._tokenized is None:
-            assert self._made is not None
-            values = self._made
-        else:
-            values = run_on_device(self._embedder, self._tokenized, self._wanted, hidden)
-        return RowsOnDevice(values=values, bp=self.layout.bp, starts=self.layout.starts)
+    def all(self) -> EmbeddingsOnDevice:
+        """Compute every embedding."""
+        if isinstance(self._source, EmbeddingsOnDevice):
+            return self._source
+        values = run_on_device(self._embedder, self._source, self._wanted, hidden)
+        return EmbeddingsOnDevice(values=values, bp=self.layout.bp, starts=self.layout.starts)
 
     def some(self, index: Ints) -> Tensor:
-        """A few rows, shape (n, D); what a model computes for other rows alone is left out.
+        """Compute selected embeddings and skip what the model needs for others alone.
 
         Args:
-            index: Which rows, in any order and as often as wanted, shape (n,).
+            index: Which embeddings, in any order and with repeats, shape (n,).
+
+        Returns:
+            Float32 on the device, shape (n, D).
         """
-        if self._tokenized is None:
-            return self.all().some(index)
+        if isinstance(self._source, EmbeddingsOnDevice):
+            return self._source.some(index)
         token = np.flatnonzero(self._wanted)[index]
         few = np.zeros_like(self._wanted)
         few[token] = True
-        values = run_on_device(self._embedder, self._tokenized, few, hidden)
+        values = run_on_device(self._embedder, self._source, few, hidden)
         return values[_on((np.cumsum(few) - 1)[token], values.device)]
 
 
-def _by_way_of_the_host(embedder: Embedder, sequences: list[str]) -> RowsOnDevice:
+def _through_host(embedder: Embedder, sequences: list[str]) -> EmbeddingsOnDevice:
     import torch
 
     embedded = embedder.embed_tokens(sequences)
     counts = [len(one.embedding_bp) for one in embedded]
-    return RowsOnDevice(
+    return EmbeddingsOnDevice(
         values=torch.from_numpy(np.concatenate([one.values for one in embedded])),
         bp=np.concatenate([one.embedding_bp for one in embedded]),
         starts=np.concatenate([[0], np.cumsum(counts)]),
@@ -195,29 +197,32 @@ def _by_way_of_the_host(embedder: Embedder, sequences: list[str]) -> RowsOnDevic
 
 
 def hidden(embedder: Embedder, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-    """The rows themselves; a ``RowFunction``."""
+    """Compute token embeddings; a ``TokenFunction``."""
     return embedder._hidden_at(ids_BT, mask_BT, embedder.layer, tokens_BQ)
 
 
 def logits(embedder: Embedder, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-    """Language-model scores; a ``RowFunction``."""
+    """Compute language-model logits; a ``TokenFunction``."""
     return embedder._logits_at(ids_BT, mask_BT, tokens_BQ)
 
 
 def losses(embedder: Embedder, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-    """Losses of the tokens as they stand; a ``RowFunction``."""
+    """Compute the loss of each token as it stands; a ``TokenFunction``."""
     found = embedder._loss_batch(ids_BT, mask_BT)
     return found if tokens_BQ is None else found.gather(1, tokens_BQ[..., None])
 
 
-def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, function: RowFunction) -> Tensor:
-    """A function's values for the wanted tokens, float32, shape (wanted tokens, K), in the order of the tokens.
+def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, function: TokenFunction) -> Tensor:
+    """Compute a function's values for the wanted tokens.
 
     Args:
-        embedder: Whose device, padding and batch size are used.
+        embedder: Its device, padding and batch size are used.
         tokenized: The model's inputs.
         wanted: Which tokens, shape (N,).
-        function: What is computed of them.
+        function: What to compute for them.
+
+    Returns:
+        Float32 on the device, shape (wanted tokens, K), in the order of the tokens.
     """
     import torch
 
@@ -234,33 +239,32 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
     with torch.inference_mode():
         while first < len(order):
             last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=embedder.equal_lengths)
-            pieces, n_tokens = order[first:last], ordered[first:last]
+            chunks, n_tokens = order[first:last], ordered[first:last]
             inside = np.arange(int(n_tokens[0])) < n_tokens[:, None]
-            index = np.where(inside, tokenized.chunk_starts[pieces][:, None] + np.arange(inside.shape[1]), 0)
+            index = np.where(inside, tokenized.chunk_starts[chunks][:, None] + np.arange(inside.shape[1]), 0)
             ids = torch.from_numpy(np.where(inside, tokenized.ids[index], embedder.pad_id).astype(np.int64))
             mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(device)
-            asked = _Asked.of(inside & wanted[index])
-            named = None if asked.tokens is None else _on(asked.tokens, device)
-            values = function(embedder, ids.to(device), mask, named)
+            selection = _Selection.of(inside & wanted[index])
+            tokens = None if selection.tokens is None else _on(selection.tokens, device)
+            values = function(embedder, ids.to(device), mask, tokens)
             if out is None:
                 out = torch.empty((int(wanted.sum()), values.shape[-1]), dtype=torch.float32, device=device)
             flat = values.reshape(-1, values.shape[-1])
-            slots = slot_of[index.reshape(-1)[asked.token]]
-            out[_on(slots, device)] = (
-                flat if len(asked.value) == len(flat) else flat[_on(asked.value, device)]
-            ).float()
+            slots = slot_of[index.reshape(-1)[selection.token]]
+            selected = flat if len(selection.value) == len(flat) else flat[_on(selection.value, device)]
+            out[_on(slots, device)] = selected.float()
             first = last
     return torch.zeros((0, 0)) if out is None else out
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """Which tokens of one batch are computed to the end.
+class _Selection:
+    """The tokens of one batch whose values are wanted.
 
     Attributes:
-        tokens: Of each sequence, shape (B, Q), filled up with 0 where a sequence has fewer; None: all.
-        token: The wanted ones by their place among all B * T tokens, ascending.
-        value: Where the value of each is among those that the function gives.
+        tokens: Positions in each sequence, shape (B, Q), padded with 0; None for all tokens.
+        token: Index of each wanted token among all B * T tokens, ascending.
+        value: Index of each wanted token's value among those that the function returns.
     """
 
     tokens: Ints | None
@@ -268,16 +272,16 @@ class _Asked:
     value: Ints
 
     @classmethod
-    def of(cls, wanted_BT: Bools) -> _Asked:
+    def of(cls, wanted_BT: Bools) -> _Selection:
         token = np.flatnonzero(wanted_BT)
         counts = wanted_BT.sum(axis=1)
         most = int(counts.max())
         if most > _FEW * wanted_BT.shape[1]:
             return cls(tokens=None, token=token, value=token)
-        sequence, place = np.divmod(token, wanted_BT.shape[1])
+        sequence, position = np.divmod(token, wanted_BT.shape[1])
         column = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
         tokens = np.zeros((len(counts), most), np.int64)
-        tokens[sequence, column] = place
+        tokens[sequence, column] = position
         return cls(tokens=tokens, token=token, value=sequence * most + column)
 
 
@@ -288,6 +292,6 @@ def _on(index: Ints, device: torch.device) -> Tensor:
 
 
 def chunk_starts_of_tokens(tokenized: Tokenized) -> Ints:
-    """Where the model input begins that each token is in, shape (N,)."""
+    """Return where the chunk (model input) of each token starts, shape (N,)."""
     starts: Ints = np.repeat(tokenized.chunk_starts[:-1], np.diff(tokenized.chunk_starts))
     return starts

@@ -1,14 +1,11 @@
-"""The rows of both alleles at every variant, on disk, read a batch at a time.
+"""Embeddings of both alleles at every variant, in one file that a head reads in batches.
 
-Put together from the pieces that scoring left; 300,000 variants of a model of width 768 are 1.8 GB.
-
->>> AlleleStore.__name__
-'AlleleStore'
+The file is assembled from the batches of a scoring. 300,000 variants of a model of width 768 take 1.8 GB.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,85 +15,77 @@ from bend_hf.errors import RecordError
 from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Bools, Floats, Ints
 from bend_hf.variants.checkpoint import ScoringCheckpoint
-from bend_hf.variants.score import ALT_ROW, REF_ROW
+from bend_hf.variants.score import ALT_EMBEDDING, REF_EMBEDDING
 
 
 class AlleleStore:
-    """Rows of n variants.
+    """Embeddings of n variants, opened when they are first read.
 
     Args:
-        path: The file, n times two rows of float32.
-        width: Numbers in a row.
-        has_rows: Whether a variant has rows; an insertion or deletion has none. Shape (n,).
+        path: The file: REF and ALT of each variant, float32, shape (n, 2, width).
+        width: Width of an embedding.
+        has_embeddings: False for insertions and deletions, shape (n,).
     """
 
-    def __init__(self, path: Path, width: int, has_rows: Bools) -> None:
+    def __init__(self, path: Path, width: int, has_embeddings: Bools) -> None:
         self.path = path
         self.width = width
-        self.has_rows = has_rows
-        self._rows = np.memmap(path, np.float32, "r", shape=(len(has_rows), 2, width))
+        self.has_embeddings = has_embeddings
+        self._values: np.memmap | None = None
 
     def __len__(self) -> int:
-        return len(self.has_rows)
+        return len(self.has_embeddings)
 
     def features(self, variants: Ints) -> Floats:
-        """REF, ALT and their difference side by side, shape (variants, 3 * width)."""
-        ref, alt = self._rows[variants, 0], self._rows[variants, 1]
+        """Return REF, ALT and their difference, shape (variants, 3 * width)."""
+        if self._values is None:
+            self._values = np.memmap(self.path, np.float32, "r", shape=(len(self), 2, self.width))
+        ref, alt = self._values[variants, 0], self._values[variants, 1]
         return np.concatenate([ref, alt, alt - ref], axis=1)
 
     @classmethod
-    def gather(cls, parts: ScoringCheckpoint, keys: list[str], item: Ints, *, write: bool) -> AlleleStore:
-        """The rows of all pieces in the order of some items.
+    def gather(cls, checkpoint: ScoringCheckpoint, keys: list[str], item: Ints, *, write: bool) -> AlleleStore:
+        """Assemble the embeddings of all batches, in the order of the items.
 
         Args:
-            parts: Where the pieces are.
-            keys: Which of them.
-            item: Items in the order wanted, rising, shape (n,).
-            write: Whether this process writes the file; the others only find out its shape.
+            checkpoint: The finished batches.
+            keys: Keys of the batches.
+            item: Items in ascending order, shape (n,).
+            write: Whether this process writes the file; the other processes only find out its shape.
 
         Raises:
-            RecordError: A piece is gone or has no rows, or the file cannot be written.
+            RecordError: A batch is missing or has no embeddings, or the file cannot be written.
         """
-        path = parts.folder / "rows.f32"
-        has_rows = np.zeros(len(item), np.bool_)
-        rows: np.memmap | None = None
+        path = checkpoint.folder / "rows.f32"
+        has_embeddings = np.zeros(len(item), np.bool_)
         width = 0
-        with ExitStack() as writing:
-            if write:
-                writing.enter_context(explain_write_errors(path))
-                part = writing.enter_context(atomic_path(path))
+        with contextlib.ExitStack() as stack:
+            values: np.memmap | None = None
             for key in keys:
-                piece = parts.read(key, ["item", REF_ROW, ALT_ROW])
-                if piece is None or REF_ROW not in piece.column_names:
-                    raise RecordError(f"{parts.path(key)} is gone or holds no rows; score again with rows kept")
-                ref, alt = (piece[name].combine_chunks() for name in (REF_ROW, ALT_ROW))
+                batch = checkpoint.read(key, ["item", REF_EMBEDDING, ALT_EMBEDDING])
+                if batch is None or REF_EMBEDDING not in batch.column_names:
+                    raise RecordError(
+                        f"{checkpoint.path(key)} is missing or holds no embeddings; score again with "
+                        "keep_embeddings=True"
+                    )
+                ref, alt = (batch[name].combine_chunks() for name in (REF_EMBEDDING, ALT_EMBEDDING))
                 width = ref.type.list_size
-                at = np.searchsorted(item, piece["item"].to_numpy())
-                has_rows[at] = ref.is_valid().to_numpy(zero_copy_only=False)
+                at = np.searchsorted(item, batch["item"].to_numpy())
+                has_embeddings[at] = ref.is_valid().to_numpy(zero_copy_only=False)
                 if not write:
                     continue
-                if rows is None:
-                    rows = np.memmap(part, np.float32, "w+", shape=(len(item), 2, width))
-                rows[at, 0], rows[at, 1] = _matrix(ref), _matrix(alt)
-            if rows is not None:
-                rows.flush()
-        return cls(path, width, has_rows) if write else _Later(path, width, has_rows)
+                if values is None:
+                    stack.enter_context(explain_write_errors(path))
+                    part = stack.enter_context(atomic_path(path))
+                    values = np.memmap(part, np.float32, "w+", shape=(len(item), 2, width))
+                values[at, 0], values[at, 1] = _matrix(ref), _matrix(alt)
+            if values is not None:
+                values.flush()
+        return cls(path, width, has_embeddings)
 
     def remove(self) -> None:
-        """Takes the file away."""
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
-
-
-class _Later(AlleleStore):
-    """A store whose file another process writes; opened at first use."""
-
-    def __init__(self, path: Path, width: int, has_rows: Bools) -> None:
-        self.path, self.width, self.has_rows = path, width, has_rows
-
-    def features(self, variants: Ints) -> Floats:
-        if "_rows" not in self.__dict__:
-            self._rows = np.memmap(self.path, np.float32, "r", shape=(len(self.has_rows), 2, self.width))
-        return super().features(variants)
 
 
 def _matrix(column: pa.FixedSizeListArray) -> Floats:

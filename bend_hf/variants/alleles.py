@@ -1,7 +1,8 @@
-"""The sequences that a model sees of a variant: its context with the reference allele and with the other one.
+"""The REF and ALT sequences that a model is shown for each variant.
 
->>> pair = alleles(["AACGTT"], np.array([2]), ["C"], ["G"], Context(left_bp=1, right_bp=2))
->>> pair.ref, pair.alt, pair.offset_bp.tolist()
+>>> stored = StoredVariants(sequences=["AACGTT"], offset_bp=np.array([2]), ref=["C"], alt=["G"])
+>>> shown = stored.alleles(Context(left_bp=1, right_bp=2))
+>>> shown.ref, shown.alt, shown.offset_bp.tolist()
 (['ACGT'], ['AGGT'], [1])
 """
 
@@ -20,30 +21,34 @@ from bend_hf.types import Bools, Ints
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """How many nucleotides a model sees before and behind a variant."""
+    """How many nucleotides a model is shown before and after a variant."""
 
     left_bp: int
     right_bp: int
 
     @classmethod
     def of(cls, spec: VariantSpec, *, causal: bool) -> Context:
-        """Both sides alike; for a causal model the left side alone, as its embedding ends at the variant."""
+        """Choose the context of a model: both sides, or only the left side if its embeddings end at the variant."""
         if causal:
             return cls(left_bp=spec.causal_context_bp, right_bp=0)
         return cls(left_bp=spec.context_bp, right_bp=spec.context_bp)
 
+    def mirrored(self) -> Context:
+        """Exchange left and right, as seen from the other strand."""
+        return Context(left_bp=self.right_bp, right_bp=self.left_bp)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alleles:
-    """Sequences around n variants, one a variant and allele, and where in them the variant stands.
+    """The sequences of n variants, one per allele.
 
     Attributes:
-        ref: With the reference allele.
-        alt: The same with the other one.
-        offset_bp: Place of the variant's first base in both, int64, shape (n,).
-        left_bp: Nucleotides of context that are there before the variant, shape (n,).
-        right_bp: The same behind it.
-        is_substitution: Whether one base takes the place of one base, shape (n,).
+        ref: Sequences with the reference allele.
+        alt: The same sequences with the alternative allele.
+        offset_bp: Position of the variant's first base in both sequences, int64, shape (n,).
+        left_bp: Nucleotides of context before the variant, shape (n,); fewer near the end of a contig.
+        right_bp: Nucleotides of context after the reference allele, shape (n,).
+        is_substitution: True if one base replaces one base, shape (n,).
     """
 
     ref: list[str]
@@ -54,16 +59,16 @@ class Alleles:
     is_substitution: Bools
 
     def reverse_complement(self, ref_bases: Sequence[str]) -> Alleles:
-        """The same variants read from the other strand.
+        """Return the same variants read from the other strand.
 
         Args:
-            ref_bases: The reference allele of each.
+            ref_bases: The reference allele of each variant.
         """
         ref_bp = np.array([len(bases) for bases in ref_bases], np.int64)
-        lengths = np.array([len(text) for text in self.ref], np.int64)
+        lengths = np.array([len(sequence) for sequence in self.ref], np.int64)
         return Alleles(
-            ref=[reverse_complement(text) for text in self.ref],
-            alt=[reverse_complement(text) for text in self.alt],
+            ref=[reverse_complement(sequence) for sequence in self.ref],
+            alt=[reverse_complement(sequence) for sequence in self.alt],
             offset_bp=lengths - self.offset_bp - ref_bp,
             left_bp=self.right_bp,
             right_bp=self.left_bp,
@@ -71,47 +76,79 @@ class Alleles:
         )
 
 
-def alleles(
-    sequences: Sequence[str], offset_bp: Ints, ref: Sequence[str], alt: Sequence[str], context: Context
-) -> Alleles:
-    """Cuts the context out of stored sequences and puts the other allele in.
+@dataclass(frozen=True, kw_only=True)
+class StoredVariants:
+    """Variants as a dataset stores them.
 
-    Near a contig's end the context is what there is.
-
-    Args:
-        sequences: Stored sequence around each variant, with the reference allele.
-        offset_bp: Place of the variant's first base in each, int64, shape (n,).
-        ref: The reference allele of each.
-        alt: The other allele of each.
-        context: How much is shown.
+    Attributes:
+        sequences: The sequence around each variant, with the reference allele; long enough for any model.
+        offset_bp: Position of the variant's first base in its sequence, int64, shape (n,).
+        ref: The reference allele of each variant.
+        alt: The alternative allele of each variant.
     """
-    starts = np.maximum(offset_bp - context.left_bp, 0)
-    places = offset_bp - starts
-    ref_bp = np.array([len(bases) for bases in ref], np.int64)
-    ends = offset_bp + ref_bp + context.right_bp
-    shown = [text[a:e] for text, a, e in zip(sequences, starts.tolist(), ends.tolist(), strict=True)]
-    changed = [
-        text[:place] + bases + text[place + n :]
-        for text, place, bases, n in zip(shown, places.tolist(), alt, ref_bp.tolist(), strict=True)
-    ]
-    alt_bp = np.array([len(bases) for bases in alt], np.int64)
-    return Alleles(
-        ref=shown,
-        alt=changed,
-        offset_bp=places,
-        left_bp=places,
-        right_bp=np.array([len(text) for text in shown], np.int64) - places - ref_bp,
-        is_substitution=(ref_bp == 1) & (alt_bp == 1),
-    )
+
+    sequences: Sequence[str]
+    offset_bp: Ints
+    ref: Sequence[str]
+    alt: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ref)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> StoredVariants:
+        """Take the variants out of a table of a ``VariantSource``."""
+        return cls(
+            sequences=table["sequence"].to_pylist(),
+            offset_bp=table["variant_offset"].to_numpy().astype(np.int64),
+            ref=table["ref"].to_pylist(),
+            alt=table["alt"].to_pylist(),
+        )
+
+    def take(self, chosen: Ints) -> StoredVariants:
+        """Select variants by index."""
+        return StoredVariants(
+            sequences=[self.sequences[i] for i in chosen],
+            offset_bp=self.offset_bp[chosen],
+            ref=[self.ref[i] for i in chosen],
+            alt=[self.alt[i] for i in chosen],
+        )
+
+    def alleles(self, context: Context) -> Alleles:
+        """Cut out the context that a model is shown and write each allele into it.
+
+        Near the end of a contig the context is as long as the contig allows.
+        """
+        starts = np.maximum(self.offset_bp - context.left_bp, 0)
+        offsets = self.offset_bp - starts
+        ref_bp = np.array([len(bases) for bases in self.ref], np.int64)
+        alt_bp = np.array([len(bases) for bases in self.alt], np.int64)
+        ends = self.offset_bp + ref_bp + context.right_bp
+        ref = [
+            sequence[start:end]
+            for sequence, start, end in zip(self.sequences, starts.tolist(), ends.tolist(), strict=True)
+        ]
+        alt = [
+            sequence[:offset] + bases + sequence[offset + n_bp :]
+            for sequence, offset, bases, n_bp in zip(ref, offsets.tolist(), self.alt, ref_bp.tolist(), strict=True)
+        ]
+        return Alleles(
+            ref=ref,
+            alt=alt,
+            offset_bp=offsets,
+            left_bp=offsets,
+            right_bp=np.array([len(sequence) for sequence in ref], np.int64) - offsets - ref_bp,
+            is_substitution=(ref_bp == 1) & (alt_bp == 1),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distinct:
-    """Texts without repeats, and which of them each given one is.
+    """Texts without repeats.
 
     Attributes:
         texts: Each text once, in the order of first appearance.
-        code: Index into ``texts`` for each text that was given, shape (n,).
+        code: Index into ``texts`` of each given text, shape (n,).
     """
 
     texts: list[str]
@@ -119,6 +156,6 @@ class Distinct:
 
 
 def distinct(texts: Sequence[str]) -> Distinct:
-    """Each text once: variants of one site share the forward of their reference."""
+    """Remove repeated texts, so that the variants of one site share the forward pass of their reference."""
     encoded = pa.array(texts, pa.large_string()).dictionary_encode()
     return Distinct(texts=encoded.dictionary.to_pylist(), code=encoded.indices.to_numpy().astype(np.int64))

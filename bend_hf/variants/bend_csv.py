@@ -1,7 +1,7 @@
 """Predictions as the CSV that BEND's script for variants writes.
 
-Columns and their order are those of scripts/predict_variant_effects.py: a row number without a name, the bed's
-columns with start and end of the whole sequence shown, and ``distance``.
+Columns and their order are those of scripts/predict_variant_effects.py: an unnamed row number, the columns of the BED
+with start and end of the whole sequence that the model was shown, and ``distance``.
 
 >>> HEADER[-1]
 'distance'
@@ -24,26 +24,26 @@ HEADER: Final = ("", "chromosome", "start", "end", "ref", "alt", "label", "dista
 
 
 def write_bend_csv(predictions: Predictions, path: Path) -> Path:
-    """Writes the file whole or not at all; an older one of the name is replaced.
+    """Write the CSV atomically and return its path; an existing file is replaced.
 
     Raises:
-        RecordError: It cannot be written.
+        RecordError: The file cannot be written.
     """
-    given = predictions.columns
-    start, left, right = (given[name].to_numpy().astype(np.int64) for name in ("start", "left_bp", "right_bp"))
-    ref_bp = np.array([len(text) for text in given["ref"].to_pylist()], np.int64)
-    unlabelled = predictions.target == IGNORE_LABEL
-    columns = (
+    columns = predictions.columns
+    start, left, right = (columns[name].to_numpy().astype(np.int64) for name in ("start", "left_bp", "right_bp"))
+    ref_bp = np.array([len(bases) for bases in columns["ref"].to_pylist()], np.int64)
+    unlabeled = predictions.target == IGNORE_LABEL
+    values = (
         pa.array(np.arange(len(predictions))),
-        given["chromosome"],
+        columns["chromosome"],
         pa.array(start - left),
         pa.array(start + ref_bp + right),
-        given["ref"],
-        given["alt"],
-        pa.array(predictions.target, mask=unlabelled),
+        columns["ref"],
+        columns["alt"],
+        pa.array(predictions.target, mask=unlabeled),
         pa.array(predictions.score, from_pandas=True),
     )
     sink = pa.BufferOutputStream()
-    table = pa.table(dict(zip(("row", *HEADER[1:]), columns, strict=True)))
+    table = pa.table(dict(zip(("row", *HEADER[1:]), values, strict=True)))
     csv.write_csv(table, sink, csv.WriteOptions(include_header=False, quoting_style="none"))
     return write_bytes(path, (",".join(HEADER) + "\n").encode() + sink.getvalue().to_pybytes())

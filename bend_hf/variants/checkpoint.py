@@ -1,11 +1,12 @@
-"""Finished pieces of a long scoring, kept on disk so that a killed run goes on where it was.
+"""Finished batches of a long scoring, kept on disk so that an interrupted run resumes.
 
-A piece is named by the hash of everything that decides its content: the model's identity, the settings and the
-variants themselves. A changed input finds no old piece, and a piece is there whole or not at all.
+A batch is named by the hash of everything that affects its content: the model's identity, the settings and the
+variants themselves. Changed inputs therefore never find an old batch.
 
 >>> import tempfile
->>> parts = ScoringCheckpoint(Path(tempfile.mkdtemp()))
->>> parts.write("abc", pa.table({"score": [0.5]})); parts.read("abc")["score"].to_pylist()
+>>> checkpoint = ScoringCheckpoint(Path(tempfile.mkdtemp()))
+>>> checkpoint.write("abc", pa.table({"score": [0.5]}))
+>>> checkpoint.read("abc")["score"].to_pylist()
 [0.5]
 """
 
@@ -22,21 +23,21 @@ from bend_hf.types import Json
 
 
 class ScoringCheckpoint:
-    """A folder of finished pieces.
+    """A folder of finished batches.
 
     Args:
-        folder: Made when the first piece is written.
+        folder: Created when the first batch is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Where the piece of that key is, or will be."""
+        """Return where the batch of that key is, or will be."""
         return self.folder / f"{key}.parquet"
 
     def read(self, key: str, columns: list[str] | None = None) -> pa.Table | None:
-        """The piece of that key; None where there is none, or one that cannot be read and must be made again."""
+        """Read the batch of that key; None if it is missing or cannot be read and must be computed again."""
         path = self.path(key)
         if not path.is_file():
             return None
@@ -45,31 +46,31 @@ class ScoringCheckpoint:
         except (OSError, pa.ArrowException):
             return None
 
-    def write(self, key: str, piece: pa.Table) -> None:
-        """Writes a piece under another name first, then renames it.
+    def write(self, key: str, batch: pa.Table) -> None:
+        """Write a batch atomically.
 
         Raises:
             RecordError: The folder cannot be written.
         """
         path = self.path(key)
         with explain_write_errors(path), atomic_path(path) as part:
-            pq.write_table(piece, part, compression="zstd")
+            pq.write_table(batch, part, compression="zstd")
 
     def size_bytes(self, keys: list[str]) -> int:
-        """Bytes that pieces take on disk, of those that are there."""
+        """Add up the size on disk of the batches that exist."""
         return sum(path.stat().st_size for path in map(self.path, keys) if path.is_file())
 
     def remove(self, keys: list[str]) -> None:
-        """Takes pieces away, and the folder where nothing else is in it."""
+        """Remove batches, and the folder if nothing else is in it."""
         for key in keys:
             self.path(key).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
-def content_key(decides: Json, table: pa.Table) -> str:
-    """Hash of settings and of a table's columns, by name and value, however the table is cut into chunks."""
-    digest = hashlib.sha256(json_sha256(decides).encode())
+def content_key(affects: Json, table: pa.Table) -> str:
+    """Hash settings and a table's columns by name and value, however the table is cut into chunks."""
+    digest = hashlib.sha256(json_sha256(affects).encode())
     whole = pa.table({name: _plain(table[name]) for name in sorted(table.column_names)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, whole.schema) as writer:

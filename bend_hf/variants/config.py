@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 
 from bend_hf.config import ModelFlags, flag
 from bend_hf.errors import ConfigError
+from bend_hf.tasks import VariantSpec
 from bend_hf.types import RefMismatch
 
 Indels = Literal["error", "drop", "likelihood"]
@@ -23,49 +24,53 @@ class ScoreSettings:
     """What is scored, and how.
 
     Attributes:
-        window_bp: Nucleotides on each side of the variant that ``window_distance`` takes in.
-        likelihood: Whether the log-likelihood ratio and the entropy are asked for: one forward a site more.
-        need_likelihood: Whether a model without likelihoods is an error; otherwise its columns are null.
+        context: How much sequence the model is shown around a variant.
+        window_bp: Nucleotides on each side of the variant for ``window_distance``.
+        likelihood: Whether to compute the log-likelihood ratio and the entropy: one more forward pass per site.
+        need_likelihood: Whether a model without likelihoods is an error. If not, its columns are null.
         both_strands: Whether likelihoods are averaged over both strands.
-        embedding_idx: BEND's number: which row is compared, counted in nucleotides (in tokens where they overlap)
-            from the sequence's start; None: the row that holds the variant.
-        averages: Whether distances averaged over the window and the sequence are asked for; without them a model's
-            last layer is computed at the variant alone, where its family can.
-        keep_rows: Whether the two rows of each variant are kept, for a probe.
+        embedding_idx: BEND's index of the embedding to compare, counted from the start of the sequence in nucleotides
+            (in tokens if tokens overlap); None compares the embedding that covers the variant.
+        averages: Whether to compute distances averaged over the window and the sequence. Without them, a model's last
+            layer is computed at the variant alone if its family can.
+        keep_embeddings: Whether to keep both embeddings of each variant, to train a head on them.
     """
 
+    context: VariantSpec = VariantSpec()
     window_bp: int = 16
     likelihood: bool = True
     need_likelihood: bool = False
     both_strands: bool = False
     embedding_idx: int | None = None
     averages: bool = True
-    keep_rows: bool = False
+    keep_embeddings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariantRun(ModelFlags):
-    """One model on variants; the flags of ``bend-hf variants`` map one to one to the fields.
+    """Score a file of variants with one model; each field is a flag of ``bend-hf variants``.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: A number is out of range, or two flags exclude each other.
     """
 
-    genome: Path = flag(None, "FASTA that the variants speak of")
-    out: Path = flag(Path("results"), "folder of scores, record and picture")
+    genome: Path = flag(None, "FASTA of the genome that the variants refer to")
+    out: Path = flag(Path("results"), "folder for scores, record and figure", affects="nothing")
     ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
     indels: Indels = flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
-    label_column: str | None = flag(None, "column of the bed, or INFO key of the VCF, with 0 and 1; default: label")
-    consequence_column: str | None = flag(None, "column or INFO key to report by; default: full_label, if there")
-    embedding_idx: int | None = flag(None, "BEND's number: compare this row instead of the variant's own")
-    window_bp: int = flag(16, "nucleotides on each side of the variant for the distance around it")
-    no_averages: bool = flag(False, "leave out the distances averaged around the variant; some models are faster then")
-    no_likelihood: bool = flag(False, "leave out likelihoods, which cost one forward a site")
+    label_column: str | None = flag(None, "BED column or VCF INFO key with labels 0 and 1; default: label")
+    consequence_column: str | None = flag(
+        None, "BED column or VCF INFO key to group results by; default: full_label, if present"
+    )
+    embedding_idx: int | None = flag(None, "BEND's index: compare this embedding instead of the variant's own")
+    window_bp: int = flag(16, "nucleotides on each side of the variant for window_distance")
+    no_averages: bool = flag(False, "skip distances averaged around the variant; faster with some models")
+    no_likelihood: bool = flag(False, "skip likelihoods, which cost one forward pass per site")
     both_strands: bool = flag(False, "average likelihoods over both strands")
-    probe: bool = flag(False, "also train a linear and a small probe on labelled variants")
-    csv: bool = flag(False, "also write the CSV of BEND's own script")
-    no_plot: bool = flag(False, "draw no picture")
-    seed: int = flag(0, "seed of random weights, of the probe and of the intervals")
+    probe: bool = flag(False, "also train a linear and a small MLP head on labeled variants")
+    csv: bool = flag(False, "also write the CSV of BEND's script", affects="nothing")
+    no_plot: bool = flag(False, "draw no figure", affects="nothing")
+    seed: int = flag(0, "seed of random weights, of the trained heads and of the intervals")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +83,7 @@ class VariantRun(ModelFlags):
 
     @property
     def settings(self) -> ScoreSettings:
-        """What is scored."""
+        """The scores that the flags ask for."""
         return ScoreSettings(
             window_bp=self.window_bp,
             likelihood=not self.no_likelihood,
@@ -86,5 +91,5 @@ class VariantRun(ModelFlags):
             both_strands=self.both_strands,
             embedding_idx=self.embedding_idx,
             averages=not self.no_averages,
-            keep_rows=self.probe,
+            keep_embeddings=self.probe,
         )

@@ -24,10 +24,11 @@ from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.config import VariantRun
-from bend_hf.variants.read import CONSEQUENCE, LABELS, VariantFile, read_variants
-from bend_hf.variants.score import Scored, score_variants
-from bend_hf.variants.summary import METRICS, Intervals, summarise
-from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, probe
+from bend_hf.variants.plots import draw_score, plots_available
+from bend_hf.variants.read import CONSEQUENCE, ReadSettings, VariantFile, read_variants
+from bend_hf.variants.score import ScoringResult, score_variants
+from bend_hf.variants.summary import METRICS, Intervals, summarize_scores
+from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, cross_validate_heads
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +46,7 @@ class Done:
 
     Attributes:
         predictions: Every variant with all scores.
-        summary: Metrics of every score, see ``summarise``.
+        summary: Metrics of every score, see ``summarize_scores``.
         probed: What the probes said, where they were asked for.
         record: The result record.
         files: What was written, by kind: record, scores, picture, drawing, csv, probe_linear, probe_mlp.
@@ -88,23 +89,19 @@ def score_file(
     if embedder is None:
         embedder = open_model(config)
     parts = ScoringCheckpoint(config.out / _PARTS)
-    scored = score_variants(
-        variants,
-        embedder,
-        spec,
-        LABELS.names,
-        accelerator,
-        config.settings,
-        parts=parts,
-        progress=progress,
-    )
+    draws = not config.no_plot and plots_available()
+    scored = score_variants(variants, embedder, accelerator, config.settings, checkpoint=parts, on_progress=progress)
     if scored.short_context:
         log.warning(
             "%s: %d variants stand so near a contig's end that they have less context", file, scored.short_context
         )
     group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
-    summary = summarise(scored.predictions, group_by=group_by, intervals=intervals)
-    probed = probe(scored, parts, accelerator, VariantHeadSettings(seed=config.seed)) if config.probe else None
+    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals)
+    probed = (
+        cross_validate_heads(scored, parts, accelerator, VariantHeadSettings(seed=config.seed))
+        if config.probe
+        else None
+    )
     record = _record(
         file, config, variants, embedder, scored, summary, probed, time.perf_counter() - started, accelerator
     )
@@ -115,7 +112,7 @@ def score_file(
     )
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
-        files, record = _write(file, config, stem, scored.predictions, record, probed)
+        files, record = _write(file, config, stem, scored.predictions, record, probed, draws=draws)
         parts.remove(scored.keys)
     accelerator.wait_for_everyone()
     return Done(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
@@ -126,11 +123,13 @@ def _read(file: Path, config: VariantRun, spec: VariantSpec) -> VariantFile:
         return read_variants(
             file,
             config.genome,
-            spec=spec,
-            ref_mismatch=config.ref_mismatch,
-            indels=config.indels,
-            label_column=config.label_column,
-            keep=keep,
+            ReadSettings(
+                ref_mismatch=config.ref_mismatch,
+                indels=config.indels,
+                label_column=config.label_column,
+                keep=tuple(keep),
+            ),
+            context=spec,
         )
 
     variants = read([config.consequence_column] if config.consequence_column else [])
@@ -152,7 +151,7 @@ def _record(
     config: VariantRun,
     variants: VariantFile,
     embedder: Embedder,
-    scored: Scored,
+    scored: ScoringResult,
     summary: dict[str, Json],
     probed: VariantHeadResult | None,
     seconds: float,
@@ -213,6 +212,8 @@ def _write(
     predictions: Predictions,
     record: ResultRecord,
     probed: VariantHeadResult | None,
+    *,
+    draws: bool,
 ) -> tuple[dict[str, Path], ResultRecord]:
     files: dict[str, Path] = {"scores": stem.with_name(stem.name + ".parquet")}
     digest = write_predictions(predictions, files["scores"])
@@ -222,11 +223,9 @@ def _write(
             write_predictions(said, files[f"probe_{kind}"])
     if config.csv:
         files["csv"] = write_bend_csv(predictions, stem.with_name(stem.name + ".csv"))
-    if not config.no_plot:
-        from bend_hf.variants.plots import draw
-
+    if draws:
         title = f"{file.name}, {record.model.get('model')}"
-        files["picture"], files["drawing"] = draw(predictions, stem, title=title)
+        files["picture"], files["drawing"] = draw_score(predictions, stem, title=title)
     record = replace(record, predictions={"file": files["scores"].name, "sha256": digest, "items": len(predictions)})
     files["record"] = stem.with_name(stem.name + ".json")
     write_record(record, files["record"])

@@ -1,7 +1,7 @@
-"""The picture of a scoring: how a score is distributed in either class, and the ROC curve.
+"""The figure of a scoring: the distribution of a score in each class, and its ROC curve.
 
-    from bend_hf.variants.plots import draw
-    draw(predictions, Path("variants"))            # variants.png and variants.svg
+    from bend_hf.variants.plots import draw_score
+    draw_score(predictions, Path("variants"))            # variants.png and variants.svg
 
 Needs matplotlib, which comes with ``pip install 'bend-hf[plots]'``.
 """
@@ -9,6 +9,8 @@ Needs matplotlib, which comes with ``pip install 'bend-hf[plots]'``.
 from __future__ import annotations
 
 import io
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,20 +20,30 @@ from bend_hf.errors import BendError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.files import write_bytes
 from bend_hf.types import IGNORE_LABEL, Classes, Floats
-from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS
+from bend_hf.variants.scores import MAIN, SCORES
 from bend_hf.variants.summary import values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS: Final = ("#4c72b0", "#c44e52", "#8c8c8c")  # told apart with any colour vision, and in grey by line style
+log = logging.getLogger(__name__)
+
+_COLORS: Final = ("#4c72b0", "#c44e52", "#8c8c8c")  # distinct with any color vision, and in gray by line style
 _STYLES: Final = ("-", "--", ":")
 _N_BINS: Final = 50
 _N_CURVE: Final = 512  # points of a curve; more cannot be seen
 
 
+def plots_available() -> bool:
+    """Check for matplotlib, and log one line if it is missing; call it before the expensive step."""
+    if find_spec("matplotlib") is not None:
+        return True
+    log.warning("no figure will be drawn: matplotlib is not installed; pip install 'bend-hf[plots]' brings it")
+    return False
+
+
 def roc_points(values: Floats, target: Classes) -> tuple[Floats, Floats]:
-    """False and true positive rates, a point a distinct value, from (0, 0) to (1, 1).
+    """Compute false and true positive rates, one point per distinct value, from (0, 0) to (1, 1).
 
     >>> [list(map(float, axis)) for axis in roc_points(np.array([.9, .8, .1]), np.array([1, 0, 1]))]
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0]]
@@ -43,17 +55,17 @@ def roc_points(values: Floats, target: Classes) -> tuple[Floats, Floats]:
     return np.append(0, false / max(false[-1], 1)), np.append(0, true / max(true[-1], 1))
 
 
-def draw(predictions: Predictions, stem: Path, *, column: str = MAIN, title: str = "") -> list[Path]:
-    """Draws one score and writes it as PNG and SVG.
+def draw_score(predictions: Predictions, stem: Path, *, key: str = MAIN, title: str = "") -> list[Path]:
+    """Draw one score and write the figure as PNG and SVG.
 
     Args:
-        predictions: Of variants; without labels there is one distribution and no curve.
-        stem: Path without ending.
-        column: Which score.
-        title: What stands above.
+        predictions: Variants with their scores. Without labels, there is one distribution and no curve.
+        stem: Path without extension.
+        key: Which score to draw.
+        title: Title of the figure.
 
     Returns:
-        The files.
+        The PNG and the SVG.
 
     Raises:
         BendError: matplotlib is missing, no variant has that score, or a file cannot be written.
@@ -62,56 +74,56 @@ def draw(predictions: Predictions, stem: Path, *, column: str = MAIN, title: str
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BendError("plots need matplotlib; install it with pip install 'bend-hf[plots]'") from error
-    values = values_of(predictions, column)
+        raise BendError("figures need matplotlib; install it with pip install 'bend-hf[plots]'") from error
+    values = values_of(predictions, key)
     has_score = np.isfinite(values)
     if not has_score.any():
-        raise BendError(f"no variant has the score {column!r}; choose another to draw")
+        raise BendError(f"no variant has the score {key!r}; draw another one")
     values, target = values[has_score], predictions.target[has_score]
-    described = next(entry for entry in SCORE_COLUMNS if entry.name == column)
+    described = SCORES.get(key)
     both = bool((target == 0).any() and (target == 1).any())
     figure = Figure(figsize=(9.0, 3.8) if both else (5.4, 3.8), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
-    _distributions(axes[0], values, target, predictions.label_names, described.text)
+    _draw_distributions(axes[0], values, target, predictions.label_names, described.text)
     if both:
-        _curve(axes[1], values if described.rises_with_effect else -values, target)
+        _draw_curve(axes[1], values if described.rises_with_effect else -values, target)
     if title:
         figure.suptitle(title, fontsize=10)
     written = []
     # the same input gives the same bytes: no date, and element names by a fixed salt
     with matplotlib.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none"}):
-        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             drawn = io.BytesIO()
-            figure.savefig(drawn, format=ending, dpi=150, metadata=metadata)
-            written.append(write_bytes(stem.with_name(f"{stem.name}.{ending}"), drawn.getvalue()))
+            figure.savefig(drawn, format=extension, dpi=150, metadata=metadata)
+            written.append(write_bytes(stem.with_name(f"{stem.name}.{extension}"), drawn.getvalue()))
     return written
 
 
-def _distributions(axes: Axes, values: Floats, target: Classes, names: tuple[str, ...], text: str) -> None:
+def _draw_distributions(axes: Axes, values: Floats, target: Classes, names: tuple[str, ...], text: str) -> None:
     edges = np.linspace(float(values.min()), float(values.max()) or 1.0, _N_BINS + 1)
     if edges[0] == edges[-1]:
         edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, _N_BINS + 1)
     classes = [(label, names[label]) for label in (0, 1)] + [(IGNORE_LABEL, "no label")]
-    for (label, name), colour, style in zip(classes, _COLOURS, _STYLES, strict=True):
+    for (label, name), color, style in zip(classes, _COLORS, _STYLES, strict=True):
         chosen = values[target == label]
         if len(chosen):
-            shares = np.histogram(chosen, edges)[0] / len(chosen)
-            axes.stairs(shares, edges, color=colour, fill=True, alpha=0.25)
-            axes.stairs(shares, edges, color=colour, linestyle=style, label=f"{name} (n = {len(chosen):,})")
+            fractions = np.histogram(chosen, edges)[0] / len(chosen)
+            axes.stairs(fractions, edges, color=color, fill=True, alpha=0.25)
+            axes.stairs(fractions, edges, color=color, linestyle=style, label=f"{name} (n = {len(chosen):,})")
     axes.set_xlabel(text)
-    axes.set_ylabel("share of the class")
+    axes.set_ylabel("fraction of the class")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _curve(axes: Axes, values: Floats, target: Classes) -> None:
+def _draw_curve(axes: Axes, values: Floats, target: Classes) -> None:
     known = target != IGNORE_LABEL
     false, true = roc_points(values[known], target[known])
     area = float(np.trapezoid(true, false))
     shown = np.unique(np.linspace(0, len(false) - 1, min(_N_CURVE, len(false))).astype(np.int64))
-    axes.plot(false[shown], true[shown], color=_COLOURS[1], label=f"AUROC {area:.3f}")
-    axes.plot([0, 1], [0, 1], color=_COLOURS[2], linestyle=":", zorder=3, label="chance 0.500")
+    axes.plot(false[shown], true[shown], color=_COLORS[1], label=f"AUROC {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=_COLORS[2], linestyle=":", zorder=3, label="chance 0.500")
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.set_xlim(-0.01, 1.01)

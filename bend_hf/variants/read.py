@@ -1,14 +1,9 @@
-"""Reads variants out of a bed or a VCF and a genome, checks them, and hands them on to be scored.
+"""Read variants from a BED, a VCF or a dataset, and check them before a model loads.
 
     variants = read_variants(Path("mine.vcf.gz"), Path("hg38.fa"))
     variants.table(np.arange(4))["sequence"]          # read from the genome when it is asked for
 
-Labels are not needed. Everything that is wrong with a file is said here, before a model loads.
-
-Where variants come from when they are scored: a dataset that was built, or a file and its genome.
-
->>> DatasetSource.__name__
-'DatasetSource'
+Labels are optional.
 """
 
 from __future__ import annotations
@@ -36,73 +31,88 @@ from bend_hf.variants.config import INDELS, Indels
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHOWN: Final = ("item", "sequence", "variant_offset", "label")
-PLACES: Final = ("chromosome", "start", "end", "ref", "alt")
+COORDINATES: Final = ("chromosome", "start", "end", "ref", "alt")
 CONSEQUENCE: Final = "full_label"  # BEND variant_effects_disease.bed, the kind of variant
+LABELS: Final = SequenceClass(names=("no_effect", "effect"))
+_NEEDED: Final = ("item", "sequence", "variant_offset", "label")
+_BASE: Final = "^[ACGT]$"
+_BASES: Final = "^[ACGT]+$"
 
 
 class VariantSource(Protocol):
     """Variants that can be scored."""
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the two classes."""
+        ...
+
     def __len__(self) -> int:
-        """How many."""
+        """Number of variants."""
         ...
 
     def by_site(self) -> Ints:
-        """Row numbers in the order of the genome, so that variants of one site stand together, shape (n,)."""
+        """Sort the variants by position, so that those of one site are neighbors; indices, shape (n,)."""
         ...
 
     def table(self, rows: Ints) -> pa.Table:
-        """Some rows: item, sequence, variant_offset, label (-100 for none), ``PLACES``, and columns to be kept."""
+        """Return some variants.
+
+        Args:
+            rows: Indices of the variants, shape (m,).
+
+        Returns:
+            Columns item, sequence, variant_offset, label (-100 for an unlabeled variant), ``COORDINATES``, and any
+            columns to keep next to the scores.
+        """
         ...
 
 
 class DatasetSource:
-    """The variants of a dataset.
+    """The variants of a dataset; a ``VariantSource``.
 
     Args:
-        dataset: With ``sequence``, ``variant_offset``, ``ref``, ``alt``, ``label`` and places.
-        keep: Further columns that are kept where there are any of that name.
+        dataset: Columns ``sequence``, ``variant_offset``, ``ref``, ``alt``, ``label`` and coordinates.
+        label_names: Names of the two classes.
+        keep: Further columns to keep next to the scores, if the dataset has them.
     """
 
-    def __init__(self, dataset: Dataset, keep: tuple[str, ...] = (CONSEQUENCE,)) -> None:
+    def __init__(
+        self, dataset: Dataset, label_names: tuple[str, ...] = LABELS.names, keep: Sequence[str] = (CONSEQUENCE,)
+    ) -> None:
         kept = [name for name in keep if name in dataset.column_names]
-        self._dataset = dataset.select_columns([*_SHOWN, *PLACES, *kept]).with_format("arrow")
+        self.label_names = label_names
+        self._dataset = dataset.select_columns([*_NEEDED, *COORDINATES, *kept]).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def by_site(self) -> Ints:
-        """Row numbers in the order of the genome."""
-        places = self._dataset.select_columns(["chromosome", "start"])[:]
-        return site_order(places["chromosome"], places["start"].to_numpy())
+        """Sort the variants by position; indices, shape (n,)."""
+        coordinates = self._dataset.select_columns(["chromosome", "start"])[:]
+        return site_order(coordinates["chromosome"], coordinates["start"].to_numpy())
 
     def table(self, rows: Ints) -> pa.Table:
-        """Some rows."""
+        """Return some variants."""
         return self._dataset[rows]
 
 
 def site_order(chromosome: pa.Array | pa.ChunkedArray, start_bp: Ints) -> Ints:
-    """Row numbers by chromosome (in the order of first appearance) and position; rows of one site as they stand."""
+    """Sort by chromosome, in the order of first appearance, and position; stable, indices, shape (n,)."""
     column = chromosome.combine_chunks() if isinstance(chromosome, pa.ChunkedArray) else chromosome
     codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return np.lexsort((start_bp, codes.indices.to_numpy()))
 
 
-LABELS: Final = SequenceClass(names=("no_effect", "effect"))
-_BASE: Final = "^[ACGT]$"
-_WORD: Final = "^[ACGT]+$"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What became of the rows of a file, for the record.
+class VariantCounts:
+    """What happened to the rows of a file, for the record.
 
     Attributes:
-        rows: Rows of the file, an alternative allele each.
-        dropped_ref_mismatch: Left out because REF is not the genome's.
-        dropped_indels: Left out because they are no substitution of one base.
-        scored_by_likelihood_alone: Kept, though they are none.
+        rows: Rows of the file, one per alternative allele.
+        dropped_ref_mismatch: Dropped because REF is not the genome's.
+        dropped_indels: Dropped because they are not substitutions of one base.
+        scored_by_likelihood_alone: Kept although they are not substitutions of one base.
         unlabelled: Kept rows without a label.
     """
 
@@ -113,7 +123,7 @@ class Counts:
     unlabelled: int
 
     def facts(self) -> dict[str, Json]:
-        """As JSON."""
+        """Return the counts as JSON."""
         return {name: int(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
@@ -123,14 +133,14 @@ class VariantFile:
 
     Attributes:
         bed: Coordinates and further columns of the kept rows.
-        item: Their row numbers in the file, counted from 0, shape (n,).
-        ref: Reference allele, upper case, length n.
-        alt: Other allele, length n.
-        label: Class of each, -100 for none, shape (n,).
+        item: Row numbers in the file, counted from 0, shape (n,).
+        ref: Reference alleles, upper case, length n.
+        alt: Alternative alleles, upper case, length n.
+        label: Class of each variant, -100 for an unlabeled one, shape (n,).
         genome: The reference.
         stored_bp: Nucleotides on each side that are read.
-        keep: Further columns that go into the predictions.
-        counts: What became of the rows.
+        keep: Further columns to keep next to the scores.
+        counts: What happened to the rows of the file.
     """
 
     bed: BedTable
@@ -141,26 +151,31 @@ class VariantFile:
     genome: Genome
     stored_bp: int
     keep: tuple[str, ...]
-    counts: Counts
+    counts: VariantCounts
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the two classes."""
+        return LABELS.names
 
     def __len__(self) -> int:
         return len(self.item)
 
     def by_site(self) -> Ints:
-        """Row numbers in the order of the genome."""
+        """Sort the variants by position; indices, shape (n,)."""
         return site_order(self.bed.chromosome, self.bed.start_bp)
 
     def table(self, rows: Ints) -> pa.Table:
-        """Some rows, their sequences read from the genome."""
+        """Return some variants, with their sequences read from the genome."""
         picked = pa.array(rows)
         ref = self.ref.take(picked)
-        names = self.bed.chromosome.take(picked)
+        chromosome = self.bed.chromosome.take(picked)
         position = self.bed.start_bp[rows]
         ends = position + pc.utf8_length(ref).to_numpy().astype(np.int64)
         contig_bp = _contig_bp(self.genome, self.bed.chromosome)[rows]
         start = np.maximum(position - self.stored_bp, 0)
         sequences = self.genome.fetch(
-            names,
+            chromosome,
             start,
             np.minimum(ends + self.stored_bp, contig_bp),
             describe=lambda row: self.bed.describe(int(rows[row])),
@@ -170,7 +185,7 @@ class VariantFile:
             "sequence": sequences.to_arrow(),
             "variant_offset": pa.array((position - start).astype(np.int32)),
             "label": pa.array(self.label[rows].astype(np.int64)),
-            "chromosome": names.cast(pa.string()),
+            "chromosome": chromosome.cast(pa.string()),
             "start": pa.array(position),
             "end": pa.array(ends),
             "ref": ref,
@@ -181,62 +196,74 @@ class VariantFile:
         return pa.table(columns)
 
 
-def read_variants(
-    path: Path,
-    genome: Path,
-    *,
-    spec: VariantSpec | None = None,
-    ref_mismatch: RefMismatch = "error",
-    indels: Indels = "error",
-    label_column: str | None = None,
-    keep: Sequence[str] = (),
-) -> VariantFile:
-    """Reads and checks variants.
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings:
+    """How a file of variants is read.
 
-    Args:
-        path: A bed with ``ref`` and ``alt``, or a VCF; plain or compressed.
-        genome: The FASTA that they speak of.
-        spec: How much context they get.
-        ref_mismatch: What to do where REF is not the genome's base, or equals ALT.
-        indels: What to do with what is no substitution of one base: an error, left out, or scored by likelihood.
-        label_column: Column of the bed, or key of the VCF's INFO, with 0 and 1; None: ``label`` where there is one.
-        keep: Further columns of the bed, or keys of INFO, that stand beside the scores.
+    Attributes:
+        ref_mismatch: What to do if REF is not the genome's base, or equals ALT.
+        indels: What to do with variants that are not substitutions of one base: raise an error, drop them, or score
+            them by likelihood alone.
+        label_column: BED column or VCF INFO key with 0 and 1; None takes ``label`` if there is one.
+        keep: Further BED columns or INFO keys to keep next to the scores.
 
     Raises:
-        BendError: A file or row is not what it should be; the message names file, row and remedy.
+        ConfigError: ``indels`` is unknown.
     """
-    if indels not in INDELS:
-        raise ConfigError(f"--indels is {indels!r}; expected one of {', '.join(INDELS)}")
-    bed = _bed_of(path, [name for name in (label_column, *keep) if name is not None])
+
+    ref_mismatch: RefMismatch = "error"
+    indels: Indels = "error"
+    label_column: str | None = None
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.indels not in INDELS:
+            raise ConfigError(f"--indels is {self.indels!r}; expected one of {', '.join(INDELS)}")
+
+
+def read_variants(
+    path: Path, genome: Path, settings: ReadSettings | None = None, *, context: VariantSpec | None = None
+) -> VariantFile:
+    """Read and check variants.
+
+    Args:
+        path: A BED with ``ref`` and ``alt``, or a VCF; plain or compressed.
+        genome: The FASTA of the genome that they refer to.
+        settings: How to read them; by default nothing is dropped.
+        context: How much sequence is read around each variant.
+
+    Raises:
+        BendError: A file or row is invalid. The message names the file, the row and what to do.
+    """
+    settings, context = settings or ReadSettings(), context or VariantSpec()
+    bed = _read_rows(path, [name for name in (settings.label_column, *settings.keep) if name is not None])
     reference = Genome(genome)
-    spec = spec or VariantSpec()
-    ref, alt = (allele_texts(bed, name).combine_chunks() for name in ("ref", "alt"))
-    single = _matches(ref, _BASE) & _matches(alt, _BASE)
-    kept, n_indels = _without_indels(bed, ref, alt, single, indels)
-    agrees = _agrees(bed, ref, alt, single, kept, reference, ref_mismatch)
-    rows = np.flatnonzero(kept & agrees)
-    label = _labels(bed, label_column or "label")[rows]
+    rows = _Rows.of(bed)
+    kept = _without_indels(rows, settings.indels)
+    agrees = _agrees(rows, kept, reference, settings.ref_mismatch)
+    chosen = np.flatnonzero(kept & agrees)
+    label = _labels(bed, settings.label_column or "label")[chosen]
     return VariantFile(
-        bed=bed.take(rows),
-        item=rows,
-        ref=ref.take(pa.array(rows)),
-        alt=alt.take(pa.array(rows)),
+        bed=bed.take(chosen),
+        item=chosen,
+        ref=rows.ref.take(pa.array(chosen)),
+        alt=rows.alt.take(pa.array(chosen)),
         label=label,
         genome=reference,
-        stored_bp=spec.stored_context_bp,
-        keep=tuple(dict.fromkeys(keep)),
-        counts=Counts(
+        stored_bp=context.stored_context_bp,
+        keep=tuple(dict.fromkeys(settings.keep)),
+        counts=VariantCounts(
             rows=len(bed),
             dropped_ref_mismatch=int((kept & ~agrees).sum()),
-            dropped_indels=n_indels if indels == "drop" else 0,
-            scored_by_likelihood_alone=int((~single[rows]).sum()),
+            dropped_indels=int((~kept).sum()),
+            scored_by_likelihood_alone=int((~rows.is_substitution[chosen]).sum()),
             unlabelled=int((label == IGNORE_LABEL).sum()),
         ),
     )
 
 
-def _bed_of(path: Path, named: Sequence[str]) -> BedTable:
-    """The rows of a bed or a VCF, which must have the columns that were named."""
+def _read_rows(path: Path, named: Sequence[str]) -> BedTable:
+    """Read a BED or a VCF and check that it has the named columns."""
     if is_vcf(path):
         bed = read_vcf(path, info=list(dict.fromkeys(("label", *named))))
     else:
@@ -245,24 +272,33 @@ def _bed_of(path: Path, named: Sequence[str]) -> BedTable:
         if name not in bed.columns.column_names:
             raise InputError(
                 f"{path} has no column {name!r}; {did_you_mean(name, bed.columns.column_names)}"
-                + (" (of INFO only keys that were found)" if is_vcf(path) else "")
+                + (" (of INFO, only keys that some line has)" if is_vcf(path) else "")
             )
     return bed
 
 
-def _agrees(
-    bed: BedTable, ref: pa.Array, alt: pa.Array, single: Bools, kept: Bools, reference: Genome, policy: RefMismatch
-) -> Bools:
-    """Whether REF is what the genome has, for substitutions of one base and for the longer ones that are kept."""
-    agrees = np.zeros(len(bed), np.bool_)
-    at = np.flatnonzero(single)
-    if len(at):
-        of_single = bed.take(at)
-        agrees[at] = agrees_with_genome(substitutions(of_single), of_single, reference, policy)
-    others = np.flatnonzero(kept & ~single)
-    if len(others):
-        agrees[others] = _words_agree(bed, ref, alt, others, reference, policy)
-    return agrees
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """The rows of a file with their alleles in upper case, and which of them replace one base by one base."""
+
+    bed: BedTable
+    ref: pa.Array
+    alt: pa.Array
+    is_substitution: Bools
+
+    @classmethod
+    def of(cls, bed: BedTable) -> _Rows:
+        ref, alt = (allele_texts(bed, name).combine_chunks() for name in ("ref", "alt"))
+        return cls(bed=bed, ref=ref, alt=alt, is_substitution=_matches(ref, _BASE) & _matches(alt, _BASE))
+
+    def name(self, rows: Ints) -> str:
+        """Name some rows with their alleles, for a message."""
+
+        def describe(row: int) -> str:
+            ref, alt = (column[row].as_py() or "nothing" for column in (self.ref, self.alt))
+            return f"{self.bed.describe(row)} ({ref} to {alt})"
+
+        return name_rows(rows, describe)
 
 
 def _matches(column: pa.Array, pattern: str) -> Bools:
@@ -271,61 +307,69 @@ def _matches(column: pa.Array, pattern: str) -> Bools:
 
 
 def _contig_bp(genome: Genome, chromosome: pa.DictionaryArray) -> Ints:
-    """Length of each row's contig, shape (n,); 0 where the genome does not have it, which reading then says."""
+    """Look up the length of each row's contig, shape (n,); 0 if the genome lacks it, which reading reports."""
     lengths = np.array([genome.contigs.get(name, 0) for name in chromosome.dictionary.to_pylist()], np.int64)
     of_rows: Ints = lengths[chromosome.indices.to_numpy()]
     return of_rows
 
 
-def _without_indels(bed: BedTable, ref: pa.Array, alt: pa.Array, single: Bools, indels: Indels) -> tuple[Bools, int]:
-    """Which rows are kept, and how many are no substitution of one base."""
-    odd = np.flatnonzero(~single)
-    if not len(odd) or indels == "drop":
-        return single, len(odd)
-
-    def tell(row: int) -> str:
-        return f"{bed.describe(row)} ({ref[row].as_py() or 'nothing'} to {alt[row].as_py() or 'nothing'})"
-
+def _without_indels(rows: _Rows, indels: Indels) -> Bools:
+    """Decide which rows are kept by the kind of their variant, shape (n,)."""
+    bed, single = rows.bed, rows.is_substitution
+    others = np.flatnonzero(~single)
+    if not len(others) or indels == "drop":
+        return single
     if indels == "error":
         raise InputError(
-            f"{bed.path}: {len(odd)} of {len(bed)} variants are no substitution of one base (A, C, G, T): "
-            f"{name_rows(odd, tell)}; --indels likelihood scores them by likelihood alone, --indels drop leaves "
-            "them out"
+            f"{bed.path}: {len(others)} of {len(bed)} variants are not substitutions of one base (A, C, G, T): "
+            f"{rows.name(others)}. Give --indels likelihood to score them by likelihood alone, or --indels drop."
         )
-    unwritten = np.flatnonzero(~(_matches(ref, _WORD) & _matches(alt, _WORD)))
+    unwritten = np.flatnonzero(~(_matches(rows.ref, _BASES) & _matches(rows.alt, _BASES)))
     if len(unwritten):
         raise InputError(
-            f"{bed.path}: {len(unwritten)} of {len(bed)} variants do not write out both alleles: "
-            f"{name_rows(unwritten, tell)}; take them out, or leave out all that are no substitution of one base "
-            "with --indels drop"
+            f"{bed.path}: {len(unwritten)} of {len(bed)} variants do not spell out both alleles: "
+            f"{rows.name(unwritten)}. Remove them, or drop all that are not substitutions with --indels drop."
         )
-    return np.ones(len(bed), np.bool_), len(odd)
+    return np.ones(len(bed), np.bool_)
 
 
-def _words_agree(bed: BedTable, ref: pa.Array, alt: pa.Array, rows: Ints, genome: Genome, policy: RefMismatch) -> Bools:
-    """Whether REF, of any length, is what the genome has there."""
-    chosen = bed.take(rows)
-    picked = pa.array(rows)
-    words = ref.take(picked)
-    ends = chosen.start_bp + pc.utf8_length(words).to_numpy().astype(np.int64)
-    found = genome.fetch(chosen.chromosome, chosen.start_bp, ends, describe=chosen.describe).to_arrow()
-    same = pc.equal(found.cast(pa.string()), words.cast(pa.string()))
-    agrees: Bools = pc.and_(same, pc.not_equal(words, alt.take(picked))).to_numpy(zero_copy_only=False)
+def _agrees(rows: _Rows, kept: Bools, genome: Genome, policy: RefMismatch) -> Bools:
+    """Check REF of the kept rows against the genome, shape (n,)."""
+    bed, single = rows.bed, rows.is_substitution
+    agrees = np.zeros(len(bed), np.bool_)
+    at = np.flatnonzero(single)
+    if len(at):
+        of_single = bed.take(at)
+        agrees[at] = agrees_with_genome(substitutions(of_single), of_single, genome, policy)
+    others = np.flatnonzero(kept & ~single)
+    if len(others):
+        agrees[others] = _indels_agree(rows, others, genome, policy)
+    return agrees
+
+
+def _indels_agree(rows: _Rows, chosen: Ints, genome: Genome, policy: RefMismatch) -> Bools:
+    """Check REF of any length against the genome, shape (chosen rows,)."""
+    bed, picked = rows.bed.take(chosen), pa.array(chosen)
+    ref = rows.ref.take(picked)
+    ends = bed.start_bp + pc.utf8_length(ref).to_numpy().astype(np.int64)
+    found = genome.fetch(bed.chromosome, bed.start_bp, ends, describe=bed.describe).to_arrow()
+    same = pc.equal(found.cast(pa.string()), ref.cast(pa.string()))
+    agrees: Bools = pc.and_(same, pc.not_equal(ref, rows.alt.take(picked))).to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(~agrees)
     if len(bad) and policy == "error":
 
-        def tell(row: int) -> str:
-            return f"{chosen.describe(row)}: REF is {words[row].as_py()}, the genome has {found[row].as_py()}"
+        def describe(row: int) -> str:
+            return f"{bed.describe(row)}: REF is {ref[row].as_py()}, the genome has {found[row].as_py()}"
 
         raise InputError(
-            f"{bed.path}: REF disagrees with {genome.path}, or is ALT, in {len(bad)} of {len(rows)} insertions and "
-            f"deletions: {name_rows(bad, tell)}; mend the rows, or leave them out with --ref-mismatch drop"
+            f"{bed.path}: REF disagrees with {genome.path} or equals ALT in {len(bad)} of {len(chosen)} insertions "
+            f"and deletions: {name_rows(bad, describe)}. Fix the rows, or drop them with --ref-mismatch drop."
         )
     return agrees
 
 
 def _labels(bed: BedTable, name: str) -> NDArray[np.int16]:
-    """The label of each row, -100 where its cell is empty or there is no such column."""
+    """Read the label of each row, shape (n,); -100 if its cell is empty or the column is missing."""
     label = np.full(len(bed), IGNORE_LABEL, np.int16)
     if name not in bed.columns.column_names:
         return label

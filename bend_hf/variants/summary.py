@@ -1,100 +1,109 @@
-"""What the scores of labelled variants are worth: AUROC and AUPRC of each score, and by consequence.
+"""How well the scores tell the labels of variants apart: AUROC and AUPRC of each score, and by consequence.
 
-    summary = summarise(predictions, group_by="full_label")
+    summary = summarize_scores(predictions, group_by="full_label")
     summary["scores"]["score"]["auroc"]["value"]
 
-A score that falls where an effect is expected (a log-likelihood ratio) counts by its negative, which is said.
+A score that falls if a variant has an effect (a log-likelihood ratio) counts by its negative, as ``sign`` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from bend_hf.errors import ConfigError, did_you_mean
+from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.tables import text_table
 from bend_hf.types import IGNORE_LABEL, Bools, Floats, Json
-from bend_hf.variants.embedding_scores import MAIN, SCORE_COLUMNS
+from bend_hf.variants.scores import MAIN, SCORES, score_keys
+
+if TYPE_CHECKING:
+    from bend_hf.evaluation.uncertainty.bootstrap import Interval
 
 METRICS: Final = ("auroc", "auprc")
-
-
-class Interval(Protocol):
-    """Between which values a metric lies; ``bend_hf.evaluation.uncertainty.bootstrap.Interval`` is one."""
-
-    def as_json(self) -> dict[str, Json]:
-        """As a record keeps it."""
-        ...
-
 
 # From predictions and names of metrics to their intervals, such as uncertainty.bootstrap.intervals_of.
 Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], Mapping[str, Interval]]"
 
 
-def labelled(predictions: Predictions) -> Bools:
-    """Which variants have a label, shape (n,)."""
+def has_label(predictions: Predictions) -> Bools:
+    """Return which variants are labeled, shape (n,)."""
     found: Bools = predictions.target != IGNORE_LABEL
     return found
 
 
-def values_of(predictions: Predictions, column: str) -> Floats:
-    """One score of every variant, float32, shape (n,); nan where there is none.
+def scores_of(predictions: Predictions) -> Floats:
+    """Return BEND's score of every variant, float32, shape (n,).
 
     Raises:
-        ConfigError: There is no such score.
+        RecordError: The predictions hold classes instead of scores.
     """
-    if column == MAIN:
-        assert predictions.score is not None
-        return predictions.score
-    if column not in predictions.columns:
-        raise ConfigError(f"there is no score {column!r}; {did_you_mean(column, [c.name for c in SCORE_COLUMNS])}")
-    values: Floats = predictions.columns[column].to_numpy(zero_copy_only=False).astype(np.float32)
+    if predictions.score is None:
+        raise RecordError("these predictions hold classes, not scores of variants; give those of score_variants()")
+    return predictions.score
+
+
+def values_of(predictions: Predictions, key: str) -> Floats:
+    """Return one score of every variant, float32, shape (n,); nan if a variant has no such score.
+
+    Raises:
+        ConfigError: The predictions have no such score.
+    """
+    if key == MAIN:
+        return scores_of(predictions)
+    if key not in predictions.columns:
+        raise ConfigError(f"the predictions have no score {key!r}; {did_you_mean(key, score_keys())}")
+    values: Floats = predictions.columns[key].to_numpy(zero_copy_only=False).astype(np.float32)
     return values
 
 
-def summarise(
+def summarize_scores(
     predictions: Predictions, *, group_by: str | None = None, intervals: Intervals | None = None
 ) -> dict[str, Json]:
-    """Every score's metrics over the labelled variants, and those of BEND's score by consequence.
+    """Compute the metrics of every score over the labeled variants, and those of BEND's score by group.
 
     Args:
-        predictions: Of variants, as ``score_zero_shot`` gives them.
-        group_by: A column beside them, such as ``full_label``; None for none.
-        intervals: Gives intervals of metrics, of all variants and of each group; None leaves them out.
+        predictions: Variants with their scores, from ``score_variants``.
+        group_by: A further column of the predictions, such as ``full_label``; None forms no groups.
+        intervals: Computes intervals of metrics, for all variants and for each group; None leaves them out.
 
     Returns:
-        Under ``scores`` a block a score; under ``groups`` a block a value of the column, with its count; under
-        ``labels`` how many variants are positive, negative and without a label. ``{}`` for the scores and groups
-        where there is nothing to compare with.
+        ``scores`` holds a block per score, ``groups`` a block per value of the column; both are empty if no variant is
+        labeled. ``labels`` counts positive, negative and unlabeled variants.
+
+    Raises:
+        ConfigError: The predictions have no column ``group_by``.
     """
-    has_label = labelled(predictions)
+    labeled = has_label(predictions)
     blocks: dict[str, Json] = {}
-    for column in SCORE_COLUMNS:
-        values = values_of(predictions, column.name)
-        scored = has_label & np.isfinite(values)
+    for key in score_keys():
+        if key != MAIN and key not in predictions.columns:
+            continue  # scored before this score was added
+        values = values_of(predictions, key)
+        scored = labeled & np.isfinite(values)
         if scored.any():
-            sign = 1.0 if column.rises_with_effect else -1.0
-            block = _block(_taken(predictions, scored, sign * values), intervals)
-            blocks[column.name] = {"text": column.text, "sign": sign, **block}
+            described = SCORES.get(key)
+            sign = 1.0 if described.rises_with_effect else -1.0
+            block = _block(_take(predictions, scored, sign * values), intervals)
+            blocks[key] = {"text": described.text, "sign": sign, **block}
     return {
         "labels": {
             "positive": int((predictions.target == 1).sum()),
             "negative": int((predictions.target == 0).sum()),
-            "none": int((~has_label).sum()),
+            "none": int((~labeled).sum()),
         },
         "scores": blocks,
-        "groups": _groups(predictions, has_label, group_by, intervals) if group_by else {},
+        "groups": _groups(predictions, labeled, group_by, intervals) if group_by else {},
     }
 
 
-def _taken(predictions: Predictions, chosen: Bools, values: Floats) -> Predictions:
+def _take(predictions: Predictions, chosen: Bools, values: Floats) -> Predictions:
     rows = np.flatnonzero(chosen)
     picked = pa.array(rows)
     return replace(
@@ -108,66 +117,65 @@ def _taken(predictions: Predictions, chosen: Bools, values: Floats) -> Predictio
 
 
 def _block(predictions: Predictions, intervals: Intervals | None) -> dict[str, Json]:
-    """Metrics of some labelled predictions, chance beside each, and intervals."""
-    assert predictions.score is not None
-    share = float((predictions.target == 1).mean())
-    chance = {"auroc": 0.5, "auprc": share}
-    both = 0.0 < share < 1.0
-    sure = intervals(predictions, METRICS) if intervals is not None and both else {}
+    """Compute the metrics of labeled predictions, with chance and interval of each."""
+    fraction = float((predictions.target == 1).mean())
+    chance = {"auroc": 0.5, "auprc": fraction}
+    has_both = 0.0 < fraction < 1.0
+    found = intervals(predictions, METRICS) if intervals is not None and has_both else {}
     block: dict[str, Json] = {"n": len(predictions), "n_positive": int((predictions.target == 1).sum())}
     for metric in METRICS:
-        value = score(metric, predictions.score, predictions.target).value if both else float("nan")
+        value = score(metric, scores_of(predictions), predictions.target).value if has_both else float("nan")
         entry: dict[str, Json] = {"value": jsonable(value), "chance": chance[metric]}
-        if metric in sure:
-            entry["interval"] = sure[metric].as_json()
+        if metric in found:
+            entry["interval"] = found[metric].as_json()
         block[metric] = entry
     return block
 
 
-def _groups(predictions: Predictions, has_label: Bools, group_by: str, intervals: Intervals | None) -> dict[str, Json]:
+def _groups(predictions: Predictions, labeled: Bools, group_by: str, intervals: Intervals | None) -> dict[str, Json]:
     if group_by not in predictions.columns:
         raise ConfigError(
-            f"there is no column {group_by!r} beside the predictions; "
-            f"{did_you_mean(group_by, list(predictions.columns))}"
+            f"the predictions have no column {group_by!r}; {did_you_mean(group_by, list(predictions.columns))}"
         )
     values = values_of(predictions, MAIN)
     groups = predictions.columns[group_by].cast(pa.string()).dictionary_encode()
     code = groups.indices.to_numpy(zero_copy_only=False)
-    usable = has_label & np.isfinite(values)
+    usable = labeled & np.isfinite(values)
     found: dict[str, Json] = {}
     for number, name in sorted(enumerate(groups.dictionary.to_pylist()), key=lambda entry: str(entry[1])):
         chosen = usable & (code == number)
         if chosen.any():
-            found[str(name)] = _block(_taken(predictions, chosen, values), intervals)
+            found[str(name)] = _block(_take(predictions, chosen, values), intervals)
     return found
 
 
-def as_text(summary: dict[str, Json], probes: dict[str, Json] | None = None) -> str:
-    """The summary as a table for the terminal: a line a score, a line a group, a line a probe; intervals in brackets.
+def as_text(summary: dict[str, Json], heads: dict[str, Json] | None = None) -> str:
+    """Format a summary as a table for the terminal: a line per score, group and head, with intervals in parentheses.
 
     Args:
-        summary: Of ``summarise``.
-        probes: Metrics of probes by name, each with the mean over its folds.
+        summary: From ``summarize_scores``.
+        heads: Metrics of heads by name, each with the mean over its folds.
     """
-    lines: list[tuple[str, ...]] = []
-    for title in ("scores", "groups"):
-        blocks = summary[title]
-        assert isinstance(blocks, dict)
-        lines += [_line(name, block) for name, block in blocks.items() if isinstance(block, dict)]
-    for name, block in (probes or {}).items():
-        if isinstance(block, dict) and METRICS[0] in block:
-            lines.append(_line(f"{name} probe, mean of folds", block))
+    lines = [_line(name, block) for title in ("scores", "groups") for name, block in _blocks(summary[title])]
+    lines += [
+        _line(f"{name} probe, mean of folds", block) for name, block in _blocks(heads or {}) if METRICS[0] in block
+    ]
     return text_table(("score", "AUROC", "chance", "AUPRC", "chance", "variants"), lines)
 
 
-def _line(name: str, block: dict[str, Json]) -> tuple[str, str, str, str, str, str]:
-    cells = []
+def _blocks(value: Json) -> list[tuple[str, dict[str, Json]]]:
+    """List the entries of a JSON object that are objects themselves."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return [(name, block) for name, block in entries if isinstance(block, dict)]
+
+
+def _line(name: str, block: dict[str, Json]) -> tuple[str, ...]:
+    cells = [name]
     for metric in METRICS:
-        entry = block[metric]
-        assert isinstance(entry, dict)
+        entry = dict(_blocks(block))[metric]
         value, chance, ends = entry["value"], entry["chance"], entry.get("interval")
         cell = "undefined" if not isinstance(value, float) else f"{value:.4f}"
         if isinstance(ends, dict):
             cell += f" ({float(str(ends['low'])):.4f} to {float(str(ends['high'])):.4f})"
         cells += [cell, f"{float(str(chance)):.4f}"]
-    return (name, cells[0], cells[1], cells[2], cells[3], str(block["n"]))
+    return (*cells, str(block["n"]))

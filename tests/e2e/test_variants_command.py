@@ -1,11 +1,14 @@
-"""``bend-hf variants`` from file to picture: bed and VCF, with labels and without, killed and taken up again."""
+"""``bend-hf variants`` from file to figure: BED and VCF, with labels and without, interrupted and resumed."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from accelerate import Accelerator
@@ -15,18 +18,9 @@ from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import read_record
-from bend_hf.tasks import VariantSpec
-from bend_hf.variants import (
-    SCORE_COLUMNS,
-    ScoreSettings,
-    VariantRun,
-    read_variants,
-    score_file,
-    score_variants,
-)
-from bend_hf.variants import (
-    score as zero_shot,
-)
+from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, score_file, score_variants
+from bend_hf.variants import score as scoring
+from bend_hf.variants.batch import VariantModel
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from tests.fake_checkpoints import make_fake
 from tests.tiny import write_bed, write_genome
@@ -79,14 +73,14 @@ def test_vcf_gives_the_scores_of_the_bed(folder: Path, tmp_path: Path) -> None:
     assert by_bed.summary == by_vcf.summary
 
 
-def test_the_walk_from_file_to_picture(folder: Path, tmp_path: Path) -> None:
+def test_file_to_figure(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
     done = score_file(folder / "mine.bed", config(folder, tmp_path, probe=True, csv=True), embedder=twin(folder))
     assert set(done.files) == {"record", "scores", "picture", "drawing", "csv", "probe_linear", "probe_mlp"}
     assert all(path.stat().st_size for path in done.files.values())
     record = read_record(done.files["record"])
     detail = record.metrics["auroc"]["detail"]  # type: ignore[index,call-overload]
-    assert set(detail["by_score"]) == {column.name for column in SCORE_COLUMNS}  # type: ignore[index,call-overload]
+    assert set(detail["by_score"]) == set(SCORES.names())  # type: ignore[index,call-overload]
     assert set(detail["by_group"]) == {"missense", "synonymous"}  # type: ignore[index,call-overload]
     assert detail["probe"]["folds"]["by"] == "blocks of position"  # type: ignore[index,call-overload]
     assert record.value == done.summary["scores"]["score"]["auroc"]["value"]  # type: ignore[index,call-overload]
@@ -142,6 +136,22 @@ def test_record_says_how_many_variants_have_less_context(
     assert next(shown) == ((10, 256) if model is MarksG else (10, 0))
 
 
+def test_command_without_matplotlib_warns_before_scoring_and_draws_nothing(folder: Path, tmp_path: Path) -> None:
+    flags = ["--model", "onehot", "--genome", str(folder / "genome.fa"), "--out", str(tmp_path)]
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import bend_hf.variants.score as scoring; plain = scoring.score_batch\n"
+        "scoring.score_batch = lambda *given: (print('scored', file=sys.stderr), plain(*given))[1]\n"
+        "from bend_hf.cli._main import main\n"
+        f"sys.exit(main({['variants', str(folder / 'mine.bed'), *flags]!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.index("matplotlib is not installed") < done.stderr.index("scored")
+    assert done.stderr.count("matplotlib") == 1
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".parquet"}
+
+
 def test_command_takes_the_flags_of_a_model(folder: Path, tmp_path: Path) -> None:
     flags = ["--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot", "--no-averages"]
     flags += ["--model", KEY, "--checkpoint", str(folder / "model"), "--random-init", "--seed", "3", "--layer", "1"]
@@ -173,43 +183,43 @@ def test_command_says_what_is_wrong_before_a_model_loads(
     assert "--genome FASTA is needed" in capsys.readouterr().err
 
 
-def test_killed_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero_shot, "_PART_VARIANTS", 16)
+def test_interrupted_run_resumes_and_ends_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_BATCH_VARIANTS", 16)
     embedder, options = twin(folder), {"probe": True, "no_plot": True}
     whole = score_file(folder / "mine.bed", config(folder, tmp_path / "whole", **options), embedder=embedder)
     scored = []
-    plain = zero_shot.PieceMaker.score
+    plain = scoring.score_batch
 
-    def fragile(self: zero_shot.PieceMaker, given: object) -> object:
+    def fragile(model: VariantModel, given: pa.Table) -> pa.Table:
         scored.append(given)
         if len(scored) == 3:
             raise KeyboardInterrupt
-        return plain(self, given)  # type: ignore[arg-type]
+        return plain(model, given)
 
-    monkeypatch.setattr(zero_shot.PieceMaker, "score", fragile)
+    monkeypatch.setattr(scoring, "score_batch", fragile)
     with pytest.raises(KeyboardInterrupt):
         score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
     assert len(list((tmp_path / "again" / ".parts").glob("*.parquet"))) == 2
     again = score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
-    n_pieces = -(-len(whole.predictions) // 16)
-    assert len(scored) == 3 + n_pieces - 2
+    n_batches = -(-len(whole.predictions) // 16)
+    assert len(scored) == 3 + n_batches - 2
     for name in ("scores", "probe_linear", "probe_mlp"):
         assert pq.read_table(again.files[name]) == pq.read_table(whole.files[name])
     assert json.loads(json.dumps(again.summary)) == whole.summary
 
 
-def test_other_settings_find_no_finished_piece(folder: Path, tmp_path: Path) -> None:
+def test_other_settings_find_no_finished_batch(folder: Path, tmp_path: Path) -> None:
     source = read_variants(folder / "mine.bed", folder / "genome.fa")
-    embedder, parts = twin(folder), ScoringCheckpoint(tmp_path / "parts")
+    embedder, checkpoint = twin(folder), ScoringCheckpoint(tmp_path / "checkpoint")
     one, other = (
         score_variants(
             source,
             embedder,
-            VariantSpec(),
-            ("no", "yes"),
             Accelerator(cpu=True),
             ScoreSettings(likelihood=False, window_bp=window_bp),
-            parts=parts,
+            checkpoint=checkpoint,
         )
         for window_bp in (4, 8)
     )
@@ -229,7 +239,7 @@ def test_processes_share_the_work_and_change_nothing(
 ) -> None:
     import accelerate.utils
 
-    monkeypatch.setattr(zero_shot, "_PART_VARIANTS", 8)
+    monkeypatch.setattr(scoring, "_BATCH_VARIANTS", 8)
     source = read_variants(folder / "mine.bed", folder / "genome.fa")
     embedder = twin(folder)
     found: list[object] = []
@@ -239,11 +249,10 @@ def test_processes_share_the_work_and_change_nothing(
         return list(found)
 
     monkeypatch.setattr(accelerate.utils, "gather_object", gather)
-    settings, spec, names = ScoreSettings(), VariantSpec(), ("no", "yes")
     done = [
-        score_variants(source, embedder, spec, names, Rank(rank, 2), settings, parts=ScoringCheckpoint(tmp_path))  # type: ignore[arg-type]
+        score_variants(source, embedder, Rank(rank, 2), checkpoint=ScoringCheckpoint(tmp_path))  # type: ignore[arg-type]  # what is used of an Accelerator
         for rank in (0, 1)
     ]
-    alone = score_variants(source, embedder, spec, names, Accelerator(cpu=True), settings)
+    alone = score_variants(source, embedder, Accelerator(cpu=True))
     assert 0 < len(done[0].predictions) < len(alone.predictions)
     assert done[1].predictions.table() == alone.predictions.table()

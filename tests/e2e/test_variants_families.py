@@ -15,10 +15,19 @@ from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.tasks import VariantSpec
 from bend_hf.types import PROTOCOLS, ProtocolName
-from bend_hf.variants import SCORE_COLUMNS, ScoreSettings, VariantHeadSettings, probe, read_variants, score_variants
+from bend_hf.variants import (
+    SCORES,
+    ScoreSettings,
+    VariantHeadSettings,
+    cross_validate_heads,
+    read_variants,
+    score_variants,
+)
+from bend_hf.variants import score as scoring
+from bend_hf.variants.batch import VariantModel
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import VariantFile
-from bend_hf.variants.score import PieceMaker, Scored
+from bend_hf.variants.score import ScoringResult
 from bend_hf.variants.summary import values_of
 from bend_hf.variants.supervised_head import VariantHeadResult
 from tests.fake_checkpoints import make_fake
@@ -49,14 +58,15 @@ def clinvar(tmp_path_factory: pytest.TempPathFactory) -> VariantFile:
     genome = tmp_path_factory.mktemp("chr20") / "GRCh37.fa"
     with gzip.open(CHR20 / "genome.fa.gz") as packed, genome.open("wb") as plain:
         shutil.copyfileobj(packed, plain)
-    return read_variants(CHR20 / "variant_effects_disease.bed", genome, spec=SPEC)
+    return read_variants(CHR20 / "variant_effects_disease.bed", genome, context=SPEC)
 
 
-def score_and_probe(source: VariantFile, embedder: Embedder, folder: Path) -> tuple[Scored, VariantHeadResult]:
-    parts, accelerator = ScoringCheckpoint(folder), Accelerator(cpu=True)
-    settings = ScoreSettings(keep_rows=True)
-    scored = score_variants(source, embedder, SPEC, ("no", "yes"), accelerator, settings, parts=parts)
-    return scored, probe(scored, parts, accelerator, VariantHeadSettings(epochs=1, n_folds=2, hidden=8))
+def score_and_train(source: VariantFile, embedder: Embedder, folder: Path) -> tuple[ScoringResult, VariantHeadResult]:
+    checkpoint, accelerator = ScoringCheckpoint(folder), Accelerator(cpu=True)
+    settings = ScoreSettings(context=SPEC, keep_embeddings=True)
+    scored = score_variants(source, embedder, accelerator, settings, checkpoint=checkpoint)
+    heads = VariantHeadSettings(epochs=1, n_folds=2, hidden=8)
+    return scored, cross_validate_heads(scored, checkpoint, accelerator, heads)
 
 
 def twin(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
@@ -73,32 +83,31 @@ def test_every_variant_has_every_score_and_a_run_cut_short_ends_the_same(
     clinvar: VariantFile, key: str, protocol: ProtocolName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = twin(key, protocol, tmp_path)
-    scored, probed = score_and_probe(clinvar, embedder, tmp_path / "whole")
+    scored, trained = score_and_train(clinvar, embedder, tmp_path / "whole")
     assert scored.predictions.item.tolist() == list(range(N_VARIANTS))
-    for column in SCORE_COLUMNS:
-        has_score = np.isfinite(values_of(scored.predictions, column.name))
-        none = key == "onehot" and column.name in ("log_likelihood_ratio", "entropy")
-        assert has_score.all() != none, column.name
+    for score in SCORES:
+        has_score = np.isfinite(values_of(scored.predictions, score.key))
+        assert has_score.all() != (key == "onehot" and score.needs == "likelihood"), score.key
     assert scored.predictions.score is not None
     assert (scored.predictions.score > 0).mean() > 0.99
-    for said in probed.predictions.values():
+    for said in trained.predictions.values():
         assert len(said) == N_VARIANTS
         assert said.score is not None
         assert np.isfinite(said.score).all()
     cut, made = tmp_path / "cut", []
-    plain = PieceMaker.score
+    plain = scoring.score_batch
 
-    def fragile(self: PieceMaker, given: pa.Table) -> pa.Table:
+    def fragile(model: VariantModel, given: pa.Table) -> pa.Table:
         made.append(len(given))
         if len(made) == 4:
             raise KeyboardInterrupt
-        return plain(self, given)
+        return plain(model, given)
 
-    monkeypatch.setattr(PieceMaker, "score", fragile)
+    monkeypatch.setattr(scoring, "score_batch", fragile)
     with pytest.raises(KeyboardInterrupt):
-        score_and_probe(clinvar, embedder, cut)
-    again, probed_again = score_and_probe(clinvar, twin(key, protocol, tmp_path), cut)
+        score_and_train(clinvar, embedder, cut)
+    again, trained_again = score_and_train(clinvar, twin(key, protocol, tmp_path), cut)
     assert sum(made) == N_VARIANTS + made[3]
     assert again.predictions.table() == scored.predictions.table()
-    for kind, said in probed.predictions.items():
-        assert probed_again.predictions[kind].table() == said.table()
+    for kind, said in trained.predictions.items():
+        assert trained_again.predictions[kind].table() == said.table()

@@ -1,8 +1,8 @@
-"""Scores a file of variants in small pieces with one process or several, which stop for good where they are told.
+"""Scores a file of variants in small batches with one process or several, which stop for good where they are told.
 
-    python -m tests.e2e.variant_lives FOLDER OUT PROCESSES [PIECES]
+    python -m tests.e2e.variant_lives FOLDER OUT PROCESSES [BATCHES]
 
-The processes are forks of this one. With PIECES each makes that many, says so in a line on its output, and waits for
+The processes are forks of this one. With BATCHES each scores that many, says so in a line on its output, and waits for
 whatever kills the whole group.
 """
 
@@ -17,26 +17,26 @@ from pathlib import Path
 import pyarrow as pa
 
 from bend_hf.variants import VariantRun, score_file
-from bend_hf.variants import score as zero_shot
-from bend_hf.variants.score import PieceMaker
+from bend_hf.variants import score as scoring
+from bend_hf.variants.batch import VariantModel
 from tests.e2e.lives import life
 
 
 def live(folder: Path, out: Path, stops_after: int | None) -> None:
-    """One process: scores the folder's variants, all of them or so many pieces, and ends."""
-    zero_shot._PART_VARIANTS = 8  # type: ignore[misc]
+    """One process: scores the folder's variants, all of them or so many batches, and ends."""
+    scoring._BATCH_VARIANTS = 8  # type: ignore[misc]  # a constant, smaller here
     made = []
-    plain = PieceMaker.score
+    plain = scoring.score_batch
 
-    def score(self: PieceMaker, given: pa.Table) -> pa.Table:
+    def score(model: VariantModel, given: pa.Table) -> pa.Table:
         if len(made) == stops_after:
             os.write(sys.stdout.fileno(), b"stopped\n")
             while True:
                 signal.pause()
         made.append(1)
-        return plain(self, given)
+        return plain(model, given)
 
-    PieceMaker.score = score  # type: ignore[method-assign]
+    scoring.score_batch = score
     config = VariantRun(
         genome=folder / "genome.fa",
         model="nt_transformer_human_ref",

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.tasks import VariantSpec
 from bend_hf.variants import ScoreSettings, read_variants, score_variants
 from bend_hf.variants.allele_embeddings import tokens_overlap
 from bend_hf.variants.bend_csv import HEADER, write_bend_csv
@@ -70,8 +69,7 @@ def scored(name: str, embedding_idx: int | None) -> Predictions:
     folder = GOLDEN / "variants"
     source = read_variants(folder / "variants.bed", folder / "genome_upper.fa")
     settings = ScoreSettings(likelihood=False, embedding_idx=embedding_idx)
-    spec = VariantSpec()
-    return score_variants(source, embedder(name), spec, ("a", "b"), Accelerator(cpu=True), settings).predictions
+    return score_variants(source, embedder(name), Accelerator(cpu=True), settings).predictions
 
 
 def expected(name: str) -> NDArray[np.float64]:

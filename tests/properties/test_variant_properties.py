@@ -1,4 +1,4 @@
-"""What holds for the scores of any variants."""
+"""Properties of the scores of any variants."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bend_hf.variants.alleles import Context, alleles
-from bend_hf.variants.embedding_scores import SCORE_COLUMNS
-from bend_hf.variants.supervised_head import fold_by_place
+from bend_hf.variants import SCORES
+from bend_hf.variants.alleles import Context, StoredVariants
+from bend_hf.variants.supervised_head import fold_by_position
 from tests.variant_controls import Markov, MarksG, OrderZeroTriplets, Unigram, column, scores_of
 
 BASES = "ACGT"
-NAMES = [entry.name for entry in SCORE_COLUMNS]
+NAMES = SCORES.names()
 
 
 @st.composite
@@ -46,7 +46,7 @@ def test_scores_do_not_depend_on_the_other_variants(
 
 @given(variants(), st.sampled_from([Unigram, OrderZeroTriplets, Markov]))
 @settings(max_examples=25, deadline=None)
-def test_exchanging_the_alleles_turns_the_ratio_round(
+def test_exchanging_the_alleles_negates_the_ratio(
     row: tuple[str, int, str, str, int], model: type[Unigram] | type[OrderZeroTriplets] | type[Markov]
 ) -> None:
     text, at, ref, alt, label = row
@@ -65,7 +65,8 @@ def test_reading_the_other_strand_twice_changes_nothing(
     row: tuple[str, int, str, str, int], left_bp: int, right_bp: int
 ) -> None:
     text, at, ref, alt, _ = row
-    pair = alleles([text], np.array([at]), [ref], [alt], Context(left_bp=left_bp, right_bp=right_bp))
+    stored = StoredVariants(sequences=[text], offset_bp=np.array([at]), ref=[ref], alt=[alt])
+    pair = stored.alleles(Context(left_bp=left_bp, right_bp=right_bp))
     again = pair.reverse_complement([ref]).reverse_complement([ref])
     assert (again.ref, again.alt, again.offset_bp.tolist()) == (pair.ref, pair.alt, pair.offset_bp.tolist())
 
@@ -80,7 +81,7 @@ def test_folds_share_no_sequence(starts: list[int], n_folds: int, apart_bp: int)
     ranked = np.sort(start)
     if (np.diff(ranked) < apart_bp).all():
         return
-    found = fold_by_place(["chr1"] * len(start), start, n_folds=n_folds, apart_bp=apart_bp)
+    found = fold_by_position(["chr1"] * len(start), start, n_folds=n_folds, apart_bp=apart_bp)
     near = np.abs(start[:, None] - start) < apart_bp
     assert (found.fold[:, None] == found.fold)[near].all()
     assert 2 <= found.n_folds <= max(n_folds, 2)

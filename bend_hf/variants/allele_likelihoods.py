@@ -1,29 +1,13 @@
-"""What a language model's likelihoods say of variants: ALT against REF, and how sure it is of the site.
+"""How likely a language model finds each allele of a variant, given the sequence around it.
 
-    likely = LikelihoodScores(scorer=Scorer.of(embedder), context=context, both_strands=True)
-    likely.of_substitutions(Sites(sequences, offset_bp, ref, alt))["log_likelihood_ratio"]
+    likelihoods = VariantLikelihoods(alleles=AlleleLikelihoods.of(embedder), context=context, indel_context=context,
+                                     both_strands=True)
+    likelihoods.of_substitutions(stored).log_likelihood_ratio
 
-On both strands, each says its own and the mean counts. Alleles of different lengths are told apart by what stands
-behind them, for a causal model too, which is shown that much more for them.
-
->>> LikelihoodScores.__name__
-'LikelihoodScores'
-
-How likely a language model finds each allele of a site, given what stands around it.
-
-For a site all its alleles are written out and tokenized. The tokens in front that are the same in all of them, and
-those behind, are the surroundings; what lies between is the span of an allele, one token or several; none for an
-allele that only lacks letters, whose log-likelihood is 0.
-
-- A masked model is shown the surroundings with every token of the span masked, and the log-likelihood of an allele
-  is the sum over the tokens of its span (masked marginal; one forward a site, more only where the alleles' spans
-  differ in their number of tokens). Overlapping k-mers all repeat the letter: the k-mer that stands for the variant
-  is read alone, with all others that hold the letter masked too.
-- A causal model gives the sum over the tokens from the span to the end, each given those before it. Where nothing
-  stands behind the variant this is the span's own token, and one forward a site is enough.
-
-Only tokens that compete in the model's loss share the probability. Natural logarithm; nan where a model says nothing
-(no token in front of a causal model's first, a site that is unknown letters to the tokenizer).
+A masked model is asked with the tokens masked in which the alleles differ. A causal model is asked one token earlier.
+Alleles of different lengths are compared by what follows them, so a causal model is shown more context for them. Only
+tokens that compete in the model's loss share the probability. Logarithms are natural; a value is nan if the model
+cannot say (a causal model's first token, a site that the tokenizer turns into unknown tokens).
 
 >>> entropy_bits(np.log([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 1e-300, 1e-300]])).tolist()
 [2.0, 1.0]
@@ -50,7 +34,7 @@ from bend_hf.variants.allele_embeddings import (
     run_on_device,
     tokens_overlap,
 )
-from bend_hf.variants.alleles import Alleles, Context, alleles, distinct
+from bend_hf.variants.alleles import Alleles, Context, StoredVariants, distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,13 +43,13 @@ BASES: Final = "ACGT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
-    """A model that says how likely alleles are.
+class AlleleLikelihoods:
+    """A language model that says how likely alleles are.
 
     Attributes:
         embedder: The model.
-        mask_id: Its mask; None for a causal model.
-        overlaps: Whether its tokens share letters.
+        mask_id: Its mask token; None for a causal model.
+        overlaps: Whether its tokens share nucleotides.
     """
 
     embedder: Embedder
@@ -73,8 +57,8 @@ class Scorer:
     overlaps: bool
 
     @classmethod
-    def of(cls, embedder: Embedder) -> Scorer:
-        """The scorer of a model.
+    def of(cls, embedder: Embedder) -> AlleleLikelihoods:
+        """Check that a model has likelihoods.
 
         Raises:
             ModelError: The model has no likelihoods; the message says why.
@@ -84,21 +68,24 @@ class Scorer:
         embedder._need_head()
         if embedder.overlap_tokens:
             raise ModelError(
-                f"{embedder.name} reads long sequences in overlapping pieces, which show a masked token again; "
+                f"{embedder.name} reads long sequences in overlapping chunks, which show a masked token again; "
                 "likelihoods need overlap_tokens=0"
             )
         causal = embedder.direction == "causal"
         mask_id = None if causal else embedder.mask_id
         if not causal and mask_id is None:
-            raise ModelError(f"{embedder.name} names no mask token; its likelihoods cannot be asked for")
+            raise ModelError(f"{embedder.name} has no mask token; likelihoods of a masked language model need one")
         return cls(embedder=embedder, mask_id=mask_id, overlaps=tokens_overlap(embedder))
 
     def of_bases(self, sequences: Sequence[str], offset_bp: Ints) -> NDArray[np.float64]:
-        """Log-likelihoods of A, C, G and T at S sites, shape (S, 4).
+        """Compute the log-likelihoods of A, C, G and T at S sites.
 
         Args:
-            sequences: What surrounds each site, with any base at it.
-            offset_bp: Where the site is in each, shape (S,).
+            sequences: The sequence around each site, with any base at the site.
+            offset_bp: Position of the site in each sequence, shape (S,).
+
+        Returns:
+            Shape (S, 4).
         """
         texts = [
             text[:at] + base + text[at + 1 :]
@@ -108,26 +95,34 @@ class Scorer:
         return self.of_alleles(texts, offset_bp, n_alleles=len(BASES))
 
     def of_alleles(self, texts: list[str], offset_bp: Ints, *, n_alleles: int) -> NDArray[np.float64]:
-        """Log-likelihoods of the alleles of S sites, shape (S, alleles).
+        """Compute the log-likelihoods of the alleles of S sites.
 
         Args:
-            texts: The written-out alleles, those of one site one after the other.
-            offset_bp: Where the alleles begin to differ, shape (S,).
-            n_alleles: How many each site has.
+            texts: The sequence of each allele; those of one site follow one another.
+            offset_bp: Where the alleles of each site begin to differ, shape (S,).
+            n_alleles: Number of alleles per site.
+
+        Returns:
+            Shape (S, alleles).
 
         Raises:
-            ModelError: Alleles of different lengths, for a model with overlapping tokens.
+            ModelError: Alleles differ in length, and the model has overlapping tokens.
         """
         tokens = _Tokens.of(self.embedder.tokenize(texts))
         spans = _spans(tokens, n_alleles)
-        read = self._causal(tokens, spans) if self.mask_id is None else self._masked(texts, tokens, spans, offset_bp)
+        if self.mask_id is None:
+            read = self._causal(tokens, spans)
+        else:
+            read = self._masked(texts, tokens, spans, offset_bp, mask_id=self.mask_id)
         found = np.where(np.isfinite(read), read, np.nan).reshape(-1, n_alleles)
         no_difference = (spans.n_tokens.reshape(-1, n_alleles) == 0).all(axis=1)
         found[no_difference | np.isnan(found).any(axis=1)] = np.nan
         return found
 
-    def _masked(self, texts: list[str], tokens: _Tokens, spans: _Spans, offset_bp: Ints) -> NDArray[np.float64]:
-        # alleles of a site with spans of one length look the same once they are masked
+    def _masked(
+        self, texts: list[str], tokens: _Tokens, spans: _Spans, offset_bp: Ints, *, mask_id: int
+    ) -> NDArray[np.float64]:
+        # the alleles of a site whose spans have one length look the same once they are masked
         site = np.arange(len(texts)) // spans.n_alleles
         _, shown, shown_as = np.unique(
             site * (int(spans.n_tokens.max()) + 1) + spans.n_tokens, return_index=True, return_inverse=True
@@ -135,8 +130,7 @@ class Scorer:
         inputs = _Tokens.of(self.embedder.tokenize([texts[index] for index in shown]))
         hidden, place = spans.tokens_of(shown)
         ids = inputs.tokenized.ids.copy()
-        assert self.mask_id is not None
-        ids[inputs.index[hidden, place]] = self.mask_id
+        ids[inputs.index[hidden, place]] = mask_id
         masked = replace(inputs.tokenized, ids=ids)
         allele, place = spans.tokens_of(np.arange(len(texts)))
         if self.overlaps:
@@ -163,7 +157,7 @@ class Scorer:
         return np.bincount(allele, -found.cpu().numpy()[slot], len(n_behind)).astype(np.float64)
 
     def _next_token(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
-        """Nothing stands behind the alleles: the first allele's forward says how likely each of them is."""
+        """Score alleles with nothing after them: one forward pass of the first allele says how likely each is."""
         alleles = np.arange(len(tokens.counts))
         first = alleles // spans.n_alleles * spans.n_alleles
         position = tokens.index[first, spans.n_front[first]] - 1
@@ -174,7 +168,7 @@ class Scorer:
         return values
 
     def _log_probabilities(self, tokenized: Tokenized, position: Ints, target: Ints) -> NDArray[np.float64]:
-        """Log-probability of token ``target[i]`` by the scores that the model gives at ``position[i]``, shape (n,)."""
+        """Compute the log-probability of token ``target[i]`` from the logits at ``position[i]``, shape (n,)."""
         import torch
 
         if not len(position):
@@ -202,13 +196,13 @@ class Scorer:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tokens:
-    """The tokens of S sequences without specials, as rectangles; -1 behind the last of each.
+    """The tokens of S sequences without special tokens, padded with -1.
 
     Attributes:
-        tokenized: What they were read from.
+        tokenized: The model inputs that hold them.
         ids: Shape (S, T).
-        index: Where each stands in ``tokenized.ids``, shape (S, T).
-        counts: How many each sequence has, shape (S,).
+        index: Index of each token in ``tokenized.ids``, shape (S, T).
+        counts: Number of tokens of each sequence, shape (S,).
     """
 
     tokenized: Tokenized
@@ -228,7 +222,7 @@ class _Tokens:
         return cls(tokenized=tokenized, ids=ids, index=index, counts=counts)
 
     def column_at(self, offset_bp: Ints) -> Ints:
-        """Which of its tokens holds a nucleotide of each sequence, shape (S,)."""
+        """Find the token that holds a nucleotide of each sequence, shape (S,)."""
         bp = np.where(self.index >= 0, bp_of_tokens(self.tokenized)[self.index], 0)
         column: Ints = (np.cumsum(bp, axis=1) <= offset_bp[:, None]).sum(axis=1)
         return column
@@ -236,11 +230,11 @@ class _Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class _Spans:
-    """For each allele, the run of tokens that is its own; the others are the same in all alleles of its site.
+    """For each allele, the span of tokens in which it differs from the other alleles of its site.
 
     Attributes:
-        n_alleles: Alleles a site.
-        n_front: Tokens in front of the span, shape (S * alleles,).
+        n_alleles: Alleles per site.
+        n_front: Tokens before the span, shape (S * alleles,).
         n_tokens: Tokens of the span, shape (S * alleles,).
     """
 
@@ -249,7 +243,7 @@ class _Spans:
     n_tokens: Ints
 
     def tokens_of(self, alleles: Ints) -> tuple[Ints, Ints]:
-        """Every token of some alleles' spans: which of the alleles given, and which of its tokens."""
+        """List the span tokens of some alleles: the index of the given allele, and the position of the token."""
         n = self.n_tokens[alleles]
         which = np.repeat(np.arange(len(alleles)), n)
         return which, np.arange(len(which)) - np.repeat(np.cumsum(n) - n, n) + self.n_front[alleles][which]
@@ -261,7 +255,7 @@ def _spans(tokens: _Tokens, n_alleles: int) -> _Spans:
     counts = tokens.counts.reshape(-1, n_alleles)
     fewest = counts.min(axis=1)
     front = np.minimum(_common(tokens.ids.reshape(shape)), fewest)
-    # the same from the end: the last token of each allele stands in the first column
+    # the same from the end: the last token of each allele is in the first column
     column = tokens.counts[:, None] - 1 - np.arange(n_columns)
     backwards = np.where(column >= 0, np.take_along_axis(tokens.ids, np.maximum(column, 0), axis=1), -1)
     behind = np.minimum(_common(backwards.reshape(shape)), fewest - front)
@@ -273,95 +267,84 @@ def _spans(tokens: _Tokens, n_alleles: int) -> _Spans:
 
 
 def _common(ids_SAT: Ints) -> Ints:
-    """How many tokens all alleles of a site begin with, shape (S,)."""
+    """Count the tokens that all alleles of a site begin with, shape (S,)."""
     same = (ids_SAT == ids_SAT[:, :1]).all(axis=1)
     common: Ints = np.cumprod(same, axis=1).sum(axis=1).astype(np.int64)
     return common
 
 
 def entropy_bits(log_likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropy of the bases at a site, their likelihoods scaled to one, shape (S,); nan where they are."""
+    """Compute the entropy of the base at each site, with likelihoods scaled to sum to one.
+
+    Args:
+        log_likelihoods: Shape (S, 4).
+
+    Returns:
+        Shape (S,); nan if a likelihood is nan.
+    """
     highest = log_likelihoods.max(axis=1, keepdims=True)
-    shares = np.exp(log_likelihoods - highest)
-    shares /= shares.sum(axis=1, keepdims=True)
-    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return np.asarray(-(shares * logs).sum(axis=1) + 0.0)
+    fractions = np.exp(log_likelihoods - highest)
+    fractions /= fractions.sum(axis=1, keepdims=True)
+    logs = np.log2(fractions, out=np.zeros_like(fractions), where=fractions > 0)
+    return np.asarray(-(fractions * logs).sum(axis=1) + 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sites:
-    """Variants as they are stored.
+class SiteLikelihoods:
+    """Likelihoods of n substitutions.
 
     Attributes:
-        sequences: Around each variant, with the reference allele.
-        offset_bp: Place of the variant's first base in each, shape (n,).
-        ref: The reference allele of each.
-        alt: The other allele of each.
+        log_likelihood_ratio: Log-likelihood of ALT minus that of REF, shape (n,).
+        entropy_bits: Entropy of the base at the site, shape (n,).
     """
 
-    sequences: Sequence[str]
-    offset_bp: Ints
-    ref: Sequence[str]
-    alt: Sequence[str]
-
-    def taken(self, chosen: Ints) -> Sites:
-        """Some of them."""
-        return Sites(
-            sequences=[self.sequences[i] for i in chosen],
-            offset_bp=self.offset_bp[chosen],
-            ref=[self.ref[i] for i in chosen],
-            alt=[self.alt[i] for i in chosen],
-        )
-
-    def shown(self, context: Context) -> Alleles:
-        """What a model sees of them."""
-        return alleles(self.sequences, self.offset_bp, self.ref, self.alt, context)
+    log_likelihood_ratio: NDArray[np.float64]
+    entropy_bits: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodScores:
-    """A model's likelihoods of variants.
+class VariantLikelihoods:
+    """A language model's likelihoods of variants.
 
     Attributes:
-        scorer: The model.
-        context: What it sees around a substitution.
-        indel_context: What it sees around an insertion or a deletion.
-        both_strands: Whether the reverse complement is asked too.
+        alleles: The language model.
+        context: What it is shown around a substitution.
+        indel_context: What it is shown around an insertion or a deletion.
+        both_strands: Whether the result is the mean over both strands.
     """
 
-    scorer: Scorer
+    alleles: AlleleLikelihoods
     context: Context
     indel_context: Context
     both_strands: bool
 
-    def of_substitutions(self, sites: Sites) -> dict[str, NDArray[np.float64]]:
-        """``log_likelihood_ratio`` and ``entropy``, shape (n,) each."""
-        codes = [np.array([BASES.index(base) for base in column]) for column in (sites.ref, sites.alt)]
-        each = np.arange(len(sites.ref))
+    def of_substitutions(self, stored: StoredVariants) -> SiteLikelihoods:
+        """Compute the likelihoods of n variants that replace one base by one base."""
+        codes = [np.array([BASES.index(base) for base in column]) for column in (stored.ref, stored.alt)]
+        each = np.arange(len(stored))
         ratios, entropies = [], []
-        for shown, is_minus in self._strands(sites, self.context):
+        for shown, is_minus in self._strands(stored, self.context):
             site = distinct([f"{at} {text}" for at, text in zip(shown.offset_bp.tolist(), shown.ref, strict=True)])
             first = np.unique(site.code, return_index=True)[1]
-            found = self.scorer.of_bases([shown.ref[i] for i in first], shown.offset_bp[first])
+            found = self.alleles.of_bases([shown.ref[i] for i in first], shown.offset_bp[first])
             found = found[:, ::-1] if is_minus else found  # A C G T are the complements of T G C A
             by_variant = found[site.code]
             ratios.append(by_variant[each, codes[1]] - by_variant[each, codes[0]])
             entropies.append(entropy_bits(found)[site.code])
-        return {"log_likelihood_ratio": np.mean(ratios, axis=0), "entropy": np.mean(entropies, axis=0)}
+        return SiteLikelihoods(log_likelihood_ratio=np.mean(ratios, axis=0), entropy_bits=np.mean(entropies, axis=0))
 
-    def of_indels(self, sites: Sites) -> NDArray[np.float64]:
-        """Ratios of alleles that are not one base each, shape (n,); a longer allele has more to be sure of."""
+    def of_indels(self, stored: StoredVariants) -> NDArray[np.float64]:
+        """Compute log-likelihood ratios of variants of any length, shape (n,); longer alleles add up more tokens."""
         ratios = []
-        for shown, _ in self._strands(sites, self.indel_context):
+        for shown, _ in self._strands(stored, self.indel_context):
             texts = [text for pair in zip(shown.ref, shown.alt, strict=True) for text in pair]
-            found = self.scorer.of_alleles(texts, shown.offset_bp, n_alleles=2)
+            found = self.alleles.of_alleles(texts, shown.offset_bp, n_alleles=2)
             ratios.append(found[:, 1] - found[:, 0])
         return np.asarray(np.mean(ratios, axis=0))
 
-    def _strands(self, sites: Sites, context: Context) -> list[tuple[Alleles, bool]]:
-        """The alleles on the plus strand, and on the other one where that is asked for."""
-        plus = sites.shown(context)
+    def _strands(self, stored: StoredVariants, context: Context) -> list[tuple[Alleles, bool]]:
+        """Return the alleles on the plus strand, and on the minus strand if both are asked for."""
+        plus = stored.alleles(context)
         if not self.both_strands:
             return [(plus, False)]
-        mirrored = Context(left_bp=context.right_bp, right_bp=context.left_bp)
-        return [(plus, False), (sites.shown(mirrored).reverse_complement(sites.ref), True)]
+        return [(plus, False), (stored.alleles(context.mirrored()).reverse_complement(stored.ref), True)]

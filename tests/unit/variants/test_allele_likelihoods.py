@@ -1,4 +1,4 @@
-"""Likelihoods of alleles: exact where the model's own are known, and masked so that nothing is given away."""
+"""Likelihoods of alleles are exact for models whose probabilities are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bend_hf.embedders._embedder import Embedder
 from bend_hf.errors import ModelError
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.allele_embeddings import tokens_overlap
-from bend_hf.variants.likelihood_scores import Scorer, entropy_bits
+from bend_hf.variants.allele_likelihoods import AlleleLikelihoods, entropy_bits
 from tests.variant_controls import (
     ENTROPY_BITS,
     SHARES,
@@ -44,7 +44,7 @@ def test_order_zero_likelihood_is_exact(model: type[Embedder], offset: int, both
     assert column(found, "entropy") == pytest.approx([ENTROPY_BITS] * 3, abs=1e-5)
 
 
-def test_overlapping_tokens_are_told_from_others() -> None:
+def test_overlapping_tokens_are_recognized() -> None:
     assert [tokens_overlap(model()) for model in (OrderZero, OrderZeroPairs, OrderZeroTriplets, Unigram)] == [
         False,
         False,
@@ -53,15 +53,15 @@ def test_overlapping_tokens_are_told_from_others() -> None:
     ]
 
 
-def test_words_of_several_lengths_are_summed_over_what_the_alleles_change() -> None:
-    # TACGT is T ACG T; TATGT is T A T G T: one word against three over the same letters
+def test_tokens_of_several_lengths_are_summed_over_what_the_alleles_change() -> None:
+    # TACGT is T ACG T; TATGT is T A T G T: one token against three over the same nucleotides
     found = scores_of(Unigram(), [("TACGT", 2, "C", "T", 0)])
     expected = math.log(0.3 * 0.1 * 0.1) - math.log(0.2)
     assert column(found, "log_likelihood_ratio") == pytest.approx([expected], abs=1e-5)
 
 
 def test_ratios_of_one_site_add_up() -> None:
-    likely = Scorer.of(Unigram()).of_bases(["TTACGTA"], np.array([3]))
+    likely = AlleleLikelihoods.of(Unigram()).of_bases(["TTACGTA"], np.array([3]))
     found = scores_of(Unigram(), [("TTACGTA", 3, "C", alt, 0) for alt in "AGT"])
     assert column(found, "log_likelihood_ratio") == pytest.approx(
         [likely[0, base] - likely[0, 1] for base in (0, 2, 3)], abs=1e-5
@@ -78,11 +78,11 @@ def test_causal_model_is_asked_one_token_before_the_variant() -> None:
 
 def test_causal_model_reads_the_other_strand_from_the_right() -> None:
     found = scores_of(Markov(), [("CCAAT", 3, "A", "G", 0)], both_strands=True)
-    # from the right, T stands before: its complement A is followed by T or by C, 0.1 each
+    # from the right, T comes first: its complement A is followed by T or by C, 0.1 each
     assert column(found, "log_likelihood_ratio") == pytest.approx([math.log(1 / 7) / 2], abs=1e-5)
 
 
-def test_causal_model_says_nothing_of_a_first_base() -> None:
+def test_causal_model_gives_no_score_for_a_first_base() -> None:
     found = scores_of(Markov(), [("CCAAT", 0, "C", "G", 0)])
     assert column(found, "log_likelihood_ratio") == [None]
     assert column(found, "entropy") == [None]
@@ -99,7 +99,7 @@ def test_indels_are_scored_by_likelihood_alone() -> None:
     assert column(found, "window_distance")[:2] == [None, None]
 
 
-def test_causal_model_sees_what_stands_behind_an_indel() -> None:
+def test_causal_model_sees_the_sequence_after_an_indel() -> None:
     spec = VariantSpec(context_bp=2, causal_context_bp=2, stored_context_bp=4)
     found = scores_of(Markov(), [("GGCCAATT", 3, "C", "CG", 0)], spec)
     # shown G C C A A against G C C G A A; from the first difference on: C>A A>A against C>G G>A A>A
@@ -126,13 +126,13 @@ def test_model_without_a_head_has_null_columns_unless_they_are_needed() -> None:
 def test_masked_model_without_a_mask_raises() -> None:
     model = OrderZero()
     model.mask_id = None
-    with pytest.raises(ModelError, match="names no mask token"):
-        Scorer.of(model)
+    with pytest.raises(ModelError, match="has no mask token"):
+        AlleleLikelihoods.of(model)
 
 
-def test_overlapping_pieces_raise() -> None:
+def test_overlapping_chunks_raise() -> None:
     with pytest.raises(ModelError, match="likelihoods need overlap_tokens=0"):
-        Scorer.of(OrderZero(overlap_tokens=4))
+        AlleleLikelihoods.of(OrderZero(overlap_tokens=4))
 
 
 def test_entropy_by_hand() -> None:

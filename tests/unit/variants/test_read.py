@@ -1,4 +1,4 @@
-"""Variants out of beds and VCFs, and what is said of every bad one before a model loads."""
+"""Variants read from BED and VCF files, and the message for each invalid one before a model loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
 from bend_hf.data.vcf import read_vcf
 from bend_hf.errors import BendError, ConfigError, GenomeError, InputError, LabelError
-from bend_hf.variants import VariantRun, read_variants
+from bend_hf.variants import ReadSettings, VariantRun, read_variants
 from bend_hf.variants.read import VariantFile
 from tests.bgzip import bgzip
 from tests.tiny import write_bed, write_genome
@@ -190,7 +190,7 @@ def test_dropped_mismatches_are_counted(tmp_path: Path, contigs: tuple[Path, dic
         ("chr1", 60, 61, OTHER[bad], bad, 0),
         ("chr1", 50, 51, good, OTHER[good], 1),
     ]
-    found = read_variants(bed(tmp_path / "a.bed", rows), genome, ref_mismatch="drop")
+    found = read_variants(bed(tmp_path / "a.bed", rows), genome, ReadSettings(ref_mismatch="drop"))
     assert (found.item.tolist(), found.counts.dropped_ref_mismatch) == ([1], 1)
 
 
@@ -208,19 +208,19 @@ def indel_file(folder: Path, letters: str, alts: tuple[str, ...] = ("{0}AA",)) -
 def test_indels_are_refused_with_a_count(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     path = indel_file(tmp_path, letters["chr1"])
-    with pytest.raises(InputError, match=r"1 of 2 variants are no substitution of one base.*--indels likelihood"):
+    with pytest.raises(InputError, match=r"1 of 2 variants are not substitutions of one base.*--indels likelihood"):
         read_variants(path, genome)
-    dropped = read_variants(path, genome, indels="drop")
+    dropped = read_variants(path, genome, ReadSettings(indels="drop"))
     assert (len(dropped), dropped.counts.dropped_indels) == (1, 1)
-    kept = read_variants(path, genome, indels="likelihood")
+    kept = read_variants(path, genome, ReadSettings(indels="likelihood"))
     assert (len(kept), kept.counts.scored_by_likelihood_alone) == (2, 1)
 
 
 def test_alleles_that_are_not_written_out_raise(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     path = indel_file(tmp_path, letters["chr1"], ("<DEL>", "*"))
-    with pytest.raises(InputError, match="2 of 3 variants do not write out both alleles"):
-        read_variants(path, genome, indels="likelihood")
+    with pytest.raises(InputError, match="2 of 3 variants do not spell out both alleles"):
+        read_variants(path, genome, ReadSettings(indels="likelihood"))
 
 
 def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
@@ -228,8 +228,8 @@ def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tupl
     wrong = OTHER[letters["chr1"][500]] + letters["chr1"][501]
     path = vcf(tmp_path / "a.vcf", [f"chr1\t501\t.\t{wrong}\t{wrong[0]}\t.\t.\t."])
     with pytest.raises(InputError, match=f"REF disagrees with .*REF is {wrong}, the genome has"):
-        read_variants(path, genome, indels="likelihood")
-    assert len(read_variants(path, genome, indels="likelihood", ref_mismatch="drop")) == 0
+        read_variants(path, genome, ReadSettings(indels="likelihood"))
+    assert len(read_variants(path, genome, ReadSettings(indels="likelihood", ref_mismatch="drop"))) == 0
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tupl
         (("chr1", 10, 20, "A", "C", 0), InputError, r"a variant is one base wide \(or start = end\)"),
         (("chr1", 130_000, 130_001, "A", "C", 0), GenomeError, "past the end of its contig"),
         (("chr9", 10, 11, "A", "C", 0), GenomeError, "chr9"),
-        (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are no substitution of one base"),
+        (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are not substitutions of one base"),
     ],
 )
 def test_bad_row_raises(
@@ -270,7 +270,7 @@ def test_named_column_that_is_not_there_raises(tmp_path: Path, contigs: tuple[Pa
     base = letters["chr1"][50]
     path = bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 1)])
     with pytest.raises(InputError, match="has no column 'lable'; did you mean 'label'"):
-        read_variants(path, genome, label_column="lable")
+        read_variants(path, genome, ReadSettings(label_column="lable"))
 
 
 def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
