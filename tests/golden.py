@@ -14,10 +14,10 @@ from pathlib import Path
 
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.eval_results import eval_result_files, eval_yaml
-from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.model_card import model_card
 from bend_hf.publishing.report.tables import as_csv, as_markdown
-from bend_hf.publishing.results import gather
+from bend_hf.publishing.results import group_records
 from tests.records import record, several
 
 FOLDER = Path(__file__).with_name("golden_cards")
@@ -55,7 +55,7 @@ def folds() -> str:
 def scores() -> str:
     """The Hub's score file of one task under both protocols."""
     made = [record(), record(seed=1, value=0.81), record(protocol="bend-hf-1", value=0.82)]
-    files = eval_result_files(gather(made), source_url="https://example.org/results")
+    files = eval_result_files(group_records(made), source_url="https://example.org/results")
     return "".join(f"# {name}\n{text}" for name, text in files.items())
 
 
@@ -99,12 +99,12 @@ def dataset() -> str:
 def report() -> str:
     """The tables of a report."""
     half = record(model="half", value=0.9, coverage={"scored": 10, "items": 1000, "item_sha256": "c" * 64})
-    return as_markdown(contests([*several(), half, record(origin="sample", model="=HYPERLINK(1)")]))
+    return as_markdown(leaderboards([*several(), half, record(origin="sample", model="=HYPERLINK(1)")]))
 
 
 def table() -> str:
     """The same as CSV."""
-    return as_csv(contests([*several(), record(origin="sample", model="=HYPERLINK(1)")]))
+    return as_csv(leaderboards([*several(), record(origin="sample", model="=HYPERLINK(1)")]))
 
 
 TEXTS: dict[str, Callable[[], str]] = {

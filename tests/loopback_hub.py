@@ -40,6 +40,7 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     titles: dict[int, str] = field(default_factory=dict)
+    sent: list[list[str]] = field(default_factory=list)  # paths that each pushed commit added, replaced or deleted
 
     def __post_init__(self) -> None:
         self.commit("main", {})
@@ -256,16 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif what == "paths-info":
             self._paths(repo, tail)
         elif what == "preupload":
-            files = json.loads(self.body)["files"]
-            modes = [
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                    "shouldIgnore": False,
-                }
-                for file in files
-            ]
-            self._send(200, {"files": modes})
+            self._preupload(repo, tail)
         elif what == "commit":
             self._commit(repo, tail)
         elif what == "settings":
@@ -288,6 +280,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"discussions": listed, "count": len(listed), "start": 0})
         else:
             self._missing("EntryNotFound")
+
+    def _preupload(self, repo: Repo, revision: str) -> None:
+        """How each file is to be sent, and the hash of the one that is there: what create_commit compares."""
+        sha = repo.at(revision)
+        if sha is None:
+            self._missing("RevisionNotFound")
+            return
+        answers = []
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
+            large, there = path.endswith(LARGE), repo.commits[sha].get(path)
+            answer = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if there is not None:
+                entry = self._entry(path, there)
+                answer["oid"] = entry["lfs"]["oid"] if large else entry["oid"]
+            answers.append(answer)
+        self._send(200, {"files": answers})
 
     def _info(self, repo: Repo, revision: str) -> None:
         sha = repo.at(revision)
@@ -376,8 +384,9 @@ class _Handler(BaseHTTPRequestHandler):
         sha = repo.at(revision)
         assert sha is not None
         files, title = dict(repo.commits[sha]), ""
-        for line in self.body.splitlines():
-            operation = json.loads(line)
+        operations = [json.loads(line) for line in self.body.splitlines()]
+        repo.sent.append(sorted(one["value"]["path"] for one in operations if one["key"] != "header"))
+        for operation in operations:
             value = operation["value"]
             if operation["key"] == "header":
                 title = value["summary"]

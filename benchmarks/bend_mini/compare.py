@@ -23,7 +23,7 @@ from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, find_records, read_record
 from bend_hf.evaluation.uncertainty.comparison import compare
 from bend_hf.files import start_logging
-from bend_hf.publishing.report.plots import Score, side_by_side_text
+from bend_hf.publishing.report.plots import TaskScore, overview_text
 from bend_hf.training.pretraining.summary import machine
 
 RESULT: Final = Path(__file__).resolve().parents[1] / "results" / "bend_mini_comparison.json"
@@ -79,7 +79,7 @@ def difference(runs: dict[str, Run], twin: str) -> dict[str, Any] | None:
     return {"difference": sign * one.difference, "low": low, "high": high, "p": one.p}
 
 
-def table_entry(runs: dict[str, Run], scores: list[Score]) -> dict[str, Any]:
+def table_entry(runs: dict[str, Run], scores: list[TaskScore]) -> dict[str, Any]:
     """What the card says of a task."""
     model = runs[DEFAULT_MODEL].record
     return {
@@ -106,11 +106,11 @@ def main() -> None:
         for task in TASKS:
             runs = runs_of(folder, task)
             if runs:
-                scores = [Score.of(run.record, name) for name, run in runs.items()]
+                scores = [TaskScore.of(run.record, name) for name, run in runs.items()]
                 shown += scores
                 tasks[task] = table_entry(runs, scores)
         tables.append(tasks)
-    print(side_by_side_text(shown))
+    print(overview_text(shown))
     body = {"tables": tables, "machine": machine(), "python": platform.python_version()}
     RESULT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 

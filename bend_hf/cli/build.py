@@ -31,7 +31,7 @@ def _add_build_flags(parser: argparse.ArgumentParser) -> None:
 def _build(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.dataset_folder import build
 
-    built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, say=print)
+    built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, log=print)
     for task in built:
         print(f"{task.folder}: {task.key}, {task.n_items:,} items, {task.n_bytes / 1e6:,.1f} MB")
     print(f"datasets and metrics stand in {parsed.out}; load_dataset({str(built[0].folder)!r}) works offline from here")

@@ -29,7 +29,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.sources import sample_tasks
     from bend_hf.files import write_bytes
     from bend_hf.publishing.report import write_report
-    from bend_hf.publishing.report.plots import Score, side_by_side_plot, side_by_side_text
+    from bend_hf.publishing.report.plots import TaskScore, overview_plot, overview_text
     from bend_hf.runs.demo import run_beside
     from bend_hf.tasks import Folds
 
@@ -49,12 +49,12 @@ def _run(parsed: argparse.Namespace) -> int:
     folded = replace(config, task=tuple({task.key for task in tasks} - set(config.task)), fold=FOLDS)
     found = [one for part in (config, folded) for one in run_beside(part, CONTROLS)]
     found.sort(key=lambda one: one.record.task)
-    scores = [Score.of(one.record, one.name) for one in found]
-    print("\n" + side_by_side_text(scores) + "\n")
+    scores = [TaskScore.of(one.record, one.name) for one in found]
+    print("\n" + overview_text(scores) + "\n")
     report = parsed.out / "report"
     write_report([config.out], report)
     title = f"{parsed.model} and what needs no training on genomes, on the bundled sample (not BEND's data)"
-    for name, content in side_by_side_plot(scores, title).items():
+    for name, content in overview_plot(scores, title).items():
         print(f"picture: {write_bytes(parsed.out / name, content)}")
     print(f"report: {report / 'index.html'}")
     return 0

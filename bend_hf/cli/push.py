@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bend_hf.cli import Command
 
 if TYPE_CHECKING:
-    from bend_hf.publishing.hub import Target
+    from bend_hf.publishing.hub import Upload
 
 _KINDS = ("dataset", "metric", "card", "results", "report")
 
@@ -34,21 +34,21 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    targets = _targets(parsed)
-    for target in targets:
-        print("\n".join(target.lines()))
+    uploads = _plan(parsed)
+    for upload in uploads:
+        print("\n".join(upload.lines()))
     if parsed.dry_run:
         print("dry run: nothing was sent")
         return 0
     from bend_hf.publishing.hub import push
 
-    for pushed in push(targets, public=parsed.public):
-        changed = f"{len(pushed.changed)} files changed" if pushed.changed else "nothing to change"
-        print(f"{pushed.target.name}: {changed}, {pushed.url}")
+    for pushed in push(uploads, public=parsed.public):
+        outcome = "pushed" if pushed.changed else "nothing to change"
+        print(f"{pushed.upload.name}: {outcome}, {pushed.url}")
     return 0
 
 
-def _targets(parsed: argparse.Namespace) -> list[Target]:
+def _plan(parsed: argparse.Namespace) -> list[Upload]:
     from bend_hf.errors import ConfigError
     from bend_hf.publishing import uploads as plans
 
@@ -67,22 +67,22 @@ def _targets(parsed: argparse.Namespace) -> list[Target]:
         return [plans.plan_card(folder, _repo(parsed, plans.card_name(folder)), create_pr=parsed.create_pr)]
     if parsed.kind == "report":
         return [plans.plan_report(parsed.folder or Path("report"), _repo(parsed, plans.REPORT_REPO))]
-    return [_results_target(parsed)]
+    return [_plan_results(parsed)]
 
 
-def _results_target(parsed: argparse.Namespace) -> Target:
+def _plan_results(parsed: argparse.Namespace) -> Upload:
     from bend_hf.evaluation.record import find_records, read_record
     from bend_hf.publishing import uploads as plans
-    from bend_hf.publishing.publishable import attributed, hub_facts, named_datasets
-    from bend_hf.publishing.results import of_model
+    from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
+    from bend_hf.publishing.results import records_of_model
 
-    named = named_datasets(parsed.dataset)
+    named = parse_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")
     if not parsed.create_pr:
         repo = _repo(parsed, plans.RESULTS_REPO)
-        return plans.plan_results([folder], repo, lambda records: attributed(records, named, hub_facts))
-    records = of_model([read_record(path) for path in find_records([folder])], parsed.model)
-    return plans.plan_scores(attributed(records, named, hub_facts), parsed.repo, create_pr=True)
+        return plans.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
+    records = records_of_model([read_record(path) for path in find_records([folder])], parsed.model)
+    return plans.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
 
 
 def _repo(parsed: argparse.Namespace, name: str) -> str:

@@ -19,7 +19,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.report import write_report
 
     written = write_report(
-        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, say=print
+        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, log=print
     )
     for path in written:
         print(path)

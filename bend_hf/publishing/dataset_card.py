@@ -1,9 +1,7 @@
-"""The card of a built dataset: what ``load_dataset`` reads from its head, and what people read below.
+"""Write the card of a built dataset: the metadata that ``load_dataset`` reads, and a description for people.
 
-Made from the facts that the build left beside the Parquet files, so that a card never says what was not built.
-
->>> in_words({"rows_at_a_place_seen_before": 0, "rows_with_a_sequence_of_another_split": {}})
-'No place stands in it twice, and no sequence stands in two of its splits.'
+The card is written from the facts that the build left next to the Parquet files, so it describes what was built.
+The template is ``dataset_scripts/dataset_card.md.jinja``.
 """
 
 from __future__ import annotations
@@ -24,10 +22,13 @@ _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"),
 
 
 def write_dataset_card(folder: Path) -> Path:
-    """Writes ``README.md`` of a dataset folder from what is built in it.
+    """Write ``README.md`` of a dataset folder.
+
+    Args:
+        folder: One dataset folder below the output folder of ``bend-hf build``.
 
     Raises:
-        BendError: Nothing is built there.
+        BendError: The folder holds no built task.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -70,8 +71,8 @@ def write_dataset_card(folder: Path) -> Path:
 
 
 def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each configuration's name with its files, and its features with its splits."""
-    where = data.relative_to(folder).as_posix()
+    """For each configuration its files by split, and its features with the size of each split."""
+    prefix = data.relative_to(folder).as_posix()
     shards, items = facts["shards"], facts["facts"]["items"]
 
     def one(name: str, splits: Mapping[str, list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -81,7 +82,7 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
             {
                 "config_name": name,
                 "data_files": [
-                    {"split": split, "path": [f"{where}/{part}-*.parquet" for part in parts]}
+                    {"split": split, "path": [f"{prefix}/{part}-*.parquet" for part in parts]}
                     for split, parts in splits.items()
                 ],
             },
@@ -113,14 +114,14 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": task.title if task else facts["task"],
         "config": facts["config"],
-        "description": task.description if task else "A task of the user's own.",
+        "description": task.description if task else "A task that the user defined.",
         "assembly": data["assembly"],
         "stranded": facts["stranded"],
         "folds": isinstance(task.partition, Folds) if task else any(p.startswith("part_") for p in data["items"]),
-        "columns": [_column(entry) for entry in facts["features"]],
+        "columns": [_column(feature) for feature in facts["features"]],
         "counts": list(data["items"].items()),
         "label_names": facts["label_names"],
-        "repeated": in_words(facts["repetitions"]),
+        "repeated": duplicates_in_words(facts["repetitions"]),
         "changed": _changes_in_words(data["changes"]),
         "hashes": [(name, entry["sha256"]) for name, entry in data["files"].items()],
         "license": task.license if task else "the user's own data",
@@ -128,39 +129,44 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _column(entry: Mapping[str, Any]) -> dict[str, str]:
-    kind = entry.get("dtype", "list of classes" if "list" in entry else "class")
-    return {"name": entry["name"], "kind": "class" if isinstance(kind, Mapping) else str(kind)}
+def _column(feature: Mapping[str, Any]) -> dict[str, str]:
+    kind = feature.get("dtype", "list of classes" if "list" in feature else "class")
+    return {"name": feature["name"], "kind": "class" if isinstance(kind, Mapping) else str(kind)}
 
 
-def in_words(repeated: Mapping[str, Any]) -> str:
-    """What the counts of repetitions say, as a sentence or two."""
-    places = repeated["rows_at_a_place_seen_before"]
+def duplicates_in_words(repeated: Mapping[str, Any]) -> str:
+    """Describe the counts of duplicate intervals and sequences.
+
+    >>> duplicates_in_words({"rows_at_a_place_seen_before": 0, "rows_with_a_sequence_of_another_split": {}})
+    'No interval occurs twice, and no sequence occurs in two splits.'
+    """
+    n_intervals = repeated["rows_at_a_place_seen_before"]
     shared = repeated["rows_with_a_sequence_of_another_split"]
-    if not places and not shared:
-        return "No place stands in it twice, and no sequence stands in two of its splits."
-    said = []
-    if places:
+    if not n_intervals and not shared:
+        return "No interval occurs twice, and no sequence occurs in two splits."
+    sentences = []
+    if n_intervals:
         items = ", ".join(map(str, repeated["items_at_a_place_seen_before"]))
-        said.append(f"{places:,} rows have a place that an earlier row has already (items {items}, ...).")
+        sentences.append(f"{n_intervals:,} rows have the interval of an earlier row (items {items}, ...).")
     for pair, count in shared.items():
         items = ", ".join(map(str, repeated["items_with_a_sequence_of_another_split"][pair]))
         first, second = pair.split(", ")
-        said.append(f"{count:,} rows of {second} have a sequence that stands in {first} too (items {items}, ...).")
-    return " ".join(said)
+        sentences.append(
+            f"{count:,} rows of {second} have a sequence that also occurs in {first} (items {items}, ...)."
+        )
+    return " ".join(sentences)
 
 
 def _changes_in_words(changes: Mapping[str, Any]) -> str:
-    said = [
+    return " ".join(
         f"{changes[key]:,} rows were {text}."
         for key, text in (
-            ("rows_padded", "padded with N where they reach past their contig"),
-            ("rows_dropped_out_of_bounds", "left out because they reach past their contig"),
-            ("rows_dropped_ref_mismatch", "left out because REF is not the base of the genome, or equals ALT"),
+            ("rows_padded", "padded with N because they extend past the end of their contig"),
+            ("rows_dropped_out_of_bounds", "dropped because they extend past the end of their contig"),
+            ("rows_dropped_ref_mismatch", "dropped because REF differs from the genome or equals ALT"),
         )
         if changes[key]
-    ]
-    return " ".join(said)
+    )
 
 
 def _example(group: str, configs: list[dict[str, Any]]) -> str:

@@ -1,8 +1,8 @@
-"""Writes tasks as Hub-shaped folders: sharded Parquet, a dataset card, checksums; and the metrics beside them.
+"""Build tasks into folders shaped like Hub repositories: sharded Parquet, a dataset card, checksums, and the metrics.
 
-``bend/gene_finding/`` is a dataset repository and ``bend/mcc/`` a metric Space as they would stand on the Hub, so
-``load_dataset("bend/gene_finding")`` and ``evaluate.load("bend/mcc")`` work next to the folder, and a push uploads
-it as it is.
+``bend/gene_finding/`` is laid out like a dataset repository and ``bend/mcc/`` like a metric Space. So
+``load_dataset("bend/gene_finding")`` and ``evaluate.load("bend/mcc")`` work in the folder that holds ``bend/``, and a
+push uploads the folders unchanged.
 
 >>> shard_name("train", 0, 3)
 'train-00000-of-00003.parquet'
@@ -39,7 +39,7 @@ _SHARD_SIZE: Final = "500MB"  # default of datasets, config.MAX_SHARD_SIZE
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltTask:
-    """One task as it now stands in the folder."""
+    """One built task."""
 
     key: str
     folder: Path
@@ -48,28 +48,27 @@ class BuiltTask:
 
 
 def build(
-    config: DataConfig, out: Path, *, num_proc: int | None = None, say: Callable[[str], None] = lambda text: None
+    config: DataConfig, out: Path, *, num_proc: int | None = None, log: Callable[[str], None] = lambda text: None
 ) -> list[BuiltTask]:
-    """Builds tasks into a Hub-shaped folder, and the metrics beside them.
+    """Build tasks and metrics into a folder.
 
-    All inputs are checked before anything is written; a task replaces an older build of itself only when it is
-    whole.
+    All inputs are checked before anything is written. A task replaces an earlier build of itself once it is complete.
 
     Args:
-        config: Which tasks, from which data.
-        out: The folder, ``bend`` by custom.
-        num_proc: Processes that read and write one task.
-        say: Told what is being done.
+        config: The tasks and their data.
+        out: The folder, usually ``bend``.
+        num_proc: Number of processes that read and write one task.
+        log: Receives one line about the data of each task.
 
     Raises:
-        BendError: An input is bad, or the folder cannot be written.
+        BendError: An input is invalid, or the folder cannot be written.
     """
     check_writable(out)
     found = []
     for source, message in sources_of(config):
-        say(message)
+        log(message)
         if not isinstance(source, TaskFiles):
-            raise SourceError(f"{source.task.key}: {source.repo} is built already; give --data a folder of bed files")
+            raise SourceError(f"{source.task.key}: {source.repo} is already built; give --data a folder of BED files")
         found.append(read_rows(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
     built = [_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc) for rows in found]
     for group in sorted({rows.task.group for rows in found}):
@@ -94,7 +93,7 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         write_text(part / "files" / FACTS_FILE, body)
         _swap(part / "files", target)
     except OSError as error:
-        raise BendError(f"{target} cannot be written ({error}); free some space or give another --out") from error
+        raise BendError(f"cannot write {target} ({error}); free some disk space or give another --out") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     paths = [target / name for names in shards.values() for name in names]
@@ -107,12 +106,12 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
 
 
 def shard_name(part: str, number: int, count: int) -> str:
-    """Name of one Parquet file, in the form of the Hub."""
+    """Name of a Parquet file, as on the Hub."""
     return f"{part}-{number:05d}-of-{count:05d}.parquet"
 
 
 def _rename_shards(folder: Path, part_names: Sequence[str]) -> dict[str, list[str]]:
-    """Gives the Parquet files the names of the Hub; takes away what else was written."""
+    """Rename the Parquet files as on the Hub, and remove all other files."""
     shards: dict[str, list[str]] = {}
     written = sorted(folder.glob("*.parquet"))
     for part in part_names:
@@ -129,7 +128,7 @@ def _rename_shards(folder: Path, part_names: Sequence[str]) -> dict[str, list[st
 
 
 def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]]) -> dict[str, Json]:
-    """What the folder says about itself: hashes of what went in and of what came out, counts, repetitions."""
+    """The facts about a build: hashes of its input and output, counts, duplicates."""
     folder = Path(builder._output_dir)
     splits: dict[str, datasets.SplitInfo] = builder.info.splits
     facts = file_facts(rows, builder.config.hashes, {part: splits[part].num_examples for part in shards})
@@ -149,7 +148,7 @@ def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Puts a finished folder in the place of an older one, which is removed last."""
+    """Replace a folder by a finished one; the old folder is removed last."""
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.old{os.getpid()}")
     if target.exists():

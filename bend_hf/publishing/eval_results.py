@@ -1,34 +1,20 @@
-"""The Hub's own form of scores: ``.eval_results/*.yaml`` in a model's repository, ``eval.yaml`` in a dataset's.
+"""Write and check the score files that the Hub reads: ``.eval_results/*.yaml`` of a model, ``eval.yaml`` of a dataset.
 
-A dataset's ``eval.yaml`` names its boards, a model's file names a board and a value. The Hub checks neither on the
-client's side; ``bend_hf.publishing.eval_results`` does, strictly.
+``eval.yaml`` in a dataset's repository declares the leaderboards of the dataset, each under a task id.
+``.eval_results/*.yaml`` in a model's repository holds one value per task id. There is one task id per task, head and
+protocol, so that scores of two protocols never share a column. The Hub's client checks neither file; this module does.
 
->>> eval_yaml("gene_finding").splitlines()[0]
-'name: "BEND: Gene finding"'
-
-The boards of BEND's datasets on the Hub: one for each task, probe and protocol.
-
-So two protocols never stand in one column.
-
->>> board_id("gene_finding", "cnn", "bend-2024")
+>>> eval_task_id("gene_finding", "cnn", "bend-2024")
 'gene_finding_cnn_bend-2024'
-
-The strict check of the Hub's score files, which the Hub's own client does not make.
-
->>> check_eval_results([], "scores.yaml")
-Traceback (most recent call last):
-    ...
-bend_hf.errors.RecordError: scores.yaml holds list; expected a list of entries
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
@@ -37,286 +23,284 @@ from bend_hf.files import asset_folder
 from bend_hf.publishing.results import ResultGroup
 from bend_hf.tables import number, render
 from bend_hf.tasks import TASKS, Folds, TaskSpec
-from bend_hf.types import PROTOCOLS
+from bend_hf.types import PROTOCOLS, Json
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
 
+Entries: TypeAlias = Sequence[Mapping[str, Json]]
 
-def probes(task: TaskSpec) -> tuple[str, ...]:
-    """What a task can be scored with: its own head and a linear probe, or nothing trained."""
-    if task.head is None:
-        return ("zero_shot",)
-    return tuple(dict.fromkeys((type(task.head).__name__.removesuffix("Spec").lower(), "linear")))
+DATASET_NAME: Final = "BEND"  # one name for all tasks in model-index; with several the Hub shows a score twice
+FRAMEWORK: Final = "bend_hf"
+FOLDER: Final = ".eval_results"
 
-
-def board_id(task: str, probe: str, protocol: str) -> str:
-    """The id of a board in a dataset's ``eval.yaml``."""
-    return f"{task}_{probe}_{protocol}"
-
-
-def board_ids(group: str) -> dict[str, tuple[str, str]]:
-    """All boards of a dataset: configuration and split of each. A task of folds is named by its first."""
-    return {
-        board_id(task.key, probe, protocol): (
-            task.config or ("fold_1" if isinstance(task.partition, Folds) else "default"),
-            "test",
-        )
-        for task in TASKS
-        if task.group == group
-        for protocol in PROTOCOLS
-        for probe in probes(task)
-    }
-
-
-_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))?")
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))?")
 # Keys of an entry: huggingface/hub-docs, docs/hub/eval-results.md, "Adding Evaluation Results".
 _ENTRY_KEYS: Final = frozenset({"dataset", "value", "verifyToken", "date", "source", "evaluation_framework", "notes"})
 _DATASET_KEYS: Final = frozenset({"id", "task_id", "revision"})
 _SOURCE_KEYS: Final = frozenset({"url", "name", "user", "org"})
 
 
-def check_eval_yaml(body: object, where: str) -> None:
-    """Checks the content of an ``eval.yaml``.
+def heads_of(task: TaskSpec) -> tuple[str, ...]:
+    """The heads that a task has leaderboards for: its own and a linear one, or ``zero_shot`` if nothing is trained."""
+    if task.head is None:
+        return ("zero_shot",)
+    return tuple(dict.fromkeys((type(task.head).__name__.removesuffix("Spec").lower(), "linear")))
 
-    Raises:
-        RecordError: A field is missing, unknown or of the wrong form, or an id stands twice.
-    """
-    wanted = {"name", "description", "evaluation_framework", "tasks"}
-    if not isinstance(body, dict) or set(body) != wanted:
-        raise RecordError(
-            f"{where} holds {sorted(body) if isinstance(body, dict) else body!r}; expected {sorted(wanted)}"
+
+def eval_task_id(task: str, head: str, protocol: str) -> str:
+    """The id of one leaderboard in a dataset's ``eval.yaml``."""
+    return f"{task}_{head}_{protocol}"
+
+
+def eval_task_ids(group: str) -> dict[str, tuple[str, str]]:
+    """All task ids of a dataset with their configuration and split. A task with folds is named by its first fold."""
+    return {
+        eval_task_id(task.key, head, protocol): (
+            task.config or ("fold_1" if isinstance(task.partition, Folds) else "default"),
+            "test",
         )
-    for key in wanted - {"tasks"}:
-        if not isinstance(body[key], str) or not body[key].strip():
-            raise RecordError(f"{where}: {key} is {body[key]!r}; expected text")
-    tasks = body["tasks"]
-    if not isinstance(tasks, list) or not tasks:
-        raise RecordError(f"{where}: tasks is {tasks!r}; expected a list with one at least")
-    for task in tasks:
-        if not isinstance(task, dict) or set(task) != {"id", "config", "split"}:
-            raise RecordError(f"{where}: task {task!r}; expected id, config and split")
-        if not all(isinstance(task[key], str) and re.fullmatch(r"[\w.-]+", task[key]) for key in task):
-            raise RecordError(f"{where}: task {task!r}; expected names of letters, digits, '_', '-' and '.'")
-    ids = [task["id"] for task in tasks]
-    if len(set(ids)) != len(ids):
-        raise RecordError(f"{where}: ids {sorted({i for i in ids if ids.count(i) > 1})} stand twice")
-
-
-def check_eval_text(text: str, where: str) -> None:
-    """Checks the text of an ``.eval_results`` file.
-
-    Raises:
-        RecordError: It is no YAML, or the first thing that is wrong with its content.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecordError(f"{where} is no YAML ({error})") from error
-    check_eval_results(body, where)
-
-
-def check_eval_results(body: object, where: str, *, now: datetime | None = None) -> None:
-    """Checks the content of an ``.eval_results`` file: ids, values, dates, revisions, sources.
-
-    Args:
-        body: What the YAML holds.
-        where: What to call it in messages.
-        now: The present, for dates; the clock's where None.
-
-    Raises:
-        RecordError: The first thing that is wrong.
-    """
-    if not isinstance(body, list) or not body:
-        raise RecordError(f"{where} holds {type(body).__name__}; expected a list of entries")
-    seen = set()
-    for number_, item in enumerate(body, start=1):
-        at = f"{where}, entry {number_}"
-        _check_keys(item, _ENTRY_KEYS, {"dataset", "value"}, at)
-        dataset = item["dataset"]
-        _check_keys(dataset, _DATASET_KEYS, _DATASET_KEYS, f"{at}: dataset")
-        reference = DatasetRef(repo=str(dataset["id"]), revision=str(dataset["revision"]))
-        known = {board for group in {task.group for task in TASKS} for board in board_ids(group)}
-        if dataset["task_id"] not in known:
-            raise RecordError(f"{at}: task_id {dataset['task_id']!r} is no board of BEND, such as {min(known)!r}")
-        _check_value(item["value"], at)
-        _check_date(item.get("date"), now or datetime.now(UTC), at)
-        _check_source(item.get("source"), at)
-        if (key := (reference.repo, dataset["task_id"])) in seen:
-            raise RecordError(f"{at}: {key[1]} of {key[0]} stands there twice; keep one value")
-        seen.add(key)
-
-
-def _check_keys(item: object, known: frozenset[str], required: frozenset[str] | set[str], at: str) -> None:
-    if not isinstance(item, dict):
-        raise RecordError(f"{at} is {item!r}; expected an object")
-    unknown, missing = sorted(set(item) - known), sorted(required - set(item))
-    if unknown or missing:
-        raise RecordError(f"{at} has unknown {unknown} and lacks {missing}; known are {sorted(known)}")
-
-
-def _check_value(value: object, at: str) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not -1 <= value <= 1
-    ):
-        raise RecordError(f"{at}: value {value!r}; expected a finite number from -1 to 1")
-
-
-def _check_date(date: object, now: datetime, at: str) -> None:
-    if not isinstance(date, str) or not _DAY.fullmatch(date):
-        raise RecordError(f"{at}: date {date!r}; expected ISO 8601 text, such as '2026-01-31T12:00:00Z'")
-    try:
-        moment = datetime.fromisoformat(date.replace("Z", "+00:00"))
-    except ValueError as error:
-        raise RecordError(f"{at}: date {date!r} is no day of the calendar ({error})") from error
-    if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > now + timedelta(days=1):
-        raise RecordError(f"{at}: date {date!r} lies in the future; check the clock")
-
-
-def _check_source(source: object, at: str) -> None:
-    if source is None:
-        return
-    _check_keys(source, _SOURCE_KEYS, {"url"}, f"{at}: source")
-    assert isinstance(source, dict)
-    if not re.fullmatch(r"https?://\S+", str(source["url"])):
-        raise RecordError(f"{at}: source url {source['url']!r}; expected http(s)://...")
-
-
-DATASET_NAME: Final = "BEND"  # one name for all tasks in model-index, or the Hub shows a line twice
-FRAMEWORK: Final = "bend_hf"
-FOLDER: Final = ".eval_results"
+        for task in TASKS
+        if task.group == group
+        for protocol in PROTOCOLS
+        for head in heads_of(task)
+    }
 
 
 def eval_yaml(group: str) -> str:
     """The ``eval.yaml`` of a dataset.
 
     Raises:
-        RecordError: No task of BEND is in a dataset of that name.
+        RecordError: BEND has no task in a dataset of that name.
     """
     import yaml
 
     tasks = [task for task in TASKS if task.group == group]
     if not tasks:
-        raise RecordError(f"no task of BEND is in a dataset {group!r}; boards are made for BEND's own tasks")
-    said = [task.description for task in tasks]
+        raise RecordError(f"no task of BEND belongs to a dataset {group!r}; only BEND's own tasks have leaderboards")
+    sentences = [task.description for task in tasks]
     if any(isinstance(task.partition, Folds) for task in tasks):
-        said.append("A score is the mean over all folds, each tested once; the board is named by the first.")
-    said.append("A board for each probe and each protocol: scores of two protocols are not comparable.")
+        sentences.append("A score is the mean over all folds; the leaderboard is named after the first fold.")
+    sentences.append(
+        "There is one leaderboard for each head and protocol, because scores of two protocols are not comparable."
+    )
     fields = {
         "name": f"{DATASET_NAME}: {' and '.join(task.title for task in tasks)}",
-        "description": " ".join(said),
+        "description": " ".join(sentences),
         "framework": FRAMEWORK,
-        "boards": board_ids(group),
+        "eval_task_ids": eval_task_ids(group),
     }
     text = render(asset_folder("model_cards") / "eval.yaml.jinja", fields)
     check_eval_yaml(yaml.safe_load(text), f"eval.yaml of {group}")
     return text
 
 
-def file_name(entry: ResultGroup) -> str:
-    """Where an entry stands in a model's repository."""
-    return f"{FOLDER}/bend_{entry.task}_{entry.probe}.yaml"
+def eval_result_files(results: Sequence[ResultGroup], *, source_url: str | None = None) -> dict[str, str]:
+    """The checked ``.eval_results`` files of one model's results: text by path.
 
-
-def dataset_of(entry: ResultGroup) -> DatasetRef:
-    """The dataset that an entry was scored on.
+    Args:
+        results: Results of one model.
+        source_url: Address of the records.
 
     Raises:
-        RecordError: Its records do not say.
+        RecordError: Two results have the same task id, a dataset is unknown, or an entry fails the check.
     """
-    repo, revision = (entry.records[0].data.get(key) for key in ("repo", "revision"))
-    if entry.origin != "hub" or not isinstance(repo, str) or not isinstance(revision, str):
-        group = TASKS.get(entry.task).group if entry.task in TASKS else entry.task
+    from huggingface_hub import eval_result_entries_to_yaml
+
+    files: dict[str, list[Mapping[str, Json]]] = defaultdict(list)
+    for result in results:
+        path = f"{FOLDER}/bend_{result.task}_{result.head}.yaml"
+        files[path] += eval_result_entries_to_yaml([eval_result_entry(result, source_url=source_url)])
+    return {path: to_yaml(entries, path) for path, entries in sorted(files.items())}
+
+
+def eval_result_entry(result: ResultGroup, *, source_url: str | None = None) -> EvalResultEntry:
+    """A result in the Hub's form.
+
+    Raises:
+        RecordError: The records do not name the dataset that they were scored on.
+    """
+    from huggingface_hub import EvalResultEntry
+
+    dataset = dataset_scored_on(result)
+    return EvalResultEntry(
+        dataset_id=dataset.repo,
+        task_id=eval_task_id(result.task, result.head, result.protocol),
+        value=result.value,
+        dataset_revision=dataset.revision,
+        date=max((record.created_at for record in result.records if record.created_at), default=None),
+        source_url=source_url,
+        source_name="bend_hf results" if source_url else None,
+        notes=_notes(result),
+    )
+
+
+def dataset_scored_on(result: ResultGroup) -> DatasetRef:
+    """The Hub dataset that a result was scored on.
+
+    Raises:
+        RecordError: The records do not name it.
+    """
+    repo, revision = (result.records[0].data.get(key) for key in ("repo", "revision"))
+    if result.origin != "hub" or not isinstance(repo, str) or not isinstance(revision, str):
+        group = TASKS.get(result.task).group if result.task in TASKS else result.task
         raise RecordError(
-            f"{entry.task}: which dataset of the Hub was it scored on? Give --dataset {group}=OWNER/NAME@COMMIT, or "
-            "run it with --data hub"
+            f"{result.task}: the records do not name the Hub dataset that they were scored on. Give --dataset "
+            f"{group}=OWNER/NAME@COMMIT, or repeat the run with --data hub."
         )
     return DatasetRef(repo=repo, revision=revision)
 
 
-def hub_entry(entry: ResultGroup, *, source_url: str | None = None) -> EvalResultEntry:
-    """An entry in the Hub's form.
+def _notes(result: ResultGroup) -> str:
+    first = result.records[0]
+    notes = [f"{result.metric}, protocol {result.protocol}, {result.head.replace('_', ' ')}"]
+    if result.low is not None and result.high is not None:
+        notes.append(f"interval {number(result.low)} to {number(result.high)} ({result.interval_method})")
+    notes.append(f"{first.coverage.get('scored')} of {first.coverage.get('items')} items")
+    notes.append("seed " + ", ".join(map(str, result.seeds)))
+    notes.append(f"bend_hf {member(first.created_with, 'bend_hf')}")
+    return "; ".join(notes)
+
+
+def to_yaml(entries: Entries, name: str) -> str:
+    """Check entries and write them as YAML, ordered by dataset and task id.
 
     Raises:
-        RecordError: Its records do not say what they were scored on.
-    """
-    from huggingface_hub import EvalResultEntry
-
-    dataset = dataset_of(entry)
-    return EvalResultEntry(
-        dataset_id=dataset.repo,
-        task_id=board_id(entry.task, entry.probe, entry.protocol),
-        value=entry.value,
-        dataset_revision=dataset.revision,
-        date=max((record.created_at for record in entry.records if record.created_at), default=None),
-        source_url=source_url,
-        source_name="bend_hf results" if source_url else None,
-        notes=_notes(entry),
-    )
-
-
-def _notes(entry: ResultGroup) -> str:
-    first = entry.records[0]
-    said = [f"{entry.metric}, protocol {entry.protocol}, {entry.probe.replace('_', ' ')}"]
-    if entry.low is not None and entry.high is not None:
-        said.append(f"interval {number(entry.low)} to {number(entry.high)} ({entry.interval_method})")
-    said.append(f"{first.coverage.get('scored')} of {first.coverage.get('items')} items")
-    said.append("seed " + ", ".join(map(str, entry.seeds)))
-    said.append(f"bend_hf {member(first.created_with, 'bend_hf')}")
-    return "; ".join(said)
-
-
-def eval_result_files(entries: Sequence[ResultGroup], *, source_url: str | None = None) -> dict[str, str]:
-    """The files of some entries of one model: text by path, checked.
-
-    Args:
-        entries: What was scored.
-        source_url: Where the records can be read.
-
-    Raises:
-        RecordError: Two entries are of one board, a dataset is not known, or an entry fails the check.
-    """
-    from huggingface_hub import eval_result_entries_to_yaml
-
-    files: dict[str, list[Any]] = defaultdict(list)
-    for entry in entries:
-        files[file_name(entry)] += eval_result_entries_to_yaml([hub_entry(entry, source_url=source_url)])
-    return {name: dumped(body, name) for name, body in sorted(files.items())}
-
-
-def dumped(body: list[Any], where: str) -> str:
-    """A checked list of entries as YAML, ordered by dataset and board.
-
-    Raises:
-        RecordError: The check fails.
+        RecordError: An entry fails the check.
     """
     import yaml
 
-    check_eval_results(body, where)
-    ordered = sorted(body, key=lambda item: (item["dataset"]["id"], item["dataset"]["task_id"]))
-    text: str = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=110)
+    checked = check_eval_results(list(entries), name)
+    text: str = yaml.safe_dump(
+        [checked[key] for key in sorted(checked)], sort_keys=False, allow_unicode=True, width=110
+    )
     return text
 
 
-def merged(old: str, new: str, where: str) -> str:
-    """What a file holds after new entries were put in: those of the same board replaced, others kept.
+def merged(old: str, new: str, name: str) -> str:
+    """Merge two ``.eval_results`` files. New entries replace old ones of the same task id; other old ones are kept.
 
     Raises:
-        RecordError: The old file is no list of entries, or the whole fails the check.
+        RecordError: The old file is not a list of entries, or the merged file fails the check.
     """
     import yaml
 
     try:
         before = yaml.safe_load(old) or []
-        kept = {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in before}
+        entries = {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in before}
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise RecordError(
-            f"{where} in the repository is no list of eval results ({error}); mend or remove it there"
+            f"{name} in the repository is not a list of evaluation results ({error}); fix or remove it there"
         ) from error
-    kept |= {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in yaml.safe_load(new)}
-    return dumped(list(kept.values()), where)
+    entries |= {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in yaml.safe_load(new)}
+    return to_yaml(list(entries.values()), name)
+
+
+def check_eval_yaml(body: object, name: str) -> None:
+    """Check the content of an ``eval.yaml``.
+
+    Args:
+        body: The parsed YAML.
+        name: Name of the file in messages.
+
+    Raises:
+        RecordError: A field is missing, unknown or malformed, or an id is repeated.
+    """
+    wanted = {"name", "description", "evaluation_framework", "tasks"}
+    if not isinstance(body, dict) or set(body) != wanted:
+        found = sorted(body) if isinstance(body, dict) else repr(body)
+        raise RecordError(f"{name} holds {found}; expected {sorted(wanted)}")
+    for key in wanted - {"tasks"}:
+        if not isinstance(body[key], str) or not body[key].strip():
+            raise RecordError(f"{name}: {key} is {body[key]!r}; expected text")
+    tasks = body["tasks"]
+    if not isinstance(tasks, list) or not tasks:
+        raise RecordError(f"{name}: tasks is {tasks!r}; expected a list of at least one task")
+    for task in tasks:
+        if not isinstance(task, dict) or set(task) != {"id", "config", "split"}:
+            raise RecordError(f"{name}: task {task!r}; expected id, config and split")
+        if not all(isinstance(task[key], str) and re.fullmatch(r"[\w.-]+", task[key]) for key in task):
+            raise RecordError(f"{name}: task {task!r}; expected names of letters, digits, '_', '-' and '.'")
+    ids = [task["id"] for task in tasks]
+    if len(set(ids)) != len(ids):
+        raise RecordError(f"{name}: ids {sorted({i for i in ids if ids.count(i) > 1})} are repeated; expected one each")
+
+
+def check_eval_text(text: str, name: str) -> None:
+    """Check the text of an ``.eval_results`` file.
+
+    Raises:
+        RecordError: The text is not YAML, or its content fails the check.
+    """
+    import yaml
+
+    try:
+        body = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecordError(f"{name} is not YAML ({error})") from error
+    check_eval_results(body, name)
+
+
+def check_eval_results(
+    body: object, name: str, *, now: datetime | None = None
+) -> dict[tuple[str, str], Mapping[str, Json]]:
+    """Check the content of an ``.eval_results`` file: ids, values, dates, revisions, sources.
+
+    Args:
+        body: The parsed YAML.
+        name: Name of the file in messages.
+        now: The present, for dates; None reads the clock.
+
+    Returns:
+        The entries by dataset and task id.
+
+    Raises:
+        RecordError: The message names the first entry that is wrong.
+    """
+    if not isinstance(body, list) or not body:
+        raise RecordError(f"{name} holds {type(body).__name__}; expected a list of at least one entry")
+    known = {task_id for group in {task.group for task in TASKS} for task_id in eval_task_ids(group)}
+    entries: dict[tuple[str, str], Mapping[str, Json]] = {}
+    for position, item in enumerate(body, start=1):
+        at = f"{name}, entry {position}"
+        entry = _checked_keys(item, _ENTRY_KEYS, {"dataset", "value"}, at)
+        dataset = _checked_keys(entry["dataset"], _DATASET_KEYS, _DATASET_KEYS, f"{at}: dataset")
+        reference = DatasetRef(repo=str(dataset["id"]), revision=str(dataset["revision"]))
+        task_id = str(dataset["task_id"])
+        if task_id not in known:
+            raise RecordError(f"{at}: task_id {task_id!r} is not a task id of BEND, such as {min(known)!r}")
+        _check_value(entry["value"], at)
+        _check_date(entry.get("date"), now or datetime.now(UTC), at)
+        if entry.get("source") is not None:
+            url = str(_checked_keys(entry["source"], _SOURCE_KEYS, {"url"}, f"{at}: source")["url"])
+            if not re.fullmatch(r"https?://\S+", url):
+                raise RecordError(f"{at}: source url {url!r}; expected http(s)://...")
+        if (reference.repo, task_id) in entries:
+            raise RecordError(f"{at}: {task_id} of {reference.repo} is repeated; keep one value")
+        entries[reference.repo, task_id] = entry
+    return entries
+
+
+def _checked_keys(item: object, known: frozenset[str], required: frozenset[str] | set[str], at: str) -> dict[str, Json]:
+    if not isinstance(item, dict):
+        raise RecordError(f"{at} is {item!r}; expected an object")
+    unknown, missing = sorted(set(item) - known), sorted(required - set(item))
+    if unknown or missing:
+        raise RecordError(f"{at} has unknown keys {unknown} and lacks {missing}; known keys are {sorted(known)}")
+    return item
+
+
+def _check_value(value: object, at: str) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value <= 1:  # nan fails as well
+        raise RecordError(f"{at}: value {value!r}; expected a finite number from -1 to 1")
+
+
+def _check_date(date: object, now: datetime, at: str) -> None:
+    if not isinstance(date, str) or not _DATE.fullmatch(date):
+        raise RecordError(f"{at}: date {date!r}; expected ISO 8601 text, such as '2026-01-31T12:00:00Z'")
+    try:
+        moment = datetime.fromisoformat(date.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise RecordError(f"{at}: date {date!r} is not a calendar day ({error})") from error
+    if (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > now + timedelta(days=1):
+        raise RecordError(f"{at}: date {date!r} is in the future; check the clock")

@@ -1,6 +1,6 @@
-"""The runs of a card: what was trained on which data, at what cost, and the command that does it again.
+"""Describe the runs of a model card: training, data, cost, and the command that repeats the run.
 
->>> flags({"task": ["gene_finding"], "model": "dnabert2", "seed": 3})
+>>> command({"task": ["gene_finding"], "model": "dnabert2", "seed": 3})
 'bend-hf train --task gene_finding --model dnabert2 --seed 3'
 """
 
@@ -21,24 +21,24 @@ from bend_hf.types import Json
 
 
 @cache
-def texts() -> dict[str, Any]:
-    """The standing sentences, ``model_cards/fields.json``."""
+def fixed_texts() -> dict[str, Any]:
+    """The fixed sentences of a card, ``model_cards/fields.json``."""
     body: dict[str, Any] = json.loads((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
     return body
 
 
 def task_title(task: str) -> str:
-    """A task's title; the key of one that is the user's own."""
+    """Title of a task of BEND, or the key of a user's task."""
     return TASKS.get(task).title if task in TASKS else task
 
 
-def said(value: Json, otherwise: str = "not recorded") -> str:
-    """A value as text, or what to say where there is none."""
+def text_or(value: Json, otherwise: str = "not recorded") -> str:
+    """A value as text, or ``otherwise`` if it is missing."""
     return otherwise if value in (None, "") else str(value)
 
 
 def run_fields(record: ResultRecord) -> dict[str, Any]:
-    """What the template says of one run."""
+    """Fields of the template for one run."""
     task: TaskSpec | None = TASKS.get(record.task) if record.task in TASKS else None
     cost, data, items = record.cost, record.data, record.data.get("items")
     files = data.get("files")
@@ -48,55 +48,55 @@ def run_fields(record: ResultRecord) -> dict[str, Any]:
         "title": task_title(record.task),
         "protocol": record.protocol,
         "seed": record.config.get("seed"),
-        "description": task.description if task else "A task of the user's own.",
-        "probe_text": texts()["probes"].get(record.probe, record.probe.replace("_", " ")),
-        "training": _training(record),
-        "data": _data(record),
+        "description": task.description if task else "A task that the user defined.",
+        "head_text": fixed_texts()["heads"].get(record.probe, record.probe.replace("_", " ")),
+        "training": _training_text(record),
+        "data": _data_text(record),
         "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),
         "hashes": [(name, member(files, name, "sha256")) for name in sorted(files)] if isinstance(files, dict) else [],
         "scored": record.coverage.get("scored"),
         "n_items": record.coverage.get("items"),
         "item_sha256": record.coverage.get("item_sha256"),
         "seconds": f"{seconds:,.0f} s" if isinstance(seconds, int | float) else "time not recorded",
-        "device": said(cost.get("device_name") or cost.get("device")),
+        "device": text_or(cost.get("device_name") or cost.get("device")),
         "peak_memory": cost.get("peak_memory_bytes"),
         "cache": cost.get("cache_bytes"),
-        "created_at": said(record.created_at, "at a time not recorded"),
-        "version": said(member(record.created_with, "bend_hf")),
-        "commit": said(member(record.created_with, "git_commit"), "of a release"),
-        "command": flags({**record.config, "task": [record.task], "data": data.get("origin")}),
+        "created_at": text_or(record.created_at, "at an unrecorded time"),
+        "version": text_or(member(record.created_with, "bend_hf")),
+        "commit": text_or(member(record.created_with, "git_commit"), "of a release"),
+        "command": command({**record.config, "task": [record.task], "data": data.get("origin")}),
     }
 
 
-def _training(record: ResultRecord) -> str:
+def _training_text(record: ResultRecord) -> str:
     if record.training is None:
         return "Nothing was trained."
     config = record.config
-    said = (
+    text = (
         f"Trained for {config.get('epochs')} epochs in batches of {config.get('batch_size')}, learning rate "
         f"{config.get('learning_rate')}, weight decay {config.get('weight_decay')}"
     )
     runs = record.training.get("runs")
     best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
-    return f"{said}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else said + "."
+    return f"{text}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else text + "."
 
 
-def _data(record: ResultRecord) -> str:
+def _data_text(record: ResultRecord) -> str:
     data = record.data
     repo, revision = data.get("repo"), data.get("revision")
     if isinstance(repo, str) and isinstance(revision, str):
-        return f"{repo} at {revision}, {said(data.get('assembly'))}"
+        return f"{repo} at {revision}, {text_or(data.get('assembly'))}"
     kind = {
         "sample": "the bundled sample, not BEND's data",
         "folder": "files of a data folder",
-        "files": "files of the user's own",
-        "built": "a dataset folder built from files",
+        "files": "the user's own files",
+        "built": "a built dataset folder",
     }
-    return f"{kind.get(str(data.get('origin')), said(data.get('origin')))}, {said(data.get('assembly'))}"
+    return f"{kind.get(str(data.get('origin')), text_or(data.get('origin')))}, {text_or(data.get('assembly'))}"
 
 
-def flags(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> str:
-    """The command that makes a run again: the model, every flag that is not at its default, no places of files."""
+def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> str:
+    """The command that repeats a run: the model and every flag that is not at its default, without local paths."""
     tasks, origin = config.get("task"), config.get("data")
     words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
     if origin is not None:

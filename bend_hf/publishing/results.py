@@ -1,10 +1,7 @@
-"""Records gathered into entries: what one model scored on one task under one protocol, over its seeds.
+"""Group result records into results: the score of one model on one task under one protocol, over its seeds.
 
-Cards and tables start from entries. Two records are of one entry only if nothing but the seed tells them apart; of
-two with the same seed the later one counts.
-
->>> gather([])
-[]
+Cards, leaderboards and reports start from a `ResultGroup`. Two records belong to one group if they differ in nothing
+but the seed. Of two records with the same seed, the later one counts.
 """
 
 from __future__ import annotations
@@ -18,36 +15,33 @@ from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.files import json_sha256
-from bend_hf.publishing.publishable import refusals
+from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.types import Json
 
 
 def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
-    """Return the fields of a recorded configuration that do not separate two groups of records.
+    """Names of the fields of a recorded configuration that do not separate two groups of records.
 
-    What the data, the model and the head are is recorded by content, and a group holds records of several seeds.
+    The data, the model and the head are compared by content, and a group holds records of several seeds.
     """
     return frozenset(flags_of(config)) - settings_in_key(config) | {"seed", KEY_FIELD}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultGroup:
-    """One model on one task.
+    """One model on one task over its seeds.
 
     Attributes:
-        task: Task key.
-        protocol: ``bend-2024`` or ``bend-hf-1``.
-        data_id: Hash of what was to be scored: the files and the number of items.
-        model: What the model is called, with what sets it apart: ``dnabert2, layer 6``.
-        family: Its architecture.
-        probe: Kind of the head, or ``zero_shot``.
-        metric: The main metric.
-        value: Its mean over the seeds; None where it is not defined.
-        low: Lower end of the interval; over several seeds the lowest of theirs. None where there is none.
-        high: Upper end.
-        interval_method: How the interval was made; empty where there is none.
-        records: One a seed, by seed.
-        refusals: Why it must not be published as a score of BEND.
+        data_id: Hash of the scored data: its files and the number of items.
+        model: Name of the model with everything that sets this use of it apart, such as ``dnabert2, layer 6``.
+        head: Kind of the trained head, or ``zero_shot``.
+        metric: The task's main metric.
+        value: Mean of the main metric over the seeds; None if it is undefined for a seed.
+        low: Lower end of the interval; over several seeds the lowest of theirs. None without intervals.
+        high: Upper end of the interval.
+        interval_method: How the interval was computed; empty without intervals.
+        records: One record per seed, ordered by seed.
+        reasons_not_to_publish: Why the result must not be published as a BEND score; empty if it may be.
     """
 
     task: str
@@ -55,46 +49,46 @@ class ResultGroup:
     data_id: str
     model: str
     family: str
-    probe: str
+    head: str
     metric: str
     value: float | None
     low: float | None
     high: float | None
     interval_method: str
     records: tuple[ResultRecord, ...]
-    refusals: tuple[str, ...]
+    reasons_not_to_publish: tuple[str, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of its records."""
+        """The seeds of the records."""
         return tuple(_seed(record) for record in self.records)
 
     @property
     def origin(self) -> str:
-        """Where the data came from."""
+        """Where the data came from: ``sample``, ``folder``, ``files``, ``built`` or ``hub``."""
         return str(self.records[0].data.get("origin"))
 
     @property
     def is_control(self) -> bool:
-        """Whether it is what needs no model."""
+        """Whether this is a control, which needs no pretrained model."""
         return self.records[0].is_control
 
     @property
     def n_parameters(self) -> int | None:
-        """Weights of the model."""
+        """Number of parameters of the model, without the head."""
         count = self.records[0].model.get("n_parameters")
         return count if isinstance(count, int) else None
 
     @property
     def seconds(self) -> float | None:
-        """Mean time of a run."""
+        """Mean seconds per run."""
         found = [member(record.cost, "seconds") for record in self.records]
         known = [float(value) for value in found if isinstance(value, int | float)]
         return sum(known) / len(known) if known else None
 
     @property
     def controls(self) -> dict[str, float | None]:
-        """The main metric of each control, of the first record that holds it."""
+        """The main metric of each control, from the first record that holds it."""
         found: dict[str, float | None] = {}
         for record in self.records:
             for name in record.controls:
@@ -103,64 +97,68 @@ class ResultGroup:
         return found
 
 
-def gather(records: Sequence[ResultRecord]) -> list[ResultGroup]:
-    """Entries of records, ordered by task, protocol, data, model and probe."""
+def group_records(records: Sequence[ResultRecord]) -> list[ResultGroup]:
+    """Group records by everything but the seed, ordered by task, protocol, data, model and head."""
     groups: dict[tuple[str, ...], list[ResultRecord]] = defaultdict(list)
     for record in records:
         groups[_key(record)].append(record)
-    entries = [_entry(group) for group in groups.values()]
+    results = [_result(group) for group in groups.values()]
     return sorted(
-        entries, key=lambda e: (e.task, e.protocol, e.data_id, e.model, e.probe, e.records[0].created_at or "")
+        results, key=lambda r: (r.task, r.protocol, r.data_id, r.model, r.head, r.records[0].created_at or "")
     )
 
 
-def of_model(records: Sequence[ResultRecord], model: str | None) -> list[ResultRecord]:
-    """The records of one model, by the name that cards and reports give it; of all models where none is asked for.
+def records_of_model(records: Sequence[ResultRecord], model: str | None) -> list[ResultRecord]:
+    """Select the records of one model by the name that cards and reports give it. Records of controls are left out.
 
-    Records of controls are of no model.
+    Args:
+        records: Records of any models and controls.
+        model: Name of the model; None selects the records of all models.
 
     Raises:
-        RecordError: There is none of it.
+        RecordError: There is no record of that model.
     """
     models = [record for record in records if not record.is_control]
     found = [record for record in models if model is None or model_label(record) == model]
     if not found:
-        known = sorted({model_label(record) for record in models})
-        raise RecordError(f"--model {model!r}: no record of it; there are {', '.join(known)}")
+        if not models:
+            raise RecordError("all given records are of controls; give the records of a model")
+        known = ", ".join(sorted({model_label(record) for record in models}))
+        raise RecordError(f"--model {model!r}: no record of this model; expected one of {known}")
     return found
 
 
 def data_id(record: ResultRecord) -> str:
-    """Twelve hexadecimal digits that two records share if they are of the same items of the same files."""
+    """Twelve hexadecimal digits that two records share if they score the same items of the same files."""
     changes = record.data.get("changes")
     counts = {name: n for name, n in changes.items() if isinstance(n, int)} if isinstance(changes, dict) else {}
-    said: Json = [
+    identity: Json = [
         record.data.get("origin") == "sample",
         record.data.get("files"),
         dict(counts),
         record.coverage.get("items"),
     ]
-    return json_sha256(said)[:12]
+    return json_sha256(identity)[:12]
 
 
 def model_label(record: ResultRecord) -> str:
-    """The model's name, with what sets this use of it apart."""
+    """Name the model together with everything that sets this use of it apart."""
     model = record.model
     label = str(model.get("model"))
     if record.is_control:
         return label
-    further = []
+    details = []
     if record.config.get("checkpoint"):
-        further.append("own weights")
+        details.append("own weights")
     if model.get("random_init"):
-        further.append("random weights")
+        details.append("random weights")
     if model.get("layer") not in (None, -1):
-        further.append(f"layer {model['layer']}")
+        details.append(f"layer {model['layer']}")
     if model.get("dtype") not in (None, "float32"):
-        further.append(str(model["dtype"]))
+        details.append(str(model["dtype"]))
     if model.get("reverse_complement_average"):
-        further.append("both strands averaged")
-    return ", ".join([label, *further])
+        details.append("both strands averaged")
+    return ", ".join([label, *details])
 
 
 def _key(record: ResultRecord) -> tuple[str, ...]:
@@ -183,35 +181,43 @@ def _seed(record: ResultRecord) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def _entry(group: Sequence[ResultRecord]) -> ResultGroup:
+def _result(group: Sequence[ResultRecord]) -> ResultGroup:
     latest = {_seed(record): record for record in sorted(group, key=lambda record: record.created_at or "")}
     records = tuple(latest[seed] for seed in sorted(latest))
     first = records[0]
     values = [record.value for record in records]
     defined = [value for value in values if value is not None]
-    intervals = [member(record.metrics, first.main_metric, "interval") for record in records]
-    lows, highs = ([_number(member(i, end)) for i in intervals] for end in ("low", "high"))
-    bounded = [low for low in lows if low is not None], [high for high in highs if high is not None]
-    whole = len(bounded[0]) == len(bounded[1]) == len(records)
-    method = str(member(intervals[0], "method")) if whole else ""
-    level = member(intervals[0], "level")
-    if whole and isinstance(level, int | float):
-        method = f"{100 * level:g} %, {method}" + (", the widest ends over the seeds" if len(records) > 1 else "")
+    low, high, method = _interval(records, first.main_metric)
     return ResultGroup(
         task=first.task,
         protocol=first.protocol,
         data_id=data_id(first),
         model=model_label(first),
         family=str(first.model.get("family") or "unknown"),
-        probe=first.probe,
+        head=first.probe,
         metric=first.main_metric,
         value=sum(defined) / len(defined) if len(defined) == len(values) else None,
-        low=min(bounded[0]) if whole else None,
-        high=max(bounded[1]) if whole else None,
+        low=low,
+        high=high,
         interval_method=method,
         records=records,
-        refusals=tuple(dict.fromkeys(reason for record in records for reason in refusals(record))),
+        reasons_not_to_publish=tuple(
+            dict.fromkeys(reason for record in records for reason in reasons_not_to_publish(record))
+        ),
     )
+
+
+def _interval(records: Sequence[ResultRecord], metric: str) -> tuple[float | None, float | None, str]:
+    """The widest ends over the seeds and the method in words; None and no words unless every seed has an interval."""
+    intervals = [member(record.metrics, metric, "interval") for record in records]
+    lows, highs = ([_number(member(i, end)) for i in intervals] for end in ("low", "high"))
+    known_lows, known_highs = [low for low in lows if low is not None], [high for high in highs if high is not None]
+    if not len(known_lows) == len(known_highs) == len(records):
+        return None, None, ""
+    method, level = str(member(intervals[0], "method")), member(intervals[0], "level")
+    if isinstance(level, int | float):
+        method = f"{100 * level:g} %, {method}" + (", the widest ends over the seeds" if len(records) > 1 else "")
+    return min(known_lows), max(known_highs), method
 
 
 def _number(value: Json) -> float | None:

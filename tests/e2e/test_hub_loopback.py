@@ -141,7 +141,8 @@ def test_a_shard_that_is_no_longer_built_goes_and_a_changed_file_alone_is_sent(c
     repo = client.hub.repos[("dataset", "me/cpg_methylation")]
     stale = {**repo.files, "data/train-00001-of-00002.parquet": b"old", "README.md": b"edited", "notes.txt": b"mine"}
     repo.commit("main", stale)
-    assert "2 files changed" in _done(client.bend_hf(*push))
+    assert "cpg_methylation: pushed, " in _done(client.bend_hf(*push))
+    assert repo.sent[-1] == ["README.md", "data/train-00001-of-00002.parquet"]
     assert set(repo.files) == (set(stale) - {"data/train-00001-of-00002.parquet"})
     assert repo.files["README.md"] == (bend / "cpg_methylation" / "README.md").read_bytes()
 
@@ -162,7 +163,7 @@ def test_datasets_come_back_by_download_and_are_checked(client: Client, bend: Pa
 
 def test_metrics_are_pushed_and_loaded_by_evaluate(client: Client) -> None:
     shown = _done(client.bend_hf("push", "metric", "--namespace", "me", "--public"))
-    assert "space me/mcc: 4 files changed" in shown or "space me/mcc:" in shown
+    assert "space me/mcc: pushed, " in shown
     assert not client.hub.repos[("space", "me/mcc")].private
     value = client.python(
         "import evaluate; print(evaluate.load('me/mcc').compute(predictions=[0, 1, 1], references=[0, 1, 0])['mcc'])",
@@ -224,7 +225,7 @@ def test_scores_go_to_a_models_own_repository_as_one_pull_request(client: Client
 def test_a_card_that_is_not_ours_is_not_replaced(client: Client) -> None:
     repo = client.hub.repo("model", "me/model", files={"README.md": b"---\nlicense: mit\n---\nmine"})
     _card(client, record())
-    assert "has a card that bend_hf did not make" in _refused(client.bend_hf("push", "card", "--repo", "me/model"))
+    assert "has a card that bend_hf did not write" in _refused(client.bend_hf("push", "card", "--repo", "me/model"))
     assert list(repo.files) == ["README.md"]
 
 
@@ -258,7 +259,7 @@ def test_results_are_pushed_with_their_predictions(client: Client) -> None:
 def test_predictions_that_were_changed_are_not_pushed(client: Client) -> None:
     folder = _with_predictions(client.folder / "results", record())
     (folder / "run.parquet").write_bytes(b"other")
-    assert "is missing or not what" in _refused(client.bend_hf("push", "results", "--namespace", "me"))
+    assert "is missing or differs from what" in _refused(client.bend_hf("push", "results", "--namespace", "me"))
     assert client.hub.requests == []
 
 
@@ -270,7 +271,7 @@ def test_scores_of_a_folder_are_pushed_for_the_dataset_that_holds_the_same(clien
     write(client.folder / "results", record("cpg_methylation", data=facts, coverage=coverage))
     client.hub.repo("model", MODEL)
     push = ("push", "results", "--repo", MODEL, "--create-pr")
-    assert "no dataset of the Hub is named" in _refused(client.bend_hf(*push))
+    assert "no Hub dataset with the same content is named" in _refused(client.bend_hf(*push))
     _done(client.bend_hf(*push, "--dataset", f"cpg_methylation=me/cpg_methylation@{revision}"))
     repo = client.hub.repos[("model", MODEL)]
     text = repo.commits[repo.refs["refs/pr/1"]][".eval_results/bend_cpg_methylation_cnn.yaml"]
@@ -309,14 +310,14 @@ def test_a_report_is_pushed_as_a_static_space(client: Client) -> None:
 
 FAILURES = [
     (401, "/api/repos/create", "the token is missing, wrong or expired; run 'hf auth login'"),
-    (403, "/commit/", "the token may not write there"),
-    (404, "GET /api/datasets/me/cpg_methylation$", "there is no such repository"),
+    (403, "/commit/", "the token has no write access there"),
+    (404, "GET /api/datasets/me/cpg_methylation$", "the repository does not exist"),
     (429, "/preupload/", "too many requests"),
-    (500, "/commit/", "the Hub failed; run the same command again later"),
+    (500, "/commit/", "the Hub failed; repeat the command later"),
     (500, "/validate-yaml", "the Hub"),
     (500, "PUT /lfs/", "the Hub failed"),
-    (None, "/commit/", "the connection broke; run the same command again"),
-    (None, "PUT /lfs/", "the connection broke"),
+    (None, "/commit/", "the connection was lost; repeat the command"),
+    (None, "PUT /lfs/", "the connection was lost"),
 ]
 
 
@@ -332,7 +333,8 @@ def test_a_failure_says_what_to_do_and_the_next_push_ends_it(
     sent = set(client.hub.large)
     client.hub.failures.clear()
     client.hub.requests.clear()
-    assert "6 files changed" in _done(client.bend_hf(*push))
+    assert "cpg_methylation: pushed, " in _done(client.bend_hf(*push))
+    assert len(client.hub.repos[("dataset", "me/cpg_methylation")].sent[-1]) == 6
     assert not {f"PUT /lfs/{oid}" for oid in sent} & set(client.hub.requests)
     assert "nothing to change" in _done(client.bend_hf(*push))
 
@@ -347,12 +349,12 @@ def test_repositories_that_were_done_before_a_failure_stay_done(client: Client, 
 
 def test_another_owner_is_told_apart(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "cpg_methylation", "--namespace", "someone", "--from", bend)
-    assert "answered 403: the token may not write there" in _refused(client.bend_hf(*push))
+    assert "answered 403: the token has no write access there" in _refused(client.bend_hf(*push))
 
 
 def test_without_a_token_nothing_is_tried(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "--namespace", "me", "--from", bend)
-    assert "no token of the Hub is stored here; run 'hf auth login' first" in _refused(
+    assert "no Hub token is stored on this machine; run 'hf auth login' first" in _refused(
         client.bend_hf(*push, token=None)
     )
     assert client.hub.requests == []
@@ -369,7 +371,7 @@ def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> Non
     ("words", "said"),
     [
         (("metric",), "push metric takes --namespace"),
-        (("metric", "f9", "--namespace", "me"), "there is no metric f9"),
+        (("metric", "f9", "--namespace", "me"), "unknown metric f9"),
         (("dataset", "--namespace", "me", "--create-pr"), "neither --repo nor --create-pr"),
         (("card",), "say where to"),
         (("card", "x", "--namespace", "me"), "takes no names"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.page import page
 from tests.records import record, several
 
@@ -26,7 +26,7 @@ HOSTILE = '<img src=x onerror="window.broken=1"><script>window.broken=1</script>
 def _in_browser(folder: Path, script: str, *flags: str, width: int = 1280) -> Any:
     """What a script of the page's own returns, run after the page's."""
     hostile = record("gene_finding", model=HOSTILE, family=HOSTILE, value=0.1, interval=None)
-    text = page(contests([*several(), hostile]), {})
+    text = page(leaderboards([*several(), hostile]), {})
     run = f"<script>const out = (() => {{ {script} }})(); const p = document.createElement('pre'); p.id = 'out'; "
     run += "p.textContent = JSON.stringify(out); document.body.append(p);</script></body>"
     path = folder / "index.html"

@@ -1,10 +1,11 @@
-"""A report over records: Markdown, CSV, one static page and plots, in a folder that is a static Space as it stands.
+"""Write a report over result records: Markdown, CSV, a static web page and plots, in a folder that is a static Space.
 
     from bend_hf.publishing.report import write_report
     write_report([Path("results")], Path("report"))
 
-``README.md`` holds the tables (and the head that a Space needs), ``index.html`` the page, ``scores.csv`` the numbers,
-``report.json`` which records it was made of and why it may not be published, if so.
+``README.md`` holds the tables and the metadata of a Space, ``index.html`` the page, ``scores.csv`` the numbers, and
+``report.json`` lists the records and the reasons not to publish the report. `tables`, `page` and `plots` each make one
+of them from the leaderboards.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 from bend_hf import __version__
 from bend_hf.evaluation.record import find_records, read_record
 from bend_hf.files import write_bytes, write_text
-from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
@@ -50,28 +51,28 @@ def write_report(
     *,
     plots: bool = True,
     paired: bool = True,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Writes the report; the same records give the same bytes.
+    """Write the report. The same records give the same bytes.
 
     Args:
         places: Records, or folders of them.
-        out: The folder; files of an older report in it are replaced.
-        plots: Whether to draw; needs matplotlib.
-        paired: Whether ties are found by the paired test where prediction files lie beside the records.
-        say: Told what was left out.
+        out: Folder to write; files of an earlier report are replaced.
+        plots: Whether to draw plots; they need matplotlib.
+        paired: Whether to find ties by a paired test if prediction files lie next to the records.
+        log: Receives one line for everything that is left out.
 
     Returns:
         The files.
 
     Raises:
-        RecordError: There is no record, one is damaged, or the folder cannot be written.
+        RecordError: There are no records, one is damaged, or the folder cannot be written.
     """
     paths = find_records(places)
     records = [read_record(path) for path in paths]
-    found = contests(records, prediction_files(paths, records) if paired else {}, say=say)
-    drawn = plot_files(found, say) if plots else {}
-    reasons = sorted({reason for contest in found for reason in contest.refusals})
+    boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
+    drawn = plot_files(boards, log) if plots else {}
+    reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})
     manifest: dict[str, Json] = {
         "bend_hf": __version__,
         "refusals": list(reasons),
@@ -81,9 +82,9 @@ def write_report(
         ],
     }
     written = [
-        write_text(out / "README.md", _SPACE_HEAD + as_markdown(found)),
-        write_text(out / "scores.csv", as_csv(found)),
-        write_text(out / "index.html", page(found, drawn)),
+        write_text(out / "README.md", _SPACE_HEAD + as_markdown(boards)),
+        write_text(out / "scores.csv", as_csv(boards)),
+        write_text(out / "index.html", page(boards, drawn)),
         write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n"),
     ]
     return written + [write_bytes(out / name, content) for name, content in sorted(drawn.items())]

@@ -1,16 +1,12 @@
-"""The plots of a report, each as PNG and SVG: heat map, forest, score against parameters and against cost.
+"""Draw results as PNG and SVG: the plots of a report, and the overview of a few models on many tasks.
 
-matplotlib is imported when the first is drawn. The same contests give the same bytes.
+A report has a heat map, a forest plot per leaderboard, and scores against parameters and cost. The overview also has
+a text form for the terminal. matplotlib is imported when something is drawn. The same numbers give the same bytes.
 
->>> plot_files([], print)
-{}
-
-Few models and controls on many tasks, side by side: as text for the terminal, and as a picture.
-
->>> print(side_by_side_text([Score(task="a", metric="mcc", model="k-mer", value=0.5, low=None, high=None)]))
+>>> print(overview_text([TaskScore(task="a", metric="mcc", model="k-mer", value=0.5, low=0.4, high=0.6)]))
 task  metric  k-mer
---------------------
-a     mcc     0.5000
+-----------------------------------
+a     mcc     0.5000 [0.40, 0.60]
 """
 
 from __future__ import annotations
@@ -18,60 +14,82 @@ from __future__ import annotations
 import importlib.util
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.evaluation.record import ResultRecord, member
-from bend_hf.publishing.leaderboard import Contest
+from bend_hf.publishing.leaderboard import Leaderboard, Row
 from bend_hf.tables import metric_title, number, text_table
 
-# Okabe and Ito's colours, which the colour-blind tell apart (Wong, Nature Methods 8, 441, 2011).
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-_MARKS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-_CONTROL_COLOURS: Final = (*COLOURS[1:6], COLOURS[7])  # the models are drawn in the first; yellow is too pale
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colors, which color-blind readers can tell apart (Wong, Nature Methods 8, 441, 2011), each with the
+# marker that is drawn in it. Seven pairs: their yellow is too pale for lines.
+_STYLES: Final = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
+)
+_MODEL_COLOR: Final = _STYLES[0][0]  # of the models in a forest plot; controls take the other colors
 _DASHES: Final = ("--", ":", "-.")
-_INCH_A_ROW: Final = 0.32
-_TITLE_WIDTH: Final = 14  # letters of a line below the heat map
+_ROW_INCHES: Final = 0.32
+_OVERVIEW_ROW_INCHES: Final = 0.62
+_OVERVIEW_SPREAD: Final = 0.6  # fraction of a task's row over which its models are spread
+_TITLE_WIDTH: Final = 14  # characters per line below the heat map
 
 
-def plot_files(contests: Sequence[Contest], say: Callable[[str], None]) -> dict[str, bytes]:
-    """Draws everything there are numbers for.
+def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dict[str, bytes]:
+    """Draw every plot of a report that there are numbers for.
 
     Args:
-        contests: What to draw.
-        say: Told why nothing is drawn, where matplotlib is missing.
+        boards: Leaderboards to draw; those of controls only are left out.
+        log: Receives one line if matplotlib is not installed.
 
     Returns:
         File contents by path below the report.
     """
-    contests = [contest for contest in contests if contest.rows]  # controls alone need no picture
-    if not contests:
+    boards = [board for board in boards if board.rows]
+    if not boards:
         return {}
     if importlib.util.find_spec("matplotlib") is None:
-        say("no plots: matplotlib is not installed; 'pip install bend-hf[plots]' brings it")
+        log("no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'")
         return {}
-    import matplotlib as mpl
-
     files: dict[str, bytes] = {}
-    with mpl.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none", "font.size": 9, "axes.grid": False}):
-        for protocol in sorted({contest.protocol for contest in contests}):
-            mine = [contest for contest in contests if contest.protocol == protocol]
-            files |= saved(f"plots/heatmap_{protocol}", _heatmap(mine, protocol))
-            for name, attribute, label in (
-                ("parameters", "n_parameters", "parameters"),
-                ("cost", "seconds", "seconds a run"),
+    with _drawing():
+        for protocol in sorted({board.protocol for board in boards}):
+            same_protocol = [board for board in boards if board.protocol == protocol]
+            files |= _saved(f"plots/heatmap_{protocol}", _heatmap(same_protocol, protocol))
+            for name, label, cost_of in (
+                ("parameters", "parameters", lambda row: row.result.n_parameters),
+                ("cost", "seconds per run", lambda row: row.result.seconds),
             ):
-                figure = _scatter(mine, attribute, label, protocol)
+                figure = _scatter(same_protocol, cost_of, label, protocol)
                 if figure is not None:
-                    files |= saved(f"plots/score_{name}_{protocol}", figure)
-        for contest in contests:
-            files |= saved(f"plots/forest_{contest.key}", _forest(contest))
+                    files |= _saved(f"plots/score_{name}_{protocol}", figure)
+        for board in boards:
+            files |= _saved(f"plots/forest_{board.key}", _forest(board))
     return files
 
 
-def saved(stem: str, figure: Any) -> dict[str, bytes]:
-    """A figure as ``stem.png`` and ``stem.svg``; the same figure gives the same bytes."""
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Settings that make the same figure give the same bytes."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none", "font.size": 9, "axes.grid": False}):
+        yield
+
+
+def _saved(stem: str, figure: Figure) -> dict[str, bytes]:
+    """A figure as ``stem.png`` and ``stem.svg``."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -84,40 +102,40 @@ def _plain(text: str) -> str:
 
 
 def _short(count: float) -> str:
-    """A number of an axis: 50, 2k, 100M."""
+    """A number on an axis, such as 50, 2k or 100M."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:g}{sign}"
     return f"{count:g}"
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _heatmap(contests: Sequence[Contest], protocol: str) -> Any:
-    """Models by tasks; a column is coloured by itself, as its metric is its own."""
+def _heatmap(boards: Sequence[Leaderboard], protocol: str) -> Figure:
+    """Models by tasks. Each column has its own color scale, because each task has its own metric."""
     import numpy as np
 
-    names = sorted({row.name for contest in contests for row in contest.rows})
-    values = np.full((len(names), len(contests)), np.nan)
-    for column, contest in enumerate(contests):
-        for row in contest.rows:
-            if row.entry.value is not None:
-                values[names.index(row.name), column] = row.entry.value
+    names = sorted({row.name for board in boards for row in board.rows})
+    values = np.full((len(names), len(boards)), np.nan)
+    for column, board in enumerate(boards):
+        for row in board.rows:
+            if row.result.value is not None:
+                values[names.index(row.name), column] = row.result.value
     low, high = np.nanmin(values, axis=0, initial=np.inf), np.nanmax(values, axis=0, initial=-np.inf)
     shade = np.where(high > low, np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1), 0.5)
     shade[np.isnan(values)] = np.nan
-    figure, axes = _figure(2.6 + 1.15 * len(contests), 1.8 + _INCH_A_ROW * len(names))
+    figure, axes = _figure(2.6 + 1.15 * len(boards), 1.8 + _ROW_INCHES * len(names))
     axes.imshow(shade, cmap="Blues", aspect="auto", vmin=-0.2, vmax=1.25)
     for (y, x), value in np.ndenumerate(values):
         text = "-" if np.isnan(value) else f"{value:.3f}"
         axes.text(x, y, text, ha="center", va="center", color="white" if shade[y, x] > 0.7 else "black", fontsize=8)
-    titles = ["\n".join([*textwrap.wrap(c.title, _TITLE_WIDTH), metric_title(c.metric)]) for c in contests]
-    axes.set_xticks(range(len(contests)), [_plain(title) for title in titles], fontsize=8)
+    titles = ["\n".join([*textwrap.wrap(b.title, _TITLE_WIDTH), metric_title(b.metric)]) for b in boards]
+    axes.set_xticks(range(len(boards)), [_plain(title) for title in titles], fontsize=8)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
@@ -125,96 +143,97 @@ def _heatmap(contests: Sequence[Contest], protocol: str) -> Any:
     return figure
 
 
-def _forest(contest: Contest) -> Any:
-    rows = [row for row in reversed(contest.rows) if row.entry.value is not None]
-    figure, axes = _figure(7.6, 1.3 + _INCH_A_ROW * max(len(rows), len(contest.controls)))
-    for place, row in enumerate(rows):
-        entry = row.entry
-        if entry.low is not None and entry.high is not None:
-            axes.plot([entry.low, entry.high], [place, place], color=COLOURS[0], linewidth=2)
-        axes.plot([entry.value], [place], "o", color=COLOURS[0], markerfacecolor="white" if row.tied else COLOURS[0])
-    for index, (name, value) in enumerate(contest.controls.items()):
-        colour, dashes = _CONTROL_COLOURS[index % len(_CONTROL_COLOURS)], _DASHES[index % len(_DASHES)]
-        label = _plain(f"{name} {value:.3f}")
-        axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
-    axes.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+def _forest(board: Leaderboard) -> Figure:
+    """The models of a leaderboard with their intervals, and its controls as vertical lines."""
+    rows = [(row, row.result.value) for row in reversed(board.rows) if row.result.value is not None]
+    figure, axes = _figure(7.6, 1.3 + _ROW_INCHES * max(len(rows), len(board.controls)))
+    for y, (row, value) in enumerate(rows):
+        result, fill = row.result, "white" if row.tied else _MODEL_COLOR
+        if result.low is not None and result.high is not None:
+            axes.plot([result.low, result.high], [y, y], color=_MODEL_COLOR, linewidth=2)
+        axes.plot([value], [y], "o", color=_MODEL_COLOR, markerfacecolor=fill)
+    for index, (name, score) in enumerate(board.controls.items()):
+        color, dashes = _STYLES[1 + index % (len(_STYLES) - 1)][0], _DASHES[index % len(_DASHES)]
+        label = _plain(f"{name} {score:.3f}")
+        axes.axvline(score, color=color, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
+    axes.set_yticks(range(len(rows)), [_plain(row.name) for row, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    hollow = "; hollow: not told from the best" if any(row.tied for row in rows) else ""
-    axes.set_xlabel(f"{metric_title(contest.metric)} (bar: interval{hollow})")
-    axes.set_title(_plain(f"{contest.title}, protocol {contest.protocol}, {contest.n_items:,} items"))
+    hollow = "; hollow: cannot be told from the best" if any(row.tied for row, _ in rows) else ""
+    axes.set_xlabel(f"{metric_title(board.metric)} (bar: interval{hollow})")
+    axes.set_title(_plain(f"{board.title}, protocol {board.protocol}, {board.n_items:,} items"))
     axes.spines[["top", "right"]].set_visible(False)
-    if contest.controls:
+    if board.controls:
         axes.legend(title="Controls", fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _scatter(contests: Sequence[Contest], attribute: str, label: str, protocol: str) -> Any | None:
-    """A panel a contest: score against what it took. None where no row says."""
+def _scatter(
+    boards: Sequence[Leaderboard], cost_of: Callable[[Row], float | None], label: str, protocol: str
+) -> Figure | None:
+    """One panel per leaderboard: score against a cost. None if no row states the cost."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     panels = []
-    for contest in contests:
-        points = [(getattr(row.entry, attribute), row) for row in contest.rows if row.entry.value is not None]
-        known = [(x, row) for x, row in points if x]  # 0 parameters has no place on a logarithmic axis
+    for board in boards:
+        points = [(cost_of(row), row) for row in board.rows if row.result.value is not None]
+        known = [(x, row) for x, row in points if x]  # a model of 0 parameters has no place on a logarithmic axis
         if known:
-            panels.append((contest, known))
+            panels.append((board, known))
     if not panels:
         return None
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * lines + 0.4), layout="constrained")
-    families = sorted({row.entry.family for _, known in panels for _, row in known})
-    for place, (contest, known) in enumerate(panels, start=1):
-        axes = figure.add_subplot(lines, columns, place)
-        xs = [x for x, _ in known]
-        for x, row in known:
-            index = families.index(row.entry.family)
-            mark, colour = _MARKS[index % len(_MARKS)], COLOURS[index % len(COLOURS)]
-            value = row.entry.value or 0.0
-            if row.entry.low is not None and row.entry.high is not None:
-                axes.plot([x, x], [row.entry.low, row.entry.high], color=colour, linewidth=1)
-            axes.plot([x], [value], mark, color=colour)
-            rightmost = x > (min(xs) * max(xs)) ** 0.5  # its name goes to the left, where there is room
-            axes.annotate(
-                _plain(row.name),
-                (x, value),
-                fontsize=7,
-                xytext=(-5 if rightmost else 5, 3),
-                ha="right" if rightmost else "left",
-                textcoords="offset points",
-            )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        spread = max(xs) / min(xs)
-        axes.set_xlim(min(xs) / max(spread**0.15, 2), max(xs) * max(spread**0.15, 2))
-        axes.margins(y=0.15)
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(3.6 * n_columns, 2.9 * n_rows + 0.4), layout="constrained")
+    families = sorted({row.result.family for _, known in panels for _, row in known})
+    for place, (board, known) in enumerate(panels, start=1):
+        axes = figure.add_subplot(n_rows, n_columns, place)
+        _scatter_panel(axes, known, families)
         axes.set_xlabel(label)
-        axes.set_ylabel(metric_title(contest.metric))
-        axes.set_title(_plain(contest.title), fontsize=9)
+        axes.set_ylabel(metric_title(board.metric))
+        axes.set_title(_plain(board.title), fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Score against {label}, protocol {protocol}")
     return figure
 
 
-_MODEL_MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
-_SPREAD: Final = 0.6  # of a task's line over its models
-_LINE_INCHES: Final = 0.62
+def _scatter_panel(axes: Axes, points: Sequence[tuple[float, Row]], families: Sequence[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    xs = [x for x, _ in points]
+    for x, row in points:
+        color, marker = _STYLES[families.index(row.result.family) % len(_STYLES)]
+        value = row.result.value or 0.0
+        if row.result.low is not None and row.result.high is not None:
+            axes.plot([x, x], [row.result.low, row.result.high], color=color, linewidth=1)
+        axes.plot([x], [value], marker, color=color)
+        in_right_half = x > (min(xs) * max(xs)) ** 0.5  # the name goes to the left, where there is room
+        axes.annotate(
+            _plain(row.name),
+            (x, value),
+            fontsize=7,
+            xytext=(-5 if in_right_half else 5, 3),
+            ha="right" if in_right_half else "left",
+            textcoords="offset points",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    margin = max((max(xs) / min(xs)) ** 0.15, 2)
+    axes.set_xlim(min(xs) / margin, max(xs) * margin)
+    axes.margins(y=0.15)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One model on one task.
+class TaskScore:
+    """The score of one model on one task, as the overview shows it.
 
     Attributes:
-        task: Key or title.
+        task: Key or title of the task.
         metric: Registry key of the main metric.
-        model: Its name.
-        value: The score; None where it is not defined.
-        low: Lower end of its interval; None where there is none.
-        high: Upper end.
+        value: The score; None if it is undefined.
+        low: Lower end of the interval; None without an interval.
+        high: Upper end of the interval; None without an interval.
     """
 
     task: str
@@ -225,54 +244,53 @@ class Score:
     high: float | None
 
     @classmethod
-    def of(cls, record: ResultRecord, model: str) -> Score:
-        """From a record."""
+    def of(cls, record: ResultRecord, model: str) -> TaskScore:
+        """The main score of a record, under a name of the model."""
         ends = [member(record.metrics, record.main_metric, "interval", end) for end in ("low", "high")]
         low, high = (end if isinstance(end, float) else None for end in ends)
         return cls(task=record.task, metric=record.main_metric, model=model, value=record.value, low=low, high=high)
 
 
-def side_by_side_text(scores: Sequence[Score]) -> str:
-    """A line a task and a column a model, both in the order in which they first appear."""
+def overview_text(scores: Sequence[TaskScore]) -> str:
+    """A table with one line per task and one column per model, in the order of their first appearance."""
     models = list(dict.fromkeys(score.model for score in scores))
     tasks = dict.fromkeys((score.task, score.metric) for score in scores)
-    found = {(score.task, score.model): _text(score) for score in scores}
-    lines = [(task, metric, *(found.get((task, model), "-") for model in models)) for task, metric in tasks]
+    cells = {(score.task, score.model): _cell(score) for score in scores}
+    lines = [(task, metric, *(cells.get((task, model), "-") for model in models)) for task, metric in tasks]
     return text_table(("task", "metric", *models), lines)
 
 
-def _text(score: Score) -> str:
+def _cell(score: TaskScore) -> str:
     interval = "" if score.low is None or score.high is None else f" [{score.low:.2f}, {score.high:.2f}]"
     return f"{number(score.value)}{interval}"
 
 
-def side_by_side_plot(scores: Sequence[Score], title: str) -> dict[str, bytes]:
-    """The same as PNG and SVG, ``side_by_side.png`` and ``.svg``; empty where matplotlib is not installed."""
+def overview_plot(scores: Sequence[TaskScore], title: str) -> dict[str, bytes]:
+    """The overview as ``side_by_side.png`` and ``side_by_side.svg``; empty if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return {}
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none", "font.size": 9}):
-        return saved("side_by_side", _draw(scores, title))
+    with _drawing():
+        return _saved("side_by_side", _overview(scores, title))
 
 
-def _draw(scores: Sequence[Score], title: str) -> Any:
-    from matplotlib.figure import Figure
-
+def _overview(scores: Sequence[TaskScore], title: str) -> Figure:
     models = list(dict.fromkeys(score.model for score in scores))
     tasks = list(dict.fromkeys((score.task, score.metric) for score in scores))
-    figure = Figure(figsize=(8.0, 1.3 + _LINE_INCHES * len(tasks)), layout="constrained")
-    axes = figure.add_subplot()
-    step = _SPREAD / max(len(models) - 1, 1)
+    figure, axes = _figure(8.0, 1.3 + _OVERVIEW_ROW_INCHES * len(tasks))
+    step = _OVERVIEW_SPREAD / max(len(models) - 1, 1)
     for index, model in enumerate(models):
-        colour, mark = COLOURS[index % len(COLOURS)], _MODEL_MARKS[index % len(_MODEL_MARKS)]
-        mine = [score for score in scores if score.model == model and score.value is not None]
-        values = [score.value for score in mine if score.value is not None]
-        places = [tasks.index((s.task, s.metric)) + (index * step - _SPREAD / 2) * (len(models) > 1) for s in mine]
-        for score, place in zip(mine, places, strict=True):
+        color, marker = _STYLES[index % len(_STYLES)]
+        offset = (index * step - _OVERVIEW_SPREAD / 2) * (len(models) > 1)
+        values, ys = [], []
+        for score in scores:
+            if score.model != model or score.value is None:
+                continue
+            y = tasks.index((score.task, score.metric)) + offset
             if score.low is not None and score.high is not None:
-                axes.plot([score.low, score.high], [place, place], color=colour, linewidth=1.8)
-        axes.plot(values, places, mark, color=colour, markersize=5, label=model, linestyle="none")
+                axes.plot([score.low, score.high], [y, y], color=color, linewidth=1.8)
+            values.append(score.value)
+            ys.append(y)
+        axes.plot(values, ys, marker, color=color, markersize=5, label=model, linestyle="none")
     for border in range(1, len(tasks)):
         axes.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(tasks)), [f"{task}\n{metric_title(metric)}" for task, metric in tasks], fontsize=8)

@@ -1,56 +1,42 @@
-"""The tables of a report as Markdown and as CSV.
-
->>> as_csv([]).splitlines()[0].split(",")[:3]
-['task', 'protocol', 'data']
-"""
+"""Write the leaderboards of a report as Markdown and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Final
 
-from bend_hf.publishing.leaderboard import MARKS, Contest, Row
+from bend_hf.publishing.leaderboard import MARKS, Leaderboard, Row
 from bend_hf.tables import escaped, markdown_table, number
 
+_NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
 _COLUMNS: Final = (
-    *(
-        "task",
-        "protocol",
-        "data",
-        "data_id",
-        "metric",
-        "rank",
-        "tied_with_best",
-        "tie_found_by",
-        "p_against_best",
-        "model",
-        "family",
-        "probe",
-    ),
-    *("score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds", "not_publishable_because"),
+    *("task", "protocol", "data", "data_id", "metric", "rank", "tied_with_best", "tie_found_by", "p_against_best"),
+    *("model", "family", "probe", "score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds"),
+    "not_publishable_because",
 )
 
 
-def as_markdown(contests: Sequence[Contest]) -> str:
-    """A heading and a table for each contest."""
-    said = ["# BEND report", "", *(line for contest in contests for line in _section(contest))]
-    marks = {row.mark for contest in contests for row in contest.rows}
-    said += [line for mark, text in MARKS.items() if mark in marks for line in (f"{mark} {text}.", "")]
-    if any(row.entry.refusals for contest in contests for row in contest.rows):
-        said += ["† not a score of BEND that may be published; the reasons are in `scores.csv`.", ""]
-    return "\n".join(said).rstrip() + "\n"
+def as_markdown(boards: Sequence[Leaderboard]) -> str:
+    """One heading and one table per leaderboard, and the meaning of the marks."""
+    lines = ["# BEND report", "", *(line for board in boards for line in _section(board))]
+    marks = {row.mark for board in boards for row in board.rows}
+    lines += [line for mark, text in MARKS.items() if mark in marks for line in (f"{mark} {text}.", "")]
+    if any(row.result.reasons_not_to_publish for board in boards for row in board.rows):
+        lines += ["† must not be published as a BEND score; `scores.csv` lists the reasons.", ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(contest: Contest) -> list[str]:
-    rows = [_cells(row) for row in contest.rows]
-    rows += [["", escaped(name), "control", "", number(value), "", "", ""] for name, value in contest.controls.items()]
-    header = ["", "model", "family", "probe", contest.metric, "interval", "seeds", "seconds"]
+def _section(board: Leaderboard) -> list[str]:
+    rows = [_cells(row) for row in board.rows]
+    rows += [["", escaped(name), "control", "", number(value), "", "", ""] for name, value in board.controls.items()]
+    header = ["", "model", "family", "head", board.metric, "interval", "seeds", "seconds"]
     return [
-        f"## {escaped(contest.title)}, protocol {escaped(contest.protocol)}",
+        f"## {escaped(board.title)}, protocol {escaped(board.protocol)}",
         "",
-        f"{contest.n_items:,} items; data: {escaped(contest.data)} ({contest.data_id}).",
+        f"{board.n_items:,} items; data: {escaped(board.data)} ({board.data_id}).",
         "",
         markdown_table(header, rows),
         "",
@@ -58,52 +44,59 @@ def _section(contest: Contest) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    entry = row.entry
-    between = f"{number(entry.low)} to {number(entry.high)}" if entry.low is not None else ""
+    result = row.result
     return [
         f"{row.rank if row.rank else '-'} {row.mark}".rstrip(),
-        escaped(row.name) + (" †" if entry.refusals else ""),
-        escaped(entry.family),
-        escaped(entry.probe.replace("_", " ")),
-        number(entry.value),
-        between,
-        ", ".join(map(str, entry.seeds)),
-        "" if entry.seconds is None else f"{entry.seconds:,.0f}",
+        escaped(row.name) + (" †" if result.reasons_not_to_publish else ""),
+        escaped(result.family),
+        escaped(result.head.replace("_", " ")),
+        number(result.value),
+        f"{number(result.low)} to {number(result.high)}" if result.low is not None else "",
+        ", ".join(map(str, result.seeds)),
+        "" if result.seconds is None else f"{result.seconds:,.0f}",
     ]
 
 
-def as_csv(contests: Sequence[Contest]) -> str:
-    """One line a row and a control, every number in full."""
+def as_csv(boards: Sequence[Leaderboard]) -> str:
+    """One line per row and per control, with all digits of every number."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for contest in contests:
-        head = [contest.task, contest.protocol, contest.data, contest.data_id, contest.metric]
-        for row in contest.rows:
-            entry = row.entry
-            writer.writerow(
-                [
-                    *map(_plain, head),
-                    row.rank or "",
-                    "yes" if row.tied else "no",
-                    "" if row.tie is None else row.tie.basis,
-                    "" if row.tie is None or row.tie.p is None else f"{row.tie.p:.4g}",
-                    *map(_plain, (row.name, entry.family, entry.probe)),
-                    *("" if x is None else repr(x) for x in (entry.value, entry.low, entry.high)),
-                    _plain(entry.interval_method),
-                    " ".join(map(str, entry.seeds)),
-                    contest.n_items,
-                    "" if entry.n_parameters is None else entry.n_parameters,
-                    "" if entry.seconds is None else f"{entry.seconds:.1f}",
-                    _plain("; ".join(entry.refusals)),
-                ]
-            )
-        for name, value in contest.controls.items():
-            cells = [*map(_plain, head), "", "", "", "", _plain(name), "control", "", repr(value)]
-            writer.writerow([*cells, "", "", "", "", contest.n_items, "", "", ""])
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for board in boards:
+        common = {"task": board.task, "protocol": board.protocol, "data": board.data, "data_id": board.data_id}
+        common |= {"metric": board.metric, "items": str(board.n_items)}
+        lines = [_row_values(row) for row in board.rows]
+        lines += [{"model": name, "family": "control", "score": repr(value)} for name, value in board.controls.items()]
+        for line in lines:
+            writer.writerow({name: _no_formula(value) for name, value in (common | line).items()})
     return text.getvalue()
 
 
-def _plain(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+def _row_values(row: Row) -> dict[str, str]:
+    result, tie = row.result, row.tie
+    return {
+        "rank": str(row.rank or ""),
+        "tied_with_best": "yes" if row.tied else "no",
+        "tie_found_by": "" if tie is None else tie.basis,
+        "p_against_best": "" if tie is None or tie.p is None else f"{tie.p:.4g}",
+        "model": row.name,
+        "family": result.family,
+        "probe": result.head,
+        "score": _digits(result.value),
+        "low": _digits(result.low),
+        "high": _digits(result.high),
+        "interval": result.interval_method,
+        "seeds": " ".join(map(str, result.seeds)),
+        "n_parameters": "" if result.n_parameters is None else str(result.n_parameters),
+        "seconds": "" if result.seconds is None else f"{result.seconds:.1f}",
+        "not_publishable_because": "; ".join(result.reasons_not_to_publish),
+    }
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet does not read as a formula; numbers stay as they are."""
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NUMBER.fullmatch(text) else text

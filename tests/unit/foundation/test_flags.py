@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bend_hf.config import RunConfig, flag, flags_of, settings_in_key
-from bend_hf.publishing.model_card_runs import flags as command_of
-from bend_hf.publishing.publishable import _config_refusals
+from bend_hf.publishing.model_card_runs import command as command_of
+from bend_hf.publishing.publishable import _config_reasons
 from bend_hf.publishing.results import not_settings
 from bend_hf.runs.controls import CONTROLS
 from tests.records import record
@@ -38,9 +38,9 @@ def test_an_added_field_is_in_the_command_of_a_card() -> None:
 def test_an_added_field_of_the_recipe_must_be_at_its_default_to_be_published() -> None:
     changed = record()
     changed = replace(changed, config={**changed.config, "dropout": 0.5, "log_every": 20})
-    assert _config_refusals(changed, WiderConfig) == [
-        *_config_refusals(changed),
-        "dropout is 0.5, the benchmark has 0.0",
+    assert _config_reasons(changed, WiderConfig) == [
+        *_config_reasons(changed),
+        "dropout is 0.5, the benchmark uses 0.0",
     ]
 
 

@@ -12,17 +12,17 @@ from huggingface_hub import parse_eval_result_entries
 from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
 from bend_hf.publishing.eval_results import (
-    board_ids,
     check_eval_results,
     check_eval_text,
     check_eval_yaml,
-    dumped,
     eval_result_files,
+    eval_task_ids,
     eval_yaml,
     merged,
+    to_yaml,
 )
-from bend_hf.publishing.publishable import attributed, named_datasets
-from bend_hf.publishing.results import gather
+from bend_hf.publishing.publishable import match_dataset, parse_datasets
+from bend_hf.publishing.results import group_records
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.types import PROTOCOLS, Json
 from tests.records import COMMIT, record
@@ -41,7 +41,7 @@ def _dataset(**changes: Any) -> dict[str, Any]:
 
 def test_every_task_has_a_board_for_each_protocol() -> None:
     for task in TASKS:
-        boards = board_ids(task.group)
+        boards = eval_task_ids(task.group)
         for protocol in PROTOCOLS:
             assert any(name.startswith(task.key) and name.endswith(protocol) for name in boards)
 
@@ -60,7 +60,7 @@ def test_eval_yaml_passes_our_check_and_names_splits_that_are_built(group: str) 
 
 
 def test_a_group_of_ones_own_has_no_board() -> None:
-    with pytest.raises(RecordError, match="no task of BEND is in a dataset 'mine'"):
+    with pytest.raises(RecordError, match="no task of BEND belongs to a dataset 'mine'"):
         eval_yaml("mine")
 
 
@@ -70,7 +70,10 @@ def test_a_group_of_ones_own_has_no_board() -> None:
         ([], "expected"),
         ({"name": "a", "description": "b", "evaluation_framework": "c"}, "expected"),
         ({"name": "", "description": "b", "evaluation_framework": "c", "tasks": [{}]}, "name is ''; expected text"),
-        ({"name": "a", "description": "b", "evaluation_framework": "c", "tasks": []}, "expected a list with one"),
+        (
+            {"name": "a", "description": "b", "evaluation_framework": "c", "tasks": []},
+            "expected a list of at least one task",
+        ),
         (
             {"name": "a", "description": "b", "evaluation_framework": "c", "tasks": [{"id": "x"}]},
             "id, config and split",
@@ -91,7 +94,7 @@ def test_a_group_of_ones_own_has_no_board() -> None:
                 "evaluation_framework": "c",
                 "tasks": [{"id": "x", "config": "default", "split": "test"}] * 2,
             },
-            r"\['x'\] stand twice",
+            r"\['x'\] are repeated",
         ),
     ],
 )
@@ -102,7 +105,7 @@ def test_a_bad_eval_yaml_is_refused(body: object, said: str) -> None:
 
 def test_written_entries_are_read_back_by_huggingface_hub() -> None:
     made = record("gene_finding", value=0.61)
-    files = eval_result_files(gather([made]), source_url="https://example.org/x")
+    files = eval_result_files(group_records([made]), source_url="https://example.org/x")
     [(name, text)] = files.items()
     assert name == ".eval_results/bend_gene_finding_cnn.yaml"
     [entry] = parse_eval_result_entries(yaml.safe_load(text))
@@ -119,16 +122,16 @@ def test_a_good_entry_passes() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "expected a list of entries"),
-        ([], "expected a list of entries"),
+        ({}, "expected a list of at least one entry"),
+        ([], "expected a list of at least one entry"),
         (["a"], "entry 1 is 'a'; expected an object"),
         ([{"dataset": {}}], r"lacks \['value'\]"),
-        ([_entry(note="x")], r"unknown \['note'\]"),
-        ([_dataset(split="test")], r"unknown \['split'\]"),
+        ([_entry(note="x")], r"unknown keys \['note'\]"),
+        ([_dataset(split="test")], r"unknown keys \['split'\]"),
         ([_dataset(id="gene_finding")], "expected owner/name"),
         ([_dataset(revision="main")], "expected a commit of 40"),
         ([_dataset(revision=None)], "expected a commit of 40"),
-        ([_dataset(task_id="gene_finding")], "is no board of BEND"),
+        ([_dataset(task_id="gene_finding")], "is not a task id of BEND"),
         ([_entry(value=float("nan"))], "expected a finite number"),
         ([_entry(value=float("inf"))], "expected a finite number"),
         ([_entry(value=80.0)], "expected a finite number from -1 to 1"),
@@ -136,11 +139,11 @@ def test_a_good_entry_passes() -> None:
         ([_entry(value=True)], "expected a finite number"),
         ([_entry(date=None)], "expected ISO 8601"),
         ([_entry(date="31.1.2026")], "expected ISO 8601"),
-        ([_entry(date="2026-02-30")], "no day of the calendar"),
-        ([_entry(date="2027-01-01")], "lies in the future"),
+        ([_entry(date="2026-02-30")], "not a calendar day"),
+        ([_entry(date="2027-01-01")], "is in the future"),
         ([_entry(source={"name": "x"})], r"lacks \['url'\]"),
         ([_entry(source={"url": "ftp://x"})], "expected http"),
-        ([_entry(), _entry()], "stands there twice"),
+        ([_entry(), _entry()], "is repeated"),
     ],
 )
 def test_each_thing_that_is_wrong_is_named(body: object, said: str) -> None:
@@ -149,13 +152,13 @@ def test_each_thing_that_is_wrong_is_named(body: object, said: str) -> None:
 
 
 def test_text_that_is_no_yaml_is_refused() -> None:
-    with pytest.raises(RecordError, match="is no YAML"):
+    with pytest.raises(RecordError, match="is not YAML"):
         check_eval_text("a: [", "file")
 
 
 def test_merging_keeps_other_boards_and_replaces_ones_own() -> None:
-    old = dumped([_entry(), _dataset(task_id="gene_finding_linear_bend-2024")], "f")
-    new = dumped([_entry(value=0.7), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "f")
+    old = to_yaml([_entry(), _dataset(task_id="gene_finding_linear_bend-2024")], "f")
+    new = to_yaml([_entry(value=0.7), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "f")
     together = yaml.safe_load(merged(old, new, "f"))
     assert {item["dataset"]["task_id"]: item["value"] for item in together} == {
         "gene_finding_cnn_bend-2024": 0.7,
@@ -166,15 +169,15 @@ def test_merging_keeps_other_boards_and_replaces_ones_own() -> None:
 
 
 def test_a_file_of_another_form_is_not_merged_over() -> None:
-    with pytest.raises(RecordError, match="is no list of eval results"):
-        merged("score: 3", dumped([_entry()], "f"), "f")
+    with pytest.raises(RecordError, match="is not a list of evaluation results"):
+        merged("score: 3", to_yaml([_entry()], "f"), "f")
 
 
 def test_two_settings_of_one_board_are_refused() -> None:
     first = record("gene_finding")
     other = record("gene_finding", config={**first.config, "epochs": 3})
-    with pytest.raises(RecordError, match="stands there twice"):
-        eval_result_files(gather([first, other]))
+    with pytest.raises(RecordError, match="is repeated"):
+        eval_result_files(group_records([first, other]))
 
 
 # Which dataset a record is of.
@@ -187,7 +190,7 @@ def _facts(made: dict[str, Json]) -> Any:
 def test_a_folder_score_is_of_the_dataset_that_holds_the_same() -> None:
     made = record("gene_finding", origin="folder")
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
-    [said] = attributed([made], named, _facts(dict(made.data)))
+    [said] = match_dataset([made], named, _facts(dict(made.data)))
     assert (said.data["origin"], said.data["repo"], said.data["revision"]) == ("hub", "me/gene_finding", COMMIT)
 
 
@@ -196,25 +199,25 @@ def test_a_dataset_of_other_files_is_refused() -> None:
     other = {**made.data, "files": {"bed": {"sha256": "f" * 64}}}
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
     with pytest.raises(RecordError, match="was not scored on me/gene_finding at 0123456789ab: files differ"):
-        attributed([made], named, _facts(other))
+        match_dataset([made], named, _facts(other))
 
 
 @pytest.mark.parametrize("origin", ["sample", "files"])
 def test_a_score_on_the_sample_or_ones_own_files_stays_what_it_is(origin: str) -> None:
     made = record("gene_finding", origin=origin)
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
-    assert attributed([made], named, _facts(dict(made.data))) == [made]
+    assert match_dataset([made], named, _facts(dict(made.data))) == [made]
 
 
 def test_without_a_dataset_it_is_asked_for() -> None:
     with pytest.raises(RecordError, match=r"Give --dataset gene_finding=OWNER/NAME@COMMIT"):
-        eval_result_files(gather([record("gene_finding", origin="folder")]))
+        eval_result_files(group_records([record("gene_finding", origin="folder")]))
 
 
 @pytest.mark.parametrize("text", ["gene_finding", "gene_finding=me/x", "nothing=me/x@" + COMMIT, "=me/x@" + COMMIT])
 def test_a_dataset_flag_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(RecordError, match="expected GROUP=OWNER/NAME@COMMIT"):
-        named_datasets([text])
+        parse_datasets([text])
 
 
 def test_facts_are_asked_of_the_named_dataset_only() -> None:
@@ -222,4 +225,4 @@ def test_facts_are_asked_of_the_named_dataset_only() -> None:
         raise AssertionError(dataset.repo)
 
     made = record("gene_finding", origin="folder")
-    assert attributed([made], {"variant_effects": DatasetRef(repo="me/v", revision=COMMIT)}, never) == [made]
+    assert match_dataset([made], {"variant_effects": DatasetRef(repo="me/v", revision=COMMIT)}, never) == [made]

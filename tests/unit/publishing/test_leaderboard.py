@@ -15,12 +15,12 @@ import pytest
 
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord
-from bend_hf.publishing.leaderboard import contests
+from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
-from bend_hf.publishing.results import gather, model_label, of_model
+from bend_hf.publishing.results import group_records, model_label, records_of_model
 from tests.records import record, several, write
 
 
@@ -32,7 +32,7 @@ def _with(made: ResultRecord, part: str, **changes: object) -> ResultRecord:
 
 
 def test_seeds_make_one_entry_with_their_mean_and_the_widest_interval() -> None:
-    [entry] = gather([record(value=0.8), record(value=0.84, seed=1, interval=(0.81, 0.9))])
+    [entry] = group_records([record(value=0.8), record(value=0.84, seed=1, interval=(0.81, 0.9))])
     assert entry.seeds == (0, 1)
     assert entry.value == pytest.approx(0.82)
     assert (entry.low, entry.high) == (0.78, 0.9)
@@ -40,12 +40,12 @@ def test_seeds_make_one_entry_with_their_mean_and_the_widest_interval() -> None:
 
 def test_of_two_runs_with_one_seed_the_later_counts() -> None:
     old = record(value=0.1, created_at="2026-01-01T00:00:00Z")
-    [entry] = gather([record(value=0.8), old])
+    [entry] = group_records([record(value=0.8), old])
     assert entry.value == 0.8
 
 
 def test_a_seed_without_a_score_leaves_the_entry_without_one() -> None:
-    [entry] = gather([record(), record(value=None, seed=1, interval=None)])
+    [entry] = group_records([record(), record(value=None, seed=1, interval=None)])
     assert (entry.value, entry.low) == (None, None)
 
 
@@ -63,12 +63,12 @@ def test_a_seed_without_a_score_leaves_the_entry_without_one() -> None:
     ],
 )
 def test_whatever_differs_but_the_seed_makes_another_entry(other: ResultRecord) -> None:
-    assert len(gather([record(), other])) == 2
+    assert len(group_records([record(), other])) == 2
 
 
 @pytest.mark.parametrize("name", ["out", "data", "tracker"])
 def test_where_files_lay_makes_no_other_entry(name: str) -> None:
-    assert len(gather([record(), _with(record(seed=1), "config", **{name: "elsewhere"})])) == 1
+    assert len(group_records([record(), _with(record(seed=1), "config", **{name: "elsewhere"})])) == 1
 
 
 def test_a_model_is_called_by_what_sets_its_use_apart() -> None:
@@ -77,28 +77,28 @@ def test_a_model_is_called_by_what_sets_its_use_apart() -> None:
 
 
 def test_asking_for_a_model_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(RecordError, match="no record of it; there are dnabert2, onehot"):
-        of_model([record(), record(model="onehot")], "grover")
+    with pytest.raises(RecordError, match="no record of this model; expected one of dnabert2, onehot"):
+        records_of_model([record(), record(model="onehot")], "grover")
 
 
 # Contests.
 
 
 def test_two_protocols_never_share_a_contest() -> None:
-    for contest in contests(several()):
-        assert {row.entry.protocol for row in contest.rows} == {contest.protocol}
-    assert len(contests(several())) == 6
+    for board in leaderboards(several()):
+        assert {row.result.protocol for row in board.rows} == {board.protocol}
+    assert len(leaderboards(several())) == 6
 
 
 def test_other_data_are_another_contest() -> None:
-    found = contests([record(), record(model="onehot", origin="sample"), record(model="grover")])
-    assert sorted(len(contest.rows) for contest in found) == [1, 2]
+    found = leaderboards([record(), record(model="onehot", origin="sample"), record(model="grover")])
+    assert sorted(len(board.rows) for board in found) == [1, 2]
 
 
 def test_equal_scores_share_a_rank_and_the_next_is_counted_on() -> None:
     made = [record(model=m, value=v, interval=None) for m, v in (("a", 0.7), ("b", 0.9), ("c", 0.9), ("d", 0.5))]
-    [contest] = contests(made)
-    assert [(row.name, row.rank, row.tied) for row in contest.rows] == [
+    [board] = leaderboards(made)
+    assert [(row.name, row.rank, row.tied) for row in board.rows] == [
         ("b", 1, True),
         ("c", 1, True),
         ("a", 3, False),
@@ -113,19 +113,19 @@ def test_rows_whose_interval_overlaps_the_best_are_tied_with_it() -> None:
         record(model="far", value=0.7, interval=(0.65, 0.75)),
         record(model="silent", value=0.89, interval=None),
     ]
-    [contest] = contests(made)
-    assert {row.name: row.tied for row in contest.rows} == {"best": True, "near": True, "far": False, "silent": False}
+    [board] = leaderboards(made)
+    assert {row.name: row.tied for row in board.rows} == {"best": True, "near": True, "far": False, "silent": False}
 
 
 def test_a_best_row_that_stands_alone_is_not_called_tied() -> None:
-    [contest] = contests([record(), record(model="b", value=0.5, interval=(0.4, 0.6))])
-    assert [row.tied for row in contest.rows] == [False, False]
+    [board] = leaderboards([record(), record(model="b", value=0.5, interval=(0.4, 0.6))])
+    assert [row.tied for row in board.rows] == [False, False]
 
 
 def test_partial_coverage_and_undefined_scores_have_no_rank() -> None:
     half = record(model="half", value=0.99, coverage={"scored": 10, "items": 1000, "item_sha256": "c" * 64})
-    [contest] = contests([record(), half, record(model="void", value=None, interval=None)])
-    assert [(row.name, row.rank) for row in contest.rows] == [("dnabert2", 1), ("half", None), ("void", None)]
+    [board] = leaderboards([record(), half, record(model="void", value=None, interval=None)])
+    assert [(row.name, row.rank) for row in board.rows] == [("dnabert2", 1), ("half", None), ("void", None)]
 
 
 def test_rows_that_would_look_alike_say_what_differs() -> None:
@@ -134,32 +134,32 @@ def test_rows_that_would_look_alike_say_what_differs() -> None:
         _with(record(value=0.7), "config", epochs=3),
         _with(record(), "training", head={"kind": "LinearSpec"}),
     ]
-    [contest] = contests(made)
-    assert {row.name for row in contest.rows} == {"dnabert2, epochs 100", "dnabert2, epochs 3", "dnabert2, linear"}
+    [board] = leaderboards(made)
+    assert {row.name for row in board.rows} == {"dnabert2, epochs 100", "dnabert2, epochs 3", "dnabert2, linear"}
 
 
 def test_a_model_at_two_revisions_is_two_rows() -> None:
-    [contest] = contests([record(), _with(record(), "model", revision="f" * 40)])
-    assert {row.name for row in contest.rows} == {"dnabert2, revision 7bce263", "dnabert2, revision fffffff"}
+    [board] = leaderboards([record(), _with(record(), "model", revision="f" * 40)])
+    assert {row.name for row in board.rows} == {"dnabert2, revision 7bce263", "dnabert2, revision fffffff"}
 
 
 # Files.
 
 
 def test_csv_holds_each_row_and_control_in_full() -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(contests(several())))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(leaderboards(several())))))
     assert len(lines) == 24 + 12
     assert {line["score"] for line in lines if line["family"] != "control"} == {repr(made.value) for made in several()}
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
 def test_no_cell_is_a_formula(sign: str) -> None:
-    text = as_csv(contests([record(model=f"{sign}HYPERLINK(1)")]))
+    text = as_csv(leaderboards([record(model=f"{sign}HYPERLINK(1)")]))
     assert next(csv.DictReader(io.StringIO(text)))["model"] == f"'{sign}HYPERLINK(1)"
 
 
 def test_markdown_escapes_names() -> None:
-    assert "a&#124;b&lt;i&gt;" in as_markdown(contests([record(model="a|b<i>")]))
+    assert "a&#124;b&lt;i&gt;" in as_markdown(leaderboards([record(model="a|b<i>")]))
 
 
 class _Tags(HTMLParser):
@@ -183,21 +183,21 @@ HOSTILE = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'{{ 7*7 }}"
 def test_what_records_hold_cannot_become_markup_in_the_page() -> None:
     made = record(model=HOSTILE, family=HOSTILE, controls={HOSTILE: 0.3}, created_with={"git_commit": "-dirty"})
     made = _with(made, "data", repo=HOSTILE)
-    tags = _tags(page(contests([made]), {}))
+    tags = _tags(page(leaderboards([made]), {}))
     assert [tag for tag, _ in tags].count("script") == 1
     assert "img" not in [tag for tag, _ in tags]
     assert not [name for _, attrs in tags for name in attrs if name.startswith("on") and name != "onsubmit"]
 
 
 def test_the_page_fetches_nothing() -> None:
-    text = page(contests(several()), {"plots/a.svg": b"<svg/>"})
+    text = page(leaderboards(several()), {"plots/a.svg": b"<svg/>"})
     addresses = [v for _, attrs in _tags(text) for k, v in attrs.items() if k in ("src", "href")]
     assert all(value and value.startswith(("#", "data:")) for value in addresses), addresses
     assert not re.search(r"https?://", text)
 
 
 def test_every_table_of_the_page_is_of_one_protocol() -> None:
-    text = page(contests(several()), {})
+    text = page(leaderboards(several()), {})
     for section in re.findall(r"<section .*?</section>", text, re.DOTALL):
         protocol = re.search(r'data-protocol="([^"]*)"', section)
         assert protocol is not None
@@ -206,8 +206,8 @@ def test_every_table_of_the_page_is_of_one_protocol() -> None:
 
 
 def test_page_marks_ties_draws_intervals_and_controls() -> None:
-    text = page(contests(several()), {})
-    tied = [row for contest in contests(several()) for row in contest.rows if row.tied]
+    text = page(leaderboards(several()), {})
+    tied = [row for board in leaderboards(several()) for row in board.rows if row.tied]
     assert text.count('class="dot tied"') == len(tied) == 4
     drawn = [made for made in several() if made.metrics[made.main_metric]["interval"]]  # type: ignore[index,call-overload]
     assert text.count('class="range"') == len(drawn)
@@ -217,7 +217,7 @@ def test_page_marks_ties_draws_intervals_and_controls() -> None:
 def test_plots_are_png_and_svg_of_each_kind() -> None:
     pytest.importorskip("matplotlib")
     made = [record(), record(protocol="bend-hf-1", controls={"GC content": 0.6})]
-    files = plot_files(contests(made), lambda text: None)
+    files = plot_files(leaderboards(made), lambda text: None)
     kinds = {re.sub(r"_.*", "", path.removeprefix("plots/").rsplit(".", 1)[0]) for path in files}
     assert kinds == {"heatmap", "forest", "score"}
     assert {path for path in files if "score_" in path} == {
@@ -235,7 +235,7 @@ def test_plots_are_png_and_svg_of_each_kind() -> None:
 def test_plots_of_hostile_names_and_no_scores_are_drawn() -> None:
     pytest.importorskip("matplotlib")
     made = [record(model="$\\frac{$<b>"), record(model="void", value=None, interval=None)]
-    files = plot_files(contests(made), lambda text: None)
+    files = plot_files(leaderboards(made), lambda text: None)
     assert b"<b>" not in files["plots/heatmap_bend-2024.svg"]
 
 
@@ -252,14 +252,14 @@ def test_a_report_says_why_it_may_not_be_published(tmp_path: Path) -> None:
     write_report([folder], tmp_path / "report", plots=False)
     body = json.loads((tmp_path / "report" / "report.json").read_text())
     assert body["refusals"] == ["scored on the bundled sample, whose labels are stand-ins and not BEND's"]
-    assert "Why these are not scores of BEND" in (tmp_path / "report" / "index.html").read_text()
+    assert "Why these are not BEND scores" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_missing_matplotlib_is_said_and_the_rest_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bend_hf.publishing.report.plots.importlib.util.find_spec", lambda name: None)
     said: list[str] = []
-    paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", say=said.append)
-    assert said == ["no plots: matplotlib is not installed; 'pip install bend-hf[plots]' brings it"]
+    paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", log=said.append)
+    assert said == ["no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"]
     assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
 
 
@@ -269,25 +269,25 @@ def _control(**changes: object) -> ResultRecord:
 
 
 def test_records_of_controls_stand_beside_the_models_and_have_no_rank() -> None:
-    [contest] = contests([record(), _control()])
-    assert [row.name for row in contest.rows] == ["dnabert2"]
-    assert contest.controls == {"k-mers": 0.66}
-    assert contest.refusals == ()
+    [board] = leaderboards([record(), _control()])
+    assert [row.name for row in board.rows] == ["dnabert2"]
+    assert board.controls == {"k-mers": 0.66}
+    assert board.reasons_not_to_publish == ()
 
 
 def test_a_control_on_the_sample_keeps_a_report_from_being_published() -> None:
-    [contest] = contests([_control(origin="sample")])
-    assert (contest.rows, list(contest.controls)) == ((), ["k-mers"])
-    assert "bundled sample" in contest.refusals[0]
-    assert "control" in as_markdown([contest])
-    assert plot_files([contest], print) == {}
+    [board] = leaderboards([_control(origin="sample")])
+    assert (board.rows, list(board.controls)) == ((), ["k-mers"])
+    assert "bundled sample" in board.reasons_not_to_publish[0]
+    assert "control" in as_markdown([board])
+    assert plot_files([board], print) == {}
 
 
 def test_a_control_of_other_data_is_not_shown_beside_a_model() -> None:
-    found = contests([record(), _control(files={"bed": {"sha256": "e" * 64}})])
-    assert sorted((len(contest.rows), len(contest.controls)) for contest in found) == [(0, 1), (1, 0)]
+    found = leaderboards([record(), _control(files={"bed": {"sha256": "e" * 64}})])
+    assert sorted((len(board.rows), len(board.controls)) for board in found) == [(0, 1), (1, 0)]
 
 
 def test_the_run_key_of_a_seed_makes_no_other_entry() -> None:
     made = [_with(record(seed=seed), "config", run_key=f"key{seed}") for seed in (0, 1)]
-    assert len(gather(made)) == 1
+    assert len(group_records(made)) == 1

@@ -15,7 +15,7 @@ from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record, write_record
 from bend_hf.evaluation.uncertainty.bootstrap import interval_of
 from bend_hf.evaluation.uncertainty.comparison import compare
-from bend_hf.publishing.leaderboard import Contest, contests
+from bend_hf.publishing.leaderboard import Leaderboard, leaderboards
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.tables import as_csv, as_markdown
@@ -62,26 +62,26 @@ def write_run(folder: Path, model: str, said: Predictions, *, seed: int = 0, kee
     return stem.with_suffix(".json")
 
 
-def contest_of(paths: list[Path], said: list[str] | None = None) -> Contest:
+def leaderboard_of(paths: list[Path], said: list[str] | None = None) -> Leaderboard:
     records = [read_record(path) for path in paths]
-    (found,) = contests(records, prediction_files(paths, records), say=(said if said is not None else []).append)
+    (found,) = leaderboards(records, prediction_files(paths, records), log=(said if said is not None else []).append)
     return found
 
 
-def marks(contest: Contest) -> dict[str, tuple[str, str]]:
-    return {row.name: (row.mark, "" if row.tie is None else row.tie.basis) for row in contest.rows}
+def marks(board: Leaderboard) -> dict[str, tuple[str, str]]:
+    return {row.name: (row.mark, "" if row.tie is None else row.tie.basis) for row in board.rows}
 
 
 def test_what_intervals_cannot_tell_apart_the_paired_test_can(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said) for name, said in MODELS.items()]
-    (by_intervals,) = contests([read_record(path) for path in paths])
+    (by_intervals,) = leaderboards([read_record(path) for path in paths])
     assert {row.name: row.mark for row in by_intervals.rows}["far"] == "≈"
-    assert marks(contest_of(paths)) == {"best": ("=", ""), "near": ("=", "paired"), "far": ("", "paired")}
+    assert marks(leaderboard_of(paths)) == {"best": ("=", ""), "near": ("=", "paired"), "far": ("", "paired")}
 
 
 def test_p_is_that_of_compare_corrected_over_the_rows(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said) for name, said in MODELS.items()]
-    found = {row.name: row.tie.p for row in contest_of(paths).rows if row.tie is not None}
+    found = {row.name: row.tie.p for row in leaderboard_of(paths).rows if row.tie is not None}
     plain = {one.second: one.p for one in compare(MODELS, "auroc", resamples=1000) if one.first == "best"}
     low, high = sorted(plain, key=lambda name: plain[name])
     assert found == {low: pytest.approx(2 * plain[low]), high: pytest.approx(max(2 * plain[low], plain[high]))}
@@ -89,26 +89,26 @@ def test_p_is_that_of_compare_corrected_over_the_rows(tmp_path: Path) -> None:
 
 def test_a_row_without_predictions_falls_back_on_intervals_and_says_so(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "far") for name, said in MODELS.items()]
-    assert marks(contest_of(paths)) == {"best": ("=", ""), "near": ("=", "paired"), "far": ("≈", "overlap")}
+    assert marks(leaderboard_of(paths)) == {"best": ("=", ""), "near": ("=", "paired"), "far": ("≈", "overlap")}
 
 
 def test_without_those_of_the_best_row_all_fall_back(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "best") for name, said in MODELS.items()]
-    found = marks(contest_of(paths))
+    found = marks(leaderboard_of(paths))
     assert found["best"] == ("≈", "")
     assert {basis for _, basis in found.values()} == {"", "overlap"}
 
 
 def test_equal_scores_need_no_test(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, MODELS["best"], keep=False) for name in ("a", "b")]
-    assert marks(contest_of(paths)) == {"a": ("=", ""), "b": ("=", "equal")}
+    assert marks(leaderboard_of(paths)) == {"a": ("=", ""), "b": ("=", "equal")}
 
 
 def test_predictions_of_other_items_are_not_paired_and_that_is_said(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, "best", MODELS["best"]), write_run(tmp_path, "far", predictions(0.8, 4, first=7))]
     said: list[str] = []
-    assert marks(contest_of(paths, said))["far"] == ("≈", "overlap")
-    assert "far is not compared by pairs" in said[0]
+    assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
+    assert "no paired test for far" in said[0]
     assert "a paired comparison needs the same items" in said[0]
 
 
@@ -117,16 +117,16 @@ def test_an_exchanged_file_is_not_used(tmp_path: Path) -> None:
     paths[1].with_suffix(".parquet").unlink()
     write_predictions(predictions(3.0, 4, first=7), paths[1].with_suffix(".parquet"))
     said: list[str] = []
-    assert marks(contest_of(paths, said))["far"] == ("≈", "overlap")
-    assert "holds other items than its record says" in said[0]
+    assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
+    assert "holds other items than its record states" in said[0]
 
 
 def test_seeds_are_averaged_before_they_are_compared(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, "best", MODELS["best"]), write_run(tmp_path, "best", predictions(1.0, 8), seed=1)]
     paths += [write_run(tmp_path, "far", MODELS["far"]), write_run(tmp_path, "far", predictions(0.8, 9), seed=1)]
-    contest = contest_of(paths)
-    assert [row.entry.seeds for row in contest.rows] == [(0, 1), (0, 1)]
-    assert marks(contest)["far"] == ("", "paired")
+    board = leaderboard_of(paths)
+    assert [row.result.seeds for row in board.rows] == [(0, 1), (0, 1)]
+    assert marks(board)["far"] == ("", "paired")
 
 
 def test_a_metric_without_resamples_falls_back(tmp_path: Path) -> None:
@@ -138,28 +138,28 @@ def test_a_metric_without_resamples_falls_back(tmp_path: Path) -> None:
         write_record(replace(old, metrics={"own": old.metrics["auroc"]}, main_metric="own"), path)
         paths.append(path)
     said: list[str] = []
-    assert marks(contest_of(paths, said))["far"] == ("≈", "overlap")
+    assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
     assert "there is no interval of 'own'" in said[0]
 
 
 def test_many_models_leave_room_for_the_correction(tmp_path: Path) -> None:
     poor = [write_run(tmp_path, f"poor{n:02d}", predictions(0.3, 10 + n)) for n in range(26)]
-    contest = contest_of([write_run(tmp_path, "best", predictions(2.0, 2)), *poor])
-    assert not any(row.tied for row in contest.rows)  # 2 / 1001 times 26 would be above 0.05
+    board = leaderboard_of([write_run(tmp_path, "best", predictions(2.0, 2)), *poor])
+    assert not any(row.tied for row in board.rows)  # 2 / 1001 times 26 would be above 0.05
 
 
 def test_tables_and_page_tell_the_two_marks_apart(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "far") for name, said in MODELS.items()]
-    contest = contest_of(paths)
-    text = as_markdown([contest])
+    board = leaderboard_of(paths)
+    text = as_markdown([board])
     assert "| 2 = | near" in text
     assert "| 3 ≈ | far" in text
     assert "= cannot be told from the best" in text
-    assert "≈ perhaps not told from the best" in text
-    lines = {line["model"]: line for line in csv.DictReader(io.StringIO(as_csv([contest])))}
+    assert "≈ may be as good as the best" in text
+    lines = {line["model"]: line for line in csv.DictReader(io.StringIO(as_csv([board])))}
     assert [lines[name]["tie_found_by"] for name in MODELS] == ["", "paired", "overlap"]
     assert float(lines["near"]["p_against_best"]) >= 0.05
-    html = page([contest], {})
+    html = page([board], {})
     assert "p against the best" in html
     assert html.count('class="dot tied"') == 3
 

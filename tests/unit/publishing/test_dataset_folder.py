@@ -16,7 +16,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import BuiltSource, find_source
 from bend_hf.errors import BendError
-from bend_hf.publishing import dataset_folder as hub_folder
+from bend_hf.publishing import dataset_folder as dataset_folder
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.duplicates import repetitions, sequence_hashes
 from bend_hf.publishing.verify_dataset import verify
@@ -99,8 +99,8 @@ def test_a_full_disk_leaves_nothing_half_written(data: Path, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     out = tmp_path / "bend"
-    monkeypatch.setattr(hub_folder, "_swap", full)
-    with pytest.raises(BendError, match=r"cannot be written.*No space left.*free some space"):
+    monkeypatch.setattr(dataset_folder, "_swap", full)
+    with pytest.raises(BendError, match=r"cannot write .*No space left.*free some disk space"):
         build(DataConfig(task=("histone_modification",), data=str(data)), out)
     assert not list(out.rglob("*.parquet"))
 
@@ -113,7 +113,7 @@ def test_verify_finds_a_changed_file_and_a_changed_row(data: Path, tmp_path: Pat
     at = table.column_names.index("sequence")
     changed = [text[:-1] + ("A" if text[-1] != "A" else "C") for text in table["sequence"].to_pylist()]
     pq.write_table(table.set_column(at, table.schema.field(at), pa.array(changed, pa.large_string())), shard)
-    with pytest.raises(BendError, match="is not the file that was built"):
+    with pytest.raises(BendError, match="was changed after the build"):
         list(verify(config, tmp_path / "bend"))
     facts_path = shard.with_name("bend_facts.json")
     facts = json.loads(facts_path.read_text())
@@ -138,7 +138,7 @@ def test_a_built_folder_is_opened_like_its_source(data: Path, built: Path) -> No
         assert from_folder.task.label_names == from_files.task.label_names
 
 
-def test_repetitions_are_counted_and_named(tmp_path: Path) -> None:
+def test_duplicates_are_counted_and_named(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["histone_modification"])
     bed = folder / "histone_modification" / "histone_modification.bed"
     lines = bed.read_text().splitlines()
@@ -146,8 +146,8 @@ def test_repetitions_are_counted_and_named(tmp_path: Path) -> None:
     bed.write_text("\n".join([*lines, "\t".join([*again[:-1], "test"]), lines[2]]) + "\n")
     build(DataConfig(task=("histone_modification",), data=str(folder)), tmp_path / "bend")
     card = (tmp_path / "bend/histone_modification/README.md").read_text()
-    assert "2 rows have a place that an earlier row has already" in card
-    assert "1 rows of test have a sequence that stands in train too (items 20" in card
+    assert "2 rows have the interval of an earlier row" in card
+    assert "1 rows of test have a sequence that also occurs in train (items 20" in card
 
 
 def test_hashes_tell_sequences_apart() -> None:

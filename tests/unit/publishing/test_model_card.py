@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 
 from bend_hf.errors import RecordError
 from bend_hf.files import asset_folder
-from bend_hf.publishing.model_card import model_card, write_card
-from bend_hf.publishing.model_card_runs import flags
+from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card, write_card
+from bend_hf.publishing.model_card_runs import command
 from bend_hf.tables import escaped, n_bytes, number, render
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
@@ -50,7 +50,7 @@ def test_refused_scores_stand_in_no_metadata_and_are_called_so() -> None:
     card = ModelCard(TEXTS["model_card_refused.md"]())
     assert card.data.eval_results is None
     assert card.data.datasets is None
-    assert "**These are not scores of BEND**" in card.text
+    assert NOT_BEND_SCORES in card.text
 
 
 def test_card_names_no_base_model() -> None:
@@ -65,7 +65,7 @@ def test_text_of_records_cannot_become_markup() -> None:
 
 
 def test_a_card_of_two_models_is_refused() -> None:
-    with pytest.raises(RecordError, match="the records are of 2: dnabert2, onehot; name one with --model"):
+    with pytest.raises(RecordError, match=r"of 2 models \(dnabert2, onehot\); a card describes one"):
         model_card([record(), record(model="onehot")])
 
 
@@ -99,11 +99,11 @@ def test_command_leaves_out_defaults_and_places() -> None:
         "epochs": 3,
         "fold": [1, 2],
     }
-    assert flags(config) == "bend-hf train --task gene_finding --data data --model onehot --epochs 3 --fold 1 2"
+    assert command(config) == "bend-hf train --task gene_finding --data data --model onehot --epochs 3 --fold 1 2"
 
 
 def test_command_quotes_what_a_shell_would_read() -> None:
-    assert flags({"task": ["gene_finding"], "model": "a; rm -rf /\nx"}).endswith("--model 'a; rm -rf / x'")
+    assert command({"task": ["gene_finding"], "model": "a; rm -rf /\nx"}).endswith("--model 'a; rm -rf / x'")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, "0.5000"), (1, "1.0000"), (None, "undefined"), (True, "undefined")])
@@ -125,7 +125,7 @@ def test_escaped_text_is_one_line_without_signs_of_markup() -> None:
 def test_a_field_that_is_not_given_is_an_error(tmp_path: Path) -> None:
     template = tmp_path / "t.md.jinja"
     template.write_text("{{ nothing }}")
-    with pytest.raises(RecordError, match=r"t\.md\.jinja asks for what is not given"):
+    with pytest.raises(RecordError, match=r"t\.md\.jinja uses a field that is not given"):
         render(template, {})
 
 
