@@ -1,4 +1,4 @@
-"""Result records made up for tests: valid by the schema, every number fixed.
+"""Result records for tests, valid by the published schema, and the check against that schema.
 
 >>> record().value
 0.8
@@ -6,11 +6,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 from bend_hf.evaluation.record import ResultRecord, write_record
+from bend_hf.evaluation.record_schema import SCHEMA_FILE
+from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
 
@@ -156,3 +162,19 @@ def several() -> list[ResultRecord]:
                     )
                 )
     return found
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The schema as it is published."""
+    text = (asset_folder("model_cards") / SCHEMA_FILE).read_text(encoding="utf-8")
+    body: dict[str, Any] = json.loads(text)
+    return body
+
+
+def schema_errors(body: object) -> list[str]:
+    """Where a record breaks the published schema."""
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return [
+        f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema()).iter_errors(body)
+    ]

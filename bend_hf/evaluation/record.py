@@ -1,9 +1,9 @@
-"""The result record: one JSON file a run, with all that is needed to believe a number or to make it again.
+"""The result record of a run: one JSON file with everything that is needed to trust a score or to reproduce it.
 
-Cards, tables and the Hub start from it. A record is never overwritten: a second run is a second record.
+Model cards, leaderboards and uploads are made from records. A record is never overwritten.
 
->>> run_name("gene_finding", "onehot", 0, "20260101T000000").startswith("gene_finding__onehot__seed0__")
-True
+>>> run_name("gene_finding", "onehot", 0, "20260101T000000")
+'gene_finding__onehot__seed0__20260101T000000'
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -24,9 +25,9 @@ from typing import Any, Final
 
 from bend_hf import __version__
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded, violations
+from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
 from bend_hf.files import atomic_path, explain_write_errors
-from bend_hf.types import Json
+from bend_hf.types import PROTOCOLS, Json
 
 _VERSIONS_OF: Final = (
     "accelerate",
@@ -44,26 +45,26 @@ _VERSIONS_OF: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord:
-    """One run.
+    """The record of one run.
 
     Attributes:
         task: Task key.
-        protocol: ``bend-2024`` or ``bend-hf-1``.
-        model: The embedder's own description: key, checkpoint, revision, facts.
-        data: Origin, hashes, counts, what was padded or dropped.
-        config: The whole resolved configuration.
-        metrics: Value, detail and (under ``interval``: low, high, level, method) uncertainty of each metric on the
-            test split.
-        main_metric: Which of them the task is ranked by.
-        coverage: Items scored of items, and the hash of their ids.
-        training: Epochs, the best of them, the history of loss and validation metric; None where nothing is trained.
-        folds: Metrics of each fold; empty where there are none.
-        cost: Seconds, peak memory and cached embeddings in bytes, device, processes.
-        predictions: Name and sha256 of the Parquet file beside the record.
-        controls: Metrics of each control on the same items, by its name, each with ``metrics`` as above.
-        alignment: How tokens became nucleotides, in words; None where there are no tokens, as in a control.
-        created_at: Moment of the record, ISO 8601 in UTC; filled when it is made.
-        created_with: Versions and commit of what made it; filled when it is written.
+        protocol: Version of the rules: ``bend-2024`` or ``bend-hf-1``.
+        model: The embedder's description of itself: key, checkpoint, revision, facts.
+        data: Origin, hashes, counts, and how many rows were padded or dropped.
+        config: The complete resolved configuration.
+        metrics: Each metric on the test split by name: ``value``, ``detail`` and, if it has one, ``interval`` (low,
+            high, level, method).
+        main_metric: The metric that ranks the task.
+        coverage: How many items were scored out of how many, and the hash of their ids.
+        training: Epochs, the best epoch, the history of loss and validation metric; None if nothing is trained.
+        folds: Metrics of each fold; empty if there are no folds.
+        cost: Seconds, peak memory and cached embeddings in bytes, device, number of processes.
+        predictions: Name and sha256 of the Parquet file next to the record.
+        controls: Results of each control on the same items by its name, each with ``metrics`` as above.
+        alignment: How tokens became nucleotides, in words; None if there are no tokens, as in a control.
+        created_at: Time of the record, ISO 8601 in UTC.
+        created_with: Versions and git commit of the software; None until the record is written.
     """
 
     task: str
@@ -85,38 +86,134 @@ class ResultRecord:
 
     @property
     def value(self) -> float | None:
-        """The main metric; None where it is not defined."""
+        """The value of the main metric; None if it is not defined."""
         value = member(self.metrics, self.main_metric, "value")
         return value if isinstance(value, int | float) else None
 
     @property
     def is_control(self) -> bool:
-        """Whether no model was scored, but what needs none: prevalence, composition, k-mers."""
+        """Whether a control was scored that needs no model: prevalence, composition, k-mers."""
         return self.model.get("family") == "control"
 
     @property
     def probe(self) -> str:
-        """What turns embeddings into predictions: the kind of the head, with what else is trained, or ``zero_shot``."""
+        """The kind of the head, with the name of the fine-tuning if the embedder is trained too; or ``zero_shot``."""
         kind, tune = member(self.training, "head", "kind"), self.config.get("tune")
         further = f"_{tune}" if tune not in (None, "head") else ""
         return str(kind).removesuffix("Spec").lower() + further if kind else "zero_shot"
 
+    @classmethod
+    def from_json(cls, body: Json) -> ResultRecord:
+        """Make a record from the content of its file.
+
+        Raises:
+            RecordError: A field is missing, unknown or malformed, or the schema version is not supported.
+        """
+        body = upgraded(body)
+        names = {item.name for item in fields(cls)}
+        problems = [f"the record lacks {name!r}" for name in sorted(names - set(body))]
+        problems += [
+            f"the record has an unknown field {name!r}" for name in sorted(set(body) - names - {"schema_version"})
+        ]
+        if not problems:
+            values: dict[str, Any] = {name: body[name] for name in names}
+            record = cls(**values)
+            problems = list(_wrong_types(record)) or list(_wrong_values(record))
+        if problems:
+            raise RecordError("; ".join(problems[:5]))
+        return record
+
     def as_json(self) -> dict[str, Json]:
-        """The record as it is written, with the schema version and the versions of what made it."""
+        """Give the content of the record's file, with the schema version and the versions of the software."""
         body = {item.name: jsonable(getattr(self, item.name)) for item in fields(self)}
-        made_with = body.pop("created_with") or _versions()
-        return {"schema_version": SCHEMA_VERSION, "created_with": made_with, **body}
+        created_with = body.pop("created_with") or _versions()
+        return {"schema_version": SCHEMA_VERSION, "created_with": created_with, **body}
 
 
 def member(value: Json, *path: str) -> Json:
-    """What stands at a path of keys inside nested objects; None where a key is missing."""
+    """Look up a path of keys in nested objects; None if a key is missing."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def jsonable(value: Any) -> Json:
-    """Plain JSON: dataclasses as objects, paths as text, NumPy numbers as numbers, nan and infinity as null."""
+def _wrong_types(record: ResultRecord) -> Iterator[str]:
+    """Describe the fields that do not have the type of their annotation."""
+    for item in fields(record):
+        value = getattr(record, item.name)
+        kind = str(item.type).partition("[")[0].partition(" ")[0]  # "dict[str, Json] | None" is a dict
+        optional = str(item.type).endswith("| None")
+        if not (isinstance(value, {"str": str, "dict": dict, "list": list}[kind]) or (optional and value is None)):
+            expected = {"str": "text", "dict": "an object", "list": "a list"}[kind] + (" or null" if optional else "")
+            yield f"{item.name} is {value!r}; expected {expected}"
+
+
+def _wrong_values(record: ResultRecord) -> Iterator[str]:
+    """Describe the values that this package reads from a record and that are missing or malformed."""
+    if record.protocol not in PROTOCOLS:
+        yield f"protocol is {record.protocol!r}; expected {' or '.join(PROTOCOLS)}"
+    if record.created_at is not None and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record.created_at):
+        yield f"created_at is {record.created_at!r}; expected a time such as 2026-01-31T12:00:00Z"
+    texts = {f"model.{name}": record.model.get(name) for name in ("model", "checkpoint")}
+    for place, value in {**texts, "data.origin": record.data.get("origin")}.items():
+        if not isinstance(value, str):
+            yield f"{place} is {value!r}; expected text"
+    yield from _wrong_counts_and_hashes(record)
+    yield from _wrong_metrics(record.metrics, "metrics")
+    for index, fold in enumerate(record.folds):
+        yield from _wrong_metrics(member(fold, "metrics"), f"folds[{index}].metrics")
+    for name, control in record.controls.items():
+        yield from _wrong_metrics(member(control, "metrics"), f"controls.{name}.metrics")
+
+
+def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:
+    coverage, data = record.coverage, record.data
+    counts = {f"coverage.{name}": coverage.get(name) for name in ("scored", "items")}
+    counts |= {f"data.items.{split}": n for split, n in _entries(data.get("items"))}
+    for place, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            yield f"{place} is {value!r}; expected a whole number from 0 on"
+    hashes = {"coverage.item_sha256": coverage.get("item_sha256")}
+    hashes |= {f"data.files.{name}.sha256": member(file, "sha256") for name, file in _entries(data.get("files"))}
+    for place, value in hashes.items():
+        if not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+            yield f"{place} is {value!r}; expected a sha256 in hexadecimal"
+
+
+def _entries(value: Json) -> list[tuple[str, Json]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _wrong_metrics(metrics: Json, where: str) -> Iterator[str]:
+    if not isinstance(metrics, dict):
+        yield f"{where} is {metrics!r}; expected an object"
+        return
+    for name, metric in metrics.items():
+        if not isinstance(metric, dict) or "value" not in metric:
+            yield f"{where}.{name} is {metric!r}; expected an object with a value"
+            continue
+        numbers = {f"{where}.{name}.value": metric["value"]}
+        if (interval := metric.get("interval")) is not None:
+            numbers |= {f"{where}.{name}.interval.{end}": member(interval, end) for end in ("low", "high", "level")}
+            for key in sorted({"low", "high", "level", "method"} - dict(_entries(interval)).keys()):
+                yield f"{where}.{name}.interval lacks {key!r}"
+        for place, number in numbers.items():
+            if number is not None and not _is_number(number):
+                yield f"{place} is {number!r}; expected a number or null"
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def jsonable(value: object) -> Json:
+    """Convert a value to JSON.
+
+    Dataclasses become objects with their ``kind``, paths text, NumPy arrays lists, nan and infinity null.
+
+    Raises:
+        RecordError: The value has no form in JSON.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "kind": type(value).__name__,
@@ -130,7 +227,7 @@ def jsonable(value: Any) -> Json:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
         return jsonable(value.tolist())
     if isinstance(value, Path):
         return str(value)
@@ -151,13 +248,14 @@ def _versions() -> dict[str, Json]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the checkout this package runs from, with ``-dirty`` behind it where files were changed."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """The commit of the checkout that this package runs from, with ``-dirty`` appended if files were changed."""
+    checkout = Path(__file__).resolve().parents[2]
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
         return None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        done = subprocess.run(  # noqa: S603 - the arguments are fixed
+            [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -169,14 +267,13 @@ def _git_commit() -> str | None:
 
 
 def run_name(task: str, model: str, seed: int, moment: str) -> str:
-    """Stem of a run's files: safe as a file name whatever the model is called."""
-    return "__".join([re.sub(r"[^\w.+-]+", "-", part).strip("-.") or "x" for part in (task, model)]) + (
-        f"__seed{seed}__{moment}"
-    )
+    """Name a run's files, without their endings. The name is safe for file systems, whatever the model is called."""
+    safe = [re.sub(r"[^\w.+-]+", "-", part).strip("-.") or "x" for part in (task, model)]
+    return f"{safe[0]}__{safe[1]}__seed{seed}__{moment}"
 
 
 def free_stem(folder: Path, name: str) -> Path:
-    """A path in the folder, without ending, that no earlier run has taken."""
+    """Find a path in a folder, without ending, that no earlier run has taken."""
     stem, number = folder / name, 1
     while any(folder.glob(f"{stem.name}.*")):
         number += 1
@@ -185,53 +282,46 @@ def free_stem(folder: Path, name: str) -> Path:
 
 
 def write_record(record: ResultRecord, path: Path) -> None:
-    """Writes the record whole or not at all, and never over another.
+    """Write a record atomically. An existing file is never overwritten.
 
     Raises:
-        RecordError: There is a record already, the record breaks its schema, or the file cannot be written.
+        RecordError: The file exists or cannot be written, or a field of the record is malformed.
     """
     if path.exists():
         raise RecordError(f"{path} exists and is never overwritten; give another --out")
     body = record.as_json()
-    wrong = violations(body)
-    if wrong:
-        raise RecordError(f"the record for {path} breaks the schema: {'; '.join(wrong[:5])}; this is a defect")
+    try:
+        ResultRecord.from_json(body)
+    except RecordError as error:
+        raise RecordError(f"the record for {path} is malformed: {error}. This is a defect of bend_hf") from error
     text = json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     with explain_write_errors(path), atomic_path(path, overwrite=False) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def read_record(path: Path) -> ResultRecord:
-    """Reads a record of this schema version or an older one.
+    """Read a record of this schema version or an older one.
 
     Raises:
-        RecordError: It is no record, breaks its schema, or is of a version that this release does not know.
+        RecordError: The file is not a record, a field is malformed, or the schema version is not supported.
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is no result record ({error}); give the .json of a run") from error
+        raise RecordError(f"{path} is not a result record ({error}); give the .json of a run") from error
     try:
-        body = upgraded(body)
-    except ValueError as error:
-        raise RecordError(f"{path} {error}") from error
-    wrong = violations(body)
-    if wrong:
-        raise RecordError(
-            f"{path} breaks the schema of result records: {'; '.join(wrong[:5])}; the file was cut or edited, "
-            "run it again"
-        )
-    values: dict[str, Any] = {item.name: body[item.name] for item in fields(ResultRecord) if item.name in body}
-    return ResultRecord(**values)
+        return ResultRecord.from_json(body)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}. Repeat the run if the file was cut or edited") from error
 
 
 def find_records(places: Sequence[Path]) -> list[Path]:
-    """The record files among paths: a file stands for itself, a folder for all ``*.json`` records below it.
+    """Find the record files among paths: a file is taken as it is, a folder is searched for ``*.json``.
 
-    A ``.json`` below a folder that is no record at all (no ``schema_version``) is passed over.
+    In folders, a ``.json`` file that is not a record is skipped.
 
     Raises:
-        RecordError: A path is not there, or none of them holds a record.
+        RecordError: A path does not exist, or there is no record.
     """
     found: set[Path] = set()
     for place in places:
@@ -240,7 +330,7 @@ def find_records(places: Sequence[Path]) -> list[Path]:
         elif place.is_file():
             found.add(place)
         else:
-            raise RecordError(f"{place} is not there; give a record or a folder of records")
+            raise RecordError(f"{place} does not exist; give a record or a folder of records")
     if not found:
         raise RecordError(f"no result record in {', '.join(map(str, places))}; 'bend-hf train' writes them")
     return sorted(found)
@@ -250,20 +340,20 @@ def _looks_like_a_record(path: Path) -> bool:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "__seed" in path.name  # a damaged record must be noticed, another file need not
+        return "__seed" in path.name  # a damaged record must be reported, another file need not
     return isinstance(body, dict) and "schema_version" in body and "main_metric" in body
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder and tries it, before anything expensive starts.
+    """Make a folder and check that files can be written there, before anything expensive starts.
 
     Raises:
         RecordError: Nothing can be written there.
     """
-    probe = folder / f".probe{os.getpid()}"
+    trial = folder / f".writable{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        trial.write_bytes(b"")
+        trial.unlink()
     except OSError as error:
-        raise RecordError(f"--out {folder} cannot be written ({error}); give a folder that can") from error
+        raise RecordError(f"--out {folder} cannot be written ({error}); give another folder") from error

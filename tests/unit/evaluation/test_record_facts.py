@@ -16,11 +16,11 @@ from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.user_model import UserEmbedder
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
-from bend_hf.evaluation.record_schema import violations
 from bend_hf.runs.outcome import FoldResult, cached_bytes
 from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake
+from tests.records import schema_errors
 from tests.tiny import write_data
 
 TASK_NAMES = ("gene_finding", "variant_effects_disease")
@@ -144,7 +144,7 @@ def test_letters_are_never_kept(records: dict[str, tuple[ResultRecord, Path]]) -
 
 def test_every_record_says_how_it_was_aligned(records: dict[str, tuple[ResultRecord, Path]]) -> None:
     for name, (record, _) in records.items():
-        assert violations(record.as_json()) == []
+        assert schema_errors(record.as_json()) == []
         assert record.alignment is not None, name
         assert set(record.alignment) >= {"tokens", "rows", "inputs"}
         assert ("rows_per_nucleotide" in record.alignment) == ("dnabert2" in name)
