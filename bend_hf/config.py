@@ -84,7 +84,6 @@ def settings_in_key(config: type[DataclassInstance]) -> frozenset[str]:
 
 
 Precision = Literal["no", "fp16", "bf16"]
-HeadName = Literal["cnn", "linear", "resnet", "basset"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
 
@@ -215,7 +214,11 @@ class RunConfig(ModelConfig):
     metric: tuple[str, ...] = flag(
         (), "metrics to report instead of the task's, by name or folder; the first is the main one", by_content=True
     )
-    head: HeadName | None = flag(None, "head on the embeddings; default: the task's", by_content=True)
+    head: str | None = flag(
+        None,
+        "head on the embeddings: a key ('bend-hf models' lists them) or a .py file; default: the task's",
+        by_content=True,
+    )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
     epochs: int | None = flag(None, "passes over the training split", concerns="recipe")
     batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe")

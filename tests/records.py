@@ -110,7 +110,7 @@ def record(
         training=None
         if training is None
         else {
-            "head": {"kind": type(spec.head).__name__, "hidden": 64},
+            "head": {"kind": "CnnSpec", "hidden": 64},
             "loss": {"kind": "TrainingSpec", "loss": training.loss},
             "runs": [{"fold": None, "best_epoch": 17, "history": []}],
         },

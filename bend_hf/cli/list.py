@@ -54,7 +54,7 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
     length = f"{task.window_bp:,} bp" if task.window_bp else "varies"
     if task.variant:
         length = f"{task.variant.context_bp} bp each side"
-    head = "none" if task.head is None else f"{type(task.head).__name__.removesuffix('Spec').upper()}"
+    head = "none" if task.head is None else task.head.key.upper()
     strand = "read" if task.stranded else "plus"
     return (task.key, labels, length, task.assembly, strand, split, head, task.metric)
 
@@ -118,8 +118,10 @@ def _tasks(parsed: argparse.Namespace) -> int:
 
 
 def _models(parsed: argparse.Namespace) -> int:
+    from bend_hf.training.heads import HEADS
 
-    print(f"{model_table()}\n\nTrained from scratch on the letters, with --model too:\n\n{baseline_table()}")
+    print(f"{model_table()}\n\nTrained from scratch on one-hot sequence, also with --model:\n\n{baseline_table()}")
+    print(f"\nHeads, with --head: {', '.join(HEADS.names())}, or a .py file.")
     return 0
 
 

@@ -20,8 +20,8 @@ from bend_hf.errors import LabelError
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.tasks._spec import (
     BEND,
-    CnnSpec,
     Folds,
+    Head,
     NamedSplits,
     Partition,
     TaskSpec,
@@ -184,7 +184,7 @@ def _task(
         label=label,
         stranded=stranded,
         partition=partition or NamedSplits(),
-        head=CnnSpec(hidden=64, kernel=3, pool_bp=pool_bp),
+        head=Head("cnn", hidden=64, kernel=3, pool_bp=pool_bp),
         training=TrainingSpec(
             loss="cross_entropy" if loss == "cross_entropy" else "bce",
             batch_size=256 if whole else 64,

@@ -9,7 +9,7 @@ It finds a finished run among the records and an interrupted run among the check
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,10 +19,10 @@ from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.metrics import metric_identity
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import json_sha256
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
-    from bend_hf.tasks._spec import HeadSpec
 
 KEY_FIELD: Final = "run_key"  # in a record's config
 
@@ -30,14 +30,14 @@ _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
 
 
-def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpec | None) -> str:
+def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: Mapping[str, Json] | None) -> str:
     """Compute the key of a run.
 
     Args:
         config: The configuration, resolved for the task.
         data: The data of the task.
         embedder: The embedder with its weights.
-        head: The head to train; None if nothing is trained.
+        head: The head as the record holds it; None if nothing is trained.
     """
     in_key = settings_in_key(type(config))
     settings = {name: value for name, value in asdict(config).items() if name in in_key}
@@ -48,7 +48,7 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: HeadSpe
             "task": task,
             "data": {name: data.facts.get(name) for name in _FACTS},
             "model": jsonable(embedder.identity),
-            "head": jsonable(head),
+            "head": None if head is None else dict(head),
             "settings": jsonable(settings),
         }
     )

@@ -45,7 +45,7 @@ def heads_of(task: TaskSpec) -> tuple[str, ...]:
     """The heads that a task has leaderboards for: its own and a linear one, or ``zero_shot`` if nothing is trained."""
     if task.head is None:
         return ("zero_shot",)
-    return tuple(dict.fromkeys((type(task.head).__name__.removesuffix("Spec").lower(), "linear")))
+    return tuple(dict.fromkeys((task.head.key, "linear")))
 
 
 def eval_task_id(task: str, head: str, protocol: str) -> str:

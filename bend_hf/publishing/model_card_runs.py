@@ -17,6 +17,7 @@ from bend_hf.config import RunConfig, flags_of
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec
+from bend_hf.training.heads import HEADS
 from bend_hf.types import Json
 
 
@@ -37,6 +38,13 @@ def text_or(value: Json, otherwise: str = "not recorded") -> str:
     return otherwise if value in (None, "") else str(value)
 
 
+def head_text(head: str) -> str:
+    """Describe in a few words how embeddings became predictions."""
+    if head == "zero_shot":
+        return str(fixed_texts()["zero_shot"])
+    return HEADS.get(head).text if head in HEADS.names() else head.replace("_", " ")
+
+
 def run_fields(record: ResultRecord) -> dict[str, Any]:
     """Fields of the template for one run."""
     task: TaskSpec | None = TASKS.get(record.task) if record.task in TASKS else None
@@ -49,7 +57,7 @@ def run_fields(record: ResultRecord) -> dict[str, Any]:
         "protocol": record.protocol,
         "seed": record.config.get("seed"),
         "description": task.description if task else "A task that the user defined.",
-        "head_text": fixed_texts()["heads"].get(record.probe, record.probe.replace("_", " ")),
+        "head_text": head_text(record.probe),
         "training": _training_text(record),
         "data": _data_text(record),
         "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),

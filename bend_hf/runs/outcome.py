@@ -25,12 +25,13 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable
 from bend_hf.tables import number
 from bend_hf.tasks import TaskSpec
+from bend_hf.training.heads import head_entry
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bend_hf.tasks._spec import HeadSpec
+    from bend_hf.tasks._spec import Head
     from bend_hf.training.trainer import Fitted
 
 
@@ -128,12 +129,12 @@ def coverage(predictions: Predictions, data: TaskData, parts: list[FoldResult]) 
     }
 
 
-def training_entry(parts: list[FoldResult], task: TaskSpec, head: HeadSpec | None) -> dict[str, Json] | None:
+def training_entry(parts: list[FoldResult], task: TaskSpec, head: Head | None) -> dict[str, Json] | None:
     """Head, loss and the history of each fold; None where nothing is trained."""
     if task.training is None:
         return None
     return {
-        "head": jsonable(head),
+        "head": head_entry(head),
         "loss": jsonable(task.training),
         "runs": [
             {

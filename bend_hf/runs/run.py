@@ -43,7 +43,7 @@ from bend_hf.runs.score_variants import ScoredVariants, score_task
 from bend_hf.runs.train_head import RunPlan, Training
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.training.heads import BASELINES, head_of, without_alias
+from bend_hf.training.heads import BASELINES, head_entry, head_of, without_alias
 from bend_hf.training.launch import start_accelerator
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
@@ -250,7 +250,7 @@ def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> RunPlan:
     """What a run of one task will do."""
     resolved = resolve_config(config, data.task)
     head = None if data.task.head is None else head_of(resolved.head, data.task)
-    return RunPlan(config=resolved, head=head, key=run_key(resolved, data, embedder, head))
+    return RunPlan(config=resolved, head=head, key=run_key(resolved, data, embedder, head_entry(head)))
 
 
 def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bend_hf.embedders._embedder import Embedder
-    from bend_hf.tasks._spec import HeadSpec
+    from bend_hf.tasks._spec import Head
     from bend_hf.training.batches import InputSource
 
 
@@ -42,7 +42,7 @@ class RunPlan:
     """
 
     config: RunConfig
-    head: HeadSpec | None
+    head: Head | None
     key: str
 
 

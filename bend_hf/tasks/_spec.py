@@ -4,11 +4,6 @@ For whoever adds a task: one file in this package with a tuple ``TASKS`` of thes
 
 >>> TaskSpec.__dataclass_fields__["window_bp"].type
 'int | None'
-
-Which head stands on a task's embeddings, as data; ``bend_hf.training.heads.build_head`` makes it.
-
->>> CnnSpec(hidden=64, kernel=3, pool_bp=512).pool_bp
-512
 """
 
 from __future__ import annotations
@@ -18,66 +13,38 @@ from typing import Literal, TypeAlias
 
 from bend_hf.tasks._labels import LabelKind
 
-
-@dataclass(frozen=True, kw_only=True)
-class CnnSpec:
-    """Two convolutions and a linear layer, the head of every embedding model in BEND.
-
-    Args:
-        hidden: Channels of both convolutions.
-        kernel: Nucleotides that a convolution sees.
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
-    """
-
-    hidden: int = 64  # BEND conf/supervised_tasks/*.yaml, params.hidden_size (enhancer_annotation: 2)
-    kernel: int = 3  # BEND conf/supervised_tasks/*.yaml, params.kernel_size
-    pool_bp: int | None = None
+HeadSetting: TypeAlias = "bool | int | float | str | None"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetSpec:
-    """BEND's supervised baseline: dilated residual convolutions on one-hot sequence, trained from scratch.
+@dataclass(frozen=True, init=False, repr=False)
+class Head:
+    """A head as plain data: its key and the settings that differ from the head's defaults.
+
+    ``bend_hf.training.heads`` holds the heads, checks the settings and builds the module.
+
+    >>> Head("cnn", hidden=64, pool_bp=512)
+    Head('cnn', hidden=64, pool_bp=512)
 
     Args:
-        layers: Residual layers.
-        channels: Width of the residual stream.
-        kernel: Nucleotides that a residual convolution sees, before dilation.
-        hidden: Channels of the two convolutions at the end.
-        head_kernel: Nucleotides that those see.
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
+        key: Key of the head in the registry ``bend_hf.training.heads.HEADS``.
+        settings: Keyword arguments of the head, such as ``pool_bp``, the nucleotides averaged into one label window.
     """
 
-    layers: int = 30  # BEND conf/supervised_encoder/resnet-supervised.yaml, n_layers
-    channels: int = 256  # the same, hidden_size
-    kernel: int = 9  # BEND bend/models/downstream.py, ConvNetForSupervised, kernel_size
-    hidden: int = 64
-    head_kernel: int = 3
-    pool_bp: int | None = None
+    key: str
+    items: tuple[tuple[str, HeadSetting], ...]
 
+    def __init__(self, key: str, **settings: HeadSetting) -> None:
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "items", tuple(sorted(settings.items())))
 
-@dataclass(frozen=True, kw_only=True)
-class BassetSpec:
-    """Basset (Kelley et al. 2016): three pooled convolutions, three linear layers, one window a sequence.
+    @property
+    def settings(self) -> dict[str, HeadSetting]:
+        """The settings by name."""
+        return dict(self.items)
 
-    Args:
-        window_bp: Length of every sequence.
-    """
-
-    window_bp: int = 512  # BEND, windows of chromatin_accessibility, histone_modification, cpg_methylation
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearSpec:
-    """A linear probe.
-
-    Args:
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
-    """
-
-    pool_bp: int | None = None
-
-
-HeadSpec: TypeAlias = CnnSpec | ResNetSpec | BassetSpec | LinearSpec
+    def __repr__(self) -> str:
+        arguments = [repr(self.key), *(f"{name}={value!r}" for name, value in self.items)]
+        return f"Head({', '.join(arguments)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +135,7 @@ class TaskSpec:
     label: LabelKind
     stranded: bool
     partition: Partition
-    head: HeadSpec | None
+    head: Head | None
     training: TrainingSpec | None
     variant: VariantSpec | None = None
     metric: str

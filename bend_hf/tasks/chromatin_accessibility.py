@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from bend_hf.tasks._labels import MultiLabel
-from bend_hf.tasks._spec import BEND, ENCODE, CnnSpec, NamedSplits, TaskSpec, TrainingSpec
+from bend_hf.tasks._spec import BEND, ENCODE, Head, NamedSplits, TaskSpec, TrainingSpec
 
 N_LABELS = 125  # BEND conf/datadims/label_dims.yaml, chromatin_accessibility
 
@@ -23,7 +23,7 @@ TASKS = (
         label=MultiLabel(names=tuple(f"cell_type_{index:03d}" for index in range(N_LABELS))),
         stranded=True,  # BEND conf/embedding/embed.yaml, chromatin_accessibility.read_strand
         partition=NamedSplits(),
-        head=CnnSpec(hidden=64, kernel=3, pool_bp=512),  # BEND conf/supervised_tasks/chromatin_accessibility.yaml
+        head=Head("cnn", hidden=64, kernel=3, pool_bp=512),  # BEND conf/supervised_tasks/chromatin_accessibility.yaml
         training=TrainingSpec(
             loss="bce",
             batch_size=256,  # same file, data.batch_size

@@ -7,7 +7,7 @@ Folds(n=10)
 from __future__ import annotations
 
 from bend_hf.tasks._labels import BinClasses
-from bend_hf.tasks._spec import BEND, Citation, CnnSpec, Folds, TaskSpec, TrainingSpec
+from bend_hf.tasks._spec import BEND, Citation, Folds, Head, TaskSpec, TrainingSpec
 
 TASKS = (
     TaskSpec(
@@ -23,7 +23,7 @@ TASKS = (
         label=BinClasses(names=("not_enhancer", "enhancer"), bin_bp=128),
         stranded=False,  # BEND conf/embedding/embed.yaml, enhancer_annotation.read_strand
         partition=Folds(n=10),  # BEND conf/supervised_tasks/enhancer_annotation.yaml, data.cross_validation
-        head=CnnSpec(hidden=2, kernel=3, pool_bp=128),  # same file, model
+        head=Head("cnn", hidden=2, kernel=3, pool_bp=128),  # same file, model
         training=TrainingSpec(
             loss="bce",
             batch_size=8,  # same file, data.batch_size

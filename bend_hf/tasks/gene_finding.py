@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from bend_hf.tasks._labels import NucleotideClasses
-from bend_hf.tasks._spec import BEND, Citation, CnnSpec, NamedSplits, TaskSpec, TrainingSpec
+from bend_hf.tasks._spec import BEND, Citation, Head, NamedSplits, TaskSpec, TrainingSpec
 
 # Order of the classes: labels of BEND's gene_finding.hdf5 (0 to 3 plus strand, 4 to 7 minus strand, 8 rest).
 CLASSES = ("cds+", "donor+", "intron+", "acceptor+", "cds-", "donor-", "intron-", "acceptor-", "non_coding")
@@ -26,7 +26,7 @@ TASKS = (
         label=NucleotideClasses(names=CLASSES),
         stranded=False,  # BEND conf/embedding/embed.yaml, gene_finding.read_strand
         partition=NamedSplits(),
-        head=CnnSpec(hidden=64, kernel=3),  # BEND conf/supervised_tasks/gene_finding.yaml, model
+        head=Head("cnn", hidden=64, kernel=3),  # BEND conf/supervised_tasks/gene_finding.yaml, model
         training=TrainingSpec(
             loss="cross_entropy",
             batch_size=64,  # same file, data.batch_size

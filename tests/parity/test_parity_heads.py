@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bend_hf.tasks._spec import BassetSpec, CnnSpec, HeadSpec, ResNetSpec
+from bend_hf.tasks._spec import Head
 from bend_hf.training.heads import build_head
 from tests.shared_data import GOLDEN, needs_shared
 
@@ -28,15 +28,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def spec_of(case: dict[str, Any]) -> HeadSpec:
+def spec_of(case: dict[str, Any]) -> Head:
     given = case["kwargs"]
     pool_bp = given.get("output_downsample_window")
     if case["cls"] == "Basset":
-        return BassetSpec(window_bp=given["input_len"])
+        return Head("basset", window_bp=given["input_len"])
     if case["cls"] == "CNN":
-        return CnnSpec(hidden=given["hidden_size"], kernel=given["kernel_size"], pool_bp=pool_bp)
-    return ResNetSpec(
-        layers=given["n_layers"], channels=given["hidden_size"], kernel=given["kernel_size"], pool_bp=pool_bp
+        return Head("cnn", hidden=given["hidden_size"], kernel=given["kernel_size"], pool_bp=pool_bp)
+    return Head(
+        "resnet", layers=given["n_layers"], channels=given["hidden_size"], kernel=given["kernel_size"], pool_bp=pool_bp
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
-from bend_hf.tasks._spec import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
+from bend_hf.tasks._spec import Head
 from bend_hf.training.heads import build_head
 from bend_hf.training.heads.cnn import convolve_tokens
 
@@ -93,25 +93,25 @@ def test_convolving_tokens_is_exact_to_1e5_in_float32(width: int) -> None:
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=0)
 
 
-SPECS: list[HeadSpec] = [
-    CnnSpec(hidden=6, kernel=3),
-    CnnSpec(hidden=6, kernel=5, pool_bp=2),
-    CnnSpec(hidden=6, kernel=4),
-    CnnSpec(hidden=2, kernel=1),
-    LinearSpec(),
-    LinearSpec(pool_bp=3),
-    ResNetSpec(layers=4, channels=8, hidden=6),
-    ResNetSpec(layers=2, channels=8, hidden=6, pool_bp=2),
+SPECS: list[Head] = [
+    Head("cnn", hidden=6, kernel=3),
+    Head("cnn", hidden=6, kernel=5, pool_bp=2),
+    Head("cnn", hidden=6, kernel=4),
+    Head("cnn", hidden=2, kernel=1),
+    Head("linear"),
+    Head("linear", pool_bp=3),
+    Head("resnet", layers=4, channels=8, hidden=6),
+    Head("resnet", layers=2, channels=8, hidden=6, pool_bp=2),
 ]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @settings(deadline=None, max_examples=25)
 @given(batch=batches(width=st.just(5)))
-def test_padded_batch_scores_as_each_sequence_alone(spec: HeadSpec, batch: Batch) -> None:
+def test_padded_batch_scores_as_each_sequence_alone(spec: Head, batch: Batch) -> None:
     torch.manual_seed(0)
     head = build_head(spec, width=5, n_outputs=4).double()
-    pool_bp = getattr(spec, "pool_bp", None) or 1
+    pool_bp = spec.settings.get("pool_bp") or 1
     assume(max(batch.lengths_bp) >= pool_bp)
     together = head(batch.x_BTD, batch.token_of_BL)
     for item, n_bp in enumerate(batch.lengths_bp):
@@ -125,7 +125,7 @@ def test_padded_batch_scores_as_each_sequence_alone(spec: HeadSpec, batch: Batch
 @given(batches(width=st.just(7)))
 def test_padding_gets_no_gradient(batch: Batch) -> None:
     torch.manual_seed(0)
-    head = build_head(CnnSpec(hidden=3), width=7, n_outputs=2).double()
+    head = build_head(Head("cnn", hidden=3), width=7, n_outputs=2).double()
     batch.x_BTD.requires_grad_()
     logits = head(batch.x_BTD, batch.token_of_BL)
     (gradient,) = torch.autograd.grad(logits.square().sum(), batch.x_BTD)
@@ -134,18 +134,18 @@ def test_padding_gets_no_gradient(batch: Batch) -> None:
         assert gradient[item, :n_tokens].any()
 
 
-@pytest.mark.parametrize("spec", [*SPECS, BassetSpec(window_bp=48)], ids=str)
-def test_one_output_keeps_its_axis(spec: HeadSpec) -> None:
+@pytest.mark.parametrize("spec", [*SPECS, Head("basset", window_bp=48)], ids=str)
+def test_one_output_keeps_its_axis(spec: Head) -> None:
     head = build_head(spec, width=5, n_outputs=1).eval()
     logits = head(torch.zeros(2, 48, 5), torch.arange(48).expand(2, -1))
-    windows = 1 if isinstance(spec, BassetSpec) else 48 // (spec.pool_bp or 1)
+    windows = 1 if spec.key == "basset" else 48 // (spec.settings.get("pool_bp") or 1)
     assert logits.shape == (2, windows, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_head_runs_in_half_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    head = build_head(CnnSpec(hidden=4, pool_bp=6), width=16, n_outputs=2)
+    head = build_head(Head("cnn", hidden=4, pool_bp=6), width=16, n_outputs=2)
     x_BTD = torch.randn(2, 5, 16)
     token_of_BL = torch.arange(5).repeat_interleave(6).expand(2, -1)
     exact = head(x_BTD, token_of_BL)
@@ -155,23 +155,23 @@ def test_head_runs_in_half_precision(dtype: torch.dtype) -> None:
 
 
 def test_window_longer_than_every_sequence_raises() -> None:
-    head = build_head(CnnSpec(pool_bp=128), width=5, n_outputs=1)
-    with pytest.raises(ConfigError, match=r"a label window is 128 nucleotides, the longest sequence .* 100"):
+    head = build_head(Head("cnn", pool_bp=128), width=5, n_outputs=1)
+    with pytest.raises(ConfigError, match=r"a label window is 128 nucleotides, but the longest sequence .* 100"):
         head(torch.zeros(1, 100, 5), torch.arange(100)[None])
 
 
-@pytest.mark.parametrize("spec", [ResNetSpec(layers=1, channels=8), BassetSpec()], ids=["ResNet", "Basset"])
-def test_supervised_baseline_refuses_embeddings(spec: HeadSpec) -> None:
+@pytest.mark.parametrize("spec", [Head("resnet", layers=1, channels=8), Head("basset")], ids=["ResNet", "Basset"])
+def test_supervised_baseline_refuses_embeddings(spec: Head) -> None:
     with pytest.raises(ConfigError, match="reads one-hot sequence of width 5, not embeddings of width 768"):
         build_head(spec, width=768, n_outputs=1)
 
 
 def test_basset_refuses_another_length() -> None:
-    head = build_head(BassetSpec(window_bp=96), width=5, n_outputs=1)
+    head = build_head(Head("basset", window_bp=96), width=5, n_outputs=1)
     with pytest.raises(ConfigError, match="built for windows of 96 nucleotides, not 95"):
         head(torch.zeros(1, 95, 5), torch.arange(95)[None])
 
 
 def test_basset_refuses_windows_that_pool_to_nothing() -> None:
     with pytest.raises(ConfigError, match="48 nucleotides or more, not 47"):
-        build_head(BassetSpec(window_bp=47), width=5, n_outputs=1)
+        build_head(Head("basset", window_bp=47), width=5, n_outputs=1)

@@ -1,90 +1,125 @@
-"""Heads: what is trained on the embeddings. Each takes token rows and says which row a nucleotide takes.
+"""Heads: the modules that are trained on token embeddings.
 
->>> from bend_hf.tasks._spec import CnnSpec
->>> head = build_head(CnnSpec(hidden=8, pool_bp=128), width=32, n_outputs=1)
->>> type(head).__name__
-'CnnHead'
-
-Which head a run trains: the task's own, one that was asked for, or that of a supervised baseline.
-
->>> from bend_hf.tasks import TASKS
->>> head_of("linear", TASKS.get("cpg_methylation"))
-LinearSpec(pool_bp=512)
+In: token embeddings and, for each nucleotide, the row of its token. Out: logits per label window. Each head is one
+file with ``HEADS = (HeadSpec(...),)``: ``cnn`` (BEND's head for embeddings), ``linear``, and ``resnet`` and
+``basset``, which are trained from scratch on one-hot sequence. ``_spec`` says what a head declares, ``_upsample`` maps
+tokens to nucleotides to label windows. Add a head as a file here, or name a file of yours with ``--head my_head.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import HeadName, RunConfig
+from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
+from bend_hf.registry import Registry, names_file, plugin_modules
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel
-from bend_hf.tasks._spec import BassetSpec, CnnSpec, HeadSpec, LinearSpec, ResNetSpec
+from bend_hf.tasks._spec import Head
+from bend_hf.training.heads._spec import ONE_HOT_WIDTH
+from bend_hf.training.heads._spec import HeadSpec as HeadSpec
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def build_head(spec: HeadSpec, width: int, n_outputs: int) -> nn.Module:
-    """The head of that declaration, with fresh weights.
+class HeadRegistry(Registry[HeadSpec]):
+    """The heads. The files of the package define torch modules, so listing their names does not import them."""
+
+    def names(self) -> list[str]:
+        """List all keys, sorted. A head of the package has the name of its file."""
+        if "_declared" in vars(self):
+            return super().names()
+        files = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
+        own = [file.name for file in files if not file.name.startswith("_")]
+        return sorted([*own, *(spec.key for module in plugin_modules() for spec in getattr(module, "HEADS", ()))])
+
+
+HEADS: Final = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
+
+
+def head_of(name: str | None, task: TaskSpec) -> Head:
+    """Return the head for a task's labels, with all its settings.
+
+    >>> from bend_hf.tasks import TASKS
+    >>> head_of("linear", TASKS.get("cpg_methylation"))
+    Head('linear', pool_bp=512)
 
     Args:
-        spec: What to build.
-        width: Width of the embeddings; 5 for one-hot, all that ResNet and Basset take.
+        name: Key of the head, or path of a file that declares one; None for the task's own head.
+        task: The task.
+
+    Raises:
+        ConfigError: Nothing is trained on the task, or the head does not fit its labels.
+        RegistryError: There is no such head.
+    """
+    if task.head is None:
+        raise ConfigError(
+            f"{task.key} is scored without training, so no head or supervised baseline can learn it; "
+            "leave --head out and name an embedding model"
+        )
+    spec = HEADS.get(task.head.key if name is None else name)
+    if name is not None and names_file(name):
+        HEADS.add(spec)
+    if name is None or spec.key == task.head.key:
+        return spec.complete(task.head)
+    return spec.for_task(task)
+
+
+def build_head(head: Head, width: int, n_outputs: int) -> nn.Module:
+    """Build the module of a head, with fresh weights.
+
+    >>> build_head(Head("cnn", hidden=8, pool_bp=128), width=32, n_outputs=1).conv1["1"]
+    Conv1d(32, 8, kernel_size=(3,), stride=(1,), padding=same)
+
+    Args:
+        head: Key and settings.
+        width: Width of the embeddings.
         n_outputs: Classes or labels.
 
     Returns:
-        A module called as ``head(x_BTD, token_of_BL)`` that gives logits, float, shape (batch,
-        windows, outputs); a window is a nucleotide where the spec pools nothing.
+        A module called as ``head(x_BTD, token_of_BL)`` that gives logits, float, shape (batch, windows, outputs); a
+        window is one nucleotide if the head pools nothing.
+
+    Raises:
+        ConfigError: A setting is wrong, or the head reads one-hot sequence and the width is not that of one-hot.
     """
-    match spec:
-        case CnnSpec():
-            from bend_hf.training.heads.cnn import CnnHead
+    spec = HEADS.get(head.key)
+    if spec.needs_one_hot and width != ONE_HOT_WIDTH:
+        raise ConfigError(
+            f"the head {spec.key!r} reads one-hot sequence of width {ONE_HOT_WIDTH}, not embeddings of width {width}; "
+            "use the model 'onehot' with it, or the head 'cnn'"
+        )
+    return spec.build(width=width, n_outputs=n_outputs, **spec.complete(head).settings)
 
-            return CnnHead(
-                width=width, n_outputs=n_outputs, hidden=spec.hidden, kernel=spec.kernel, pool_bp=spec.pool_bp
-            )
-        case ResNetSpec():
-            from bend_hf.training.heads.resnet import ResNetHead
 
-            return ResNetHead(
-                width=width,
-                n_outputs=n_outputs,
-                layers=spec.layers,
-                channels=spec.channels,
-                kernel=spec.kernel,
-                hidden=spec.hidden,
-                head_kernel=spec.head_kernel,
-                pool_bp=spec.pool_bp,
-            )
-        case BassetSpec():
-            from bend_hf.training.heads.basset import BassetHead
-
-            return BassetHead(width=width, n_outputs=n_outputs, window_bp=spec.window_bp)
-        case LinearSpec():
-            from bend_hf.training.heads.linear import LinearHead
-
-            return LinearHead(width=width, n_outputs=n_outputs, pool_bp=spec.pool_bp)
+def head_entry(head: Head | None) -> dict[str, Json] | None:
+    """Return a head as result records and run keys hold it; None if nothing is trained."""
+    if head is None:
+        return None
+    spec = HEADS.get(head.key)
+    return spec.entry(spec.complete(head))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A model that is trained from scratch on the letters, under a name of its own.
+    """A model that is trained from scratch on one-hot sequence, under its own name.
 
     Attributes:
-        model: What embeds.
-        head: What is trained on it.
-        n_parameters: Weights, but for the last layer's, which are as many as a task's labels want.
-        tasks: Which tasks it can learn.
-        paper: What it is.
+        model: Key of the embedder.
+        head: Key of the head.
+        n_parameters: Weights without the last layer, whose size depends on the task's labels.
+        tasks: Which tasks it can learn, for the table of models.
+        paper: Its source.
     """
 
     model: str
-    head: HeadName
+    head: str
     n_parameters: int
     tasks: str
     paper: str
@@ -110,59 +145,11 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
 )
 
 
-def pool_bp_of(task: TaskSpec) -> int | None:
-    """Nucleotides of a label window; None where every nucleotide has a label."""
-    match task.label:
-        case BinClasses(bin_bp=bin_bp):
-            return bin_bp
-        case MultiLabel():
-            return task.window_bp
-        case _:
-            return None if task.head is None or isinstance(task.head, BassetSpec) else task.head.pool_bp
-
-
-def _cnn(task: TaskSpec) -> HeadSpec:
-    return task.head if isinstance(task.head, CnnSpec) else CnnSpec(pool_bp=pool_bp_of(task))
-
-
-def _basset(task: TaskSpec) -> HeadSpec:
-    if task.window_bp is None or pool_bp_of(task) != task.window_bp:
-        raise ConfigError(
-            f"the head 'basset' gives one window of labels a sequence of fixed length, which {task.key} has not; "
-            "use 'resnet' or 'resnet-supervised' there"
-        )
-    return BassetSpec(window_bp=task.window_bp)
-
-
-HEADS: Final[Mapping[HeadName, Callable[[TaskSpec], HeadSpec]]] = MappingProxyType(
-    {
-        "cnn": _cnn,
-        "linear": lambda task: LinearSpec(pool_bp=pool_bp_of(task)),
-        "resnet": lambda task: ResNetSpec(pool_bp=pool_bp_of(task)),
-        "basset": _basset,
-    }
-)
-
-
-def head_of(name: HeadName | None, task: TaskSpec) -> HeadSpec:
-    """The head of that name for a task's labels; the task's own where none was asked for.
-
-    Raises:
-        ConfigError: Nothing is trained on the task, or the head does not fit its labels.
-    """
-    if task.head is None:
-        raise ConfigError(
-            f"{task.key} is scored without training, so no head or supervised baseline can learn it; "
-            "leave --head out and name an embedding model"
-        )
-    return task.head if name is None else HEADS[name](task)
-
-
 def without_alias(config: RunConfig) -> RunConfig:
-    """The configuration with a baseline's name replaced by what it stands for.
+    """Return the configuration with the name of a baseline replaced by its embedder and head.
 
     Raises:
-        ConfigError: Another head, or weights, were asked for as well.
+        ConfigError: Another head, or weights, are given as well.
     """
     baseline = BASELINES.get(config.model)
     if baseline is None:

@@ -1,41 +1,47 @@
-"""Basset (Kelley et al. 2016), the supervised baseline for one label vector a window, in BEND's form.
+"""Basset (Kelley et al. 2016), the supervised baseline for sequences with one label window, in BEND's form.
 
 >>> import torch
 >>> head = BassetHead(width=5, n_outputs=18, window_bp=96).eval()
 >>> head(torch.zeros(1, 96, 5), torch.arange(96)[None]).shape
 torch.Size([1, 1, 18])
-
-Batch normalisation over the batch of all processes, on any device: torch's SyncBatchNorm runs on GPUs only.
-
->>> norm = SharedBatchNorm1d(2)
->>> norm(torch.ones(3, 2, 4)).shape, sorted(norm.state_dict()) == sorted(nn.BatchNorm1d(2).state_dict())
-(torch.Size([3, 2, 4]), True)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from bend_hf.errors import ConfigError
-from bend_hf.training.heads._upsample import check_one_hot, spread
+from bend_hf.tasks import TaskSpec
+from bend_hf.tasks._spec import HeadSetting
+from bend_hf.training.heads._spec import HeadSpec, pool_bp_of
+from bend_hf.training.heads._upsample import spread
 
 
 class SharedBatchNorm1d(nn.BatchNorm1d):
-    """``BatchNorm1d`` whose statistics are those of all processes' items together; on one process it is the same."""
+    """``BatchNorm1d`` with statistics over the items of all processes.
+
+    It runs on any device, while torch's ``SyncBatchNorm`` runs on GPUs only. On one process it is ``BatchNorm1d``.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x_BCL: Tensor, real_B: Tensor | None = None) -> Tensor:
-        """Normalises each channel.
+        """Normalize each channel.
 
         Args:
-            x_BCL: Float, shape (batch, channels, places).
-            real_B: Which items count; all where None. Items that do not are normalised all the same.
+            x_BCL: Float, shape (batch, channels, positions).
+            real_B: Which items count in the statistics; None for all. The others are normalized too.
 
         Returns:
-            Of that shape.
+            The same shape.
         """
         if not (self.training and _several_processes()):
             return super().forward(x_BCL)
@@ -45,47 +51,43 @@ class SharedBatchNorm1d(nn.BatchNorm1d):
         n = counts_B11.sum() * x_BCL.shape[2]
         totals = _sum_over_processes(torch.cat([sums, n[None]]))
         n, mean_C1 = totals[-1].detach(), (totals[:-1] / totals[-1].detach())[:, None]
-        centred_BCL = x32_BCL - mean_C1
+        centered_BCL = x32_BCL - mean_C1
         # in a second pass, as a difference of squares would lose digits
-        squares = _sum_over_processes((centred_BCL.square() * counts_B11).sum(dim=(0, 2)))
+        squares = _sum_over_processes((centered_BCL.square() * counts_B11).sum(dim=(0, 2)))
         variance_C1 = (squares / n)[:, None]
         self._remember(mean_C1[:, 0].detach(), squares.detach() / (n - 1).clamp(min=1))
-        normed_BCL = centred_BCL * torch.rsqrt(variance_C1 + self.eps)
-        return (normed_BCL * self.weight[:, None] + self.bias[:, None]).to(x_BCL.dtype)
+        normalized_BCL = centered_BCL * torch.rsqrt(variance_C1 + self.eps)
+        return (normalized_BCL * self.weight[:, None] + self.bias[:, None]).to(x_BCL.dtype)
 
     def _remember(self, mean_C: Tensor, unbiased_C: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), self.momentum)
 
 
 def _several_processes() -> bool:
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return there and torch.distributed.get_world_size() > 1
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return is_distributed and torch.distributed.get_world_size() > 1
 
 
 class _Sum(torch.autograd.Function):
-    """Each process's loss depends on the sum, so the gradients of all are summed in turn."""
+    """Sum over processes. Each process's loss depends on the sum, so the gradients are summed too."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
         total = value.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         torch.distributed.all_reduce(total)
         return total
 
 
 def _sum_over_processes(value: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]  # torch does not annotate it
     return total
 
 
@@ -99,27 +101,31 @@ DROPOUT = 0.3  # BEND bend/models/basset.py
 class BassetHead(nn.Module):
     """Three convolutions with batch norm and max pooling, then three linear layers.
 
-    The batch that is normalised is that of all processes together.
-
-    Parameters are named as in BEND's checkpoints (``conv_net``, ``clf``).
+    Batch statistics are those of all processes together. Parameters are named as in BEND's checkpoints
+    (``conv_net``, ``clf``).
 
     Args:
-        width: 5, the letters.
+        width: 5, that of one-hot sequence.
         n_outputs: Labels.
-        window_bp: Length of every sequence, at least the 48 nucleotides that pooling makes one place of.
+        window_bp: Length of every sequence, at least 48 nucleotides, which pooling reduces to one position.
 
     Raises:
-        ConfigError: The embeddings are not one-hot sequence, or the window is too short.
+        ConfigError: The window is too short.
     """
 
-    def __init__(self, *, width: int, n_outputs: int, window_bp: int) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        n_outputs: int,
+        window_bp: int = 512,  # BEND, windows of chromatin_accessibility, histone_modification, cpg_methylation
+    ) -> None:
         super().__init__()
-        check_one_hot("Basset", width)
-        places = window_bp
+        positions = window_bp
         for step in POOLS:
-            places //= step
-        if places < 1:
-            raise ConfigError(f"Basset needs windows of 48 nucleotides or more, not {window_bp}; use a CNN head")
+            positions //= step
+        if positions < 1:
+            raise ConfigError(f"Basset needs windows of 48 nucleotides or more, not {window_bp}; use the head 'cnn'")
         self.window_bp = window_bp
         blocks: list[nn.Module] = []
         for (n_in, n_out), kernel, step in zip(pairwise((width, *CHANNELS)), KERNELS, POOLS, strict=True):
@@ -128,7 +134,7 @@ class BassetHead(nn.Module):
         self.conv_net = nn.Sequential(*blocks)
         self.clf = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(places * CHANNELS[-1], LINEAR[0]),
+            nn.Linear(positions * CHANNELS[-1], LINEAR[0]),
             nn.ReLU(),
             nn.Dropout(DROPOUT),
             nn.Linear(*LINEAR),
@@ -140,23 +146,44 @@ class BassetHead(nn.Module):
         """Score each sequence as one label window.
 
         Args:
-            x_BTD: One-hot letters, float, shape (batch, tokens, 5).
-            token_of_BL: For each nucleotide the row of its letter, int64, shape (batch, window_bp).
+            x_BTD: One-hot sequence, float, shape (batch, tokens, 5).
+            token_of_BL: Row of each nucleotide, int64, shape (batch, window_bp).
 
         Returns:
             Logits, shape (batch, 1, labels).
 
         Raises:
-            ConfigError: The sequences are longer or shorter than the window.
+            ConfigError: The sequences have another length than the window.
         """
         if token_of_BL.shape[1] != self.window_bp:
             raise ConfigError(
                 f"Basset was built for windows of {self.window_bp} nucleotides, not {token_of_BL.shape[1]}; "
-                "give window_bp the length of the task's sequences"
+                "set window_bp to the length of the task's sequences"
             )
         h_BDL = spread(x_BTD, token_of_BL).transpose(1, 2)
-        real_B = (token_of_BL >= 0).any(dim=1)  # a process without an item is fed one that is all padding
+        real_B = (token_of_BL >= 0).any(dim=1)  # a process without an item gets one that is all padding
         for layer in self.conv_net:
             h_BDL = layer(h_BDL, real_B) if isinstance(layer, SharedBatchNorm1d) else layer(h_BDL)
         logits: Tensor = self.clf(h_BDL).unsqueeze(1)
         return logits
+
+
+def _window_of(task: TaskSpec) -> Mapping[str, HeadSetting]:
+    if task.window_bp is None or pool_bp_of(task) != task.window_bp:
+        raise ConfigError(
+            f"the head 'basset' needs sequences of one length with one label window each, which {task.key} does not "
+            "have; use 'resnet' or 'resnet-supervised' there"
+        )
+    return {"window_bp": task.window_bp}
+
+
+HEADS = (
+    HeadSpec(
+        key="basset",
+        text="Basset, trained from scratch",
+        build=BassetHead,
+        fits=_window_of,
+        needs_one_hot=True,
+        kind="BassetSpec",  # in records since the first release
+    ),
+)

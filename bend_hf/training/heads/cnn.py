@@ -1,4 +1,4 @@
-"""BEND's head for embeddings: two convolutions, the first one run on tokens, and a linear layer.
+"""BEND's head for embeddings: two convolutions, the first of which runs on tokens, and a linear layer.
 
 >>> import torch
 >>> head = CnnHead(width=32, n_outputs=9)
@@ -13,25 +13,32 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bend_hf.training.heads._upsample import ONE_HOT_WIDTH, flat_rows, pool, spread
+from bend_hf.training.heads._spec import ONE_HOT_WIDTH, HeadSpec
+from bend_hf.training.heads._upsample import flat_rows, pool, spread
 
 
 class CnnHead(nn.Module):
     """Convolution, GELU, convolution, GELU, average over a window, linear.
 
-    Parameters are named as in BEND's checkpoints (``conv1.1``, ``conv2.1``, ``linear.0``). Every kernel keeps
-    the length: both convolutions read zeros beyond a sequence's ends, also where it ends in a batch's padding.
+    Parameters are named as in BEND's checkpoints (``conv1.1``, ``conv2.1``, ``linear.0``). Both convolutions keep the
+    length: they read zeros beyond the ends of a sequence, also if padding follows.
 
     Args:
         width: Width of the embeddings.
         n_outputs: Classes or labels.
         hidden: Channels of both convolutions.
-        kernel: Nucleotides that a convolution sees; an even one sees one more to the right than to the left.
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
+        kernel: Nucleotides that a convolution sees; an even kernel sees one more to the right than to the left.
+        pool_bp: Nucleotides averaged into one label window; None for one label per nucleotide.
     """
 
     def __init__(
-        self, *, width: int, n_outputs: int, hidden: int = 64, kernel: int = 3, pool_bp: int | None = None
+        self,
+        *,
+        width: int,
+        n_outputs: int,
+        hidden: int = 64,  # BEND conf/supervised_tasks/*.yaml, params.hidden_size (enhancer_annotation: 2)
+        kernel: int = 3,  # BEND conf/supervised_tasks/*.yaml, params.kernel_size
+        pool_bp: int | None = None,
     ) -> None:
         super().__init__()
         self.pool_bp = pool_bp
@@ -47,9 +54,8 @@ class CnnHead(nn.Module):
         """Score every label window.
 
         Args:
-            x_BTD: Token embeddings, float, shape (batch, tokens, width); finite where padded, but of any value.
-            token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where
-                padded.
+            x_BTD: Token embeddings, float, shape (batch, tokens, width); any finite values at padding.
+            token_of_BL: Token of each nucleotide, int64, shape (batch, nucleotides); -1 at padding.
 
         Returns:
             Logits, shape (batch, windows, outputs); windows = nucleotides // pool_bp, or nucleotides.
@@ -62,16 +68,15 @@ class CnnHead(nn.Module):
 
 
 def convolve_tokens(x_BTD: Tensor, token_of_BL: Tensor, convolution: nn.Conv1d) -> Tensor:
-    """What the convolution gives on rows repeated for each nucleotide, without repeating them.
+    """Convolve token embeddings as if each was repeated for its nucleotides, without repeating them.
 
     A kernel of k taps over repeated rows is k linear maps of the rows, picked per nucleotide and added. One-hot
-    letters, and embeddings no wider than the output, are repeated after all: that tensor is no larger than what
-    follows, and the plain convolution is the faster way.
+    sequence, and embeddings no wider than the output, are repeated nevertheless: that tensor is no larger than the
+    output, and the plain convolution is faster.
 
     Args:
-        x_BTD: Token rows, float, shape (batch, tokens, width).
-        token_of_BL: The row of each nucleotide, int64, shape (batch, nucleotides); -1 where
-            padded, read as zeros.
+        x_BTD: Token embeddings, float, shape (batch, tokens, width).
+        token_of_BL: Token of each nucleotide, int64, shape (batch, nucleotides); -1 at padding, read as zeros.
         convolution: Of stride 1 and padding "same".
 
     Returns:
@@ -94,3 +99,13 @@ def convolve_tokens(x_BTD: Tensor, token_of_BL: Tensor, convolution: nn.Conv1d) 
     if convolution.bias is not None:
         summed = summed + convolution.bias
     return summed.transpose(1, 2)
+
+
+HEADS = (
+    HeadSpec(
+        key="cnn",
+        text="a small convolutional network, trained on frozen embeddings",
+        build=CnnHead,
+        kind="CnnSpec",  # in records since the first release
+    ),
+)

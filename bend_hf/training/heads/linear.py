@@ -1,4 +1,4 @@
-"""The linear probe: how much of a label can be read off an embedding with no network in between.
+"""The linear head, which shows what can be read off an embedding without a network in between.
 
 >>> import torch
 >>> head = LinearHead(width=4, n_outputs=2, pool_bp=3)
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bend_hf.training.heads._spec import HeadSpec
 from bend_hf.training.heads._upsample import pool, spread
 
 
@@ -19,7 +20,7 @@ class LinearHead(nn.Module):
     Args:
         width: Width of the embeddings.
         n_outputs: Classes or labels.
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
+        pool_bp: Nucleotides averaged into one label window; None for one label per nucleotide.
     """
 
     def __init__(self, *, width: int, n_outputs: int, pool_bp: int | None = None) -> None:
@@ -31,12 +32,21 @@ class LinearHead(nn.Module):
         """Score every label window.
 
         Args:
-            x_BTD: Token embeddings, float, shape (batch, tokens, width); finite where padded, but of any value.
-            token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where
-                padded.
+            x_BTD: Token embeddings, float, shape (batch, tokens, width); any finite values at padding.
+            token_of_BL: Token of each nucleotide, int64, shape (batch, nucleotides); -1 at padding.
 
         Returns:
             Logits, shape (batch, windows, outputs).
         """
-        # the map runs before the repeat: the rows are narrower after it, and a mean of maps is the map of the mean
+        # the map runs before the repeat, as its output is narrower; a mean of maps is the map of the mean
         return pool(spread(self.linear(x_BTD), token_of_BL).transpose(1, 2), self.pool_bp)
+
+
+HEADS = (
+    HeadSpec(
+        key="linear",
+        text="a linear layer, trained on frozen embeddings",
+        build=LinearHead,
+        kind="LinearSpec",  # in records since the first release
+    ),
+)

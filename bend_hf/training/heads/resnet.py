@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.embedders.networks._layers import DilatedStack
-from bend_hf.training.heads._upsample import check_one_hot, spread
+from bend_hf.training.heads._spec import HeadSpec
+from bend_hf.training.heads._upsample import spread
 from bend_hf.training.heads.cnn import CnnHead
 
 
@@ -24,17 +25,14 @@ class ResNetHead(nn.Module):
     Parameters are named as in BEND's checkpoints: ``encoder.encoder.<layer>``, ``downstream_cnn``.
 
     Args:
-        width: 5, the letters.
+        width: 5, that of one-hot sequence.
         n_outputs: Classes or labels.
         layers: Residual layers.
         channels: Width of the residual stream.
         kernel: Nucleotides that a residual convolution sees, before dilation.
-        hidden: Channels of the head's convolutions.
-        head_kernel: Nucleotides that those see.
-        pool_bp: Nucleotides averaged into one label window; None for a label a nucleotide.
-
-    Raises:
-        ConfigError: The embeddings are not one-hot sequence.
+        hidden: Channels of the CNN head.
+        head_kernel: Nucleotides that its convolutions see.
+        pool_bp: Nucleotides averaged into one label window; None for one label per nucleotide.
     """
 
     def __init__(
@@ -42,15 +40,14 @@ class ResNetHead(nn.Module):
         *,
         width: int,
         n_outputs: int,
-        layers: int = 30,
-        channels: int = 256,
-        kernel: int = 9,
+        layers: int = 30,  # BEND conf/supervised_encoder/resnet-supervised.yaml, n_layers
+        channels: int = 256,  # the same, hidden_size
+        kernel: int = 9,  # BEND bend/models/downstream.py, ConvNetForSupervised, kernel_size
         hidden: int = 64,
         head_kernel: int = 3,
         pool_bp: int | None = None,
     ) -> None:
         super().__init__()
-        check_one_hot("ResNet", width)
         self.encoder = nn.ModuleDict({"encoder": DilatedStack(width=channels, layers=layers, kernel=kernel)})
         self._stack.initialise(std=0.02)  # BEND bend/models/downstream.py, initializer_range
         self.downstream_cnn = CnnHead(
@@ -65,16 +62,26 @@ class ResNetHead(nn.Module):
         """Score every label window.
 
         Args:
-            x_BTD: One-hot letters, float, shape (batch, tokens, 5).
-            token_of_BL: For each nucleotide the row of its letter, int64, shape (batch, nucleotides); -1 where
-                padded.
+            x_BTD: One-hot sequence, float, shape (batch, tokens, 5).
+            token_of_BL: Row of each nucleotide, int64, shape (batch, nucleotides); -1 at padding.
 
         Returns:
             Logits, shape (batch, windows, outputs).
         """
-        # the letters go to the places of their nucleotides; from here on a token is a nucleotide
+        # one row per nucleotide, in order: from here on a token is a nucleotide
         real_BL = token_of_BL >= 0
         encoded_BLD = self._stack(spread(x_BTD, token_of_BL), real_BL)
         place_L = torch.arange(token_of_BL.shape[1], device=token_of_BL.device)
         logits: Tensor = self.downstream_cnn(encoded_BLD, torch.where(real_BL, place_L, -1))
         return logits
+
+
+HEADS = (
+    HeadSpec(
+        key="resnet",
+        text="a residual network, trained from scratch",
+        build=ResNetHead,
+        needs_one_hot=True,
+        kind="ResNetSpec",  # in records since the first release
+    ),
+)

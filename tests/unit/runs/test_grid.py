@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from bend_hf.cli._main import main
-from bend_hf.config import HeadName, RunConfig, parse_run
+from bend_hf.config import RunConfig, parse_run
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid
-from bend_hf.tasks import TASKS
-from bend_hf.tasks._spec import BassetSpec, CnnSpec, LinearSpec, ResNetSpec
-from bend_hf.training.heads import BASELINES, HEADS, head_of, without_alias
 from bend_hf.training.trackers import check_trackers
 from tests.tiny import write_data
 
@@ -81,7 +78,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
 def test_a_baseline_that_does_not_fit_a_task_fails_alone(data: Path, tmp_path: Path) -> None:
     config = RunConfig(task=("gene_finding", "cpg_methylation"), data=str(data), out=tmp_path, epochs=1, batch_size=4)
     genes, cpg = run_grid(config, ["basset-supervised"])
-    assert "one window of labels a sequence" in str(genes.error)
+    assert "one label window each" in str(genes.error)
     assert cpg.record is not None
     assert cpg.record.model["model"] == "basset-supervised"
     assert cpg.record.training is not None
@@ -145,32 +142,6 @@ def test_values_of_a_file_are_those_of_the_flags(tmp_path: Path) -> None:
     ours = parse_run(["--config", str(file)], prog="test", description="")
     flags = "--task gene_finding --learning-rate 1 --fold 1 2 --out x --no-cache --mixed-precision bf16"
     assert ours == parse_run(flags.split(), prog="test", description="")
-
-
-def test_heads_are_declared_under_every_name_of_the_flag() -> None:
-    assert set(HEADS) == set(HeadName.__args__)
-    assert {baseline.head for baseline in BASELINES.values()} <= set(HEADS)
-
-
-def test_heads_fit_their_tasks() -> None:
-    genes, enhancers, cpg = (TASKS.get(k) for k in ("gene_finding", "enhancer_annotation", "cpg_methylation"))
-    assert head_of(None, genes) == genes.head
-    assert head_of("cnn", enhancers) == CnnSpec(hidden=2, pool_bp=128)
-    assert head_of("resnet", genes) == ResNetSpec(pool_bp=None)
-    assert head_of("resnet", enhancers) == ResNetSpec(pool_bp=128)
-    assert head_of("linear", cpg) == LinearSpec(pool_bp=512)
-    assert head_of("basset", cpg) == BassetSpec(window_bp=512)
-    with pytest.raises(ConfigError, match="one window of labels a sequence"):
-        head_of("basset", enhancers)
-    with pytest.raises(ConfigError, match="scored without training"):
-        head_of("cnn", TASKS.get("variant_effects_disease"))
-
-
-def test_a_baseline_and_another_head_contradict_each_other() -> None:
-    with pytest.raises(ConfigError, match="leave one of them out"):
-        without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised", head="cnn"))
-    plain = without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised"))
-    assert (plain.model, plain.head) == ("onehot", "resnet")
 
 
 def test_a_tracker_that_is_unknown_or_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
