@@ -49,7 +49,7 @@ TASK = Addition(
             """Promoter finding: does a window hold a promoter."""
 
             from bend_hf.tasks._labels import MultiLabel
-            from bend_hf.tasks._spec import CnnSpec, NamedSplits, TaskSpec, TrainingSpec
+            from bend_hf.tasks._spec import Head, NamedSplits, TaskSpec, TrainingSpec
 
             TASKS = (
                 TaskSpec(
@@ -62,7 +62,7 @@ TASK = Addition(
                     label=MultiLabel(names=("tata", "no_tata")),
                     stranded=True,
                     partition=NamedSplits(),
-                    head=CnnSpec(hidden=8, pool_bp=128),
+                    head=Head("cnn", hidden=8, pool_bp=128),
                     training=TrainingSpec(loss="bce", batch_size=16, learning_rate=0.001),
                     metric="auroc",
                     citations=(),
@@ -186,9 +186,58 @@ METRIC = Addition(
     """,
 )
 
+HEAD = Addition(
+    kind="head",
+    key="mean",
+    files={
+        "bend_hf/training/heads/mean.py": '''
+            """The mean of each label window and a linear layer."""
+
+            from torch import Tensor, nn
+
+            from bend_hf.training.heads._spec import HeadSpec
+            from bend_hf.training.heads._upsample import pool, spread
+
+
+            class MeanHead(nn.Module):
+                """A mean over nucleotides, then a linear layer."""
+
+                def __init__(self, *, width: int, n_outputs: int, pool_bp: int | None = None) -> None:
+                    super().__init__()
+                    self.pool_bp = pool_bp
+                    self.linear = nn.Linear(width, n_outputs)
+
+                def forward(self, x_BTD: Tensor, token_of_BL: Tensor) -> Tensor:
+                    """Score every label window."""
+                    return self.linear(pool(spread(x_BTD, token_of_BL).transpose(1, 2), self.pool_bp))
+
+
+            HEADS = (HeadSpec(key="mean", text="a mean and a linear layer", build=MeanHead),)
+        '''
+    },
+    contract=("tests/contract/test_heads.py",),
+    whole=("tests/unit/training/test_heads.py",),
+    code="""
+        import json
+        import subprocess
+        import sys
+
+        done = subprocess.run(
+            [sys.executable, "-m", "bend_hf.train", "--task", "cpg_methylation", "--data", "sample", "--model", "onehot"]
+            + ["--head", "mean", "--epochs", "1", "--out", "out", "--no-cache"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        record = json.loads(open(done.stdout.split("record: ")[1].strip()).read())
+        assert record["training"]["head"] == {"kind": "mean", "pool_bp": 512}
+    """,
+)
+
 ADDITIONS = (
     TASK,
     METRIC,
+    HEAD,
 )
 
 
