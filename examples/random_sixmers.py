@@ -1,8 +1,8 @@
-"""A model of your own in a few lines: every word of six letters has a vector, drawn once from a seed.
+"""A user's model in a few lines: every 6-mer has a random vector, drawn once from a seed.
 
     bend-hf train --task histone_modification --model examples/random_sixmers.py
 
-Nothing is learned in it, so it shows what the head alone makes of words; a trained model should do better.
+The model learns nothing. Its score shows what a head alone can make of 6-mers; a trained model should do better.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 WIDTH = 16
 _TABLE = np.random.default_rng(0).standard_normal((4**6 + 1, WIDTH)).astype(np.float32)
-_LETTER = np.full(256, -1, np.int64)
-_LETTER[np.frombuffer(b"ACGT", np.uint8)] = np.arange(4)
+_CODE = np.full(256, -1, np.int64)
+_CODE[np.frombuffer(b"ACGT", np.uint8)] = np.arange(4)
 
 
 def embed(sequences: list[str]) -> list[NDArray[np.float32]]:
-    """The vector of the word that begins two letters before each nucleotide.
+    """Look up the vector of the 6-mer that starts two nucleotides before each nucleotide.
 
     Args:
-        sequences: In upper case.
+        sequences: Upper-case sequences.
 
     Returns:
-        For each an array of shape (nucleotides, 16); words with another letter than A C G T, or past an end, have
-        the table's last row.
+        For each sequence an array of shape (nucleotides, 16). 6-mers with another character than A, C, G and T, or
+        that extend past an end, have the last vector of the table.
     """
-    return [_TABLE[_words(sequence)] for sequence in sequences]
+    return [_TABLE[_kmers(sequence)] for sequence in sequences]
 
 
-def _words(sequence: str) -> NDArray[np.int64]:
-    letters = np.full(len(sequence) + 5, -1, np.int64)
-    letters[2 : 2 + len(sequence)] = _LETTER[np.frombuffer(sequence.encode("ascii"), np.uint8)]
-    windows = np.lib.stride_tricks.sliding_window_view(letters, 6)
+def _kmers(sequence: str) -> NDArray[np.int64]:
+    codes = np.full(len(sequence) + 5, -1, np.int64)
+    codes[2 : 2 + len(sequence)] = _CODE[np.frombuffer(sequence.encode("ascii"), np.uint8)]
+    windows = np.lib.stride_tricks.sliding_window_view(codes, 6)
     return np.where((windows < 0).any(axis=1), len(_TABLE) - 1, windows @ 4 ** np.arange(6))

@@ -26,7 +26,7 @@ from bend_hf.training.pretraining.validation import validate
 from tests.shared_data import CHR20, needs_shared
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ROOT / "benchmarks" / "bend_mini"
+RECIPE = ROOT / "examples" / "bend_mini"
 FOLDER = asset_folder("pretrained") / "bend-mini"
 FACTS = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
 RETRAINED_STEPS = 200
@@ -67,7 +67,7 @@ def test_it_loads_from_the_package_and_is_small() -> None:
 
 def test_its_record_says_how_it_was_made() -> None:
     assert FACTS["command"][:4] == ["python", "-m", "bend_hf.pretrain", "--model"]
-    assert FACTS["config"]["exclude"] == ["benchmarks/bend_mini/left_out.bed"]
+    assert FACTS["config"]["exclude"] == ["examples/bend_mini/left_out.bed"]
     assert not [word for word in FACTS["command"] if word.startswith("/")]
     assert (
         FACTS["steps"]

@@ -1,4 +1,4 @@
-"""The example models of the user's own: one row a nucleotide of what they say, and a make target that runs them."""
+"""The example models: their embeddings, one per nucleotide, and the make target that runs them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ ROOT = Path(__file__).resolve().parents[3]
 SEQUENCES = ["A", "ACGTACGT", "CGCGNNACGTGCATGCCG" * 30]
 
 
-def rows_of(name: str) -> list[np.ndarray]:
+def embeddings_of(name: str) -> list[np.ndarray]:
     return load_embedder(str(ROOT / "examples" / f"{name}.py")).embed(SEQUENCES)
 
 
-def test_equal_words_have_equal_vectors_wherever_they_stand() -> None:
-    short, eight, long = rows_of("random_sixmers")
+def test_equal_kmers_have_equal_embeddings_everywhere() -> None:
+    short, eight, long = embeddings_of("random_sixmers")
     assert [len(rows) for rows in (short, eight, long)] == [len(sequence) for sequence in SEQUENCES]
-    np.testing.assert_array_equal(short[0], eight[0])  # both words run past an end
+    np.testing.assert_array_equal(short[0], eight[0])  # both k-mers extend past an end
     assert not np.array_equal(eight[2], eight[0])
-    np.testing.assert_array_equal(long[20], long[38])  # the sequence repeats every 18 letters
-    words = {SEQUENCES[2][at - 2 : at + 4] for at in range(2, len(SEQUENCES[2]) - 3)}
-    assert len(np.unique(long, axis=0)) == len({word for word in words if "N" not in word}) + 1
+    np.testing.assert_array_equal(long[20], long[38])  # the sequence repeats every 18 nucleotides
+    kmers = {SEQUENCES[2][at - 2 : at + 4] for at in range(2, len(SEQUENCES[2]) - 3)}
+    assert len(np.unique(long, axis=0)) == len({kmer for kmer in kmers if "N" not in kmer}) + 1
 
 
-def test_surroundings_are_those_of_plain_counting() -> None:
-    rows, sequence = rows_of("surroundings")[2], SEQUENCES[2]
+def test_composition_equals_plain_counts() -> None:
+    rows, sequence = embeddings_of("surroundings")[2], SEQUENCES[2]
     for at in (0, 7, 200, len(sequence) - 1):
         expected = []
         for window_bp in (16, 128, 1024):

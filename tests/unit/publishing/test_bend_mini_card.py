@@ -1,8 +1,8 @@
-"""The card of bend-mini says what its records say."""
+"""The card of bend-mini agrees with the recorded results."""
 
 from __future__ import annotations
 
-from benchmarks.bend_mini.card import CARD, card, gain, lines, reach_bp, verdict
+from examples.bend_mini.card import CARD, card, gain, lines, reach_bp, verdict
 
 
 def test_the_card_is_what_its_script_writes() -> None:
@@ -17,11 +17,11 @@ def test_the_verdict_counts_only_differences_beyond_the_interval() -> None:
         "variants": {"probe": "zero_shot", "against_random_twin": {**pair, "low": -0.2, "high": -0.1}},
     }
     assert verdict([tasks]) == (
-        "It beats its random twin beyond the interval of their difference in 1 of 3 comparisons (genes, cnn), "
-        "and is worse beyond it in 1 (variants, zero-shot)."
+        "bend-mini is better than random weights in 1 of 3 comparisons (genes, cnn) and worse in 1 (variants, zero-shot), "
+        "counting differences whose 95 % interval excludes 0."
     )
     assert gain(tasks["genes"]) == "+0.100 (+0.020 to +0.180)"
-    assert gain({"against_evened_twin": None}, "against_evened_twin") == "-"  # where that twin was not run
+    assert gain({"against_evened_twin": None}, "against_evened_twin") == "-"  # the control was not run
 
 
 def test_a_command_is_cut_before_each_flag() -> None:

@@ -1,8 +1,8 @@
-"""Writes the card of bend-mini from the files that its training and its benchmarks left.
+"""Write the card of bend-mini from the results of its training and its benchmarks.
 
-    python -m benchmarks.bend_mini.card
+    python -m examples.bend_mini.card
 
-``tests/unit/test_bend_mini_card.py`` fails where the card does not say what this would write.
+``tests/unit/publishing/test_bend_mini_card.py`` fails if the card differs from what this writes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,29 @@ from typing import Any
 import jinja2
 
 from bend_hf.config import DEFAULT_MODEL
-from bend_hf.files import start_logging
+from bend_hf.files import start_logging, write_text
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results"
+RESULTS = HERE.parents[1] / "benchmarks" / "results"
 FOLDER = HERE.parents[1] / "bend_hf" / "pretrained" / "bend-mini"
 CARD = FOLDER / "README.md"
+# Names in results that were written before they had their present ones.
+RENAMED = {
+    "Random twin, evened": "random weights, whitened",
+    "Random twin": "random weights",
+    "letters alone": "without the skip-gram objective",
+    " to a side": " per side",
+}
 
 
-def read(path: Path) -> Any:
-    """A JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON file."""
+    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return body
 
 
 def cell(entry: dict[str, Any], name: str) -> str:
-    """A score with its interval."""
+    """A score with its interval, or ``-``."""
     found = next((score for score in entry["scores"] if score["name"] == name), None)
     if found is None or found["value"] is None:
         return "-"
@@ -38,16 +46,16 @@ def cell(entry: dict[str, Any], name: str) -> str:
     return text if found["low"] is None else f"{text} ({found['low']:.3f} to {found['high']:.3f})"
 
 
-def gain(entry: dict[str, Any], twin: str = "against_random_twin") -> str:
-    """The paired difference from a twin."""
-    found = entry[twin]
+def gain(entry: dict[str, Any], control: str = "against_random_twin") -> str:
+    """The paired difference from a control, or ``-``."""
+    found = entry[control]
     if found is None:
         return "-"
     return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 
 def verdict(tables: list[dict[str, Any]]) -> str:
-    """Where it beats its random twin, in words."""
+    """Say in how many comparisons bend-mini beats random weights."""
     pairs = {
         f"{name}, {entry['probe'].replace('_', '-')}": entry["against_random_twin"]
         for tasks in tables
@@ -55,27 +63,39 @@ def verdict(tables: list[dict[str, Any]]) -> str:
     }
     won = [name for name, pair in pairs.items() if pair["low"] > 0]
     lost = [name for name, pair in pairs.items() if pair["high"] < 0]
-    text = f"It beats its random twin beyond the interval of their difference in {len(won)} of {len(pairs)} comparisons"
+    text = f"bend-mini is better than random weights in {len(won)} of {len(pairs)} comparisons"
     text += f" ({'; '.join(won)})" if won else ""
-    return text + (f", and is worse beyond it in {len(lost)} ({'; '.join(lost)})." if lost else ".")
+    text += f" and worse in {len(lost)} ({'; '.join(lost)})" if lost else ""
+    return text + ", counting differences whose 95 % interval excludes 0."
 
 
 def reach_bp(sizes: dict[str, int]) -> int:
-    """Nucleotides on either side that a row may depend on: the dilated layers, and the k-mers they read."""
+    """Nucleotides on each side that an embedding depends on, through the dilated layers and the k-mers they read."""
     body = sizes["stride"] * (2 ** sizes["body_layers"] - 1) + sizes["stride"]
     return max(body, sizes["kmer"] * sizes["side_kmers"])
 
 
 def card() -> str:
-    """The card's text."""
+    """The text of the card."""
     training, comparison = read(FOLDER / "training.json"), read(RESULTS / "bend_mini_comparison.json")
     architectures = read(RESULTS / "bend_mini_architectures.json")
     for row in architectures["rows"]:
         row["nats_per_million"] = (math.log(4.0) - math.log(row["perplexity"])) / (row["n_parameters"] / 1e6)
     entries = [entry for tasks in comparison["tables"] for entry in tasks.values()]
+    for score in (score for entry in entries for score in entry["scores"]):
+        score["name"] = RENAMED.get(score["name"], score["name"])
+    for row in architectures["rows"]:
+        for old, new in RENAMED.items():
+            row["name"] = row["name"].replace(old, new)
+    for row in training["tables"]:
+        row["name"] = row["name"].replace("letter", "nucleotide")
     names = list(dict.fromkeys(score["name"] for entry in entries for score in entry["scores"]))
     names = [name for name in names if name != DEFAULT_MODEL] + [DEFAULT_MODEL]
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  the card is Markdown, and its fields come from files of this repository
+    )
     environment.globals.update(cell=cell, gain=gain)
     return environment.from_string((HERE / "card.md.jinja").read_text(encoding="utf-8")).render(
         training=training,
@@ -91,7 +111,7 @@ def card() -> str:
 
 
 def lines(command: list[str]) -> list[str]:
-    """A command cut before each flag."""
+    """Break a command before each flag."""
     found: list[list[str]] = [[]]
     for word in command:
         if word.startswith("--"):
@@ -101,10 +121,9 @@ def lines(command: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Writes the card."""
+    """Write the card."""
     start_logging()
-    CARD.write_text(card(), encoding="utf-8")
-    print(CARD)
+    print(write_text(CARD, card()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Writes ``left_out.bed``: what bend-mini must not see of chromosome 20, because something is scored there.
+"""List the regions of chromosome 20 that bend-mini must not see, because models are scored there.
 
-    python -m benchmarks.bend_mini.left_out ../shared/data/chr20
+    python -m examples.bend_mini.left_out_regions ../shared/data/chr20
 
-The chromosome's tasks are split by blocks of 2 Mb; a block that holds a test row is left out whole. So are the
-variants with what a model reads around them, and the stretches of the bundled sample.
+The tasks of the chromosome are split by blocks of 2 Mb; every block with a test row is left out whole. The variants
+with the context that models read around them, and the regions of the bundled sample, are left out as well. Writes
+``left_out.bed``.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ BED = HERE / "left_out.bed"
 BLOCK_BP = 2_000_000  # README of the data: splits are by 2-Mb blocks of the chromosome
 CONTEXT_BP = 256  # BEND's context on each side of a variant
 SPLIT_TASKS = ("gene_finding", "chromatin_accessibility", "histone_modification")
-# dataset_scripts/sample_region.py: the three stretches of chr20 that the sample is cut from
+# dataset_scripts/sample_region.py: the three regions of chr20 that the sample is cut from
 SAMPLE = ((2_750_000, 3_850_000), (43_330_000, 44_830_000), (61_400_000, 62_900_000))
 
 
 def left_out(folder: Path) -> pd.DataFrame:
-    """Intervals as a bed's columns, with the reason for each; sorted, and may overlap."""
+    """The left-out intervals with their reasons, sorted; they may overlap.
+
+    Args:
+        folder: Folder with the task files of chromosome 20.
+    """
     rows = [("chr20", start, end, "sample") for start, end in SAMPLE]
     blocks: set[int] = set()
     for task in SPLIT_TASKS:
@@ -40,10 +45,10 @@ def left_out(folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Writes the bed."""
+    """Write the BED file."""
     start_logging()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="the chr20 task files")
+    parser.add_argument("folder", type=Path, help="folder with the task files of chromosome 20")
     made = left_out(parser.parse_args().folder)
     chromosome_bp = 63_025_520  # README of the data
     made["end"] = made["end"].clip(upper=chromosome_bp)

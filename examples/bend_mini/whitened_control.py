@@ -1,11 +1,11 @@
-"""Makes a random twin of bend-mini whose rows are evened out as bend-mini's are, to tell what that alone is worth.
+"""Write a bend-mini with random weights and whitened embeddings, to measure what whitening alone is worth.
 
-    python -m benchmarks.bend_mini.evened_twin --genome GRCh37.chr20.fa --out evened-twin
+    python -m examples.bend_mini.whitened_control --genome GRCh37.chr20.fa --out whitened-random-weights
     make report-chr20 RESULTS=DIR MODELS=bend-mini
-    bend-hf run --model bend-mini --checkpoint evened-twin --out DIR ...   # a task, its head and data as there
-    python -m benchmarks.bend_mini.compare DIR
+    bend-hf run --model bend-mini --checkpoint whitened-random-weights --out DIR ...   # task, head and data as there
+    python -m examples.bend_mini.compare DIR
 
-Its weights are the first ones of bend-mini's training; only the maps that even out have seen text, the same windows.
+The weights are the initial ones of bend-mini's training. Only the whitening has seen sequences, on the same windows.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from bend_hf.training.pretraining.run import finish
 from bend_hf.training.pretraining.run_folder import write_model
 
 RECIPE: Final = Path(__file__).resolve().parent / "train.toml"
-FOLDER: Final = "evened-twin"  # by which the comparison knows it
+FOLDER: Final = "whitened-random-weights"  # the comparison recognizes the control by it
 
 
 def main() -> None:
-    """Writes the folder."""
+    """Write the model folder."""
     start_logging()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--genome", type=Path, required=True, help="chromosome 20 of GRCh37, not packed")
-    parser.add_argument("--out", type=Path, default=Path(FOLDER))
+    parser.add_argument("--genome", type=Path, required=True, help="uncompressed FASTA of chromosome 20, GRCh37")
+    parser.add_argument("--out", type=Path, default=Path(FOLDER), help=f"folder to write (default: {FOLDER})")
     parsed = parser.parse_args()
     recipe = PretrainConfig(**read_toml(RECIPE, kinds_of(PretrainConfig)), genome=parsed.genome, out=parsed.out)
     config = recipe.resolved()
