@@ -310,17 +310,6 @@ def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], 
         )
 
 
-def parse_run(argv: Sequence[str] | None, *, prog: str, description: str) -> RunConfig:
-    """Parse the command line of a run.
-
-    Raises:
-        ConfigError: The flags contradict each other or are out of range.
-    """
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    add_run_flags(parser)
-    return config_from_flags(RunConfig, parser.parse_args(argv))
-
-
 def config_from_flags(config: type[RunConfig], parsed: argparse.Namespace) -> RunConfig:
     """Build the configuration from parsed flags and the file that ``--config`` names.
 

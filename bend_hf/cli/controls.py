@@ -20,32 +20,32 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.runs.controls import CONTROLS
-    from bend_hf.runs.controls._run import run_controls
-    from bend_hf.runs.run import key_of, open_embedder, open_tasks, run_task
-    from bend_hf.training.launch import start_accelerator
+    from accelerate import PartialState
 
-    config = config_from_flags(RunConfig, parsed)
-    keys = parsed.only and [CONTROLS.get(key).key for key in parsed.only]
-    opened = open_tasks(config)
-    accelerator = start_accelerator(config)
-    lines, paths = [], []
-    for data in opened:
-        for ran in run_controls(config, data, accelerator, run_task, open_embedder, key_of, keys):
-            metric = ran.record.main_metric
-            lines.append((data.task.key, ran.key, metric, number(ran.record.value), str(ran.record.coverage["scored"])))
-            paths.append(ran.path)
-    if accelerator.is_main_process:
-        print("\n" + text_table(("task", "control", "metric", "score", "items"), lines) + "\n")
-        for path in paths:
-            print(f"record: {path}")
+    from bend_hf.runs.run import run_controls
+
+    outcomes = run_controls(config_from_flags(RunConfig, parsed), parsed.only)
+    if PartialState().is_main_process:
+        rows = [
+            (
+                outcome.record.task,
+                str(outcome.control),
+                outcome.record.main_metric,
+                number(outcome.record.value),
+                str(outcome.record.coverage["scored"]),
+            )
+            for outcome in outcomes
+        ]
+        print("\n" + text_table(("task", "control", "metric", "score", "items"), rows) + "\n")
+        for outcome in outcomes:
+            print(f"record: {outcome.path}")
     return 0
 
 
 COMMANDS = (
     Command(
         key="controls",
-        text="run the controls of tasks: prevalence, GC and CpG content, k-mers, one-hot, the model's random twin",
+        text="run the controls of tasks: prevalence, GC and CpG content, k-mers, one-hot, random weights",
         add_flags=_add_flags,
         run=_run,
     ),

@@ -30,7 +30,8 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.files import write_bytes
     from bend_hf.publishing.report import write_report
     from bend_hf.publishing.report.plots import TaskScore, overview_plot, overview_text
-    from bend_hf.runs.demo import run_beside
+    from bend_hf.runs import controls
+    from bend_hf.runs.demo import compare_with_controls
     from bend_hf.tasks import Folds
 
     tasks = sample_tasks()
@@ -47,9 +48,10 @@ def _run(parsed: argparse.Namespace) -> int:
     print("The bundled sample: real human sequence with stand-in labels. These scores are not BEND's.")
     print(f"{parsed.epochs} epochs a head; of tasks with ten folds only fold {' and '.join(map(str, FOLDS))}.")
     folded = replace(config, task=tuple({task.key for task in tasks} - set(config.task)), fold=FOLDS)
-    found = [one for part in (config, folded) for one in run_beside(part, CONTROLS)]
+    found = [one for part in (config, folded) for one in compare_with_controls(part, CONTROLS)]
     found.sort(key=lambda one: one.record.task)
-    scores = [TaskScore.of(one.record, one.name) for one in found]
+    names = [parsed.model if one.control is None else controls.CONTROLS.get(one.control).title for one in found]
+    scores = [TaskScore.of(one.record, name) for one, name in zip(found, names, strict=True)]
     print("\n" + overview_text(scores) + "\n")
     report = parsed.out / "report"
     write_report([config.out], report)

@@ -13,9 +13,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.runs.run import report, run
+    from accelerate import PartialState
 
-    report(run(config_from_flags(RunConfig, parsed)))
+    from bend_hf.runs.outcome import outcome_table
+    from bend_hf.runs.run import run
+
+    outcomes = run(config_from_flags(RunConfig, parsed))
+    if PartialState().is_main_process:
+        print(f"\n{outcome_table(outcomes)}\n")
+        for outcome in outcomes:
+            print(f"record: {outcome.path}")
     return 0
 
 

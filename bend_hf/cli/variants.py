@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
+    from bend_hf.runs.variant_file import score_file
     from bend_hf.variants.config import VariantRun
-    from bend_hf.variants.from_file import score_file
     from bend_hf.variants.summary import as_text
 
     given: dict[str, Any] = {
         item.name: getattr(parsed, item.name) for item in fields(VariantRun) if hasattr(parsed, item.name)
     }
     config = VariantRun(**given)
-    done = score_file(parsed.file, config, intervals=partial(intervals_of, seed=config.seed))
+    done = score_file(parsed.file, config)
     if not done.files:
         return 0  # another process writes and speaks
     labels = done.summary["labels"]

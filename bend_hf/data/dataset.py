@@ -10,6 +10,7 @@ image of the Hub and the Hub itself are loaded.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,13 +19,15 @@ import numpy as np
 
 from bend_hf.config import DataConfig
 from bend_hf.data.examples import TaskExamples, read_rows
-from bend_hf.data.sources import BuiltSource, Source
-from bend_hf.errors import BendError, SourceError
+from bend_hf.data.sources import BuiltSource, Source, sources_of
+from bend_hf.errors import BendError, ConfigError, SourceError
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger(__name__)
 
 FACTS_FILE: Final = "bend_facts.json"  # beside the Parquet files of a built task
 
@@ -67,6 +70,36 @@ def fold_parts(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:
     """Which parts a fold tests on, validates on and trains on; fold k tests on part k, counted from 1."""
     test, validation = (fold - 1) % n, fold % n
     return test, validation, tuple(part for part in range(n) if part not in (test, validation))
+
+
+def load_task(
+    task: str,
+    data: str | None = None,
+    *,
+    bed: Path | None = None,
+    labels: Path | None = None,
+    genome: Path | None = None,
+) -> TaskData:
+    """Open the data of one task: its splits as datasets, and the facts about them.
+
+    Args:
+        task: Task key, or the path of a ``.py`` file that declares a task.
+        data: ``sample``, ``hub`` or a data folder; None looks where ``--data`` looks by default.
+        bed: BED file to use instead of the folder's.
+        labels: HDF5 file of labels to use instead of the one next to the BED file.
+        genome: FASTA file to use instead of the folder's.
+
+    Raises:
+        BendError: The task is unknown, or a file is bad or missing.
+        ConfigError: The name is that of a group of several tasks.
+    """
+    config = DataConfig(task=(str(task),), data=data, bed=bed, labels=labels, genome=genome)
+    sources = sources_of(config)
+    if len(sources) > 1:
+        raise ConfigError(f"{task!r} is a group of {len(sources)} tasks; name one of them ('bend-hf tasks' lists them)")
+    source, message = sources[0]
+    log.info(message)
+    return open_task(source, config)
 
 
 def open_task(source: Source, config: DataConfig) -> TaskData:

@@ -54,6 +54,27 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: Mapping
     )
 
 
+def control_key(control: str, config: RunConfig, data: TaskData) -> str:
+    """Compute the key of a control that predicts without a model: it depends on neither model nor head.
+
+    Args:
+        control: Key of the control.
+        config: The configuration of the model that it is compared with.
+        data: The data of the task.
+    """
+    metrics: list[Json] = [metric_identity(metric) for metric in data.task.metrics]
+    return json_sha256(
+        {
+            "control": control,
+            "task": {"key": data.task.key, "label": jsonable(data.task.label), "metrics": metrics},
+            "data": {name: data.facts.get(name) for name in _FACTS},
+            "protocol": config.protocol,
+            "seed": config.seed,
+            "fold": list(config.fold),
+        }
+    )
+
+
 def finished_runs(folder: Path) -> dict[str, Path]:
     """Find the records of a folder by the key of their run. Of two with the same key, take the first by name."""
     found: dict[str, Path] = {}

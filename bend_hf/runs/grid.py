@@ -1,4 +1,4 @@
-"""A grid of runs, every model on every task with every seed: skips what is done, and goes on after a failure.
+"""A grid of runs: every model on every task with every seed. Finished cells are skipped, failed ones are listed.
 
     results = run_grid(RunConfig(task=("gene_finding",), seeds=(0, 1)), ["onehot", "resnet-supervised"])
 
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,11 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError
-from bend_hf.evaluation.record import ResultRecord, check_writable, read_record
-from bend_hf.evaluation.run_key import finished_runs
+from bend_hf.evaluation.record import ResultRecord, check_writable
+from bend_hf.runs import run as runs
 from bend_hf.runs.outcome import seed_lines
-from bend_hf.runs.run import check_fit, check_model_name, controls_of, key_of, open_data, open_embedder, run_task
 from bend_hf.tables import number, text_table
-from bend_hf.training.launch import run_on_main_process, start_accelerator
+from bend_hf.training.launch import start_accelerator
 from bend_hf.training.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What became of one model on one task with one seed: there is a record, or an error.
+    """What became of one model on one task with one seed: it has a record, or an error.
 
     Attributes:
-        task: Key of the task.
-        model: What was asked for.
-        seed: Its seed.
-        record: Of this run, or of the earlier one that was found.
-        path: Where it lies.
-        skipped: It was there already.
-        error: Why there is none.
+        task: Task key.
+        model: The model, as the user named it.
+        seed: The seed.
+        record: Of this run, or of an earlier one with the same key.
+        path: Where the record is.
+        skipped: Whether an earlier run was found.
+        error: Why there is no record.
     """
 
     task: str
@@ -60,24 +59,24 @@ class CellResult:
 
 
 def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
-    """Runs every cell, model by model, so that each model is loaded once.
+    """Run every cell, model by model, so that each model is loaded once.
 
     Args:
         config: What the cells share; its ``model`` is not used.
-        models: Their models.
+        models: The models.
 
     Raises:
-        BendError: Nothing was run: a task, model or tracker is unknown, or ``--out`` cannot be written.
+        BendError: A task, model or tracker is unknown, or ``--out`` cannot be written. Nothing was run.
     """
     check_writable(config.out)
     check_trackers(config.tracker)
     for model in models:
-        check_model_name(model)
+        runs.check_model_name(model)
     sources = sources_of(config)
     accelerator = start_accelerator(config)
     opened: dict[str, TaskData | _Failed] = {}
     for source, message in sources:
-        opened[_key(source)] = _attempt(partial(open_data, source, message, config))
+        opened[_key(source)] = _attempt(partial(runs.open_data, source, message, config))
     results: list[CellResult] = []
     for model in dict.fromkeys(models):
         results += _of_model(replace(config, model=model), opened, accelerator)
@@ -96,59 +95,53 @@ class _Failed:
 
 
 def _attempt(work: Callable[[], T]) -> T | _Failed:
-    """What the work gives, or why it gives nothing; only the user's Ctrl-C goes through."""
+    """Return the result of some work, or why it failed. Only the user's Ctrl-C is passed on."""
     try:
         return work()
     except BendError as error:
         return _Failed(reason=str(error))
-    except Exception as error:  # a cell that runs out of memory must not take the others with it
-        log.exception("this cell failed; the others go on")
+    except Exception as error:  # a cell that runs out of memory must not stop the others
+        log.exception("this cell failed; the others continue")
         return _Failed(reason=f"{type(error).__name__}: {error}")
 
 
 def _of_model(
-    config: RunConfig, opened: dict[str, TaskData | _Failed], accelerator: Accelerator
+    config: RunConfig, opened: Mapping[str, TaskData | _Failed], accelerator: Accelerator
 ) -> Iterator[CellResult]:
-    embedder = _attempt(partial(open_embedder, config))
-    for task, data in opened.items():
+    embedder = _attempt(partial(runs.open_embedder, config))
+    for key, data in opened.items():
         for seed in config.seeds or (config.seed,):
-            cell = CellResult(task=task, model=config.model, seed=seed)
+            cell = CellResult(task=key, model=config.model, seed=seed)
             result: CellResult | _Failed
             if isinstance(data, _Failed):
                 result = data
             elif isinstance(embedder, _Failed):
                 result = embedder
             else:
-                own = replace(config, seed=seed, seeds=())
-                result = _attempt(partial(_run_cell, cell, own, data, embedder, accelerator))
+                task = runs.PreparedTask(
+                    config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator
+                )
+                result = _attempt(partial(_run_cell, cell, task, embedder))
             if isinstance(result, _Failed):
                 accelerator.free_memory()
-                log.warning("%s / %s / seed %d failed: %s", task, config.model, seed, result.reason)
+                log.warning("%s / %s / seed %d failed: %s", key, config.model, seed, result.reason)
                 result = replace(cell, error=result.reason)
             yield result
 
 
-def _run_cell(
-    cell: CellResult,
-    config: RunConfig,
-    data: TaskData,
-    embedder: Embedder,
-    accelerator: Accelerator,
-) -> CellResult:
-    check_fit(config, data)
-    # looked up for each cell, as the control of an earlier one may be this one
-    done = run_on_main_process(accelerator, partial(finished_runs, config.out))
-    earlier = done.get(key_of(config, data, embedder))
+def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder) -> CellResult:
+    runs.check_fit(task.config, task.data)
+    # looked up for each cell, because it may be the control of an earlier one
+    earlier = runs.finished(runs.model_run(task, embedder))
     if earlier is not None:
-        log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier)
-        return replace(cell, record=read_record(earlier), path=earlier, skipped=True)
-    beside = controls_of(config, data, accelerator)
-    outcome = run_task(config, data, embedder, accelerator, controls=beside)
+        log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier.path)
+        return replace(cell, record=earlier.record, path=earlier.path, skipped=True)
+    outcome = runs.run_with_controls(task, embedder)
     return replace(cell, record=outcome.record, path=outcome.path)
 
 
 def grid_table(results: Sequence[CellResult]) -> str:
-    """A line a cell, then the seeds together, then what failed and why."""
+    """Return one row per cell, then mean and deviation over seeds, then the failures with their reasons."""
     lines = [
         (
             cell.task,
@@ -169,5 +162,5 @@ def grid_table(results: Sequence[CellResult]) -> str:
 
 
 def failures(results: Sequence[CellResult]) -> list[str]:
-    """Which cells failed, and why."""
+    """Return which cells failed, and why."""
     return [f"{cell.task} / {cell.model} / seed {cell.seed}: {cell.error}" for cell in results if cell.error]

@@ -1,92 +1,231 @@
-"""Scores as text for the terminal: several seeds as mean and deviation.
+"""What a run computed, and the result record it becomes; the only place that builds a ``ResultRecord``.
 
-What the folds of a run gave, or the run as a whole, and the entries of the result record that they become.
+Trained heads, zero-shot variants, controls and files of variants all end here.
 
->>> part = FoldResult(fold=None, predictions=None, scores=(Score(metric="mcc", value=0.5, detail={}),), fitted=None)
->>> summarise([part])["mcc"]["value"]
+>>> from bend_hf.evaluation.metrics import Score
+>>> fold = FoldResult(fold=None, predictions=None, scores=(Score(metric="mcc", value=0.5, detail={}),))
+>>> summarize([fold])["mcc"]["value"]
 0.5
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bend_hf.data.dataset import TaskData
+from bend_hf.config import RunConfig
 from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
-from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.record import ResultRecord, jsonable
-from bend_hf.tables import number
+from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
+from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
+from bend_hf.evaluation.uncertainty.bootstrap import with_intervals
+from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
-from bend_hf.training.heads import head_entry
+from bend_hf.training.heads import BASELINES
 from bend_hf.types import Json
+from bend_hf.variants.config import VariantRun
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from bend_hf.tasks._spec import Head
-    from bend_hf.training.trainer import Fitted
-
-
-def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
-    """For each task and model of several seeds a line: the mean, its deviation and which seeds; empty otherwise."""
-    groups: dict[tuple[str, str], list[ResultRecord]] = {}
-    for record in records:
-        groups.setdefault((record.task, str(record.model.get("model"))), []).append(record)
-    lines = []
-    for (task, model), group in groups.items():
-        if len(group) < 2:
-            continue
-        values = np.array([record.value for record in group if record.value is not None])
-        mean = number(float(values.mean()) if len(values) else None)
-        spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-        lines.append(f"{task}, {model}: {group[0].main_metric} {mean}{spread} over {len(values)} of {len(group)} seeds")
-    return ["", *lines] if lines else []
+    from bend_hf.embedders._embedder import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldResult:
-    """Predictions and training of one fold, or of the whole task where there are none.
+    """What one fold gave, or the whole task if it has no folds.
 
     Attributes:
-        fold: Which; None where there are none.
-        predictions: Of its test split.
-        scores: Of them.
-        fitted: What training gave; None where nothing is trained.
-        cached: Files of the embedding cache that were read.
+        fold: Counted from 1; None if the task has no folds.
+        predictions: Of the test split; with a column ``fold`` if there are folds.
+        scores: The task's metrics of them, the main one first.
+        training: What the record keeps of the training, such as the best epoch; None if nothing was trained.
+        cache_files: Files of the embedding cache that were read.
     """
 
     fold: int | None
     predictions: Predictions
-    scores: tuple[Score, ...]
-    fitted: Fitted | None
-    cached: frozenset[Path] = frozenset()
+    scores: tuple[Score, ...] = ()
+    training: Mapping[str, Json] | None = None
+    cache_files: frozenset[Path] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What a run computed.
+
+    Attributes:
+        folds: One for each fold; a single one if there are none.
+        model: Description of what predicted.
+        head: Description of what was trained; None if nothing was.
+        loss: Description of the loss; None if there was none.
+        metrics: The record's metrics; None summarizes the scores of the folds and gives them intervals.
+        detail: What else the record says under the main metric.
+        further: Predictions of further heads by name; each is written to a file of its own.
+        cache_bytes: Size of the embeddings that the run kept on disk.
+        batch_keys: Keys of the scored variants on disk, which are removed when the record is written.
+        figure_title: Title of the figure of the scores; None draws none.
+        alignment: How tokens became nucleotides; None if there are no tokens.
+    """
+
+    folds: Sequence[FoldResult]
+    model: Mapping[str, Json]
+    head: Json = None
+    loss: Json = None
+    metrics: Mapping[str, Json] | None = None
+    detail: Mapping[str, Json] = field(default_factory=dict)
+    further: Mapping[str, Predictions] = field(default_factory=dict)
+    cache_bytes: int = 0
+    batch_keys: Sequence[str] = ()
+    figure_title: str | None = None
+    alignment: dict[str, Json] | None = None
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The predictions of all folds, in the order of the items."""
+        return concatenate([fold.predictions for fold in self.folds])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a record says of a run besides its results.
+
+    Attributes:
+        task: Task key.
+        config: The resolved configuration.
+        config_extra: What is recorded next to its fields: the run key, or the file of variants.
+        data: Origin, hashes and counts of the data.
+        n_items: Items that were to be scored.
+        accelerator: What the run ran on.
+        started: ``time.perf_counter()`` at its start.
+    """
+
+    task: str
+    config: RunConfig | VariantRun
+    config_extra: Mapping[str, Json]
+    data: dict[str, Json]
+    n_items: int
+    accelerator: Accelerator
+    started: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        record: As it was written.
+        path: Where it was written.
+        control: Key of the control that the run is; None for the model itself.
+    """
+
+    record: ResultRecord
+    path: Path
+    control: str | None = None
+
+
+def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | None = None) -> ResultRecord:
+    """Build the result record of a run. Its entry ``predictions`` is filled by ``write_outcome``.
+
+    Args:
+        info: What is known without the results.
+        results: What was computed.
+        controls: Description and metrics of each control on the same items, by key.
+
+    Raises:
+        BendError: Not every item was scored.
+    """
+    predictions, config = results.predictions, info.config
+    if len(predictions) != info.n_items:
+        raise BendError(f"{info.task}: {len(predictions)} of {info.n_items} items were scored; please report this bug")
+    metrics = results.metrics
+    if metrics is None:
+        metrics = with_detail(summarize(results.folds), results.detail)
+        metrics = with_intervals(metrics, predictions, seed=config.seed)
+    return ResultRecord(
+        task=info.task,
+        protocol=config.protocol,
+        model=dict(results.model),
+        data=info.data,
+        config={**{name: jsonable(value) for name, value in asdict(config).items()}, **info.config_extra},
+        metrics=dict(metrics),
+        main_metric=next(iter(metrics)),
+        coverage={
+            "scored": len(predictions),
+            "items": info.n_items,
+            "windows": int(predictions.windows[-1]),
+            "item_sha256": predictions.item_sha256,
+        },
+        training=_training(results),
+        folds=_fold_entries(results.folds),
+        cost=_cost(time.perf_counter() - info.started, info.accelerator, results.cache_bytes),
+        predictions={},
+        controls=controls or {},
+        alignment=results.alignment,
+    )
+
+
+def write_outcome(record: ResultRecord, results: Results, stem: Path) -> Outcome:
+    """Write the predictions, then the record, which marks the run as finished.
+
+    Args:
+        record: As built.
+        results: Whose predictions are written.
+        stem: Path of all files of the run, without the ending.
+    """
+    file = prediction_file(stem)
+    digest = write_predictions(results.predictions, file)
+    for name, predictions in results.further.items():
+        write_predictions(predictions, prediction_file(stem, name))
+    entry: dict[str, Json] = {"file": file.name, "sha256": digest, "items": len(results.predictions)}
+    record = replace(record, predictions=entry)
+    path = stem.with_name(stem.name + ".json")
+    write_record(record, path)
+    return Outcome(record=record, path=path)
+
+
+def label_of(embedder: Embedder, model: str) -> str:
+    """Return what the files of a run call its model.
+
+    Args:
+        embedder: The model.
+        model: What the user calls it.
+    """
+    if model in BASELINES:
+        return model
+    return embedder.spec.key if embedder.spec is not None else Path(model).name
+
+
+def prediction_file(stem: Path, further: str | None = None) -> Path:
+    """Return the path of the predictions, or of those of a further head."""
+    return stem.with_name(stem.name + (".parquet" if further is None else f".{further}_probe.parquet"))
 
 
 def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
-    """The metrics of a task over some predictions, or the main one alone."""
-    said: NDArray[Any] | None = predictions.predicted if predictions.score is None else predictions.score
-    assert said is not None
-    names = predictions.label_names if predictions.score is None or said.ndim == 2 else None
-    wanted = task.metrics[:1] if main_only else task.metrics
-    return tuple(score(metric, said, predictions.target, names=names) for metric in wanted)
+    """Score predictions with the metrics of a task, or with the main one only."""
+    values = predictions.predicted if predictions.score is None else predictions.score
+    if values is None:
+        raise BendError(f"{task.key}: the predictions hold neither scores nor classes; give one of the two")
+    names = predictions.label_names if predictions.score is None or values.ndim == 2 else None
+    metrics = task.metrics[:1] if main_only else task.metrics
+    return tuple(score(metric, values, predictions.target, names=names) for metric in metrics)
 
 
-def summarise(parts: list[FoldResult]) -> dict[str, Json]:
-    """Each metric's value and detail; over folds the mean, with the deviation and how many folds it is over."""
+def summarize(folds: Sequence[FoldResult]) -> dict[str, Json]:
+    """Return value and detail of each metric; over folds the mean, its deviation and the number of folds."""
     metrics: dict[str, Json] = {}
-    for index, first in enumerate(parts[0].scores):
-        if parts[0].fold is None:
-            metrics[first.metric] = {"value": jsonable(first.value), "detail": jsonable(first.detail)}
+    for index, first in enumerate(folds[0].scores):
+        if folds[0].fold is None:
+            metrics[first.metric] = _metric_entry(first)
             continue
-        values = np.array([part.scores[index].value for part in parts], np.float64)
+        values = np.array([fold.scores[index].value for fold in folds], np.float64)
         defined = values[np.isfinite(values)]
         metrics[first.metric] = {
             "value": float(defined.mean()) if len(defined) else None,
@@ -99,69 +238,51 @@ def summarise(parts: list[FoldResult]) -> dict[str, Json]:
     return metrics
 
 
-def fold_entries(parts: list[FoldResult]) -> list[Json]:
-    """The metrics of each fold; empty where there are none."""
+def with_detail(metrics: Mapping[str, Json], detail: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the metrics with more detail in the main one.
+
+    >>> with_detail({"auroc": {"value": 0.5, "detail": {"n": 2}}}, {"probe": None})["auroc"]["detail"]
+    {'n': 2, 'probe': None}
+    """
+    merged = dict(metrics)
+    main = next(iter(merged))
+    entry = merged[main]
+    if detail and isinstance(entry, dict):
+        before = entry.get("detail")
+        merged[main] = {**entry, "detail": {**(before if isinstance(before, dict) else {}), **detail}}
+    return merged
+
+
+def cached_bytes(folds: Sequence[FoldResult]) -> int:
+    """Return the size of the cached embeddings that the folds read, each file counted once."""
+    return sum(path.stat().st_size for path in frozenset[Path]().union(*(fold.cache_files for fold in folds)))
+
+
+def _metric_entry(one: Score) -> dict[str, Json]:
+    return {"value": jsonable(one.value), "detail": jsonable(one.detail)}
+
+
+def _fold_entries(folds: Sequence[FoldResult]) -> list[Json]:
     return [
         {
-            "fold": part.fold,
-            "items": len(part.predictions),
-            "metrics": {s.metric: {"value": jsonable(s.value), "detail": jsonable(s.detail)} for s in part.scores},
+            "fold": one.fold,
+            "items": len(one.predictions),
+            "metrics": {metric.metric: _metric_entry(metric) for metric in one.scores},
         }
-        for part in parts
-        if part.fold is not None
+        for one in folds
+        if one.fold is not None
     ]
 
 
-def coverage(predictions: Predictions, data: TaskData, parts: list[FoldResult]) -> dict[str, Json]:
-    """How many items were scored of how many.
-
-    Raises:
-        BendError: Not all.
-    """
-    items = sum(len(data.splits(part.fold)["test"]) for part in parts)
-    if len(predictions) != items:
-        raise BendError(f"{data.task.key}: {len(predictions)} of {items} items were scored; this is a defect")
-    return {
-        "scored": len(predictions),
-        "items": items,
-        "windows": int(predictions.windows[-1]),
-        "item_sha256": predictions.item_sha256,
-    }
-
-
-def training_entry(parts: list[FoldResult], task: TaskSpec, head: Head | None) -> dict[str, Json] | None:
-    """Head, loss and the history of each fold; None where nothing is trained."""
-    if task.training is None:
+def _training(results: Results) -> dict[str, Json] | None:
+    if results.head is None:
         return None
-    return {
-        "head": head_entry(head),
-        "loss": jsonable(task.training),
-        "runs": [
-            {
-                "fold": part.fold,
-                "best_epoch": part.fitted.best_epoch,
-                "resumed_at_step": part.fitted.resumed_at,
-                "history": jsonable(part.fitted.history),
-            }
-            for part in parts
-            if part.fitted is not None
-        ],
-    }
+    runs: list[Json] = [{"fold": one.fold, **one.training} for one in results.folds if one.training is not None]
+    return {"head": results.head, "loss": results.loss, "runs": runs}
 
 
-def cached_bytes(parts: list[FoldResult]) -> int:
-    """Size of the cached embeddings that the parts were made of, each file once; 0 where none were kept."""
-    return sum(path.stat().st_size for path in frozenset[Path]().union(*(part.cached for part in parts)))
-
-
-def cost(seconds: float, accelerator: Accelerator, *, cache_bytes: int = 0) -> dict[str, Json]:
-    """Time, memory, disk and what it ran on.
-
-    Args:
-        seconds: Of the run.
-        accelerator: What it ran on.
-        cache_bytes: Of the embeddings that it kept on disk.
-    """
+def _cost(seconds: float, accelerator: Accelerator, cache_bytes: int) -> dict[str, Json]:
+    """Return time, memory, disk and what the run ran on."""
     import resource
 
     import torch
@@ -179,3 +300,49 @@ def cost(seconds: float, accelerator: Accelerator, *, cache_bytes: int = 0) -> d
         entry["device_name"] = torch.cuda.get_device_name(accelerator.device)
         entry["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(accelerator.device)
     return entry
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> str:
+    """Return the scores as text: one row per run, and the mean and deviation over seeds."""
+    header = ("task", "metric", "score", "95 % interval", "items", "data")
+    records = [outcome.record for outcome in outcomes]
+    rows = [
+        (
+            record.task,
+            record.main_metric,
+            number(record.value),
+            interval_text(record),
+            str(record.coverage["scored"]),
+            str(record.data.get("origin")),
+        )
+        for record in records
+    ]
+    return "\n".join([text_table(header, rows), *seed_lines(records)])
+
+
+def interval_text(record: ResultRecord) -> str:
+    """Return the interval of a record's main metric; empty if it has none."""
+    entry = record.metrics.get(record.main_metric)
+    interval = entry.get("interval") if isinstance(entry, dict) else None
+    if not isinstance(interval, dict):
+        return ""
+    low, high = interval.get("low"), interval.get("high")
+    if not isinstance(low, float) or not isinstance(high, float):
+        return ""
+    return f"{low:.4f} to {high:.4f}"
+
+
+def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
+    """Return one line for each task and model that has several seeds: mean, deviation and number of seeds."""
+    groups: dict[tuple[str, str], list[ResultRecord]] = {}
+    for record in records:
+        groups.setdefault((record.task, str(record.model.get("model"))), []).append(record)
+    lines = []
+    for (task, model), group in groups.items():
+        if len(group) < 2:
+            continue
+        values = np.array([record.value for record in group if record.value is not None])
+        mean = number(float(values.mean()) if len(values) else None)
+        spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+        lines.append(f"{task}, {model}: {group[0].main_metric} {mean}{spread} over {len(values)} of {len(group)} seeds")
+    return ["", *lines] if lines else []

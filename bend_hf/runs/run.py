@@ -1,113 +1,163 @@
-"""Trains and scores: one model on one task or several, a result record and a prediction file each.
+"""One run: one model on one task, from the configuration to the result record. Read ``run`` and ``run_task`` first.
 
-    accelerate launch -m bend_hf.train --task variant_effects
-    accelerate launch -m bend_hf.train --task gene_finding --model onehot --data sample --epochs 5
+    outcomes = run(RunConfig(task=("gene_finding",), data="sample", model="onehot", epochs=5))
+    print(outcomes[0].record.value, outcomes[0].path)
 
-Tasks with a split train a head on frozen embeddings through Accelerate; variant effects are scored zero-shot.
+    accelerate launch -m bend_hf.train --task gene_finding --data sample --model onehot --epochs 5
+
+``prepare`` checks every input and opens the data before a model is loaded. Tasks with splits train a head on
+embeddings; variant effects are scored zero-shot; controls are runs too.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
+import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, Tune, parse_run
+from bend_hf.config import RunConfig, Tune
 from bend_hf.data.dataset import TaskData, open_task
 from bend_hf.data.sources import Source, sources_of
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import BendError, ConfigError, RegistryError, did_you_mean
-from bend_hf.evaluation.metrics import check_metrics, metric_name
-from bend_hf.evaluation.predictions import concatenate, write_predictions
-from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name, write_record
-from bend_hf.evaluation.run_key import KEY_FIELD, run_key
-from bend_hf.evaluation.uncertainty.bootstrap import with_intervals
-from bend_hf.files import start_logging
-from bend_hf.runs.outcome import (
-    cached_bytes,
-    cost,
-    coverage,
-    fold_entries,
-    seed_lines,
-    summarise,
-    training_entry,
-)
-from bend_hf.runs.score_variants import ScoredVariants, score_task
-from bend_hf.runs.train_head import RunPlan, Training
-from bend_hf.tables import number, text_table
+from bend_hf.errors import ConfigError, RegistryError, did_you_mean
+from bend_hf.evaluation.metrics import check_metrics
+from bend_hf.evaluation.record import check_writable, free_stem, jsonable, read_record, run_name
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
+from bend_hf.runs.controls import CONTROLS, ControlSpec
+from bend_hf.runs.controls._predict import predict_control
+from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_of, write_outcome
+from bend_hf.runs.score_variants import score_variant_task
+from bend_hf.runs.train_head import train_head
 from bend_hf.tasks import Folds, TaskSpec
 from bend_hf.training.heads import BASELINES, head_entry, head_of, without_alias
-from bend_hf.training.launch import start_accelerator
+from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
+from bend_hf.variants.checkpoint import ScoringCheckpoint
+from bend_hf.variants.plots import draw_score
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._embedder import Embedder
+    from bend_hf.tasks._spec import Head
 
 log = logging.getLogger(__name__)
 
-# A task's own rate is meant for a fresh head and would undo a pretrained network; these are usual for fine-tuning.
+# The learning rate of a task is meant for a new head and would destroy pretrained weights.
 TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lora": 3e-4})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run of one task gave, and where it lies.
+class PreparedTask:
+    """One task and one seed of a configuration. Every input is checked, and no model is loaded.
 
     Attributes:
-        record: As it was written.
-        path: Where to.
-        title: Of the task.
-        n_scored: Items of it.
-        is_main: Whether this process is the one that tells of it.
+        config: As the user gave it, with one seed.
+        data: The task's data.
+        accelerator: The processes.
     """
 
-    record: ResultRecord
-    path: Path
-    title: str
-    n_scored: int
-    is_main: bool = True
+    config: RunConfig
+    data: TaskData
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model, or one control, on one prepared task.
+
+    Attributes:
+        config: The configuration with the task's own values filled in.
+        data: The task's data.
+        accelerator: The processes.
+        key: Hash of everything that affects the scores; see ``bend_hf.evaluation.run_key``.
+        label: What the files of the run call the model.
+        control: The control that the run is; None for the model itself.
+    """
+
+    config: RunConfig
+    data: TaskData
+    accelerator: Accelerator
+    key: str
+    label: str
+    control: ControlSpec | None = None
+
+    @property
+    def folds(self) -> list[int | None]:
+        """The folds to run; a single None if the task has none."""
+        return chosen_folds(self.config, self.data)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training state, from which an interrupted run resumes."""
+        return self.config.out / ".checkpoints" / self.key[:32]
+
+    @property
+    def scored_batches(self) -> Path:
+        """Folder of scored variants, from which an interrupted run resumes."""
+        return self.config.out / ".variant_parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRun(Run):
+    """A run of a model.
+
+    Attributes:
+        embedder: The model, with its weights.
+        head: What is trained on its embeddings; None if the task is scored zero-shot.
+    """
+
+    embedder: Embedder
+    head: Head | None
+
+    @property
+    def description(self) -> dict[str, Json]:
+        """The embedder's description for the record, under the name of the supervised baseline if it is one."""
+        described = {name: jsonable(value) for name, value in self.embedder.description.items()}
+        return {**described, "model": self.config.model} if self.config.model in BASELINES else described
+
+    @property
+    def alignment(self) -> dict[str, Json]:
+        """How the embedder's tokens become nucleotides, measured on some sequences of the task."""
+        return alignment_of(self.embedder, some_sequences(list(self.data.parts.values())[-1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlRun(Run):
+    """A run of a control that predicts without a model.
+
+    Attributes:
+        control: What predicts.
+    """
+
+    control: ControlSpec = field()
 
 
 def run(config: RunConfig) -> list[Outcome]:
-    """Runs every task of the configuration with every seed, after checking all inputs.
+    """Run every task of a configuration with every seed, with the controls first if they are asked for.
 
     Raises:
-        BendError: An input is bad; nothing was trained then.
+        BendError: An input is bad. Nothing was trained in that case.
     """
-    opened = open_tasks(config)
-    accelerator = start_accelerator(config)
+    tasks = prepare(config)
     embedder = open_embedder(config)
-    outcomes = []
-    for data in opened:
-        for seed in config.seeds or (config.seed,):
-            one = replace(config, seed=seed, seeds=())
-            beside = controls_of(one, data, accelerator)
-            outcomes.append(run_task(one, data, embedder, accelerator, controls=beside))
-    return outcomes
+    return [run_with_controls(task, embedder) for task in tasks]
 
 
-def controls_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> dict[str, Json]:
-    """The controls of a run where they were asked for, as a record keeps them."""
-    if not config.controls:
-        return {}
-    from bend_hf.runs.controls._run import as_entries, run_controls
+def prepare(config: RunConfig) -> list[PreparedTask]:
+    """Check everything that can be checked without a model, open the data and start the processes.
 
-    runs = run_controls(config, data, accelerator, run_task, open_embedder, key_of, beside_model=True)
-    return as_entries(runs)
-
-
-def open_tasks(config: RunConfig) -> list[TaskData]:
-    """The data of each task, after everything was checked that can be without a model.
+    Returns:
+        One for each task and seed.
 
     Raises:
         BendError: An input is bad, or a flag does not fit a task.
@@ -120,141 +170,213 @@ def open_tasks(config: RunConfig) -> list[TaskData]:
         data = open_data(source, message, config)
         check_fit(config, data)
         opened.append(data)
-    return opened
+    accelerator = start_accelerator(config)
+    return [task for data in opened for task in tasks_of(config, data, accelerator)]
+
+
+def tasks_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> list[PreparedTask]:
+    """Return one prepared task for each seed."""
+    return [
+        PreparedTask(config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator)
+        for seed in config.seeds or (config.seed,)
+    ]
+
+
+def run_with_controls(task: PreparedTask, embedder: Embedder) -> Outcome:
+    """Run a model on a task; with ``--controls``, run its controls first and record them with it."""
+    controls = [run_task(control) for control in controls_of(task, with_model=True)] if task.config.controls else []
+    return run_task(model_run(task, embedder), controls)
+
+
+def run_controls(config: RunConfig, keys: Sequence[str] | None = None) -> list[Outcome]:
+    """Run the controls of every task of a configuration with every seed, without the model.
+
+    Args:
+        config: Configuration of the model that the controls are compared with.
+        keys: Which controls; None for all that fit each task.
+
+    Raises:
+        BendError: An input is bad. Nothing was trained in that case.
+    """
+    for key in keys or ():
+        CONTROLS.get(key)
+    return [run_task(control) for task in prepare(config) for control in controls_of(task, keys)]
+
+
+def run_task(run: Run, controls: Sequence[Outcome] = ()) -> Outcome:
+    """Compute, record and write one run. Every process must call it.
+
+    An interrupted run resumes when it is repeated: its state lies below ``--out`` until the record is written. A
+    control that was run before is not run again; one that needs no model runs on the main process only.
+
+    Args:
+        run: What to run.
+        controls: Finished controls of the run, which its record shows.
+    """
+    if run.control is not None:
+        earlier = finished(run)
+        if earlier is not None:
+            log.info("control %r is done: %s", run.control.key, earlier.path)
+            return earlier
+    if isinstance(run, ControlRun):
+        outcome = run_on_main_process(run.accelerator, partial(_compute_and_write, run, controls))
+    else:
+        outcome = _compute_and_write(run, controls)
+        run.accelerator.wait_for_everyone()
+    return outcome
+
+
+def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
+    started, moment = time.perf_counter(), datetime.now(UTC)
+    name = run_name(run.data.task.key, run.label, run.config.seed, moment.strftime("%Y%m%dT%H%M%S"))
+    results = compute(run, name)
+    info = RunInfo(
+        task=run.data.task.key,
+        config=run.config,
+        config_extra={KEY_FIELD: run.key},
+        data=run.data.facts,
+        n_items=sum(len(run.data.splits(fold)["test"]) for fold in run.folds),
+        accelerator=run.accelerator,
+        started=started,
+    )
+    record = build_record(info, results, controls_entry(controls))
+    stem = free_stem(run.config.out, name)
+    outcome = Outcome(record=record, path=stem.with_name(stem.name + ".json"))
+    if run.accelerator.is_main_process:
+        outcome = write_outcome(record, results, stem)
+        _clean_up(run, results, stem)
+    return replace(outcome, control=None if run.control is None else run.control.key)
+
+
+def compute(run: Run, name: str) -> Results:
+    """Predict the test items of a run, and score the predictions.
+
+    Args:
+        run: What to run.
+        name: Name of the run for trackers.
+    """
+    match run:
+        case ControlRun():
+            return predict_control(run)
+        case ModelRun(head=None):
+            return score_variant_task(run)
+        case ModelRun():
+            return train_head(run, name)
+    raise TypeError(f"{type(run).__name__} is not a run; give a ModelRun or a ControlRun")
+
+
+def finished(run: Run) -> Outcome | None:
+    """Return the outcome of an earlier run with the same key, on every process; None if there is none."""
+    return run_on_main_process(run.accelerator, partial(_find, run))
+
+
+def _find(run: Run) -> Outcome | None:
+    path = finished_runs(run.config.out).get(run.key)
+    if path is None:
+        return None
+    return Outcome(record=read_record(path), path=path, control=None if run.control is None else run.control.key)
+
+
+def _clean_up(run: Run, results: Results, stem: Path) -> None:
+    """Draw the scores of variants, then remove what an interrupted run would resume from."""
+    if results.figure_title is not None:
+        draw_score(results.predictions, stem, title=results.figure_title)
+    if results.batch_keys:
+        ScoringCheckpoint(run.scored_batches).remove(list(results.batch_keys))
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if run.checkpoints.parent.is_dir() and not any(run.checkpoints.parent.iterdir()):
+        run.checkpoints.parent.rmdir()
+
+
+def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | None = None) -> ModelRun:
+    """Return the run of a model on a task.
+
+    Args:
+        task: The task, as prepared.
+        embedder: The model that ``task.config`` names.
+        control: The control that the model is, if it is one.
+    """
+    config = resolve_config(task.config, task.data.task)
+    head = None if task.data.task.head is None else head_of(config.head, task.data.task)
+    return ModelRun(
+        config=config,
+        data=task.data,
+        accelerator=task.accelerator,
+        key=run_key(config, task.data, embedder, head_entry(head)),
+        label=label_of(embedder, config.model),
+        control=control,
+        embedder=embedder,
+        head=head,
+    )
+
+
+def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_model: bool = False) -> Iterator[Run]:
+    """Yield the runs of the controls that fit a task; the log says why the others do not.
+
+    Args:
+        task: The task, as prepared for the model that the controls are compared with.
+        keys: Which controls; None for all.
+        with_model: Whether the model itself is run too, so that it is not a control of itself.
+
+    Raises:
+        RegistryError: A control is unknown.
+    """
+    for control in [CONTROLS.get(key) for key in (CONTROLS.names() if keys is None else keys)]:
+        reason = control.why_not(task.data.task)
+        if with_model and control.key == task.config.model:
+            continue
+        if reason is not None:
+            log.info("no control %r: %s", control.key, reason)
+        elif control.model is None:
+            yield control_run(task, control)
+        elif (config := control.model(task.config)) is None:
+            log.info("no control %r: the model %r has none", control.key, task.config.model)
+        else:
+            yield model_run(replace(task, config=config), open_embedder(config), control)
+
+
+def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
+    """Return the run of a control that predicts without a model."""
+    return ControlRun(
+        config=replace(task.config, model=control.key),
+        data=task.data,
+        accelerator=task.accelerator,
+        key=control_key(control.key, task.config, task.data),
+        label=control.key,
+        control=control,
+    )
+
+
+def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:
+    """Return the controls as the record of a model holds them: description and metrics by key."""
+    return {
+        one.control: {"description": CONTROLS.get(one.control).text, "metrics": one.record.metrics}
+        for one in controls
+        if one.control is not None
+    }
 
 
 def open_data(source: Source, message: str, config: RunConfig) -> TaskData:
-    """One task's data, and the sentence that says where they come from.
+    """Open the data of one task, and log where they come from.
 
     Raises:
-        BendError: A file is bad, or a metric is not there.
+        BendError: A file or a metric is bad.
     """
     log.warning(message) if "NOT BEND" in message else log.info(message)
     data = open_task(source, config)
+    if config.metric:
+        data = replace(data, task=replace(data.task, metric=config.metric[0], further_metrics=config.metric[1:]))
     check_metrics(data.task.metrics)
     return data
 
 
-def check_fit(config: RunConfig, data: TaskData) -> None:
-    """Makes sure that head and folds fit a task.
-
-    Raises:
-        ConfigError: They do not.
-    """
-    head = without_alias(config).head
-    if head is not None or data.task.head is not None:
-        head_of(head, data.task)
-    if data.task.head is not None:
-        _chosen_folds(config, data)
-    if config.tune != "head":
-        if data.task.head is None:
-            raise ConfigError(f"{data.task.key} is scored without training; leave --tune {config.tune} out")
-        from bend_hf.training.finetuning import check_tunable
-
-        check_tunable(config.tune)
-
-
-def check_model_name(model: str) -> None:
-    """Makes sure that a name that is no path and no name of the Hub is registered.
-
-    Raises:
-        RegistryError: It is not; the message names the nearest model or baseline.
-    """
-    from bend_hf.embedders import MODELS
-
-    known = [*MODELS.names(), *BASELINES]
-    declared = model in MODELS or model in BASELINES
-    if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
-        raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, known)}")
-
-
 def open_embedder(config: RunConfig) -> Embedder:
-    """The embedder that a configuration names, or that of the baseline it names."""
+    """Load the embedder that a configuration names, or that of the supervised baseline it names."""
     return open_model(without_alias(config))
 
 
-def run_task(
-    config: RunConfig,
-    data: TaskData,
-    embedder: Embedder,
-    accelerator: Accelerator,
-    *,
-    controls: dict[str, Json] | None = None,
-) -> Outcome:
-    """Runs one task and writes its record and predictions.
-
-    A run that was killed goes on where it was: its positions lie in ``.checkpoints`` below ``--out`` until its
-    record is written.
-    """
-    from accelerate.utils import set_seed
-
-    started, moment = time.perf_counter(), datetime.now(UTC)
-    task = data.task
-    plan = plan_of(config, data, embedder)
-    name = run_name(task.key, embedder_label(embedder, config), config.seed, _stamp(moment))
-    kept = config.out / ".checkpoints" / plan.key[:32]
-    variants: ScoredVariants | None = None
-    if plan.head is None:
-        set_seed(config.seed)
-        variants = score_task(data, embedder, accelerator, config.out / ".variant_parts", seed=config.seed)
-        parts = [variants.part]
-    else:
-        training = Training(plan=plan, data=data, embedder=embedder, accelerator=accelerator, kept=kept, name=name)
-        parts = [training.fold(fold) for fold in _chosen_folds(config, data)]
-    predictions = concatenate([part.predictions for part in parts])
-    metrics = summarise(parts)
-    if variants is not None:
-        metrics = variants.beside(metrics)
-    record = ResultRecord(
-        task=task.key,
-        protocol=config.protocol,
-        model={**jsonable(embedder.description), **_alias(config)},  # type: ignore[dict-item]
-        data=data.facts,
-        config={**jsonable(asdict(plan.config)), KEY_FIELD: plan.key},  # type: ignore[dict-item]
-        metrics=with_intervals(metrics, predictions, seed=config.seed),
-        controls=controls or {},
-        main_metric=metric_name(task.metric),
-        coverage=coverage(predictions, data, parts),
-        training=training_entry(parts, task, plan.head),
-        folds=fold_entries(parts),
-        cost=cost(
-            time.perf_counter() - started,
-            accelerator,
-            cache_bytes=cached_bytes(parts) if variants is None else variants.kept_bytes,
-        ),
-        alignment=alignment_of(embedder, some_sequences(list(data.parts.values())[-1])),
-        predictions={},
-    )
-    stem = free_stem(config.out, name)
-    path = stem.with_name(stem.name + ".json")
-    if accelerator.is_main_process:
-        file = stem.with_name(stem.name + ".parquet")
-        digest = write_predictions(predictions, file)
-        record = replace(record, predictions={"file": file.name, "sha256": digest, "items": len(predictions)})
-        write_record(record, path)
-        if variants is not None:
-            variants.finish(stem)
-        _forget(kept)
-    accelerator.wait_for_everyone()
-    return Outcome(
-        record=record, path=path, title=task.title, n_scored=len(predictions), is_main=accelerator.is_main_process
-    )
-
-
-def key_of(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
-    """What tells a run of one task from every other; see ``bend_hf.evaluation.run_key``."""
-    return plan_of(config, data, embedder).key
-
-
-def plan_of(config: RunConfig, data: TaskData, embedder: Embedder) -> RunPlan:
-    """What a run of one task will do."""
-    resolved = resolve_config(config, data.task)
-    head = None if data.task.head is None else head_of(resolved.head, data.task)
-    return RunPlan(config=resolved, head=head, key=run_key(resolved, data, embedder, head_entry(head)))
-
-
 def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
-    """The configuration with the task's own numbers where none were given."""
+    """Fill in the task's own values for the fields that are None."""
     if task.training is None:
         return config
     return replace(
@@ -267,89 +389,53 @@ def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
     )
 
 
-def embedder_label(embedder: Embedder, config: RunConfig) -> str:
-    """What a run's files call the model."""
-    if config.model in BASELINES:
-        return config.model
-    return embedder.spec.key if embedder.spec is not None else Path(config.model).name
+def check_model_name(model: str) -> None:
+    """Check that a model name is registered, unless it is a path or a name on the Hub.
+
+    Raises:
+        RegistryError: It is unknown. The message names the nearest model or baseline.
+    """
+    from bend_hf.embedders import MODELS
+
+    declared = model in MODELS or model in BASELINES
+    if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
+        raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, [*MODELS.names(), *BASELINES])}")
 
 
-def _alias(config: RunConfig) -> dict[str, Json]:
-    return {"model": config.model} if config.model in BASELINES else {}
+def check_fit(config: RunConfig, data: TaskData) -> None:
+    """Check that head, folds, splits and tuning fit a task.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    task, head = data.task, without_alias(config).head
+    if head is not None or task.head is not None:
+        head_of(head, task)
+    needed = tuple(data.parts) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)
+    for name in needed:
+        if not len(data.parts.get(name, ())):
+            raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
+    if task.head is not None:
+        chosen_folds(config, data)
+    if config.tune != "head":
+        if task.head is None:
+            raise ConfigError(f"{task.key} is scored without training; leave --tune {config.tune} out")
+        from bend_hf.training.finetuning import check_tunable
+
+        check_tunable(config.tune)
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.strftime("%Y%m%dT%H%M%S")
+def chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
+    """Return the folds to run, counted from 1; a single None if the task has none.
 
-
-def _forget(kept: Path) -> None:
-    """Removes a run's checkpoints, and their folder where no other run has any."""
-    import shutil
-
-    shutil.rmtree(kept, ignore_errors=True)
-    if kept.parent.is_dir() and not any(kept.parent.iterdir()):
-        kept.parent.rmdir()
-
-
-def _chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
+    Raises:
+        ConfigError: ``--fold`` names a fold that does not exist.
+    """
     if not isinstance(data.task.partition, Folds):
         if config.fold:
             raise ConfigError(f"{data.task.key} has no folds; leave --fold out")
         return [None]
     beyond = [fold for fold in config.fold if fold > data.n_folds]
     if beyond:
-        raise ConfigError(f"--fold {beyond[0]} of {data.task.key}: there are folds 1 to {data.n_folds}")
+        raise ConfigError(f"--fold is {beyond[0]}, but {data.task.key} has folds 1 to {data.n_folds}")
     return list(config.fold or range(1, data.n_folds + 1))
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The scores as text: a line a run, and over several seeds their mean and deviation."""
-    header = ("task", "metric", "score", "95 % interval", "items", "data")
-    lines = [
-        (
-            o.record.task,
-            o.record.main_metric,
-            number(o.record.value),
-            interval_text(o.record),
-            str(o.n_scored),
-            str(o.record.data.get("origin")),
-        )
-        for o in outcomes
-    ]
-    return "\n".join([text_table(header, lines), *seed_lines([o.record for o in outcomes])])
-
-
-def interval_text(record: ResultRecord) -> str:
-    """The interval of a record's main metric; empty where it has none."""
-    entry = record.metrics.get(record.main_metric)
-    interval = entry.get("interval") if isinstance(entry, dict) else None
-    if not isinstance(interval, dict):
-        return ""
-    low, high = interval.get("low"), interval.get("high")
-    if not isinstance(low, float) or not isinstance(high, float):
-        return ""
-    return f"{low:.4f} to {high:.4f}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: parses flags, runs, prints the table; 1 where an input was bad."""
-    start_logging()
-    try:
-        config = parse_run(argv, prog="bend_hf.train", description="Train and score a model on tasks of BEND.")
-        outcomes = run(config)
-    except BendError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    report(outcomes)
-    return 0
-
-
-def report(outcomes: Sequence[Outcome]) -> None:
-    """Prints the table and the records' paths, on the main process."""
-    if all(outcome.is_main for outcome in outcomes):
-        sys.stdout.write("\n" + table(outcomes) + "\n\n")
-        sys.stdout.writelines(f"record: {outcome.path}\n" for outcome in outcomes)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,7 @@ In goes a BED, a VCF or a dataset of variants and an embedder; out come predicti
 ``read`` reads and checks variants, ``alleles`` writes REF and ALT, ``batch`` holds what the model computes for them
 (``allele_embeddings``, ``allele_segments``, ``allele_likelihoods``), ``score`` scores all variants and resumes from
 ``checkpoint``, ``supervised_head`` trains heads on the embeddings (``allele_store``), ``summary`` computes metrics,
-``plots`` and ``bend_csv`` write them. Add a score in ``scores/``.
+``plots`` and ``bend_csv`` write them. Add a score in ``scores/``. ``bend_hf.score_file`` does all of it for a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from bend_hf.variants.config import ScoreSettings, VariantRun
-    from bend_hf.variants.from_file import score_file
     from bend_hf.variants.plots import draw_score
     from bend_hf.variants.read import DatasetSource, ReadSettings, read_variants
     from bend_hf.variants.score import ScoringResult, score_variants
@@ -36,7 +35,6 @@ _MODULE_OF: Final = {
     "cross_validate_heads": "supervised_head",
     "draw_score": "plots",
     "read_variants": "read",
-    "score_file": "from_file",
     "score_variants": "score",
     "summarize_scores": "summary",
 }
@@ -54,7 +52,6 @@ __all__ = [
     "cross_validate_heads",
     "draw_score",
     "read_variants",
-    "score_file",
     "score_variants",
     "summarize_scores",
 ]

@@ -26,7 +26,9 @@ import accelerate  # noqa: F401  loaded once, before the forks
 import datasets  # noqa: F401
 import evaluate  # noqa: F401
 
+import bend_hf.runs.outcome
 import bend_hf.runs.run
+import bend_hf.train
 import bend_hf.training.checkpoints
 import bend_hf.training.heads.basset
 import bend_hf.training.trainer
@@ -60,7 +62,7 @@ def arm(where: str, number: int) -> None:
     elif where == "epoch":
         bend_hf.training.trainer.trained_state = before(bend_hf.training.trainer.trained_state, number, die)
     elif where == "record":  # the predictions are written, the record is not
-        bend_hf.runs.run.write_record = before(bend_hf.runs.run.write_record, number, die)
+        bend_hf.runs.outcome.write_record = before(bend_hf.runs.outcome.write_record, number, die)
     else:
         raise ValueError(f"no such place: {where}")
 
@@ -95,7 +97,7 @@ def life(
                 of = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
                 os.environ.update({name: str(value) for name, value in of.items()})
             prepare()
-            os._exit(bend_hf.runs.run.main(argv))
+            os._exit(bend_hf.train.main(argv))
         children.append(child)
     first_bad = 0
     while children:

@@ -14,7 +14,7 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import find_source
 from bend_hf.embedders import MODELS, load_embedder
-from bend_hf.runs.run import run_task
+from bend_hf.runs.run import PreparedTask, model_run, run_task
 from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import make_fake
 from tests.shared_data import CHR20, needs_shared
@@ -63,7 +63,8 @@ def test_a_family_runs_end_to_end(data: Path, tmp_path: Path, key: str, name: st
     embedder = load_embedder(key, checkpoint=checkpoint, random_init=True, batch_tokens=2000)
     config = RunConfig(task=(name,), data=str(data), epochs=1, batch_size=4, out=tmp_path / "out")
     opened = open_task(find_source(TASKS.get(name), data=str(data)), config)
-    outcome = run_task(config, opened, embedder, Accelerator(cpu=True))
+    prepared = PreparedTask(config=config, data=opened, accelerator=Accelerator(cpu=True))
+    outcome = run_task(model_run(prepared, embedder))
     assert outcome.record.coverage["scored"] == outcome.record.coverage["items"] == ROWS_A_SPLIT
     assert outcome.record.model["model"] == key
     runs = outcome.record.training["runs"]  # type: ignore[index]

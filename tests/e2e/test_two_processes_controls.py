@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("controls")
     data = write_data(folder / "data", (TASK,), n=22)
     for name, launcher in (("one", ()), ("two", TWO)):
-        bend(data, folder / name, "bend_hf.runs.run", "--model", "basset-supervised", launcher=launcher)
+        bend(data, folder / name, "bend_hf.train", "--model", "basset-supervised", launcher=launcher)
     return folder
 
 

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from accelerate import Accelerator
 
+from bend_hf import score_file
 from bend_hf.cli._main import main
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import read_record
-from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, score_file, score_variants
+from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, score_variants
 from bend_hf.variants import score as scoring
 from bend_hf.variants.batch import VariantModel
 from bend_hf.variants.checkpoint import ScoringCheckpoint

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bend_hf.variants import VariantRun, score_file
+from bend_hf import score_file
+from bend_hf.variants import VariantRun
 from bend_hf.variants import score as scoring
 from bend_hf.variants.batch import VariantModel
 from tests.e2e.lives import life

@@ -1,6 +1,8 @@
-"""Control rows: what needs no language model, scored on the same items, so that a model's score can be judged.
+"""Controls: predictors that need no pretrained language model, scored on the same items as the models.
 
-A module of this package with a tuple ``CONTROLS`` adds to them.
+In: a task's splits, or the configuration of the model that is compared. Out: predictions, or the configuration of
+another model; either becomes an ordinary result record. ``_features.py`` counts k-mers, ``_linear.py`` learns from
+them, ``_variants.py`` describes variants. To add a control, add a file with a tuple ``CONTROLS`` of ``ControlSpec``.
 
 >>> CONTROLS.names()
 ['cpg', 'gc', 'kmer', 'onehot', 'prevalence', 'random_twin']

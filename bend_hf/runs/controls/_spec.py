@@ -1,8 +1,4 @@
-"""What a control declares, and what it hands back.
-
->>> ControlSpec(key="x", title="X", text="", why_not=lambda task: None, predict=print).model is None
-True
-"""
+"""What a control declares, and what it returns."""
 
 from __future__ import annotations
 
@@ -22,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlResult:
-    """What a control said of a test split.
+    """What a control predicted on a test split.
 
     Attributes:
         predictions: Of every item.
-        n_features: Numbers it looked at for each label window.
-        n_parameters: Numbers it learned.
-        learned: What else is worth keeping: how many windows it was fitted on, which C was chosen.
+        n_features: Features per label window.
+        n_parameters: Learned numbers.
+        learned: What else the record keeps, such as the number of training windows and the chosen C.
     """
 
     predictions: Predictions
@@ -39,16 +35,17 @@ class ControlResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlSpec:
-    """One control; it either predicts by itself, or is a model that is run as any other.
+    """One control. It declares either ``predict`` or ``model``.
 
     Attributes:
         key: Registry key and name in tables.
-        title: For people.
-        text: One sentence: what it looks at.
-        why_not: Why it says nothing about a task; None where it does.
-        predict: From a task, its splits and a seed to predictions of the test split.
-        head: What is learned, as a record names it; for those that predict.
-        model: From a run's configuration to that of the control; None where that model has no such control.
+        title: Name for people.
+        text: One sentence that says what it uses.
+        why_not: Returns why the control does not apply to a task; None if it does.
+        predict: Returns predictions of the test split, given a task, its splits and a seed.
+        head: What is learned, as a record names it; for controls with ``predict``.
+        model: Returns the configuration of the model that is the control, given that of the compared model; None if
+            that model has no such control.
     """
 
     key: str
@@ -61,12 +58,12 @@ class ControlSpec:
 
 
 def always(task: TaskSpec) -> str | None:
-    """For a control that says something about every task."""
+    """Apply a control to every task."""
     return None
 
 
 def needs_training(task: TaskSpec) -> str | None:
-    """For a control that learns."""
+    """Apply a control to tasks with a training split."""
     if task.variant is None:
         return None
     return f"{task.key} is scored without training, so there is nothing to learn it from"

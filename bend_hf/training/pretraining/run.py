@@ -147,7 +147,7 @@ def _start(config: PretrainConfig) -> Accelerator:
         refuse_emulation(accelerator.device)
     problem = missing_processes(os.environ, n_processes=accelerator.num_processes)
     if problem is not None and accelerator.is_main_process:
-        log.warning("WARNING: %s", problem.replace("bend_hf.runs.run", "bend_hf.training.pretraining.run"))
+        log.warning("WARNING: %s", problem.replace("bend_hf.train", "bend_hf.pretrain"))
     return accelerator
 
 

@@ -123,8 +123,7 @@ def test_a_shard_that_folds_share_counts_once(tmp_path: Path) -> None:
         columns={},
     )
     parts = [
-        FoldResult(fold=fold, predictions=some, scores=(), fitted=None, cached=frozenset(files[fold - 1 : fold + 1]))
-        for fold in (1, 2)
+        FoldResult(fold=fold, predictions=some, cache_files=frozenset(files[fold - 1 : fold + 1])) for fold in (1, 2)
     ]
     assert cached_bytes(parts) == 1 + 2 + 3
     assert cached_bytes([]) == 0

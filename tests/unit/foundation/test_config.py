@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.config import DataConfig, RunConfig, add_flags, parse_run
+from bend_hf.config import DataConfig, RunConfig, add_flags
 from bend_hf.errors import ConfigError
+from tests.command_line import parse_run
 
 
 def parse(*argv: str) -> RunConfig:
-    return parse_run(argv, prog="test", description="")
+    return parse_run(argv)
 
 
 def test_every_field_has_its_flag() -> None:

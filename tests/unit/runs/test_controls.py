@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, open_task
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.data.sources import find_source
-from bend_hf.embedders import Embedder, OneHotEmbedder
+from bend_hf.embedders import OneHotEmbedder
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
@@ -30,17 +31,52 @@ from bend_hf.runs.controls import CONTROLS
 from bend_hf.runs.controls import _features as _windows
 from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
 from bend_hf.runs.controls._linear import choose_c, fit_linear
-from bend_hf.runs.controls._run import ControlRun, as_entries, run_control, run_controls
 from bend_hf.runs.controls._variants import cpg_changes, gc_around
 from bend_hf.runs.controls.composition import CPG, GC
-from bend_hf.runs.run import key_of, open_embedder, run_task
+from bend_hf.runs.outcome import Outcome, Results
+from bend_hf.runs.run import (
+    ModelRun,
+    PreparedTask,
+    Run,
+    check_fit,
+    compute,
+    control_run,
+    controls_entry,
+    controls_of,
+    model_run,
+    open_embedder,
+    run_task,
+)
 from bend_hf.tasks import TASKS
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from tests.tiny import write_data
 
+NO_MODEL = "no model is to be run"
 TASK_NAMES = ("gene_finding", "enhancer_annotation", "cpg_methylation", "variant_effects_disease")
 ALONE = ("cpg", "gc", "kmer", "prevalence")
 TWO = MultiLabel(names=("a", "b"))
+
+
+def prepared(config: RunConfig, data: TaskData) -> PreparedTask:
+    return PreparedTask(config=config, data=data, accelerator=Accelerator(cpu=True))
+
+
+def run_control(config: RunConfig, data: TaskData, key: str) -> Outcome:
+    return run_task(control_run(prepared(config, data), CONTROLS.get(key)))
+
+
+def run_controls(config: RunConfig, data: TaskData, keys: Sequence[str], **options: bool) -> list[Outcome]:
+    return [run_task(run) for run in controls_of(prepared(config, data), keys, **options)]
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(run: Run, name: str) -> Results:
+        if isinstance(run, ModelRun):
+            raise AssertionError(NO_MODEL)
+        return compute(run, name)
+
+    monkeypatch.setattr("bend_hf.runs.run.compute", never)
 
 
 def dataset_of(sequences: list[str], labels: list[list[int]]) -> Dataset:
@@ -249,8 +285,8 @@ def first_label(record: ResultRecord) -> float:
 
 def test_controls_find_what_was_planted(tmp_path: Path) -> None:
     config = RunConfig(task=("cpg_methylation",), out=tmp_path)
-    data, accelerator = planted("cpg_methylation", "gc"), Accelerator(cpu=True)
-    found = {key: first_label(run_control(config, data, CONTROLS.get(key), accelerator).record) for key in ALONE}
+    data = planted("cpg_methylation", "gc")
+    found = {key: first_label(run_control(config, data, key).record) for key in ALONE}
     assert found["gc"] > 0.95
     assert found["kmer"] > 0.9
     assert found["prevalence"] == 0.5
@@ -258,9 +294,8 @@ def test_controls_find_what_was_planted(tmp_path: Path) -> None:
 
 def test_words_find_what_composition_does_not(tmp_path: Path) -> None:
     config = RunConfig(task=("cpg_methylation",), out=tmp_path)
-    data, accelerator = planted("cpg_methylation", "word"), Accelerator(cpu=True)
-    run = run_control(config, data, CONTROLS.get("kmer"), accelerator)
-    gc = run_control(config, data, CONTROLS.get("gc"), accelerator)
+    data = planted("cpg_methylation", "word")
+    run, gc = run_control(config, data, "kmer"), run_control(config, data, "gc")
     assert first_label(run.record) > 0.98 > 0.85 > first_label(gc.record)
     training: Any = run.record.training
     assert training["runs"][0]["c"] in (1e-4, 1e-2, 1.0)
@@ -288,15 +323,15 @@ def test_each_control_writes_a_record_like_any_other(
     folds = (2,) if data.n_folds else ()
     config = RunConfig(task=(name,), out=tmp_path, fold=folds)
     with caplog_level:
-        runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ALONE)
-    assert [run.key for run in runs] == [key for key in ALONE if CONTROLS.get(key).why_not(data.task) is None]
+        runs = run_controls(config, data, ALONE)
+    assert [run.control for run in runs] == [key for key in ALONE if CONTROLS.get(key).why_not(data.task) is None]
     left_out = "is scored without training, so there is nothing to learn it from"
     assert (left_out in caplog.text) == (data.task.variant is not None)
     items = sum(len(data.splits(fold)["test"]) for fold in folds or (None,))
     for run in runs:
         assert read_record(run.path) == replace(run.record, created_with=read_record(run.path).created_with)
         assert run.record.model["family"] == "control"
-        assert run.record.model["model"] == run.key
+        assert run.record.model["model"] == run.control
         assert run.record.coverage["scored"] == run.record.coverage["items"] == items
         entry: Any = run.record.metrics[data.task.metric]
         assert entry["value"] is not None
@@ -315,7 +350,7 @@ def test_each_control_writes_a_record_like_any_other(
 
 def test_prevalence_is_that_of_training_and_the_same_for_all(opened: dict[str, TaskData], tmp_path: Path) -> None:
     data = opened["cpg_methylation"]
-    run = run_control(RunConfig(task=("x",), out=tmp_path), data, CONTROLS.get("prevalence"), Accelerator(cpu=True))
+    run = run_control(RunConfig(task=("x",), out=tmp_path), data, "prevalence")
     scores = read_predictions(run.path.with_suffix(".parquet")).score
     assert scores is not None
     labels = data.splits(None)["train"]["labels"]
@@ -323,79 +358,56 @@ def test_prevalence_is_that_of_training_and_the_same_for_all(opened: dict[str, T
     np.testing.assert_allclose(scores, np.tile(expected, (len(scores), 1)), atol=1e-6)
 
 
+@pytest.mark.usefixtures("no_model")
 def test_a_control_that_is_there_is_not_run_again(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    first, second = (
-        run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"])[0] for _ in range(2)
-    )
+    first, second = (run_control(config, data, "gc") for _ in range(2))
     assert first.path == second.path
     assert second.record.metrics == first.record.metrics
-    other = run_controls(replace(config, seed=1), data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"])[0]
-    of_another_model = run_controls(
-        replace(config, model="dnabert2"), data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc"]
-    )[0]
-    assert other.path != first.path
-    assert of_another_model.path == first.path
+    assert run_control(replace(config, seed=1), data, "gc").path != first.path
+    assert run_control(replace(config, model="dnabert2"), data, "gc").path == first.path
 
 
-@dataclass(frozen=True)
-class FakeRun:
-    record: ResultRecord
-    path: Path
-
-
-def never(config: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> FakeRun:
-    raise AssertionError("no model is to be run")
-
-
-def unopened(config: RunConfig) -> Embedder:
-    raise AssertionError("no model is to be opened")
-
-
-def unkeyed(config: RunConfig, data: TaskData, embedder: Embedder) -> str:
-    raise AssertionError("no model is to be run, so none is looked for")
-
-
-def test_a_model_that_was_run_is_its_own_control(opened: dict[str, TaskData], tmp_path: Path) -> None:
-    data, accelerator = opened["cpg_methylation"], Accelerator(cpu=True)
+def test_a_model_that_was_run_is_its_own_control(
+    opened: dict[str, TaskData], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    data = opened["cpg_methylation"]
     config = RunConfig(task=("cpg_methylation",), model="onehot", out=tmp_path, epochs=1, head="linear")
-    earlier = run_task(config, data, open_embedder(config), accelerator)
-
-    def controls_of(config: RunConfig) -> list[ControlRun]:
-        return run_controls(config, data, accelerator, never, open_embedder, key_of, ["onehot"])
-
-    (found,) = controls_of(replace(config, model="resnet-supervised"))
-    assert (found.key, found.path) == ("onehot", earlier.path)
+    earlier = run_task(model_run(prepared(config, data), open_embedder(config)))
+    request.getfixturevalue("no_model")
+    (found,) = run_controls(replace(config, model="resnet-supervised"), data, ["onehot"])
+    assert (found.control, found.path) == ("onehot", earlier.path)
     assert found.record.metrics == read_record(earlier.path).metrics
     for other in (replace(config, head=None), replace(config, seed=1), replace(config, epochs=2)):
-        with pytest.raises(AssertionError, match="no model is to be run"):
-            controls_of(other)
+        with pytest.raises(AssertionError, match=NO_MODEL):
+            run_controls(other, data, ["onehot"])
 
 
 def test_one_hot_gets_the_head_of_the_run(opened: dict[str, TaskData], tmp_path: Path) -> None:
-    data, seen = opened["cpg_methylation"], []
+    data = opened["cpg_methylation"]
     config = RunConfig(
         task=("cpg_methylation",), out=tmp_path, model="dnabert2", layer=3, epochs=3, head="linear", seed=5
     )
-    plain = run_control(config, data, CONTROLS.get("prevalence"), Accelerator(cpu=True))
-
-    def run_model(given: RunConfig, data: TaskData, embedder: Embedder, accelerator: Accelerator) -> FakeRun:
-        seen.append((given, embedder))
-        return FakeRun(plain.record, plain.path)
-
-    runs = run_controls(config, data, Accelerator(cpu=True), run_model, open_embedder, key_of, ["onehot"])
-    assert [run.key for run in runs] == ["onehot"]
-    ((given, embedder),) = seen
-    beside = replace(given, out=tmp_path)
-    of_itself = run_controls(
-        beside, data, Accelerator(cpu=True), run_model, open_embedder, key_of, ["onehot"], beside_model=True
-    )
-    assert of_itself == []
-    assert given == replace(config, model="onehot", layer=-1)
-    assert isinstance(embedder, OneHotEmbedder)
+    (run,) = controls_of(prepared(config, data), ["onehot"])
+    assert isinstance(run, ModelRun)
+    assert isinstance(run.embedder, OneHotEmbedder)
+    assert (run.config.model, run.config.layer, run.config.epochs, run.config.seed) == ("onehot", -1, 3, 5)
+    of_model = model_run(prepared(config, data), OneHotEmbedder())
+    assert run.head == of_model.head
+    assert run.head is not None
 
 
-def test_twin_is_the_same_model_with_random_weights(tmp_path: Path) -> None:
+def test_one_hot_is_not_a_control_of_itself_and_is_never_fine_tuned(
+    opened: dict[str, TaskData], tmp_path: Path
+) -> None:
+    data = opened["cpg_methylation"]
+    config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="onehot")
+    assert list(controls_of(prepared(config, data), ["onehot"], with_model=True)) == []
+    (run,) = controls_of(prepared(replace(config, model="dnabert2", tune="lora"), data), ["onehot"])
+    assert run.config.tune == "head"
+
+
+def test_random_weights_control_is_the_same_model_otherwise(tmp_path: Path) -> None:
     twin = CONTROLS.get("random_twin").model
     assert twin is not None
     config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="dnabert2", checkpoint="here", layer=4, seed=5)
@@ -407,24 +419,22 @@ def test_twin_is_the_same_model_with_random_weights(tmp_path: Path) -> None:
 
 def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
-    runs = run_controls(config, data, Accelerator(cpu=True), never, unopened, unkeyed, ["gc", "prevalence"])
-    entries: Any = as_entries(runs)
+    entries: Any = controls_entry(run_controls(config, data, ["gc", "prevalence"]))
     assert sorted(entries) == ["gc", "prevalence"]
     assert entries["prevalence"]["metrics"]["auroc"]["value"] == 0.5
     assert entries["gc"]["description"].startswith("Logistic regression on the share of G and C")
 
 
-def test_split_without_items_is_refused(opened: dict[str, TaskData], tmp_path: Path) -> None:
+def test_split_without_items_is_refused(opened: dict[str, TaskData]) -> None:
     data = opened["cpg_methylation"]
     parts = {name: part for name, part in data.parts.items() if name != "validation"}
     with pytest.raises(ConfigError, match="no item in its split 'validation'"):
-        run_control(
-            RunConfig(task=("x",), out=tmp_path), replace(data, parts=parts), CONTROLS.get("gc"), Accelerator(cpu=True)
-        )
+        check_fit(RunConfig(task=("x",)), replace(data, parts=parts))
+
+
+def test_an_unknown_control_is_refused_with_the_nearest_name(opened: dict[str, TaskData], tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="unknown control 'kmers'; did you mean 'kmer'"):
-        run_controls(
-            RunConfig(task=("x",), out=tmp_path), data, Accelerator(cpu=True), never, unopened, unkeyed, ["kmers"]
-        )
+        run_controls(RunConfig(task=("x",), out=tmp_path), opened["cpg_methylation"], ["kmers"])
 
 
 def test_the_command_runs_them_and_names_their_records(
@@ -441,7 +451,7 @@ def test_the_command_runs_them_and_names_their_records(
 
 def test_variants_are_scored_with_their_places(opened: dict[str, TaskData], tmp_path: Path) -> None:
     data = opened["variant_effects_disease"]
-    run = run_control(RunConfig(task=("x",), out=tmp_path), data, CONTROLS.get("cpg"), Accelerator(cpu=True))
+    run = run_control(RunConfig(task=("x",), out=tmp_path), data, "cpg")
     predictions = read_predictions(run.path.with_suffix(".parquet"))
     assert set(predictions.columns) == {"chromosome", "start", "end", "strand", "ref", "alt"}
     assert isinstance(predictions.columns["ref"], pa.Array)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from bend_hf.cli._main import main
-from bend_hf.config import RunConfig, parse_run
+from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid
+from bend_hf.runs.outcome import Results
 from bend_hf.training.trackers import check_trackers
+from tests.command_line import parse_run
 from tests.tiny import write_data
 
 FAST = ("--epochs", "1", "--batch-size", "8")
@@ -56,21 +58,21 @@ def test_a_changed_setting_is_another_cell(data: Path, tmp_path: Path) -> None:
 def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_task = train.run_task
+    compute = train.compute
 
-    def failing(config: RunConfig, *rest: Any, **beside: Any) -> train.Outcome:
-        if config.seed == 1:
+    def failing(run: train.Run, name: str) -> Results:
+        if run.config.seed == 1:
             raise RuntimeError("out of memory")
-        return run_task(config, *rest, **beside)
+        return compute(run, name)
 
-    monkeypatch.setattr("bend_hf.runs.grid.run_task", failing)
+    monkeypatch.setattr("bend_hf.runs.run.compute", failing)
     flags = ["--task", "gene_finding", "--model", "onehot", "--seeds", "0", "1", "2", "--data", str(data)]
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 1
     text = capsys.readouterr().out
     assert "1 of 3 failed:" in text
     assert "gene_finding / onehot / seed 1: RuntimeError: out of memory" in text
     assert [record["config"]["seed"] for record in records(tmp_path)] == [0, 2]
-    monkeypatch.setattr("bend_hf.runs.grid.run_task", run_task)
+    monkeypatch.setattr("bend_hf.runs.run.compute", compute)
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 0
     assert len(records(tmp_path)) == 3
 
@@ -101,11 +103,7 @@ def test_the_table_counts_and_names() -> None:
 def test_a_probe_and_a_schedule_are_in_the_record(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('task = "gene_finding"\nhead = "linear"\nschedule = "cosine"\nepochs = 3\nbatch-size = 8\n')
-    config = parse_run(
-        ["--config", str(file), "--epochs", "1", "--data", str(data), "--out", str(tmp_path / "out")],
-        prog="test",
-        description="",
-    )
+    config = parse_run(["--config", str(file), "--epochs", "1", "--data", str(data), "--out", str(tmp_path / "out")])
     train.run(config)
     (record,) = records(tmp_path / "out")
     assert record["training"]["head"] == {"kind": "LinearSpec", "pool_bp": None}
@@ -129,7 +127,7 @@ def test_a_file_with_a_mistake_is_refused(content: str, message: str, tmp_path: 
     file = tmp_path / "run.toml"
     file.write_text(content)
     with pytest.raises(ConfigError) as error:
-        parse_run(["--config", str(file), "--task", "gene_finding"], prog="test", description="")
+        parse_run(["--config", str(file), "--task", "gene_finding"])
     assert message in str(error.value)
 
 
@@ -139,9 +137,9 @@ def test_values_of_a_file_are_those_of_the_flags(tmp_path: Path) -> None:
         'task = ["gene_finding"]\nlearning-rate = 1\nfold = [1, 2]\n'
         'out = "x"\nno-cache = true\nmixed_precision = "bf16"\n'
     )
-    ours = parse_run(["--config", str(file)], prog="test", description="")
+    ours = parse_run(["--config", str(file)])
     flags = "--task gene_finding --learning-rate 1 --fold 1 2 --out x --no-cache --mixed-precision bf16"
-    assert ours == parse_run(flags.split(), prog="test", description="")
+    assert ours == parse_run(flags.split())
 
 
 def test_a_tracker_that_is_unknown_or_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from bend_hf.data.sources import sources_of
 from bend_hf.embedders import Embedder, load_embedder
 from bend_hf.embedders.token_embeddings import pad_embeddings
 from bend_hf.errors import ConfigError
-from bend_hf.runs.run import run_task
+from bend_hf.runs.run import PreparedTask, model_run, run_task
 from bend_hf.training.finetuning import TunedModel, check_tunable, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
 from tests.fake_checkpoints import make_fake
@@ -95,13 +95,14 @@ def test_a_tuned_run_goes_through_the_same_loop(tune: Tune, tmp_path: Path) -> N
     )
     (source, _), *_ = sources_of(config)
     task = open_task(source, config)
-    outcome = run_task(config, task, tiny("dnabert3", tmp_path), Accelerator(cpu=True))
+    prepared = PreparedTask(config=config, data=task, accelerator=Accelerator(cpu=True))
+    outcome = run_task(model_run(prepared, tiny("dnabert3", tmp_path)))
     assert outcome.record.training is not None
     history = outcome.record.training["runs"][0]["history"]  # type: ignore[index,call-overload]
     assert history[-1]["loss"] < history[0]["loss"]  # type: ignore[index]
     assert outcome.record.config["learning_rate"] == {"full": 3e-5, "lora": 3e-4}[tune]
     assert not (tmp_path / "cache").exists()
-    assert outcome.n_scored == len(task.splits(None)["test"])
+    assert outcome.record.coverage["scored"] == len(task.splits(None)["test"])
 
 
 @needs_peft
@@ -116,7 +117,8 @@ def test_adapters_start_from_the_runs_seed(tmp_path: Path) -> None:
             batch_size=4, tune="lora", seed=seed, learning_rate=0.01,
         )  # fmt: skip
         (source, _), *_ = sources_of(config)
-        outcome = run_task(config, open_task(source, config), embedder, Accelerator(cpu=True))
+        prepared = PreparedTask(config=config, data=open_task(source, config), accelerator=Accelerator(cpu=True))
+        outcome = run_task(model_run(prepared, embedder))
         assert outcome.record.training is not None
         losses[seed, before] = outcome.record.training["runs"][0]["history"][-1]["loss"]  # type: ignore[index,call-overload]
     assert losses[3, 1] == losses[3, 2] != losses[4, 1]

@@ -1,0 +1,48 @@
+"""Predict with a control that is not a model, fold by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bend_hf.errors import ConfigError
+from bend_hf.evaluation.uncertainty.bootstrap import with_fold
+from bend_hf.runs.controls._spec import ControlResult
+from bend_hf.runs.outcome import FoldResult, Results, scores_of
+from bend_hf.types import Json
+
+if TYPE_CHECKING:
+    from bend_hf.runs.run import ControlRun
+
+
+def predict_control(run: ControlRun) -> Results:
+    """Fit and predict each fold of a run."""
+    task, control = run.data.task, run.control
+    if control.predict is None:
+        raise ConfigError(f"control {control.key!r} declares neither predict nor model; declare one of the two")
+    folds, predicted = [], []
+    for fold in run.folds:
+        result = control.predict(task, run.data.splits(fold), run.config.seed)
+        predictions = with_fold(result.predictions, fold)
+        scores = scores_of(task, predictions)
+        folds.append(FoldResult(fold=fold, predictions=predictions, scores=scores, training=result.learned))
+        predicted.append(result)
+    head: Json = None if task.variant is not None else {"kind": control.head}
+    return Results(folds=folds, model=_description(run, predicted), head=head)
+
+
+def _description(run: ControlRun, predicted: Sequence[ControlResult]) -> dict[str, Json]:
+    """Return the control in place of an embedder's description."""
+    return {
+        "model": run.control.key,
+        "family": "control",
+        "description": run.control.text,
+        "checkpoint": "",
+        "revision": None,
+        "width": max(predicted[0].n_features, 1),
+        "n_parameters": max(one.n_parameters for one in predicted),
+        "protocol": run.config.protocol,
+        "layer": -1,
+        "dtype": "float64",
+        "random_init": False,
+    }

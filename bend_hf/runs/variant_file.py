@@ -1,0 +1,209 @@
+"""Score a file of variants: read it, score it, write the record, the predictions and the figures.
+
+    from bend_hf import score_file
+    from bend_hf.variants import VariantRun
+    scored = score_file(Path("mine.vcf"), VariantRun(genome=Path("hg38.fa"), model="dnabert2", out=Path("results")))
+    scored.predictions.score, scored.files["picture"]
+
+This is what ``bend-hf variants`` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.embedders.from_config import open_model
+from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
+from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
+from bend_hf.files import file_sha256
+from bend_hf.runs.outcome import (
+    FoldResult,
+    Results,
+    RunInfo,
+    build_record,
+    label_of,
+    prediction_file,
+    with_detail,
+    write_outcome,
+)
+from bend_hf.types import Json
+from bend_hf.variants.bend_csv import write_bend_csv
+from bend_hf.variants.checkpoint import ScoringCheckpoint
+from bend_hf.variants.config import VariantRun
+from bend_hf.variants.plots import draw_score, plots_available
+from bend_hf.variants.read import CONSEQUENCE, ReadSettings, VariantFile, read_variants
+from bend_hf.variants.score import ScoringResult, score_variants
+from bend_hf.variants.summary import METRICS, summarize_scores
+from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, cross_validate_heads
+
+if TYPE_CHECKING:
+    from bend_hf.embedders._embedder import Embedder
+
+log = logging.getLogger(__name__)
+
+_BATCHES: Final = ".parts"  # folder of scored batches in the output folder, removed when a run is done
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredFile:
+    """A scored file of variants.
+
+    Attributes:
+        predictions: Every variant with all its scores.
+        summary: Metrics of every score, as ``bend_hf.variants.summary`` returns them.
+        probed: Results of the heads on REF and ALT; None if none were asked for.
+        record: The result record.
+        files: What was written, by kind: record, scores, picture, drawing, csv, probe_linear, probe_mlp. Empty on all
+            processes but the main one.
+    """
+
+    predictions: Predictions
+    summary: dict[str, Json]
+    probed: VariantHeadResult | None
+    record: ResultRecord
+    files: dict[str, Path]
+
+
+def score_file(
+    file: Path,
+    config: VariantRun,
+    *,
+    embedder: Embedder | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ScoredFile:
+    """Score the variants of a file. An interrupted run resumes when it is repeated.
+
+    Args:
+        file: A BED file with the columns ``ref`` and ``alt``, or a VCF file.
+        config: Settings, which are also the flags of ``bend-hf variants``.
+        embedder: A loaded model; None loads the one that ``config`` names.
+        on_progress: Called with the number of scored variants and of all variants.
+
+    Raises:
+        BendError: An input is bad. Nothing was scored in that case.
+    """
+    started, moment = time.perf_counter(), datetime.now(UTC)
+    variants = _read(file, config)
+    check_writable(config.out)
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    if embedder is None:
+        embedder = open_model(config)
+    checkpoint = ScoringCheckpoint(config.out / _BATCHES)
+    draws = not config.no_plot and plots_available()
+    scored = score_variants(
+        variants, embedder, accelerator, config.settings, checkpoint=checkpoint, on_progress=on_progress
+    )
+    if scored.short_context:
+        log.warning("%s: %d variants near a contig's end have less context", file, scored.short_context)
+    group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
+    intervals = partial(intervals_of, seed=config.seed)
+    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals)
+    probed = None
+    if config.probe:
+        probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))
+    results = Results(
+        folds=[FoldResult(fold=None, predictions=scored.predictions)],
+        model={name: jsonable(value) for name, value in embedder.description.items()},
+        metrics=_metrics(summary, scored, probed),
+        further=probed.predictions if probed is not None else {},
+        batch_keys=scored.keys,
+    )
+    info = RunInfo(
+        task=file.name.split(".")[0],
+        config=config,
+        config_extra={"file": str(file)},
+        data=_data_facts(file, config, variants, scored),
+        n_items=len(variants),
+        accelerator=accelerator,
+        started=started,
+    )
+    record = build_record(info, results)
+    label = label_of(embedder, config.model)
+    stem = free_stem(config.out, run_name(info.task, label, config.seed, moment.strftime("%Y%m%dT%H%M%S")))
+    files: dict[str, Path] = {}
+    if accelerator.is_main_process:
+        outcome = write_outcome(record, results, stem)
+        record = outcome.record
+        files = {
+            "scores": prediction_file(stem),
+            **{f"probe_{kind}": prediction_file(stem, kind) for kind in results.further},
+        }
+        if config.csv:
+            files["csv"] = write_bend_csv(scored.predictions, stem.with_name(stem.name + ".csv"))
+        if draws:
+            title = f"{file.name}, {record.model.get('model')}"
+            files["picture"], files["drawing"] = draw_score(scored.predictions, stem, title=title)
+        files["record"] = outcome.path
+        checkpoint.remove(scored.keys)
+    accelerator.wait_for_everyone()
+    return ScoredFile(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
+
+
+def _read(file: Path, config: VariantRun) -> VariantFile:
+    """Read and check the variants, and log how many are left out."""
+    variants = read_variants(
+        file,
+        config.genome,
+        ReadSettings(
+            ref_mismatch=config.ref_mismatch,
+            indels=config.indels,
+            label_column=config.label_column,
+            keep=(config.consequence_column,) if config.consequence_column else (),
+        ),
+    )
+    if config.consequence_column is None and CONSEQUENCE in variants.bed.columns.column_names:
+        variants = replace(variants, keep=(CONSEQUENCE,))
+    counts = variants.counts
+    for n, text in (
+        (counts.dropped_ref_mismatch, "left out, because REF differs from the genome"),
+        (counts.dropped_indels, "left out, because they are not single-nucleotide substitutions"),
+        (
+            counts.scored_by_likelihood_alone,
+            "scored by likelihood only, because they are not single-nucleotide substitutions",
+        ),
+    ):
+        if n:
+            log.warning("%s: %d of %d variants are %s", file, n, counts.rows, text)
+    return variants
+
+
+def _metrics(summary: dict[str, Json], scored: ScoringResult, probed: VariantHeadResult | None) -> dict[str, Json]:
+    """Return the metrics of BEND's score; those of all other scores are in the detail of the first."""
+    scores = summary["scores"]
+    main = scores.get("score") if isinstance(scores, dict) else None
+    metrics: dict[str, Json] = {}
+    for metric in METRICS:
+        entry = main.get(metric) if isinstance(main, dict) else None
+        metrics[metric] = {"value": None, **(entry if isinstance(entry, dict) else {}), "detail": {}}
+    return with_detail(
+        metrics,
+        {
+            "by_score": scores,
+            "by_group": summary["groups"],
+            "probe": probed.detail if probed is not None else None,
+            "no_likelihood": scored.no_likelihood,
+        },
+    )
+
+
+def _data_facts(file: Path, config: VariantRun, variants: VariantFile, scored: ScoringResult) -> dict[str, Json]:
+    return {
+        "origin": "files",
+        "assembly": "unknown",
+        "files": {
+            name: {"name": path.name, "sha256": file_sha256(path)}
+            for name, path in (("variants", file), ("genome", config.genome))
+        },
+        "items": {"test": len(scored.predictions)},
+        "changes": {**variants.counts.facts(), "short_context": scored.short_context},
+    }
