@@ -107,14 +107,14 @@ def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
 
 def measure(index: int, scale: float) -> dict[str, Any]:
     """Both ways of one case, in this process."""
-    from bend_hf.evaluation.uncertainty.bootstrap import draws_of
+    from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 
     case = CASES[index]
     predictions = case.data(scale)
-    draws_of(tracks(2)(0.0), ["auroc"], resamples=2)  # imports
+    draws_of(tracks(2)(0.0), ["auroc"], Bootstrap(resamples=2))  # imports
     before_mib = _forget_peak()
     clock, used = time.perf_counter(), time.process_time()
-    drawn = draws_of(predictions, [case.metric], resamples=N_RESAMPLES)[case.metric]
+    drawn = draws_of(predictions, [case.metric], Bootstrap(resamples=N_RESAMPLES))[case.metric]
     seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - used
     peak_mib = None if before_mib is None else _status_mib("VmHWM") - before_mib
     plain(tracks(2)(0.0), "auroc", 1)  # imports

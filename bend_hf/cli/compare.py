@@ -32,6 +32,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.predictions import read_predictions
+    from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
     from bend_hf.evaluation.uncertainty.comparison import compare
 
     names = _names(parsed.predictions)
@@ -40,11 +41,10 @@ def _run(parsed: argparse.Namespace) -> int:
     found = compare(
         models,
         metric,
-        seed=parsed.seed,
-        resamples=parsed.resamples,
-        clusters=parsed.clusters,
+        Bootstrap(
+            resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp
+        ),
         level=parsed.level,
-        block_bp=parsed.block_bp,
         method=parsed.method,
     )
     print(table(found, metric, level=parsed.level))

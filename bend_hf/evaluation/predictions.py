@@ -1,18 +1,18 @@
-"""Predictions: what a head, or a zero-shot score, said of every item; Parquet on disk.
+"""Predictions of a head, a control or a variant score, and their Parquet file.
 
-Heads and zero-shot variants meet here, metrics start from here. Item ids, places, what was true and what was said
-stand beside each other, so that two models can be compared item by item.
+Metrics start from here. Item ids, coordinates, labels and predictions are in one table, so that two models can be
+compared item by item.
 
->>> import numpy as np
->>> p = Predictions(item=np.array([0]), windows=np.array([0, 2]), target=np.array([1, 0], np.int16),
-...                 score=np.array([.9, .2], np.float32), predicted=None, label_names=("no", "yes"))
->>> p.table().column_names
+>>> predictions = Predictions(item=np.array([0]), windows=np.array([0, 2]), target=np.array([1, 0], np.int16),
+...                           score=np.array([.9, .2], np.float32), predicted=None, label_names=("no", "yes"))
+>>> predictions.table().column_names
 ['item', 'target', 'score']
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,21 +27,21 @@ from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Floats, Ints
 
 _NAMES: Final = "bend_hf.label_names"
-_LABELS_A_WINDOW: Final = "bend_hf.labels_a_window"  # 0 where a window has one class
+_LABELS_PER_WINDOW: Final = "bend_hf.labels_a_window"  # 0 if a window has one class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions of n items with N label windows in all.
+    """Predictions of n items with N label windows in all: either scores or classes.
 
     Attributes:
-        item: Row numbers of the items in the task's bed, int64, shape (n,).
-        windows: Where each item's windows start, int64, shape (n + 1,).
-        target: True classes, int16, shape (N,), or 0 and 1 a label, shape (N, C); -100 where there is none.
+        item: Row numbers of the items in the BED file of the task, int64, shape (n,).
+        windows: Start of each item's windows, int64, shape (n + 1,).
+        target: True classes, int16, shape (N,), or 0 and 1 per label, shape (N, C); -100 if not labeled.
         score: Scores of the positive class or of each label, float32, shaped as ``target``; None for classes.
-        predicted: Predicted classes, int16, shape (N,); None where scores are given.
+        predicted: Predicted classes, int16, shape (N,); None for scores.
         label_names: Names of the classes or labels.
-        columns: Further columns, one value an item.
+        columns: Further columns by name, one value per item.
     """
 
     item: Ints
@@ -56,12 +56,24 @@ class Predictions:
         return len(self.item)
 
     @property
+    def values(self) -> Floats | NDArray[np.int16]:
+        """The scores, or the classes if there are no scores.
+
+        Raises:
+            RecordError: There are neither.
+        """
+        values = self.predicted if self.score is None else self.score
+        if values is None:
+            raise RecordError("the predictions hold neither scores nor classes; give one of the two")
+        return values
+
+    @property
     def item_sha256(self) -> str:
         """Hash of the sorted item ids: equal for two models that were scored on the same items."""
         return hashlib.sha256(np.sort(self.item).astype("<i8").tobytes()).hexdigest()
 
     def table(self) -> pa.Table:
-        """One row an item, its windows as lists."""
+        """Make a table with one row per item and its windows as lists."""
         columns: dict[str, pa.Array] = {
             "item": pa.array(self.item),
             **self.columns,
@@ -73,7 +85,7 @@ class Predictions:
             columns["predicted"] = self._lists(self.predicted)
         per_window = str(self.target.shape[1] if self.target.ndim == 2 else 0)
         return pa.table(columns).replace_schema_metadata(
-            {_NAMES: "\n".join(self.label_names), _LABELS_A_WINDOW: per_window}
+            {_NAMES: "\n".join(self.label_names), _LABELS_PER_WINDOW: per_window}
         )
 
     def _lists(self, values: NDArray[Any]) -> pa.Array:
@@ -84,55 +96,52 @@ class Predictions:
         return pa.LargeListArray.from_arrays(pa.array(self.windows * per_window), flat)
 
 
-def concatenate(parts: list[Predictions]) -> Predictions:
-    """The predictions of several processes or folds as one, ordered by item.
+def concatenate(predictions: Sequence[Predictions]) -> Predictions:
+    """Join the predictions of several processes or folds, ordered by item.
+
+    Args:
+        predictions: All of scores or all of classes, with the same columns.
 
     Raises:
         RecordError: An item was predicted twice.
     """
-    item = np.concatenate([part.item for part in parts])
+    first = predictions[0]
+    item = np.concatenate([one.item for one in predictions])
     if len(np.unique(item)) != len(item):
         twice = np.unique(item[np.sort(item).searchsorted(item, side="right") - np.sort(item).searchsorted(item) > 1])
-        raise RecordError(f"items {twice[:5].tolist()} were predicted twice; each is scored once")
+        raise RecordError(f"items {twice[:5].tolist()} were predicted twice; each item must be scored once")
     order = np.argsort(item, kind="stable")
-    lengths = np.concatenate([np.diff(part.windows) for part in parts])
+    lengths = np.concatenate([np.diff(one.windows) for one in predictions])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     windows = np.concatenate([[0], np.cumsum(lengths[order])])
     source = np.repeat(starts[order] - windows[:-1], lengths[order]) + np.arange(windows[-1])
-
-    def joined(name: str) -> NDArray[Any] | None:
-        values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else np.concatenate(values)[source]
-
-    columns = {
-        name: pa.concat_arrays([_plain(part.columns[name]) for part in parts]).take(pa.array(order))
-        for name in parts[0].columns
-    }
-    target = joined("target")
-    assert target is not None
+    values = np.concatenate([one.values for one in predictions])[source]
     return Predictions(
         item=item[order],
         windows=windows,
-        target=target,
-        score=joined("score"),
-        predicted=joined("predicted"),
-        label_names=parts[0].label_names,
-        columns=columns,
+        target=np.concatenate([one.target for one in predictions])[source],
+        score=None if first.score is None else values,
+        predicted=values if first.score is None else None,
+        label_names=first.label_names,
+        columns={
+            name: pa.concat_arrays([_one_array(one.columns[name]) for one in predictions]).take(pa.array(order))
+            for name in first.columns
+        },
     )
 
 
-def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def write_predictions(predictions: Predictions, path: Path) -> str:
-    """Writes the Parquet file whole or not at all.
+    """Write predictions to a Parquet file atomically.
 
     Returns:
-        Its sha256.
+        The sha256 of the file.
 
     Raises:
-        RecordError: The file is there already, or cannot be written.
+        RecordError: The file exists already, or cannot be written.
     """
     if path.exists():
         raise RecordError(f"{path} exists and is never overwritten; give another --out")
@@ -142,19 +151,19 @@ def write_predictions(predictions: Predictions, path: Path) -> str:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads what ``write_predictions`` wrote.
+    """Read the file of ``write_predictions``.
 
     Raises:
-        RecordError: The file is no prediction file.
+        RecordError: The file is not a prediction file.
     """
     try:
         table = pq.read_table(path)
         names = tuple(table.schema.metadata[_NAMES.encode()].decode().split("\n"))
-        per_window = int(table.schema.metadata[_LABELS_A_WINDOW.encode()])
-        columns = {name: _plain(table[name]) for name in table.column_names}
+        per_window = int(table.schema.metadata[_LABELS_PER_WINDOW.encode()])
+        columns = {name: _one_array(table[name]) for name in table.column_names}
         item, target = columns.pop("item").to_numpy(), columns.pop("target")
     except (OSError, KeyError, TypeError, pa.ArrowException) as error:
-        raise RecordError(f"{path} is no prediction file of bend_hf ({error}); give the .parquet of a run") from error
+        raise RecordError(f"{path} is not a prediction file of bend_hf ({error}); give the .parquet of a run") from error
     lists = pa.types.is_large_list(target.type)
     counts = np.diff(target.offsets.to_numpy()) if lists else np.ones(len(item), np.int64)
 

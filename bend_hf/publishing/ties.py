@@ -134,10 +134,13 @@ def _draws(result: ResultGroup, files: Mapping[str, Path], n_others: int) -> tup
     Raises:
         BendError: A file cannot be read or does not belong to its record, or the metric cannot be resampled.
     """
-    from bend_hf.evaluation.uncertainty.bootstrap import draws_of
+    from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 
     predictions = list(_read(result, files))
-    found = [draws_of(one, [result.metric], resamples=_resamples(one, n_others))[result.metric] for one in predictions]
+    found = [
+        draws_of(one, [result.metric], Bootstrap(resamples=_resamples(one, n_others)))[result.metric]
+        for one in predictions
+    ]
     value = float(np.mean([one.value for one in found]))
     return predictions, replace(found[0], value=value, values=np.mean([one.values for one in found], axis=0))
 

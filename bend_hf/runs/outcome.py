@@ -25,7 +25,7 @@ from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
-from bend_hf.evaluation.uncertainty.bootstrap import with_intervals
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
@@ -148,7 +148,7 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     metrics = results.metrics
     if metrics is None:
         metrics = with_detail(summarize(results.folds), results.detail)
-        metrics = with_intervals(metrics, predictions, seed=config.seed)
+        metrics = with_intervals(metrics, predictions, Bootstrap(seed=config.seed))
     return ResultRecord(
         task=info.task,
         protocol=config.protocol,

@@ -73,7 +73,7 @@ def difference(runs: dict[str, Run], control: str) -> dict[str, float] | None:
     if control not in runs:
         return None
     predictions = {name: read_predictions(runs[name].predictions) for name in (DEFAULT_MODEL, control)}
-    (one,) = compare(predictions, runs[DEFAULT_MODEL].record.main_metric, seed=0)
+    (one,) = compare(predictions, runs[DEFAULT_MODEL].record.main_metric)
     sign = 1.0 if one.first == DEFAULT_MODEL else -1.0
     low, high = sorted((sign * one.low, sign * one.high))
     return {"difference": sign * one.difference, "low": low, "high": high, "p": one.p}

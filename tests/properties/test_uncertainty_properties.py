@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.uncertainty.bootstrap import draw_weights, draws_of
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draw_weights, draws_of
 from bend_hf.evaluation.uncertainty.comparison import holm
 from bend_hf.evaluation.uncertainty.delong import delong
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
@@ -51,12 +51,12 @@ def test_mcc_of_a_resample_is_that_of_the_repeated_items(case: Any, data: st.Dat
     classes = st.integers(0, 3)
     true = data.draw(hnp.arrays(np.int16, len(cluster), elements=st.one_of(classes, st.just(-100))))
     said = data.draw(hnp.arrays(np.int16, len(cluster), elements=classes))
-    tally = ConfusionCounts.of(said, true, cluster, n_clusters=len(weights), n_classes=4)
+    counts = ConfusionCounts.of(said, true, cluster, n_clusters=len(weights), n_classes=4)
     expected = [
         metric("mcc").compute(predictions=said[rows], references=true[rows], n_classes=4)["mcc"]
         for rows in (repeated(cluster, column) for column in weights.T)
     ]
-    np.testing.assert_allclose(tally.mcc(weights), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(counts.mcc(weights), expected, rtol=0, atol=1e-12)
 
 
 @unhurried
@@ -65,7 +65,7 @@ def test_areas_of_a_resample_are_those_of_the_repeated_items(case: Any, data: st
     cluster, weights = case
     true = data.draw(hnp.arrays(np.int16, len(cluster), elements=st.sampled_from([0, 1, -100])))
     score = data.draw(hnp.arrays(np.float32, len(cluster), elements=st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0])))
-    found = CurveCounts(score, true, cluster, n_clusters=len(weights)).areas(weights, ["auroc", "auprc"])
+    found = CurveCounts(score, true, cluster, n_clusters=len(weights)).metrics(weights, ["auroc", "auprc"])
     for name in ("auroc", "auprc"):
         expected = [
             metric(name).compute(predictions=score[rows], references=true[rows])[name]
@@ -98,7 +98,7 @@ def test_draws_are_those_of_naive_resampling(n: int, n_labels: int, folded: bool
             **({"fold": pa.array(fold)} if folded else {}),
         },
     )
-    drawn = draws_of(predictions, ["auroc", "auprc"], seed=seed, resamples=5, clusters=by)
+    drawn = draws_of(predictions, ["auroc", "auprc"], Bootstrap(seed=seed, resamples=5, clusters=by))
     for name in ("auroc", "auprc"):
         of_folds = []
         for one in np.unique(fold):
@@ -166,11 +166,11 @@ def test_scores_of_thousands_of_items_agree_in_single_and_double_precision(name:
     true = (rng.random(3000) < 0.3).astype(np.int16)
     score = rng.standard_normal(3000).astype(np.float32).round(2) + true
     cluster = rng.integers(0, 500, 3000)
-    tally = CurveCounts(score, true, cluster, n_clusters=500)
+    counts = CurveCounts(score, true, cluster, n_clusters=500)
     weights = np.concatenate(list(draw_weights(500, 4, [3])), axis=1)
     expected = [
         metric(name).compute(predictions=score[rows], references=true[rows])[name]
         for rows in (repeated(cluster, column) for column in weights.T)
     ]
-    assert tally.dtype == np.float32
-    np.testing.assert_allclose(tally.areas(weights, [name])[name], expected, rtol=0, atol=1e-12)
+    assert counts.dtype == np.float32
+    np.testing.assert_allclose(counts.metrics(weights, [name])[name], expected, rtol=0, atol=1e-12)

@@ -1,9 +1,7 @@
-"""How sure a score is: intervals by bootstrap and DeLong, and paired comparisons of models on the same items.
+"""How certain a score is: intervals, and paired comparisons of models on the same items.
 
-Of MCC, AUROC and AUPRC, by which BEND's tasks are scored. ``pearsonr`` and ``spearmanr`` stand in ``metrics/`` for
-labels of the user's own, and no task or record holds them, so that there is nothing here to resample for them.
-
->>> from bend_hf.evaluation.uncertainty.comparison import holm
->>> holm([0.01, 0.04, 0.03])
-[0.03, 0.06, 0.06]
+In: ``Predictions``. Out: ``Interval`` and ``Comparison``. ``bootstrap.py`` draws resamples and computes intervals of
+MCC, AUROC and AUPRC, ``clusters.py`` says what is drawn together, ``fast_metrics.py`` computes the metrics of many
+resamples at once, ``delong.py`` is the exact method for AUROC, and ``comparison.py`` compares models. To resample
+another metric, add its counts to ``fast_metrics.py`` and its name to ``bootstrap.METRICS``.
 """

@@ -1,19 +1,12 @@
-"""Intervals of a score by the bootstrap: the same score on items drawn with replacement, a thousand times.
+"""Bootstrap a score: compute it on items drawn with replacement, a thousand times, and read off an interval.
 
-Percentile intervals (Efron 1979, The Annals of Statistics 7:1). They speak of other items of the same kind; that
-another seed would have trained another head is not in them.
+Intervals are percentile intervals (Efron 1979, The Annals of Statistics 7:1). They describe the variation over other
+items of the same kind, not over seeds: another seed trains another head. Paired comparisons use the same draws.
 
-    interval_of(read_predictions(path), "auroc", clusters="chromosome")
-
->>> Interval(low=0.4, high=0.6, level=0.95, resamples=1000, clusters="item", n_clusters=50, seed=0).method
+>>> predictions = Predictions(item=np.arange(4), windows=np.arange(5), target=np.array([0, 0, 1, 1], np.int16),
+...                           score=np.array([0.1, 0.4, 0.5, 0.8], np.float32), predicted=None, label_names=("a", "b"))
+>>> interval_of(predictions, "auroc").method
 'bootstrap over items'
-
-A score on items drawn with replacement: once as they are, then in each resample; folds each by themselves.
-
-Intervals and paired comparisons are both made of these draws.
-
->>> next(draw_weights(3, 2, (0,))).sum(axis=0).tolist()
-[3.0, 3.0]
 """
 
 from __future__ import annotations
@@ -32,231 +25,44 @@ from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP, clusters_of, codes
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
 from bend_hf.types import Floats, Ints, Json
 
-METRICS: Final = ("mcc", "auroc", "auprc")  # those of BEND's tasks; there are no resamples of any other
-RESAMPLES: Final = 1000
-_AT_ONCE: Final = 16  # resamples; a row of weights is then one line of the processor's cache
-_WEIGHT_CELLS: Final = 1 << 25  # weights in memory, 128 MiB
-_TALLY_CELLS: Final = 1 << 25  # windows times labels that are kept sorted, some 256 MiB
+METRICS: Final = ("mcc", "auroc", "auprc")  # the metrics that can be resampled: those of BEND's tasks
+LEVEL: Final = 0.95
+_AT_ONCE: Final = 16  # resamples per step; a row of weights then fits into one cache line of the processor
+_WEIGHT_CELLS: Final = 1 << 25  # weights in memory: 128 MiB
+_SORTED_CELLS: Final = 1 << 25  # windows times labels that are kept sorted: some 256 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """A score, and the same score in each resample.
+class Bootstrap:
+    """How resamples are drawn.
 
-    Attributes:
-        value: On the items as they are; the mean over folds where there are folds.
-        values: In each resample, float64, shape (resamples,); nan where it is not defined.
-        per_label: For each label, float64, shape (resamples, labels); no label where the metric is not one of labels.
-        n_clusters: How many clusters were drawn from.
+    Args:
+        resamples: Number of resamples.
+        seed: Seed of the draws.
+        clusters: What is drawn: ``item``, ``chromosome`` or ``block`` (of a chromosome).
+        block_bp: Length of a block.
     """
 
-    value: float
-    values: NDArray[np.float64]
-    per_label: NDArray[np.float64]
-    n_clusters: int
-
-
-def draws_of(
-    predictions: Predictions,
-    metrics: Sequence[str],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    clusters: str = "item",
-    block_bp: int = BLOCK_BP,
-) -> dict[str, Draws]:
-    """Each metric in each resample. Two models on the same items in the same order get the same resamples.
-
-    Raises:
-        ConfigError: As for ``intervals_of``.
-        RecordError: As for ``intervals_of``.
-    """
-    _check(predictions, metrics, resamples)
-    cluster = clusters_of(predictions, clusters, block_bp=block_bp)
-    folds = folds_of(predictions)
-    found = [
-        _fold_draws(predictions, np.flatnonzero(folds == fold), cluster, metrics, resamples, (seed, int(fold)))
-        for fold in (np.unique(folds) if len(folds) else np.zeros(1, np.int64))
-    ]
-    joined = {}
-    for metric in metrics:
-        parts = [one[metric] for one in found]
-        joined[metric] = Draws(
-            value=float(_mean_of_defined(np.array([part.value for part in parts]))),
-            values=_mean_of_defined(np.stack([part.values for part in parts], axis=1)),
-            per_label=parts[0].per_label if len(parts) == 1 else np.empty((resamples, 0)),
-            n_clusters=sum(part.n_clusters for part in parts),
-        )
-    return joined
-
-
-def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
-    """The same predictions with their fold beside each item; unchanged where there is none."""
-    if fold is None:
-        return predictions
-    column = pa.array(np.full(len(predictions), fold, np.int16))
-    return replace(predictions, columns={**predictions.columns, "fold": column})
-
-
-def folds_of(predictions: Predictions) -> Ints:
-    """The fold of each item, int64, shape (items,); 0 where there are none."""
-    column = predictions.columns.get("fold")
-    if column is None:
-        return np.zeros(len(predictions), np.int64)
-    folds: Ints = column.to_numpy(zero_copy_only=False).astype(np.int64)
-    return folds
-
-
-def draw_weights(n_clusters: int, resamples: int, seed: Sequence[int], at_once: int = _AT_ONCE) -> Iterator[Floats]:
-    """How often each cluster is drawn, some resamples at a time; the same whatever ``at_once`` is.
-
-    Yields:
-        Whole numbers, float32, shape (clusters, resamples of this piece).
-    """
-    rng = np.random.default_rng(list(seed))
-    at_once = max(1, min(at_once, _WEIGHT_CELLS // max(n_clusters, 1)))
-    for start in range(0, resamples, at_once):
-        drawn = np.empty((min(at_once, resamples - start), n_clusters), np.float32)
-        for row in drawn:
-            row[:] = np.bincount(rng.integers(0, n_clusters, n_clusters, dtype=np.int32), minlength=n_clusters)
-        yield np.ascontiguousarray(drawn.T)
-
-
-def _fold_draws(
-    predictions: Predictions, rows: Ints, cluster: Ints, metrics: Sequence[str], resamples: int, seed: tuple[int, int]
-) -> dict[str, Draws]:
-    """Each metric in each resample of some items."""
-    cluster = codes_of(cluster[rows])
-    n_clusters = int(cluster.max(initial=-1)) + 1
-    lengths = np.diff(predictions.windows)[rows]
-    places = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    if len(rows) == len(predictions):
-        places = slice(None)  # type: ignore[assignment]  # nothing is copied
-    cluster_of_window = np.repeat(cluster, lengths)
-    target = predictions.target[places]
-    pieces: list[dict[str, NDArray[np.float64]]] = []
-    if predictions.score is None:
-        assert predictions.predicted is not None
-        pieces.append(
-            _values(
-                [_Confusion(predictions.predicted[places], target, cluster_of_window, n_clusters, predictions)],
-                n_clusters,
-                metrics,
-                resamples,
-                seed,
-            )
-        )
-    else:
-        score = predictions.score[places]
-        if score.ndim == 1:
-            score, target = score[:, None], target[:, None]
-        n_labels = score.shape[1]
-        step = max(1, _TALLY_CELLS // max(len(score), 1))
-        for first in range(0, n_labels, step):
-            some = range(first, min(first + step, n_labels))
-            tallies = [
-                CurveCounts(score[:, label], target[:, label], cluster_of_window, n_clusters=n_clusters)
-                for label in some
-            ]
-            pieces.append(_values([tally.areas for tally in tallies], n_clusters, metrics, resamples, seed))
-    found = {metric: np.concatenate([piece[metric] for piece in pieces], axis=1) for metric in metrics}
-    means = {metric: _mean_of_defined(values) for metric, values in found.items()}
-    of_labels = predictions.score is not None and predictions.target.ndim == 2
-    return {
-        metric: Draws(
-            value=float(means[metric][0]),
-            values=means[metric][1:],
-            per_label=values[1:] if of_labels else np.empty((resamples, 0)),
-            n_clusters=n_clusters,
-        )
-        for metric, values in found.items()
-    }
-
-
-class _Tally(Protocol):
-    def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]: ...
-
-
-class _Confusion:
-    """The confusion tally, called as the curve tallies are."""
-
-    def __init__(
-        self,
-        predicted: NDArray[np.int16],
-        true: NDArray[np.int16],
-        cluster: Ints,
-        n_clusters: int,
-        predictions: Predictions,
-    ) -> None:
-        highest = max(int(predicted.max(initial=0)), int(true.max(initial=0)), len(predictions.label_names) - 1)
-        self._tally = ConfusionCounts.of(predicted, true, cluster, n_clusters=n_clusters, n_classes=highest + 1)
-
-    def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]:
-        return {"mcc": self._tally.mcc(weights)}
-
-
-def _values(
-    tallies: Sequence[_Tally], n_clusters: int, metrics: Sequence[str], resamples: int, seed: tuple[int, int]
-) -> dict[str, NDArray[np.float64]]:
-    """Each metric of the items as they are, then of each resample, shape (1 + resamples, tallies)."""
-    values = {metric: np.full((1 + resamples, len(tallies)), np.nan) for metric in metrics}
-    at = 0
-    if not n_clusters:
-        return values
-    for weights in _ones_first(n_clusters, resamples, seed):
-        for column, tally in enumerate(tallies):
-            for metric, found in tally(weights, metrics).items():
-                values[metric][at : at + len(found), column] = found
-        at += weights.shape[1]
-    return values
-
-
-def _ones_first(n_clusters: int, resamples: int, seed: tuple[int, int]) -> Iterator[Floats]:
-    yield np.ones((n_clusters, 1), np.float32)
-    yield from draw_weights(n_clusters, resamples, seed)
-
-
-def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over the last axis of what is not nan; nan where nothing is."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=-1)
-    total = np.where(defined, values, 0.0).sum(axis=-1)
-    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
-    return mean
-
-
-def _check(predictions: Predictions, metrics: Sequence[str], resamples: int) -> None:
-    if resamples < 1:
-        raise ConfigError(f"resamples is {resamples}; draw at least one, better a thousand")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise ConfigError(f"there is no interval of {metric!r}; there is one of {', '.join(METRICS)}")
-        if (metric == "mcc") != (predictions.score is None):
-            has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
-            raise ConfigError(f"{metric} is made of {needs}, but these predictions hold {has}; ask for another metric")
-    if predictions.score is not None:
-        unscored = np.isnan(predictions.score) & (predictions.target >= 0)
-        if unscored.any():
-            raise ConfigError(f"{int(unscored.sum()):,} scores are nan; a model gave no score, find out why")
-
-
-LEVEL: Final = 0.95
+    resamples: int = 1000
+    seed: int = 0
+    clusters: str = "item"
+    block_bp: int = BLOCK_BP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Between which values a score lies.
+    """The interval that a score lies in.
 
     Attributes:
-        low: Lower end; nan where the score is defined in no resample.
+        low: Lower end; nan if the score is not defined in any resample.
         high: Upper end.
-        level: Share of resamples between them.
-        resamples: How many there were.
+        level: Fraction of the resamples inside.
+        resamples: Number of resamples.
         clusters: What was drawn: ``item``, ``chromosome`` or ``block``.
-        n_clusters: How many of them there are.
-        seed: Of the draws.
+        n_clusters: Number of clusters that were drawn from.
+        seed: Seed of the draws.
         n_undefined: Resamples in which the score is not defined; they are left out.
-        per_label: Ends for each label; empty where the metric is not one of labels.
+        per_label: Ends for each label; empty if the metric has no labels.
     """
 
     low: float
@@ -271,14 +77,14 @@ class Interval:
 
     @property
     def method(self) -> str:
-        """In words."""
+        """The method in words."""
         return f"bootstrap over {self.clusters}s"
 
     def as_json(self) -> dict[str, Json]:
-        """As a result record keeps it; null for nan."""
+        """Give the interval as a result record keeps it; null stands for nan."""
         body: dict[str, Json] = {
-            "low": _number(self.low),
-            "high": _number(self.high),
+            "low": _finite(self.low),
+            "high": _finite(self.high),
             "level": self.level,
             "method": self.method,
             "resamples": self.resamples,
@@ -288,29 +94,39 @@ class Interval:
             "n_undefined": self.n_undefined,
         }
         if self.per_label:
-            body["per_label"] = [[_number(low), _number(high)] for low, high in self.per_label]
+            body["per_label"] = [[_finite(low), _finite(high)] for low, high in self.per_label]
         return body
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """A score, and the same score in each resample.
+
+    Attributes:
+        value: Score of the items as they are; with folds, the mean over folds.
+        values: Score of each resample, float64, shape (resamples,); nan if it is not defined.
+        per_label: Score of each label, float64, shape (resamples, labels); 0 labels if the metric has none.
+        n_clusters: Number of clusters that were drawn from.
+    """
+
+    value: float
+    values: NDArray[np.float64]
+    per_label: NDArray[np.float64]
+    n_clusters: int
+
+
 def with_intervals(
-    metrics: Mapping[str, Json],
-    predictions: Predictions,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    clusters: str = "item",
+    metrics: Mapping[str, Json], predictions: Predictions, bootstrap: Bootstrap | None = None
 ) -> dict[str, Json]:
-    """The metrics of a result record with an ``interval`` in each that can have one.
+    """Add an ``interval`` to each metric of a result record that can be resampled.
 
     Args:
         metrics: Entries by name, objects with a ``value``.
-        predictions: What they were made of, a column ``fold`` beside them where there are folds.
-        seed: Of the draws.
-        resamples: How many.
-        clusters: What is drawn.
+        predictions: The predictions that were scored, with a column ``fold`` if there are folds.
+        bootstrap: How resamples are drawn; by default 1,000 over items.
     """
     possible = [name for name in metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
-    found = intervals_of(predictions, possible, seed=seed, resamples=resamples, clusters=clusters) if possible else {}
+    found = intervals_of(predictions, possible, bootstrap) if possible else {}
     return {
         name: {**entry, "interval": found[name].as_json()} if name in found and isinstance(entry, dict) else entry
         for name, entry in metrics.items()
@@ -318,66 +134,200 @@ def with_intervals(
 
 
 def interval_of(
-    predictions: Predictions,
-    metric: str,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    clusters: str = "item",
-    level: float = LEVEL,
-    block_bp: int = BLOCK_BP,
+    predictions: Predictions, metric: str, bootstrap: Bootstrap | None = None, *, level: float = LEVEL
 ) -> Interval:
-    """The interval of one metric; see ``intervals_of``."""
-    return intervals_of(
-        predictions, [metric], seed=seed, resamples=resamples, clusters=clusters, level=level, block_bp=block_bp
-    )[metric]
+    """Compute the interval of one metric; see ``intervals_of``."""
+    return intervals_of(predictions, [metric], bootstrap, level=level)[metric]
 
 
 def intervals_of(
-    predictions: Predictions,
-    metrics: Sequence[str],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    clusters: str = "item",
-    level: float = LEVEL,
-    block_bp: int = BLOCK_BP,
+    predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None, *, level: float = LEVEL
 ) -> dict[str, Interval]:
-    """Percentile intervals of several metrics, from the same resamples.
+    """Compute percentile intervals of several metrics from the same resamples.
 
-    Where a column ``fold`` stands beside the predictions, each fold is resampled by itself and the score is the mean
-    over folds.
+    If the predictions have a column ``fold``, each fold is resampled by itself, and the score is the mean over folds.
 
     Args:
-        predictions: What was said of each item.
-        metrics: Out of ``METRICS``: ``mcc`` for classes, the others for scores.
-        seed: Of the draws.
-        resamples: How many.
-        clusters: What is drawn: ``item``, ``chromosome`` or ``block``.
-        level: Share of resamples that the interval holds.
-        block_bp: Length of a block.
+        predictions: The predictions.
+        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
+        bootstrap: How resamples are drawn; by default 1,000 over items.
+        level: Fraction of the resamples inside the interval.
 
     Raises:
-        ConfigError: The metric has no interval or does not fit the predictions, or a number is out of range.
-        RecordError: The predictions lack the places that the clusters need.
+        ConfigError: A metric cannot be resampled or does not fit the predictions, or a number is out of range.
+        RecordError: The predictions lack the columns that the clusters need.
     """
     if not 0 < level < 1:
-        raise ConfigError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
-    drawn = draws_of(predictions, metrics, seed=seed, resamples=resamples, clusters=clusters, block_bp=block_bp)
+        raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
+    bootstrap = bootstrap or Bootstrap()
     return {
         metric: Interval(
             low=_ends(draws.values, level)[0],
             high=_ends(draws.values, level)[1],
             level=level,
-            resamples=resamples,
-            clusters=clusters,
+            resamples=bootstrap.resamples,
+            clusters=bootstrap.clusters,
             n_clusters=draws.n_clusters,
-            seed=seed,
+            seed=bootstrap.seed,
             n_undefined=int(np.isnan(draws.values).sum()),
             per_label=tuple(_ends(column, level) for column in draws.per_label.T),
         )
-        for metric, draws in drawn.items()
+        for metric, draws in draws_of(predictions, metrics, bootstrap).items()
     }
+
+
+def draws_of(
+    predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None
+) -> dict[str, Draws]:
+    """Compute each metric in each resample. Two models on the same items in the same order get the same resamples.
+
+    Args:
+        predictions: The predictions.
+        metrics: As for ``intervals_of``.
+        bootstrap: How resamples are drawn; by default 1,000 over items.
+
+    Raises:
+        ConfigError: As for ``intervals_of``.
+        RecordError: As for ``intervals_of``.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    _check(predictions, metrics, bootstrap)
+    cluster = clusters_of(predictions, bootstrap.clusters, block_bp=bootstrap.block_bp)
+    fold_of_item = folds_of(predictions)
+    folds = np.unique(fold_of_item) if len(fold_of_item) else np.zeros(1, np.int64)
+    per_fold = [
+        _fold_draws(predictions, np.flatnonzero(fold_of_item == fold), cluster, metrics, bootstrap, int(fold))
+        for fold in folds
+    ]
+    joined = {}
+    for metric in metrics:
+        found = [one[metric] for one in per_fold]
+        joined[metric] = Draws(
+            value=float(_mean_of_defined(np.array([one.value for one in found]))),
+            values=_mean_of_defined(np.stack([one.values for one in found], axis=1)),
+            per_label=found[0].per_label if len(found) == 1 else np.empty((bootstrap.resamples, 0)),
+            n_clusters=sum(one.n_clusters for one in found),
+        )
+    return joined
+
+
+def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
+    """Add a column ``fold`` to predictions; None leaves them as they are."""
+    if fold is None:
+        return predictions
+    column = pa.array(np.full(len(predictions), fold, np.int16))
+    return replace(predictions, columns={**predictions.columns, "fold": column})
+
+
+def folds_of(predictions: Predictions) -> Ints:
+    """Give the fold of each item, int64, shape (items,); 0 if there are no folds."""
+    column = predictions.columns.get("fold")
+    if column is None:
+        return np.zeros(len(predictions), np.int64)
+    folds: Ints = column.to_numpy(zero_copy_only=False).astype(np.int64)
+    return folds
+
+
+def draw_weights(n_clusters: int, resamples: int, seed: Sequence[int], at_once: int = _AT_ONCE) -> Iterator[Floats]:
+    """Draw how often each cluster is in each resample. The draws do not depend on ``at_once``.
+
+    Args:
+        n_clusters: Number of clusters to draw from; each resample draws as many.
+        resamples: Number of resamples.
+        seed: Seed of the draws.
+        at_once: Resamples per step.
+
+    Yields:
+        Whole numbers, float32, shape (clusters, resamples of this step).
+    """
+    rng = np.random.default_rng(list(seed))
+    at_once = max(1, min(at_once, _WEIGHT_CELLS // max(n_clusters, 1)))
+    for start in range(0, resamples, at_once):
+        drawn = np.empty((min(at_once, resamples - start), n_clusters), np.float32)
+        for row in drawn:
+            row[:] = np.bincount(rng.integers(0, n_clusters, n_clusters, dtype=np.int32), minlength=n_clusters)
+        yield np.ascontiguousarray(drawn.T)
+
+
+class _Metrics(Protocol):
+    """Metrics of many resamples at once: weights (clusters, resamples) -> values (resamples,) by metric."""
+
+    def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]: ...
+
+
+def _fold_draws(
+    predictions: Predictions, rows: Ints, cluster: Ints, metrics: Sequence[str], bootstrap: Bootstrap, fold: int
+) -> dict[str, Draws]:
+    """Each metric in each resample of the items of one fold."""
+    cluster = codes_of(cluster[rows])
+    n_clusters = int(cluster.max(initial=-1)) + 1
+    lengths = np.diff(predictions.windows)[rows]
+    window = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    chosen = slice(None) if len(rows) == len(predictions) else window  # a slice copies nothing
+    found: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
+    for columns in _metrics_of_labels(predictions, chosen, np.repeat(cluster, lengths), n_clusters):
+        for metric, values in _values(columns, n_clusters, metrics, bootstrap, fold).items():
+            found[metric].append(values)
+    values_of = {metric: np.concatenate(columns, axis=1) for metric, columns in found.items()}
+    has_labels = predictions.score is not None and predictions.target.ndim == 2
+    draws = {}
+    for metric, values in values_of.items():
+        means = _mean_of_defined(values)
+        draws[metric] = Draws(
+            value=float(means[0]),
+            values=means[1:],
+            per_label=values[1:] if has_labels else np.empty((bootstrap.resamples, 0)),
+            n_clusters=n_clusters,
+        )
+    return draws
+
+
+def _metrics_of_labels(
+    predictions: Predictions, chosen: slice | Ints, cluster: Ints, n_clusters: int
+) -> Iterator[list[_Metrics]]:
+    """The metrics of each label, as many labels at a time as may be kept sorted; one for classes."""
+    target, values = predictions.target[chosen], predictions.values[chosen]
+    if predictions.score is None:
+        highest = max(int(values.max(initial=0)), int(target.max(initial=0)), len(predictions.label_names) - 1)
+        yield [ConfusionCounts.of(values, target, cluster, n_clusters=n_clusters, n_classes=highest + 1).metrics]
+        return
+    score, target = (array[:, None] if array.ndim == 1 else array for array in (values, target))
+    step = max(1, _SORTED_CELLS // max(len(score), 1))
+    for first in range(0, score.shape[1], step):
+        labels = range(first, min(first + step, score.shape[1]))
+        yield [
+            CurveCounts(score[:, label], target[:, label], cluster, n_clusters=n_clusters).metrics for label in labels
+        ]
+
+
+def _values(
+    columns: Sequence[_Metrics], n_clusters: int, metrics: Sequence[str], bootstrap: Bootstrap, fold: int
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric of the items as they are, then of each resample, shape (1 + resamples, columns)."""
+    values = {metric: np.full((1 + bootstrap.resamples, len(columns)), np.nan) for metric in metrics}
+    row = 0
+    if not n_clusters:
+        return values
+    for weights in _ones_first(n_clusters, bootstrap.resamples, (bootstrap.seed, fold)):
+        for column, metrics_of in enumerate(columns):
+            for metric, found in metrics_of(weights, metrics).items():
+                values[metric][row : row + len(found), column] = found
+        row += weights.shape[1]
+    return values
+
+
+def _ones_first(n_clusters: int, resamples: int, seed: tuple[int, int]) -> Iterator[Floats]:
+    yield np.ones((n_clusters, 1), np.float32)
+    yield from draw_weights(n_clusters, resamples, seed)
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over the last axis of the values that are not nan; nan if all are."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=-1)
+    total = np.where(defined, values, 0.0).sum(axis=-1)
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    return mean
 
 
 def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
@@ -388,5 +338,20 @@ def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _number(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _check(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap) -> None:
+    if bootstrap.resamples < 1:
+        raise ConfigError(f"resamples is {bootstrap.resamples}; expected 1 or more, such as 1000")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(f"metric {metric!r} has no interval; choose one of {', '.join(METRICS)}")
+        if (metric == "mcc") != (predictions.score is None):
+            has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
+            raise ConfigError(f"{metric} needs {needs}, but these predictions hold {has}; choose another metric")
+    if predictions.score is not None:
+        unscored = np.isnan(predictions.score) & (predictions.target >= 0)
+        if unscored.any():
+            raise ConfigError(f"{int(unscored.sum()):,} scores are nan; find out which items the model gives nan")

@@ -1,7 +1,7 @@
-"""What is drawn together in a bootstrap: single items, chromosomes, or blocks of neighbouring positions.
+"""What a bootstrap draws together: single items, chromosomes, or blocks of neighboring positions.
 
-Neighbours on a chromosome share sequence, genes and chromatin, so that items are not independent and intervals over
-items are too narrow. A gene is an item in gene finding and in enhancer annotation.
+Neighbors on a chromosome share sequence, genes and chromatin. Items are therefore not independent, and intervals over
+items are too narrow. In gene finding and enhancer annotation an item is a gene.
 
 >>> codes_of(np.array(["b", "a", "b"])).tolist()
 [1, 0, 1]
@@ -25,47 +25,47 @@ BLOCK_BP: Final = 1_000_000  # longer than most genes and most blocks of linkage
 
 
 def clusters_of(predictions: Predictions, by: str, *, block_bp: int = BLOCK_BP) -> Ints:
-    """The cluster of each item.
+    """Assign each item to a cluster.
 
     Args:
-        predictions: The items; all but ``item`` need their places beside them.
-        by: ``item``, ``chromosome``, or ``block``: the block of a chromosome that the item's middle lies in.
+        predictions: The items, with the columns ``chromosome``, ``start`` and ``end`` unless ``by`` is ``item``.
+        by: ``item``, ``chromosome``, or ``block``: the block of the chromosome that holds the middle of the item.
         block_bp: Length of a block.
 
     Returns:
         Numbers from 0 without a gap, int64, shape (items,).
 
     Raises:
-        ConfigError: There is no such way to cluster, or blocks have no length.
-        RecordError: The places are not beside the predictions.
+        ConfigError: ``by`` is unknown, or the length of a block is below 1.
+        RecordError: The predictions lack a column.
     """
     if by not in CLUSTERS:
         raise ConfigError(f"unknown clusters {by!r}; {did_you_mean(by, list(CLUSTERS))}")
     if by == "item":
         return np.arange(len(predictions), dtype=np.int64)
-    chromosome = codes_of(_place(predictions, "chromosome", by))
+    chromosome = codes_of(_column(predictions, "chromosome", by))
     if by == "chromosome":
         return chromosome
     if block_bp < 1:
-        raise ConfigError(f"blocks of {block_bp} bp; give a length above 0")
-    middle_bp = (_place(predictions, "start", by).astype(np.int64) + _place(predictions, "end", by)) // 2
+        raise ConfigError(f"blocks have {block_bp} bp; expected 1 or more, such as {BLOCK_BP}")
+    middle_bp = (_column(predictions, "start", by).astype(np.int64) + _column(predictions, "end", by)) // 2
     block = middle_bp // block_bp
     return codes_of(chromosome * (int(block.max(initial=0)) + 1) + block)
 
 
 def codes_of(values: NDArray[Any]) -> Ints:
-    """Numbers from 0 for equal values, in the order of the values."""
+    """Number the distinct values from 0, in their order; equal values get the same number."""
     codes: Ints = np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return codes
 
 
-def _place(predictions: Predictions, name: str, by: str) -> NDArray[Any]:
+def _column(predictions: Predictions, name: str, by: str) -> NDArray[Any]:
     column = predictions.columns.get(name)
     if column is None:
         found = ", ".join(sorted(predictions.columns)) or "nothing"
         raise RecordError(
-            f"clusters by {by} need the column {name!r} beside the predictions, which have {found}; "
-            "use clusters by item, or predict again"
+            f"clusters by {by} need the column {name!r}, but the predictions have {found}; "
+            "choose clusters by item, or repeat the run"
         )
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

@@ -1,6 +1,6 @@
-"""Is one model better than another, on the same items? Differences with intervals and p, corrected for many.
+"""Compare models on the same items: differences of their scores with intervals and corrected p values.
 
-Both models are scored on the same resamples, so that what makes an item hard for both cancels.
+Both models of a pair are scored on the same resamples, so items that are hard for both cancel out.
 
 >>> holm([0.01, 0.5])
 [0.02, 0.5]
@@ -17,12 +17,11 @@ import numpy as np
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions, concatenate
-from bend_hf.evaluation.uncertainty.bootstrap import LEVEL, Draws, draws_of, folds_of
-from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP
+from bend_hf.evaluation.uncertainty.bootstrap import LEVEL, Bootstrap, Draws, draws_of, folds_of
 from bend_hf.evaluation.uncertainty.delong import delong
 
 Method: TypeAlias = Literal["bootstrap", "delong"]
-RESAMPLES: Final = 2000  # twice those of an interval: the smallest p is 2 / (resamples + 1)
+RESAMPLES: Final = 2000  # twice those of an interval: the smallest p value is 2 / (resamples + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +29,15 @@ class Comparison:
     """Two models on the same items.
 
     Attributes:
-        first: Name of the one.
-        second: Name of the other.
-        value_first: Its score.
-        value_second: The other's.
-        difference: First less second.
-        low: Lower end of the difference's interval; nan where it is not defined.
+        first: Name of the first model.
+        second: Name of the second model.
+        value_first: Score of the first model.
+        value_second: Score of the second model.
+        difference: First score minus second score.
+        low: Lower end of the interval of the difference; nan if it is not defined.
         high: Upper end.
-        p: Two-sided, of no difference; nan where it is not defined.
-        p_holm: The same, corrected over all pairs by Holm's method.
+        p: Two-sided p value of no difference; nan if it is not defined.
+        p_holm: The p value, corrected over all pairs by Holm's method.
     """
 
     first: str
@@ -55,56 +54,49 @@ class Comparison:
 def compare(
     models: Mapping[str, Predictions],
     metric: str,
+    bootstrap: Bootstrap | None = None,
     *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    clusters: str = "item",
     level: float = LEVEL,
-    block_bp: int = BLOCK_BP,
     method: Method = "bootstrap",
 ) -> list[Comparison]:
-    """Every pair of models, the better one first, the largest difference first.
+    """Compare every pair of models.
 
     Args:
         models: Predictions by name, two or more, all of the same items.
         metric: ``mcc`` for classes, ``auroc`` or ``auprc`` for scores.
-        seed: Of the draws.
-        resamples: How many.
-        clusters: What is drawn: ``item``, ``chromosome`` or ``block``.
-        level: Share of resamples that the intervals hold.
-        block_bp: Length of a block.
+        bootstrap: How resamples are drawn; by default 2,000 over items.
+        level: Fraction of the resamples inside the intervals.
         method: ``bootstrap``, or ``delong`` for AUROC of one label.
+
+    Returns:
+        A comparison per pair, the better model first, the largest difference first.
 
     Raises:
         RecordError: The predictions are not of the same items and labels.
-        ConfigError: There are not two, or metric, method and predictions do not fit each other.
+        ConfigError: There are fewer than two models, or metric, method and predictions do not fit together.
     """
     if len(models) < 2:
-        raise ConfigError(f"{len(models)} set of predictions; a comparison needs two or more")
+        raise ConfigError(f"{len(models)} set of predictions was given; a comparison needs two or more")
     if not 0 < level < 1:
-        raise ConfigError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
+        raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
+    bootstrap = bootstrap or Bootstrap(resamples=RESAMPLES)
     sorted_models = {name: by_item(predictions) for name, predictions in models.items()}
     check_same_items(sorted_models)
     if method == "delong":
-        found = _by_delong(sorted_models, metric, clusters, level)
+        found = _by_delong(sorted_models, metric, bootstrap.clusters, level)
     else:
-        drawn = {
-            name: draws_of(predictions, [metric], seed=seed, resamples=resamples, clusters=clusters, block_bp=block_bp)[
-                metric
-            ]
-            for name, predictions in sorted_models.items()
-        }
-        found = [difference(pair, drawn[pair[0]], drawn[pair[1]], level) for pair in combinations(drawn, 2)]
+        draws = {name: draws_of(one, [metric], bootstrap)[metric] for name, one in sorted_models.items()}
+        found = [difference(pair, draws[pair[0]], draws[pair[1]], level) for pair in combinations(draws, 2)]
     corrected = holm([one.p for one in found])
     ordered = [_better_first(replace(one, p_holm=p)) for one, p in zip(found, corrected, strict=True)]
     return sorted(ordered, key=lambda one: (np.isnan(one.difference), -one.difference, one.first, one.second))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected so that the chance of any false finding is kept; Holm 1979, Scand. J. Statist. 6:65.
+    """Correct p values so that the chance of any false finding keeps its level; Holm 1979, Scand. J. Statist. 6:65.
 
     Args:
-        p_values: One a test; nan where there was no test, which is not counted.
+        p_values: One per test; nan if there was no test, which is not counted.
     """
     tested = sorted((p, index) for index, p in enumerate(p_values) if not np.isnan(p))
     corrected, highest = [float("nan")] * len(p_values), 0.0
@@ -115,16 +107,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def by_item(predictions: Predictions) -> Predictions:
-    """The same predictions in the order of the items."""
+    """Sort predictions by item."""
     in_order = bool((np.diff(predictions.item) > 0).all())
     return predictions if in_order else concatenate([predictions])
 
 
 def check_same_items(models: Mapping[str, Predictions]) -> None:
-    """Makes sure that models can be compared item by item; their items are in order.
+    """Check that models can be compared item by item.
+
+    Args:
+        models: Predictions by name, sorted by item.
 
     Raises:
-        RecordError: They have other items, labels or folds.
+        RecordError: The models have different items, labels or folds.
     """
     (name, first), *others = models.items()
     for other_name, other in others:
@@ -132,27 +127,27 @@ def check_same_items(models: Mapping[str, Predictions]) -> None:
             shared = len(np.intersect1d(first.item, other.item))
             raise RecordError(
                 f"{name} has {len(first):,} items (sha256 {first.item_sha256[:12]}) and {other_name} {len(other):,} "
-                f"(sha256 {other.item_sha256[:12]}), {shared:,} of them the same; a paired comparison needs the same "
-                "items of one task, so run both on the same data"
+                f"(sha256 {other.item_sha256[:12]}); {shared:,} of them are the same. A paired comparison needs the same "
+                "items of one task: run both models on the same data"
             )
         same = first.target.shape == other.target.shape and bool((first.target == other.target).all())
         if not same or first.label_names != other.label_names or not np.array_equal(first.windows, other.windows):
             raise RecordError(
-                f"{name} and {other_name} have the same items but other labels; they are of two tasks, or of two "
-                "versions of the data, so run both on the same data"
+                f"{name} and {other_name} have the same items but different labels, so they are of two tasks or of two "
+                "versions of the data; run both models on the same data"
             )
         if not np.array_equal(folds_of(first), folds_of(other)):
-            raise RecordError(f"{name} and {other_name} have their items in other folds; run both on the same folds")
+            raise RecordError(f"{name} and {other_name} have their items in different folds; use the same folds")
 
 
 def difference(pair: tuple[str, str], one: Draws, other: Draws, level: float = LEVEL) -> Comparison:
-    """Two models by the same resamples.
+    """Compare two models by their scores in the same resamples.
 
     Args:
-        pair: Their names.
-        one: Scores of the one in each resample.
-        other: Scores of the other in the same resamples.
-        level: Share of resamples that the interval holds.
+        pair: Names of the models.
+        one: Scores of the first model.
+        other: Scores of the second model in the same resamples.
+        level: Fraction of the resamples inside the interval.
     """
     differences = one.values - other.values
     differences = differences[~np.isnan(differences)]
@@ -180,24 +175,24 @@ def _by_delong(models: Mapping[str, Predictions], metric: str, clusters: str, le
     one_window = bool((np.diff(first.windows) == 1).all())
     if metric != "auroc" or n_labels != 1 or clusters != "item" or not one_window or folds_of(first).any():
         raise ConfigError(
-            "DeLong's test is for the AUROC of one label over independent items, a score an item, without folds; "
-            "use the bootstrap here"
+            "DeLong's test needs the AUROC of one label over independent items, one score per item, without folds; "
+            "use --method bootstrap"
         )
     scores = np.stack([one.score.reshape(-1) for one in models.values() if one.score is not None])
     result = delong(scores, first.target.reshape(-1))
     found = []
     for (i, name), (j, other) in combinations(enumerate(models), 2):
-        apart = result.difference(i, j, level=level)
+        areas = result.difference(i, j, level=level)
         found.append(
             Comparison(
                 first=name,
                 second=other,
                 value_first=float(result.areas[i]),
                 value_second=float(result.areas[j]),
-                difference=apart.value,
-                low=apart.low,
-                high=apart.high,
-                p=apart.p,
+                difference=areas.value,
+                low=areas.low,
+                high=areas.high,
+                p=areas.p,
                 p_holm=float("nan"),
             )
         )

@@ -1,7 +1,7 @@
-"""DeLong's variance of AUROC, intervals from it, and the test of two correlated areas; one label, independent items.
+"""DeLong's variance of AUROC, its intervals, and the test of two correlated areas, for one label and independent items.
 
-DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837; by mid-ranks in O(n log n), as Sun and Xu 2014, IEEE Signal
-Processing Letters 21:1389.
+DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837. Computed from mid-ranks in O(n log n), as in Sun and Xu 2014,
+IEEE Signal Processing Letters 21:1389.
 
 >>> found = delong(np.array([[0.1, 0.4, 0.35, 0.8]]), np.array([0, 0, 1, 1]))
 >>> found.areas.tolist()
@@ -27,10 +27,10 @@ class Difference:
     """The difference of two areas.
 
     Attributes:
-        value: First less second.
-        low: Lower end of its interval; nan where the variance is not defined.
+        value: First area minus second area.
+        low: Lower end of its interval; nan if the variance is not defined.
         high: Upper end.
-        p: Two-sided, of no difference; 1 where the areas are equal, nan where there is no variance to measure it by.
+        p: Two-sided p value of no difference; 1 if the areas are equal, nan if their variance is 0 or not defined.
     """
 
     value: float
@@ -44,21 +44,21 @@ class DeLong:
     """The areas of m models on the same items.
 
     Attributes:
-        areas: AUROC, float64, shape (m,); nan where a class is missing.
-        covariance: Of the areas, float64, shape (m, m); nan where a class has fewer than two items.
+        areas: AUROC, float64, shape (m,); nan if a class is missing.
+        covariance: Covariance of the areas, float64, shape (m, m); nan if a class has fewer than two items.
     """
 
     areas: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
     def interval(self, model: int = 0, *, level: float = 0.95) -> tuple[float, float]:
-        """Normal interval of one area, cut at 0 and 1."""
+        """Compute the normal interval of one area, cut at 0 and 1."""
         half = _quantile(level) * math.sqrt(self.covariance[model, model])
         area = float(self.areas[model])
         return float(np.maximum(area - half, 0.0)), float(np.minimum(area + half, 1.0))
 
     def difference(self, first: int, second: int, *, level: float = 0.95) -> Difference:
-        """The first area less the second, with the test of DeLong and others."""
+        """Compute the difference of two areas with its interval and test."""
         value = float(self.areas[first] - self.areas[second])
         c = self.covariance
         variance = np.maximum(c[first, first] + c[second, second] - 2 * c[first, second], 0.0)
@@ -72,14 +72,14 @@ class DeLong:
 
 
 def delong(score: NDArray[Any], target: NDArray[Any]) -> DeLong:
-    """Areas of models on the same items, and how they vary together.
+    """Compute the areas of models on the same items, and their covariance.
 
     Args:
-        score: Higher for positive, shape (models, items).
-        target: 0, 1, or -100 where an item is not scored, shape (items,).
+        score: Scores, higher for positive, shape (models, items).
+        target: 0, 1, or -100 if an item is not scored, shape (items,).
 
     Raises:
-        ConfigError: Shapes do not fit, or a label or score is none.
+        ConfigError: The shapes do not fit, a label is not 0 or 1, or a score is nan.
     """
     if score.ndim != 2 or score.shape[1:] != target.shape:
         raise ConfigError(
@@ -89,7 +89,7 @@ def delong(score: NDArray[Any], target: NDArray[Any]) -> DeLong:
         raise ConfigError(f"targets hold {sorted(set(target.tolist()) - {0, 1, IGNORE_LABEL})[:5]}; expected 0 and 1")
     positive, negative = score[:, target == 1], score[:, target == 0]
     if np.isnan(positive).any() or np.isnan(negative).any():
-        raise ConfigError("scores hold nan; a model gave no score, find out why")
+        raise ConfigError("scores hold nan; find out which items the model gives nan")
     m, n_positive, n_negative = len(score), positive.shape[1], negative.shape[1]
     if not n_positive or not n_negative:
         return DeLong(areas=np.full(m, np.nan), covariance=np.full((m, m), np.nan))
@@ -102,7 +102,7 @@ def delong(score: NDArray[Any], target: NDArray[Any]) -> DeLong:
 
 
 def _covariance(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Covariance of the means of rows, shape (m, m); nan of a single column."""
+    """Covariance of the means of rows, shape (m, m); nan if there is one column."""
     m, n = components.shape
     if n < 2:
         return np.full((m, m), np.nan)
@@ -111,7 +111,7 @@ def _covariance(components: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _midranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Ranks from 1; equal values share their mean rank."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(count) - (count - 1) / 2)[place]
     return ranks
@@ -119,5 +119,5 @@ def _midranks(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _quantile(level: float) -> float:
     if not 0 < level < 1:
-        raise ConfigError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
+        raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
     return NormalDist().inv_cdf((1 + level) / 2)

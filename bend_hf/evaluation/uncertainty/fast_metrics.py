@@ -1,11 +1,11 @@
-"""Metrics of many resamples at once, from tallies that are made once.
+"""Metrics of many resamples at once, from counts that are made once.
 
-A resample is a weight for each cluster: how often it was drawn. MCC is read off the weighted sum of the clusters'
-confusion matrices; AUROC and AUPRC off weighted sums over items that were sorted once. Weights and counts are whole
-numbers, so that all sums are exact and each value is that of the metric on the repeated items.
+A resample is a weight for each cluster: how often it was drawn. MCC is computed from the weighted sum of the clusters'
+confusion matrices, AUROC and AUPRC from weighted sums over items that were sorted once. Weights and counts are whole
+numbers, so all sums are exact, and each value is the metric of the repeated items.
 
->>> tally = ConfusionCounts.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
->>> tally.mcc(np.ones((3, 1))).tolist()
+>>> counts = ConfusionCounts.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
+>>> counts.mcc(np.ones((3, 1))).tolist()
 [0.5]
 """
 
@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.types import IGNORE_LABEL, Ints
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]  # SciPy has no type hints
+
 Weights = NDArray[np.floating]  # (clusters, resamples), whole numbers
 _EXACT_IN_FLOAT32: Final = 1 << 24
-_CHUNK: Final = 1 << 20  # windows counted at a time
+_CHUNK: Final = 1 << 20  # windows that are counted at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class ConfusionCounts:
 
     Attributes:
         counts: Float64, shape (clusters, classes * classes), references first.
-        n_classes: How many classes there are.
+        n_classes: Number of classes.
     """
 
     counts: NDArray[np.float64]
@@ -41,34 +44,37 @@ class ConfusionCounts:
     def of(
         cls, predicted: NDArray[Any], true: NDArray[Any], cluster: Ints, *, n_clusters: int, n_classes: int
     ) -> ConfusionCounts:
-        """Counts labels, in pieces.
+        """Count pairs of labels.
 
         Args:
             predicted: Class numbers, shape (windows,).
-            true: Class numbers, -100 where there is none, shape (windows,).
+            true: Class numbers, -100 if a window is not scored, shape (windows,).
             cluster: Cluster of each window, shape (windows,).
-            n_clusters: How many clusters there are.
-            n_classes: How many classes there are.
+            n_clusters: Number of clusters.
+            n_classes: Number of classes.
         """
         n_cells = n_classes * n_classes
         counts = np.zeros(n_clusters * n_cells, np.int64)
         for start in range(0, len(true), _CHUNK):
-            piece = slice(start, start + _CHUNK)
-            scored = true[piece] != IGNORE_LABEL
-            t, p = true[piece][scored].astype(np.int64), predicted[piece][scored].astype(np.int64)
-            cell = (cluster[piece][scored] * n_classes + t) * n_classes + p
+            chunk = slice(start, start + _CHUNK)
+            scored = true[chunk] != IGNORE_LABEL
+            t, p = true[chunk][scored].astype(np.int64), predicted[chunk][scored].astype(np.int64)
+            cell = (cluster[chunk][scored] * n_classes + t) * n_classes + p
             if not len(cell):
                 continue
             first = int(cell.min()) // n_cells * n_cells
-            found = np.bincount(cell - first)  # a piece holds few clusters where clusters have many windows
+            found = np.bincount(cell - first)  # a chunk holds few clusters if clusters have many windows
             counts[first : first + len(found)] += found
         return cls(counts=counts.reshape(n_clusters, n_cells).astype(np.float64), n_classes=n_classes)
 
     def mcc(self, weights: Weights) -> NDArray[np.float64]:
-        """Gorodkin's coefficient of each resample, shape (resamples,); 0 where one class is left, nan where nothing.
+        """Compute Gorodkin's coefficient of each resample.
 
         Args:
             weights: How often each cluster was drawn, shape (clusters, resamples).
+
+        Returns:
+            Values, shape (resamples,); 0 if one class is left, nan if no window is.
         """
         n = self.n_classes
         counts = (self.counts.T @ weights.astype(np.float64)).reshape(n, n, -1)
@@ -83,15 +89,19 @@ class ConfusionCounts:
         value = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
         return np.where(total > 0, value, np.nan)
 
+    def metrics(self, weights: Weights, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Compute metrics of each resample by name; ``mcc`` is the only one of classes."""
+        return {name: self.mcc(weights) for name in names}
+
 
 class CurveCounts:
-    """One label's scores, sorted once: which clusters' items lie between which scores of positive items.
+    """The scores of one label, sorted once: how many items of each cluster lie between two positive scores.
 
     Args:
-        score: Higher for positive, shape (windows,).
-        true: 0, 1, or -100 where there is none, shape (windows,).
+        score: Scores, higher for positive, shape (windows,).
+        true: 0, 1, or -100 if a window is not scored, shape (windows,).
         cluster: Cluster of each window, shape (windows,).
-        n_clusters: How many clusters there are.
+        n_clusters: Number of clusters.
     """
 
     def __init__(self, score: NDArray[Any], true: NDArray[Any], cluster: Ints, *, n_clusters: int) -> None:
@@ -100,7 +110,7 @@ class CurveCounts:
         if not self.is_defined:
             return
         thresholds, rank = np.unique(score[positive], return_inverse=True)
-        above = np.searchsorted(thresholds, score[negative], side="right")  # thresholds that the item reaches
+        above = np.searchsorted(thresholds, score[negative], side="right")  # number of thresholds that the item reaches
         tied = above - np.searchsorted(thresholds, score[negative], side="left") > 0
         largest = int(np.bincount(cluster[true != IGNORE_LABEL], minlength=1).max())
         self.dtype = np.float32 if n_clusters * largest < _EXACT_IN_FLOAT32 else np.float64
@@ -115,27 +125,30 @@ class CurveCounts:
         """Whether both classes occur."""
         return self.n_positive > 0 and self.n_negative > 0
 
-    def areas(self, weights: Weights, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """The areas of each resample, shape (resamples,); nan where a class is missing.
+    def metrics(self, weights: Weights, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Compute areas of each resample.
 
         Args:
             weights: How often each cluster was drawn, shape (clusters, resamples).
-            metrics: ``auroc``, ``auprc`` or both.
+            names: ``auroc``, ``auprc`` or both.
+
+        Returns:
+            Values by name, shape (resamples,); nan if a class is missing.
         """
         if not self.is_defined:
-            return {metric: np.full(weights.shape[1], np.nan) for metric in metrics}
+            return {name: np.full(weights.shape[1], np.nan) for name in names}
         weights = weights.astype(self.dtype, copy=False)
         positive = self._positive @ weights  # (thresholds, resamples)
-        below = np.cumsum(self._negative @ weights, axis=0)  # negatives that stay below each threshold; then all
+        below = np.cumsum(self._negative @ weights, axis=0)  # negatives below each threshold, then all of them
         n_positive, n_negative = positive.sum(axis=0, dtype=np.float64), below[-1].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is nan, as documented
             areas = {}
-            if "auprc" in metrics:
+            if "auprc" in names:
                 right = positive[::-1].cumsum(axis=0)[::-1]
                 precision = np.divide(right, np.maximum(right + (below[-1] - below[:-1]), 1), dtype=np.float64)
                 areas["auprc"] = np.einsum("kr,kr->r", positive, precision) / n_positive
                 areas["auprc"][n_negative == 0] = np.nan
-            if "auroc" in metrics:
+            if "auroc" in names:
                 won = np.einsum("kr,kr->r", positive, below[:-1], dtype=np.float64)
                 if len(self._tied_at):
                     won += np.einsum("kr,kr->r", positive[self._tied_at], self._tied @ weights, dtype=np.float64) / 2
@@ -143,9 +156,9 @@ class CurveCounts:
         return areas
 
 
-def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> Any:
-    """A sparse matrix that sums weights of clusters: how often each row holds an item of each cluster."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> csr_matrix:
+    """A sparse matrix that sums weights of clusters: how many items of each cluster each row holds."""
+    from scipy.sparse import csr_matrix
 
     matrix = csr_matrix((np.ones(len(row), dtype), (row, cluster)), shape=shape)
     matrix.sum_duplicates()

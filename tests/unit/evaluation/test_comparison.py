@@ -13,6 +13,7 @@ import pytest
 from bend_hf.cli._main import main
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions, write_predictions
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
 from bend_hf.evaluation.uncertainty.comparison import compare, holm
 
 N = 200
@@ -37,7 +38,7 @@ MODELS = {"poor": model(0.0, 1), "good": model(2.0, 2), "fair": model(1.8, 3)}
 
 
 def test_the_better_model_comes_first_and_the_largest_difference() -> None:
-    found = compare(MODELS, "auroc", resamples=400)
+    found = compare(MODELS, "auroc", Bootstrap(resamples=400))
     assert {(one.first, one.second) for one in found[:2]} == {("good", "poor"), ("fair", "poor")}
     assert [one.difference for one in found] == sorted((one.difference for one in found), reverse=True)
     assert found[0].difference == found[0].value_first - found[0].value_second
@@ -52,13 +53,13 @@ def test_what_is_hard_for_both_cancels() -> None:
     good = MODELS["good"]
     assert good.score is not None
     near = replace(good, score=good.score + np.random.default_rng(9).normal(0, 0.05, N).astype(np.float32))
-    paired = compare({"good": good, "near": near}, "auroc", resamples=200)[0]
-    apart = compare({"good": good, "other": model(2.0, 7)}, "auroc", resamples=200)[0]
+    paired = compare({"good": good, "near": near}, "auroc", Bootstrap(resamples=200))[0]
+    apart = compare({"good": good, "other": model(2.0, 7)}, "auroc", Bootstrap(resamples=200))[0]
     assert paired.high - paired.low < 0.3 * (apart.high - apart.low)
 
 
 def test_model_against_itself_is_no_difference() -> None:
-    found = compare({"a": MODELS["good"], "b": MODELS["good"]}, "auprc", resamples=50)[0]
+    found = compare({"a": MODELS["good"], "b": MODELS["good"]}, "auprc", Bootstrap(resamples=50))[0]
     assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -75,7 +76,7 @@ def test_order_of_items_does_not_matter() -> None:
     )
     for clusters in ("item", "chromosome"):
         straight, turned = (
-            compare({"a": one, "b": MODELS["poor"]}, "auroc", resamples=50, clusters=clusters) for one in (good, moved)
+            compare({"a": one, "b": MODELS["poor"]}, "auroc", Bootstrap(resamples=50, clusters=clusters)) for one in (good, moved)
         )
         assert straight == turned
 
@@ -83,7 +84,7 @@ def test_order_of_items_does_not_matter() -> None:
 def test_delong_and_bootstrap_agree() -> None:
     two = {"good": MODELS["good"], "fair": MODELS["fair"]}
     exact = compare(two, "auroc", method="delong")[0]
-    drawn = compare(two, "auroc", resamples=1000)[0]
+    drawn = compare(two, "auroc", Bootstrap(resamples=1000))[0]
     assert exact.difference == pytest.approx(drawn.difference, abs=1e-12)
     assert exact.high - exact.low == pytest.approx(drawn.high - drawn.low, rel=0.12)
     assert exact.p == pytest.approx(drawn.p, abs=0.08)

@@ -64,7 +64,7 @@ def test_predictions_are_never_overwritten(tmp_path: Path) -> None:
 
 def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(RecordError, match="is no prediction file"):
+    with pytest.raises(RecordError, match="is not a prediction file"):
         read_predictions(tmp_path / "p.parquet")
 
 
