@@ -41,9 +41,7 @@ def _run(parsed: argparse.Namespace) -> int:
     found = compare(
         models,
         metric,
-        Bootstrap(
-            resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp
-        ),
+        Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp),
         level=parsed.level,
         method=parsed.method,
     )

@@ -163,7 +163,9 @@ def read_predictions(path: Path) -> Predictions:
         columns = {name: _one_array(table[name]) for name in table.column_names}
         item, target = columns.pop("item").to_numpy(), columns.pop("target")
     except (OSError, KeyError, TypeError, pa.ArrowException) as error:
-        raise RecordError(f"{path} is not a prediction file of bend_hf ({error}); give the .parquet of a run") from error
+        raise RecordError(
+            f"{path} is not a prediction file of bend_hf ({error}); give the .parquet of a run"
+        ) from error
     lists = pa.types.is_large_list(target.type)
     counts = np.diff(target.offsets.to_numpy()) if lists else np.ones(len(item), np.int64)
 

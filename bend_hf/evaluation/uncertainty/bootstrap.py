@@ -176,9 +176,7 @@ def intervals_of(
     }
 
 
-def draws_of(
-    predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None
-) -> dict[str, Draws]:
+def draws_of(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None) -> dict[str, Draws]:
     """Compute each metric in each resample. Two models on the same items in the same order get the same resamples.
 
     Args:
@@ -291,7 +289,8 @@ def _metrics_of_labels(
         highest = max(int(values.max(initial=0)), int(target.max(initial=0)), len(predictions.label_names) - 1)
         yield [ConfusionCounts.of(values, target, cluster, n_clusters=n_clusters, n_classes=highest + 1).metrics]
         return
-    score, target = (array[:, None] if array.ndim == 1 else array for array in (values, target))
+    score = values[:, None] if values.ndim == 1 else values
+    target = target[:, None] if target.ndim == 1 else target
     step = max(1, _SORTED_CELLS // max(len(score), 1))
     for first in range(0, score.shape[1], step):
         labels = range(first, min(first + step, score.shape[1]))

@@ -127,8 +127,8 @@ def check_same_items(models: Mapping[str, Predictions]) -> None:
             shared = len(np.intersect1d(first.item, other.item))
             raise RecordError(
                 f"{name} has {len(first):,} items (sha256 {first.item_sha256[:12]}) and {other_name} {len(other):,} "
-                f"(sha256 {other.item_sha256[:12]}); {shared:,} of them are the same. A paired comparison needs the same "
-                "items of one task: run both models on the same data"
+                f"(sha256 {other.item_sha256[:12]}); {shared:,} of them are the same. A paired comparison needs the "
+                "same items of one task: run both models on the same data"
             )
         same = first.target.shape == other.target.shape and bool((first.target == other.target).all())
         if not same or first.label_names != other.label_names or not np.array_equal(first.windows, other.windows):

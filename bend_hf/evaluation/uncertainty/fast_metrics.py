@@ -4,7 +4,8 @@ A resample is a weight for each cluster: how often it was drawn. MCC is computed
 confusion matrices, AUROC and AUPRC from weighted sums over items that were sorted once. Weights and counts are whole
 numbers, so all sums are exact, and each value is the metric of the repeated items.
 
->>> counts = ConfusionCounts.of(np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2]), n_clusters=3, n_classes=2)
+>>> predicted, true, cluster = np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0, 1, 2])
+>>> counts = ConfusionCounts.of(predicted, true, cluster, n_clusters=3, n_classes=2)
 >>> counts.mcc(np.ones((3, 1))).tolist()
 [0.5]
 """

@@ -70,7 +70,9 @@ def test_value_is_that_of_the_metric() -> None:
     for metric in ("auroc", "auprc"):
         assert predictions.score is not None
         expected = score(metric, predictions.score, predictions.target).value
-        assert draws_of(predictions, [metric], Bootstrap(resamples=1))[metric].value == pytest.approx(expected, abs=1e-12)
+        assert draws_of(predictions, [metric], Bootstrap(resamples=1))[metric].value == pytest.approx(
+            expected, abs=1e-12
+        )
 
 
 def test_interval_is_as_wide_as_theory_says() -> None:
@@ -90,7 +92,10 @@ def test_interval_is_as_wide_as_theory_says() -> None:
 def test_same_seed_gives_the_same_and_another_another() -> None:
     predictions = noisy()
     assert interval_of(predictions, "auroc", Bootstrap(seed=4)) == interval_of(predictions, "auroc", Bootstrap(seed=4))
-    assert interval_of(predictions, "auroc", Bootstrap(seed=4)).low != interval_of(predictions, "auroc", Bootstrap(seed=5)).low
+    assert (
+        interval_of(predictions, "auroc", Bootstrap(seed=4)).low
+        != interval_of(predictions, "auroc", Bootstrap(seed=5)).low
+    )
 
 
 def test_metrics_together_are_those_alone() -> None:
@@ -174,7 +179,9 @@ def test_clusters_of_neighbours_widen_the_interval() -> None:
     target = (rng.standard_normal(1000) + 2 * shared > 0).astype(int)
     said = 2 * shared + rng.standard_normal(1000)
     predictions = scored(said.tolist(), target.tolist(), chromosome=np.repeat(np.arange(20), 50).tolist())
-    item, chromosome = (interval_of(predictions, "auroc", Bootstrap(clusters=by, resamples=200)) for by in ("item", "chromosome"))
+    item, chromosome = (
+        interval_of(predictions, "auroc", Bootstrap(clusters=by, resamples=200)) for by in ("item", "chromosome")
+    )
     assert chromosome.high - chromosome.low > 1.5 * (item.high - item.low)
 
 
@@ -210,5 +217,7 @@ def test_scores_of_nan_are_refused_where_they_count() -> None:
 
 
 def test_clusters_without_places_are_refused() -> None:
-    with pytest.raises(RecordError, match=r"clusters by chromosome need the column 'chromosome'.*but the predictions have fold"):
+    with pytest.raises(
+        RecordError, match=r"clusters by chromosome need the column 'chromosome'.*but the predictions have fold"
+    ):
         interval_of(scored([0.1, 0.2], [0, 1], fold=[0, 0]), "auroc", Bootstrap(clusters="chromosome"))

@@ -76,7 +76,8 @@ def test_order_of_items_does_not_matter() -> None:
     )
     for clusters in ("item", "chromosome"):
         straight, turned = (
-            compare({"a": one, "b": MODELS["poor"]}, "auroc", Bootstrap(resamples=50, clusters=clusters)) for one in (good, moved)
+            compare({"a": one, "b": MODELS["poor"]}, "auroc", Bootstrap(resamples=50, clusters=clusters))
+            for one in (good, moved)
         )
         assert straight == turned
 
@@ -99,26 +100,28 @@ def test_holm_worked_by_hand() -> None:
 
 def test_other_items_are_refused_by_name() -> None:
     shorter = replace(MODELS["poor"], item=np.arange(1, N + 1))  # the last item of one is not in the other
-    with pytest.raises(RecordError, match=r"good has 200 items \(sha256 \w{12}\) and poor 200 .*199 of them the same"):
+    with pytest.raises(
+        RecordError, match=r"good has 200 items \(sha256 \w{12}\) and poor 200 .*199 of them are the same"
+    ):
         compare({"good": MODELS["good"], "poor": shorter}, "auroc")
 
 
 def test_other_labels_are_refused() -> None:
     poor = MODELS["poor"]
     for other in (replace(poor, target=1 - TARGET), replace(poor, label_names=("benign", "pathogenic"))):
-        with pytest.raises(RecordError, match="good and poor have the same items but other labels"):
+        with pytest.raises(RecordError, match="good and poor have the same items but different labels"):
             compare({"good": MODELS["good"], "poor": other}, "auroc")
     folded = replace(poor, columns={"fold": pa.array(np.arange(N) % 2)})
-    with pytest.raises(RecordError, match="other folds"):
+    with pytest.raises(RecordError, match="different folds"):
         compare({"good": MODELS["good"], "poor": folded}, "auroc")
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="1 set of predictions; a comparison needs two"):
+    with pytest.raises(ConfigError, match="1 set of predictions was given; a comparison needs two"):
         compare({"good": MODELS["good"]}, "auroc")
-    with pytest.raises(ConfigError, match="mcc is made of classes"):
+    with pytest.raises(ConfigError, match="mcc needs classes"):
         compare(MODELS, "mcc")
-    with pytest.raises(ConfigError, match="DeLong's test is for the AUROC of one label"):
+    with pytest.raises(ConfigError, match="DeLong's test needs the AUROC of one label"):
         compare(MODELS, "auprc", method="delong")
     with pytest.raises(ConfigError, match="level is 2"):
         compare(MODELS, "auroc", level=2)
