@@ -234,10 +234,61 @@ HEAD = Addition(
     """,
 )
 
+CONTROL = Addition(
+    kind="control",
+    key="length",
+    files={
+        "bend_hf/runs/controls/length.py": '''
+            """The length of each sequence as its score, the same for every window."""
+
+            import numpy as np
+
+            from bend_hf.data.builder import n_outputs
+            from bend_hf.runs.controls._features import Windows
+            from bend_hf.runs.controls._linear import collect
+            from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_training
+
+
+            def _predict(task, splits, seed):
+                test = Windows(splits["test"], task.label, None)
+                scored = (
+                    (batch, np.repeat(test.lengths_bp[batch.rows], test.counts[batch.rows])[:, None]
+                    * np.ones(n_outputs(task)) / test.lengths_bp.max())
+                    for batch in test.batches()
+                )
+                return ControlResult(predictions=collect(task, splits["test"], test.counts, scored))
+
+
+            CONTROLS = (
+                ControlSpec(
+                    key="length",
+                    title="Length",
+                    text="The length of the sequence.",
+                    why_not=needs_training,
+                    predict=_predict,
+                    head="None",
+                ),
+            )
+        '''
+    },
+    contract=("tests/contract/test_controls.py",),
+    code="""
+        from bend_hf.cli._main import main
+        from bend_hf.evaluation.record import find_records, read_record
+        from pathlib import Path
+
+        flags = "--task cpg_methylation --data sample --out out --only length"
+        assert main(["controls", *flags.split()]) == 0
+        (path,) = find_records([Path("out")])
+        assert read_record(path).model["model"] == "length" and read_record(path).is_control
+    """,
+)
+
 ADDITIONS = (
     TASK,
     METRIC,
     HEAD,
+    CONTROL,
 )
 
 

@@ -1,11 +1,9 @@
-"""Controls that learn a linear model on words, and how scores of windows become predictions.
+"""Controls that learn a linear model on k-mer features, and predictions from scores of windows.
 
-For a control's module: ``predict=learner(lambda task: words)``.
+A control's module declares ``predict=learner(lambda task: features)``.
 
->>> share_of(np.array([[1, 0], [1, 1]], np.int16), n_outputs=2).tolist()
-[1.0, 0.5]
-
-Logistic regression on scaled features: one a label, or one over all classes; C is chosen on validation.
+The model is a logistic regression on scaled features: one per label, or one over all classes. C is chosen on the
+validation split.
 
 >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32), np.array([0, 0, 1, 1], np.int16)
 >>> fit_linear(x, y, n_outputs=1, c=1.0).scores(x).ravel().argsort().tolist()
@@ -17,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 from bend_hf.data.builder import n_outputs
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, concatenate
-from bend_hf.runs.controls._features import WindowBatch, Windows, Words
+from bend_hf.runs.controls._features import KmerFeatures, WindowBatch, Windows
 from bend_hf.runs.controls._spec import ControlResult
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import MultiLabel
@@ -34,13 +32,15 @@ from bend_hf.types import Floats, Ints, Json
 if TYPE_CHECKING:
     from datasets import Dataset
 
-C_GRID: Final = (1e-4, 1e-2, 1.0)  # strength of the features against shrinking, weak to strong
+C_GRID: Final = (1e-4, 1e-2, 1.0)  # inverse strength of the regularization
+MOST_WINDOWS: Final = 30_000  # to learn from, and as many to choose C on; drawn with the run's seed
 _ITERATIONS: Final = 200
+_PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """What was learned, on features as they come.
+    """A linear model on unscaled features.
 
     Attributes:
         weights: Float64, shape (features, outputs).
@@ -51,97 +51,113 @@ class Linear:
     bias: NDArray[np.float64]
 
     def scores(self, features: Floats) -> NDArray[np.float64]:
-        """Logits, shape (windows, outputs)."""
+        """Return logits, shape (windows, outputs)."""
         return features @ self.weights + self.bias
 
 
 def fit_linear(features: Floats, target: NDArray[np.int16], *, n_outputs: int, c: float) -> Linear:
-    """Fits on features scaled to mean 0 and deviation 1.
+    """Fit on features that are scaled to mean 0 and deviation 1.
 
     Args:
-        features: Shape (windows, features); one that is constant gets no weight.
+        features: Shape (windows, features); a constant feature gets no weight.
         target: Classes, shape (windows,), or 0 and 1, shape (windows, labels).
-        n_outputs: One for each label or class; 1 for a yes-or-no class.
-        c: As in scikit-learn.
+        n_outputs: Number of labels or classes; 1 for two classes.
+        c: Inverse strength of the regularization, as in scikit-learn.
     """
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     varies = deviation > 1e-9
     scale = np.where(varies, deviation, 1.0)
     scaled = np.where(varies, (features - mean) / scale, 0.0)
     if target.ndim == 1 and n_outputs > 1:
-        weights, bias = _classes(scaled, target, n_outputs, c)
+        weights, bias = _many_classes(scaled, target, n_outputs, c)
     else:
-        columns = [_yes_or_no(scaled, column, c) for column in target.reshape(len(target), -1).T]
+        columns = [_two_classes(scaled, column, c) for column in target.reshape(len(target), -1).T]
         weights, bias = np.stack([w for w, _ in columns], axis=1), np.array([b for _, b in columns])
     weights = weights / scale[:, None]
     return Linear(weights=weights, bias=bias - mean @ weights)
 
 
-def choose_c(
-    fit: Callable[[float], Linear], value: Callable[[Linear], float]
-) -> tuple[float, Linear, dict[str, float]]:
-    """The C whose fit has the highest value, the smallest of equals; with the value of each."""
+@dataclass(frozen=True, kw_only=True)
+class ChosenC:
+    """The best C, its fit, and the value of each C by its name."""
+
+    c: float
+    linear: Linear
+    values: dict[str, float]
+
+
+def choose_c(fit: Callable[[float], Linear], value: Callable[[Linear], float]) -> ChosenC:
+    """Choose the C with the highest value, the smallest of equals."""
     fitted = {c: fit(c) for c in C_GRID}
     values = {c: value(linear) for c, linear in fitted.items()}
     best = max(C_GRID, key=lambda c: (np.nan_to_num(values[c], nan=-np.inf), -c))
-    return best, fitted[best], {f"{c:g}": found for c, found in values.items()}
+    return ChosenC(c=best, linear=fitted[best], values={f"{c:g}": found for c, found in values.items()})
 
 
-def _yes_or_no(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> tuple[NDArray[np.float64], float]:
+def _two_classes(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> tuple[NDArray[np.float64], float]:
     positive = int((target == 1).sum())
-    if positive in (0, len(target)):  # nothing to tell apart; the bias says which class there was
+    if positive in (0, len(target)):  # one class only; the bias says which
         return np.zeros(scaled.shape[1]), float(np.log((positive + 1) / (len(target) - positive + 1)))
     model = _fitted(scaled, target, c)
-    return model.coef_[0], float(model.intercept_[0])  # type: ignore[attr-defined]
+    return model.coef_[0], float(model.intercept_[0])
 
 
-def _classes(
+def _many_classes(
     scaled: NDArray[np.float64], target: NDArray[np.int16], n_classes: int, c: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A class that the training did not hold is never the highest."""
+    """Fit several classes; a class that training lacks never has the highest score."""
     weights, bias = np.zeros((scaled.shape[1], n_classes)), np.full(n_classes, -1e9)
     held = np.unique(target)
     if len(held) == 1:
         bias[held] = 0.0
-    elif len(held) == 2:  # scikit-learn then fits one line between them
-        weights[:, held[1]], bias[held[1]] = _yes_or_no(scaled, (target == held[1]).astype(np.int16), c)
+    elif len(held) == 2:  # scikit-learn fits a single vector for two classes
+        weights[:, held[1]], bias[held[1]] = _two_classes(scaled, (target == held[1]).astype(np.int16), c)
         bias[held[0]] = 0.0
     else:
         model = _fitted(scaled, target, c)
-        weights[:, held], bias[held] = model.coef_.T, model.intercept_  # type: ignore[attr-defined]
+        weights[:, held], bias[held] = model.coef_.T, model.intercept_
     return weights, bias
 
 
-def _fitted(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> object:
+class _Fitted(Protocol):
+    """What is used of scikit-learn's LogisticRegression."""
+
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+
+
+def _fitted(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> _Fitted:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a control that is nearly fitted is a control
-        return LogisticRegression(C=c, max_iter=_ITERATIONS).fit(scaled, target)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a nearly converged control is good enough
+        model: _Fitted = LogisticRegression(C=c, max_iter=_ITERATIONS).fit(scaled, target)
+    return model
 
 
-MOST_WINDOWS: Final = 30_000  # that are learned from, and as many to choose C on; drawn with the run's seed
-_PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
-
-
-def learner(words_of: Callable[[TaskSpec], Words]) -> Callable[[TaskSpec, dict[str, Dataset], int], ControlResult]:
-    """A control that learns from the shares of words in each window."""
+def learner(
+    features_of: Callable[[TaskSpec], KmerFeatures],
+) -> Callable[[TaskSpec, dict[str, Dataset], int], ControlResult]:
+    """Return the ``predict`` of a control that learns from the fractions of k-mers in each window."""
 
     def predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
-        words, outputs = words_of(task), n_outputs(task)
-        train, validation, test = (Windows(splits[name], task.label, words) for name in ("train", "validation", "test"))
+        features, outputs = features_of(task), n_outputs(task)
+        train, validation, test = (
+            Windows(splits[name], task.label, features) for name in ("train", "validation", "test")
+        )
         x, y = train.sample(MOST_WINDOWS, seed)
         x_validation, y_validation = validation.sample(MOST_WINDOWS, seed)
 
         def value(linear: Linear) -> float:
-            return score(task.metric, said(linear.scores(x_validation), task), y_validation).value
+            return score(task.metric, to_predictions(linear.scores(x_validation), task), y_validation).value
 
-        c, linear, values = choose_c(lambda c: fit_linear(x, y, n_outputs=outputs, c=c), value)
+        chosen = choose_c(lambda c: fit_linear(x, y, n_outputs=outputs, c=c), value)
+        linear = chosen.linear
         learned: dict[str, Json] = {
             "windows": len(x),
-            "c": c,
-            "validation": {name: found if np.isfinite(found) else None for name, found in values.items()},
+            "c": chosen.c,
+            "validation": {name: found if np.isfinite(found) else None for name, found in chosen.values.items()},
         }
         scored = ((batch, linear.scores(batch.features)) for batch in test.batches())
         return ControlResult(
@@ -154,8 +170,8 @@ def learner(words_of: Callable[[TaskSpec], Words]) -> Callable[[TaskSpec, dict[s
     return predict
 
 
-def said(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.float32] | NDArray[np.int16]:
-    """Scores between 0 and 1 of labels and yes-or-no windows; the likeliest class otherwise."""
+def to_predictions(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.float32] | NDArray[np.int16]:
+    """Return scores between 0 and 1 if the task is scored by them, and the likeliest class otherwise."""
     if is_scored(task):
         likely: NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(logits, -60, 60)))).astype(np.float32)
         return likely if isinstance(task.label, MultiLabel) else likely[:, 0]
@@ -164,17 +180,17 @@ def said(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.float32] | N
 
 
 def is_scored(task: TaskSpec) -> bool:
-    """Whether predictions of the task are scores, and not classes."""
+    """Return whether the task is predicted by scores, and not by classes."""
     return isinstance(task.label, MultiLabel) or n_outputs(task) == 1 or task.variant is not None
 
 
 def collect(
     task: TaskSpec, dataset: Dataset, counts: Ints, scored: Iterator[tuple[WindowBatch, NDArray[np.float64]]]
 ) -> Predictions:
-    """Predictions of a split out of the logits of its windows, batch by batch."""
+    """Return the predictions of a split, given the logits of its windows batch by batch."""
     return concatenate(
         [
-            of_windows(task, dataset, batch.rows, counts[batch.rows], batch.target, said(logits, task))
+            of_windows(task, dataset, batch.rows, counts[batch.rows], batch.target, to_predictions(logits, task))
             for batch, logits in scored
         ]
     )
@@ -188,15 +204,15 @@ def of_windows(
     target: NDArray[np.int16],
     values: NDArray[np.float32] | NDArray[np.int16],
 ) -> Predictions:
-    """Predictions of some items.
+    """Return the predictions of some items.
 
     Args:
-        task: What was predicted.
+        task: The task.
         dataset: The split.
-        rows: Items of it, shape (n,).
-        counts: Windows of each, shape (n,).
-        target: What is true of each window.
-        values: What was said of each window.
+        rows: Rows of the items in it, shape (n,).
+        counts: Windows of each item, shape (n,).
+        target: True labels of each window.
+        values: Score or class of each window.
     """
     names = [name for name in _PLACES if name in dataset.column_names]
     table = dataset.select_columns(["item", *names]).with_format("arrow")[rows]
@@ -212,8 +228,12 @@ def of_windows(
     )
 
 
-def share_of(target: NDArray[np.int16], *, n_outputs: int) -> NDArray[np.float64]:
-    """How frequent each label or class is among windows, shape (outputs,); of a yes-or-no class the yes."""
+def fraction_of(target: NDArray[np.int16], *, n_outputs: int) -> NDArray[np.float64]:
+    """Return how frequent each label or class is among windows, shape (outputs,); of two classes, the second.
+
+    >>> fraction_of(np.array([[1, 0], [1, 1]], np.int16), n_outputs=2).tolist()
+    [1.0, 0.5]
+    """
     if target.ndim == 2:
         return np.asarray(target.mean(axis=0, dtype=np.float64))
     counts = np.bincount(target, minlength=max(n_outputs, 2)) / max(len(target), 1)

@@ -1,7 +1,7 @@
-"""What can be said of a variant without a model: its surroundings, and the CpG that it makes or breaks.
+"""Scores of variants without a model: the GC content around a variant, and the CpG sites that it makes or breaks.
 
->>> letters = Nucleotides.of(["ACGT"])
->>> changes(letters.codes, np.array([2]), np.array([0]), np.array([4]), np.array([ord("A")])).tolist()
+>>> sequence = Nucleotides.of(["ACGT"])
+>>> changes(sequence.codes, np.array([2]), np.array([0]), np.array([4]), np.array([ord("A")])).tolist()
 [1]
 """
 
@@ -23,50 +23,50 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-_AT_ONCE: Final = 8192  # variants
+_BATCH_VARIANTS: Final = 8192
 _C, _G = ord("C"), ord("G")
 
 
 def variant_predictions(task: TaskSpec, dataset: Dataset, score: NDArray[np.number]) -> Predictions:
-    """Predictions of a score a variant."""
+    """Return the predictions of a variant task, given one score per variant."""
     target = dataset.select_columns(["label"]).with_format("arrow")[:]["label"].to_numpy().astype(np.int16)
     n = len(dataset)
     return of_windows(task, dataset, np.arange(n), np.ones(n, np.int64), target, score.astype(np.float32))
 
 
 def gc_around(dataset: Dataset, spec: VariantSpec) -> NDArray[np.float64]:
-    """The share of G and C around each variant, in the context that a model sees; shape (variants,)."""
+    """Return the fraction of G and C around each variant, in the context that a model sees, shape (variants,)."""
     found = []
     for table in _tables(dataset):
-        letters = _letters(table)
-        place = letters.starts[:-1] + table["variant_offset"].to_numpy()
-        low = np.maximum(place - spec.context_bp, letters.starts[:-1])
-        high = np.minimum(place + spec.context_bp + 1, letters.starts[1:])
-        gc, known = (np.concatenate([[0], np.cumsum(np.isin(letters.codes, codes))]) for codes in (_GC, _KNOWN))
+        nucleotides = _nucleotides(table)
+        place = nucleotides.starts[:-1] + table["variant_offset"].to_numpy()
+        low = np.maximum(place - spec.context_bp, nucleotides.starts[:-1])
+        high = np.minimum(place + spec.context_bp + 1, nucleotides.starts[1:])
+        gc, known = (np.concatenate([[0], np.cumsum(np.isin(nucleotides.codes, codes))]) for codes in (_GC, _BASES))
         found.append((gc[high] - gc[low]) / np.maximum(known[high] - known[low], 1))
     return np.concatenate(found)
 
 
 def cpg_changes(dataset: Dataset) -> NDArray[np.int64]:
-    """How many CpG each variant makes and breaks, 0 to 2; shape (variants,)."""
+    """Count the CpG sites that each variant makes and breaks, 0 to 2, shape (variants,)."""
     found = []
     for table in _tables(dataset):
-        letters = _letters(table)
-        place = letters.starts[:-1] + table["variant_offset"].to_numpy()
+        nucleotides = _nucleotides(table)
+        place = nucleotides.starts[:-1] + table["variant_offset"].to_numpy()
         alt = np.frombuffer("".join(table["alt"].to_pylist()).encode("ascii"), np.uint8)
-        found.append(changes(letters.codes, place, letters.starts[:-1], letters.starts[1:], alt))
+        found.append(changes(nucleotides.codes, place, nucleotides.starts[:-1], nucleotides.starts[1:], alt))
     return np.concatenate(found)
 
 
 def changes(codes: Bytes, place: Ints, start: Ints, end: Ints, alt: NDArray[np.integer]) -> Ints:
-    """CpG made and broken where letters change.
+    """Count the CpG sites made and broken by substitutions.
 
     Args:
-        codes: ASCII letters of all sequences.
-        place: Where in them each letter changes, shape (n,).
-        start: Where its sequence starts, shape (n,).
-        end: Where its sequence ends, shape (n,).
-        alt: What it becomes, shape (n,).
+        codes: ASCII codes of all sequences.
+        place: Position of each substitution in them, shape (n,).
+        start: Start of its sequence, shape (n,).
+        end: End of its sequence, shape (n,).
+        alt: ASCII code of the new base, shape (n,).
     """
     before = (place > start) & (codes[np.maximum(place - 1, 0)] == _C)
     after = (place + 1 < end) & (codes[np.minimum(place + 1, len(codes) - 1)] == _G)
@@ -77,14 +77,14 @@ def changes(codes: Bytes, place: Ints, start: Ints, end: Ints, alt: NDArray[np.i
 
 
 _GC: Final = np.frombuffer(b"GC", np.uint8)
-_KNOWN: Final = np.frombuffer(b"ACGT", np.uint8)
+_BASES: Final = np.frombuffer(b"ACGT", np.uint8)
 
 
 def _tables(dataset: Dataset) -> Iterator[pa.Table]:
     view = dataset.select_columns(["sequence", "variant_offset", "alt"]).with_format("arrow")
-    for start in range(0, len(view), _AT_ONCE):
-        yield view[start : start + _AT_ONCE]
+    for start in range(0, len(view), _BATCH_VARIANTS):
+        yield view[start : start + _BATCH_VARIANTS]
 
 
-def _letters(table: pa.Table) -> Nucleotides:
+def _nucleotides(table: pa.Table) -> Nucleotides:
     return Nucleotides.of([text.upper() for text in table["sequence"].to_pylist()])

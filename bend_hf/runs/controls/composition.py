@@ -1,4 +1,4 @@
-"""GC and CpG content: what a sequence is made of, without its order; promoters alone are found by it.
+"""GC and CpG content: the composition of a sequence, without its order. It is enough to find promoters.
 
 >>> [control.key for control in CONTROLS]
 ['cpg', 'gc']
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.runs.controls._features import Words
+from bend_hf.runs.controls._features import KmerFeatures
 from bend_hf.runs.controls._linear import learner
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
 from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
@@ -19,9 +19,9 @@ from bend_hf.tasks import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_CG: Final = 6  # of the words of two letters, A C G T counting as 0 to 3: 4 * 1 + 2
-GC = Words(k=1, feature_of_code=np.array([0, 1, 1, 0]), n_features=2, leave_out=1)
-CPG = Words(k=2, feature_of_code=(np.arange(16) == _CG).astype(np.int64), n_features=2, leave_out=1)
+_CG: Final = 6  # code of the 2-mer CG, with A C G T as the digits 0 to 3: 4 * 1 + 2
+GC = KmerFeatures(k=1, feature_of_code=np.array([0, 1, 1, 0]), n_features=2, leave_out=1)
+CPG = KmerFeatures(k=2, feature_of_code=(np.arange(16) == _CG).astype(np.int64), n_features=2, leave_out=1)
 
 
 def _predict_gc(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
@@ -42,7 +42,7 @@ CONTROLS = (
     ControlSpec(
         key="cpg",
         title="CpG content",
-        text="Logistic regression on the share of CpG in a window; of a variant, how many CpG it makes and breaks.",
+        text="Logistic regression on the fraction of CpG in a window; for a variant, the CpG it makes and breaks.",
         why_not=always,
         predict=_predict_cpg,
         head="LogisticRegression",
@@ -50,7 +50,7 @@ CONTROLS = (
     ControlSpec(
         key="gc",
         title="GC content",
-        text="Logistic regression on the share of G and C in a window; of a variant, that share around it.",
+        text="Logistic regression on the fraction of G and C in a window; for a variant, that fraction around it.",
         why_not=always,
         predict=_predict_gc,
         head="LogisticRegression",

@@ -1,36 +1,36 @@
-"""Words of k letters and a logistic regression: what can be learned without a network.
+"""K-mer counts and a logistic regression: what can be learned without a network.
 
-Whole sequences and bins are read on both strands (k = 5, 512 features), as their labels have no strand. Nucleotides
-have labels of a strand: words of three letters left and right of each are counted apart (128 features).
+Labels of whole sequences and bins have no strand, so k-mers are counted on both strands (k = 5, 512 features). Labels
+of nucleotides have one: 3-mers to the left and to the right of each are counted separately (128 features).
 
->>> words_of(TASKS.get("gene_finding")).n_features, words_of(TASKS.get("histone_modification")).n_features
+>>> from bend_hf.tasks import TASKS
+>>> features_of(TASKS.get("gene_finding")).n_features, features_of(TASKS.get("histone_modification")).n_features
 (64, 512)
 """
 
 from __future__ import annotations
 
-from bend_hf.runs.controls._features import Words, kmer_words
+from bend_hf.runs.controls._features import KmerFeatures, kmer_features
 from bend_hf.runs.controls._linear import learner
 from bend_hf.runs.controls._spec import ControlSpec, needs_training
-from bend_hf.tasks import TASKS as TASKS
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import NucleotideClasses
 
 
-def words_of(task: TaskSpec) -> Words:
-    """Which words are counted."""
+def features_of(task: TaskSpec) -> KmerFeatures:
+    """Return which k-mers are counted for a task."""
     if isinstance(task.label, NucleotideClasses):
-        return kmer_words(3, both_strands=False)
-    return kmer_words(5, both_strands=True)
+        return kmer_features(3, both_strands=False)
+    return kmer_features(5, both_strands=True)
 
 
 CONTROLS = (
     ControlSpec(
         key="kmer",
         title="k-mers",
-        text="Logistic regression on shares of k-mers in a window, scaled, C chosen on validation.",
+        text="Logistic regression on scaled fractions of k-mers in a window, C chosen on the validation split.",
         why_not=needs_training,
-        predict=learner(words_of),
+        predict=learner(features_of),
         head="LogisticRegression",
     ),
 )

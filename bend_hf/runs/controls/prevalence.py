@@ -1,4 +1,4 @@
-"""Prevalence: how frequent a label is in training, whatever the sequence; the level of chance.
+"""Prevalence: the frequency of each label in training, whatever the sequence; the level of chance.
 
 >>> CONTROLS[0].key
 'prevalence'
@@ -12,7 +12,7 @@ import numpy as np
 
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.controls._features import Windows
-from bend_hf.runs.controls._linear import collect, share_of
+from bend_hf.runs.controls._linear import collect, fraction_of
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
 from bend_hf.runs.controls._variants import variant_predictions
 from bend_hf.tasks import TaskSpec
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
-    if task.variant is not None:  # nothing is learned, so that the same is said of every variant
+    if task.variant is not None:  # nothing is learned, so every variant gets the same score
         return ControlResult(predictions=variant_predictions(task, splits["test"], np.zeros(len(splits["test"]))))
     outputs = n_outputs(task)
     train, test = Windows(splits["train"], task.label, None), Windows(splits["test"], task.label, None)
-    labels = np.concatenate([_labelled(batch.target) for batch in train.batches()])
-    share = share_of(labels, n_outputs=outputs)
+    labels = np.concatenate([_with_label(batch.target) for batch in train.batches()])
+    fraction = fraction_of(labels, n_outputs=outputs)
     with np.errstate(divide="ignore"):
-        logit = np.log(share) - np.log1p(-share)
+        logit = np.log(fraction) - np.log1p(-fraction)
     scored = ((batch, np.broadcast_to(logit, (len(batch.target), len(logit)))) for batch in test.batches())
     return ControlResult(
         predictions=collect(task, splits["test"], test.counts, scored),
-        n_parameters=len(share),
+        n_parameters=len(fraction),
         learned={"windows": len(labels)},
     )
 
 
-def _labelled(target: np.ndarray) -> np.ndarray:
+def _with_label(target: np.ndarray) -> np.ndarray:
     return target[target >= 0 if target.ndim == 1 else (target >= 0).all(axis=1)]
 
 
@@ -46,7 +46,7 @@ CONTROLS = (
     ControlSpec(
         key="prevalence",
         title="Prevalence",
-        text="How frequent each label is in training, the same for every item.",
+        text="The frequency of each label in training, the same for every item.",
         why_not=always,
         predict=_predict,
         head="Constant",

@@ -27,9 +27,8 @@ from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
-from bend_hf.runs.controls import CONTROLS
-from bend_hf.runs.controls import _features as _windows
-from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_words
+from bend_hf.runs.controls import CONTROLS, _features
+from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_features
 from bend_hf.runs.controls._linear import choose_c, fit_linear
 from bend_hf.runs.controls._variants import cpg_changes, gc_around
 from bend_hf.runs.controls.composition import CPG, GC
@@ -88,14 +87,14 @@ def all_features(windows: Windows) -> np.ndarray[Any, Any]:
 
 
 def shares(text: str, words: list[set[str]], k: int) -> list[float]:
-    """Shares of the words that begin in a text; its last k - 1 letters are there for the words only."""
+    """Fractions of the k-mers that start in a text; its last k - 1 nucleotides only complete them."""
     found = [text[at : at + k] for at in range(len(text) - k + 1)]
     known = [word for word in found if set(word) <= set("ACGT")]
     return [sum(word in group for word in known) / max(len(known), 1) for group in words]
 
 
 def groups(k: int) -> list[set[str]]:
-    """Words with their reverse complements, in the order of the first of the two."""
+    """K-mers with their reverse complements, in the order of the first of the two."""
     words = [""]
     for _ in range(k):
         words = [word + letter for word in words for letter in "ACGT"]
@@ -104,25 +103,25 @@ def groups(k: int) -> list[set[str]]:
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 2), (2, 10), (3, 32), (5, 512)])
-def test_word_and_its_reverse_complement_are_one_feature(k: int, n: int) -> None:
-    assert kmer_words(k, both_strands=True).n_features == n == len(groups(k))
-    assert kmer_words(k, both_strands=False).n_features == 4**k
+def test_kmer_and_its_reverse_complement_are_one_feature(k: int, n: int) -> None:
+    assert kmer_features(k, both_strands=True).n_features == n == len(groups(k))
+    assert kmer_features(k, both_strands=False).n_features == 4**k
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.text("ACGTacgtN", min_size=1, max_size=40), min_size=1, max_size=6), st.integers(1, 3))
-def test_shares_of_whole_sequences_are_those_of_plain_counting(sequences: list[str], k: int) -> None:
-    windows = Windows(dataset_of(sequences, [[0]] * len(sequences)), TWO, kmer_words(k, both_strands=True))
+def test_fractions_of_whole_sequences_are_those_of_plain_counting(sequences: list[str], k: int) -> None:
+    windows = Windows(dataset_of(sequences, [[0]] * len(sequences)), TWO, kmer_features(k, both_strands=True))
     expected = [shares(text.upper(), groups(k), k) for text in sequences]
     np.testing.assert_allclose(all_features(windows), expected, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.text("ACGTN", min_size=8, max_size=70), min_size=1, max_size=4))
-def test_a_bin_is_seen_with_its_neighbours(sequences: list[str]) -> None:
+def test_a_bin_is_seen_with_its_neighbors(sequences: list[str]) -> None:
     kind = BinClasses(names=("no", "yes"), bin_bp=8)
     counts = [len(text) // 8 for text in sequences]
-    windows = Windows(dataset_of(sequences, [[0] * n for n in counts]), kind, kmer_words(2, both_strands=True))
+    windows = Windows(dataset_of(sequences, [[0] * n for n in counts]), kind, kmer_features(2, both_strands=True))
     expected = []
     for text, n in zip(sequences, counts, strict=True):
         for number in range(n):
@@ -148,11 +147,11 @@ def test_size_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     rng = np.random.default_rng(0)
     sequences = ["".join(rng.choice(list("ACGT"), rng.integers(5, 60))) for _ in range(30)]
     dataset = dataset_of(sequences, [[0] * len(text) for text in sequences])
-    kind, words = NucleotideClasses(names=("x", "y")), kmer_words(2, both_strands=False)
+    kind, words = NucleotideClasses(names=("x", "y")), kmer_features(2, both_strands=False)
     whole = Windows(dataset, kind, words)
     n_whole = sum(1 for _ in whole.batches())
     features, target = whole.sample(100, seed=3)
-    monkeypatch.setattr(_windows, "_COUNTS_AT_ONCE", 1000)
+    monkeypatch.setattr(_features, "_COUNTS_PER_BATCH", 1000)
     small = Windows(dataset, kind, words)
     assert sum(1 for _ in small.batches()) > n_whole == 1
     np.testing.assert_array_equal(all_features(small), all_features(whole))
@@ -205,7 +204,7 @@ def test_fit_is_that_of_scaled_scikit_learn() -> None:
         np.testing.assert_allclose(found[:, label], expected, atol=2e-3)
 
 
-def test_label_or_class_that_training_lacks_is_never_said() -> None:
+def test_label_or_class_that_training_lacks_is_never_predicted() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 2)).astype(np.float32)
     y = np.stack([np.zeros(60), np.ones(60)], axis=1).astype(np.int16)
@@ -227,8 +226,9 @@ def test_c_is_the_best_on_validation_and_the_smallest_of_equals() -> None:
         asked.append(c)
         return c
 
-    assert choose_c(fit, lambda c: values[c])[:2] == (1e-2, 1e-2)  # type: ignore[index]
-    assert choose_c(fit, lambda c: float("nan"))[0] == 1e-4
+    chosen = choose_c(fit, lambda c: values[c])  # type: ignore[index]  # a fit is its own C here
+    assert (chosen.c, chosen.linear) == (1e-2, 1e-2)
+    assert choose_c(fit, lambda c: float("nan")).c == 1e-4
     assert asked[:3] == [1e-4, 1e-2, 1.0]
 
 
@@ -292,7 +292,7 @@ def test_controls_find_what_was_planted(tmp_path: Path) -> None:
     assert found["prevalence"] == 0.5
 
 
-def test_words_find_what_composition_does_not(tmp_path: Path) -> None:
+def test_kmers_find_what_composition_does_not(tmp_path: Path) -> None:
     config = RunConfig(task=("cpg_methylation",), out=tmp_path)
     data = planted("cpg_methylation", "word")
     run, gc = run_control(config, data, "kmer"), run_control(config, data, "gc")
@@ -422,7 +422,7 @@ def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_pat
     entries: Any = controls_entry(run_controls(config, data, ["gc", "prevalence"]))
     assert sorted(entries) == ["gc", "prevalence"]
     assert entries["prevalence"]["metrics"]["auroc"]["value"] == 0.5
-    assert entries["gc"]["description"].startswith("Logistic regression on the share of G and C")
+    assert entries["gc"]["description"].startswith("Logistic regression on the fraction of G and C")
 
 
 def test_split_without_items_is_refused(opened: dict[str, TaskData]) -> None:
