@@ -28,7 +28,7 @@ import torch
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._batching import batch_end
 from bend_hf.embedders._embedder import Embedder
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 RESULTS = Path(__file__).parent / "results" / "embedders.json"
 KEYS = (
@@ -86,7 +86,7 @@ class Row:
 
 def sized(key: str, fields: dict[str, int], context: dict[str, int], folder: Path) -> Path:
     """A tiny checkpoint with another size: those of the fields that its configuration has."""
-    make_fake(key, folder)
+    make_tiny(key, folder)
     if key.startswith(("dnabert2", "gena")):
         train_byte_pairs(folder / "tokenizer.json")
     path = folder / "config.json"

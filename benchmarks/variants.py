@@ -35,7 +35,7 @@ from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder, best_device
 from bend_hf.types import Ints
 from bend_hf.variants import ScoreSettings, score_variants
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
 KEY = "nt_transformer_human_ref"
@@ -136,7 +136,7 @@ class Measured:
 
 def make_model(device: str) -> Embedder:
     """The random model."""
-    folder = make_fake(KEY, Path(tempfile.mkdtemp(prefix="bend_hf_bench_")) / KEY)
+    folder = make_tiny(KEY, Path(tempfile.mkdtemp(prefix="bend_hf_bench_")) / KEY)
     config = json.loads((folder / "config.json").read_text()) | SIX_LAYERS
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1000}))

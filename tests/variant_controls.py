@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._windows import starts_of
-from bend_hf.embedders.dnabert import kmer_rows
+from bend_hf.embedders.dnabert import kmer_token_map
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.tasks import VariantSpec
 from bend_hf.types import Ints
@@ -128,7 +128,7 @@ class OrderZeroTriplets(OrderZero):
         ids = np.array([self._id_of[word] for words in split for word in words])
         lengths = np.array([len(text) for text in sequences])
         stream = TokenStream(ids=ids, token_bp=np.ones(len(ids), np.int64), starts=starts_of(n_words))
-        return assemble(stream, Window(context_tokens=None), rows=kmer_rows(n_words, lengths, as_bend=False))
+        return assemble(stream, Window(context_tokens=None), token_map=kmer_token_map(n_words, lengths, as_bend=False))
 
 
 class Unigram(OrderZero):

@@ -1,4 +1,9 @@
-"""DNA language models as embedders: sequences in, one row a token or one row a nucleotide out.
+"""Turn sequences into token embeddings with any registered DNA language model.
+
+In go sequences and the name of a model; out come token embeddings, or one embedding per nucleotide. ``_embedder``
+holds what all families share, ``_alignment`` is the only place that maps tokens to nucleotides, ``networks`` holds the
+architectures that transformers lacks, and ``cache`` stores token embeddings. To add a model, add one module with a
+tuple ``MODELS`` of ``ModelSpec`` and its embedder class.
 
 >>> from bend_hf.embedders import load_embedder
 >>> load_embedder("onehot").embed(["ACGT"], upsample_embeddings=True)[0].shape
@@ -12,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.registry import Registry
+from bend_hf.registry import Registry, load_file, names_file
 
 if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
@@ -80,7 +85,7 @@ def __dir__() -> list[str]:
 
 
 def embedder_class(spec: ModelSpec) -> type[Embedder]:
-    """The class that a declaration names."""
+    """Import the class that a declaration names."""
     loaded: type[Embedder] = getattr(importlib.import_module(spec.module), spec.class_name)
     return loaded
 
@@ -88,39 +93,48 @@ def embedder_class(spec: ModelSpec) -> type[Embedder]:
 def load_embedder(
     model: str | Path, *, checkpoint: str | Path | None = None, **options: Unpack[EmbedderOptions]
 ) -> Embedder:
-    """An embedder by registry key, by the path of a file of your own, or by a Hub name or folder.
+    """Load an embedder by registry key, Python file, Hub id or folder.
 
     Args:
-        model: A key of ``MODELS``, an alias or the Hub id of one, so that a model has one key however it was named;
-            or a path ending in ``.py`` whose code is run and which holds an object, a class or a function with
-            ``embed`` (see ``bend_hf.embedders.user_model``); any other Hub id or folder goes to ``AutoEmbedder``.
+        model: One of
+
+            - a key of ``MODELS``, an alias, or the Hub id that an entry declares;
+            - the path of a Python file, which is run: it declares ``MODELS``, or holds an object, a class or a
+              function with ``embed`` (see ``bend_hf.embedders.user_model``);
+            - any other Hub id or folder, which ``AutoEmbedder`` loads.
         checkpoint: With a key: the folder or Hub id to read instead of the declared one.
         options: The keywords that every embedder takes, see ``Embedder``.
 
     Returns:
-        The embedder, its weights read; it moves to its device when it is first used.
+        The embedder with its weights loaded. It moves to its device at first use.
 
     Raises:
-        RegistryError: There is no such key, and it is no path or Hub id with an owner (``owner/name``) either.
-        ModelError: What it names cannot be loaded.
+        RegistryError: The name is not a key and not a path or Hub id (``owner/name``) either.
+        ModelError: The model cannot be loaded.
     """
-    spec = MODELS.get(str(model)) if str(model) in MODELS else _declared_at(str(model))
+    spec = _declared(str(model))
     if spec is not None:
         keywords = {**spec.options, **options}
+        # mypy cannot see that the declared options are keywords of the declared class
         return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]
     if str(model).endswith(".py"):
         from bend_hf.embedders.user_model import load_user_model
 
         return load_user_model(Path(model), checkpoint=checkpoint, **options)
     if "/" not in str(model) and not Path(model).exists():
-        MODELS.get(str(model))  # a key that is mistyped: raises with the nearest one
+        MODELS.get(str(model))  # a misspelled key: raises and names the nearest one
     from bend_hf.embedders.auto import AutoEmbedder
 
     return AutoEmbedder(checkpoint or model, **options)
 
 
-def _declared_at(checkpoint: str) -> ModelSpec | None:
-    """The declaration of a Hub id; None where there is none, or where a folder of that name is meant."""
-    if Path(checkpoint).exists():
+def _declared(name: str) -> ModelSpec | None:
+    """Return the declaration that a key, an alias, a Hub id or a Python file names, if there is one."""
+    if name in MODELS:
+        return MODELS.get(name)
+    if names_file(name):
+        path = Path(name.rpartition(":")[0] if not name.endswith(".py") else name).expanduser()
+        return MODELS.get(name) if path.is_file() and hasattr(load_file(path), MODELS.attribute) else None
+    if Path(name).exists():
         return None
-    return next((spec for spec in MODELS if spec.source == "hub" and spec.checkpoint == checkpoint), None)
+    return next((spec for spec in MODELS if spec.source == "hub" and spec.checkpoint == name), None)

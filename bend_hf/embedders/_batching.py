@@ -1,4 +1,11 @@
-"""Runs a model over many pieces of different lengths: batches by token budget, results in the order asked for.
+"""Run a model over many chunks of different lengths.
+
+Chunks are sorted by length. A batch holds chunks of similar length, as many as fit a budget of tokens, padding
+included. ``BudgetTrials`` finds the fastest budget on the first batches, unless the user fixes it. ``BatchRunner``
+returns values in the order of the tokens, whatever the order of the batches.
+
+The chunks of 90 and 88 tokens share a batch, the one of 30 tokens is too short for it; with a budget of 90 tokens the
+first chunk is a batch of its own:
 
 >>> batch_end(np.array([90, 88, 30, 9]), 0, budget_tokens=1000), batch_end(np.array([90, 88]), 0, budget_tokens=90)
 (2, 1)
@@ -22,26 +29,28 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# ids (B, T) and mask (B, T) or None in, (B, T, K) out, all on the device.
+# From ids (B, T) and mask (B, T) or None to values (B, T, K), all on the device.
 BatchFunction: TypeAlias = "Callable[[Tensor, Tensor | None], Tensor]"
 
-# Tokens in a batch that are tried out, the usual best first. Measured on two CPU cores: 1,000 to 4,000 are best, more
-# loses on small models. On a GPU more fills it.
+# Budgets that are tried, in tokens; the first is the default. Measured on two CPU cores: 1,000 to 4,000 tokens are
+# fastest, larger batches are slower for small models. A GPU needs more to be busy.
 CANDIDATE_TOKENS: Final[dict[str, tuple[int, ...]]] = {
     "cpu": (2048, 1024, 4096),
     "cuda": (32768, 16384, 65536, 131072),
     "mps": (8192, 4096, 16384),
 }
-_TRIALS: Final = 2  # batches of each size that are timed; the faster counts
-_FULL: Final = 0.9  # a batch that fills less of its budget says nothing about it
-_WORTH_MORE: Final = 1.03  # another size must be that much faster than the usual one to be taken
-_LEAST_TOKENS: Final = 512
-_LIKE: Final = 8  # pieces share a batch when they are shorter than its longest by an eighth at most ...
-_SHORT_TOKENS: Final = 16  # ... or by that many tokens: padding is computed like any token
+_TRIALS: Final = 2  # timed batches per budget; the faster one counts
+_FULL: Final = 0.9  # a batch that fills less of its budget is not counted
+_MIN_GAIN: Final = 1.03  # another budget replaces the default if it is faster by this factor
+_MIN_TOKENS: Final = 512
+# Padding costs as much as any token. Chunks share a batch if they are shorter than its longest chunk by at most an
+# eighth, or by at most 16 tokens.
+_LENGTH_FRACTION: Final = 8
+_LENGTH_TOKENS: Final = 16
 
 
 class BudgetTrials:
-    """Finds the fastest batch size by timing the first full batches of the work itself."""
+    """Find the fastest token budget by timing the first full batches of the real work."""
 
     def __init__(self, candidates: Sequence[int]) -> None:
         self._candidates = list(candidates)
@@ -49,27 +58,27 @@ class BudgetTrials:
 
     @property
     def decided(self) -> bool:
-        """Whether each size has been timed."""
+        """Whether every budget has been timed."""
         return all(len(rates) >= _TRIALS for rates in self._rates.values())
 
     @property
     def budget(self) -> int:
-        """The size to try next, or the fastest of all."""
+        """The budget to try next, or the fastest one once all are timed."""
         for candidate, rates in self._rates.items():
             if len(rates) < _TRIALS:
                 return candidate
-        usual, *others = self._rates
-        best = max(others, key=lambda candidate: max(self._rates[candidate]), default=usual)
-        return best if max(self._rates[best]) > _WORTH_MORE * max(self._rates[usual]) else usual
+        default, *others = self._rates
+        best = max(others, key=lambda candidate: max(self._rates[candidate]), default=default)
+        return best if max(self._rates[best]) > _MIN_GAIN * max(self._rates[default]) else default
 
     def record(self, n_tokens: int, seconds: float) -> None:
-        """Say how long a batch took that was made for ``budget``."""
+        """Record the seconds of a batch that was made for ``budget``."""
         budget = self.budget
         if n_tokens >= _FULL * budget:
             self._rates[budget].append(n_tokens / max(seconds, 1e-9))
 
     def out_of_memory(self) -> bool:
-        """Strike off the size tried now and all larger ones; False where none would be left."""
+        """Drop the current budget and all larger ones; return False if none is left."""
         left = {candidate: rates for candidate, rates in self._rates.items() if candidate < self.budget}
         self._rates = left or self._rates
         return bool(left)
@@ -77,7 +86,14 @@ class BudgetTrials:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Host side of one batch: ids (B, T), mask (B, T) or None, and which of its B * T tokens are wanted, where."""
+    """One batch in the memory of the host.
+
+    Attributes:
+        ids: Shape (B, T).
+        mask: Shape (B, T); None if nothing is padded.
+        take: Which of the B * T tokens are wanted.
+        slots: Index of each wanted token in the result.
+    """
 
     ids: NDArray[np.int64]
     mask: NDArray[np.int64] | None
@@ -86,13 +102,13 @@ class _Batch:
 
 
 class BatchRunner:
-    """Runs a batch function over the pieces of tokenized sequences.
+    """Run a function over the chunks of tokenized sequences, batch by batch.
 
     Args:
-        device: Where the function runs.
+        device: Device of the model.
         pad_id: Token id of padding.
-        batch_tokens: Tokens in a batch, padding included; None: the fastest of some, found by trial.
-        equal_lengths: Only pieces of one length share a batch, so that nothing is padded.
+        batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found by trial.
+        equal_lengths: Batch only chunks of equal length, so that nothing is padded.
     """
 
     def __init__(self, *, device: torch.device, pad_id: int, batch_tokens: int | None, equal_lengths: bool) -> None:
@@ -103,36 +119,36 @@ class BatchRunner:
         self.trials: dict[int, BudgetTrials] = {}
 
     @property
-    def usual_tokens(self) -> int:
-        """Tokens in a batch, before anything was tried out."""
+    def default_tokens(self) -> int:
+        """Tokens in a batch before any trial."""
         return self.batch_tokens or CANDIDATE_TOKENS[self.device.type][0]
 
     @contextmanager
     def fixed(self) -> Iterator[None]:
-        """Keeps to the usual batch size instead of the fastest by trial, so that any process makes the same bytes."""
-        asked, self.batch_tokens = self.batch_tokens, self.usual_tokens
+        """Use the default budget instead of the fastest, so that every process computes the same bytes."""
+        requested, self.batch_tokens = self.batch_tokens, self.default_tokens
         try:
             yield
         finally:
-            self.batch_tokens = asked
+            self.batch_tokens = requested
 
     def halve(self) -> bool:
-        """Half as many tokens in a batch from now on; False where that would be too few to be worth it."""
-        if self.usual_tokens <= _LEAST_TOKENS:
+        """Halve the tokens in a batch from now on; return False if the batch is small already."""
+        if self.default_tokens <= _MIN_TOKENS:
             return False
-        self.batch_tokens = self.usual_tokens // 2
+        self.batch_tokens = self.default_tokens // 2
         return True
 
     def run(self, tokenized: Tokenized, wanted: Bools, function: BatchFunction) -> Floats:
-        """The function's values for the wanted tokens.
+        """Compute values for the wanted tokens.
 
         Args:
-            tokenized: The pieces.
-            wanted: Which tokens, shape (N,).
-            function: From a batch to K values a token.
+            tokenized: The chunks.
+            wanted: Which tokens to return, shape (N,).
+            function: Computes K values per token of a batch.
 
         Returns:
-            Shape (wanted tokens, K), in the order of the tokens.
+            Float32, shape (wanted tokens, K), in the order of the tokens.
         """
         import torch
 
@@ -172,15 +188,15 @@ class BatchRunner:
         return out.numpy() if out is not None else np.zeros((0, 0), dtype=np.float32)
 
     def _trials_for(self, longest: int) -> BudgetTrials:
-        """Of pieces of about that length: short ones and long ones have different best sizes."""
+        """Return the trials for chunks of about this length: short and long chunks have different best budgets."""
         candidates = CANDIDATE_TOKENS[self.device.type]
         return self.trials.setdefault(longest.bit_length(), BudgetTrials(candidates))
 
-    def _assemble(self, tokenized: Tokenized, pieces: Ints, lengths: Ints, wanted: Bools, slot_of: Ints) -> _Batch:
-        n_tokens = lengths[pieces]
+    def _assemble(self, tokenized: Tokenized, chunks: Ints, lengths: Ints, wanted: Bools, slot_of: Ints) -> _Batch:
+        n_tokens = lengths[chunks]
         longest = int(n_tokens.max())
         inside = np.arange(longest) < n_tokens[:, None]
-        index = np.where(inside, tokenized.chunk_starts[pieces][:, None] + np.arange(longest), 0)
+        index = np.where(inside, tokenized.chunk_starts[chunks][:, None] + np.arange(longest), 0)
         take = np.flatnonzero(inside & wanted[index])
         padded = bool(n_tokens.min() < longest)
         return _Batch(
@@ -200,11 +216,11 @@ class BatchRunner:
             flat = flat[self._send(batch.take)]
         if self.device.type != "cuda":
             return _Pending(values=flat.cpu(), slots=batch.slots, done=None)
-        landed = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
-        landed.copy_(flat, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+        copied.copy_(flat, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
         done.record(torch.cuda.current_stream(self.device))
-        return _Pending(values=landed, slots=batch.slots, done=done)
+        return _Pending(values=copied, slots=batch.slots, done=done)
 
     def _send(self, array: NDArray[np.int64]) -> Tensor:
         import torch
@@ -217,7 +233,7 @@ class BatchRunner:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pending:
-    """Values on their way from the device."""
+    """Values that are being copied from the device."""
 
     values: Tensor
     slots: Ints
@@ -235,18 +251,18 @@ class _Pending:
 
 
 def batch_end(sorted_lengths: Ints, first: int, *, budget_tokens: int, equal_lengths: bool = False) -> int:
-    """Where the batch that begins with a piece ends.
+    """Find the end of the batch that starts with a chunk.
 
     Args:
-        sorted_lengths: Tokens of each piece, longest first, shape (P,).
-        first: The batch's first and longest piece.
-        budget_tokens: Most tokens in a batch, padding included; a longer piece goes alone.
-        equal_lengths: Never mix lengths.
+        sorted_lengths: Tokens of each chunk, longest first, shape (P,).
+        first: Index of the first and longest chunk of the batch.
+        budget_tokens: Maximum number of tokens in a batch, padding included. A longer chunk is a batch of its own.
+        equal_lengths: Do not mix lengths.
 
     Returns:
-        Index of the first piece behind the batch.
+        Index of the first chunk behind the batch.
     """
     longest = int(sorted_lengths[first])
-    shortest = longest if equal_lengths else longest - max(longest // _LIKE, _SHORT_TOKENS)
+    shortest = longest if equal_lengths else longest - max(longest // _LENGTH_FRACTION, _LENGTH_TOKENS)
     alike = int(np.searchsorted(-sorted_lengths, -shortest, side="right"))
     return min(first + max(1, budget_tokens // longest), alike)

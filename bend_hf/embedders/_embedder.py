@@ -1,46 +1,30 @@
-"""What every embedder does alike: batches, devices, rows, nucleotides; a family adds its tokens and its network.
+"""The base classes of all embedders: from sequences to token embeddings, logits and losses.
 
-A whole family, for a model that reads single letters (``read_json`` is in ``_checkpoint_files``, ``Letters`` and
-``nucleotide_table`` in ``_streams``, ``assemble`` in ``_alignment``, ``EmbedderOptions`` in ``_options``):
+``LoadedModel`` (in ``_loaded_model``) finds the checkpoint and loads its weights. ``Embedder`` tokenizes, batches, runs
+the network and aligns. ``NetworkEmbedder`` is an embedder around a network of transformers' form. A family adds its
+tokens and its network. A complete family, for a model that reads single nucleotides:
 
-    class NucleotideEmbedder(Embedder):
-        def _load(self) -> None:                                      # sets self.model
-            config = LetterConfig(**read_json(self.folder / "config.json"))
-            self.model = self._build(lambda: LetterModel(config))     # random or read, as asked for
-            self._table = nucleotide_table({"A": 2, "C": 3, "G": 4, "T": 5}, unknown=1)
-            self.pad_id = 0                                           # right padding, masked
+    class MyEmbedder(NetworkEmbedder):
+        def _load(self) -> None:
+            config = MyConfig(**read_json(self.folder / "config.json"))   # from _checkpoint_files
+            self.model = self._build(lambda: MyForMaskedLM(config))       # random or loaded weights
+            self._table = nucleotide_table({"A": 2, "C": 3, "G": 4, "T": 5}, unknown=1)   # from _tokens
+            self.pad_id = 0                                               # padding is on the right and masked
 
-        def _tokenize(self, sequences: list[str]) -> Tokenized:       # upper case, none empty
-            return assemble(single_nucleotides(Nucleotides.of(sequences), self._table), self._window(512, suffix=(6,)))
+        def _tokenize(self, sequences: list[str]) -> Tokenized:           # sequences are upper case and not empty
+            stream = single_nucleotides(Nucleotides.of(sequences), self._table)
+            return assemble(stream, self._window(512, suffix=(6,)))       # from _alignment
 
-        def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-            return self._pick(self.model(ids_BT, mask_BT, output_hidden_states=layer != -1), layer)
-
-A family with keywords of its own passes the others on, so that a wrong one is a TypeError:
+A family with keywords of its own passes the others on:
 
         def __init__(self, checkpoint: str | Path | None = None, *, kmer: int | None = None,
                      **options: Unpack[EmbedderOptions]) -> None:
-            self.kmer = kmer                                          # before super(), which calls _load()
+            self.kmer = kmer                                              # before super(), which calls _load()
             super().__init__(checkpoint, **options)
 
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> OneHotEmbedder()("ACGT").shape
 (4, 5)
-
-Embedders over one network of transformers' form: ``base_model`` gives hidden states, the whole gives scores.
-
-All of the families that have a network of their own stand on it; each says how its network is built and what it reads.
-``compile=True`` compiles both, as either may be the one that is called.
-
->>> issubclass(NetworkEmbedder, Embedder)
-True
-
-The loss of each token under a language model's scores.
-
->>> import torch
->>> ids = torch.tensor([[0, 1, 2]])
->>> token_losses(torch.zeros(1, 3, 4), ids, competing=[0, 1], causal=False)[0, :, 0].exp()
-tensor([2., 2., nan])
 """
 
 from __future__ import annotations
@@ -59,7 +43,7 @@ from bend_hf.embedders._loaded_model import LoadedModel
 from bend_hf.embedders._spec import EmbedderOptions as EmbedderOptions
 from bend_hf.embedders._spec import ModelOutput
 from bend_hf.embedders._spec import TokenEmbeddings as TokenEmbeddings
-from bend_hf.embedders._tokens import readable, reverse_complement
+from bend_hf.embedders._tokens import checked_sequences, reverse_complement
 from bend_hf.embedders._windows import Cut
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.types import Floats
@@ -70,13 +54,19 @@ if TYPE_CHECKING:
 
 
 def token_losses(logits_BTV: Tensor, ids_BT: Tensor, *, competing: Sequence[int] | None, causal: bool) -> Tensor:
-    """Cross-entropy of each token as it stands.
+    """Compute the cross-entropy of each token, without masking it.
+
+    Two equally likely tokens; the third token of the vocabulary does not compete:
+
+    >>> import torch
+    >>> token_losses(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]), competing=[0, 1], causal=False)[0, :, 0].exp()
+    tensor([2., 2., nan])
 
     Args:
         logits_BTV: Scores, float, shape (batch, tokens, vocabulary).
         ids_BT: Token ids, int64, shape (batch, tokens).
-        competing: The token ids among which probability is shared out; None: all.
-        causal: A token's scores stand one place before it; the first token has none.
+        competing: The token ids that the softmax runs over; None: all.
+        causal: The scores of a token are those of the position before it; the first token has no scores.
 
     Returns:
         Shape (batch, tokens, 1), float32; nan for a token that does not compete or has no scores.
@@ -96,30 +86,30 @@ def token_losses(logits_BTV: Tensor, ids_BT: Tensor, *, competing: Sequence[int]
     return loss_BT1.masked_fill(~scored_BT[..., None], torch.nan)
 
 
-_GROUP_BYTES: Final = 1 << 28  # rows of sequences that are embedded together
+_GROUP_BYTES: Final = 1 << 28  # embeddings of the sequences that are embedded together
 
 
 class Embedder(LoadedModel):
     """Sequences in, rows out; the constructor's keywords are those of ``LoadedModel``."""
 
-    equal_lengths: bool = False  # True: only pieces of one length share a batch, nothing is padded
-    shardable: bool = True  # False: its weights cannot be spread over processes while it is trained
-    head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # a checkpoint that lacks them has no logits
+    equal_lengths: bool = False  # True: only chunks of equal length share a batch, so that nothing is padded
+    shardable: bool = True  # False: its weights cannot be sharded over processes in training
+    head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
     _runner: BatchRunner | None = None
 
-    # What a family writes.
+    # What a family implements.
 
     @abstractmethod
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        """Tokens and rows of sequences, which are not empty and passed through ``_normalise``."""
+        """Tokenize sequences, which are not empty and went through ``_normalise``."""
 
     @abstractmethod
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        """Hidden states of one batch.
+        """Compute the hidden states of one batch.
 
         Args:
             ids_BT: Token ids, int64, on the model's device, padded on the right with ``self.pad_id``.
-            mask_BT: 1 for tokens and 0 for padding, int64; None where nothing is padded.
+            mask_BT: 1 for tokens and 0 for padding, int64; None if nothing is padded.
             layer: As in the constructor.
 
         Returns:
@@ -127,17 +117,19 @@ class Embedder(LoadedModel):
         """
 
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Language-model scores of one batch, shape (batch, tokens, vocabulary)."""
+        """Compute the language-model scores of one batch, shape (batch, tokens, vocabulary)."""
         raise ModelError(f"{self.name} has no language-model head; logits and loss need one")
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
-        """Hidden states of some tokens of each sequence; a family whose network can leave the others out does so.
+        """Compute the hidden states of selected tokens.
+
+        Override it if the network can leave out work for the other tokens.
 
         Args:
             ids_BT: As for ``_hidden``.
-            mask_BT: The same.
-            layer: The same.
-            tokens_BQ: Which tokens, int64, on the device, shape (batch, Q); None: all.
+            mask_BT: As for ``_hidden``.
+            layer: As for ``_hidden``.
+            tokens_BQ: Which tokens of each chunk, int64, on the device, shape (batch, Q); None: all.
 
         Returns:
             Shape (batch, Q, width).
@@ -145,25 +137,25 @@ class Embedder(LoadedModel):
         return _take(self._hidden(ids_BT, mask_BT, layer), tokens_BQ)
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-        """Language-model scores of some tokens, shape (batch, Q, vocabulary)."""
+        """Compute the language-model scores of selected tokens, shape (batch, Q, vocabulary)."""
         return _take(self._logits(ids_BT, mask_BT), tokens_BQ)
 
     def _loss_tokens(self) -> Sequence[int] | None:
-        """Which token ids compete in the loss; None: the whole vocabulary. A token outside has loss nan."""
+        """Return the token ids that compete in the loss; None: the whole vocabulary. Other tokens have the loss nan."""
         return None
 
     def _normalise(self, sequence: str) -> str:
-        """A sequence as the tokenizer wants it: upper case, unless a family says otherwise."""
+        """Prepare a sequence for the tokenizer: upper case, unless a family overrides it."""
         return sequence.upper()
 
-    def _flip(self, rows: Floats) -> Floats:
-        """Rows of a reverse complement, put in the order of the forward strand, shape (L, D)."""
-        return rows[::-1]
+    def _flip(self, x_LD: Floats) -> Floats:
+        """Put the embeddings of a reverse complement in the order of the forward strand, shape (L, D)."""
+        return x_LD[::-1]
 
-    # What users call.
+    # What a user calls.
 
     def __call__(self, sequence: str, remove_special_tokens: bool = True, upsample_embeddings: bool = False) -> Floats:
-        """Embed one sequence; see ``embed``. Returns shape (rows, D)."""
+        """Embed one sequence; see ``embed``."""
         return self.embed([sequence], remove_special_tokens, upsample_embeddings)[0]
 
     def embed(
@@ -175,13 +167,13 @@ class Embedder(LoadedModel):
         """Embed sequences.
 
         Args:
-            sequences: Nucleotides of the IUPAC code in either case, none empty.
-            remove_special_tokens: Leave out the rows of CLS, SEP and their like; otherwise each stands where its
-                token does, those between the pieces of a long sequence included.
-            upsample_embeddings: One row per nucleotide instead of one per token.
+            sequences: Nucleotides as IUPAC codes in either case; a sequence must not be empty.
+            remove_special_tokens: Leave out the embeddings of special tokens such as CLS and SEP. Otherwise each has
+                its place among the other tokens, also between the chunks of a long sequence.
+            upsample_embeddings: Return one embedding per nucleotide instead of one per token.
 
         Returns:
-            One array for each sequence, shape (rows, D).
+            One array per sequence, shape (tokens, D) or (nucleotides, D).
         """
         return list(self.iter_embed(sequences, remove_special_tokens, upsample_embeddings))
 
@@ -191,12 +183,12 @@ class Embedder(LoadedModel):
         remove_special_tokens: bool = True,
         upsample_embeddings: bool = False,
     ) -> Iterator[Floats]:
-        """As ``embed``, but one after the other and in bounded memory."""
+        """Embed sequences one after the other, in bounded memory; see ``embed``."""
         if self.reverse_complement_average:
             if not upsample_embeddings or not remove_special_tokens:
                 raise ConfigError(
-                    "reverse_complement_average gives one row per nucleotide, as the tokens of the two strands "
-                    "differ; use upsample_embeddings=True and remove_special_tokens=True"
+                    "reverse_complement_average gives one embedding per nucleotide, because the tokens of the two "
+                    "strands differ; use upsample_embeddings=True and remove_special_tokens=True"
                 )
             yield from (both.values for both in self.iter_tokens(sequences))
             return
@@ -207,11 +199,11 @@ class Embedder(LoadedModel):
                 yield rows.upsampled() if upsample_embeddings else rows.values
 
     def embed_tokens(self, sequences: Sequence[str]) -> list[TokenEmbeddings]:
-        """Rows of token embeddings and the nucleotides of each; what ``upsample_embeddings`` repeats."""
+        """Return token embeddings and how many nucleotides each stands for."""
         return list(self.iter_tokens(sequences))
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
-        """As ``embed_tokens``, but one after the other and in bounded memory."""
+        """Embed sequences one after the other, in bounded memory; see ``embed_tokens``."""
         for group in self._groups(sequences):
             forward = self._outputs(group, self._embed_batch, specials=False, per_nucleotide=True)
             if not self.reverse_complement_average:
@@ -224,11 +216,11 @@ class Embedder(LoadedModel):
                 per_nucleotide=True,
             )
             for ahead, back in zip(forward, reverse, strict=True):
-                rows = (ahead.upsampled() + self._flip(back.upsampled())) * np.float32(0.5)
-                yield TokenEmbeddings(values=rows, embedding_bp=np.ones(len(rows), dtype=np.int64))
+                x_LD = (ahead.upsampled() + self._flip(back.upsampled())) * np.float32(0.5)
+                yield TokenEmbeddings(values=x_LD, embedding_bp=np.ones(len(x_LD), dtype=np.int64))
 
     def logits(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
-        """Language-model scores without special tokens: shape (tokens or nucleotides, vocabulary) each.
+        """Compute language-model scores, special tokens left out: shape (tokens or nucleotides, vocabulary) each.
 
         Raises:
             ModelError: The family or the checkpoint has no language-model head.
@@ -241,10 +233,11 @@ class Embedder(LoadedModel):
         ]
 
     def loss(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
-        """Cross-entropy of each token as it stands, unmasked: shape (tokens or nucleotides,) each.
+        """Compute the cross-entropy of each token, unmasked: shape (tokens or nucleotides,) each.
 
-        A causal model is asked one token earlier. nan for a token that does not compete (an unknown letter) and
-        for a causal model's first token where nothing stands in front. Per nucleotide, a token's loss is repeated.
+        A causal model predicts a token from those before it. The loss is nan for a token that does not compete (an
+        unknown nucleotide), and for the first token of a causal model without a special token in front. Per
+        nucleotide, the loss of a token is repeated.
 
         Raises:
             ModelError: The family or the checkpoint has no language-model head.
@@ -257,23 +250,23 @@ class Embedder(LoadedModel):
         ]
 
     def tokenize(self, sequences: Sequence[str]) -> Tokenized:
-        """The model inputs of sequences and their account, checked: what ``embed`` runs on."""
-        return self._tokenized([self._normalise(one) for one in readable(sequences)])
+        """Tokenize sequences into the inputs of the model, with their alignment, checked."""
+        return self._tokenized([self._normalise(one) for one in checked_sequences(sequences)])
 
-    # How it is done.
+    # Implementation.
 
     def _outputs(
         self, sequences: list[str], function: BatchFunction, *, specials: bool, per_nucleotide: bool
     ) -> Iterator[TokenEmbeddings]:
         tokenized = self._tokenized(sequences)
-        rows = output_tokens(tokenized, specials=specials, per_nucleotide=per_nucleotide)
+        outputs = output_tokens(tokenized, specials=specials, per_nucleotide=per_nucleotide)
         wanted = np.zeros(len(tokenized.ids), dtype=np.bool_)
-        wanted[rows.token] = True
+        wanted[outputs.token] = True
         values = self.runner().run(tokenized, wanted, function)
-        if len(rows.token) != len(values) or (np.diff(rows.token) < 1).any():  # repeated or out of order
-            values = values[(np.cumsum(wanted) - 1)[rows.token]]
-        for first, last in pairwise(rows.starts.tolist()):
-            yield TokenEmbeddings(values=values[first:last], embedding_bp=rows.bp[first:last])
+        if len(outputs.token) != len(values) or (np.diff(outputs.token) < 1).any():  # repeated or out of order
+            values = values[(np.cumsum(wanted) - 1)[outputs.token]]
+        for first, last in pairwise(outputs.starts.tolist()):
+            yield TokenEmbeddings(values=values[first:last], embedding_bp=outputs.bp[first:last])
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
         tokenized = self._tokenize(sequences)
@@ -281,11 +274,11 @@ class Embedder(LoadedModel):
         return tokenized
 
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
-        """Sequences in groups whose rows fit into memory, upper-cased."""
-        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self.runner().usual_tokens)
+        """Group sequences so that the embeddings of a group fit into memory."""
+        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self.runner().default_tokens)
         group: list[str] = []
         group_bp = 0
-        for sequence in readable(sequences):
+        for sequence in checked_sequences(sequences):
             if group and group_bp + len(sequence) > limit_bp:
                 yield group
                 group, group_bp = [], 0
@@ -305,13 +298,13 @@ class Embedder(LoadedModel):
         return token_losses(logits_BTV, ids_BT, competing=self._loss_tokens(), causal=self.direction == "causal")
 
     def runner(self) -> BatchRunner:
-        """The runner, with the model on its device; chosen now, at first use."""
+        """Return the runner of batches. The first call moves the model to its device."""
         if self._runner is None:
             import torch
 
             device = torch.device(self._device_name or best_device())
             if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
-                raise ConfigError(f"device {str(device)!r} is not to be had here; expected {best_device()!r}")
+                raise ConfigError(f"device {str(device)!r} is not available; expected {best_device()!r}")
             if self.model is not None:
                 self.model = self._cast(self.model.requires_grad_(False)).eval().to(device)
                 if self.compile:
@@ -328,20 +321,20 @@ class Embedder(LoadedModel):
         return self._runner
 
     def _cast(self, model: nn.Module) -> nn.Module:
-        """The model in ``self.dtype``; a family whose parts must stay float32 says so here."""
+        """Cast the model to ``self.dtype``. Override it if parts of the network must stay float32."""
         import torch
 
         return model.to(getattr(torch, self.dtype))
 
     def _need_head(self) -> None:
-        lost = [key for key in self.lacking if any(fnmatchcase(key, pattern) for pattern in self.head_keys)]
-        if lost:
+        missing = [key for key in self.lacking if any(fnmatchcase(key, pattern) for pattern in self.head_keys)]
+        if missing:
             raise ModelError(
-                f"the checkpoint of {self.name} lacks its language-model head ({lost[0]} ...); logits and loss "
-                f"need a checkpoint that was saved with it"
+                f"the checkpoint of {self.name} lacks the language-model head ({missing[0]} ...); logits and loss "
+                f"need a checkpoint that was saved with its head"
             )
 
-    # What families may use.
+    # For families.
 
     def _window(
         self,
@@ -351,7 +344,7 @@ class Embedder(LoadedModel):
         suffix: Sequence[int] = (),
         cut: Cut = "each-chunk",
     ) -> Window:
-        """How to cut long sequences, with the user's overlap. ``cut`` is what BEND does without one."""
+        """Return how to cut long sequences. The user's overlap replaces ``cut``."""
         return Window(
             context_tokens=context_tokens,
             prefix=tuple(prefix),
@@ -362,15 +355,15 @@ class Embedder(LoadedModel):
         )
 
     def _pick(self, output: ModelOutput, layer: int) -> Tensor:
-        """The hidden state that ``layer`` asks for; ask the model for all of them where it is not -1."""
+        """Pick the hidden state of a layer. For a layer other than -1 the model must return all hidden states."""
         if layer == -1:
             return output.last_hidden_state
         states = output.hidden_states
         if states is None:
-            raise ModelError(f"{self.name} gave no hidden states for layer {layer}; only the last layer (-1) is there")
+            raise ModelError(f"{self.name} returned no hidden states, but layer is {layer}; use layer=-1")
         if not -len(states) <= layer < len(states):
             raise ConfigError(
-                f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0 are the embeddings)"
+                f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0: input embeddings)"
             )
         return output.last_hidden_state if layer == len(states) - 1 else states[layer]
 
@@ -382,7 +375,7 @@ def _take(values_BTK: Tensor, tokens_BQ: Tensor | None) -> Tensor:
 
 
 def best_device() -> str:
-    """``cuda``, ``mps`` or ``cpu``: the best there is."""
+    """Return ``cuda``, ``mps`` or ``cpu``, the fastest that is available."""
     import torch
 
     if torch.cuda.is_available():
@@ -391,12 +384,16 @@ def best_device() -> str:
 
 
 class NetworkEmbedder(Embedder):
-    """A family adds ``_load`` and ``_tokenize``."""
+    """An embedder around a network of transformers' form; a family adds ``_load`` and ``_tokenize``.
+
+    ``base_model`` returns hidden states, the network itself returns language-model scores. ``compile=True`` compiles
+    both.
+    """
 
     def _network(self) -> PreTrainedModel:
-        """Encoder and head."""
+        """Return the network, encoder and head."""
         if self.model is None:
-            raise ModelError(f"{self.name} has no network; its _load() should set one")
+            raise ModelError(f"{self.name} has no network; its _load() must set self.model")
         return cast("PreTrainedModel", self.model)
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
@@ -404,7 +401,7 @@ class NetworkEmbedder(Embedder):
         return self._pick(encoder(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1), layer)
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
-        """Without what the last layer computes for other tokens, where the network is known well enough."""
+        """Leave out what the last layer computes for other tokens, if ``selected_tokens`` knows the network."""
         found = None
         if type(self)._hidden is NetworkEmbedder._hidden and not self.compile:
             from bend_hf.embedders.networks.selected_tokens import hidden_at
@@ -413,7 +410,7 @@ class NetworkEmbedder(Embedder):
         return super()._hidden_at(ids_BT, mask_BT, layer, tokens_BQ) if found is None else found
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-        """The same, and the head at those tokens alone."""
+        """As ``_hidden_at``, with the head at the selected tokens only."""
         found = None
         if type(self)._logits is NetworkEmbedder._logits and not self.compile:
             from bend_hf.embedders.networks.selected_tokens import logits_at

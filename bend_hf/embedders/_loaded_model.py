@@ -1,6 +1,8 @@
-"""A model that was found and read: its declaration, checkpoint, weights and identity.
+"""Load a model: find its declaration and its checkpoint, and fill the network with weights.
 
-For families: ``self._build`` gives the network, random or read as the user asked, ``self.folder`` the files.
+The constructor of ``LoadedModel`` resolves ``checkpoint`` to a folder and calls ``_load`` of the family, which reads
+the files of the folder and builds the network with ``_build``. ``identity`` is what a cache is keyed by,
+``description`` goes into the result record.
 
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> OneHotEmbedder().identity["protocol"]
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._checkpoint_files import mask_in_files
-from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, one_of
+from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder
 from bend_hf.types import PROTOCOLS, ModelDtype, ProtocolName
@@ -33,40 +35,39 @@ _DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class LoadedModel(ABC):
-    """A DNA language model with its checkpoint read; ``Embedder`` makes it a function from sequences to rows.
+    """A DNA language model with its weights loaded. ``Embedder`` adds sequences and embeddings.
 
     Args:
-        checkpoint: Folder with the published files, Hub id, or registry key of this family; None: the one of
+        checkpoint: Folder with the published files, Hub id, or registry key of this family; None: the checkpoint of
             ``spec``.
-        spec: The declaration; found by the checkpoint's name where it is not given.
-        revision: Commit on the Hub; None: the declaration's.
-        protocol: ``bend-2024`` reproduces BEND's rows, ``bend-hf-1`` does what is right; they differ where
-            BEND's own code does something odd.
-        layer: Which hidden layer; -1 is the last one, 0 the embeddings.
-        dtype: Of the weights and of the arithmetic; rows are float32 always.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the best there is when it is first used.
-        random_init: Same architecture and tokenizer, but seeded random weights; no weight file is needed.
-        seed: For ``random_init``.
-        reverse_complement_average: Average each nucleotide's row with that of the reverse complement.
-        overlap_tokens: Sliding mode: tokens that neighbouring pieces of a long sequence share, each row taken
-            from the piece that shows the model most around it. 0: pieces are cut without overlap.
-        batch_tokens: Tokens in a batch, padding included; None: the fastest of some sizes, found on the first
-            batches. Fix it where two runs must agree to the last bit.
+        spec: The declaration; None: the one that ``checkpoint`` names, if there is one.
+        revision: Commit on the Hub; None: the declared one.
+        protocol: ``bend-2024`` reproduces BEND's embeddings, ``bend-hf-1`` the authors' intention. They differ only
+            where BEND's code has a quirk.
+        layer: Which hidden layer; -1 is the last one, 0 the input embeddings.
+        dtype: Type of weights and arithmetic. Embeddings are always float32.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the fastest that is available at first use.
+        random_init: Keep architecture and tokenizer, but draw random weights; no weight file is needed.
+        seed: Seed of ``random_init``.
+        reverse_complement_average: Average the embedding of each nucleotide with that of the reverse complement.
+        overlap_tokens: Tokens that neighboring chunks of a long sequence share; see ``_windows``. 0: no overlap.
+        batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found on the first
+            batches. Set it if two runs must agree to the last bit.
         compile: Run the model through ``torch.compile``.
 
     Attributes:
-        model: The network, set by ``_load``; on its device once it was used.
+        model: The network, set by ``_load``. It moves to its device at first use.
         pad_id: Token id of padding, set by ``_load``.
-        mask_id: Token id that hides a token from a masked language model; set by ``_load`` where the checkpoint's
-            ``vocab.txt`` or ``tokenizer.json`` does not name it. None: there is none.
-        folder: Where the checkpoint's files are, for ``_load``.
-        lacking: Keys of the model that the checkpoint lacks, as the family allows; their parameters are nan.
+        mask_id: Token id of the mask of a masked language model. ``_load`` sets it if neither ``vocab.txt`` nor
+            ``tokenizer.json`` of the checkpoint names it. None: the model has no mask.
+        folder: Folder with the files of the checkpoint.
+        lacking: Keys of the model that the checkpoint lacks and may lack. Their parameters are nan.
     """
 
     needs_checkpoint: ClassVar[bool] = True
     direction: Direction = "masked"  # causal: the loss of a token is read one token before it
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the keywords that users write, see EmbedderOptions
         self,
         checkpoint: str | Path | None = None,
         *,
@@ -83,12 +84,12 @@ class LoadedModel(ABC):
         batch_tokens: int | None = None,
         compile: bool = False,
     ) -> None:
-        one_of("protocol", protocol, PROTOCOLS)
-        one_of("dtype", dtype, DTYPES)
+        check_choice("protocol", protocol, PROTOCOLS)
+        check_choice("dtype", dtype, DTYPES)
         if device is not None and not _DEVICE.fullmatch(device):
             raise ConfigError(f"unknown device {device!r}; expected cpu, cuda, cuda:1 (2, ...) or mps")
         if batch_tokens is not None and batch_tokens < 1:
-            raise ConfigError(f"batch_tokens={batch_tokens} holds no token; expected 1 or more, or None")
+            raise ConfigError(f"batch_tokens={batch_tokens} is too small; expected at least 1, or None")
         self.spec = spec or self._declared(checkpoint)
         self.checkpoint = self._checkpoint_of(checkpoint)
         self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
@@ -114,25 +115,25 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def _load(self) -> None:
-        """Set ``self.model`` (by ``self._build``), ``self.pad_id``, ``self.mask_id`` and what ``_tokenize`` needs.
+        """Set ``self.model`` (with ``self._build``), ``self.pad_id``, ``self.mask_id`` and what ``_tokenize`` needs.
 
-        ``self.folder`` holds the checkpoint's files.
+        ``self.folder`` holds the files of the checkpoint.
         """
 
     @property
     def name(self) -> str:
-        """For messages: class and checkpoint."""
+        """Class and checkpoint, for messages."""
         return f"{type(self).__name__}({str(self.checkpoint or '')!r})"
 
     @property
     def width(self) -> int:
-        """Embedding width D, by the model's own configuration."""
+        """Embedding width D, from the configuration of the network."""
         config = getattr(self.model, "config", None)
         for field in ("hidden_size", "d_model"):
             if hasattr(config, field):
                 return int(getattr(config, field))
         if self.spec is None:
-            raise ModelError(f"{self.name} does not say its width; its class should define the property width")
+            raise ModelError(f"{self.name} has no known width; its class must define the property width")
         return self.spec.width
 
     def _build(
@@ -144,14 +145,14 @@ class LoadedModel(ABC):
         rename: _weights.Rename | None = None,
         nested: str | None = None,
     ) -> M:
-        """A network with random weights or the checkpoint's, as the user asked; see ``_weights.load_folder``.
+        """Build the network with random weights or those of the checkpoint; see ``_weights.load_folder``.
 
         Args:
-            make: Makes the network, for example ``lambda: Model(config)``.
-            allow_missing: Patterns of keys that the checkpoint may lack: heads, buffers that are computed.
-            allow_unexpected: Patterns of keys that the network has no place for: poolers, stored buffers.
-            rename: From a key of the file to the network's.
-            nested: Key under which a ``.ckpt`` holds its state dict.
+            make: Constructs the network, for example ``lambda: Model(config)``.
+            allow_missing: Patterns of keys that the checkpoint may lack, such as heads and computed buffers.
+            allow_unexpected: Patterns of keys that the network does not have, such as poolers and stored buffers.
+            rename: Maps a key of the file to a key of the network.
+            nested: Key of the state dict inside a ``.ckpt`` file.
         """
         if self.random_init:
             return _weights.build_random(make, self.seed)
@@ -167,7 +168,7 @@ class LoadedModel(ABC):
         self.weight_files, self.lacking = loaded.files, loaded.lacking
         return model
 
-    # Where things come from, and what they are.
+    # Checkpoint and identity.
 
     def _declared(self, checkpoint: str | Path | None) -> ModelSpec | None:
         declared: tuple[ModelSpec, ...] = getattr(sys.modules[type(self).__module__], "MODELS", ())
@@ -181,7 +182,7 @@ class LoadedModel(ABC):
             checkpoint = self.spec.checkpoint if self.spec else None
         if checkpoint is None and self.needs_checkpoint:
             raise ModelError(
-                f"{type(self).__name__} needs a checkpoint: give a folder, a Hub id or a key of the registry"
+                f"{type(self).__name__} needs a checkpoint; pass a folder, a Hub id or a key of the registry"
             )
         return checkpoint or None
 
@@ -206,9 +207,10 @@ class LoadedModel(ABC):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What determines the numbers, for the key of a cache: two embedders that agree in it give the same rows.
+        """Everything that determines the embeddings, for the key of a cache.
 
-        Files count by their content (configuration and tokenizer together, and weights), not by where they lie.
+        Two embedders with the same identity compute the same embeddings. Files count by their content, not by their
+        path.
         """
         weights = f"random, seed {self.seed}" if self.random_init else self._weights_sha256
         files = [] if self.checkpoint is None else _checkpoint_files.small_files(self.folder)
@@ -251,5 +253,5 @@ class LoadedModel(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Weights of the network as it is loaded, tied ones once."""
+        """Number of weights of the loaded network; tied weights count once."""
         return 0 if self.model is None else sum(weight.numel() for weight in self.model.parameters())

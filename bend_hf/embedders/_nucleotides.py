@@ -1,6 +1,6 @@
-"""Embedders of networks that read single letters, lower-cased, without special tokens and without a limit of length.
+"""Embedders whose network reads single nucleotides without special tokens and without a maximum length.
 
-The convolutional models, AWD-LSTM and GPN share one tokenizer.json; a family adds its network:
+BEND's ResNet LM and AWD-LSTM, GPN and bend-mini share the layout of ``tokenizer.json``. A family adds its network.
 
 >>> vocabulary = NucleotideVocabulary(ids={"A": 3, "C": 4, "G": 5, "T": 6}, unknown=2, padding=0)
 >>> vocabulary.table[list(b"ACN")].tolist()
@@ -27,12 +27,12 @@ from bend_hf.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class NucleotideVocabulary:
-    """Token ids of upper-case letters.
+    """Token ids of upper-case nucleotides.
 
     Attributes:
-        ids: Of each letter that the model knows.
-        unknown: Of every other letter, N among them.
-        padding: Of padding.
+        ids: Id of each nucleotide that the model knows.
+        unknown: Id of every other nucleotide, including N.
+        padding: Id of padding.
     """
 
     ids: Mapping[str, int]
@@ -41,29 +41,27 @@ class NucleotideVocabulary:
 
     @classmethod
     def read(cls, path: Path) -> NucleotideVocabulary:
-        """From a ``tokenizer.json`` with a vocabulary of words, of which the letters are taken.
+        """Read the tokens of one letter from a ``tokenizer.json``.
 
-        A vocabulary without a token for unknown letters gives them the mask: both say that a letter is not known.
+        If the vocabulary has no unknown token, unknown nucleotides get the mask, which also means "not known".
 
         Raises:
-            ModelError: It holds no letters, or nothing for unknown ones.
+            ModelError: The vocabulary lacks A, C, G or T, or has neither an unknown token nor a mask.
         """
         model = read_json(path).get("model")
-        words = model.get("vocab") if isinstance(model, dict) else None
-        ids = (
-            {word.upper(): token for word, token in words.items() if len(word) == 1} if isinstance(words, dict) else {}
-        )
-        if not isinstance(model, dict) or not isinstance(words, dict) or not set("ACGT") <= set(ids):
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(model, dict) or not isinstance(vocabulary, dict):
+            raise ModelError(f"{path} has no vocabulary; download it again")
+        ids = {text.upper(): token for text, token in vocabulary.items() if len(text) == 1}
+        if not set("ACGT") <= set(ids):
             raise ModelError(
-                f"{path} is no tokenizer of single letters: expected a vocabulary with a, c, g and t, found "
-                f"{', '.join(sorted(words)[:8]) if isinstance(words, dict) else 'none'}"
+                f"{path} is not a tokenizer of single nucleotides; expected a vocabulary with a, c, g and t, found "
+                f"{', '.join(sorted(vocabulary)[:8]) or 'no tokens'}"
             )
-        unknown = words.get(model.get("unk_token"), words.get("[MASK]"))
+        unknown = vocabulary.get(model.get("unk_token"), vocabulary.get("[MASK]"))
         if unknown is None:
-            raise ModelError(
-                f"{path} has a token neither for unknown letters nor for a mask; letters such as N need one"
-            )
-        return cls(ids=ids, unknown=int(unknown), padding=int(words.get("[PAD]", 0)))
+            raise ModelError(f"{path} has neither an unknown token nor a mask; nucleotides such as N need one of them")
+        return cls(ids=ids, unknown=int(unknown), padding=int(vocabulary.get("[PAD]", 0)))
 
     @cached_property
     def table(self) -> NDArray[np.int32]:
@@ -72,7 +70,10 @@ class NucleotideVocabulary:
 
 
 class NucleotideEmbedder(NetworkEmbedder):
-    """One token a letter, the whole sequence in one piece; a family sets ``self.model`` in ``_load_network``."""
+    """An embedder with one token per nucleotide and one chunk per sequence.
+
+    A family sets ``self.model`` in ``_load_network``.
+    """
 
     def _load(self) -> None:
         self._vocabulary = NucleotideVocabulary.read(self.folder / "tokenizer.json")
@@ -86,3 +87,22 @@ class NucleotideEmbedder(NetworkEmbedder):
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_nucleotides(Nucleotides.of(sequences), self._vocabulary.table)
         return assemble(stream, self._window(None))
+
+
+def tiny_nucleotide_tokenizer() -> dict[str, object]:
+    """Make a ``tokenizer.json`` of single nucleotides, for tiny checkpoints."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordLevel",
+            "vocab": {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, "a": 3, "c": 4, "g": 5, "t": 6},
+            "unk_token": "[UNK]",
+        },
+    }

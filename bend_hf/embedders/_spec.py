@@ -1,25 +1,27 @@
-"""The declaration of one model: what a registry entry says about a checkpoint, for cards, tables and loading.
+"""What a model declares about itself, which keywords embedders take, and what they return.
 
->>> ModelSpec(key="onehot", embedder="onehot:OneHotEmbedder", family="onehot", source="none", width=5).checkpoint
-''
+A model's module holds a tuple ``MODELS`` of ``ModelSpec``. The registry, the cards and the tables read it without
+loading torch:
 
-The keywords that every embedder takes, and what it gives.
-
->>> DTYPES
-('float32', 'bfloat16', 'float16')
+>>> ModelSpec(key="onehot", embedder="onehot:OneHotEmbedder", family="one-hot", source="none", width=5).module
+'bend_hf.embedders.onehot'
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypedDict, get_args
 
 import numpy as np
 
 from bend_hf.data.download import RemoteFile
 from bend_hf.errors import ConfigError, ModelError, did_you_mean
+from bend_hf.files import write_text
 from bend_hf.types import Floats, Ints, ModelDtype, ProtocolName
 
 if TYPE_CHECKING:
@@ -29,32 +31,69 @@ Direction: TypeAlias = Literal["masked", "causal", "none"]
 Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none"]
 Option: TypeAlias = int | float | str | bool
 
-_EMBEDDER = re.compile(r"[a-z][a-z0-9_]*:[A-Za-z][A-Za-z0-9]*")
+DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
+TINY_CONTEXT_TOKENS: Final = 24  # context of tiny checkpoints: short, so that tests cut sequences into chunks
+
+_EMBEDDER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyCheckpoint:
+    """Configuration and vocabulary of a small network of a model's family, from which tests build random weights.
+
+    It has the layout of the published checkpoint, so that the family reads it as it reads the real one.
+
+    Attributes:
+        config: Content of ``config.json``.
+        vocabulary: Lines of ``vocab.txt``; empty: the model has no such file.
+        tokenizer: Content of ``tokenizer.json``; empty: the model has no such file.
+        tokenizer_config: Content of ``tokenizer_config.json``; empty: the model has no such file.
+    """
+
+    config: Mapping[str, object]
+    vocabulary: Sequence[str] = ()
+    tokenizer: Mapping[str, object] = field(default_factory=dict)
+    tokenizer_config: Mapping[str, object] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder, which is created if needed, and return the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.json", json.dumps(dict(self.config)))
+        if self.vocabulary:
+            write_text(folder / "vocab.txt", "\n".join(self.vocabulary) + "\n")
+        if self.tokenizer:
+            write_text(folder / "tokenizer.json", json.dumps(dict(self.tokenizer)))
+        if self.tokenizer_config:
+            write_text(folder / "tokenizer_config.json", json.dumps(dict(self.tokenizer_config)))
+        return folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One published model.
+    """One model: where its code and its checkpoint are, and the facts that cards and tables show.
 
     Attributes:
         key: Registry key and command-line name, for example ``dnabert2``.
-        embedder: Where its class stands, ``module:Class`` below ``bend_hf.embedders``.
-        family: The architecture's name in tables, for example ``DNABERT``.
-        checkpoint: Hub id, the folder's address outside the Hub, or its name in ``bend_hf/pretrained``; empty where
-            there is nothing to load.
-        revision: Commit on the Hub; None where it is not pinned yet (the result record then names what was used).
-        source: Who holds the files.
-        files: For sources outside the Hub: what to fetch.
+        embedder: Module and class, ``module:Class``. A module without a dot is one of ``bend_hf.embedders`` if there
+            is one of that name. A declaration outside the package writes ``f"{__name__}:Class"``.
+        family: Name of the architecture in tables, for example ``DNABERT``.
+        checkpoint: Hub id, address of the folder outside the Hub, or name in ``bend_hf/pretrained``. Empty if there is
+            nothing to load.
+        revision: Commit on the Hub. None if it is not pinned; the result record then names the commit that was used.
+        source: Who hosts the files.
+        files: The files to fetch, for sources outside the Hub.
         width: Embedding width D.
-        n_parameters: Count of weights, or None where it is not published.
-        context_tokens: Most tokens in one input, specials included; None without a limit.
-        tokenization: In words, for example ``overlapping 6-mers``.
-        direction: What a token's vector may see.
-        training_data: In words.
+        n_parameters: Number of weights; None if it is not published.
+        context_tokens: Maximum number of tokens in one input, special tokens included; None: no limit.
+        tokenization: A short phrase, for example ``overlapping 6-mers``.
+        direction: Which tokens a token embedding depends on.
+        training_data: A short phrase.
         license: SPDX name, or ``unknown``.
         paper: Address of the paper.
-        options: Keywords that this entry gives its class, for example ``{"kmer": 6}``.
-        aliases: Other names it is found by; results are kept under ``key`` alone.
+        options: Keywords that this entry passes to its class, for example ``{"kmer": 6}``.
+        aliases: Other names that find the entry. Results carry ``key``.
+        tiny: Makes a tiny checkpoint of the family, from which the contract tests build the model. None: the model
+            needs no checkpoint.
     """
 
     key: str
@@ -74,6 +113,7 @@ class ModelSpec:
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    tiny: Callable[[], TinyCheckpoint] | None = None
 
     def __post_init__(self) -> None:
         if not _EMBEDDER.fullmatch(self.embedder):
@@ -84,7 +124,7 @@ class ModelSpec:
         if (self.source == "none") != (not self.checkpoint):
             raise ModelError(
                 f"model {self.key!r} has source {self.source!r} and checkpoint {self.checkpoint!r}; "
-                f"a checkpoint needs a source, and source 'none' goes without one"
+                f"a checkpoint needs a source, and source 'none' has no checkpoint"
             )
         if self.width < 1:
             raise ModelError(f"model {self.key!r} has width {self.width}; expected 1 or more")
@@ -97,7 +137,9 @@ class ModelSpec:
     @property
     def module(self) -> str:
         """Dotted name of the module that holds the class."""
-        return f"bend_hf.embedders.{self.embedder.partition(':')[0]}"
+        name = self.embedder.partition(":")[0]
+        inside = f"bend_hf.embedders.{name}"
+        return inside if "." not in name and importlib.util.find_spec(inside) is not None else name
 
     @property
     def class_name(self) -> str:
@@ -105,13 +147,11 @@ class ModelSpec:
         return self.embedder.partition(":")[2]
 
 
-DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
-
-
 class EmbedderOptions(TypedDict, total=False):
-    """The keywords that every embedder takes, for a family's ``__init__(..., **options: Unpack[EmbedderOptions])``.
+    """The keywords that every embedder takes; ``LoadedModel`` describes them.
 
-    The base's constructor names each, so that a wrong one is a TypeError.
+    For the constructors of families, ``__init__(..., **options: Unpack[EmbedderOptions])``. An unknown keyword is a
+    TypeError.
     """
 
     spec: ModelSpec | None
@@ -129,7 +169,7 @@ class EmbedderOptions(TypedDict, total=False):
 
 
 class ModelOutput(Protocol):
-    """What a base model gives: transformers' BaseModelOutput or its like."""
+    """What a base model returns: the BaseModelOutput of transformers, or a class with the same fields."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...] | None
@@ -137,22 +177,23 @@ class ModelOutput(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEmbeddings:
-    """One sequence as rows of token embeddings; what a cache stores.
+    """The token embeddings of one sequence, as a cache stores them.
 
     Attributes:
-        values: Embeddings without special tokens, shape (R, D).
-        embedding_bp: Nucleotides that each row stands for, shape (R,); their sum is the sequence's length.
+        values: One embedding per token, without special tokens, shape (R, D).
+        embedding_bp: Number of nucleotides that each embedding stands for, shape (R,). The sum is the length of the
+            sequence.
     """
 
     values: Floats
     embedding_bp: Ints
 
     def upsampled(self) -> Floats:
-        """One row per nucleotide, shape (L, D)."""
+        """Repeat each token embedding for its nucleotides, shape (L, D)."""
         return np.repeat(self.values, self.embedding_bp, axis=0)
 
 
-def one_of(what: str, value: str, known: Sequence[str]) -> None:
-    """Raise a ConfigError where a value is not among the known ones."""
+def check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    """Raise a ConfigError if a value is not one of the known ones."""
     if value not in known:
         raise ConfigError(f"unknown {what} {value!r}; {did_you_mean(value, list(known))}")

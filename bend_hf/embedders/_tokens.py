@@ -1,15 +1,17 @@
-"""From letters to token streams: the tokenizations that families share, without a loop over letters.
+"""Tokenize nucleotides: the steps that several families share, vectorized over all sequences of a batch.
 
-Each gives a ``TokenStream`` for ``_alignment.assemble``:
+Input is a list of sequences, checked by ``checked_sequences``. ``Nucleotides`` holds them as one array; the functions
+below turn it into a ``TokenStream`` for ``_alignment.assemble``:
 
->>> letters = Nucleotides.of(["ACG", "T"])
->>> kmer_codes(letters, 2, "ACGT").tolist()
+- ``single_nucleotides``: one token per nucleotide;
+- ``kmer_codes``: the k-mer that starts at each nucleotide, for overlapping k-mers;
+- ``greedy_kmers``: consecutive k-mers, and single nucleotides where no k-mer fits;
+- ``stream_from_ids`` and ``stream_from_offsets``: tokens of a tokenizer from elsewhere.
+
+Numbers of the 2-mers AC and CG; a k-mer that would run past the end of its sequence is -1:
+
+>>> kmer_codes(Nucleotides.of(["ACG", "T"]), 2, "ACGT").tolist()
 [1, 6, -1, -1]
-
-Sequences as users give them: what is accepted, and the other strand.
-
->>> reverse_complement("ACGNr")
-'yNCGT'
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from bend_hf.types import Bools, Bytes, Ints
 
 @dataclass(frozen=True, kw_only=True)
 class Nucleotides:
-    """The letters of S sequences, one after the other.
+    """The nucleotides of S sequences, one sequence after the other.
 
     Attributes:
         codes: ASCII codes, shape (L,).
@@ -42,130 +44,141 @@ class Nucleotides:
 
     @classmethod
     def of(cls, sequences: Sequence[str]) -> Nucleotides:
-        """Concatenate."""
+        """Concatenate sequences."""
         codes = np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)
         return cls(codes=codes, starts=starts_of([len(sequence) for sequence in sequences]))
 
     @property
     def lengths_bp(self) -> Ints:
-        """Letters of each sequence, shape (S,)."""
+        """Length of each sequence, shape (S,)."""
         return np.diff(self.starts)
 
     def remaining_bp(self) -> Ints:
-        """For each letter how many its sequence has from there on, itself included, shape (L,)."""
+        """Count, for each nucleotide, the nucleotides from there to the end of its sequence, shape (L,)."""
         ends: Ints = np.repeat(self.starts[1:], self.lengths_bp)
         return ends - np.arange(len(self.codes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sections:
-    """Sequences cut into sections of letters.
+    """Sequences cut into sections of nucleotides before they are tokenized, as BEND does for some models.
 
     Attributes:
-        letters: The sections, as if each were a sequence.
-        section_starts: Where each sequence's sections start, shape (S + 1,), for ``_alignment.merge_sections``.
+        nucleotides: The sections, as if each were a sequence.
+        section_starts: Where the sections of each sequence start, shape (S + 1,), for ``_alignment.merge_sections``.
     """
 
-    letters: Nucleotides
+    nucleotides: Nucleotides
     section_starts: Ints
 
 
-def cut_nucleotides(letters: Nucleotides, section_bp: int) -> Sections:
-    """Cut each sequence every ``section_bp`` letters; the last chunk may be shorter."""
-    n_sections = np.maximum(-(-letters.lengths_bp // section_bp), 1)
-    first = np.repeat(letters.starts[:-1], n_sections) + ramp(n_sections) * section_bp
-    starts = np.append(first, letters.starts[-1])
-    return Sections(letters=Nucleotides(codes=letters.codes, starts=starts), section_starts=starts_of(n_sections))
-
-
-def nucleotide_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
-    """A lookup table over all 256 byte values.
-
-    Args:
-        ids: Token id of each letter that the model knows; case matters.
-        unknown: Token id of every other letter.
-    """
-    table = np.full(256, unknown, dtype=np.int32)
-    for letter, token in ids.items():
-        table[ord(letter)] = token
-    return table
-
-
-def single_nucleotides(letters: Nucleotides, table: NDArray[np.int32]) -> TokenStream:
-    """One token a letter, by a table of ``nucleotide_table``."""
-    return TokenStream(
-        ids=table[letters.codes], token_bp=np.ones(len(letters.codes), dtype=np.int64), starts=letters.starts
+def cut_nucleotides(nucleotides: Nucleotides, section_bp: int) -> Sections:
+    """Cut each sequence every ``section_bp`` nucleotides; its last section may be shorter."""
+    n_sections = np.maximum(-(-nucleotides.lengths_bp // section_bp), 1)
+    first = np.repeat(nucleotides.starts[:-1], n_sections) + ramp(n_sections) * section_bp
+    starts = np.append(first, nucleotides.starts[-1])
+    return Sections(
+        nucleotides=Nucleotides(codes=nucleotides.codes, starts=starts), section_starts=starts_of(n_sections)
     )
 
 
-def kmer_codes(letters: Nucleotides, k: int, alphabet: str) -> Ints:
-    """The number of the k-mer that starts at each letter.
+def nucleotide_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
+    """Make a lookup table from byte values to token ids, shape (256,).
 
     Args:
-        letters: L letters in all.
-        k: Length of the words.
-        alphabet: The four letters in the order in which the vocabulary counts, most significant letter first.
+        ids: Token id of each nucleotide that the model knows, case-sensitive.
+        unknown: Token id of every other byte.
+    """
+    table = np.full(256, unknown, dtype=np.int32)
+    for nucleotide, token in ids.items():
+        table[ord(nucleotide)] = token
+    return table
+
+
+def single_nucleotides(nucleotides: Nucleotides, table: NDArray[np.int32]) -> TokenStream:
+    """Make one token per nucleotide, with a table from ``nucleotide_table``."""
+    return TokenStream(
+        ids=table[nucleotides.codes],
+        token_bp=np.ones(len(nucleotides.codes), dtype=np.int64),
+        starts=nucleotides.starts,
+    )
+
+
+def kmer_codes(nucleotides: Nucleotides, k: int, alphabet: str) -> Ints:
+    """Number the k-mer that starts at each nucleotide.
+
+    Args:
+        nucleotides: L nucleotides in total.
+        k: Length of a k-mer.
+        alphabet: The nucleotides in the order in which the vocabulary counts, most significant nucleotide first.
 
     Returns:
-        Codes below ``4 ** k``, shape (L,); -1 where the k-mer holds another letter or runs past its sequence.
+        Numbers below ``len(alphabet) ** k``, shape (L,); -1 if the k-mer contains another nucleotide or runs past the
+        end of its sequence.
     """
-    digit = nucleotide_table({letter: value for value, letter in enumerate(alphabet)}, -1)[letters.codes]
+    digit = nucleotide_table({one: value for value, one in enumerate(alphabet)}, -1)[nucleotides.codes]
     n_starts = max(len(digit) - k + 1, 0)
     codes = np.zeros(n_starts, dtype=np.int64)
-    clean = letters.remaining_bp()[:n_starts] >= k
+    known = nucleotides.remaining_bp()[:n_starts] >= k
     for offset in range(k):
         here = digit[offset : offset + n_starts]
         codes = codes * len(alphabet) + here
-        clean &= here >= 0
+        known &= here >= 0
     whole = np.full(len(digit), -1, dtype=np.int64)
-    whole[:n_starts] = np.where(clean, codes, -1)
+    whole[:n_starts] = np.where(known, codes, -1)
     return whole
 
 
 def greedy_kmers(
-    letters: Nucleotides, *, k: int, alphabet: str, kmer_ids: NDArray[np.int32], nucleotide_ids: NDArray[np.int32]
+    nucleotides: Nucleotides,
+    *,
+    k: int,
+    alphabet: str,
+    kmer_ids: NDArray[np.int32],
+    nucleotide_ids: NDArray[np.int32],
 ) -> TokenStream:
-    """Words of k from left to right, single letters at the rest of a run and for any other letter.
+    """Tokenize into consecutive k-mers from left to right, and single nucleotides where no k-mer fits.
 
-    After a letter outside the alphabet the frame starts anew, as in the Nucleotide Transformer's tokenizer.
+    A nucleotide outside the alphabet is a token of its own, and k-mers start again after it, as in the tokenizer of
+    the Nucleotide Transformer.
 
     Args:
-        letters: Of S sequences.
-        k: Length of the words.
-        alphabet: The letters words are made of, in the order in which ``kmer_ids`` counts.
-        kmer_ids: Token id of each word, shape (4 ** k,).
-        nucleotide_ids: Token id of each byte value, shape (256,).
+        nucleotides: S sequences.
+        k: Length of a k-mer.
+        alphabet: The nucleotides of k-mers, in the order in which ``kmer_ids`` counts.
+        kmer_ids: Token id of each k-mer, shape (len(alphabet) ** k,).
+        nucleotide_ids: Token id of each byte value as a single nucleotide, shape (256,).
     """
-    n_letters = len(letters.codes)
-    index = np.arange(n_letters)
-    clean = nucleotide_table(dict.fromkeys(alphabet, 1), 0)[letters.codes].astype(np.bool_)
-    opens = np.zeros(n_letters, dtype=np.bool_)
-    opens[letters.starts[:-1]] = True  # each sequence
-    opens |= ~clean  # each other letter is a run of its own ...
-    opens[1:] |= ~clean[:-1]  # ... and the letter behind it starts one
+    n_bp = len(nucleotides.codes)
+    index = np.arange(n_bp)
+    known = nucleotide_table(dict.fromkeys(alphabet, 1), 0)[nucleotides.codes].astype(np.bool_)
+    opens = np.zeros(n_bp, dtype=np.bool_)  # a run of known nucleotides starts
+    opens[nucleotides.starts[:-1]] = True  # at each sequence
+    opens |= ~known  # each unknown nucleotide is a run of one ...
+    opens[1:] |= ~known[:-1]  # ... and the nucleotide behind it starts a run
     run_start = np.maximum.accumulate(np.where(opens, index, 0))
-    run_end = np.append(np.flatnonzero(opens), n_letters)[np.cumsum(opens)]
+    run_end = np.append(np.flatnonzero(opens), n_bp)[np.cumsum(opens)]
     frame = (index - run_start) // k * k + run_start
-    in_word = clean & (frame + k <= run_end)
-    keep = ~in_word | (frame == index)
-    codes = kmer_codes(letters, k, alphabet)
-    word = in_word[keep]
-    ids = np.where(word, kmer_ids[np.where(word, codes[keep], 0)], nucleotide_ids[letters.codes[keep]])
-    n_tokens = np.concatenate([[0], np.cumsum(keep)])[letters.starts]
-    return TokenStream(ids=ids, token_bp=np.where(word, k, 1).astype(np.int64), starts=n_tokens)
+    in_kmer = known & (frame + k <= run_end)
+    keep = ~in_kmer | (frame == index)
+    codes = kmer_codes(nucleotides, k, alphabet)
+    is_kmer = in_kmer[keep]
+    ids = np.where(is_kmer, kmer_ids[np.where(is_kmer, codes[keep], 0)], nucleotide_ids[nucleotides.codes[keep]])
+    n_tokens = np.concatenate([[0], np.cumsum(keep)])[nucleotides.starts]
+    return TokenStream(ids=ids, token_bp=np.where(is_kmer, k, 1).astype(np.int64), starts=n_tokens)
 
 
 def stream_from_ids(ids: Sequence[Sequence[int]], bp_of_id: Ints, *, lengths_bp: Ints, name: str) -> TokenStream:
-    """Tokens whose texts lie end to end, so that a table of text lengths aligns them.
+    """Align tokens whose texts follow each other without a gap, by the length of each text.
 
     Args:
         ids: Token ids of each sequence, without specials.
         bp_of_id: Nucleotides of each token of the vocabulary, shape (V,); 1 for the unknown token.
-        lengths_bp: Nucleotides of each sequence, to check, shape (S,).
-        name: Whose tokens, for the message.
+        lengths_bp: Nucleotides of each sequence, shape (S,); the tokens are checked against it.
+        name: Name of the tokenizer, for the message.
 
     Raises:
-        AlignmentError: The texts are longer or shorter than their sequence.
+        AlignmentError: The tokens of a sequence are longer or shorter than the sequence.
     """
     starts = starts_of([len(one) for one in ids])
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(starts[-1]))
@@ -175,8 +188,8 @@ def stream_from_ids(ids: Sequence[Sequence[int]], bp_of_id: Ints, *, lengths_bp:
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise AlignmentError(
-            f"the tokens of {name} have {covered[first]} letters for sequence {first}, which has "
-            f"{lengths_bp[first]}; align them by offsets instead (stream_from_offsets)"
+            f"the tokens of {name} have {covered[first]} nucleotides for sequence {first}, which has "
+            f"{lengths_bp[first]}; align them by their offsets (stream_from_offsets)"
         )
     return TokenStream(ids=flat, token_bp=token_bp, starts=starts)
 
@@ -188,19 +201,19 @@ def stream_from_offsets(
     lengths_bp: Ints,
     name: str,
 ) -> TokenStream:
-    """Tokens with the character offsets of a fast tokenizer.
+    """Align tokens by the character offsets of a fast tokenizer.
 
-    A token stands for the letters from its own start to the next token's; letters in front of the first token
-    count with the first. So a letter that the tokenizer drops still has a row.
+    A token stands for the nucleotides from its start to the start of the next token, and the first token also for
+    those in front of it. So a nucleotide that the tokenizer drops still has an embedding.
 
     Args:
         ids: Token ids of each sequence, without specials.
-        offsets: (start, end) of each token in its sequence, end not included.
+        offsets: Start and end (exclusive) of each token in its sequence.
         lengths_bp: Nucleotides of each sequence, shape (S,).
-        name: Whose tokens, for the message.
+        name: Name of the tokenizer, for the message.
 
     Raises:
-        AlignmentError: Two tokens share a letter, or one ends past the sequence.
+        AlignmentError: Two tokens overlap, or a token ends past its sequence.
     """
     starts = starts_of([len(one) for one in ids])
     n_tokens = int(starts[-1])
@@ -219,9 +232,9 @@ def stream_from_offsets(
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise AlignmentError(
-            f"token {first - int(starts[np.searchsorted(starts, first, side='right') - 1])} of a sequence by "
-            f"{name} has offsets {tuple(int(x) for x in spans[first])} and the next starts at "
-            f"{int(following[first])}; expected tokens that follow each other, each with a letter of its own"
+            f"{name} gives token {first - int(starts[np.searchsorted(starts, first, side='right') - 1])} of a sequence "
+            f"the offsets {tuple(int(x) for x in spans[first])}, and the next token starts at "
+            f"{int(following[first])}; expected tokens of at least one nucleotide that do not overlap"
         )
     return TokenStream(ids=flat, token_bp=token_bp, starts=starts)
 
@@ -231,26 +244,30 @@ _COMPLEMENT: Final = str.maketrans("ACGTUNRYSWKMBDHVacgtunryswkmbdhv", "TGCAANYR
 
 
 def reverse_complement(sequence: str) -> str:
-    """The other strand, IUPAC letters and case included."""
+    """Return the reverse complement, IUPAC codes and case included.
+
+    >>> reverse_complement("ACGNr")
+    'yNCGT'
+    """
     return sequence.translate(_COMPLEMENT)[::-1]
 
 
-def readable(sequences: Iterable[str]) -> Iterator[str]:
-    """Sequences one after the other, each checked.
+def checked_sequences(sequences: Iterable[str]) -> Iterator[str]:
+    """Yield sequences, each checked.
 
     Raises:
-        InputError: One is empty, no string, or holds anything but letters.
+        InputError: A sequence is empty, not a string, or contains something other than letters.
     """
     if isinstance(sequences, str):
-        raise InputError("embed() takes a list of sequences, not one; call the embedder itself on a single one")
+        raise InputError("embed() takes a list of sequences, but got one string; call the embedder itself instead")
     for index, sequence in enumerate(sequences):
         if not isinstance(sequence, str):
-            raise InputError(f"sequence {index} is a {type(sequence).__name__}; expected a string of letters")
+            raise InputError(f"sequence {index} is of type {type(sequence).__name__}; expected a string")
         if not (sequence.isascii() and sequence.isalpha()):
-            odd = next((letter for letter in sequence if not (letter.isascii() and letter.isalpha())), "")
+            odd = next((one for one in sequence if not (one.isascii() and one.isalpha())), "")
             raise InputError(
-                f"sequence {index} holds {odd!r}; expected letters only (ACGTN, IUPAC, either case)"
+                f"sequence {index} contains {odd!r}; expected IUPAC codes such as ACGTN in either case"
                 if odd
-                else f"sequence {index} is empty; expected one letter or more"
+                else f"sequence {index} is empty; expected at least one nucleotide"
             )
         yield sequence

@@ -1,11 +1,7 @@
-"""Reads a published checkpoint into a model, whole or not at all.
+"""Load published weights into a network, completely or not at all.
 
-Every key of the file must have its place in the model and every parameter its key; what may differ is said by
-pattern. Folders come from ``_checkpoint_files``.
-
->>> find_weights(Path("/"))
-Traceback (most recent call last):
-bend_hf.errors.ModelError: / has no weights; expected one of ...
+Every key of the file must have a place in the network, and every parameter of the network a key in the file.
+Exceptions are patterns that the family declares. ``_checkpoint_files`` finds the folder of a checkpoint.
 """
 
 from __future__ import annotations
@@ -37,19 +33,24 @@ _NOT_WEIGHTS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedWeights:
-    """What was read: the files, and the model's keys that they lack as allowed."""
+    """The result of ``load_folder``.
+
+    Attributes:
+        files: The weight files.
+        lacking: Keys of the model that the files lack and may lack.
+    """
 
     files: tuple[Path, ...]
     lacking: tuple[str, ...]
 
 
-def find_weights(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> list[Path]:
-    """The weight files of a folder: one, or all shards of an index.
+def find_weights(folder: Path) -> list[Path]:
+    """Find the weight files of a folder: one file, or all shards of an index.
 
     Raises:
-        ModelError: There is none of the known names, or a shard is missing.
+        ModelError: The folder has no weight file, or a shard is missing.
     """
-    for name in names:
+    for name in WEIGHT_FILES:
         path = folder / name
         if not path.is_file():
             continue
@@ -61,27 +62,27 @@ def find_weights(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> list[Path
             raise ModelError(f"{path} is not an index of weight files: {error!r}; download it again") from error
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
-            raise ModelError(f"{folder} lacks {', '.join(missing)}, which {name} names; download them")
+            raise ModelError(f"{folder} lacks {', '.join(missing)}, named by {name}; download the missing files")
         return [folder / shard for shard in shards]
     held = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise ModelError(f"{folder} has no weights; expected one of {', '.join(names)}, found {held}")
+    raise ModelError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}, found {held}")
 
 
 def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tensor]:
-    """The tensors of one file, by name; floating-point ones as float32.
+    """Read the tensors of one file by name, floating-point tensors as float32.
 
     Args:
-        path: A safetensors file, or a pickle that holds nothing but tensors.
-        nested: Key under which a ``.ckpt`` holds its state dict.
+        path: A safetensors file, or a pickle of tensors.
+        nested: Key of the state dict inside a ``.ckpt`` file.
 
     Raises:
-        ModelError: The file is cut short, is no weight file, or holds anything but tensors.
+        ModelError: The file is truncated, is not a weight file, or holds objects other than tensors.
     """
     import pickle
 
     import torch
 
-    refuse_impostor(path)
+    check_weight_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -91,10 +92,10 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is not a plain state dict: it is damaged, or holds objects other than tensors, which could "
-            f"run code when read; refused. Convert it to safetensors where you trust it"
+            f"{path} is not a plain state dict: it is damaged, or holds objects that could run code when they are "
+            f"read. If you trust the file, convert it to safetensors"
         ) from error
-    except Exception as error:  # safetensors and torch raise many kinds for a file that is cut short
+    except Exception as error:  # safetensors and torch raise many kinds of errors for a truncated file
         raise ModelError(f"{path} cannot be read: {type(error).__name__}: {error}; download it again") from error
     if nested is not None and isinstance(loaded, Mapping) and nested in loaded:
         loaded = loaded[nested]
@@ -105,13 +106,13 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
             else [type(loaded).__name__]
         )
         raise ModelError(
-            f"{path} is not a plain state dict: {', '.join(odd[:5])} is not a tensor; expected names and tensors only"
+            f"{path} is not a plain state dict: {', '.join(odd[:5])} is not a tensor; expected only names and tensors"
         )
     return {str(key): value.to(torch.float32) if value.is_floating_point() else value for key, value in loaded.items()}
 
 
-def refuse_impostor(path: Path) -> None:
-    """Raise a ModelError where a weight file is a git-lfs pointer, a web page or empty."""
+def check_weight_file(path: Path) -> None:
+    """Raise a ModelError if a weight file is a git-lfs pointer, a web page or empty."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     if not head:
@@ -130,24 +131,24 @@ def load_weights(
     allow_unexpected: Sequence[str] = (),
     rename: Rename | None = None,
 ) -> list[str]:
-    """Put a state dict into a model and account for every key.
+    """Copy a state dict into a model and account for every key.
 
-    A parameter that shares its storage with one that was read (tied weights) counts as read.
+    A parameter that shares its storage with one that was loaded (tied weights) counts as loaded.
 
     Args:
-        model: With parameters in place; changed.
-        state: Names and tensors.
-        source: Where they come from, for messages.
-        allow_missing: Patterns (``*`` any letters) of model keys that the file may lack. Such a buffer keeps what
-            the model computed; such a parameter becomes nan, so that it cannot be used unseen.
-        allow_unexpected: Patterns of file keys that the model has no place for, after renaming.
-        rename: From a file's key to the model's.
+        model: The network; its parameters are changed.
+        state: Tensors by name.
+        source: Name of the file, for messages.
+        allow_missing: Patterns (fnmatch) of model keys that the file may lack. Such a buffer keeps the computed value; such
+            a parameter becomes nan, so that it cannot be used by mistake.
+        allow_unexpected: Patterns of file keys that the model does not have, after renaming.
+        rename: Maps a key of the file to a key of the model.
 
     Returns:
-        The model's keys that the file lacks, as allowed.
+        The keys of the model that the file lacks.
 
     Raises:
-        ModelError: Keys are missing, unexpected, doubled by renaming, or of another shape.
+        ModelError: Keys are missing or unexpected, two keys become the same, or a shape differs.
     """
     import torch
 
@@ -155,7 +156,7 @@ def load_weights(
     for key, value in state.items():
         new = rename(key) if rename else key
         if new in renamed:
-            raise ModelError(f"two keys of {source} become {new!r}, the second is {key!r}; check the renaming")
+            raise ModelError(f"two keys of {source} are renamed to {new!r}, the second is {key!r}; check the renaming")
         renamed[new] = value
     own = model.state_dict(keep_vars=True)
     shapes = [
@@ -165,17 +166,17 @@ def load_weights(
     ]
     if shapes:
         raise ModelError(
-            f"{source} holds other shapes than its configuration says: {_some(shapes)}; "
+            f"{source} does not have the shapes of its configuration: {_first(shapes)}; "
             f"config.json and weights do not belong together"
         )
-    read = {_place(own[key]) for key in renamed if key in own}
-    lacking = [key for key, value in own.items() if key not in renamed and _place(value) not in read]
+    read = {_storage(own[key]) for key in renamed if key in own}
+    lacking = [key for key, value in own.items() if key not in renamed and _storage(value) not in read]
     missing = [key for key in lacking if not _matches(key, allow_missing)]
     unexpected = [key for key in renamed if key not in own and not _matches(key, allow_unexpected)]
     if missing or unexpected:
         raise ModelError(
-            f"{source} does not fit {type(model).__name__}: missing {_some(missing)}; unexpected "
-            f"{_some(unexpected)}; expected the same names on both sides. Is it a checkpoint of this family?"
+            f"{source} does not fit {type(model).__name__}: missing {_first(missing)}; unexpected "
+            f"{_first(unexpected)}; expected the same keys. Is it a checkpoint of this family?"
         )
     with torch.no_grad():
         for key, value in renamed.items():
@@ -195,10 +196,9 @@ def load_folder(
     allow_unexpected: Sequence[str] = (),
     rename: Rename | None = None,
     nested: str | None = None,
-    names: Sequence[str] = WEIGHT_FILES,
 ) -> LoadedWeights:
-    """Read a folder's weights into a model; see ``find_weights``, ``read_state_dict`` and ``load_weights``."""
-    paths = find_weights(folder, names)
+    """Load the weights of a folder into a model; see ``find_weights``, ``read_state_dict`` and ``load_weights``."""
+    paths = find_weights(folder)
     state: dict[str, Tensor] = {}
     for path in paths:
         state |= read_state_dict(path, nested=nested)
@@ -214,7 +214,7 @@ def load_folder(
 
 
 def build_random(make: Callable[[], M], seed: int) -> M:
-    """A model with weights drawn from a seed, whatever was drawn before and leaving the generators as they were."""
+    """Build a model with weights drawn from a seed; torch's random state stays as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -223,18 +223,18 @@ def build_random(make: Callable[[], M], seed: int) -> M:
 
 
 def build_empty(make: Callable[[], M]) -> M:
-    """A model whose weights are about to be read: drawing random ones first would take minutes for large models."""
+    """Build a model without drawing weights, which would take minutes for a large model; they are loaded next."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
         model = make()
     tie = getattr(model, "tie_weights", None)
-    if callable(tie):  # left out by transformers together with drawing weights
+    if callable(tie):  # transformers skips tying together with drawing weights
         tie()
     return model
 
 
-def _place(value: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+def _storage(value: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     return value.data_ptr(), tuple(value.shape), tuple(value.stride())
 
 
@@ -242,7 +242,7 @@ def _matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _some(keys: Sequence[str]) -> str:
+def _first(keys: Sequence[str]) -> str:
     if not keys:
         return "none"
     return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

@@ -1,9 +1,20 @@
-"""Cuts the tokens of long sequences into pieces that fit a model's context, and says where everything goes.
+"""Cut the tokens of long sequences into chunks that fit the context of a model.
 
-Five tokens in pieces of three, one of them special; the second piece starts at the third token:
+A *chunk* is one input of the model: content tokens with special tokens around them. A sequence that fits the context
+is one chunk. A longer one becomes several, in one of three ways (``Window``):
 
->>> layout_of(np.array([0, 5]), Window(context_tokens=3, prefix=(0,))).run_source.tolist()
-[0, 2, 4]
+- ``each-chunk``: every chunk has its own special tokens, and chunks do not overlap;
+- ``each-chunk`` with ``overlap_tokens``: neighboring chunks share tokens. Each token is computed in several chunks,
+  and its embedding is taken from the chunk that shows the model most of its surroundings;
+- ``mid-sequence``: special tokens are added once to the whole sequence, which is then cut. This is what BEND does for
+  DNABERT and the Nucleotide Transformer.
+
+``layout_of`` only computes positions; ``_alignment.assemble`` moves the token ids there. Five tokens with a context
+of three, of which one is special, make three chunks of two, two and one content tokens:
+
+>>> layout = layout_of(np.array([0, 5]), Window(context_tokens=3, prefix=(0,)))
+>>> layout.run_source.tolist(), layout.run_tokens.tolist()
+([0, 2, 4], [2, 2, 1])
 """
 
 from __future__ import annotations
@@ -22,16 +33,17 @@ Cut: TypeAlias = Literal["each-chunk", "mid-sequence"]
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """How a sequence's tokens are cut into inputs.
+    """How to cut the tokens of a sequence into chunks.
 
     Attributes:
-        context_tokens: Most tokens in an input, specials included; None: the whole sequence is one input.
-        prefix: Special tokens in front, for example the id of CLS.
-        suffix: Special tokens behind, for example the id of SEP.
-        cut: ``each-chunk`` gives every piece its own specials; ``mid-sequence`` adds them once to the whole
-            sequence and then cuts, so that only the first piece has the prefix and only the last the suffix.
-        overlap_tokens: Content tokens that neighbouring pieces share (sliding mode, ``each-chunk`` only); 0 cuts.
-        causal: In sliding mode a causal model has most context at a piece's end, any other in its middle.
+        context_tokens: Maximum number of tokens in a chunk, special tokens included; None: a sequence is one chunk.
+        prefix: Ids of the special tokens in front, for example CLS.
+        suffix: Ids of the special tokens at the end, for example SEP.
+        cut: ``each-chunk`` gives every chunk its own special tokens. ``mid-sequence`` adds them once to the whole
+            sequence and then cuts, so that only the first chunk has the prefix and only the last the suffix.
+        overlap_tokens: Content tokens that neighboring chunks share, ``each-chunk`` only; 0: chunks do not overlap.
+        causal: With an overlap, take embeddings from the end of a chunk, where a causal model has seen most tokens.
+            Otherwise take them from the middle.
     """
 
     context_tokens: int | None
@@ -45,23 +57,18 @@ class Window:
         capacity = self.capacity_tokens
         if capacity is not None and capacity < 1:
             raise ConfigError(
-                f"a context of {self.context_tokens} tokens leaves no room beside "
-                f"{len(self.prefix) + len(self.suffix)} special ones; give a longer context"
-            )
-        if self.overlap_tokens and self.cut != "each-chunk":
-            raise ConfigError(
-                f"overlap_tokens={self.overlap_tokens} needs pieces with special tokens of their own; "
-                f"use protocol='bend-hf-1'"
+                f"a context of {self.context_tokens} tokens has no room for a token besides "
+                f"{len(self.prefix) + len(self.suffix)} special tokens; use a longer context"
             )
         if self.overlap_tokens < 0 or (capacity is not None and self.overlap_tokens >= capacity):
             raise ConfigError(
-                f"overlap_tokens={self.overlap_tokens} does not fit a piece of {capacity} tokens; "
-                f"expected 0 or more and less than that"
+                f"overlap_tokens={self.overlap_tokens} does not fit a chunk of {capacity} tokens; "
+                f"expected at least 0 and fewer than that"
             )
 
     @property
     def capacity_tokens(self) -> int | None:
-        """Content tokens that fit into one piece of ``each-chunk``."""
+        """Maximum number of content tokens in a chunk of ``each-chunk``."""
         if self.context_tokens is None:
             return None
         return self.context_tokens - len(self.prefix) - len(self.suffix)
@@ -69,36 +76,50 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where content and specials go: runs of content tokens, and one array of places for each special token."""
+    """Where content tokens and special tokens go in the concatenated chunks.
+
+    Content is copied in runs: consecutive tokens of one sequence. S sequences make P chunks and U runs.
+
+    Attributes:
+        chunk_starts: Where each chunk starts, shape (P + 1,).
+        chunk_sequence: Index of the sequence that each chunk belongs to, shape (P,).
+        run_source: First content token of each run, index into ``TokenStream.ids``, shape (U,).
+        run_tokens: Content tokens of each run, shape (U,).
+        run_target: Where each run goes, index into the concatenated chunks, shape (U,).
+        run_owned_from: First content token whose embedding is taken from this run, index into ``TokenStream.ids``,
+            shape (U,).
+        run_owned_to: End of these tokens, exclusive, shape (U,).
+        special_positions: For each special token of prefix and suffix, its positions in the concatenated chunks.
+    """
 
     chunk_starts: Ints
     chunk_sequence: Ints
-    run_source: Ints  # first content token of a run, index into TokenStream.ids
+    run_source: Ints
     run_tokens: Ints
-    run_place: Ints  # where the run starts in the new ids
-    run_owned_from: Ints  # content tokens of the run that give rows from here ...
-    run_owned_to: Ints  # ... to here, indices into TokenStream.ids
-    special_places: tuple[Ints, ...]
+    run_target: Ints
+    run_owned_from: Ints
+    run_owned_to: Ints
+    special_positions: tuple[Ints, ...]
 
 
 def layout_of(starts: Ints, window: Window) -> Layout:
-    """Cut sequences.
+    """Cut sequences into chunks.
 
     Args:
-        starts: Where each sequence's content tokens start, shape (S + 1,).
+        starts: Where the content tokens of each sequence start, shape (S + 1,).
         window: How to cut.
     """
     return _mid_sequence(starts, window) if window.cut == "mid-sequence" else _each_chunk(starts, window)
 
 
 def ramp(counts: Ints) -> Ints:
-    """0, 1, ... for each count, one after the other: counts 2 and 3 give 0 1 0 1 2."""
+    """Count from 0 within each group: counts 2 and 3 give 0 1 0 1 2."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
 def starts_of(counts: Ints | Sequence[int]) -> Ints:
-    """Where each group starts, and the end of the last: counts 2 and 3 give 0 2 5."""
+    """Return where each group starts, and the end of the last: counts 2 and 3 give 0 2 5."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)
 
 
@@ -110,7 +131,7 @@ def _each_chunk(starts: Ints, window: Window) -> Layout:
     sequence = np.repeat(np.arange(len(n_tokens)), n_chunks)
     length, room = n_tokens[sequence], capacity[sequence]
     first = ramp(n_chunks) * stride[sequence]
-    if window.overlap_tokens:  # the last window slides back to be full
+    if window.overlap_tokens:  # the last chunk moves back until it is full
         first = np.minimum(first, np.maximum(length - room, 0))
     tokens = np.minimum(room, length - first)
     opens = np.concatenate([[True], sequence[1:] != sequence[:-1]])
@@ -127,10 +148,10 @@ def _each_chunk(starts: Ints, window: Window) -> Layout:
         chunk_sequence=sequence,
         run_source=starts[sequence] + first,
         run_tokens=tokens,
-        run_place=chunk_starts[:-1] + n_prefix,
+        run_target=chunk_starts[:-1] + n_prefix,
         run_owned_from=starts[sequence] + owned_from,
         run_owned_to=starts[sequence] + owned_to,
-        special_places=_special_places(chunk_starts, n_prefix, n_suffix),
+        special_positions=_special_positions(chunk_starts, n_prefix, n_suffix),
     )
 
 
@@ -148,13 +169,13 @@ def _mid_sequence(starts: Ints, window: Window) -> Layout:
         chunk_sequence=sequence,
         run_source=starts[:-1],
         run_tokens=n_tokens,
-        run_place=whole[:-1] + n_prefix,
+        run_target=whole[:-1] + n_prefix,
         run_owned_from=starts[:-1],
         run_owned_to=starts[1:],
-        special_places=_special_places(whole, n_prefix, n_suffix),
+        special_positions=_special_positions(whole, n_prefix, n_suffix),
     )
 
 
-def _special_places(starts: Ints, n_prefix: int, n_suffix: int) -> tuple[Ints, ...]:
+def _special_positions(starts: Ints, n_prefix: int, n_suffix: int) -> tuple[Ints, ...]:
     front = [starts[:-1] + i for i in range(n_prefix)]
     return (*front, *(starts[1:] - n_suffix + i for i in range(n_suffix)))

@@ -1,10 +1,10 @@
-"""How a model's tokens became one row a nucleotide, in words and measured on the run's own sequences.
+"""Describe how the tokens of a model were aligned with nucleotides, for the result record and the card.
 
-For the result record and the card; nothing is embedded.
+The sentences are measured on sequences of the run itself; nothing is embedded.
 
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> alignment_of(OneHotEmbedder(), ["ACGT"])["rows"]
-'one row a nucleotide'
+'one embedding per nucleotide'
 """
 
 from __future__ import annotations
@@ -23,46 +23,48 @@ if TYPE_CHECKING:
     from bend_hf.embedders._alignment import Tokenized
     from bend_hf.embedders._embedder import Embedder
 
-_SEQUENCES: Final = 32
-_MOST_BP: Final = 65_536  # tokenized; some long genes, or 32 windows of any other task
+_MAX_SEQUENCES: Final = 32
+_MAX_BP: Final = 65_536  # to tokenize: a few long genes, or 32 windows of any other task
 
 
 def alignment_of(embedder: Embedder, sequences: Iterable[str]) -> dict[str, Json]:
-    """What a record says of tokens and nucleotides.
+    """Summarize tokens and nucleotides for a record.
 
     Args:
-        embedder: What made the embeddings.
-        sequences: Some of those that it embedded, at least one.
+        embedder: The embedder of the run.
+        sequences: Some of the embedded sequences, at least one.
 
     Returns:
-        Sentences ``tokens``, ``rows`` and ``inputs``; ``rows_per_nucleotide`` where a row can stand for several;
-        ``special_tokens`` where there are any.
+        Sentences ``tokens``, ``rows`` and ``inputs``; ``rows_per_nucleotide`` if an embedding can stand for several
+        nucleotides; ``special_tokens`` if there are any.
     """
-    said: dict[str, Json] = {"tokens": embedder.spec.tokenization if embedder.spec else "by the model's own tokenizer"}
+    summary: dict[str, Json] = {
+        "tokens": embedder.spec.tokenization if embedder.spec else "by the model's own tokenizer"
+    }
     try:
-        cut = embedder.tokenize([sequence for sequence in sequences if sequence])
-    except ModelError:  # a model of the user's own hands over rows, not tokens
-        return {"tokens": "known to the user's own model alone", "rows": "one row a nucleotide, checked"}
-    n_bp = int(cut.embedding_bp.sum())
-    said["rows"] = _rows(cut.embedding_bp)
-    if len(cut.embedding_bp) < n_bp:
-        said["rows_per_nucleotide"] = round(len(cut.embedding_bp) / n_bp, 4)
-    said["inputs"] = _inputs(cut, embedder)
-    if cut.special.any():
-        said["special_tokens"] = f"{_specials(cut)}; they give no row"
+        tokenized = embedder.tokenize([sequence for sequence in sequences if sequence])
+    except ModelError:  # a user's model returns embeddings, not tokens
+        return {"tokens": "known only to the user's model", "rows": "one embedding per nucleotide, checked"}
+    n_bp = int(tokenized.embedding_bp.sum())
+    summary["rows"] = _rows(tokenized.embedding_bp)
+    if len(tokenized.embedding_bp) < n_bp:
+        summary["rows_per_nucleotide"] = round(len(tokenized.embedding_bp) / n_bp, 4)
+    summary["inputs"] = _inputs(tokenized, embedder)
+    if tokenized.special.any():
+        summary["special_tokens"] = f"{_specials(tokenized)}; they give no embedding"
     if embedder.reverse_complement_average:
-        said["strands"] = "each nucleotide's row is the mean over both strands"
-    return said
+        summary["strands"] = "the embedding of each nucleotide is the mean over both strands"
+    return summary
 
 
 def some_sequences(dataset: Dataset) -> list[str]:
-    """Sequences spread evenly over a dataset, as many as are quickly tokenized, the first in any case."""
+    """Take a few sequences, spread evenly over a dataset, that are quick to tokenize; always the first."""
     found: list[str] = []
     n_bp = 0
-    for row in np.unique(np.linspace(0, len(dataset) - 1, _SEQUENCES).astype(np.int64)) if len(dataset) else ():
+    for row in np.unique(np.linspace(0, len(dataset) - 1, _MAX_SEQUENCES).astype(np.int64)) if len(dataset) else ():
         sequence: str = dataset[int(row)]["sequence"]
         n_bp += len(sequence)
-        if found and n_bp > _MOST_BP:
+        if found and n_bp > _MAX_BP:
             break
         found.append(sequence)
     return found
@@ -71,25 +73,25 @@ def some_sequences(dataset: Dataset) -> list[str]:
 def _rows(embedding_bp: Ints) -> str:
     low, high = int(embedding_bp.min(initial=1)), int(embedding_bp.max(initial=1))
     if high == 1:
-        return "one row a nucleotide"
+        return "one embedding per nucleotide"
     longer = float((embedding_bp > 1).mean())
-    if longer < 0.5:  # words that overlap: those at an edge stand for what no other begins or ends on
-        return f"one row a nucleotide, but for {longer:.1%} of the rows, which stand for up to {high}"
+    if longer < 0.5:  # overlapping k-mers: those at an edge stand for several nucleotides
+        return f"one embedding per nucleotide, except {longer:.1%} of the embeddings, which stand for up to {high}"
     span = f"{low} to {high}" if low < high else str(high)
-    return f"one row a token of {span} nucleotides, repeated for each of them"
+    return f"one embedding per token of {span} nucleotides, repeated for each nucleotide"
 
 
-def _inputs(cut: Tokenized, embedder: Embedder) -> str:
-    pieces = np.bincount(cut.chunk_sequence, minlength=cut.n_sequences)
-    longest = int(np.diff(cut.chunk_starts).max(initial=0))
-    if pieces.max(initial=1) == 1:
-        return f"each sequence whole, up to {longest:,} tokens"
+def _inputs(tokenized: Tokenized, embedder: Embedder) -> str:
+    chunks = np.bincount(tokenized.chunk_sequence, minlength=tokenized.n_sequences)
+    longest = int(np.diff(tokenized.chunk_starts).max(initial=0))
+    if chunks.max(initial=1) == 1:
+        return f"each sequence in one input of up to {longest:,} tokens"
     overlap = f"sharing {embedder.overlap_tokens:,} tokens" if embedder.overlap_tokens else "without overlap"
-    return f"long sequences in pieces of at most {longest:,} tokens, {overlap}"
+    return f"long sequences in chunks of at most {longest:,} tokens, {overlap}"
 
 
-def _specials(cut: Tokenized) -> str:
-    """How many special tokens an input has, as far as they are alike."""
-    counts = np.add.reduceat(cut.special.astype(np.int64), cut.chunk_starts[:-1])
+def _specials(tokenized: Tokenized) -> str:
+    """Say how many special tokens an input has."""
+    counts = np.add.reduceat(tokenized.special.astype(np.int64), tokenized.chunk_starts[:-1])
     low, high = int(counts.min()), int(counts.max())
-    return f"{low} to {high} in an input" if low < high else f"{high} in each input"
+    return f"{low} to {high} per input" if low < high else f"{high} per input"

@@ -1,10 +1,11 @@
-"""Any base model of transformers, by Hub id or folder: aligned by its tokenizer's offsets, or by its tokens' texts.
+"""Embed with any base model of transformers, given by its Hub id or folder.
 
-For a model that is no family of this package. Remote code is not run.
+For models without a family in this package. Tokens are aligned by the offsets of a fast tokenizer, or by the texts of
+the tokens. Remote code is not run.
 
 >>> AutoEmbedder("no-such-owner/")
 Traceback (most recent call last):
-bend_hf.errors.ModelError: there is no checkpoint folder at no-such-owner; give a folder ...
+bend_hf.errors.ModelError: there is no checkpoint folder no-such-owner; pass a folder ...
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._tokens import stream_from_offsets
-from bend_hf.embedders._weights import build_random, find_weights, refuse_impostor
+from bend_hf.embedders._weights import build_random, check_weight_file, find_weights
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
 
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Parts of a checkpoint that a base model has no place for, and parts that many checkpoints lack and rows never use.
+# Keys that a base model does not have, and keys that many checkpoints lack and embeddings do not use.
 _HEADS: Final = ("cls.", "lm_head.", "classifier.", "qa_outputs.", "score.", "generator_")
 _UNUSED: Final = ("pooler.", "contact_head.")
-# Model types whose positions start behind the padding id, so that a table of n rows takes n - pad_id - 1 tokens:
-# transformers, create_position_ids_from_input_ids.
+# Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
+# create_position_ids_from_input_ids.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})
-# Block-sparse attention lays its blocks by the padded length, so that padding would change a result.
+# Block-sparse attention depends on the padded length, so that padding would change a result.
 _LENGTH_MATTERS: Final = frozenset({"big_bird"})
-_NO_LIMIT_TOKENS: Final = 10**9  # a tokenizer without a limit says 10 ** 30
+_NO_LIMIT_TOKENS: Final = 10**9  # transformers writes 10 ** 30 for a tokenizer without a limit
 _SAMPLE: Final = "ACGTTGCAACGGTCATGACC"
 
 
 class _Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """The methods of a transformers tokenizer that are used here."""
 
     is_fast: bool
     model_max_length: int
@@ -58,11 +59,11 @@ class _Tokenizer(Protocol):
 
 
 class AutoEmbedder(Embedder):
-    """Whatever ``transformers.AutoModel`` loads, without remote code.
+    """A model that ``transformers.AutoModel`` loads without remote code.
 
     Raises:
-        ModelError: It cannot be loaded whole, or its tokenizer does not read DNA; the message names the reason.
-        AlignmentError: Its tokens cannot be laid over a sequence.
+        ModelError: The model cannot be loaded completely, or its tokenizer does not read DNA.
+        AlignmentError: The tokens cannot be aligned with a sequence.
     """
 
     model: PreTrainedModel
@@ -75,9 +76,11 @@ class AutoEmbedder(Embedder):
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
             self._tokenizer: _Tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
-            raise ModelError(self._cannot(f"transformers does not read it: {error}")) from error
+            raise ModelError(self._cannot(f"transformers does not load it: {error}")) from error
         if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(self._cannot("it is an encoder with a decoder, which has no one row for a token"))
+            raise ModelError(
+                self._cannot("it is an encoder-decoder model, which does not have one embedding per token")
+            )
         self.equal_lengths = config.model_type in _LENGTH_MATTERS
         self.pad_id = self._tokenizer.pad_token_id or 0
         self.mask_id = self._tokenizer.mask_token_id
@@ -107,7 +110,7 @@ class AutoEmbedder(Embedder):
         )
 
     def _by_texts(self, sequences: list[str]) -> TokenStream:
-        """Tokens whose texts, one after the other, are the sequence; an unknown token is one letter."""
+        """Align tokens whose concatenated texts are the sequence; an unknown token is one nucleotide."""
         texts = [self._tokenizer.tokenize(sequence) for sequence in sequences]
         unknown = self._tokenizer.unk_token
         for index, (sequence, tokens) in enumerate(zip(sequences, texts, strict=True)):
@@ -115,8 +118,8 @@ class AutoEmbedder(Embedder):
             if spelled != sequence and sum(1 if token == unknown else len(token) for token in tokens) != len(sequence):
                 raise AlignmentError(
                     f"{self.name} has a tokenizer without offsets, and its tokens for sequence {index} spell "
-                    f"{spelled[:40]!r} instead of {sequence[:40]!r}; they cannot be laid over it. Write a family of "
-                    f"your own with _tokenize(), or bring the model as an object with embed()"
+                    f"{spelled[:40]!r} instead of {sequence[:40]!r}. Write a family with _tokenize(), or a Python "
+                    f"file with embed() and pass its path as the model"
                 )
         starts = starts_of([len(tokens) for tokens in texts])
         flat = list(chain.from_iterable(texts))
@@ -125,20 +128,20 @@ class AutoEmbedder(Embedder):
         return TokenStream(ids=ids, token_bp=token_bp, starts=starts)
 
     def _specials(self) -> tuple[list[int], list[int]]:
-        """Special tokens in front and behind, found by encoding a sample with and without them."""
+        """Find the special tokens in front and behind, by encoding a sample with and without them."""
         (whole,) = self._tokenizer([_SAMPLE], add_special_tokens=True)["input_ids"]
         (bare,) = self._tokenizer([_SAMPLE], add_special_tokens=False)["input_ids"]
         if not bare or all(token == self._tokenizer.unk_token_id for token in bare):
             raise ModelError(
                 self._cannot(
-                    f"its tokenizer reads {_SAMPLE!r} as unknown; it may want words with spaces between them, as the "
-                    f"k-mer models do, whose own family reads them"
+                    f"its tokenizer reads {_SAMPLE!r} as unknown; it may expect k-mers separated by spaces. Models "
+                    f"such as DNABERT have their own family, see 'bend-hf models'"
                 )
             )
         for front in range(len(whole) - len(bare) + 1):
             if whole[front : front + len(bare)] == bare:
                 return whole[:front], whole[front + len(bare) :]
-        raise ModelError(self._cannot("its tokenizer changes the tokens of a sequence when it adds special ones"))
+        raise ModelError(self._cannot("its tokenizer changes the tokens of a sequence when it adds special tokens"))
 
     def _context(self, config: PretrainedConfig) -> int | None:
         limits = [int(self._tokenizer.model_max_length)]
@@ -150,7 +153,7 @@ class AutoEmbedder(Embedder):
         return min(limits) if limits else None
 
     def _network(self, config: PretrainedConfig) -> PreTrainedModel:
-        """The network, with its language-model head where the configuration says that it was saved with one."""
+        """Build the network, with its language-model head if the configuration says that it was saved with one."""
         import torch
         from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -166,7 +169,7 @@ class AutoEmbedder(Embedder):
             return build_random(lambda: maker.from_config(config), self.seed)
         self.weight_files = tuple(find_weights(self.folder))
         for path in self.weight_files:
-            refuse_impostor(path)
+            check_weight_file(path)
         try:
             network, info = maker.from_pretrained(
                 self.folder,
@@ -175,7 +178,7 @@ class AutoEmbedder(Embedder):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except Exception as error:  # transformers raises many kinds
+        except Exception as error:  # transformers raises many kinds of errors
             raise ModelError(self._cannot(f"{type(error).__name__}: {str(error).splitlines()[0]}")) from error
         missing = [key for key in info["missing_keys"] if not any(part in key for part in _UNUSED)]
         known = _UNUSED if self._has_head else (*_UNUSED, *_HEADS)
@@ -183,22 +186,22 @@ class AutoEmbedder(Embedder):
         if missing or unexpected or info["mismatched_keys"]:
             raise ModelError(
                 self._cannot(
-                    f"its weights are not those of {type(network).__name__}: missing {sorted(missing)[:5]}, unexpected "
-                    f"{sorted(unexpected)[:5]}, of another shape {sorted(map(str, info['mismatched_keys']))[:5]}"
+                    f"its weights do not fit {type(network).__name__}: missing {sorted(missing)[:5]}, unexpected "
+                    f"{sorted(unexpected)[:5]}, with another shape {sorted(map(str, info['mismatched_keys']))[:5]}"
                 )
             )
         return network
 
     def _refuse_code(self) -> None:
-        """A repository with code of its own is loaded where transformers knows its architecture, and only then."""
+        """Raise if the architecture comes as remote code that transformers itself does not have."""
         from transformers import CONFIG_MAPPING
 
         config = read_json(self.folder / "config.json")
         if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
             raise ModelError(
                 self._cannot(
-                    f"its architecture {config.get('model_type')!r} comes as remote code, which is not run; the models "
-                    f"that this package ports are listed by 'bend-hf models'"
+                    f"its architecture {config.get('model_type')!r} comes as remote code, which is not run; "
+                    f"'bend-hf models' lists the models of this package"
                 )
             )
 

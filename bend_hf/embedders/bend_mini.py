@@ -1,9 +1,13 @@
-"""bend-mini, a small language model that travels with the package, and others that ``bend-hf pretrain`` makes.
+"""bend-mini: the small language model in this package, and models that ``bend-hf pretrain --model twoscale`` makes.
 
     embedder = BendMiniEmbedder("bend-mini")
-    rows = embedder("ACGTN", upsample_embeddings=True)                # (5, 192)
+    embeddings = embedder("ACGTN", upsample_embeddings=True)          # (5, 296)
 
-Both protocols give the same rows: one a nucleotide, for sequences of any length, without special tokens.
+Each nucleotide is a token; a sequence may have any length. Both protocols give the same embeddings. Checkpoints call
+the architecture ``TwoScale``.
+
+>>> BendMiniEmbedder("bend-mini")("ACGTN", upsample_embeddings=True).shape
+(5, 296)
 """
 
 from __future__ import annotations
@@ -11,13 +15,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._nucleotides import NucleotideEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._nucleotides import NucleotideEmbedder, tiny_nucleotide_tokenizer
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bend_hf.embedders.networks.bend_mini import BendMiniForMaskedLM
+
+
+def _tiny() -> TinyCheckpoint:
+    config = {
+        "model_type": "TwoScale",
+        "vocab_size": 7,
+        "kmer": 3,
+        "table_width": 8,
+        "side_kmers": 2,
+        "stride": 4,
+        "body_width": 8,
+        "body_layers": 3,
+        "detail_width": 6,
+        "local_width": 16,
+        "fine_width": 16,
+        "fine_layers": 2,
+        "around_word": 2,
+    }
+    return TinyCheckpoint(config=config, tokenizer=tiny_nucleotide_tokenizer())
+
 
 MODELS: Final = (
     ModelSpec(
@@ -30,12 +54,13 @@ MODELS: Final = (
         n_parameters=1_535_759,
         training_data="human chromosome 20 of GRCh37, without what its card names",
         license="BSD-3-Clause",
+        tiny=_tiny,
     ),
 )
 
 
 class BendMiniEmbedder(NucleotideEmbedder):
-    """bend-mini, or another of its architecture (``model_type`` TwoScale)."""
+    """bend-mini, or another model of its architecture (``model_type`` TwoScale)."""
 
     model: BendMiniForMaskedLM
 
@@ -46,22 +71,22 @@ class BendMiniEmbedder(NucleotideEmbedder):
         self.model = self._build(lambda: BendMiniForMaskedLM(config), allow_missing=("around.*",))
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
-        """Without the fine part of the other tokens."""
+        """Compute the fine part at the selected tokens only."""
         if layer != -1 or tokens_BQ is None:
             return super()._hidden_at(ids_BT, mask_BT, layer, tokens_BQ)
-        rows_ND: Tensor = self.model.model.rows_at(ids_BT, mask_BT, _places(ids_BT, tokens_BQ))
-        return rows_ND.view(*tokens_BQ.shape, -1)
+        x_ND: Tensor = self.model.model.embeddings_at(ids_BT, mask_BT, _flat(ids_BT, tokens_BQ))
+        return x_ND.view(*tokens_BQ.shape, -1)
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-        """The same, and the head at those tokens alone."""
+        """As ``_hidden_at``, with the head at the selected tokens only."""
         if tokens_BQ is None:
             return super()._logits_at(ids_BT, mask_BT, tokens_BQ)
-        scores_NV: Tensor = self.model.scores_at(ids_BT, _places(ids_BT, tokens_BQ), mask_BT)
+        scores_NV: Tensor = self.model.scores_at(ids_BT, _flat(ids_BT, tokens_BQ), mask_BT)
         return scores_NV.view(*tokens_BQ.shape, -1)
 
 
-def _places(ids_BT: Tensor, tokens_BQ: Tensor) -> Tensor:
-    """Tokens of each sequence, counted through the batch, shape (batch * Q,)."""
+def _flat(ids_BT: Tensor, tokens_BQ: Tensor) -> Tensor:
+    """Index the selected tokens in the flattened batch, shape (batch * Q,)."""
     n_sequences, n_tokens = ids_BT.shape
     first_B1 = tokens_BQ.new_tensor(range(n_sequences))[:, None] * n_tokens
     return (first_B1 + tokens_BQ).flatten()

@@ -1,27 +1,52 @@
-"""Caduceus: single nucleotides, read both ways, and in the ``ps`` models on both strands alike.
+"""Caduceus: a bidirectional model of single nucleotides; its ``ps`` models treat both strands alike.
 
     embedder = CaduceusEmbedder("caduceus-ps")
-    rows = embedder("ACGTNNACGT", upsample_embeddings=True)               # (10, 512)
+    embeddings = embedder("ACGTNNACGT", upsample_embeddings=True)         # (10, 512)
 
-[SEP] stands behind each input, nothing in front. The network has no longest input: ``bend-2024`` runs every sequence
-whole, as the authors' code does; ``bend-hf-1``, and either protocol with ``overlap_tokens``, cut it at the length
-that the model was trained on.
+Each input ends with [SEP]. The network has no maximum length: ``bend-2024`` runs every sequence whole, as the authors'
+code does. ``bend-hf-1``, and both protocols with ``overlap_tokens``, cut sequences at the length that the model was
+trained on.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
 
-_MASK: Final = 3  # HyenaDNA's letters, taken over without a file (kuleshov-group/caduceus, tokenization_caduceus.py)
+_MASK: Final = (
+    3  # HyenaDNA's vocabulary, in no file of the checkpoint (kuleshov-group/caduceus, tokenization_caduceus.py)
+)
+
+
+def _tiny(*, both_strands: bool) -> TinyCheckpoint:
+    complements = {7: 10, 8: 9, 9: 8, 10: 7}
+    config = {
+        "model_type": "caduceus",
+        "d_model": 16,
+        "n_layer": 2,
+        "vocab_size": 16,
+        "pad_vocab_size_multiple": 8,
+        "rms_norm": True,
+        "fused_add_norm": True,
+        "residual_in_fp32": False,
+        "bidirectional": True,
+        "bidirectional_strategy": "add",
+        "bidirectional_weight_tie": True,
+        "norm_epsilon": 1e-5,
+        "rcps": both_strands,
+        "complement_map": {str(token): complements.get(token, token) for token in range(16)},
+        "ssm_cfg": {"d_state": 4, "d_conv": 4, "expand": 2, "dt_rank": "auto", "conv_bias": True, "bias": False},
+    }
+    return TinyCheckpoint(config=config, tokenizer_config={"model_max_length": TINY_CONTEXT_TOKENS})
 
 
 def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, context_tokens: int) -> ModelSpec:
@@ -37,12 +62,13 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         training_data="human reference genome GRCh38",
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",
+        tiny=partial(_tiny, both_strands=key.startswith("caduceus-ps")),
     )
 
 
-# Revisions: commits whose file lists on the Hub hold configuration, tokenizer and weights. Parameters: counted from the
-# configurations; four bytes each, they give the sizes of the published files (7,746,792 and 30,937,760 bytes) less
-# their headers. Licence: model pages of the 131k models and the authors' repository kuleshov-group/caduceus.
+# Revisions: commits on the Hub with configuration, tokenizer and weights. Parameters: counted from the configurations;
+# at four bytes each they give the sizes of the published files (7,746,792 and 30,937,760 bytes) without their headers.
+# License: model pages of the 131k models, and the authors' repository kuleshov-group/caduceus.
 MODELS: Final = (
     _spec(
         "caduceus-ph",
@@ -80,7 +106,7 @@ MODELS: Final = (
 
 
 class CaduceusEmbedder(NetworkEmbedder):
-    """Caduceus, ``ph`` or ``ps`` by its configuration; its keywords are those of every embedder."""
+    """Caduceus, ``ph`` or ``ps`` according to its configuration."""
 
     def _load(self) -> None:
         from bend_hf.embedders.networks import caduceus
@@ -96,15 +122,15 @@ class CaduceusEmbedder(NetworkEmbedder):
         self._trained_tokens = self._read_trained_tokens()
 
     def _read_trained_tokens(self) -> int:
-        """The length of the inputs that the model was trained on."""
+        """Read the length of the inputs that the model was trained on."""
         path = self.folder / "tokenizer_config.json"
         length = read_json(path).get("model_max_length") if path.is_file() else None
         if length is None and self.spec is not None:
             length = self.spec.context_tokens
         if not isinstance(length, int):
             raise ModelError(
-                f"{path} names no model_max_length, the number of tokens that the model was trained on; "
-                f"expected a whole number. Download the checkpoint's tokenizer_config.json"
+                f"{path} has no model_max_length; expected the number of tokens that the model was trained on. "
+                f"Download the tokenizer_config.json of the checkpoint"
             )
         return length
 
@@ -113,6 +139,6 @@ class CaduceusEmbedder(NetworkEmbedder):
         whole = self.protocol == "bend-2024" and not self.overlap_tokens
         return assemble(stream, self._window(None if whole else self._trained_tokens, suffix=(SEP,)))
 
-    def _flip(self, rows: Floats) -> Floats:
-        """Rows of a reverse complement in the order of the forward strand; ``ps`` models swap the strands' halves."""
-        return rows[::-1, ::-1] if self._both_strands else rows[::-1]
+    def _flip(self, x_LD: Floats) -> Floats:
+        """Put the embeddings of a reverse complement in forward order; in ``ps`` models the strands swap halves."""
+        return x_LD[::-1, ::-1] if self._both_strands else x_LD[::-1]

@@ -1,10 +1,10 @@
-"""BEND's convolutional language model: thirty residual layers of dilated convolutions, one row a nucleotide.
+"""ResNet LM: the convolutional language model that BEND trained, thirty residual layers of dilated convolutions.
 
     embedder = ConvNetEmbedder("resnetlm")                            # or a folder with BEND's files
-    rows = embedder("ACGTN", upsample_embeddings=True)                # (5, 256)
+    embeddings = embedder("ACGTN", upsample_embeddings=True)          # (5, 256)
 
-Both protocols give the same rows: BEND embeds one sequence at a time, and its convolutions see zeros beyond the ends.
-Batches here are masked at each layer, so that padding reads as such an end.
+Each nucleotide is a token. Both protocols give the same embeddings. BEND embeds one sequence at a time, and its
+convolutions see zeros beyond the ends. Here a mask at each layer makes padding equal to these zeros.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.data.download import RemoteFile
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._nucleotides import NucleotideEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._nucleotides import NucleotideEmbedder, tiny_nucleotide_tokenizer
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 
 if TYPE_CHECKING:
     from bend_hf.embedders.networks.convnet import ConvNetForMaskedLM
 
-# BEND bend/utils/download.py: where its own checkpoints lie, and the files of each
+# BEND bend/utils/download.py: the address of its own checkpoints, and their files
 BEND_SHARE: Final = "https://sid.erda.dk/share_redirect/dbQM0pgSlM/pretrained_models"
 BEND_FILES: Final = (
     "config.json",
@@ -31,8 +31,24 @@ BEND_FILES: Final = (
 
 
 def bend_files(model: str) -> tuple[RemoteFile, ...]:
-    """The files of one of BEND's own checkpoints; their sizes and checksums are not published."""
+    """List the files of one of BEND's own checkpoints. Their sizes and checksums are not published."""
     return tuple(RemoteFile(name=name, url=f"{BEND_SHARE}/{model}/{name}") for name in BEND_FILES)
+
+
+def tiny_convnet() -> TinyCheckpoint:
+    """Make a tiny checkpoint, which is also one of the first GPN architecture."""
+    config = {
+        "model_type": "ConvNet",
+        "hidden_size": 16,
+        "n_layers": 3,
+        "kernel_size": 9,
+        "vocab_size": 7,
+        "dilation_cycle": 6,
+        "dilation_double_every": 1,
+        "dilation_max": 32,
+        "initializer_range": 0.2,
+    }
+    return TinyCheckpoint(config=config, tokenizer=tiny_nucleotide_tokenizer())
 
 
 MODELS: Final = (
@@ -45,15 +61,16 @@ MODELS: Final = (
         source="erda",
         files=bend_files("convnet"),
         width=256,
-        n_parameters=19_706_880,  # the 30 layers of width 256 and kernel 9 that BEND's paper tells of, without a head
+        n_parameters=19_706_880,  # BEND's paper: 30 layers, width 256, kernel 9; without a head
         training_data="human reference genome GRCh38",
         paper="https://arxiv.org/abs/2311.12570",
+        tiny=tiny_convnet,
     ),
 )
 
 
 class ConvNetEmbedder(NucleotideEmbedder):
-    """BEND's convolutional language model, or another of its architecture (``model_type`` ConvNet)."""
+    """BEND's convolutional language model, or another model of its architecture (``model_type`` ConvNet)."""
 
     model: ConvNetForMaskedLM
 

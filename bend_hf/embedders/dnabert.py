@@ -1,15 +1,18 @@
 """DNABERT: BERT over overlapping k-mers, one model for each k from 3 to 6.
 
     embedder = DNABertEmbedder("path/to/DNABERT6", kmer=6)
-    rows = embedder("ACGTACGTAC", upsample_embeddings=True)      # (10, 768)
+    embeddings = embedder("ACGTACGTAC", upsample_embeddings=True)     # (10, 768)
 
-A k-mer stands for the nucleotide in its middle; the first and the last one also for those in front and behind.
-K-mers with a letter other than A C G T, and a sequence shorter than k as a whole, are ``[UNK]``.
+The embedding of a k-mer stands for the nucleotide in its middle. Those of the first and the last k-mer also stand for
+the nucleotides in front and behind. A k-mer with a nucleotide other than A, C, G or T is ``[UNK]``, and so is a whole
+sequence shorter than k.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, assemble
-from bend_hf.embedders._bert import BertEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._bert import TINY_BERT, BertEmbedder
+from bend_hf.embedders._bpe import TINY_SPECIALS
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, kmer_codes
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import ModelError
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 _ALPHABET: Final = "ACGT"
 
-# Revisions: commits named on the model pages that list LICENSE, vocabulary and weights. DNA_bert_3: none was found.
+# Revisions: commits on the model pages with LICENSE, vocabulary and weights. DNA_bert_3: none was found.
 _REVISIONS: Final = {
     3: None,
     4: "69ad5f186c3f62fb45f1c2cca25baf7a0e48e546",
@@ -39,6 +43,13 @@ _REVISIONS: Final = {
 }
 # Encoder without pooler and tied language-model head, counted from the published configurations.
 _N_PARAMETERS: Final = {3: 86_095_941, 4: 86_243_589, 5: 86_834_181, 6: 89_196_549}
+
+
+def _tiny(k: int) -> TinyCheckpoint:
+    vocabulary = [*TINY_SPECIALS, *("".join(kmer) for kmer in product("ATCG", repeat=k))]
+    config = {**TINY_BERT, "model_type": "bert", "vocab_size": len(vocabulary), "pad_token_id": 0}
+    return TinyCheckpoint(config=config, vocabulary=vocabulary)
+
 
 MODELS: Final = tuple(
     ModelSpec(
@@ -55,6 +66,7 @@ MODELS: Final = tuple(
         license="Apache-2.0",
         paper="https://doi.org/10.1093/bioinformatics/btab083",
         options={"kmer": k},
+        tiny=partial(_tiny, k),
     )
     for k, revision in _REVISIONS.items()
 )
@@ -65,10 +77,10 @@ class KmerVocabulary:
     """A ``vocab.txt`` of k-mers as a lookup table.
 
     Attributes:
-        k: Length of its words.
+        k: Length of the k-mers.
         ids: Token id of each k-mer by its number in base 4 (A C G T), shape (4 ** k,).
         special: Ids of CLS, SEP, PAD and UNK by their text.
-        size: Lines of the file.
+        size: Number of tokens.
     """
 
     k: int
@@ -81,51 +93,51 @@ class KmerVocabulary:
         """Read a ``vocab.txt``.
 
         Raises:
-            ModelError: It is missing, holds words of several lengths, or lacks a special token.
+            ModelError: The file is missing, has k-mers of several lengths, or lacks a special token.
         """
         if not path.is_file():
-            raise ModelError(f"{path.parent} has no vocab.txt; expected the k-mers of the published DNABERT")
+            raise ModelError(f"{path.parent} has no vocab.txt; download the complete checkpoint")
         lines = path.read_text(encoding="utf-8").split()
         numbers = {token: number for number, token in enumerate(lines)}
-        words = [word for word in lines if set(word) <= set(_ALPHABET)]
-        lengths = {len(word) for word in words}
-        lacking = [token for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if token not in numbers]
-        if len(lengths) != 1 or lacking:
+        kmers = [token for token in lines if set(token) <= set(_ALPHABET)]
+        lengths = {len(kmer) for kmer in kmers}
+        missing = [token for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if token not in numbers]
+        if len(lengths) != 1 or missing:
             raise ModelError(
-                f"{path} is no vocabulary of k-mers: words of {sorted(lengths)} letters, without "
-                f"{', '.join(lacking) or 'nothing'}; expected one length and CLS, SEP, PAD, UNK"
+                f"{path} is not a vocabulary of k-mers: it has k-mers of the lengths {sorted(lengths)}, and lacks "
+                f"{', '.join(missing) or 'no special token'}; expected one length and CLS, SEP, PAD, UNK"
             )
         k = lengths.pop()
         ids = np.full(len(_ALPHABET) ** k, numbers["[UNK]"], dtype=np.int32)
-        codes = kmer_codes(Nucleotides.of(words), k, _ALPHABET)[::k]
-        ids[codes] = [numbers[word] for word in words]
+        codes = kmer_codes(Nucleotides.of(kmers), k, _ALPHABET)[::k]
+        ids[codes] = [numbers[kmer] for kmer in kmers]
         special = {token: number for token, number in numbers.items() if token.startswith("[")}
         return cls(k=k, ids=ids, special=special, size=len(lines))
 
-    def stream(self, letters: Nucleotides) -> TokenStream:
-        """The k-mer that starts at each letter; one ``[UNK]`` for a sequence that has none."""
-        n_kmers = np.maximum(letters.lengths_bp - self.k + 1, 1)
-        starts = letters.remaining_bp() >= self.k
-        starts[letters.starts[:-1][letters.lengths_bp < self.k]] = True
-        codes = kmer_codes(letters, self.k, _ALPHABET)[starts]
+    def stream(self, nucleotides: Nucleotides) -> TokenStream:
+        """Tokenize into the k-mers that start at each nucleotide; a sequence shorter than k is one ``[UNK]``."""
+        n_kmers = np.maximum(nucleotides.lengths_bp - self.k + 1, 1)
+        starts = nucleotides.remaining_bp() >= self.k
+        starts[nucleotides.starts[:-1][nucleotides.lengths_bp < self.k]] = True
+        codes = kmer_codes(nucleotides, self.k, _ALPHABET)[starts]
         ids = np.where(codes >= 0, self.ids[codes], np.int32(self.special["[UNK]"]))
         return TokenStream(ids=ids, token_bp=np.ones(len(ids), dtype=np.int64), starts=starts_of(n_kmers))
 
 
-def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_bend: bool) -> TokenMap:
-    """Which k-mer gives the row of which nucleotide.
+def kmer_token_map(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_bend: bool) -> TokenMap:
+    """Find the k-mer that gives the embedding of each nucleotide.
 
-    A sequence has ``k - 1`` more letters than k-mers: the lower half of them in front, the rest behind.
+    A sequence has ``k - 1`` more nucleotides than k-mers: half of them (rounded down) in front, the rest behind.
 
     Args:
-        n_kmers: Of each sequence, shape (S,).
+        n_kmers: Number of k-mers of each sequence, shape (S,).
         lengths_bp: Nucleotides of each sequence, shape (S,).
-        as_bend: Only one of the letters in front has its row there. The first k-mer's other copies come behind
-            the last k-mer's own row (BEND: k = 5 and 6, where two letters are in front).
+        as_bend: Repeat the first embedding in front only once, and the other copies behind the embedding of the last
+            k-mer. BEND does so for k = 5 and 6, where two nucleotides are in front.
 
     Returns:
-        Rows in the order of the output: k = 6 over 12 letters gives 1 1 2 3 4 5 6 7 7 7 7 in k-mer numbers, or
-        1 1 2 3 4 5 6 7 1 7 7 7 as BEND does.
+        The embeddings in the order of the output. For k = 6 and 12 nucleotides these are the k-mers
+        1 1 1 2 3 4 5 6 7 7 7 7, or as in BEND 1 1 2 3 4 5 6 7 1 7 7 7.
     """
     starts = starts_of(n_kmers)
     n_extra = lengths_bp - n_kmers
@@ -146,13 +158,13 @@ def kmer_rows(n_kmers: NDArray[np.int64], lengths_bp: NDArray[np.int64], *, as_b
 class DNABertEmbedder(BertEmbedder):
     """DNABERT, k = 3 to 6.
 
-    Protocols: ``bend-2024`` adds CLS and SEP once and cuts the tokens every 512, and puts a copy of the first
-    vector near the end for k = 5 and 6; ``bend-hf-1`` gives each piece its own CLS and SEP and repeats the first
-    vector in front. A sequence shorter than k is one ``[UNK]`` whose row stands for all its letters in both.
+    ``bend-2024`` adds CLS and SEP once per sequence and cuts it every 512 tokens. For k = 5 and 6 it puts a copy of
+    the first embedding near the end. ``bend-hf-1`` gives each chunk its own CLS and SEP, and repeats the first
+    embedding in front. In both, a sequence shorter than k is one ``[UNK]`` that stands for all its nucleotides.
 
     Args:
         checkpoint: Folder with ``config.json``, ``vocab.txt`` and weights, Hub id, or key; None: the key of ``kmer``.
-        kmer: Length of the words; checked against the vocabulary. None: as the vocabulary says.
+        kmer: Length of the k-mers, checked against the vocabulary; None: that of the vocabulary.
         options: The keywords of every embedder, see ``Embedder``.
     """
 
@@ -171,16 +183,16 @@ class DNABertEmbedder(BertEmbedder):
         self._vocabulary = KmerVocabulary.read(self.folder / "vocab.txt")
         if self.kmer not in (None, self._vocabulary.k):
             raise ModelError(
-                f"kmer={self.kmer} was asked for, but {self.folder}/vocab.txt holds {self._vocabulary.k}-mers; "
-                f"give kmer={self._vocabulary.k} or another checkpoint"
+                f"kmer={self.kmer} does not match {self.folder}/vocab.txt, which has {self._vocabulary.k}-mers; "
+                f"use kmer={self._vocabulary.k} or another checkpoint"
             )
         self.kmer = self._vocabulary.k
         self.pad_id = self._vocabulary.special["[PAD]"]
         self._build_plain_bert(self._vocabulary.size)
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        letters = Nucleotides.of(sequences)
-        stream = self._vocabulary.stream(letters)
+        nucleotides = Nucleotides.of(sequences)
+        stream = self._vocabulary.stream(nucleotides)
         as_bend = self.protocol == "bend-2024"
         special = self._vocabulary.special
         window = self._window(
@@ -189,5 +201,5 @@ class DNABertEmbedder(BertEmbedder):
             suffix=(special["[SEP]"],),
             cut="mid-sequence" if as_bend else "each-chunk",
         )
-        rows = kmer_rows(np.diff(stream.starts), letters.lengths_bp, as_bend=as_bend)
-        return assemble(stream, window, rows=rows)
+        token_map = kmer_token_map(np.diff(stream.starts), nucleotides.lengths_bp, as_bend=as_bend)
+        return assemble(stream, window, token_map=token_map)

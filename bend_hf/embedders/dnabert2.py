@@ -1,12 +1,12 @@
-"""DNABERT-2: byte-pair tokens, ALiBi, no limit of length of its own.
+"""DNABERT-2: byte-pair tokens and ALiBi, without a maximum length.
 
     embedder = DNABert2Embedder("zhihan1996/DNABERT-2-117M")
-    rows = embedder("ACGTACGTN", upsample_embeddings=True)        # (9, 768)
+    embeddings = embedder("ACGTACGTN", upsample_embeddings=True)      # (9, 768)
 
-BEND cuts sequences into inputs of 10,000 nucleotides, each with ``[CLS]`` and ``[SEP]``, and so do both protocols.
-With special tokens kept, ``bend-2024`` shows only the outermost two of a sequence, as BEND does, ``bend-hf-1`` those
-of each input. In sliding mode (``overlap_tokens``) a sequence is tokenized whole and the windows are 512 tokens.
-A letter other than A C G T is one ``[UNK]`` and one row.
+As in BEND, both protocols cut sequences into sections of 10,000 nucleotides and tokenize each with its own ``[CLS]``
+and ``[SEP]``. If special tokens are kept, ``bend-2024`` returns the first and the last one of a sequence, as BEND does,
+and ``bend-hf-1`` those of each section. With ``overlap_tokens`` a sequence is tokenized whole and cut into chunks of
+512 tokens. A nucleotide other than A, C, G or T is one ``[UNK]`` token.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, assemble, merge_sections
-from bend_hf.embedders._bert import outer_specials
-from bend_hf.embedders._bpe import BpeTokenizer
+from bend_hf.embedders._bert import TINY_BERT, outer_specials
+from bend_hf.embedders._bpe import BpeTokenizer, tiny_bpe, vocabulary_size
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides
 from bend_hf.errors import ModelError
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 SECTION_BP: Final = 10_000  # BEND bend/utils/embedders.py, DNABert2Embedder
 SLIDING_TOKENS: Final = 512  # config.json: max_position_embeddings and alibi_starting_size
+
+
+def _tiny() -> TinyCheckpoint:
+    tokenizer = tiny_bpe("ACGT", gap=False)
+    sizes = {"vocab_size": vocabulary_size(tokenizer), "alibi_starting_size": 8, "position_embedding_type": "absolute"}
+    return TinyCheckpoint(config={**TINY_BERT, **sizes}, tokenizer=tokenizer)
+
 
 MODELS: Final = (
     ModelSpec(
@@ -44,15 +51,16 @@ MODELS: Final = (
         training_data="human genome and genomes of 135 species (32.5 billion nucleotides)",
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2306.15006",
+        tiny=_tiny,
     ),
 )
 
-# Tokens that a sequence cannot hold; [UNK] it can, so that it competes in the loss as in BEND's.
+# Tokens that never occur in a sequence. [UNK] may occur, so it competes in the loss, as in BEND.
 _NO_TARGET: Final = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 class DNABert2Embedder(NetworkEmbedder):
-    """DNABERT-2 and its fine-tuned copies; see the module for how long sequences are cut."""
+    """DNABERT-2 and its fine-tuned copies; the module says how long sequences are cut."""
 
     def _load(self) -> None:
         from bend_hf.embedders.networks import dnabert2
@@ -63,8 +71,8 @@ class DNABert2Embedder(NetworkEmbedder):
         config = dnabert2.DNABert2Config.published(read_json(path), pad_token_id=self.pad_id, name=str(path))
         if len(self._tokenizer.bp_of_id) > config.vocab_size:
             raise ModelError(
-                f"{self.folder} has {len(self._tokenizer.bp_of_id)} tokens in tokenizer.json and "
-                f"{config.vocab_size} rows in config.json; they do not belong together"
+                f"{self.folder} has {len(self._tokenizer.bp_of_id)} tokens in tokenizer.json, but vocab_size "
+                f"{config.vocab_size} in config.json; the files do not belong together"
             )
         self.model = self._build(
             lambda: dnabert2.DNABert2ForMaskedLM(config),
@@ -86,7 +94,7 @@ class DNABert2Embedder(NetworkEmbedder):
         return tokenized if self.protocol == "bend-hf-1" else outer_specials(tokenized)
 
     def _loss_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Loss of each token, shape (B, T, 1); that of a special token is infinite, and nobody asks for it."""
+        """Compute the loss of each token, shape (B, T, 1); that of a special token is infinite and is not used."""
         from torch.nn.functional import cross_entropy
 
         scores_BTV = self._logits(ids_BT, mask_BT).float()
@@ -96,5 +104,5 @@ class DNABert2Embedder(NetworkEmbedder):
 
 
 def _with_prefix(key: str) -> str:
-    """A key of a file that was saved without the head."""
+    """Add the prefix to a key of a file that was saved without the head."""
     return f"bert.{key}" if key.startswith(("embeddings.", "encoder.", "pooler.")) else key

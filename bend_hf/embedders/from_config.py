@@ -1,9 +1,9 @@
-"""Opens the embedder that a configuration names, with the options that were asked for.
+"""Open the embedder that a configuration names.
 
-For training, embedding ahead of it, the controls and variants of one's own: the same flags, the same numbers.
+Used by every command that opens a model, so that the same flags give the same numbers.
 
->>> open_model(ModelFlags()).width
-5
+>>> open_model(ModelFlags(model="onehot")).width, open_model(ModelFlags()).width  # the default is bend-mini
+(5, 296)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def embedder_options(config: ModelFlags) -> EmbedderOptions:
-    """The keywords of an embedder that differ from its defaults; an object of the user's takes no others."""
+    """Return the keywords that differ from the defaults of embedders; a user's model takes no others."""
     options: EmbedderOptions = {"protocol": config.protocol}
     if config.revision is not None:
         options["revision"] = config.revision
@@ -36,11 +36,11 @@ def embedder_options(config: ModelFlags) -> EmbedderOptions:
 
 
 def open_model(config: ModelFlags) -> Embedder:
-    """The embedder that a configuration names, its weights read.
+    """Load the embedder that a configuration names.
 
     Raises:
-        RegistryError: There is no such model; the message names the nearest.
-        ModelError: It cannot be loaded.
+        RegistryError: The model is unknown; the message names the nearest one.
+        ModelError: The model cannot be loaded.
     """
     from bend_hf.embedders import load_embedder
 

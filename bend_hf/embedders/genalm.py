@@ -1,22 +1,23 @@
 """GENA-LM: byte-pair tokens of human DNA, a pre-norm BERT of 512 tokens or a BigBird of 4,096.
 
     embedder = GENALMEmbedder("gena-lm-bert-base-t2t")
-    rows = embedder("ACGTNNNNNNNNNNNNACGT", upsample_embeddings=True)     # (20, 768)
+    embeddings = embedder("ACGTNNNNNNNNNNNNACGT", upsample_embeddings=True)   # (20, 768)
 
-A run of N that the tokenizer writes as one token has that token's row for each of its letters.
+The tokenizer replaces a run of N by one token; its embedding stands for every nucleotide of the run.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._bert import HEAD_KEYS, BertEmbedder, outer_specials
-from bend_hf.embedders._bpe import BpeTokenizer
+from bend_hf.embedders._bert import HEAD_KEYS, TINY_BERT, BertEmbedder, outer_specials
+from bend_hf.embedders._bpe import BpeTokenizer, tiny_bpe, vocabulary_size
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -24,78 +25,94 @@ if TYPE_CHECKING:
     from transformers import BigBirdForMaskedLM
 
 _LAST_NORM: Final = "bert.encoder.last_layer_ln.*"
-_T2T: Final = "human genome T2T-CHM13v2 with 1000 Genomes variants, about 480 billion bp"
-_PAPER: Final = "https://doi.org/10.1093/nar/gkae1310"
 
 
-def _spec(
-    name: str,
-    *,
-    revision: str | None,
-    n_parameters: int,
-    width: int = 768,
-    context_tokens: int = 512,
-    training_data: str = _T2T,
-    aliases: tuple[str, ...] = (),
-) -> ModelSpec:
-    return ModelSpec(
-        key=name,
-        embedder="genalm:GENALMEmbedder",
-        family="GENA-LM",
-        checkpoint=f"AIRI-Institute/{name}",
-        revision=revision,
-        width=width,
-        n_parameters=n_parameters,
-        context_tokens=context_tokens,
-        tokenization="byte-pair encoding, 32,000 tokens",
-        training_data=training_data,
-        paper=_PAPER,
-        aliases=aliases,
-    )
+def _tiny(*, last_norm: bool) -> TinyCheckpoint:
+    tokenizer = tiny_bpe("ACGTNR", gap=True)
+    norms = {"pre_layer_norm": True, "last_layer_norm": last_norm}
+    config = {**TINY_BERT, **norms, "model_type": "bert", "vocab_size": vocabulary_size(tokenizer), "pad_token_id": 0}
+    return TinyCheckpoint(config=config, tokenizer=tokenizer)
 
 
-# Revisions: commits whose file lists on the Hub hold configuration, tokenizer and weights; None where none was seen.
+def _tiny_bigbird() -> TinyCheckpoint:
+    tokenizer = tiny_bpe("ACGTNR", gap=True)
+    sparse = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1, "hidden_act": "gelu_new"}
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    config = {
+        **TINY_BERT,
+        **sparse,
+        **ends,
+        "model_type": "big_bird",
+        "vocab_size": vocabulary_size(tokenizer),
+    }
+    return TinyCheckpoint(config=config, tokenizer=tokenizer)
+
+
+_genalm = partial(
+    ModelSpec,
+    embedder="genalm:GENALMEmbedder",
+    family="GENA-LM",
+    width=768,
+    context_tokens=512,
+    tokenization="byte-pair encoding, 32,000 tokens",
+    training_data="human genome T2T-CHM13v2 with 1000 Genomes variants, about 480 billion bp",
+    paper="https://doi.org/10.1093/nar/gkae1310",
+    tiny=partial(_tiny, last_norm=False),
+)
+
+# Revisions: commits on the Hub with configuration, tokenizer and weights; None if none was found.
 # Parameters: encoder without pooler and tied language-model head, counted from the published configurations.
 # Training data: README of AIRI-Institute/GENA_LM. The model pages name no license.
 MODELS: Final = (
-    _spec(
-        "gena-lm-bert-base",
+    _genalm(
+        key="gena-lm-bert-base",
+        checkpoint="AIRI-Institute/gena-lm-bert-base",
         revision="1513b6e38fb11138dfc61442b95c6b60f125ebd7",
         n_parameters=110_650_880,
         training_data="human genome T2T-CHM13v2 (split v1)",
     ),
-    _spec("gena-lm-bert-base-t2t", revision=None, n_parameters=110_650_880),
-    _spec(
-        "gena-lm-bert-base-lastln-t2t",
+    _genalm(
+        key="gena-lm-bert-base-t2t",
+        checkpoint="AIRI-Institute/gena-lm-bert-base-t2t",
+        revision=None,
+        n_parameters=110_650_880,
+    ),
+    _genalm(
+        key="gena-lm-bert-base-lastln-t2t",
+        checkpoint="AIRI-Institute/gena-lm-bert-base-lastln-t2t",
         revision="29cf2ee5a3e69891ef319bb86d09a00a64b91c11",
         n_parameters=110_652_416,
+        tiny=partial(_tiny, last_norm=True),
     ),
-    _spec(
-        "gena-lm-bert-large-t2t",
+    _genalm(
+        key="gena-lm-bert-large-t2t",
+        checkpoint="AIRI-Institute/gena-lm-bert-large-t2t",
         revision="579d5b06ba46d49fa2a1a2dd8ca6b3499bfdb8ee",
         n_parameters=336_691_456,
         width=1024,
+        tiny=partial(_tiny, last_norm=True),
         aliases=("gena-lm-bert-large-t2",),  # BEND conf/embedding/embed.yaml
     ),
-    _spec(
-        "gena-lm-bigbird-base-t2t",
+    _genalm(
+        key="gena-lm-bigbird-base-t2t",
+        checkpoint="AIRI-Institute/gena-lm-bigbird-base-t2t",
         revision="86f25d8c670e6f50ee0fabd0132bd189f00fccf5",
         n_parameters=113_993_984,
         context_tokens=4096,
+        tiny=_tiny_bigbird,
     ),
 )
 
 
 class GENALMEmbedder(BertEmbedder):
-    """GENA-LM, both architectures; the configuration says which.
+    """GENA-LM, BERT or BigBird according to its configuration.
 
-    Protocols: ``bend-2024`` leaves out the norm behind the last layer of the models that have one, as BEND's copy
-    of the architecture does (logits always have it); ``bend-hf-1`` applies it. Tokens are the same: an ``[UNK]``
-    is one letter, and every piece of a long sequence has its own CLS and SEP; with special tokens kept,
-    ``bend-2024`` gives rows to the first and the last of them only.
+    ``bend-2024`` leaves out the norm behind the last layer, as BEND's copy of the architecture does, if the model has
+    one; logits always use it. ``bend-hf-1`` applies it. The tokens are the same: an ``[UNK]`` is one nucleotide, and
+    every chunk has its own CLS and SEP. If special tokens are kept, ``bend-2024`` returns only the first and the last.
 
-    BigBird attends block-sparsely to each input that is long enough for it and fully to the others, each by its
-    own length: what shares a batch with it or came before changes nothing.
+    BigBird uses block-sparse attention for each input that is long enough, and full attention for the others. That
+    depends on the length of the input alone, not on the other inputs of its batch or on earlier batches.
     """
 
     head_keys: ClassVar[tuple[str, ...]] = (*HEAD_KEYS, _LAST_NORM)
@@ -107,15 +124,15 @@ class GENALMEmbedder(BertEmbedder):
         self._full_of: BigBirdForMaskedLM | None = None
         keys = read_json(self.folder / "config.json")
         self._is_bigbird = keys.get("model_type") == "big_bird"
-        self.shardable = not self._is_bigbird  # two objects run its weights
+        self.shardable = not self._is_bigbird  # two network objects share its weights
         if self._is_bigbird:
             self._load_bigbird(keys)
         else:
             self._load_bert(keys)
         if len(self._tokenizer.bp_of_id) > self._network().config.vocab_size:
             raise ModelError(
-                f"{self.folder} has a tokenizer of {len(self._tokenizer.bp_of_id)} tokens and a model of "
-                f"{self._network().config.vocab_size}; tokenizer.json and config.json do not belong together"
+                f"{self.folder} has {len(self._tokenizer.bp_of_id)} tokens in tokenizer.json, but vocab_size "
+                f"{self._network().config.vocab_size} in config.json; the files do not belong together"
             )
         self.context_tokens = int(self._network().config.max_position_embeddings)
 
@@ -135,8 +152,8 @@ class GENALMEmbedder(BertEmbedder):
 
         if self.compile:
             raise ConfigError(
-                f"compile=True was asked for, but {self.folder} is a BigBird, whose sparse pattern transformers "
-                f"makes outside torch; use compile=False"
+                f"compile=True does not work for the BigBird {self.folder}, because transformers draws its sparse "
+                f"pattern outside torch; use compile=False"
             )
         config = BigBirdConfig.from_dict(keys)
         self.model = self._build_bert(lambda: BigBirdForMaskedLM(config), tied=config.tie_word_embeddings)
@@ -177,15 +194,15 @@ class GENALMEmbedder(BertEmbedder):
         ids_BT: Tensor,
         mask_BT: Tensor | None,
     ) -> Tensor:
-        """Run inputs of one count of blocks at a time, as the last block of an input is global.
+        """Run the inputs of a batch in groups of equal number of blocks, because the last block is global.
 
         Args:
-            run: From network, ids (b, t) and mask (b, t) to values (b, t, K).
+            run: Computes values (b, t, K) from the network, ids (b, t) and mask (b, t).
             ids_BT: Token ids, shape (batch, tokens).
             mask_BT: 1 for tokens, 0 for padding.
 
         Returns:
-            Shape (batch, tokens, K); zeros where padded past an input's last block.
+            Shape (batch, tokens, K); zero past the last block of an input.
         """
         import torch
         from torch.nn import functional
@@ -201,27 +218,30 @@ class GENALMEmbedder(BertEmbedder):
         group_B = torch.where(n_blocks_B <= n_full, 0, n_blocks_B)
         out: Tensor | None = None
         for group in torch.unique(group_B).tolist():
-            rows = (group_B == group).nonzero()[:, 0]
-            n_tokens = group * size or int(mask_BT[rows].sum(1).max())
+            members = (group_B == group).nonzero()[:, 0]
+            n_tokens = group * size or int(mask_BT[members].sum(1).max())
             extra = max(n_tokens - ids_BT.shape[1], 0)
-            ids = functional.pad(ids_BT[rows, :n_tokens], (0, extra), value=self.pad_id)
-            mask = functional.pad(mask_BT[rows, :n_tokens], (0, extra))
+            ids = functional.pad(ids_BT[members, :n_tokens], (0, extra), value=self.pad_id)
+            mask = functional.pad(mask_BT[members, :n_tokens], (0, extra))
             if group:  # the sparse pattern multiplies masks, which CUDA cannot do with integers
                 mask = mask.to(network.dtype)
             values = run(network if group else self._full_attention(), ids, mask)[:, : ids_BT.shape[1]]
             if out is None:
                 out = values.new_zeros((*ids_BT.shape, values.shape[-1]))
-            out[rows, : values.shape[1]] = values
+            out[members, : values.shape[1]] = values
         if out is None:
-            raise ModelError(f"{self.name} was given an empty batch")
+            raise ModelError(f"{self.name} got an empty batch; expected at least one input")
         return out
 
     def _full_attention(self) -> BigBirdForMaskedLM:
-        """The same weights with full attention: a second object, as switching the first one would stay."""
+        """Return a network with the same weights and full attention.
+
+        It is a second object, because transformers does not switch a network back to sparse attention.
+        """
         network = self._network()
         if network.config.attention_type != "block_sparse":
             return network
-        if self._full is None or self._full_of is not network:  # a copy of the embedder has a network of its own
+        if self._full is None or self._full_of is not network:  # a copy of the embedder has another network
             self._full_of = network
             shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
             self._full = copy.deepcopy(network, shared)

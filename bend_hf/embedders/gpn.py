@@ -1,20 +1,21 @@
-"""GPN (Benegas et al. 2023): convolutional language models of genomes, in the first and the later architecture.
+"""GPN: convolutional language models of genomes (Benegas et al. 2023), in the first and the later architecture.
 
     embedder = GPNEmbedder("gpn-brassicales")
-    rows = embedder("ACGTN", upsample_embeddings=True)                # (5, 512)
+    embeddings = embedder("ACGTN", upsample_embeddings=True)          # (5, 512)
 
-Which architecture a checkpoint is, the ``model_type`` of its config.json says: ``ConvNet`` is the first release's, and
-BEND's; ``GPN`` the later one, with its encoders ``convnet`` and ``bytenet``. BEND does not have these models; both
-protocols give the same rows.
+Each nucleotide is a token. The ``model_type`` in config.json says which architecture a checkpoint has: ``ConvNet`` is
+the first release's and BEND's, ``GPN`` the later one, with the encoders ``convnet`` and ``bytenet``. BEND does not
+include these models; both protocols give the same embeddings.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.embedders.convnet import ConvNetEmbedder
+from bend_hf.embedders.convnet import ConvNetEmbedder, tiny_convnet
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,38 +23,29 @@ if TYPE_CHECKING:
     from bend_hf.embedders.networks.gpn import GPNForMaskedLM
 
 
-def _declare(
-    key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, training_data: str, paper: str
-) -> ModelSpec:
-    return ModelSpec(
-        key=key,
-        embedder="gpn:GPNEmbedder",
-        family="GPN",
-        checkpoint=checkpoint,
-        revision=revision,
-        width=width,
-        n_parameters=n_parameters,
-        training_data=training_data,
-        license="MIT",  # model card of each checkpoint
-        paper=paper,
-    )
-
+_gpn = partial(
+    ModelSpec,
+    embedder="gpn:GPNEmbedder",
+    family="GPN",
+    license="MIT",  # model card of each checkpoint
+    tiny=tiny_convnet,
+)
 
 # Widths and layers: config.json of each on the Hub; n_parameters counts the network with its language-model head.
 # Revisions: commits of the Hub repositories.
 MODELS: Final = (
-    _declare(
-        "gpn-brassicales",
-        "songlab/gpn-brassicales",
+    _gpn(
+        key="gpn-brassicales",
+        checkpoint="songlab/gpn-brassicales",
         revision="eb9c35d0d18571abe84390d22e74f2b21d319ce3",
         width=512,
         n_parameters=65_880_071,
         training_data="Arabidopsis thaliana and 7 other Brassicales",
         paper="https://doi.org/10.1073/pnas.2311219120",
     ),
-    _declare(
-        "gpn-arabidopsis",
-        "songlab/deprecated-gpn-arabidopsis",  # where its authors moved songlab/gpn-arabidopsis
+    _gpn(
+        key="gpn-arabidopsis",
+        checkpoint="songlab/deprecated-gpn-arabidopsis",  # moved by its authors from songlab/gpn-arabidopsis
         revision="8a3f3becfd2fc7832877ca840646810cfa58e6fc",
         width=512,
         n_parameters=79_002_118,
@@ -64,7 +56,7 @@ MODELS: Final = (
 
 
 class GPNEmbedder(ConvNetEmbedder):
-    """GPN, first architecture or later one."""
+    """GPN of the first or the later architecture."""
 
     model: ConvNetForMaskedLM | GPNForMaskedLM
 
@@ -81,5 +73,5 @@ class GPNEmbedder(ConvNetEmbedder):
             case other:
                 raise ModelError(
                     f"{self.folder / 'config.json'} has model_type {other!r}; expected 'ConvNet' or 'GPN'. GPN-MSA "
-                    "and GPN-Star read alignments, not sequence alone"
+                    "and GPN-Star are not supported, because they read alignments"
                 )

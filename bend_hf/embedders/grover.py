@@ -1,10 +1,10 @@
-"""GROVER: BERT over the human genome's own byte-pair words.
+"""GROVER: BERT over byte-pair tokens of the human genome.
 
     embedder = GROVEREmbedder("path/to/GROVER", protocol="bend-hf-1")
-    rows = embedder("ACGTACGTAC", upsample_embeddings=True)      # (10, 768)
+    embeddings = embedder("ACGTACGTAC", upsample_embeddings=True)     # (10, 768)
 
-BEND cut sequences into the longest words of the vocabulary from left to right; the published tokenizer merges pairs
-in the order in which they were learned. ``GROVEREmbedder.segmentation`` says which one is in use.
+BEND cuts a sequence into the longest tokens of the vocabulary from left to right. The published tokenizer merges pairs
+in the order in which they were learned. ``GROVEREmbedder.segmentation`` says which of the two is in use.
 """
 
 from __future__ import annotations
@@ -18,158 +18,169 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
-from bend_hf.embedders._bert import BertEmbedder, outer_specials
-from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer
+from bend_hf.embedders._bert import TINY_BERT, BertEmbedder, outer_specials
+from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer, tiny_bpe, vocabulary_size
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.errors import ModelError
 from bend_hf.types import Bools, Ints
 
 logger = logging.getLogger(__name__)
 
-Segmentation: TypeAlias = Literal["longest words", "byte pairs"]
+Segmentation: TypeAlias = Literal["longest tokens", "byte pairs"]
+
+
+def _tiny() -> TinyCheckpoint:
+    tokenizer = tiny_bpe("ACGT", gap=False)
+    config = {**TINY_BERT, "model_type": "bert", "vocab_size": vocabulary_size(tokenizer), "pad_token_id": 0}
+    return TinyCheckpoint(config=config, tokenizer=tokenizer)
+
 
 MODELS: Final = (
     ModelSpec(
         key="grover",
         embedder="grover:GROVEREmbedder",
         family="GROVER",
-        checkpoint="PoetschLab/GROVER",  # the same as Zenodo record 8373117, with tokenizer.json
-        revision=None,  # no full commit id was found
+        checkpoint="PoetschLab/GROVER",  # Zenodo record 8373117 with tokenizer.json
+        revision=None,  # no commit was found
         width=768,
         n_parameters=86_511_201,  # BERT base over 609 tokens, without pooler, head tied
         context_tokens=512,
-        tokenization="byte-pair encoding of 600 cycles; bend-2024: its longest words, left to right",
+        tokenization="byte-pair encoding of 600 cycles; bend-2024: its longest tokens, left to right",
         training_data="human genome, hg19",
         paper="https://doi.org/10.1038/s42256-024-00872-0",
+        tiny=_tiny,
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongestWords:
-    """The words of a vocabulary as a trie in arrays, for the longest match at every letter at once.
+class LongestTokens:
+    """The tokens of a vocabulary as a trie in arrays, to find the longest match at every nucleotide at once.
 
     Attributes:
-        child: State after a state and a letter's digit, 0 where there is none, shape (states, letters + 1).
-        word: Id of the word that ends in a state, -1 where none does, shape (states,).
-        digit: Digit of each byte value; letters outside the words have the last, which leads nowhere, shape (256,).
+        child: Next state for a state and the digit of a nucleotide; 0: there is none. Shape (states, nucleotides + 1).
+        token: Id of the token that ends in a state; -1: no token ends there. Shape (states,).
+        digit: Digit of each byte value, shape (256,). Nucleotides that no token contains have the last digit, which
+            leads to no state.
         special: Ids of CLS, SEP, PAD, UNK (and MASK) by their text.
-        size: Rows of the embedding that these ids need.
+        size: Number of input embeddings that these ids need.
     """
 
     child: Ints
-    word: Ints
+    token: Ints
     digit: Ints
     special: dict[str, int]
     size: int
 
     @classmethod
-    def of(cls, vocabulary: Mapping[str, int], *, source: str | Path) -> LongestWords:
-        """Build from texts and ids.
+    def of(cls, vocabulary: Mapping[str, int], *, source: str | Path) -> LongestTokens:
+        """Build the trie from texts and ids.
 
         Raises:
-            ModelError: A special token is lacking, or there is no word.
+            ModelError: A special token is missing, or there is no other token.
         """
         special = {token: vocabulary[token] for token in SPECIAL_TOKENS if token in vocabulary}
-        lacking = [token for token in SPECIAL_TOKENS[:4] if token not in special]
-        words = {text: number for text, number in vocabulary.items() if text and text not in special}
-        if lacking or not words:
+        missing = [token for token in SPECIAL_TOKENS[:4] if token not in special]
+        tokens = {text: number for text, number in vocabulary.items() if text and text not in special}
+        if missing or not tokens:
             raise ModelError(
-                f"{source} is no vocabulary of GROVER: it lacks {', '.join(lacking) or 'any word'}; expected "
-                f"CLS, SEP, PAD, UNK and words of letters"
+                f"{source} is not a vocabulary of GROVER: it lacks {', '.join(missing) or 'tokens of nucleotides'}; "
+                f"expected CLS, SEP, PAD, UNK and tokens of nucleotides"
             )
-        alphabet = sorted(set("".join(words)))
+        alphabet = sorted(set("".join(tokens)))
         digit = np.full(256, len(alphabet), dtype=np.int64)
-        for number, letter in enumerate(alphabet):
-            digit[ord(letter)] = number
-        child, word = _trie(words, digit, len(alphabet) + 1)
+        for number, nucleotide in enumerate(alphabet):
+            digit[ord(nucleotide)] = number
+        child, token = _trie(tokens, digit, len(alphabet) + 1)
         return cls(
             child=child,
-            word=word,
+            token=token,
             digit=digit,
             special=special,
-            size=max((*special.values(), *words.values())) + 1,
+            size=max((*special.values(), *tokens.values())) + 1,
         )
 
-    def stream(self, letters: Nucleotides) -> TokenStream:
-        """The longest word from left to right; a letter that starts none is ``[UNK]``."""
-        ids, length_bp = self._matches(letters)
-        chosen = _hops(letters.starts[:-1], np.arange(len(letters.codes)) + length_bp)
+    def stream(self, nucleotides: Nucleotides) -> TokenStream:
+        """Tokenize into the longest tokens from left to right; a nucleotide that starts no token is ``[UNK]``."""
+        ids, length_bp = self._matches(nucleotides)
+        chosen = _hops(nucleotides.starts[:-1], np.arange(len(nucleotides.codes)) + length_bp)
         before = np.concatenate([[0], np.cumsum(chosen)])
-        return TokenStream(ids=ids[chosen].astype(np.int32), token_bp=length_bp[chosen], starts=before[letters.starts])
+        return TokenStream(
+            ids=ids[chosen].astype(np.int32), token_bp=length_bp[chosen], starts=before[nucleotides.starts]
+        )
 
-    def _matches(self, letters: Nucleotides) -> tuple[Ints, Ints]:
-        """Id and length of the longest word that starts at each letter, each shape (L,)."""
-        digits = self.digit[letters.codes]
+    def _matches(self, nucleotides: Nucleotides) -> tuple[Ints, Ints]:
+        """Return id and length of the longest token that starts at each nucleotide, each of shape (L,)."""
+        digits = self.digit[nucleotides.codes]
         ids = np.full(len(digits), self.special["[UNK]"], dtype=np.int64)
         length_bp = np.ones(len(digits), dtype=np.int64)
-        room = letters.remaining_bp()
+        room = nucleotides.remaining_bp()
         at = np.arange(len(digits))
         state = np.zeros(len(digits), dtype=np.int64)
         depth = 0
         while len(at):
             state = self.child[state, digits[at + depth]]
             depth += 1
-            ends = self.word[state] >= 0
-            ids[at[ends]] = self.word[state[ends]]
+            ends = self.token[state] >= 0
+            ids[at[ends]] = self.token[state[ends]]
             length_bp[at[ends]] = depth
             on = (state > 0) & (room[at] > depth)
             at, state = at[on], state[on]
         return ids, length_bp
 
 
-def _trie(words: Mapping[str, int], digit: Ints, n_digits: int) -> tuple[Ints, Ints]:
+def _trie(tokens: Mapping[str, int], digit: Ints, n_digits: int) -> tuple[Ints, Ints]:
     child = [[0] * n_digits]
-    word = [-1]
-    for text, number in words.items():
+    token = [-1]
+    for text, number in tokens.items():
         state = 0
-        for letter in text:
-            code = digit[ord(letter)]
+        for nucleotide in text:
+            code = digit[ord(nucleotide)]
             if not child[state][code]:
                 child[state][code] = len(child)
                 child.append([0] * n_digits)
-                word.append(-1)
+                token.append(-1)
             state = child[state][code]
-        word[state] = number
-    return np.array(child, dtype=np.int64), np.array(word, dtype=np.int64)
+        token[state] = number
+    return np.array(child, dtype=np.int64), np.array(token, dtype=np.int64)
 
 
 def _hops(first: Ints, following: Ints) -> Bools:
-    """Which places are reached from some first ones by hopping to the following one again and again.
+    """Mark the positions that are reached from the first ones by following links.
 
     Args:
-        first: Where to start.
-        following: For each of L places a later one, L where there is none, shape (L,).
+        first: Positions to start from.
+        following: For each of L positions the next one, which is larger; L: there is none. Shape (L,).
 
     Returns:
-        Shape (L,). The hops double in each round, so that L places take log2(L) rounds.
+        Shape (L,). The length of the hops doubles in each round, so that log2(L) rounds suffice.
     """
-    n_places = len(following)
-    jump = np.append(following, n_places)
-    reached = np.zeros(n_places + 1, dtype=np.bool_)
+    n_positions = len(following)
+    jump = np.append(following, n_positions)
+    reached = np.zeros(n_positions + 1, dtype=np.bool_)
     reached[first] = True
     n_before = -1
     while n_before < (n_reached := int(np.count_nonzero(reached))):
         n_before = n_reached
         reached[jump[np.flatnonzero(reached)]] = True
         jump = jump[jump]
-    return reached[:n_places]
+    return reached[:n_positions]
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """Texts and ids of ``vocab.txt``, else of ``tokenizer.json``."""
+    """Read texts and ids from ``vocab.txt``, or from ``tokenizer.json``."""
     lines = folder / "vocab.txt"
     if lines.is_file():
         return {text: number for number, text in enumerate(lines.read_text(encoding="utf-8").split())}
     if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder} has neither vocab.txt nor tokenizer.json; GROVER needs one of them")
+        raise ModelError(f"{folder} has neither vocab.txt nor tokenizer.json; download one of them")
     tokenizer = read_json(folder / "tokenizer.json")
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict):
-        raise ModelError(f"{folder}/tokenizer.json holds no vocabulary; download it again")
+        raise ModelError(f"{folder}/tokenizer.json has no vocabulary; download it again")
     added = tokenizer.get("added_tokens")
     extra = {one["content"]: one["id"] for one in added} if isinstance(added, list) else {}
     return {**vocabulary, **extra}
@@ -178,10 +189,10 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 class GROVEREmbedder(BertEmbedder):
     """GROVER.
 
-    Protocols: ``bend-2024`` cuts sequences into the longest words from left to right; ``bend-hf-1`` uses the
-    published byte-pair merges (``tokenizer.json``). A folder with a ``vocab.txt`` alone, as on Zenodo, has no
-    merges: it is cut into longest words in both, and a warning says so. In both a letter that is in no word is
-    ``[UNK]``, and every piece of a long sequence has its own CLS and SEP.
+    ``bend-2024`` cuts sequences into the longest tokens from left to right; ``bend-hf-1`` uses the published byte-pair
+    merges (``tokenizer.json``). A folder with only ``vocab.txt``, as on Zenodo, has no merges: then both cut into the
+    longest tokens, with a warning. In both, a nucleotide that no token contains is ``[UNK]``, and every chunk has its
+    own CLS and SEP.
     """
 
     segmentation: Segmentation
@@ -193,18 +204,18 @@ class GROVEREmbedder(BertEmbedder):
             self._pairs = BpeTokenizer.read(merges)
         elif self.protocol == "bend-hf-1":
             logger.warning(
-                "%s has no tokenizer.json: sequences are cut into the longest words of vocab.txt, not by the "
-                "published byte-pair merges; add tokenizer.json for those",
+                "%s has no tokenizer.json: sequences are cut into the longest tokens of vocab.txt instead of by the "
+                "published byte-pair merges; add tokenizer.json to use the merges",
                 self.folder,
             )
-        self.segmentation = "longest words" if self._pairs is None else "byte pairs"
-        self._words = LongestWords.of(_vocabulary(self.folder), source=self.folder)
-        self.pad_id = self._words.special["[PAD]"]
-        self._build_plain_bert(self._words.size)
+        self.segmentation = "longest tokens" if self._pairs is None else "byte pairs"
+        self._longest = LongestTokens.of(_vocabulary(self.folder), source=self.folder)
+        self.pad_id = self._longest.special["[PAD]"]
+        self._build_plain_bert(self._longest.size)
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        special = self._words.special
-        stream = self._pairs.stream(sequences) if self._pairs else self._words.stream(Nucleotides.of(sequences))
+        special = self._longest.special
+        stream = self._pairs.stream(sequences) if self._pairs else self._longest.stream(Nucleotides.of(sequences))
         window = self._window(self.context_tokens, prefix=(special["[CLS]"],), suffix=(special["[SEP]"],))
         tokenized = assemble(stream, window)
         return outer_specials(tokenized) if self.protocol == "bend-2024" else tokenized

@@ -1,12 +1,12 @@
-"""HyenaDNA: single nucleotides, causal, up to a million of them in one input.
+"""HyenaDNA: a causal model of single nucleotides, with up to a million of them in one input.
 
     embedder = HyenaDNAEmbedder("hyenadna-tiny-1k")
-    rows = embedder("ACGTNNACGT", upsample_embeddings=True)               # (10, 128)
+    embeddings = embedder("ACGTNNACGT", upsample_embeddings=True)         # (10, 128)
 
-Two kinds of published files are read, told apart by what config.json holds: the older ones (``weights.ckpt``), with
-[CLS] in front and [SEP] behind as BEND has them, and the ``-hf`` ones, whose tokenizer adds [SEP] only. As the model
-is causal, [CLS] changes every row. Longer sequences are cut into inputs of ``max_seq_len`` tokens, each with its own
-special tokens. Both protocols agree.
+Two kinds of published files are supported; config.json shows which kind it is. The original files (``weights.ckpt``)
+have [CLS] in front and [SEP] at the end, as in BEND; the tokenizer of the ``-hf`` files adds only [SEP]. The model is
+causal, so [CLS] changes every embedding. Longer sequences are cut into chunks of ``max_seq_len`` tokens, each with its
+own special tokens. Both protocols give the same embeddings.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Final
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
-from bend_hf.embedders._spec import Direction, ModelSpec
+from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, Direction, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
 
-# The tokenizer of HyenaDNA, which Caduceus took over: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5,
-# [UNK] 6, then the letters (kuleshov-group/caduceus, tokenization_caduceus.py).
+# The vocabulary of HyenaDNA and Caduceus: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5, [UNK] 6, then
+# the nucleotides (kuleshov-group/caduceus, tokenization_caduceus.py).
 CLS, SEP, PAD, UNKNOWN = 0, 1, 4, 6
 NUCLEOTIDES: Final = range(7, 12)
 NUCLEOTIDE_TABLE: Final = nucleotide_table(dict(zip("ACGTN", NUCLEOTIDES, strict=True)), unknown=UNKNOWN)
 
-# Counters that the training harness may have saved beside the network (its token metric is persistent); never weights.
+# Counters of a metric that the training code may have saved with the network; not weights.
 _HARNESS_KEYS: Final = ("*torchmetrics.*",)
-# What the published weights.ckpt files hold beside tensors, by the Hub's list of their pickle imports.
+# Objects other than tensors in the published weights.ckpt files, from the Hub's list of their pickle imports.
 _SETTINGS: Final = (
     "omegaconf.dictconfig.DictConfig",
     "omegaconf.listconfig.ListConfig",
@@ -37,6 +37,27 @@ _SETTINGS: Final = (
     "omegaconf.nodes.AnyNode",
     "typing.Any",
 )
+
+
+_TINY_SIZES: Final = {"d_model": 16, "n_layer": 2, "d_inner": 64, "vocab_size": 12, "pad_vocab_size_multiple": 8}
+
+
+def _tiny() -> TinyCheckpoint:
+    layer = {
+        "_name_": "hyena",
+        "emb_dim": 5,
+        "filter_order": 16,
+        "local_order": 3,
+        "l_max": TINY_CONTEXT_TOKENS,
+        "w": 10,
+    }
+    return TinyCheckpoint(config={**_TINY_SIZES, "layer": layer, "residual_in_fp32": True})
+
+
+def _tiny_hf() -> TinyCheckpoint:
+    context = {"model_type": "hyenadna", "max_seq_len": TINY_CONTEXT_TOKENS}
+    filters = {"emb_dim": 5, "filter_order": 16, "short_filter_order": 3, "hyena_order": 2}
+    return TinyCheckpoint(config={**_TINY_SIZES, **context, **filters})
 
 
 def _specs(
@@ -56,14 +77,15 @@ def _specs(
             training_data="human reference genome GRCh38",
             license="BSD-3-Clause",
             paper="https://arxiv.org/abs/2306.15794",
+            tiny=tiny,
         )
-        for suffix, revision in (("", plain), ("-hf", hf))
+        for suffix, revision, tiny in (("", plain, _tiny), ("-hf", hf, _tiny_hf))
     )
 
 
-# Revisions: commits whose file lists on the Hub hold configuration and weights.
-# Parameters: the network with its head, counted from the configurations; with the stored positions of the filters
-# they give the sizes that the Hub lists for the -hf files (1.8, 16.3 and 57 MB).
+# Revisions: commits on the Hub with configuration and weights.
+# Parameters: the network with its head, counted from the configurations. With the stored positions of the filters they
+# give the sizes that the Hub lists for the -hf files (1.8, 16.3 and 57 MB).
 MODELS: Final = (
     *_specs(
         "tiny-1k",
@@ -105,7 +127,7 @@ MODELS: Final = (
 
 
 class HyenaDNAEmbedder(NetworkEmbedder):
-    """HyenaDNA from either kind of published files; its keywords are those of every embedder."""
+    """HyenaDNA from either kind of published files."""
 
     direction: Direction = "causal"
 
@@ -114,7 +136,7 @@ class HyenaDNAEmbedder(NetworkEmbedder):
 
         fields = read_json(self.folder / "config.json")
         config = hyenadna.config_from_json(fields)
-        with _settings_as_nothing():
+        with _skipped_settings():
             self.model = self._build(
                 lambda: hyenadna.HyenaDNAForCausalLM(config),
                 allow_missing=("lm_head.weight",),
@@ -131,12 +153,12 @@ class HyenaDNAEmbedder(NetworkEmbedder):
         return assemble(stream, self._window(self._context_tokens, prefix=self._prefix, suffix=(SEP,)))
 
     def _loss_tokens(self) -> range:
-        """A, C, G, T and N compete, as BEND counts the loss."""
+        """Return the ids of A, C, G, T and N, as BEND computes the loss."""
         return NUCLEOTIDES
 
 
-class _Nothing:
-    """Stands where a file has an object of its training settings: takes its contents and keeps none."""
+class _Skipped:
+    """Stand-in for an object of the training settings in a file; it keeps nothing of the contents."""
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -146,11 +168,11 @@ def _empty_dict(*_: object) -> dict[object, object]:
     return {}
 
 
-def _settings_as_nothing() -> AbstractContextManager[None]:
-    """Lets ``torch.load(weights_only=True)`` pass over the training settings in published files, running nothing."""
+def _skipped_settings() -> AbstractContextManager[None]:
+    """Let ``torch.load(weights_only=True)`` skip the training settings in published files without running code."""
     import torch
 
-    harmless: list[object] = [(_Nothing, name) for name in _SETTINGS]
+    harmless: list[object] = [(_Skipped, name) for name in _SETTINGS]
     harmless += [(_empty_dict, "collections.defaultdict"), dict, list, int]
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(harmless)  # type: ignore[arg-type]
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(harmless)  # type: ignore[arg-type]  # torch names only one kind of its entries
     return context

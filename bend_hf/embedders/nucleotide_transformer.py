@@ -1,23 +1,21 @@
-"""Nucleotide Transformer, first version (transformers' own ESM) and v2 (rotary, gated; ``bend_hf.embedders.networks``).
+"""Nucleotide Transformer: consecutive 6-mers, in the first version (an ESM of transformers) and in v2.
 
     embedder = NucleotideTransformerEmbedder("InstaDeepAI/nucleotide-transformer-v2-50m-multi-species")
-    rows = embedder("ACGTACGTN", upsample_embeddings=True)        # (9, 512)
+    embeddings = embedder("ACGTACGTN", upsample_embeddings=True)  # (9, 512)
 
-Words of six letters from left to right; single letters at the end of a run of A, C, G and T and for N. Which of the
-two networks a checkpoint is, its config.json says, never its name. Longer sequences than the context are cut.
+Tokens are 6-mers from left to right, and single nucleotides at the end of a run of A, C, G and T and for N. The
+configuration says which of the two networks a checkpoint has. v2 has rotary positions and a gated feed-forward
+(``networks.nucleotide_transformer_v2``).
 
-``bend-2024`` cuts nucleotides first, so that clean letters fill the context (5,994 for 1,000 tokens), and then, where
-N made more tokens of them, mid-sequence without a new ``<cls>``; neighbouring letters other than A C G T N share one
-``<unk>``, as in the published tokenizer. ``bend-hf-1`` cuts tokens, gives each piece its own ``<cls>`` and each such
-letter its own ``<unk>``. Either way each nucleotide has one row.
+Sequences longer than the context are cut. ``bend-2024`` cuts nucleotides first, so that k-mers fill the context (5,994
+nucleotides for 1,000 tokens). If N makes a section longer than the context, it is cut again mid-sequence, without a new
+``<cls>``. Neighboring nucleotides other than A, C, G, T and N share one ``<unk>``, as in the published tokenizer.
+``bend-hf-1`` cuts tokens, gives each chunk its own ``<cls>``, and each such nucleotide its own ``<unk>``.
 
-The Nucleotide Transformer's vocabulary of 6-mers, as tables that a whole batch of letters is looked up in.
+A vocabulary of single nucleotides, for which R is unknown:
 
-    vocabulary = KmerVocabulary.read(folder / "vocab.txt")
-    stream = vocabulary.stream(Nucleotides.of(["ACGTACNA"]), join_unknown=False)      # ACGTAC N A
-
->>> words = [*SPECIALS, "A", "T", "C", "G", "N"]
->>> KmerVocabulary.of(words).stream(Nucleotides.of(["GAR"]), join_unknown=False).ids.tolist()
+>>> vocabulary = KmerVocabulary.of([*SPECIALS, "A", "T", "C", "G", "N"])
+>>> vocabulary.stream(Nucleotides.of(["GAR"]), join_unknown=False).ids.tolist()
 [7, 4, 0]
 """
 
@@ -25,6 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,27 +32,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble, merge_sections
+from bend_hf.embedders._bert import TINY_BERT
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides, greedy_kmers, nucleotide_table
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-ALPHABET: Final = "ATCG"  # vocab.txt of the published checkpoints counts its words in this order
-SPECIALS: Final = ("<unk>", "<pad>", "<mask>", "<cls>")  # the same file; in front of its words, in v2 two more
+ALPHABET: Final = "ATCG"  # order of the k-mers in the published vocab.txt
+SPECIALS: Final = ("<unk>", "<pad>", "<mask>", "<cls>")  # first tokens of the published vocab.txt; v2 has two more
 
 
 @dataclass(frozen=True, kw_only=True)
 class KmerVocabulary:
-    """What a ``vocab.txt`` says.
+    """A ``vocab.txt`` of k-mers as lookup tables.
 
     Attributes:
-        k: Length of the words, 6 in all checkpoints of BEND.
-        kmer_ids: Token id of each word, counted in ``ALPHABET``, shape (4 ** k,).
-        nucleotide_ids: Token id of each byte value as a single letter, shape (256,).
+        k: Length of the k-mers, 6 in all published checkpoints.
+        kmer_ids: Token id of each k-mer by its number in base 4 (``ALPHABET``), shape (4 ** k,).
+        nucleotide_ids: Token id of each byte value as a single nucleotide, shape (256,).
         unknown: Id of ``<unk>``.
         pad: Id of ``<pad>``.
         cls: Id of ``<cls>``.
@@ -67,71 +68,75 @@ class KmerVocabulary:
 
     @classmethod
     def read(cls, path: Path) -> KmerVocabulary:
-        """Read a ``vocab.txt``, one token a line.
+        """Read a ``vocab.txt`` with one token per line.
 
         Raises:
-            ModelError: There is no such file, or it is not a vocabulary of k-mers.
+            ModelError: The file is missing, or is not a vocabulary of k-mers.
         """
         if not path.is_file():
-            raise ModelError(f"{path.parent} has no {path.name}; expected the vocabulary that was published with it")
+            raise ModelError(f"{path.parent} has no {path.name}; download the complete checkpoint")
         return cls.of(path.read_text(encoding="utf-8").split(), name=str(path))
 
     @classmethod
     def of(cls, tokens: Sequence[str], *, name: str = "the vocabulary") -> KmerVocabulary:
-        """Make the tables from tokens in the order of their ids.
+        """Build the tables from tokens in the order of their ids.
 
         Raises:
-            ModelError: Special tokens, single letters or some k-mer are missing.
+            ModelError: A special token, a single nucleotide or a k-mer is missing.
         """
         id_of = {token: index for index, token in enumerate(tokens)}
-        lacking = [token for token in (*SPECIALS, *ALPHABET, "N") if token not in id_of]
-        if lacking:
+        missing = [token for token in (*SPECIALS, *ALPHABET, "N") if token not in id_of]
+        if missing:
             raise ModelError(
-                f"{name} lacks {', '.join(lacking)}; expected the tokens of a Nucleotide Transformer: "
-                f"{', '.join(SPECIALS)}, all words of six letters, and A T C G N"
+                f"{name} lacks {', '.join(missing)}; expected the tokens of a Nucleotide Transformer: "
+                f"{', '.join(SPECIALS)}, all 6-mers, and A T C G N"
             )
-        words = [token for token in tokens if set(token) <= set(ALPHABET)]
-        k = max(len(word) for word in words)
-        words = [word for word in words if len(word) == k]
-        if len(words) != len(ALPHABET) ** k:
-            raise ModelError(
-                f"{name} has {len(words)} words of {k} letters; expected all {len(ALPHABET) ** k}. Is it whole?"
-            )
-        digits = np.array([[ALPHABET.index(letter) for letter in word] for word in words])
-        kmer_ids = np.empty(len(words), dtype=np.int32)
-        kmer_ids[digits @ len(ALPHABET) ** np.arange(k - 1, -1, -1)] = [id_of[word] for word in words]
+        kmers = [token for token in tokens if set(token) <= set(ALPHABET)]
+        k = max(len(kmer) for kmer in kmers)
+        kmers = [kmer for kmer in kmers if len(kmer) == k]
+        if len(kmers) != len(ALPHABET) ** k:
+            raise ModelError(f"{name} has {len(kmers)} {k}-mers; expected all {len(ALPHABET) ** k}. Download it again")
+        digits = np.array([[ALPHABET.index(nucleotide) for nucleotide in kmer] for kmer in kmers])
+        kmer_ids = np.empty(len(kmers), dtype=np.int32)
+        kmer_ids[digits @ len(ALPHABET) ** np.arange(k - 1, -1, -1)] = [id_of[kmer] for kmer in kmers]
         unknown, pad, _, cls_id = (id_of[token] for token in SPECIALS)
         return cls(
             k=k,
             kmer_ids=kmer_ids,
-            nucleotide_ids=nucleotide_table({letter: id_of[letter] for letter in (*ALPHABET, "N")}, unknown),
+            nucleotide_ids=nucleotide_table(
+                {nucleotide: id_of[nucleotide] for nucleotide in (*ALPHABET, "N")}, unknown
+            ),
             unknown=unknown,
             pad=pad,
             cls=cls_id,
         )
 
     @property
-    def first_word(self) -> int:
-        """Lowest id of a word; the special tokens that a sequence cannot hold have lower ones."""
+    def first_kmer(self) -> int:
+        """Lowest id of a k-mer or nucleotide; special tokens have lower ids."""
         return int(min(self.kmer_ids.min(), self.nucleotide_ids[ord("A")]))
 
     @property
     def size(self) -> int:
-        """One more than the highest id that a sequence can hold."""
+        """One more than the highest id in a sequence."""
         return int(max(self.kmer_ids.max(), self.nucleotide_ids.max())) + 1
 
-    def stream(self, letters: Nucleotides, *, join_unknown: bool) -> TokenStream:
-        """Tokens of S sequences of upper-case letters, specials not included.
+    def stream(self, nucleotides: Nucleotides, *, join_unknown: bool) -> TokenStream:
+        """Tokenize S upper-case sequences, without special tokens.
 
         Args:
-            letters: The sequences.
-            join_unknown: Make one ``<unk>`` of neighbouring letters other than A C G T N, as the published
+            nucleotides: The sequences.
+            join_unknown: Make one ``<unk>`` of neighboring nucleotides other than A, C, G, T and N, as the published
                 tokenizer does, instead of one for each.
         """
-        words = greedy_kmers(
-            letters, k=self.k, alphabet=ALPHABET, kmer_ids=self.kmer_ids, nucleotide_ids=self.nucleotide_ids
+        tokens = greedy_kmers(
+            nucleotides,
+            k=self.k,
+            alphabet=ALPHABET,
+            kmer_ids=self.kmer_ids,
+            nucleotide_ids=self.nucleotide_ids,
         )
-        return join_runs(words, self.unknown) if join_unknown else words
+        return join_runs(tokens, self.unknown) if join_unknown else tokens
 
 
 def join_runs(tokens: TokenStream, token: int) -> TokenStream:
@@ -163,111 +168,107 @@ _1000G: Final = "3,202 human genomes of the 1000 Genomes Project"
 _SPECIES: Final = "850 genomes of many species"
 
 
-def _declare(
-    key: str,
-    name: str,
-    revision: str,
-    *,
-    width: int,
-    n_parameters: int,
-    context_tokens: int,
-    training_data: str,
-) -> ModelSpec:
-    return ModelSpec(
-        key=key,
-        embedder="nucleotide_transformer:NucleotideTransformerEmbedder",
-        family="Nucleotide Transformer v2" if context_tokens == _V2_TOKENS else "Nucleotide Transformer",
-        checkpoint=f"InstaDeepAI/nucleotide-transformer-{name}",
-        revision=revision,
-        width=width,
-        n_parameters=n_parameters,
-        context_tokens=context_tokens,
-        tokenization="6-mers, single letters at the rest and around N",
-        training_data=training_data,
-        license="CC-BY-NC-SA-4.0",  # model card of each checkpoint
-        paper="https://doi.org/10.1038/s41592-024-02523-z",
+def _tiny(version: int) -> TinyCheckpoint:
+    specials = [*SPECIALS, *(("<eos>", "<bos>") if version == 2 else ())]
+    vocabulary = [*specials, *("".join(kmer) for kmer in product(ALPHABET, repeat=6)), *"ATCGN"]
+    v1 = {"model_type": "esm", "position_embedding_type": "absolute"}
+    v2 = {"add_bias_fnn": False, "position_embedding_type": "rotary"}
+    config = {
+        **TINY_BERT,
+        "vocab_size": len(vocabulary),
+        "pad_token_id": 1,
+        "mask_token_id": 2,
+        "max_position_embeddings": TINY_CONTEXT_TOKENS + 2,
+        "emb_layer_norm_before": False,
+        "token_dropout": False,
+        "tie_word_embeddings": False,
+        **(v2 if version == 2 else v1),
+    }
+    return TinyCheckpoint(
+        config=config, vocabulary=vocabulary, tokenizer_config={"model_max_length": TINY_CONTEXT_TOKENS}
     )
 
 
-# Keys of the first three: BEND conf/embedding/embed.yaml. Revisions: commits of the Hub repositories' main branch.
-# Widths: config.json of each. n_parameters: the network as it is loaded, with the language-model head and without
-# what the file holds unused.
+_nt = partial(
+    ModelSpec,
+    embedder="nucleotide_transformer:NucleotideTransformerEmbedder",
+    tokenization="6-mers, single nucleotides at the end and around N",
+    license="CC-BY-NC-SA-4.0",  # model card of each checkpoint
+    paper="https://doi.org/10.1038/s41592-024-02523-z",
+)
+_v1 = partial(_nt, family="Nucleotide Transformer", context_tokens=_V1_TOKENS, tiny=partial(_tiny, 1))
+_v2 = partial(_nt, family="Nucleotide Transformer v2", context_tokens=_V2_TOKENS, tiny=partial(_tiny, 2))
+
+# Keys of the first three: BEND conf/embedding/embed.yaml. Revisions: commits of the main branches on the Hub. Widths:
+# config.json of each. n_parameters: the loaded network with its language-model head, without unused weights.
 MODELS: Final = (
-    _declare(
-        "nt_transformer_ms",
-        "2.5b-multi-species",
-        "00b454cc2d19a03efc6040ff4238e28d876c310d",
+    _v1(
+        key="nt_transformer_ms",
+        checkpoint="InstaDeepAI/nucleotide-transformer-2.5b-multi-species",
+        revision="00b454cc2d19a03efc6040ff4238e28d876c310d",
         width=2560,
         n_parameters=2_547_801_226,
-        context_tokens=_V1_TOKENS,
         training_data=_SPECIES,
     ),
-    _declare(
-        "nt_transformer_human_ref",
-        "500m-human-ref",
-        "f6c12b1b79fa6330349ca04ad0a9531b29fd515b",
+    _v1(
+        key="nt_transformer_human_ref",
+        checkpoint="InstaDeepAI/nucleotide-transformer-500m-human-ref",
+        revision="f6c12b1b79fa6330349ca04ad0a9531b29fd515b",
         width=1280,
         n_parameters=485_699_306,
-        context_tokens=_V1_TOKENS,
         training_data=_HUMAN,
     ),
-    _declare(
-        "nt_transformer_1000g",
-        "2.5b-1000g",
-        "1296232db8cefd9d33bf301f8f9c9e58e4869f8b",
+    _v1(
+        key="nt_transformer_1000g",
+        checkpoint="InstaDeepAI/nucleotide-transformer-2.5b-1000g",
+        revision="1296232db8cefd9d33bf301f8f9c9e58e4869f8b",
         width=2560,
         n_parameters=2_547_801_226,
-        context_tokens=_V1_TOKENS,
         training_data=_1000G,
     ),
-    _declare(
-        "nt_transformer_500m_1000g",
-        "500m-1000g",
-        "805bd32d00133ed3c474b51d47e493f4d6479009",
+    _v1(
+        key="nt_transformer_500m_1000g",
+        checkpoint="InstaDeepAI/nucleotide-transformer-500m-1000g",
+        revision="805bd32d00133ed3c474b51d47e493f4d6479009",
         width=1280,
         n_parameters=485_699_306,
-        context_tokens=_V1_TOKENS,
         training_data=_1000G,
     ),
-    _declare(
-        "nt_transformer_v2_50m",
-        "v2-50m-multi-species",
-        "81b29e5786726d891dbf929404ef20adca5b36f1",
+    _v2(
+        key="nt_transformer_v2_50m",
+        checkpoint="InstaDeepAI/nucleotide-transformer-v2-50m-multi-species",
+        revision="81b29e5786726d891dbf929404ef20adca5b36f1",
         width=512,
         n_parameters=54_855_179,
-        context_tokens=_V2_TOKENS,
         training_data=_SPECIES,
     ),
-    _declare(
-        "nt_transformer_v2_100m",
-        "v2-100m-multi-species",
-        "f34324c6fde36a4f635f0f1f06cac5d25acd6798",
+    _v2(
+        key="nt_transformer_v2_100m",
+        checkpoint="InstaDeepAI/nucleotide-transformer-v2-100m-multi-species",
+        revision="f34324c6fde36a4f635f0f1f06cac5d25acd6798",
         width=512,
         n_parameters=96_839_179,
-        context_tokens=_V2_TOKENS,
         training_data=_SPECIES,
     ),
-    _declare(
-        "nt_transformer_v2_250m",
-        "v2-250m-multi-species",
-        "7224bf2dba525ad0a8f2aacbecfd6bcdd329bffe",
+    _v2(
+        key="nt_transformer_v2_250m",
+        checkpoint="InstaDeepAI/nucleotide-transformer-v2-250m-multi-species",
+        revision="7224bf2dba525ad0a8f2aacbecfd6bcdd329bffe",
         width=768,
         n_parameters=233_545_995,
-        context_tokens=_V2_TOKENS,
         training_data=_SPECIES,
     ),
-    _declare(
-        "nt_transformer_v2_500m",
-        "v2-500m-multi-species",
-        "f1fd7a1df5b19d31b88f11db1ce87caeb1ea4d2a",
+    _v2(
+        key="nt_transformer_v2_500m",
+        checkpoint="InstaDeepAI/nucleotide-transformer-v2-500m-multi-species",
+        revision="f1fd7a1df5b19d31b88f11db1ce87caeb1ea4d2a",
         width=1024,
         n_parameters=496_245_771,
-        context_tokens=_V2_TOKENS,
         training_data=_SPECIES,
     ),
 )
 
-# A buffer that older transformers stored, and ESM's table of absolute positions, which rotary models carry unused.
+# A buffer that older releases of transformers stored, and ESM's unused table of absolute positions in rotary models.
 _ESM_UNUSED: Final = ("esm.embeddings.position_ids",)
 _ROTARY_UNUSED: Final = (
     "esm.embeddings.position_embeddings.weight",
@@ -277,7 +278,7 @@ _ROTARY_KEY: Final = "esm.rotary_embeddings.inv_freq"
 
 
 class NucleotideTransformerEmbedder(NetworkEmbedder):
-    """Either version of the Nucleotide Transformer; see the module for what the protocols do."""
+    """The Nucleotide Transformer, either version; the module describes the protocols."""
 
     def _load(self) -> None:
         self._vocabulary = KmerVocabulary.read(self.folder / "vocab.txt")
@@ -289,16 +290,16 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
             config = self._load_v2(fields)
         else:
             raise ModelError(
-                f"{self.folder / 'config.json'} is of no Nucleotide Transformer (model_type "
-                f"{fields.get('model_type')!r}); expected 'esm', or v2's, without a model_type but with add_bias_fnn"
+                f"{self.folder / 'config.json'} is not of a Nucleotide Transformer: model_type is "
+                f"{fields.get('model_type')!r}; expected 'esm', or for v2 no model_type but add_bias_fnn"
             )
-        # ESM's positions count from behind the padding's id; for v2 the same rule gives the published context.
+        # ESM counts positions from pad_token_id + 1; for v2 the same rule gives the published context.
         self._context_tokens: int = config.max_position_embeddings - config.pad_token_id - 1
         self._n_vocabulary: int = config.vocab_size
         if self._vocabulary.size > self._n_vocabulary:
             raise ModelError(
-                f"{self.folder} has token ids up to {self._vocabulary.size - 1} in vocab.txt and "
-                f"{self._n_vocabulary} rows in config.json; they do not belong together"
+                f"{self.folder} has token ids up to {self._vocabulary.size - 1} in vocab.txt, but vocab_size "
+                f"{self._n_vocabulary} in config.json; the files do not belong together"
             )
 
     def _load_esm(self, fields: dict[str, object]) -> PreTrainedConfig:
@@ -327,30 +328,30 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
         return config
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        letters = Nucleotides.of(sequences)
+        nucleotides = Nucleotides.of(sequences)
         cls = (self._vocabulary.cls,)
         if self.protocol == "bend-hf-1" or self.overlap_tokens:
-            stream = self._vocabulary.stream(letters, join_unknown=self.protocol == "bend-2024")
+            stream = self._vocabulary.stream(nucleotides, join_unknown=self.protocol == "bend-2024")
             return assemble(stream, self._window(self._context_tokens, prefix=cls))
-        sections = cut_nucleotides(letters, (self._context_tokens - 1) * self._vocabulary.k)
-        stream = self._vocabulary.stream(sections.letters, join_unknown=True)
+        sections = cut_nucleotides(nucleotides, (self._context_tokens - 1) * self._vocabulary.k)
+        stream = self._vocabulary.stream(sections.nucleotides, join_unknown=True)
         window = self._window(self._context_tokens, prefix=cls, cut="mid-sequence")
         return merge_sections(assemble(stream, window), sections.section_starts)
 
     def _loss_tokens(self) -> range:
-        """Words and letters, not the special tokens in front of them, as BEND counts the loss."""
-        return range(self._vocabulary.first_word, self._n_vocabulary)
+        """Return the ids of k-mers and nucleotides, without special tokens, as BEND computes the loss."""
+        return range(self._vocabulary.first_kmer, self._n_vocabulary)
 
 
 def _with_prefix(key: str) -> str:
-    """A key of a file that was saved without the head."""
+    """Add the prefix to a key of a file that was saved without the head."""
     return f"esm.{key}" if key.startswith(("embeddings.", "encoder.", "contact_head.")) else key
 
 
 def _esm_key(key: str) -> str:
-    """From the names of files to those of transformers 5 in memory.
+    """Rename a key of a file to the one that transformers 5 uses in memory.
 
-    transformers 4 stored the rotary frequencies in each layer; 5 saves norms under TensorFlow's names again.
+    transformers 4 stored the rotary frequencies in each layer. transformers 5 saves norms under TensorFlow's names.
     """
     key = _with_prefix(key)
     if key == "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq":

@@ -1,4 +1,4 @@
-"""One-hot rows: the baseline without a model, five columns A C G N T.
+"""One-hot embeddings: the baseline without a model, with the five columns A C G N T.
 
 >>> OneHotEmbedder()("aX").tolist()
 [[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]]
@@ -16,7 +16,7 @@ from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucl
 if TYPE_CHECKING:
     from torch import Tensor
 
-COLUMNS: Final = "ACGNT"  # BEND bend/utils/embedders.py: categories of the one-hot encoder, sorted letters
+COLUMNS: Final = "ACGNT"  # BEND bend/utils/embedders.py: categories of the one-hot encoder, sorted
 
 MODELS: Final = (
     ModelSpec(
@@ -34,13 +34,13 @@ MODELS: Final = (
 
 
 class OneHotEmbedder(Embedder):
-    """One column a letter; letters other than A C G T stand in the column of N."""
+    """One column per nucleotide; nucleotides other than A, C, G and T use the column of N."""
 
     needs_checkpoint = False
     direction = "none"
 
     def _load(self) -> None:
-        self._table = nucleotide_table({letter: i for i, letter in enumerate(COLUMNS)}, COLUMNS.index("N"))
+        self._table = nucleotide_table({nucleotide: i for i, nucleotide in enumerate(COLUMNS)}, COLUMNS.index("N"))
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         return assemble(single_nucleotides(Nucleotides.of(sequences), self._table), Window(context_tokens=None))
@@ -52,5 +52,5 @@ class OneHotEmbedder(Embedder):
 
     @property
     def width(self) -> int:
-        """Five."""
+        """Number of columns, 5."""
         return len(COLUMNS)

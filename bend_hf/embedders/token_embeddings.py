@@ -1,4 +1,9 @@
-"""Batches for a head: token rows with their nucleotides, and padded targets, for any rows of a split.
+"""Batches for a head: padded token embeddings, and padded labels.
+
+``EmbeddingSource`` is where the embeddings of a split come from: ``OnTheFly`` computes them, the cache reads them.
+``Targets`` gives the labels of the same items.
+
+Labels of three items; the second has none:
 
 >>> from bend_hf.tasks._labels import MultiLabel
 >>> dense_labels(np.array([0, 2, 1]), np.array([0, 2, 2, 3]), MultiLabel(names=("a", "b", "c"))).tolist()
@@ -25,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBatch:
-    """Token embeddings of some sequences, padded to a rectangle.
+    """Token embeddings of several sequences, padded to a rectangle.
 
     Attributes:
-        x_BTD: Token rows, float32 or (from a cache) float16, shape (batch, tokens, width); a head casts them on its
-            device.
-        token_of_BL: For each nucleotide the row of its token, int64, shape (batch, nucleotides); -1 where padded.
+        x_BTD: Float32, or float16 from a cache, shape (batch, tokens, width). A head casts them on its device.
+        token_of_BL: Index of the token that each nucleotide belongs to, int64, shape (batch, nucleotides); -1 for
+            padding.
     """
 
     x_BTD: Floats | NDArray[np.float16]
@@ -38,7 +43,7 @@ class TokenBatch:
 
 
 class EmbeddingSource(Protocol):
-    """Where a split's embeddings come from: made on the fly, or read from a cache."""
+    """The embeddings of a split: computed on the fly, or read from a cache."""
 
     @property
     def width(self) -> int:
@@ -46,28 +51,28 @@ class EmbeddingSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Items of the split."""
+        """Number of items in the split."""
         ...
 
     def rows(self, rows: Ints) -> TokenBatch:
-        """The embeddings of some items, in the order given."""
+        """Return the embeddings of items, in the given order."""
         ...
 
 
-def pad_embeddings(rows: Floats | NDArray[np.float16], embedding_starts: Ints, embedding_bp: Ints) -> TokenBatch:
-    """Lays flat token rows out as a rectangle.
+def pad_embeddings(x_ND: Floats | NDArray[np.float16], embedding_starts: Ints, embedding_bp: Ints) -> TokenBatch:
+    """Pad concatenated token embeddings to a rectangle.
 
     Args:
-        rows: Token rows of all sequences, shape (N, width); float16 stays what it is, to be cast on the device.
-        embedding_starts: Where each sequence's rows start, shape (batch + 1,).
-        embedding_bp: Nucleotides each row stands for, shape (N,).
+        x_ND: Token embeddings of all sequences, shape (N, width). Float16 stays float16, to be cast on the device.
+        embedding_starts: Where the embeddings of each sequence start, shape (batch + 1,).
+        embedding_bp: Number of nucleotides that each embedding stands for, shape (N,).
     """
     counts = np.diff(embedding_starts)
     n_batch, n_tokens = len(counts), int(counts.max(initial=0))
     sequence_of = np.repeat(np.arange(n_batch), counts)
-    place = np.arange(len(rows)) - embedding_starts[sequence_of]
-    x_BTD = np.zeros((n_batch, n_tokens, rows.shape[1]), np.float16 if rows.dtype == np.float16 else np.float32)
-    x_BTD[sequence_of, place] = rows
+    place = np.arange(len(x_ND)) - embedding_starts[sequence_of]
+    x_BTD = np.zeros((n_batch, n_tokens, x_ND.shape[1]), np.float16 if x_ND.dtype == np.float16 else np.float32)
+    x_BTD[sequence_of, place] = x_ND
     bp_starts = np.concatenate([[0], np.cumsum(embedding_bp)])[embedding_starts]
     lengths_bp = np.diff(bp_starts)
     token_of_BL = np.full((n_batch, int(lengths_bp.max(initial=0))), -1, np.int64)
@@ -76,11 +81,11 @@ def pad_embeddings(rows: Floats | NDArray[np.float16], embedding_starts: Ints, e
 
 
 class OnTheFly:
-    """Embeddings made when they are asked for; right for embedders that cost nothing.
+    """Embeddings that are computed when they are needed, for embedders that cost next to nothing.
 
     Args:
-        dataset: The split, with a ``sequence`` column.
-        embedder: What embeds it.
+        dataset: The split, with a column ``sequence``.
+        embedder: The embedder.
     """
 
     def __init__(self, dataset: Dataset, embedder: Embedder) -> None:
@@ -96,7 +101,7 @@ class OnTheFly:
         return len(self._sequences)
 
     def rows(self, rows: Ints) -> TokenBatch:
-        """Embeds some items."""
+        """Embed items, in the given order."""
         sequences = self._sequences[rows]["sequence"].to_pylist()
         embedded = self._embedder.embed_tokens(sequences)
         starts = np.concatenate([[0], np.cumsum([len(item.embedding_bp) for item in embedded])])
@@ -108,11 +113,11 @@ class OnTheFly:
 
 
 class Targets:
-    """The labels of a split, padded and dense where a head needs them so.
+    """The labels of a split, padded and dense as a head needs them.
 
     Args:
-        dataset: The split, with a ``labels`` or ``label`` column.
-        kind: What the labels are.
+        dataset: The split, with a column ``labels`` or ``label``.
+        kind: Kind of the labels.
     """
 
     def __init__(self, dataset: Dataset, kind: LabelKind) -> None:
@@ -121,10 +126,10 @@ class Targets:
         self.kind = kind
 
     def rows(self, rows: Ints) -> NDArray[np.int16]:
-        """Targets of some items.
+        """Return the labels of items, in the given order.
 
         Returns:
-            Classes, shape (batch, windows), -100 where padded; or 0 and 1, shape (batch, 1, labels).
+            Classes, shape (batch, windows), -100 for padding; or 0 and 1, shape (batch, 1, labels).
         """
         column = self._labels[rows][self._column]
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -138,7 +143,13 @@ class Targets:
 
 
 def dense_labels(values: NDArray[Any], offsets: Ints, kind: LabelKind) -> NDArray[np.int16]:
-    """Ragged labels as a rectangle: 0 and 1 for each label, or padded classes."""
+    """Turn ragged labels into a rectangle: 0 and 1 for each label, or padded classes.
+
+    Args:
+        values: Classes or indices of labels of all items, concatenated.
+        offsets: Where the values of each item start, shape (batch + 1,).
+        kind: Kind of the labels.
+    """
     counts = np.diff(offsets)
     row_of = np.repeat(np.arange(len(counts)), counts)
     if isinstance(kind, MultiLabel):

@@ -228,7 +228,7 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
 
     runner = embedder.runner()
     device = runner.device
-    budget = embedder.batch_tokens or (_CPU_TOKENS if device.type == "cpu" else runner.usual_tokens)
+    budget = embedder.batch_tokens or (_CPU_TOKENS if device.type == "cpu" else runner.default_tokens)
     lengths = np.diff(tokenized.chunk_starts)
     slot_of = np.cumsum(wanted) - 1
     needed = np.flatnonzero(np.add.reduceat(wanted, tokenized.chunk_starts[:-1]))

@@ -20,7 +20,7 @@ from bend_hf.training.finetuning import TunedModel, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.launch import start_accelerator
 from bend_hf.training.sharding import choose_units, is_sharded, whole
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 OTHER_NETWORKS = {"caduceus-ps", "hyenadna-tiny-1k-hf"}  # of a family that is in it already
 LENGTHS_BP = (31, 9, 70, 40)  # 70: longer than a context
@@ -38,7 +38,7 @@ def note_differences(path: Path) -> None:
     rank, world = accelerator.process_index, accelerator.num_processes
     found = {}
     for key in families():
-        checkpoint = make_fake(key, path.parent / f"rank{rank}" / key)
+        checkpoint = make_tiny(key, path.parent / f"rank{rank}" / key)
         embedder = load_embedder(key, checkpoint=checkpoint, random_init=True, device="cpu")
         spread, together = model(embedder), model(embedder)
         first = {name: value.clone() for name, value in together.state_dict().items()}

@@ -20,7 +20,7 @@ from bend_hf.config import RunConfig
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import read_record
 from bend_hf.runs.run import run
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.shared_data import CHR20, needs_shared
 from tests.tiny import write_bed
 
@@ -116,7 +116,7 @@ def trained(config: RunConfig, *, n_test: int) -> dict[str, object]:
 
 
 def language_model(folder: Path) -> dict[str, object]:
-    checkpoint = make_fake("nt_transformer_ms", folder / "nt")
+    checkpoint = make_tiny("nt_transformer_ms", folder / "nt")
     return {"model": "nt_transformer_ms", "checkpoint": str(checkpoint), "random_init": True}
 
 

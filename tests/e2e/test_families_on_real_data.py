@@ -16,7 +16,7 @@ from bend_hf.data.sources import find_source
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.runs.run import PreparedTask, model_run, run_task
 from bend_hf.tasks import TASKS
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.shared_data import CHR20, needs_shared
 from tests.tiny import write_bed
 
@@ -59,7 +59,7 @@ def copy_some_rows(name: str, folder: Path) -> list[int]:
 def test_a_family_runs_end_to_end(data: Path, tmp_path: Path, key: str, name: str) -> None:
     from accelerate import Accelerator
 
-    checkpoint = None if MODELS.get(key).source == "none" else make_fake(key, tmp_path / key)
+    checkpoint = None if MODELS.get(key).source == "none" else make_tiny(key, tmp_path / key)
     embedder = load_embedder(key, checkpoint=checkpoint, random_init=True, batch_tokens=2000)
     config = RunConfig(task=(name,), data=str(data), epochs=1, batch_size=4, out=tmp_path / "out")
     opened = open_task(find_source(TASKS.get(name), data=str(data)), config)

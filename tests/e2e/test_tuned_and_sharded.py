@@ -17,7 +17,7 @@ import pytest
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.files import asset_folder
 from tests.e2e.spread import families
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the results of every training: 11 training items in batches of 5, so that one share is empty."""
     folder = tmp_path_factory.mktemp("tuned")
     data = write_data(folder / "data", ["gene_finding", "cpg_methylation"], n=22)
-    checkpoint = make_fake("dnabert3", folder / "dnabert3")
+    checkpoint = make_tiny("dnabert3", folder / "dnabert3")
     config = json.loads((checkpoint / "config.json").read_text())
     without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # two processes draw differently
     (checkpoint / "config.json").write_text(json.dumps({**config, **without}))

@@ -23,7 +23,7 @@ from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, s
 from bend_hf.variants import score as scoring
 from bend_hf.variants.batch import VariantModel
 from bend_hf.variants.checkpoint import ScoringCheckpoint
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_bed, write_genome
 from tests.variant_controls import Markov, MarksG
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = '##fileformat=VCFv4.2\n##INFO=<ID=label,Number=A,Type=Integer,Description="class">\n'
     columns = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     (out / "mine.vcf").write_text(header + columns + "".join(line + "\n" for line in lines))
-    make_fake(KEY, out / "model")
+    make_tiny(KEY, out / "model")
     return out
 
 

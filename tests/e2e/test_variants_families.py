@@ -30,7 +30,7 @@ from bend_hf.variants.read import VariantFile
 from bend_hf.variants.score import ScoringResult
 from bend_hf.variants.summary import values_of
 from bend_hf.variants.supervised_head import VariantHeadResult
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.shared_data import CHR20, needs_shared
 
 N_VARIANTS = 2128
@@ -72,7 +72,7 @@ def score_and_train(source: VariantFile, embedder: Embedder, folder: Path) -> tu
 def twin(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
     if key == "onehot":
         return load_embedder(key, protocol=protocol, device="cpu")
-    checkpoint = make_fake(key, folder / key)
+    checkpoint = make_tiny(key, folder / key)
     return load_embedder(key, checkpoint=checkpoint, protocol=protocol, random_init=True, device="cpu")
 
 

@@ -171,7 +171,7 @@ def test_a_sequence_without_tokens_is_refused() -> None:
 
 def test_row_map_may_repeat_a_row_out_of_order() -> None:
     rows = TokenMap(token=np.array([0, 0, 1, 2, 0, 2]), bp=np.ones(6, dtype=np.int64), starts=np.array([0, 6]))
-    cut = assemble(stream_of([3]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)), rows=rows)
+    cut = assemble(stream_of([3]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)), token_map=rows)
     cut.check([6])
     assert cut.ids[cut.embedding_token].tolist() == [0, 0, 1, 2, 0, 2]
 
@@ -185,7 +185,7 @@ def test_output_rows_with_specials_keeps_each_where_it_stands() -> None:
 
 def test_output_rows_per_nucleotide_with_specials_survive_an_out_of_order_row() -> None:
     map_ = TokenMap(token=np.array([0, 0, 1, 0, 1]), bp=np.ones(5, dtype=np.int64), starts=np.array([0, 5]))
-    cut = assemble(stream_of([2]), Window(context_tokens=None, prefix=(CLS,), suffix=(SEP,)), rows=map_)
+    cut = assemble(stream_of([2]), Window(context_tokens=None, prefix=(CLS,), suffix=(SEP,)), token_map=map_)
     rows = output_tokens(cut, specials=True, per_nucleotide=True)
     assert cut.ids[rows.token].tolist() == [CLS, 0, 0, 1, 0, 1, SEP]
 

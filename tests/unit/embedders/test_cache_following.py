@@ -99,7 +99,7 @@ class Crowded(Triplets):
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
         for place, item in enumerate(super().iter_tokens(sequences)):
-            if place == 3 and self.runner().usual_tokens > 600:
+            if place == 3 and self.runner().default_tokens > 600:
                 raise torch.cuda.OutOfMemoryError
             yield item
 
@@ -110,7 +110,7 @@ def test_too_large_batches_are_halved_and_no_row_is_lost_or_doubled(tmp_path: Pa
     found = rows_of(TokenColumns(crowded, "float32"), batches)
     assert found == rows_of(TokenColumns(Triplets(), "float32"), batches)
     assert [len(rows) for rows in found] == [3, 9]
-    assert crowded.runner().usual_tokens == 512
+    assert crowded.runner().default_tokens == 512
 
 
 def test_memory_too_small_for_the_smallest_batch_is_an_error() -> None:

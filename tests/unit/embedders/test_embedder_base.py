@@ -22,7 +22,7 @@ from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import EmbedderOptions, ModelSpec
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, reverse_complement, single_nucleotides
 from bend_hf.errors import ConfigError, InputError, ModelError, RegistryError
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 CONTEXT = 16
 CONFIG = BertConfig(
@@ -283,7 +283,7 @@ def test_compiling_takes_network_and_encoder_once_and_keeps_the_rows(
         plain_compile(module, backend="eager")  # traced as ever, but no code is generated, which takes a minute
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    folder = make_fake("dnabert3", tmp_path)
+    folder = make_tiny("dnabert3", tmp_path)
     compiled, plain = (load_embedder("dnabert3", checkpoint=folder, random_init=True, compile=c) for c in (True, False))
     for sequence in ("ACGTTGACG", "ACGTTGACGATTA"):
         np.testing.assert_allclose(compiled(sequence), plain(sequence), atol=1e-5)
@@ -347,7 +347,7 @@ def test_description_holds_the_models_own_facts(toy: ToyEmbedder) -> None:
 
 
 def test_identity_follows_the_files_and_not_their_place(tmp_path: Path) -> None:
-    one, two = (make_fake("dnabert3", tmp_path / name) for name in ("one", "two"))
+    one, two = (make_tiny("dnabert3", tmp_path / name) for name in ("one", "two"))
     identities = [load_embedder("dnabert3", checkpoint=folder, random_init=True).identity for folder in (one, two)]
     assert identities[0] == identities[1]
     config = json.loads((two / "config.json").read_text())

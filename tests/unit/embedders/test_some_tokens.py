@@ -9,7 +9,7 @@ import torch
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders.networks.selected_tokens import hidden_at
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 KNOWN = ("nt_transformer_human_ref", "nt_transformer_v2_50m", "dnabert6", "grover")
 OTHERS = ("dnabert2", "hyenadna-tiny-1k")
@@ -21,7 +21,7 @@ TOKENS = torch.tensor([[4, 1], [3, 0]])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("key", [*KNOWN, *OTHERS])
 def test_some_tokens_are_those_of_the_whole_forward(key: str, padded: bool, tmp_path: Path) -> None:
-    embedder = load_embedder(key, checkpoint=make_fake(key, tmp_path / key), random_init=True, device="cpu")
+    embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path / key), random_init=True, device="cpu")
     embedder.runner()
     assert embedder.model is not None
     if key in KNOWN:  # float64, so that nothing but the arithmetic's order may differ; HyenaDNA's filter is float32
@@ -49,7 +49,7 @@ def test_some_tokens_are_those_of_the_whole_forward(key: str, padded: bool, tmp_
 def test_the_last_layer_computes_the_others_only_where_the_network_is_not_known(
     key: str, known: bool, tmp_path: Path
 ) -> None:
-    embedder = load_embedder(key, checkpoint=make_fake(key, tmp_path / key), random_init=True, device="cpu")
+    embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path / key), random_init=True, device="cpu")
     embedder.runner()
     with torch.inference_mode():
         found = hidden_at(embedder.model.base_model, IDS, None, -1, TOKENS)  # type: ignore[union-attr,arg-type]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._tokens import Nucleotides
-from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_rows
+from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_token_map
 from bend_hf.errors import ModelError
 from tests.shared_data import SHARED, needs_shared
 
@@ -28,7 +28,7 @@ def kmers_by_slicing(sequence: str, k: int, words: dict[str, int]) -> list[int]:
 
 def rows_of(n_kmers: int, length_bp: int, *, as_bend: bool) -> list[int]:
     """K-mer numbers from 1, one for each nucleotide."""
-    rows = kmer_rows(np.array([n_kmers]), np.array([length_bp]), as_bend=as_bend)
+    rows = kmer_token_map(np.array([n_kmers]), np.array([length_bp]), as_bend=as_bend)
     return (np.repeat(rows.token, rows.bp) + 1).tolist()
 
 
@@ -87,7 +87,7 @@ def test_rows_of_a_sequence_shorter_than_k_are_one(as_bend: bool) -> None:
 def test_rows_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, as_bend: bool) -> None:
     lengths_bp = np.array(lengths)
     n_kmers = np.maximum(lengths_bp - k + 1, 1)
-    rows = kmer_rows(n_kmers, lengths_bp, as_bend=as_bend)
+    rows = kmer_token_map(n_kmers, lengths_bp, as_bend=as_bend)
     offsets = np.cumsum(n_kmers) - n_kmers
     for i, (first, last) in enumerate(zip(rows.starts, rows.starts[1:], strict=False)):
         numbers = np.repeat(rows.token[first:last] - offsets[i], rows.bp[first:last]) + 1

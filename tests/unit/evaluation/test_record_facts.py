@@ -19,7 +19,7 @@ from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.runs.outcome import FoldResult, cached_bytes
 from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
-from tests.fake_checkpoints import CONTEXT_TOKENS, make_fake
+from tests.fake_checkpoints import TINY_CONTEXT_TOKENS, make_tiny
 from tests.records import schema_errors
 from tests.tiny import write_data
 
@@ -27,7 +27,7 @@ TASK_NAMES = ("gene_finding", "variant_effects_disease")
 
 
 def fake(key: str, folder: Path, **options: object) -> dict[str, object]:
-    checkpoint = make_fake(key, folder / key)
+    checkpoint = make_tiny(key, folder / key)
     embedder = load_embedder(key, checkpoint=checkpoint, random_init=True, **options)  # type: ignore[arg-type]
     return dict(alignment_of(embedder, ["ACGT" * 40, "ACGTACGTGA"]))
 
@@ -35,8 +35,8 @@ def fake(key: str, folder: Path, **options: object) -> dict[str, object]:
 def test_letters_are_one_row_a_nucleotide_and_whole() -> None:
     assert alignment_of(OneHotEmbedder(), ["ACGT" * 1000, "A"]) == {
         "tokens": "single nucleotides",
-        "rows": "one row a nucleotide",
-        "inputs": "each sequence whole, up to 4,000 tokens",
+        "rows": "one embedding per nucleotide",
+        "inputs": "each sequence in one input of up to 4,000 tokens",
     }
 
 
@@ -44,19 +44,20 @@ def test_overlapping_words_are_one_row_a_nucleotide_in_pieces(tmp_path: Path) ->
     said = fake("dnabert6", tmp_path, protocol="bend-hf-1")
     assert said["tokens"] == "overlapping 6-mers"
     assert re.fullmatch(
-        r"one row a nucleotide, but for \d+\.\d% of the rows, which stand for up to [34]", str(said["rows"])
+        r"one embedding per nucleotide, except \d+\.\d% of the embeddings, which stand for up to [34]",
+        str(said["rows"]),
     )
-    assert said["inputs"] == f"long sequences in pieces of at most {CONTEXT_TOKENS} tokens, without overlap"
-    assert said["special_tokens"] == "2 in each input; they give no row"
+    assert said["inputs"] == f"long sequences in chunks of at most {TINY_CONTEXT_TOKENS} tokens, without overlap"
+    assert said["special_tokens"] == "2 per input; they give no embedding"
 
 
 def test_specials_of_the_published_protocol_stand_at_the_ends_alone(tmp_path: Path) -> None:
-    assert fake("dnabert6", tmp_path)["special_tokens"] == "0 to 2 in an input; they give no row"
+    assert fake("dnabert6", tmp_path)["special_tokens"] == "0 to 2 per input; they give no embedding"
 
 
 def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) -> None:
     said = fake("dnabert2", tmp_path)
-    assert said["rows"] == "one row a token of 1 to 8 nucleotides, repeated for each of them"
+    assert said["rows"] == "one embedding per token of 1 to 8 nucleotides, repeated for each nucleotide"
     shares = said["rows_per_nucleotide"]
     assert isinstance(shares, float)
     assert 0.125 <= shares < 0.5
@@ -64,13 +65,13 @@ def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) ->
 
 def test_overlap_and_strands_are_said(tmp_path: Path) -> None:
     said = fake("dnabert6", tmp_path, overlap_tokens=4, reverse_complement_average=True)
-    assert said["inputs"] == f"long sequences in pieces of at most {CONTEXT_TOKENS} tokens, sharing 4 tokens"
+    assert said["inputs"] == f"long sequences in chunks of at most {TINY_CONTEXT_TOKENS} tokens, sharing 4 tokens"
     assert said["strands"] == "each nucleotide's row is the mean over both strands"
 
 
 def test_a_model_of_the_users_own_has_rows_alone() -> None:
     said = alignment_of(UserEmbedder(lambda sequences: [[[0.0]] * len(one) for one in sequences], name="mine"), ["ACG"])
-    assert said["rows"] == "one row a nucleotide, checked"
+    assert said["rows"] == "one embedding per nucleotide, checked"
 
 
 def test_a_model_of_the_users_own_is_called_by_its_name(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ResultR
     """A cached model on every kind of task, and one-hot letters on one."""
     folder = tmp_path_factory.mktemp("facts")
     data = write_data(folder / "data", TASK_NAMES, n=20)
-    checkpoint = make_fake("dnabert2", folder / "dnabert2")
+    checkpoint = make_tiny("dnabert2", folder / "dnabert2")
     found = {}
     for task, model in [*((task, "dnabert2") for task in TASK_NAMES), ("gene_finding", "onehot")]:
         cache = folder / f"cache_{task}_{model}"

@@ -17,7 +17,7 @@ from bend_hf.training.finetuning import TunedModel, check_shardable, open_for_tu
 from bend_hf.training.heads.basset import SharedBatchNorm1d
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.sharding import as_spread_as, block_classes, choose_units, is_sharded, shard_if_asked, whole
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 
 
 def accelerator(n: int) -> Any:
@@ -72,7 +72,7 @@ def test_what_is_not_spread_stays_itself() -> None:
 
 def test_a_network_that_two_objects_run_is_refused(tmp_path: Path) -> None:
     key = "gena-lm-bigbird-base-t2t"
-    embedder = load_embedder(key, checkpoint=make_fake(key, tmp_path), random_init=True, device="cpu")
+    embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path), random_init=True, device="cpu")
     with pytest.raises(ConfigError, match=r"cannot be spread over processes by FSDP.*multi_gpu\.yaml"):
         check_shardable(embedder)
     check_shardable(load_embedder("onehot"))
@@ -80,7 +80,7 @@ def test_a_network_that_two_objects_run_is_refused(tmp_path: Path) -> None:
 
 def test_both_objects_of_a_tuned_bigbird_hold_the_weights_that_learn(tmp_path: Path) -> None:
     key = "gena-lm-bigbird-base-t2t"
-    embedder = load_embedder(key, checkpoint=make_fake(key, tmp_path), random_init=True, device="cpu")
+    embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path), random_init=True, device="cpu")
     embedder.embed(["ACGTACGT"])  # short: the second object, with full attention, is made now
     opened = open_for_tuning(embedder, "full")
     model = TunedModel(opened, CnnHead(width=opened.width, n_outputs=2))

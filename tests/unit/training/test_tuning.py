@@ -19,7 +19,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.runs.run import PreparedTask, model_run, run_task
 from bend_hf.training.finetuning import TunedModel, check_tunable, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
-from tests.fake_checkpoints import make_fake
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
@@ -27,7 +27,7 @@ KINDS = [pytest.param("full"), pytest.param("lora", marks=needs_peft)]
 
 
 def tiny(key: str, folder: Path) -> Embedder:
-    return load_embedder(key, checkpoint=make_fake(key, folder / key), random_init=True, device="cpu")
+    return load_embedder(key, checkpoint=make_tiny(key, folder / key), random_init=True, device="cpu")
 
 
 @pytest.mark.parametrize("key", ["dnabert3", "dnabert2", "nt_transformer_v2_50m", "hyenadna-tiny-1k", "resnetlm"])
