@@ -1,9 +1,8 @@
-r"""Find the files of a published checkpoint: in a folder, on the Hub, or at another address.
+"""Find the files of a published checkpoint: in a folder, on the Hub, or at another address.
 
 >>> resolve_checkpoint("./no/such/folder")
 Traceback (most recent call last):
-bend_hf.errors.ModelError: there is no checkpoint folder no/such/folder; pass a folder with config.json and weights, \
-or a Hub id such as 'org/name'
+bend_hf.errors.ModelError: there is no checkpoint folder no/such/folder; pass a folder ...
 """
 
 from __future__ import annotations

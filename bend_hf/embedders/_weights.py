@@ -139,8 +139,8 @@ def load_weights(
         model: The network; its parameters are changed.
         state: Tensors by name.
         source: Name of the file, for messages.
-        allow_missing: Patterns (fnmatch) of model keys that the file may lack. Such a buffer keeps the computed value; such
-            a parameter becomes nan, so that it cannot be used by mistake.
+        allow_missing: fnmatch patterns of model keys that the file may lack. Such a buffer keeps its computed value;
+            such a parameter becomes nan, so that it cannot be used by mistake.
         allow_unexpected: Patterns of file keys that the model does not have, after renaming.
         rename: Maps a key of the file to a key of the model.
 

@@ -61,7 +61,7 @@ def _tiny_hf() -> TinyCheckpoint:
 
 
 def _specs(
-    name: str, *, context_tokens: int, n_parameters: int, width: int = 256, plain: str, hf: str
+    name: str, *, context_tokens: int, n_parameters: int, width: int = 256, original: str, hf: str
 ) -> tuple[ModelSpec, ...]:
     return tuple(
         ModelSpec(
@@ -79,7 +79,7 @@ def _specs(
             paper="https://arxiv.org/abs/2306.15794",
             tiny=tiny,
         )
-        for suffix, revision, tiny in (("", plain, _tiny), ("-hf", hf, _tiny_hf))
+        for suffix, revision, tiny in (("", original, _tiny), ("-hf", hf, _tiny_hf))
     )
 
 
@@ -92,35 +92,35 @@ MODELS: Final = (
         context_tokens=1026,
         n_parameters=438_144,
         width=128,
-        plain="2bdeeeeecb23897b2d708774012443ada5ae3789",
+        original="2bdeeeeecb23897b2d708774012443ada5ae3789",
         hf="27cdeb1a19b1b804489423eebf4ee8ac93aa4450",
     ),
     *_specs(
         "small-32k",
         context_tokens=32_770,
         n_parameters=3_281_664,
-        plain="2fef9fc9456d103292248191b47854d1ccdc5f86",
+        original="2fef9fc9456d103292248191b47854d1ccdc5f86",
         hf="ea0088449336057ea86be9e8de4f35775f620f46",
     ),
     *_specs(
         "medium-160k",
         context_tokens=160_002,
         n_parameters=6_554_624,
-        plain="f338a24b8712d80552f1f83d3d91e8c8b37f33cd",
+        original="f338a24b8712d80552f1f83d3d91e8c8b37f33cd",
         hf="b445369f730261b58cdb621411c777069e760ff6",
     ),
     *_specs(
         "medium-450k",
         context_tokens=450_002,
         n_parameters=6_554_624,
-        plain="820fe013ec58c0f87f8caba21af0c48fdc8d0ddd",
+        original="820fe013ec58c0f87f8caba21af0c48fdc8d0ddd",
         hf="374081eb47b45c398efbd76fbbca8221d2c97a3a",
     ),
     *_specs(
         "large-1m",
         context_tokens=1_000_002,
         n_parameters=6_554_624,
-        plain="ddaaf896d14416b84649b976fe8bc29d8aa95de0",
+        original="ddaaf896d14416b84649b976fe8bc29d8aa95de0",
         hf="c5d8bc70308e478a16f1394a4a61dbf04c4e594c",
     ),
 )
@@ -146,7 +146,7 @@ class HyenaDNAEmbedder(NetworkEmbedder):
             )
         self.pad_id = PAD
         self._context_tokens: int = config.max_seq_len
-        self._prefix = (CLS,) if hyenadna.is_plain(fields) else ()
+        self._prefix = (CLS,) if hyenadna.is_original(fields) else ()
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_nucleotides(Nucleotides.of(sequences), NUCLEOTIDE_TABLE)

@@ -182,19 +182,17 @@ def _model_in(module: ModuleType, path: Path) -> UserModel | EmbedFunction | typ
     function: EmbedFunction | None = public.get("embed")
     if function is not None and inspect.isfunction(function):
         return function
-    objects: dict[str, UserModel | type[UserModel]] = {}
-    classes: dict[str, UserModel | type[UserModel]] = {}
-    for name, value in public.items():
-        if inspect.ismodule(value) or not callable(getattr(value, "embed", None)):
-            continue
-        if not inspect.isclass(value):
-            objects[name] = value
-        elif value.__module__ == module.__name__:
-            classes[name] = value
-    found = objects or classes
+    with_embed = [
+        name
+        for name, value in public.items()
+        if callable(getattr(value, "embed", None)) and not inspect.ismodule(value)
+    ]
+    objects = [name for name in with_embed if not inspect.isclass(public[name])]
+    found = objects or [name for name in with_embed if public[name].__module__ == module.__name__]
     if len(found) != 1:
         held = f"{len(found)}: {', '.join(sorted(found))}" if found else "none"
         raise ModelError(
             f"{path} must hold a function embed(sequences), or one object or class with a method embed; found {held}"
         )
-    return next(iter(found.values()))
+    only: UserModel | type[UserModel] = public[found[0]]
+    return only

@@ -1,39 +1,105 @@
-"""Weights that stay float32 when the rest of their model is cast to half precision.
+"""Parts that several networks share.
 
-For networks whose scans and filters exponentiate small numbers: eight bits of mantissa would ruin them.
+- ``init_linear``, ``sizes_from``, ``known_fields``: random weights and published configurations;
+- ``WordEmbeddingsModel``, ``LanguageModel``: methods of BERT-like encoders and of networks with a head;
+- ``keep_float32``: parameters that stay float32 in half precision;
+- ``short_convolution``, ``long_convolution``: causal convolutions, for HyenaDNA and Mamba;
+- ``DilatedStack``: residual layers of dilated convolutions, for BEND's ResNet LM and the first GPN.
 
->>> import torch
->>> keep_float32(lambda value: value.to(torch.bfloat16))(torch.zeros(2)).dtype
-torch.float32
-
-Convolutions along a sequence that look back only: short ones tap by tap, long ones by FFT.
-
-Channel by channel, for HyenaDNA and Mamba blocks.
+A long convolution of three positions with a filter of three taps:
 
 >>> long_convolution(torch.tensor([[[1.0, 0.0, 2.0]]]), torch.tensor([[1.0, 0.5, 0.25]])).round(decimals=3).tolist()
 [[[1.0, 0.5, 2.25]]]
-
-Dilated convolutions over tokens, and the residual layers of them that BEND's own models and the first GPN are.
-
->>> DilatedStack(width=8, layers=2, kernel=3)(torch.eye(5)[None], None).shape
-torch.Size([1, 5, 8])
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+from bend_hf.errors import ModelError
+
+
+def init_linear(module: nn.Module, std: float) -> None:
+    """Draw the weights of a linear map or an embedding from a normal distribution, and set its bias to zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def sizes_from(fields: Mapping[str, object], needed: Sequence[str], *, name: str) -> dict[str, Any]:
+    """Take the needed fields from a published config.json.
+
+    Raises:
+        ModelError: A field is missing.
+    """
+    missing = [field for field in needed if field not in fields]
+    if missing:
+        raise ModelError(f"{name} lacks {', '.join(missing)}; expected the config.json of the published model")
+    return {field: fields[field] for field in needed}
+
+
+def known_fields(config_class: type[PreTrainedConfig], fields: Mapping[str, object]) -> dict[str, Any]:
+    """Take the fields of a published config.json that a configuration class has."""
+    names = signature(config_class.__init__).parameters
+    return {field: value for field, value in fields.items() if field in names}
+
+
+class WordEmbeddingsModel(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
+    """Base class of BERT-like networks, whose input embeddings are ``embeddings.word_embeddings`` of the encoder."""
+
+    _supports_sdpa = True
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the input embeddings of the encoder."""
+        return cast("nn.Embedding", self.base_model.embeddings.word_embeddings)
+
+
+class LanguageModel:
+    """Forward pass of a network with a language-model head; ``base_model`` is its encoder."""
+
+    base_model: nn.Module
+    output_class: Callable[..., MaskedLMOutput] = MaskedLMOutput
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        raise NotImplementedError
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> MaskedLMOutput:
+        """Score the vocabulary at each token.
+
+        Args:
+            input_ids: Token ids, int64, shape (batch, tokens).
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
+            output_hidden_states: Also return the hidden states of the encoder.
+
+        Returns:
+            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` as the encoder returns them.
+        """
+        encoded = self.base_model(input_ids, attention_mask, output_hidden_states)
+        return self.output_class(logits=self.scores(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
 
 
 def keep_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The function that ``nn.Module._apply`` hands to a module, without its casts to fewer than 32 bits.
+    """Wrap the function that ``nn.Module._apply`` gets, so that it does not cast to fewer than 32 bits.
+
+    For networks whose scans and filters exponentiate small numbers, which half precision would ruin.
+
+    >>> keep_float32(lambda value: value.to(torch.bfloat16))(torch.zeros(2)).dtype
+    torch.float32
 
     Args:
-        function: What ``.to``, ``.half`` or ``.cuda`` do to each tensor.
+        function: What ``.to``, ``.half`` or ``.cuda`` apply to each tensor.
     """
 
     def keeping(value: Tensor) -> Tensor:
@@ -45,19 +111,19 @@ def keep_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return keeping
 
 
-# Numbers (batch * channels * transform length) in one transform: bounds its memory at a million positions, where the
-# spectra of all channels together would need gigabytes.
+# Maximum size (batch * channels * length) of one Fourier transform. It bounds the memory: at a million positions the
+# spectra of all channels would need gigabytes.
 FFT_NUMBERS: Final = 2**26
 
 
 def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) -> Tensor:
-    """What ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)`` gives, cut to the input's length, channels last.
+    """Compute ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)``, cut to the length of the input, channels last.
 
-    K multiplications of the whole, without the two transposes that ``Conv1d`` needs: half its time on a CPU.
+    It multiplies the whole input K times. ``Conv1d`` needs two transposes, and twice the time on a CPU.
 
     Args:
         x_BTD: Shape (batch, positions, channels).
-        weight_D1K: The convolution's weight, shape (channels, 1, taps); the last tap is the position itself.
+        weight_D1K: Weight of the convolution, shape (channels, 1, taps); the last tap is the position itself.
         bias_D: Shape (channels,), or None.
 
     Returns:
@@ -71,11 +137,11 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) 
 
 
 def long_convolution(x_BDT: Tensor, filter_DT: Tensor) -> Tensor:
-    """Convolve each channel with a filter as long as the input, in float32, a block of channels at a time.
+    """Convolve each channel with a filter as long as the input, in float32, several channels at a time.
 
     Args:
         x_BDT: Shape (batch, channels, positions).
-        filter_DT: Float32, shape (channels, positions); the first column is for distance 0.
+        filter_DT: Float32, shape (channels, positions); the first column is that of distance 0.
 
     Returns:
         Float32, shape (batch, channels, positions).
@@ -83,16 +149,16 @@ def long_convolution(x_BDT: Tensor, filter_DT: Tensor) -> Tensor:
     batch, width, n_positions = x_BDT.shape
     length = fft_length(2 * n_positions - 1)
     block = max(1, min(width, FFT_NUMBERS // (batch * length)))
-    parts = []
+    blocks = []
     for first in range(0, width, block):
         spectrum = torch.fft.rfft(x_BDT[:, first : first + block].float(), n=length)
         spectrum = spectrum * torch.fft.rfft(filter_DT[first : first + block], n=length)
-        parts.append(torch.fft.irfft(spectrum, n=length)[..., :n_positions])
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        blocks.append(torch.fft.irfft(spectrum, n=length)[..., :n_positions])
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 
 def fft_length(n_positions: int) -> int:
-    """The least length that a transform handles fast (no prime factor above 5) and that holds ``n_positions``.
+    """Find the smallest length of at least ``n_positions`` without a prime factor above 5, for fast transforms.
 
     >>> fft_length(2051), fft_length(1), fft_length(17)
     (2160, 1, 18)
@@ -114,7 +180,7 @@ DILATION_MAX: Final = 32
 
 
 def dilation_of(layer: int, *, cycle: int, double_every: int, largest: int, base: int = 2) -> int:
-    """Places between the taps of one layer's convolution: 1, 2, 4 ... and again from 1 after a cycle.
+    """Return the distance between the taps of a layer's convolution: 1, 2, 4 ..., from 1 again after each cycle.
 
     >>> [dilation_of(layer, cycle=4, double_every=1, largest=4) for layer in range(6)]
     [1, 2, 4, 4, 1, 2]
@@ -123,23 +189,23 @@ def dilation_of(layer: int, *, cycle: int, double_every: int, largest: int, base
 
 
 def convolve(convolution: nn.Module, x_BTD: Tensor) -> Tensor:
-    """A convolution along the tokens, shape (batch, tokens, width) in and out; what is padded must be zero."""
+    """Convolve along the tokens, shape (batch, tokens, width) in and out. Padding must be zero."""
     convolved: Tensor = convolution(x_BTD.transpose(1, 2)).transpose(1, 2)
     return convolved
 
 
-def real_places(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
-    """The mask as a factor, shape (batch, tokens, 1), in the type of ``like``: 1 at tokens, 0 where padded."""
+def token_factor(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
+    """Turn a mask into a factor in the type of ``like``: 1 for tokens, 0 for padding, shape (batch, tokens, 1)."""
     return None if mask_BT is None else mask_BT.to(like.dtype).unsqueeze(-1)
 
 
-def masked(x_BTD: Tensor, real_BT1: Tensor | None) -> Tensor:
-    """Zero where padded."""
-    return x_BTD if real_BT1 is None else x_BTD * real_BT1
+def masked(x_BTD: Tensor, token_BT1: Tensor | None) -> Tensor:
+    """Set padding to zero."""
+    return x_BTD if token_BT1 is None else x_BTD * token_BT1
 
 
 class DilatedLayer(nn.Module):
-    """A dilated convolution, then a linear map; each is activated, normed and added to what it read.
+    """A dilated convolution, then a linear map; each is activated, normalized and added to its input.
 
     The numbered names (``conv.1``, ``conv.4``, ``ffn.0``, ``ffn.2``) are those of the published checkpoints.
     """
@@ -150,32 +216,35 @@ class DilatedLayer(nn.Module):
         self.conv = nn.ModuleDict({"1": convolution, "4": nn.LayerNorm(width)})
         self.ffn = nn.ModuleDict({"0": nn.Linear(width, width), "2": nn.LayerNorm(width)})
 
-    def forward(self, x_BTD: Tensor, real_BT1: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, token_BT1: Tensor | None = None) -> Tensor:
         """One layer.
 
         Args:
-            x_BTD: Float, shape (batch, tokens, width), zero where padded.
-            real_BT1: See ``real_places``.
+            x_BTD: Shape (batch, tokens, width), zero for padding.
+            token_BT1: See ``token_factor``.
 
         Returns:
-            The shape of ``x_BTD``, zero where padded.
+            The shape of ``x_BTD``, zero for padding.
         """
         x_BTD = x_BTD + self.conv["4"](gelu(convolve(self.conv["1"], x_BTD)))
         x_BTD = x_BTD + self.ffn["2"](gelu(self.ffn["0"](x_BTD)))
-        return masked(x_BTD, real_BT1)
+        return masked(x_BTD, token_BT1)
 
 
 class DilatedStack(nn.ModuleList):
-    """The layers in order, reading one-hot letters.
+    """The dilated layers in order. The input is one-hot nucleotides.
+
+    >>> DilatedStack(width=8, layers=2, kernel=3)(torch.eye(5)[None], None).shape
+    torch.Size([1, 5, 8])
 
     Args:
         width: Channels of the residual stream.
-        layers: How many.
+        layers: Number of layers.
         kernel: Taps of a convolution.
         dilation_cycle: Layers after which the dilation starts from 1 again.
         dilation_double_every: Layers that share one dilation.
         dilation_max: The largest dilation.
-        dilation_base: What the dilation grows by.
+        dilation_base: Factor by which the dilation grows.
     """
 
     def __init__(
@@ -202,35 +271,33 @@ class DilatedStack(nn.ModuleList):
         super().__init__(DilatedLayer(width=width, kernel=kernel, dilation=dilation) for dilation in dilations)
         self.width = width
 
-    def states(self, letters_BTV: Tensor, mask_BT: Tensor | None) -> Iterator[Tensor]:
-        """The input and what each layer makes of it, one after the other.
+    def states(self, onehot_BTV: Tensor, mask_BT: Tensor | None) -> Iterator[Tensor]:
+        """Yield the input and the output of each layer.
 
         Args:
-            letters_BTV: One-hot letters, float, shape (batch, tokens, letters). There are no embedding weights: the
-                letters are the first channels of the stream, and the others start at zero.
-            mask_BT: True or 1 at real tokens, shape (batch, tokens); None where nothing is padded.
+            onehot_BTV: One-hot nucleotides, float, shape (batch, tokens, vocabulary). There are no embedding weights:
+                these are the first channels of the residual stream, and the others start at zero.
+            mask_BT: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
 
         Yields:
-            One tensor more than there are layers, shape (batch, tokens, width), zero where padded.
+            Number of layers + 1 tensors of shape (batch, tokens, width), zero for padding.
         """
-        real_BT1 = real_places(mask_BT, letters_BTV)
-        x_BTD = masked(pad(letters_BTV, (0, self.width - letters_BTV.shape[-1])), real_BT1)
+        token_BT1 = token_factor(mask_BT, onehot_BTV)
+        x_BTD = masked(pad(onehot_BTV, (0, self.width - onehot_BTV.shape[-1])), token_BT1)
         yield x_BTD
         for layer in self:
-            x_BTD = layer(x_BTD, real_BT1)
+            x_BTD = layer(x_BTD, token_BT1)
             yield x_BTD
 
-    def forward(self, letters_BTV: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """The last of ``states``."""
-        x_BTD = letters_BTV
-        for x_BTD in self.states(letters_BTV, mask_BT):  # noqa: B007  only the last is wanted, none is kept
+    def forward(self, onehot_BTV: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Return the last of ``states``."""
+        x_BTD = onehot_BTV
+        for x_BTD in self.states(onehot_BTV, mask_BT):  # noqa: B007  only the last state is needed
             pass
         return x_BTD
 
     @torch.no_grad()
-    def initialise(self, std: float) -> None:
-        """Weights to train from: the linear maps normal, biases zero; convolutions as torch makes them."""
+    def initialize(self, std: float) -> None:
+        """Draw initial weights: linear maps normal with bias zero; convolutions as torch draws them."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=std)
-                nn.init.zeros_(module.bias)
+            init_linear(module, std)

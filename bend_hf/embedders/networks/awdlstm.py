@@ -1,11 +1,11 @@
-"""AWD-LSTM (Merity et al. 2017), the recurrent language model that BEND trains as a small baseline.
+"""AWD-LSTM (Merity et al. 2017): the recurrent language model that BEND trains as a small baseline.
+
+After frederikkemarin/BEND, bend/models/awd_lstm.py. The recurrence runs in torch's LSTM kernel, which gets the weights
+of each layer in its own order. Dropout is left out, because it matters only in training.
 
 >>> config = AwdLstmConfig(input_size=8, hidden_size=12, num_hidden_layers=2)
 >>> AwdLstmForCausalLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
 torch.Size([1, 4, 7])
-
-Facts: frederikkemarin/BEND, bend/models/awd_lstm.py. The recurrence runs in torch's own LSTM kernel, to which each
-layer hands its weights in the kernel's order. Dropout, of use in training alone, is left out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
+from bend_hf.embedders.networks._layers import LanguageModel, init_linear
 from bend_hf.errors import ModelError
 
-# What a file may hold beside the weights: the recurrent weights with one draw of dropout in them, and the state that
-# training carries from batch to batch. Patterns of fnmatch, after ``rename_key``.
+# Keys that a file may have besides the weights: recurrent weights with one draw of dropout applied, and the state that
+# training keeps between batches. fnmatch patterns, after ``rename_key``.
 UNUSED_KEYS: Final[tuple[str, ...]] = ("*.dropped_weight", "last_hidden_state_*", "last_cell_state_*")
 
 
@@ -30,16 +31,16 @@ class AwdLstmConfig(PreTrainedConfig):  # type: ignore[misc]
     """The fields of BEND's ``config.json`` that shape the network.
 
     Args:
-        vocab_size: Tokens, V.
-        input_size: Width of the token vectors, and of the last layer's output.
-        hidden_size: Width of the layers before the last; a single layer has none of it.
-        num_hidden_layers: Layers.
+        vocab_size: Number of tokens, V.
+        input_size: Width of the input embeddings and of the last layer.
+        hidden_size: Width of the layers before the last; unused if there is only one layer.
+        num_hidden_layers: Number of layers.
         initializer_range: Standard deviation of random weights.
         bidirectional: Only False is supported.
         reset_token_id: Token that resets the state; only None is supported.
 
     Raises:
-        ModelError: The network is bidirectional, or a token resets it.
+        ModelError: The network is bidirectional, or a token resets the state.
     """
 
     model_type = "AWDLSTM"
@@ -59,7 +60,7 @@ class AwdLstmConfig(PreTrainedConfig):  # type: ignore[misc]
         if bidirectional or reset_token_id is not None:
             raise ModelError(
                 f"this AWD-LSTM has bidirectional={bidirectional} and reset_token_id={reset_token_id}; expected False "
-                "and None, as in BEND's published checkpoint: no other kind can be loaded"
+                "and None, as in BEND's published checkpoint"
             )
         self.vocab_size = vocab_size
         self.input_size = input_size
@@ -69,11 +70,11 @@ class AwdLstmConfig(PreTrainedConfig):  # type: ignore[misc]
         self.bidirectional = bidirectional
         self.reset_token_id = reset_token_id
         super().__init__(**common)
-        self.tie_word_embeddings = True  # the head's matrix is the table of token vectors
+        self.tie_word_embeddings = True  # the matrix of the head is that of the input embeddings
 
 
 class AwdLstmLayer(nn.Module):
-    """One LSTM, its gates kept in BEND's order: input, forget, output, cell."""
+    """One LSTM layer. Its gates are stored in BEND's order: input, forget, output, cell."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class AwdLstmLayer(nn.Module):
         self.h2h = nn.Linear(n_out, 4 * n_out)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Outputs (batch, tokens, n_out) of inputs (batch, tokens, n_in); the state starts at zero."""
+        """Run the layer, (batch, tokens, n_in) to (batch, tokens, n_out); the state starts at zero."""
         weights = [
             _in_torch_order(weight) for weight in (self.i2h.weight, self.h2h.weight, self.i2h.bias, self.h2h.bias)
         ]
@@ -101,7 +102,7 @@ class AwdLstmLayer(nn.Module):
 
 
 def _in_torch_order(weight: Tensor) -> Tensor:
-    """Rows of the four gates as torch.nn.LSTM has them: input, forget, cell, output."""
+    """Order the four gates as torch.nn.LSTM does: input, forget, cell, output."""
     entry, forget, output, cell = weight.chunk(4)
     return torch.cat([entry, forget, cell, output])
 
@@ -111,14 +112,11 @@ class _AwdLstmPreTrained(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "encoder"
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        init_linear(module, self.config.initializer_range)
 
 
 class AwdLstmModel(_AwdLstmPreTrained):
-    """Token vectors and LSTM layers."""
+    """Input embeddings and LSTM layers."""
 
     def __init__(self, config: AwdLstmConfig) -> None:
         super().__init__(config)
@@ -129,7 +127,7 @@ class AwdLstmModel(_AwdLstmPreTrained):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of token vectors."""
+        """Return the input embeddings."""
         return self.embedding
 
     def forward(
@@ -139,12 +137,12 @@ class AwdLstmModel(_AwdLstmPreTrained):
 
         Args:
             input_ids: Token ids, int64, shape (batch, tokens).
-            attention_mask: Not needed, as no token sees the padding on its right.
-            output_hidden_states: Also return the token vectors and what each layer gives.
+            attention_mask: Unused, because no token depends on the padding to its right.
+            output_hidden_states: Also return the input embeddings and the output of each layer.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width), without meaning where padded; ``hidden_states`` if
-            asked for, those of the inner layers ``hidden_size`` wide.
+            ``last_hidden_state`` of shape (batch, tokens, width), undefined for padding; ``hidden_states`` if
+            requested, those of the inner layers ``hidden_size`` wide.
         """
         x_BTD = self.embedding(input_ids)
         states = [x_BTD]
@@ -155,9 +153,10 @@ class AwdLstmModel(_AwdLstmPreTrained):
         return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
 
 
-class AwdLstmForCausalLM(_AwdLstmPreTrained):
+class AwdLstmForCausalLM(LanguageModel, _AwdLstmPreTrained):
     """The layers with their language-model head."""
 
+    output_class = CausalLMOutput
     _tied_weights_keys = {"decoder.weight": "encoder.embedding.weight"}  # noqa: RUF012  transformers' own form
 
     def __init__(self, config: AwdLstmConfig) -> None:
@@ -168,29 +167,23 @@ class AwdLstmForCausalLM(_AwdLstmPreTrained):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The head's matrix, which is the table of token vectors."""
+        """Return the matrix of the head, which is that of the input embeddings."""
         return self.decoder
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> CausalLMOutput:
-        """Scores of the token that follows each place; see ``AwdLstmModel.forward``.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
-        """
-        encoded = self.encoder(input_ids, attention_mask, output_hidden_states)
-        return CausalLMOutput(logits=self.decoder(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.decoder(x_BTD)
+        return scores_BTV
 
 
 _LAYER: Final = re.compile(r"^(encoder\.)encoder\.(lstm\.\d+\.)(?:module\.)?(.*)$")
 
 
 def rename_key(key: str) -> str:
-    """A key of BEND's file in ``AwdLstmForCausalLM``.
+    """Rename a key of BEND's file to one of ``AwdLstmForCausalLM``.
 
-    BEND keeps the recurrent weights twice: as trained in ``weight_raw``, and in ``module.h2h.weight`` with one draw
-    of dropout; the first counts. A model trained without that dropout has ``h2h.weight`` alone.
+    BEND stores the recurrent weights twice: ``weight_raw`` as trained, which is used here, and ``module.h2h.weight``
+    with one draw of dropout applied. A model trained without that dropout has only ``h2h.weight``.
 
     >>> rename_key("encoder.encoder.lstm.0.weight_raw")
     'encoder.lstm.0.h2h.weight'

@@ -1,7 +1,7 @@
-"""Caduceus: a masked language model of single nucleotides made of Mamba blocks that read both ways.
+"""Caduceus: a masked language model of single nucleotides, made of bidirectional Mamba blocks (arXiv:2403.03234).
 
-Caduceus (arXiv:2403.03234) in plain PyTorch; parameters are named as in the published files. ``ps`` models
-(``rcps=True``) are equivariant: the reverse complement of a sequence gives the same rows, reversed in both axes.
+Plain PyTorch; parameters are named as in the published files. ``ps`` models (``rcps=True``) are equivariant: the
+reverse complement of a sequence has the same embeddings, reversed along both axes.
 
 >>> config = CaduceusConfig(d_model=8, n_layer=1, rcps=True)
 >>> CaduceusModel(config)(torch.tensor([[7, 8, 9, 10]])).last_hidden_state.shape
@@ -12,27 +12,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from inspect import signature
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 
+from bend_hf.embedders.networks._layers import LanguageModel, known_fields
 from bend_hf.embedders.networks.mamba import BidirectionalMamba, Mamba, MambaSizes
 from bend_hf.errors import ModelError
 
-# A7 <-> T10, C8 <-> G9, every other token its own complement: config.json of the published models, complement_map.
+# A 7 and T 10, C 8 and G 9; every other token is its own complement. complement_map in the published config.json.
 COMPLEMENT: Final[Mapping[int, int]] = {7: 10, 8: 9, 9: 8, 10: 7}
 
 
 class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of the network; the defaults are those of the published 131k models, with ``rcps`` for ``ps``.
 
-    ``fused_add_norm`` is more than a matter of speed in ``ps`` models: the fused code, which all published ones were
-    trained with, swaps the two strands in every block.
+    In ``ps`` models ``fused_add_norm`` also changes the result: the fused code, with which all published models were
+    trained, swaps the two strands in every block.
     """
 
     model_type = "caduceus"
@@ -80,27 +80,27 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]
             str(token): partner for token, partner in (COMPLEMENT if complement_map is None else complement_map).items()
         }
         self.ssm_cfg = cells
-        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        # Set here too: newer releases of transformers do not take it as a keyword of the base class.
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
 
     @property
     def hidden_size(self) -> int:
-        """Width of the output: both strands side by side in ``ps`` models."""
+        """Width of the output; ``ps`` models concatenate both strands."""
         return 2 * self.d_model if self.rcps else self.d_model
 
     @property
-    def n_rows(self) -> int:
-        """Rows of the table of token vectors: the vocabulary, rounded up."""
+    def n_embeddings(self) -> int:
+        """Number of input embeddings: the vocabulary, rounded up."""
         return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
 
     def complements(self) -> list[int]:
-        """The complement of each row of the table, itself where none is given."""
-        return [self.complement_map.get(str(token), token) for token in range(self.n_rows)]
+        """Return the complement of each token; a token without one is its own complement."""
+        return [self.complement_map.get(str(token), token) for token in range(self.n_embeddings)]
 
     def mamba_sizes(self) -> MambaSizes:
-        """Sizes of a block; those of Mamba where ``ssm_cfg`` is silent or says ``auto``."""
+        """Return the sizes of a block; Mamba's default if ``ssm_cfg`` lacks a size or has ``auto``."""
 
         def size(name: str, default: int) -> int:
             value = self.ssm_cfg.get(name, default)
@@ -119,27 +119,26 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]
 def _only(field: str, value: object, expected: object) -> None:
     if value != expected:
         raise ModelError(
-            f"a Caduceus with {field}={value!r} is not known here; expected {expected!r}, as in all published ones"
+            f"a Caduceus with {field}={value!r} is not supported; expected {expected!r}, as in all published models"
         )
 
 
 def config_from_json(fields: Mapping[str, object]) -> CaduceusConfig:
-    """A configuration from the contents of a published config.json.
+    """Make a configuration from a published config.json.
 
     Raises:
-        ModelError: It is not one of a Caduceus, or asks for a variant that was never published.
+        ModelError: The file is not that of a Caduceus, or describes a variant that was never published.
     """
-    names = signature(CaduceusConfig.__init__).parameters
-    known: dict[str, Any] = {key: value for key, value in fields.items() if key in names}
+    known = known_fields(CaduceusConfig, fields)
     if not {"d_model", "n_layer", "rcps"} <= known.keys():
         raise ModelError("config.json lacks 'd_model', 'n_layer' or 'rcps'; expected the configuration of a Caduceus")
     return CaduceusConfig(**known)
 
 
 def rename_key(key: str) -> str:
-    """A key of a published file as this module names it.
+    """Rename a key of a published file to one of this module.
 
-    Files of ``ps`` models saved with ``fused_add_norm: false`` wrap each norm once more.
+    Files of ``ps`` models that were saved with ``fused_add_norm: false`` wrap each norm once more.
     """
     return key.replace("norm.submodule.", "norm.").replace("norm_f.submodule.", "norm_f.")
 
@@ -155,7 +154,7 @@ class _RMSNorm(nn.Module):
 
 
 class _BothStrands(nn.Module):
-    """The mixer of a ``ps`` block; the wrapper gives it its published name."""
+    """The mixer of a ``ps`` block, wrapped to have its published name."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
@@ -178,17 +177,17 @@ class _Block(nn.Module):
 
 
 class _StrandEmbedding(nn.Module):
-    """Token vectors of a ``ps`` model and the token that pairs with each."""
+    """Input embeddings of a ``ps`` model, and the complement of each token."""
 
     complement_map: Tensor
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(config.n_rows, config.d_model)
+        self.embedding = nn.Embedding(config.n_embeddings, config.d_model)
         self.register_buffer("complement_map", torch.tensor(config.complements()))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Vectors of a sequence and of its reverse complement, shape (2, batch, tokens, width)."""
+        """Embed a sequence and its reverse complement, shape (2, batch, tokens, width)."""
         both: Tensor = self.embedding(torch.stack([input_ids, self.complement_map[input_ids.flip(1)]]))
         return both
 
@@ -198,11 +197,13 @@ class _Embeddings(nn.Module):
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.word_embeddings = _StrandEmbedding(config) if config.rcps else nn.Embedding(config.n_rows, config.d_model)
+        self.word_embeddings = (
+            _StrandEmbedding(config) if config.rcps else nn.Embedding(config.n_embeddings, config.d_model)
+        )
 
 
 class _Backbone(nn.Module):
-    """The network. Letter S: strands, one, or two of which the second is read as its reverse complement."""
+    """The network. Axis S: one strand, or two, of which the second is the reverse complement."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
@@ -212,7 +213,10 @@ class _Backbone(nn.Module):
         self.norm_f = _RMSNorm(config.d_model, config.norm_epsilon)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> list[Tensor]:
-        """Embeddings, each block's output but the last, and the final state; shape (S, batch, tokens, width)."""
+        """Return input embeddings, the output of each block but the last, and the final state.
+
+        Each has the shape (S, batch, tokens, width).
+        """
         x_SBTD = self._embed(input_ids)
         mask_BT1 = None
         if attention_mask is not None:
@@ -223,7 +227,7 @@ class _Backbone(nn.Module):
         for layer in self.layers:
             residual_SBTD = x_SBTD if residual_SBTD is None else x_SBTD + residual_SBTD
             if self.config.rcps and self.config.fused_add_norm:
-                # The second strand's rows, flipped back, become the first's, and the other way round.
+                # The two strands swap: each gets the state of the other, flipped.
                 residual_SBTD = residual_SBTD.flip(0, 2, 3)
             if self.config.residual_in_fp32:
                 residual_SBTD = residual_SBTD.float()
@@ -235,12 +239,12 @@ class _Backbone(nn.Module):
     def _embed(self, input_ids: Tensor) -> Tensor:
         table = self.embeddings.word_embeddings
         if isinstance(table, _StrandEmbedding):
-            return table(input_ids)  # type: ignore[no-any-return]
-        return table(input_ids)[None]  # type: ignore[no-any-return]
+            return table(input_ids)  # type: ignore[no-any-return]  # modules return Any
+        return table(input_ids)[None]  # type: ignore[no-any-return]  # modules return Any
 
 
 def side_by_side(x_SBTD: Tensor) -> Tensor:
-    """Strands as the published models give them: the second one, put forward again, behind the first.
+    """Concatenate strands as the published models do: the first, then the second in forward order.
 
     Args:
         x_SBTD: Shape (strands, batch, tokens, width).
@@ -252,7 +256,7 @@ def side_by_side(x_SBTD: Tensor) -> Tensor:
 
 
 class CaduceusPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the two models below share with transformers."""
+    """Base class of the encoder and the language model."""
 
     config_class = CaduceusConfig
     base_model_prefix = "caduceus"
@@ -283,15 +287,15 @@ class CaduceusModel(CaduceusPreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
     ) -> BaseModelOutput:
-        """Hidden states; padding on either side leaves the other tokens as they are.
+        """Compute hidden states. Padding on either side does not change them.
 
         Args:
             input_ids: Shape (batch, tokens).
-            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None where nothing is padded.
-            output_hidden_states: Also the embeddings and what each block but the last adds to them.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
+            output_hidden_states: Also return the input embeddings and the output of each block but the last.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, ``hidden_size``); ``hidden_states`` of ``n_layer + 1`` such.
+            ``last_hidden_state`` of shape (batch, tokens, ``hidden_size``); ``hidden_states``, ``n_layer + 1`` tensors.
         """
         states = self.backbone(input_ids, attention_mask)
         return BaseModelOutput(
@@ -301,13 +305,13 @@ class CaduceusModel(CaduceusPreTrainedModel):
 
 
 class _StrandHead(nn.Module):
-    """Scores of a ``ps`` model: the first strand's for a token plus the second's for its complement."""
+    """Head of a ``ps`` model: scores of a token on the first strand plus those of its complement on the second."""
 
     complement_map: Tensor
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.lm_head = nn.Linear(config.d_model, config.n_rows, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.n_embeddings, bias=False)
         self.register_buffer("complement_map", torch.tensor(config.complements()))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -316,13 +320,15 @@ class _StrandHead(nn.Module):
         return scores + linear(second.flip(-1), self.lm_head.weight[self.complement_map])
 
 
-class CaduceusForMaskedLM(CaduceusPreTrainedModel):
-    """The network with its head, which predicts masked tokens; its matrix is the table of token vectors."""
+class CaduceusForMaskedLM(LanguageModel, CaduceusPreTrainedModel):
+    """The network with its head, whose matrix is that of the input embeddings."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__(config)
         self.caduceus = CaduceusModel(config)
-        self.lm_head = _StrandHead(config) if config.rcps else nn.Linear(config.d_model, config.n_rows, bias=False)
+        self.lm_head = (
+            _StrandHead(config) if config.rcps else nn.Linear(config.d_model, config.n_embeddings, bias=False)
+        )
         if config.tie_word_embeddings:
             table = "caduceus.backbone.embeddings.word_embeddings"
             self._tied_weights_keys = (
@@ -332,9 +338,7 @@ class CaduceusForMaskedLM(CaduceusPreTrainedModel):
             )
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """As ``CaduceusModel``, with ``logits`` of shape (batch, tokens, rounded-up vocabulary)."""
-        out = self.caduceus(input_ids, attention_mask, output_hidden_states)
-        return MaskedLMOutput(logits=self.lm_head(out.last_hidden_state), hidden_states=out.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.lm_head(x_BTD)
+        return scores_BTV

@@ -1,12 +1,12 @@
 """The dilated convolutional language model: BEND's ResNet LM and the GPN of the first release.
 
+After songlab-cal/gpn, gpn/legacy.py, and frederikkemarin/BEND, bend/models/dilated_cnn.py, which is the same network.
+Parameters are named as in the published files.
+
 >>> import torch
 >>> config = ConvNetConfig(hidden_size=8, n_layers=1)
 >>> ConvNetForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
 torch.Size([1, 4, 7])
-
-Facts: songlab-cal/gpn, gpn/legacy.py; frederikkemarin/BEND, bend/models/dilated_cnn.py, which is the same network.
-Parameter names are those of the published files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu, one_hot
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import DILATION_CYCLE, DILATION_DOUBLE_EVERY, DILATION_MAX, DilatedStack
+from bend_hf.embedders.networks._layers import (
+    DILATION_CYCLE,
+    DILATION_DOUBLE_EVERY,
+    DILATION_MAX,
+    DilatedStack,
+    LanguageModel,
+    init_linear,
+)
 from bend_hf.errors import ModelError
 
 
@@ -24,19 +31,19 @@ class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]
     """The fields of a published ``config.json``; the defaults are those of songlab/gpn-brassicales.
 
     Args:
-        vocab_size: Tokens, V: special ones, then the letters.
+        vocab_size: Number of tokens, V: special tokens, then the nucleotides.
         hidden_size: Width of the residual stream, D.
-        n_layers: Residual layers.
+        n_layers: Number of residual layers.
         kernel_size: Taps of a convolution.
         dilation_double_every: Layers that share one dilation.
         dilation_max: The largest dilation.
         dilation_cycle: Layers after which the dilation starts from 1 again.
-        dilation_base: What the dilation grows by.
+        dilation_base: Factor by which the dilation grows.
         initializer_range: Standard deviation of random linear weights.
-        n_aux_features: Columns of an alignment beside the sequence; only 0 is sequence alone.
+        n_aux_features: Additional alignment columns; only 0 (sequence only) is supported.
 
     Raises:
-        ModelError: The network reads an alignment.
+        ModelError: The network needs an alignment.
     """
 
     model_type = "ConvNet"
@@ -58,8 +65,8 @@ class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]
     ) -> None:
         if n_aux_features:
             raise ModelError(
-                f"this ConvNet reads {n_aux_features} alignment columns beside the sequence (n_aux_features); "
-                "expected 0: take a checkpoint that reads sequence alone"
+                f"this ConvNet needs {n_aux_features} alignment columns (n_aux_features); expected 0. "
+                "Use a checkpoint that reads only the sequence"
             )
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -80,9 +87,7 @@ class _ConvNetPreTrained(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "model"
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            nn.init.zeros_(module.bias)
+        init_linear(module, self.config.initializer_range)
 
 
 class ConvNetModel(_ConvNetPreTrained):
@@ -108,21 +113,21 @@ class ConvNetModel(_ConvNetPreTrained):
 
         Args:
             input_ids: Token ids, int64, shape (batch, tokens).
-            attention_mask: 1 at tokens, 0 at padding, shape (batch, tokens); padding reads as the sequence's end.
-            output_hidden_states: Also return the one-hot input and what each layer gives.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens). Padding equals the end of the sequence.
+            output_hidden_states: Also return the one-hot input and the output of each layer.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width), zero where padded; ``hidden_states`` if asked for.
+            ``last_hidden_state`` of shape (batch, tokens, width), zero for padding; ``hidden_states`` if requested.
         """
-        letters_BTV = one_hot(input_ids, self.config.vocab_size).to(self.dtype)
+        onehot_BTV = one_hot(input_ids, self.config.vocab_size).to(self.dtype)
         if not output_hidden_states:
-            return BaseModelOutput(last_hidden_state=self.encoder(letters_BTV, attention_mask))
-        states = tuple(self.encoder.states(letters_BTV, attention_mask))
+            return BaseModelOutput(last_hidden_state=self.encoder(onehot_BTV, attention_mask))
+        states = tuple(self.encoder.states(onehot_BTV, attention_mask))
         return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states)
 
 
 class _Head(nn.Module):
-    """Scores of the vocabulary: linear, GELU, norm, linear (``decoder.0``, ``.2``, ``.3``)."""
+    """Score the vocabulary: linear, GELU, norm, linear (``decoder.0``, ``.2``, ``.3``)."""
 
     def __init__(self, config: ConvNetConfig) -> None:
         super().__init__()
@@ -137,7 +142,7 @@ class _Head(nn.Module):
         return scores_BTV
 
 
-class ConvNetForMaskedLM(_ConvNetPreTrained):
+class ConvNetForMaskedLM(LanguageModel, _ConvNetPreTrained):
     """The residual layers with their language-model head."""
 
     def __init__(self, config: ConvNetConfig) -> None:
@@ -146,18 +151,12 @@ class ConvNetForMaskedLM(_ConvNetPreTrained):
         self.cls = _Head(config)
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Scores of each token of the vocabulary at each place; see ``ConvNetModel.forward``.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
-        """
-        encoded = self.model(input_ids, attention_mask, output_hidden_states)
-        return MaskedLMOutput(logits=self.cls(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.cls(x_BTD)
+        return scores_BTV
 
 
 def rename_key(key: str) -> str:
-    """A key of a file that holds the layers alone, as BEND publishes them, in ``ConvNetForMaskedLM``."""
+    """Add the prefix to a key of a file with the layers only, as BEND publishes them."""
     return f"model.{key}" if key.startswith("encoder.") else key

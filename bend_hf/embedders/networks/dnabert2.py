@@ -1,7 +1,7 @@
-"""DNABERT-2: BERT with linear attention biases (ALiBi) in place of positions, and a gated feed-forward layer.
+"""DNABERT-2: BERT with linear attention biases (ALiBi) instead of positions, and a gated feed-forward layer.
 
-Written for plain PyTorch: no triton, no unpadding (the mask does what unpadding does). Parameters are named as in the
-published file.
+Plain PyTorch, without Triton. The published code removes padding from a batch; here the mask has the same effect.
+Parameters are named as in the published file.
 
 >>> config = DNABert2Config(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
 >>> DNABert2Model(config)(torch.tensor([[1, 6, 2]])).last_hidden_state.shape
@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.errors import ModelError
+from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, sizes_from
 
-# Queries whose bias is in memory at once: 12 heads by 2,048 queries by 10,000 keys are 1 GB in float32.
+# Queries whose bias is in memory at the same time: 12 heads, 2,048 queries and 10,000 keys take 1 GB in float32.
 QUERY_BLOCK: Final = 2048
 
-# Heads of fine-tuned copies, and the pooler that some copies carry: neither is part of the language model.
-# Patterns of fnmatch.
+# Heads of fine-tuned copies, and the pooler of some copies; neither is part of the language model. fnmatch patterns.
 UNUSED_KEYS: Final[tuple[str, ...]] = ("bert.pooler.dense.*", "classifier.*")
 
-# The head's last matrix is the table of token vectors; a file may leave it out.
+# The last matrix of the head is that of the input embeddings; a file may leave it out.
 TIED_KEYS: Final[dict[str, str]] = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
 
-_MARK: Final = "alibi_starting_size"  # what tells its config.json from that of a BERT, which it calls itself
+_MARK: Final = "alibi_starting_size"  # distinguishes its config.json from that of a BERT; both have model_type 'bert'
 _SIZES: Final = (
     "vocab_size",
     "hidden_size",
@@ -47,7 +46,7 @@ _SIZES: Final = (
 class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of the network; the defaults are those of zhihan1996/DNABERT-2-117M.
 
-    Its config.json calls itself ``bert``, so nothing can choose this class by it; see ``published``.
+    Its config.json has the ``model_type`` ``bert``, so the class cannot be chosen by it; see ``published``.
     """
 
     model_type = "dnabert2"
@@ -75,36 +74,34 @@ class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
         self.type_vocab_size = type_vocab_size
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
-        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        # Set here too: newer releases of transformers do not take it as a keyword of the base class.
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
 
     @classmethod
     def published(cls, fields: Mapping[str, object], *, pad_token_id: int, name: str = "config.json") -> DNABert2Config:
-        """From the fields of a published config.json, or of one that this class saved.
+        """Make a configuration from a published config.json, or from one that this class saved.
 
         Args:
-            fields: What the file holds.
-            pad_token_id: From the tokenizer; the file's own is wrong.
-            name: What to call the file in messages.
+            fields: Content of the file.
+            pad_token_id: Id of the tokenizer; the one in the file is wrong.
+            name: Name of the file, for messages.
 
         Raises:
-            ModelError: A size is missing, or the file is a BERT's.
+            ModelError: A size is missing, or the file is that of a BERT.
         """
         needed = _SIZES if fields.get("model_type") == cls.model_type else (*_SIZES, _MARK)
-        lacking = [field for field in needed if field not in fields]
-        if lacking:
-            raise ModelError(f"{name} lacks {', '.join(lacking)}; expected the configuration of a DNABERT-2")
-        sizes = cast("dict[str, Any]", {field: fields[field] for field in _SIZES})
+        sizes = sizes_from(fields, needed, name=name)
+        sizes.pop(_MARK, None)
         return cls(**sizes, pad_token_id=pad_token_id)
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
-    """How fast each head's attention falls with distance.
+    """Compute how fast the attention of each head falls with distance.
 
-    Train Short, Test Long (arXiv:2108.12409), section 3: a geometric row from 2^(-8/n) for n a power of two;
-    otherwise the row of the power below, then every other entry of the row of the power above.
+    Train Short, Test Long (arXiv:2108.12409), section 3: a geometric series from 2^(-8/n) if n is a power of two;
+    otherwise the series of the power below, then every other entry of the series of the power above.
 
     Args:
         n_heads: Attention heads H.
@@ -122,16 +119,16 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
 
 class AttentionBias:
-    """What is added to the attention scores: minus slope times distance, and minus infinity at padding.
+    """The bias of the attention scores: minus slope times distance, and minus infinity for padding.
 
-    Short inputs have one table for all layers; a long one would fill the memory with it, so that each layer makes
-    it again for some queries at a time.
+    Short inputs have one table for all layers. A long input would fill the memory with it, so each layer computes it
+    again, for a block of queries at a time.
 
     Args:
         n_tokens: T.
         n_heads: H.
-        attention_mask: 1 or True at tokens, 0 at padding, shape (batch, tokens), or None.
-        like: A tensor of the device and type that the scores have.
+        attention_mask: 1 or True for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
+        like: A tensor with the device and type of the scores.
     """
 
     def __init__(self, n_tokens: int, n_heads: int, attention_mask: Tensor | None, *, like: Tensor) -> None:
@@ -145,7 +142,7 @@ class AttentionBias:
         self._whole = self._of(self.blocks[0]) if len(self.blocks) == 1 else None
 
     def of(self, queries: slice) -> Tensor:
-        """The bias of some queries Q over all keys, shape (1 or batch, heads, Q, tokens)."""
+        """Return the bias of a block of Q queries for all keys, shape (1 or batch, heads, Q, tokens)."""
         return self._of(queries) if self._whole is None else self._whole
 
     def _of(self, queries: slice) -> Tensor:
@@ -220,7 +217,7 @@ class _Layer(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self, config: DNABert2Config) -> None:
         super().__init__()
-        # No padding_idx: the published file's row of [PAD] is an ordinary one, and the mask hides it.
+        # No padding_idx: the published embedding of [PAD] is an ordinary one, and the mask hides it.
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -260,12 +257,11 @@ class _MaskedLMHead(nn.Module):
         self.predictions = _Predictions(config)
 
 
-class DNABert2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the encoder and the language model share."""
+class DNABert2PreTrainedModel(WordEmbeddingsModel):
+    """Base class of the encoder and the language model."""
 
     config_class = DNABert2Config
     base_model_prefix = "bert"
-    _supports_sdpa = True
 
 
 class DNABert2Model(DNABert2PreTrainedModel):
@@ -277,10 +273,6 @@ class DNABert2Model(DNABert2PreTrainedModel):
         self.encoder = _Encoder(config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of token vectors."""
-        return self.embeddings.word_embeddings
-
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
     ) -> BaseModelOutput:
@@ -288,12 +280,12 @@ class DNABert2Model(DNABert2PreTrainedModel):
 
         Args:
             input_ids: Token ids, int, shape (batch, tokens).
-            attention_mask: 1 or True at tokens, 0 at padding on the right, shape (batch, tokens); or None.
-            output_hidden_states: Also return what each layer gives.
+            attention_mask: 1 or True for tokens, 0 for padding on the right, shape (batch, tokens); or None.
+            output_hidden_states: Also return the output of each layer.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width), where padding has vectors without meaning;
-            ``hidden_states``, if asked for, are the token vectors and then each layer's output.
+            ``last_hidden_state`` of shape (batch, tokens, width), undefined for padding. ``hidden_states``, if
+            requested: the input embeddings and the output of each layer.
         """
         x_BTD = self.embeddings(input_ids)
         heads = self.config.num_attention_heads
@@ -306,7 +298,7 @@ class DNABert2Model(DNABert2PreTrainedModel):
         return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
 
 
-class DNABert2ForMaskedLM(DNABert2PreTrainedModel):
+class DNABert2ForMaskedLM(LanguageModel, DNABert2PreTrainedModel):
     """The encoder with its language-model head."""
 
     _tied_weights_keys = TIED_KEYS
@@ -315,27 +307,15 @@ class DNABert2ForMaskedLM(DNABert2PreTrainedModel):
         super().__init__(config)
         self.bert = DNABert2Model(config)
         self.cls = _MaskedLMHead(config)
-        # Tied here too, as post_init leaves it undone where initial weights are skipped.
+        # Tied here too: post_init does not tie if initial weights are skipped.
         self.cls.predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The head's last matrix, which is the table of token vectors."""
+        """Return the last matrix of the head, which is that of the input embeddings."""
         return self.cls.predictions.decoder
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Scores of each token of the vocabulary at each place.
-
-        Args:
-            input_ids: Token ids, int, shape (batch, tokens).
-            attention_mask: 1 or True at tokens, 0 at padding, shape (batch, tokens).
-            output_hidden_states: Also return what each layer gives.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` as the encoder gives them.
-        """
-        encoded = self.bert(input_ids, attention_mask, output_hidden_states)
-        scores = self.cls.predictions(encoded.last_hidden_state)
-        return MaskedLMOutput(logits=scores, hidden_states=encoded.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.cls.predictions(x_BTD)
+        return scores_BTV

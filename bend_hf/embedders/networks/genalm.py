@@ -1,49 +1,48 @@
-"""GENA-LM's BERT: layer norms before attention and before the feed-forward, a last norm by configuration.
+"""GENA-LM's BERT: layer norms before attention and feed-forward, and optionally a norm behind the last layer.
 
-For the GENA-LM embedder, and for anyone who wants the bare network:
+After AIRI-Institute/GENA_LM, src/gena_lm/modeling_bert.py. Parameters are named as in the published files, without
+``bert.`` for the encoder alone.
 
 >>> config = GenaLMConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
 >>> GenaLMModel(config)(torch.tensor([[1, 6, 2]])).last_hidden_state.shape
 torch.Size([1, 3, 4])
-
-Facts: AIRI-Institute/GENA_LM, src/gena_lm/modeling_bert.py. Parameter names are those of the published files
-(without ``bert.`` for the bare model).
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 
+from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, init_linear
 from bend_hf.errors import ModelError
 
 
 class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]
-    """The keys of a published ``config.json``, its defaults included.
+    """The keys of a published ``config.json``, with its defaults.
 
     Args:
-        vocab_size: Rows of the embedding, V.
+        vocab_size: Number of tokens, V.
         hidden_size: Width, D.
-        num_hidden_layers: Layers.
-        num_attention_heads: Heads; the width is a multiple of it.
-        intermediate_size: Width of the feed-forward.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Number of heads; divides the width.
+        intermediate_size: Width of the feed-forward layer.
         hidden_act: ``gelu`` (exact) or ``gelu_new`` (tanh).
         hidden_dropout_prob: Dropout of embeddings and of both residual branches, in training only.
         attention_probs_dropout_prob: Dropout of attention weights, in training only.
         max_position_embeddings: Longest input in tokens.
-        type_vocab_size: Rows of the segment embedding; only the first is used here.
+        type_vocab_size: Number of segment embeddings; only the first one is used.
         layer_norm_eps: Epsilon of each layer norm.
-        pad_token_id: Token that fills short rows.
+        pad_token_id: Id of padding.
         initializer_range: Standard deviation of random weights.
-        pre_layer_norm: Norms before the two branches of a layer, else behind them as in BERT.
-        last_layer_norm: A norm behind the last layer; None means as ``pre_layer_norm``, the authors' default.
-        position_embedding_type: ``absolute``; the rotary models with sparse attention are not covered.
-        tie_word_embeddings: The head's output matrix is the word embedding, unless a file stores its own.
+        pre_layer_norm: Norms before the two branches of a layer; False: behind them, as in BERT.
+        last_layer_norm: A norm behind the last layer; None: the value of ``pre_layer_norm``, the authors' default.
+        position_embedding_type: ``absolute``; the rotary models with sparse attention are not supported.
+        tie_word_embeddings: The output matrix of the head is that of the input embeddings, unless a file has its own.
     """
 
     model_type = "gena_lm_bert"
@@ -67,7 +66,7 @@ class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]
         last_layer_norm: bool | None = None,
         position_embedding_type: str = "absolute",
         tie_word_embeddings: bool = True,
-        **transformers_keys: Any,
+        **common: object,
     ) -> None:
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -84,12 +83,12 @@ class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]
         self.pre_layer_norm = pre_layer_norm
         self.last_layer_norm = pre_layer_norm if last_layer_norm is None else last_layer_norm
         self.position_embedding_type = position_embedding_type
-        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **transformers_keys)
+        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
         if position_embedding_type != "absolute" or getattr(self, "sparse_attention", None):
             raise ModelError(
                 f"this GENA-LM has position_embedding_type {position_embedding_type!r} and sparse_attention "
-                f"{getattr(self, 'sparse_attention', None)!r}; expected 'absolute' and none. Models with "
-                f"DeepSpeed's sparse attention are not supported; take gena-lm-bigbird-base-t2t"
+                f"{getattr(self, 'sparse_attention', None)!r}; expected 'absolute' and None. Models with "
+                f"DeepSpeed's sparse attention are not supported; use gena-lm-bigbird-base-t2t"
             )
         if hidden_act not in _ACTIVATIONS:
             raise ModelError(f"hidden_act is {hidden_act!r}; expected one of {sorted(_ACTIVATIONS)}")
@@ -99,7 +98,7 @@ class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]
             )
 
 
-_ACTIVATIONS: Final = {"gelu": "none", "gelu_new": "tanh"}  # how torch's gelu names the approximation
+_ACTIVATIONS: Final = {"gelu": "none", "gelu_new": "tanh"}  # torch's names of the approximation
 
 
 def _gelu(config: GenaLMConfig) -> nn.GELU:
@@ -107,7 +106,7 @@ def _gelu(config: GenaLMConfig) -> nn.GELU:
 
 
 class _Embeddings(nn.Module):
-    """Word, position and segment embeddings, added and normed."""
+    """The sum of word, position and segment embeddings, normalized."""
 
     def __init__(self, config: GenaLMConfig) -> None:
         super().__init__()
@@ -118,10 +117,10 @@ class _Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        """Ids (batch, tokens) to vectors (batch, tokens, width)."""
+        """Embed ids (batch, tokens), shape (batch, tokens, width)."""
         position_TD = self.position_embeddings.weight[: ids_BT.shape[1]]
         x_BTD = self.word_embeddings(ids_BT) + self.token_type_embeddings.weight[0] + position_TD
-        return self.dropout(self.LayerNorm(x_BTD))  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(x_BTD))  # type: ignore[no-any-return]  # torch's modules return Any
 
 
 class _SelfAttention(nn.Module):
@@ -136,7 +135,7 @@ class _SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        """Attend; True in the mask is a token that may be looked at, shape (batch, 1, 1, tokens)."""
+        """Attend to the tokens that are True in the mask, shape (batch, 1, 1, tokens)."""
         q, k, v = (
             layer(x_BTD).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
@@ -147,7 +146,7 @@ class _SelfAttention(nn.Module):
 
 
 class _Dense(nn.Module):
-    """A linear map, with BERT's norm over the residual sum where a layer is post-norm."""
+    """A linear map, with a norm over the residual sum in post-norm layers."""
 
     def __init__(self, width_in: int, config: GenaLMConfig, *, norm: bool) -> None:
         super().__init__()
@@ -156,7 +155,7 @@ class _Dense(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else None
 
     def forward(self, y: Tensor, residual_BTD: Tensor) -> Tensor:
-        """The branch added to its residual, (batch, tokens, width)."""
+        """Add the branch to its residual, (batch, tokens, width)."""
         x_BTD: Tensor = residual_BTD + self.dropout(self.dense(y))
         if self.LayerNorm is not None:
             x_BTD = self.LayerNorm(x_BTD)
@@ -182,15 +181,15 @@ class _Layer(nn.Module):
             self.post_attention_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        """One layer, (batch, tokens, width) to the same shape."""
+        """Run the layer, (batch, tokens, width) to the same shape."""
         mixed_BTD = self.attention["self"](self.pre_attention_ln(x_BTD), mask_B11T)
         x_BTD = self.attention["output"](mixed_BTD, x_BTD)
         wide = self.activation(self.intermediate["dense"](self.post_attention_ln(x_BTD)))
-        return self.output(wide, x_BTD)  # type: ignore[no-any-return]
+        return self.output(wide, x_BTD)  # type: ignore[no-any-return]  # torch's modules return Any
 
 
 class _Encoder(nn.Module):
-    """All layers and the last norm where the configuration has one."""
+    """All layers, and the last norm if the configuration has one."""
 
     def __init__(self, config: GenaLMConfig) -> None:
         super().__init__()
@@ -200,7 +199,10 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None, last_norm: bool) -> list[Tensor]:
-        """The input, then each layer's output; the last of them normed where there is such a norm and it is wanted."""
+        """Return the input and the output of each layer.
+
+        The last one is normalized if ``last_norm`` is True and the model has the norm.
+        """
         states = [x_BTD]
         for layer in self.layer:
             states.append(layer(states[-1], mask_B11T))
@@ -209,21 +211,14 @@ class _Encoder(nn.Module):
         return states
 
 
-class _GenaLMPreTrained(PreTrainedModel):  # type: ignore[misc]
-    """What the bare model and the one with the head share."""
+class _GenaLMPreTrained(WordEmbeddingsModel):
+    """Base class of the encoder and the language model."""
 
     config_class = GenaLMConfig
     base_model_prefix = "bert"
-    _supports_sdpa = True
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, Tensor):
-            nn.init.zeros_(bias)
+        init_linear(module, self.config.initializer_range)
 
 
 class GenaLMModel(_GenaLMPreTrained):
@@ -235,10 +230,6 @@ class GenaLMModel(_GenaLMPreTrained):
         self.encoder = _Encoder(config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The word embedding."""
-        return self.embeddings.word_embeddings
-
     def forward(
         self,
         input_ids: Tensor,
@@ -246,22 +237,22 @@ class GenaLMModel(_GenaLMPreTrained):
         output_hidden_states: bool = False,
         last_norm: bool = True,
     ) -> BaseModelOutput:
-        """Embed.
+        """Run the encoder.
 
         Args:
             input_ids: Token ids, int64, shape (batch, tokens).
-            attention_mask: 1 where a token is no padding, shape (batch, tokens); None: no padding.
-            output_hidden_states: Also give the embeddings and each layer's output.
-            last_norm: False leaves the norm behind the last layer out, as BEND's copy of the architecture does.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
+            output_hidden_states: Also return the input embeddings and the output of each layer.
+            last_norm: False leaves out the norm behind the last layer, as BEND's copy of the architecture does.
 
         Returns:
-            ``last_hidden_state``, shape (batch, tokens, width), and ``hidden_states``, layers + 1 of them.
+            ``last_hidden_state``, shape (batch, tokens, width), and ``hidden_states``, layers + 1 tensors.
         """
         n_tokens = input_ids.shape[1]
         if n_tokens > self.config.max_position_embeddings:
             raise ModelError(
                 f"an input of {n_tokens} tokens is longer than the {self.config.max_position_embeddings} "
-                f"positions of this GENA-LM; cut it into pieces first, as GENALMEmbedder does"
+                f"positions of this GENA-LM; cut it into chunks first, as GENALMEmbedder does"
             )
         mask_B11T = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         states = self.encoder(self.embeddings(input_ids), mask_B11T, last_norm)
@@ -271,7 +262,7 @@ class GenaLMModel(_GenaLMPreTrained):
 
 
 class _PredictionHead(nn.Module):
-    """BERT's masked-language-model head: dense, GELU, norm, output matrix with a bias of its own."""
+    """BERT's masked-language-model head: linear, GELU, norm, output matrix and a separate bias."""
 
     def __init__(self, config: GenaLMConfig) -> None:
         super().__init__()
@@ -286,15 +277,15 @@ class _PredictionHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Vectors to scores of each vocabulary entry, (batch, tokens, vocabulary)."""
+        """Score the vocabulary, shape (batch, tokens, vocabulary)."""
         x_BTD = self.transform["LayerNorm"](self.activation(self.transform["dense"](x_BTD)))
-        return self.decoder(x_BTD) + self.bias  # type: ignore[no-any-return]
+        return self.decoder(x_BTD) + self.bias  # type: ignore[no-any-return]  # torch's modules return Any
 
 
-class GenaLMForMaskedLM(_GenaLMPreTrained):
+class GenaLMForMaskedLM(LanguageModel, _GenaLMPreTrained):
     """The encoder with its masked-language-model head."""
 
-    _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}  # noqa: RUF012  transformers' own form
 
     def __init__(self, config: GenaLMConfig) -> None:
         super().__init__(config)
@@ -302,19 +293,7 @@ class GenaLMForMaskedLM(_GenaLMPreTrained):
         self.cls = nn.ModuleDict({"predictions": _PredictionHead(config)})
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The word embedding."""
-        return self.bert.embeddings.word_embeddings
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Score each vocabulary entry at each token; arguments as for ``GenaLMModel``.
-
-        Returns:
-            ``logits``, shape (batch, tokens, vocabulary), and ``hidden_states`` where asked for.
-        """
-        output = self.bert(input_ids, attention_mask, output_hidden_states)
-        return MaskedLMOutput(
-            logits=self.cls["predictions"](output.last_hidden_state), hidden_states=output.hidden_states
-        )
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.cls["predictions"](x_BTD)
+        return scores_BTV

@@ -1,11 +1,11 @@
-"""GPN of the later releases (``model_type`` GPN): pre-norm layers of dilated convolutions, plain or ByteNet's.
+"""GPN of the later releases (``model_type`` GPN): pre-norm layers of dilated convolutions, or those of ByteNet.
+
+After songlab-cal/gpn, gpn/ss/model.py and gpn/ss/modules.py. Parameters are named as in the published files. The first
+release, for example gpn-brassicales, is another network: ``bend_hf.embedders.networks.convnet``.
 
 >>> config = GPNConfig(hidden_size=8, intermediate_size=16, num_hidden_layers=1, encoder="bytenet")
 >>> GPNForMaskedLM(config)(torch.tensor([[3, 4, 5, 6]])).logits.shape
 torch.Size([1, 4, 7])
-
-The first release, such as gpn-brassicales, is another network: ``bend_hf.embedders.networks.convnet``. Facts:
-songlab-cal/gpn, gpn/ss/model.py and gpn/ss/modules.py. Parameter names are those of the published files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, one_hot, pad
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import convolve, dilation_of, masked, real_places
+from bend_hf.embedders.networks._layers import (
+    LanguageModel,
+    convolve,
+    dilation_of,
+    init_linear,
+    masked,
+    token_factor,
+)
 from bend_hf.errors import ModelError, did_you_mean
 
 EMBEDDINGS: Final = ("one_hot", "embedding")
@@ -28,30 +35,30 @@ class GPNConfig(PreTrainedConfig):  # type: ignore[misc]
     """The fields of a published ``config.json`` that shape the network.
 
     Args:
-        vocab_size: Tokens, V: special ones, then the letters.
+        vocab_size: Number of tokens, V: special tokens, then the nucleotides.
         hidden_size: Width of the residual stream, D.
-        num_hidden_layers: Residual layers.
-        intermediate_size: Width of the feed-forward part of a ``convnet`` layer.
+        num_hidden_layers: Number of residual layers.
+        intermediate_size: Width of the feed-forward branch of a ``convnet`` layer.
         encoder: ``convnet`` or ``bytenet``.
-        embedding: ``one_hot``, without weights, or ``embedding``, a table.
+        embedding: ``one_hot``, without weights, or ``embedding``, learned.
         bias: Whether norms, convolutions and linear maps have biases.
         mlm_head_transform: Whether the head has a hidden layer.
-        slim: Whether a ``bytenet`` layer convolves half the width.
+        slim: Whether the convolution of a ``bytenet`` layer has half the width.
         first_kernel_size: Taps of the first layer's convolution.
         rest_kernel_size: Taps of the others.
         dilation_double_every: Layers that share one dilation.
         dilation_max: The largest dilation.
         dilation_cycle: Layers after which the dilation starts from 1 again.
-        dilation_base: What the dilation grows by.
-        depthwise: Whether each channel is convolved by itself, the first layer apart.
-        hidden_dropout_prob: Dropout of both parts of a ``convnet`` layer, in training only.
+        dilation_base: Factor by which the dilation grows.
+        depthwise: Whether convolutions are depthwise, except that of the first layer.
+        hidden_dropout_prob: Dropout of both branches of a ``convnet`` layer, in training only.
         initializer_range: Standard deviation of random linear weights.
-        pad_token_id: Token that fills short rows; its learned vector is zero.
-        tie_word_embeddings: Whether the head's matrix is the table of token vectors.
-        n_aux_features: Columns of an alignment beside the sequence; only 0 is sequence alone.
+        pad_token_id: Id of padding, whose learned embedding is zero.
+        tie_word_embeddings: Whether the matrix of the head is that of the input embeddings.
+        n_aux_features: Additional alignment columns; only 0 (sequence only) is supported.
 
     Raises:
-        ModelError: Another encoder, another embedding, or an alignment.
+        ModelError: The encoder or the embedding is unknown, or the network needs an alignment.
     """
 
     model_type = "GPN"
@@ -88,8 +95,8 @@ class GPNConfig(PreTrainedConfig):  # type: ignore[misc]
             raise ModelError(f"this GPN has the embedding {embedding!r}; {did_you_mean(embedding, list(EMBEDDINGS))}")
         if n_aux_features:
             raise ModelError(
-                f"this GPN reads {n_aux_features} alignment columns beside the sequence (n_aux_features); "
-                "expected 0: take a checkpoint that reads sequence alone"
+                f"this GPN needs {n_aux_features} alignment columns (n_aux_features); expected 0. "
+                "Use a checkpoint that reads only the sequence"
             )
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -135,7 +142,7 @@ def _convolution(config: GPNConfig, layer: int, width: int) -> nn.Conv1d:
 
 
 class ConvNetLayer(nn.Module):
-    """Norm, convolution, GELU, linear; norm, linear, GELU, linear; each part is added to what it read."""
+    """Norm, convolution, GELU, linear; norm, linear, GELU, linear; each branch is added to its input."""
 
     def __init__(self, config: GPNConfig, layer: int) -> None:
         super().__init__()
@@ -156,16 +163,16 @@ class ConvNetLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x_BTD: Tensor, real_BT1: Tensor | None) -> Tensor:
-        """One layer, shape (batch, tokens, width) in and out; ``real_BT1`` is 1 at tokens, 0 where padded."""
-        read_BTD = masked(self.conv["0"](x_BTD), real_BT1)
+    def forward(self, x_BTD: Tensor, token_BT1: Tensor | None) -> Tensor:
+        """Run the layer, shape (batch, tokens, width) in and out; ``token_BT1`` is 1 for tokens, 0 for padding."""
+        read_BTD = masked(self.conv["0"](x_BTD), token_BT1)
         x_BTD = x_BTD + self.dropout(self.conv["5"](gelu(convolve(self.conv["2"], read_BTD))))
         fed_BTD: Tensor = self.dropout(self.ffn["3"](gelu(self.ffn["1"](self.ffn["0"](x_BTD)))))
         return x_BTD + fed_BTD
 
 
 class ByteNetLayer(nn.Module):
-    """Norm, GELU, linear, norm, GELU, convolution, norm, GELU, linear, added to what was read."""
+    """Norm, GELU, linear, norm, GELU, convolution, norm, GELU, linear, added to the input."""
 
     def __init__(self, config: GPNConfig, layer: int) -> None:
         super().__init__()
@@ -182,12 +189,12 @@ class ByteNetLayer(nn.Module):
             }
         )
 
-    def forward(self, x_BTD: Tensor, real_BT1: Tensor | None) -> Tensor:
-        """One layer, shape (batch, tokens, width) in and out; ``real_BT1`` is 1 at tokens, 0 where padded."""
-        part = self.layer
-        read_BTI = gelu(part["3"](part["2"](gelu(part["0"](x_BTD)))))
-        convolved_BTI = convolve(part["6"], masked(read_BTI, real_BT1))
-        added_BTD: Tensor = part["10"](gelu(part["8"](convolved_BTI)))
+    def forward(self, x_BTD: Tensor, token_BT1: Tensor | None) -> Tensor:
+        """Run the layer, shape (batch, tokens, width) in and out; ``token_BT1`` is 1 for tokens, 0 for padding."""
+        steps = self.layer
+        read_BTI = gelu(steps["3"](steps["2"](gelu(steps["0"](x_BTD)))))
+        convolved_BTI = convolve(steps["6"], masked(read_BTI, token_BT1))
+        added_BTD: Tensor = steps["10"](gelu(steps["8"](convolved_BTI)))
         return x_BTD + added_BTD
 
 
@@ -201,7 +208,7 @@ class _Encoder(nn.Module):
 
 
 class _Embeddings(nn.Module):
-    """Token vectors: rows of a table, or one-hot letters in the first channels of the stream."""
+    """Input embeddings: learned, or one-hot nucleotides in the first channels of the residual stream."""
 
     def __init__(self, config: GPNConfig) -> None:
         super().__init__()
@@ -210,10 +217,10 @@ class _Embeddings(nn.Module):
             self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
 
     def forward(self, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        """Ids (batch, tokens) to vectors (batch, tokens, width)."""
+        """Embed ids (batch, tokens), shape (batch, tokens, width)."""
         if hasattr(self, "word_embeddings"):
-            vectors_BTD: Tensor = self.word_embeddings(ids_BT)
-            return vectors_BTD
+            x_BTD: Tensor = self.word_embeddings(ids_BT)
+            return x_BTD
         return pad(one_hot(ids_BT, self.vocabulary).to(dtype), (0, self.width - self.vocabulary))
 
 
@@ -222,16 +229,13 @@ class _GPNPreTrained(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "model"
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+        init_linear(module, self.config.initializer_range)
         if isinstance(module, nn.Embedding):
             nn.init.zeros_(module.weight[self.config.pad_token_id])
 
 
 class GPNModel(_GPNPreTrained):
-    """Token vectors, residual layers and the last norm."""
+    """Input embeddings, residual layers and the last norm."""
 
     def __init__(self, config: GPNConfig) -> None:
         super().__init__(config)
@@ -247,18 +251,18 @@ class GPNModel(_GPNPreTrained):
 
         Args:
             input_ids: Token ids, int64, shape (batch, tokens).
-            attention_mask: 1 at tokens, 0 at padding, shape (batch, tokens); padding reads as the sequence's end.
-            output_hidden_states: Also return the token vectors and what each layer gives.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens). Padding equals the end of the sequence.
+            output_hidden_states: Also return the input embeddings and the output of each layer.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width), without meaning where padded; ``hidden_states`` if
-            asked for, before the last norm.
+            ``last_hidden_state`` of shape (batch, tokens, width), undefined for padding; ``hidden_states`` if
+            requested, before the last norm.
         """
         x_BTD = self.embeddings(input_ids, self.dtype)
-        real_BT1 = real_places(attention_mask, x_BTD)
+        token_BT1 = token_factor(attention_mask, x_BTD)
         states = [x_BTD]
         for layer in self.encoder.layer:
-            x_BTD = layer(x_BTD, real_BT1)
+            x_BTD = layer(x_BTD, token_BT1)
             if output_hidden_states:
                 states.append(x_BTD)
         return BaseModelOutput(
@@ -267,7 +271,7 @@ class GPNModel(_GPNPreTrained):
 
 
 class _Head(nn.Module):
-    """Scores of the vocabulary: linear, GELU, norm (``transform.0``, ``.2``) where there is that, then linear."""
+    """Score the vocabulary: optionally linear, GELU, norm (``transform.0``, ``.2``), then linear."""
 
     def __init__(self, config: GPNConfig) -> None:
         super().__init__()
@@ -286,7 +290,7 @@ class _Head(nn.Module):
         return scores_BTV
 
 
-class GPNForMaskedLM(_GPNPreTrained):
+class GPNForMaskedLM(LanguageModel, _GPNPreTrained):
     """The layers with their language-model head."""
 
     def __init__(self, config: GPNConfig) -> None:
@@ -297,13 +301,7 @@ class GPNForMaskedLM(_GPNPreTrained):
             self.cls.decoder.weight = self.model.embeddings.word_embeddings.weight
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Scores of each token of the vocabulary at each place; see ``GPNModel.forward``.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` if asked for.
-        """
-        encoded = self.model(input_ids, attention_mask, output_hidden_states)
-        return MaskedLMOutput(logits=self.cls(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.cls(x_BTD)
+        return scores_BTV

@@ -1,26 +1,18 @@
-"""HyenaDNA: a causal language model of single nucleotides made of gated long convolutions, no attention.
+"""HyenaDNA: a causal language model of single nucleotides with gated long convolutions (arXiv:2306.15794).
 
-HyenaDNA (arXiv:2306.15794) in plain PyTorch. Parameters are named as in the ``-hf`` files; ``rename_key`` brings the
-keys of the older ``weights.ckpt`` files there.
+Plain PyTorch. Parameters are named as in the ``-hf`` files; ``rename_key`` maps the keys of the original
+``weights.ckpt`` files. The long filters are not stored: a small network of sines (``ImplicitFilter``; Hyena Hierarchy,
+arXiv:2302.10866, section 3.3) computes them from positions.
 
 >>> config = HyenaDNAConfig(d_model=8, d_inner=16, n_layer=1, max_seq_len=10)
 >>> HyenaDNAModel(config)(torch.tensor([[0, 7, 8, 1]])).last_hidden_state.shape
 torch.Size([1, 4, 8])
-
-The long filters of a Hyena operator: a small network of sines that maps a position to one tap of each channel.
-
-Hyena Hierarchy (arXiv:2302.10866), section 3.3, as HyenaDNA (arXiv:2306.15794) uses it.
-
->>> from bend_hf.embedders.networks.hyenadna import HyenaDNAConfig
->>> ImplicitFilter(HyenaDNAConfig(d_model=8, max_seq_len=100))(20).shape
-torch.Size([8, 20])
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from inspect import signature
 from typing import Any, Final, Protocol
 
 import torch
@@ -29,15 +21,21 @@ from torch.nn.functional import gelu
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from bend_hf.embedders.networks._layers import keep_float32, long_convolution, short_convolution
+from bend_hf.embedders.networks._layers import (
+    LanguageModel,
+    keep_float32,
+    known_fields,
+    long_convolution,
+    short_convolution,
+)
 from bend_hf.errors import ModelError
 
-# Where the decay of the filters starts and how steep it is: HyenaDNA's ExponentialModulation, its defaults.
+# Decay of the filters: the defaults of HyenaDNA's ExponentialModulation.
 _DECAY_TARGET, _FAST_DECAY, _SLOW_DECAY, _DECAY_FLOOR = 1e-2, 0.3, 1.5, 0.05
 
 
 class FilterConfig(Protocol):
-    """The sizes that a filter depends on; see ``HyenaDNAConfig``."""
+    """The fields of ``HyenaDNAConfig`` that a filter needs."""
 
     d_model: int
     max_seq_len: int
@@ -48,7 +46,7 @@ class FilterConfig(Protocol):
 
 
 class _Positions(nn.Module):
-    """Time from 0 to 1 and waves of it, on a grid as long as the longest input: what filters are functions of."""
+    """Inputs of the filters: time from 0 to 1 and waves of it, for each position of the longest input."""
 
     z: Tensor
     t: Tensor
@@ -64,7 +62,7 @@ class _Positions(nn.Module):
 
 
 class _Modulation(nn.Module):
-    """How fast each channel's filter fades."""
+    """How fast the filter of each channel decays."""
 
     deltas: Tensor
 
@@ -82,7 +80,7 @@ class _Frequency(nn.Module):
 
 
 class ImplicitFilter(nn.Module):
-    """A long filter for each channel, made by a small network from positions; float32 whatever the model is."""
+    """A long filter for each channel, computed from positions by a small network; always in float32."""
 
     def __init__(self, config: FilterConfig) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class ImplicitFilter(nn.Module):
         self.n_linear = inner + 1
         self.bias = nn.Parameter(torch.randn(config.d_model))
         self.pos_emb = _Positions(config)
-        # Numbered as a stack of linear and sine layers is; the sines share the frequency of the first.
+        # Named by the numbers of a stack of linear and sine layers; all sines share the frequency of the first.
         layers: dict[str, nn.Module] = {"0": nn.Linear(config.emb_dim, order), "1": _Frequency(config)}
         layers |= {str(2 * number): nn.Linear(order, order) for number in range(1, inner + 1)}
         layers[str(2 * self.n_linear)] = nn.Linear(order, config.d_model, bias=False)
@@ -98,11 +96,11 @@ class ImplicitFilter(nn.Module):
         self.modulation = _Modulation(config.d_model)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImplicitFilter:
-        super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]
+        super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return self
 
     def forward(self, n_positions: int) -> Tensor:
-        """The filters' first ``n_positions`` columns, shape (channels, positions)."""
+        """Compute the filters at the first ``n_positions`` positions, shape (channels, positions)."""
         x_TD = self.pos_emb.z[0, :n_positions].float()
         frequency = self.implicit_filter["1"].freq
         for number in range(self.n_linear):
@@ -141,7 +139,9 @@ class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]
         **common: object,
     ) -> None:
         if hyena_order != 2:
-            raise ModelError(f"a HyenaDNA of order {hyena_order} is not known here; all published ones have order 2")
+            raise ModelError(
+                f"a HyenaDNA of order {hyena_order} is not supported; expected order 2, as in all published models"
+            )
         self.vocab_size = vocab_size
         self.d_model = d_model
         self.n_layer = n_layer
@@ -157,46 +157,45 @@ class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]
         self.layer_norm_epsilon = layer_norm_epsilon
         self.pad_vocab_size_multiple = pad_vocab_size_multiple
         self.initializer_range = initializer_range
-        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        # Set here too: newer releases of transformers do not take it as a keyword of the base class.
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
 
     @property
-    def n_rows(self) -> int:
-        """Rows of the table of token vectors: the vocabulary, rounded up."""
+    def n_embeddings(self) -> int:
+        """Number of input embeddings: the vocabulary, rounded up."""
         return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
 
 
-def is_plain(fields: Mapping[str, object]) -> bool:
-    """Whether a config.json belongs to a ``weights.ckpt``: it has a section ``layer``, which ``-hf`` ones lack."""
+def is_original(fields: Mapping[str, object]) -> bool:
+    """Whether a config.json belongs to the original files: it has a section ``layer``, unlike ``-hf`` files."""
     return isinstance(fields.get("layer"), Mapping)
 
 
 def config_from_json(fields: Mapping[str, object]) -> HyenaDNAConfig:
-    """A configuration from either kind of config.json; see ``is_plain``.
+    """Make a configuration from either kind of config.json; see ``is_original``.
 
     Args:
-        fields: The file's contents.
+        fields: Content of the file.
 
     Raises:
-        ModelError: It is neither kind, or asks for attention layers.
+        ModelError: The file is of neither kind, or describes attention layers.
     """
     layer = fields.get("layer")
     if not isinstance(layer, Mapping):
-        names = signature(HyenaDNAConfig.__init__).parameters
-        known: dict[str, Any] = {key: value for key, value in fields.items() if key in names}
+        known = known_fields(HyenaDNAConfig, fields)
         if "max_seq_len" not in known:
             raise ModelError(
-                "config.json has neither 'max_seq_len' (-hf files) nor a section 'layer' (weights.ckpt files); "
+                "config.json has neither 'max_seq_len' (-hf files) nor a section 'layer' (original files); "
                 "expected the configuration of a HyenaDNA"
             )
         return HyenaDNAConfig(**known)
     if fields.get("attn_layer_idx"):
         raise ModelError(
-            f"config.json asks for attention in layers {fields['attn_layer_idx']}; no published HyenaDNA has any"
+            f"config.json has attention in layers {fields['attn_layer_idx']}; expected none, as in all published models"
         )
-    plain: dict[str, Any] = {
+    original: dict[str, Any] = {
         "max_seq_len": layer.get("l_max"),
         "emb_dim": layer.get("emb_dim"),
         "filter_order": layer.get("filter_order"),
@@ -205,14 +204,14 @@ def config_from_json(fields: Mapping[str, object]) -> HyenaDNAConfig:
         "activation_freq": layer.get("w"),
         **{key: fields.get(key) for key in ("d_model", "n_layer", "d_inner", "vocab_size", "pad_vocab_size_multiple")},
     }
-    return HyenaDNAConfig(**{key: value for key, value in plain.items() if value is not None})
+    return HyenaDNAConfig(**{key: value for key, value in original.items() if value is not None})
 
 
 def rename_key(key: str) -> str:
-    """A key of a published file as this module names it; keys of ``-hf`` files come back unchanged.
+    """Rename a key of a published file to one of this module; keys of ``-hf`` files stay unchanged.
 
-    A plain key has ``model.`` in front and no ``hyena.``; those of models trained with activation checkpointing
-    (small-32k and larger) have a wrapper's ``layer.`` behind ``mixer`` and ``mlp``.
+    A key of the original files starts with ``model.`` and lacks ``hyena.``. Models trained with activation
+    checkpointing (small-32k and larger) have an additional ``layer.`` behind ``mixer`` and ``mlp``.
 
     >>> rename_key("model.backbone.layers.0.mixer.layer.in_proj.bias")
     'hyena.backbone.layers.0.mixer.in_proj.bias'
@@ -221,8 +220,8 @@ def rename_key(key: str) -> str:
     return f"hyena.{key}" if key.startswith("backbone.") else key
 
 
-# The three sine layers of a filter share one frequency. Plain files hold it three times, -hf files once; so does
-# this module. Patterns of fnmatch, after renaming.
+# The three sine layers of a filter share one frequency. Original files have it three times; -hf files and this module
+# once. fnmatch patterns, after renaming.
 SHARED_FREQUENCY_KEYS: Final[tuple[str, ...]] = (
     "*.implicit_filter.3.freq",
     "*.implicit_filter.5.freq",
@@ -284,7 +283,7 @@ class _Block(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.n_rows, config.d_model)
+        self.word_embeddings = nn.Embedding(config.n_embeddings, config.d_model)
 
 
 class _Backbone(nn.Module):
@@ -296,14 +295,14 @@ class _Backbone(nn.Module):
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the two models below share with transformers."""
+    """Base class of the encoder and the language model."""
 
     config_class = HyenaDNAConfig
     base_model_prefix = "hyena"
 
 
 class HyenaDNAModel(HyenaDNAPreTrainedModel):
-    """The network without its head; without dropout too, as it is used frozen."""
+    """The network without its head. It has no dropout, because it is used frozen."""
 
     def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
@@ -313,23 +312,24 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
     ) -> BaseModelOutput:
-        """Hidden states; padding on either side leaves the other tokens as they are.
+        """Compute hidden states. Padding on either side does not change them.
 
         Args:
             input_ids: Shape (batch, tokens), at most ``max_seq_len`` tokens.
-            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None where nothing is padded.
-            output_hidden_states: Also the embeddings, each layer's output, and the last one again after the norm.
+            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
+            output_hidden_states: Also return the input embeddings, the output of each layer, and that of the final
+                norm.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width); ``hidden_states`` of ``n_layer + 2`` such.
+            ``last_hidden_state`` of shape (batch, tokens, width); ``hidden_states``, ``n_layer + 2`` tensors.
 
         Raises:
             ModelError: The input is longer than the filters.
         """
         if input_ids.shape[1] > self.config.max_seq_len:
             raise ModelError(
-                f"{input_ids.shape[1]} tokens are too many for this HyenaDNA, whose filters have "
-                f"{self.config.max_seq_len}; cut the input, or use a model with a longer context"
+                f"an input of {input_ids.shape[1]} tokens is longer than the {self.config.max_seq_len} positions of "
+                f"this HyenaDNA; cut it into chunks, or use a model with a longer context"
             )
         x_BTD = self.backbone.embeddings.word_embeddings(input_ids)
         mask_BT1 = None if attention_mask is None else attention_mask[..., None].to(x_BTD.dtype)
@@ -342,18 +342,18 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
 
 
-class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):
+class HyenaDNAForCausalLM(LanguageModel, HyenaDNAPreTrainedModel):
     """The network with its head, which predicts the next token."""
+
+    output_class = CausalLMOutput
 
     def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         self.hyena = HyenaDNAModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.n_rows, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.n_embeddings, bias=False)
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> CausalLMOutput:
-        """As ``HyenaDNAModel``, with ``logits`` of shape (batch, tokens, rounded-up vocabulary)."""
-        out = self.hyena(input_ids, attention_mask, output_hidden_states)
-        return CausalLMOutput(logits=self.lm_head(out.last_hidden_state), hidden_states=out.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.lm_head(x_BTD)
+        return scores_BTV

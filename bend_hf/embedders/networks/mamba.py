@@ -1,21 +1,15 @@
-"""A Mamba block that reads both ways: one selective scan from left to right plus one from right to left.
+"""A bidirectional Mamba block: one selective scan from left to right plus one from right to left.
 
 The mixer of Caduceus (arXiv:2403.03234, section 4.1); parameters are named as in its published files.
 
+For each channel and state the scan computes h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t] and then
+y[t] = C[t] h[t] + D x[t] (Mamba, arXiv:2312.00752, equations 2 and 4, with the zero-order hold for A and Euler's rule
+for B). It handles all positions at once, in plain PyTorch or with the kernel of mamba-ssm if that is installed. No step
+divides or exponentiates a positive number, so nothing overflows at any length.
+
 >>> sizes = MambaSizes(width=8, inner=16, n_states=4, dt_rank=1, taps=4, tied=True)
->>> mixer = BidirectionalMamba(sizes)
->>> mixer(torch.zeros(2, 5, 8), None).shape
+>>> BidirectionalMamba(sizes)(torch.zeros(2, 5, 8), None).shape
 torch.Size([2, 5, 8])
-
-The recurrence of Mamba, over all positions at once, in plain PyTorch or by mamba-ssm's kernel where it is at hand.
-
-For each channel and state: h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t], and y[t] = C[t] h[t] + D x[t]
-(Mamba, arXiv:2312.00752, equations 2 and 4 with the zero-order hold on A and Euler's rule on B). No step divides
-or takes the exponential of a positive number, so nothing overflows at any length.
-
->>> one = torch.ones(1, 3, 1)
->>> selective_scan(one, one, -torch.ones(1, 1), one, one, torch.zeros(1)).flatten().tolist()[0]
-1.0
 """
 
 from __future__ import annotations
@@ -33,28 +27,29 @@ from transformers import initialization as init
 
 from bend_hf.embedders.networks._layers import keep_float32, short_convolution
 
-# States (batch * positions * states * channels) worked on at once. On a CPU they should fit into its cache: 2 MiB in
-# float32 was the fastest of 0.5 to 64 MiB, for 512 and 4,096 positions of 512 channels. On a GPU they should fill it.
+# States (batch * positions * states * channels) that are computed together. On a CPU they should fit into the cache: of
+# 0.5 to 64 MiB, 2 MiB in float32 was the fastest for 512 and 4,096 positions of 512 channels. On a GPU they should fill
+# the device.
 SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
 
 FusedScan: TypeAlias = Callable[..., Tensor]
 
 
-# Not for the compiler, which would write out every step: minutes for each new length.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# torch.compile would unroll every step, which takes minutes for each new length.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
 def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor) -> Tensor:
-    """Scan along T from a state of zeros, in float32 (or float64 where x is).
+    """Scan along T from a state of zeros, in float32 (float64 if x is float64).
 
     Args:
         x_BTD: Input of each channel, shape (batch, positions, channels).
-        dt_BTD: Step sizes, zero or more, shape (batch, positions, channels).
-        A_DN: Decay rates, zero or less, shape (channels, states).
-        B_BTN: What enters each state, shape (batch, positions, states).
-        C_BTN: What is read from each state, shape (batch, positions, states).
-        D_D: What passes by the states, shape (channels,).
+        dt_BTD: Step sizes, at least zero, shape (batch, positions, channels).
+        A_DN: Decay rates, at most zero, shape (channels, states).
+        B_BTN: Weight of the input in each state, shape (batch, positions, states).
+        C_BTN: Weight of each state in the output, shape (batch, positions, states).
+        D_D: Weight of the input in the output, shape (channels,).
 
     Returns:
-        Shape (batch, positions, channels), in x's dtype.
+        Shape (batch, positions, channels), in the type of x.
     """
     fused = fused_scan() if x_BTD.is_cuda and x_BTD.dtype != torch.float64 else None
     if fused is not None:
@@ -70,21 +65,22 @@ def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C
     y_BTD = torch.empty_like(x)
     for start in range(0, n_positions, segment):
         here = slice(start, start + segment)
-        part_BTD, carry_BND = _scan_segment(
+        segment_BTD, carry_BND = _scan_segment(
             dt[:, here] * x[:, here], dt[:, here], rates_ND, into[:, here], out_of[:, here], carry_BND
         )
-        y_BTD[:, here] = torch.addcmul(part_BTD, x[:, here], past)
+        y_BTD[:, here] = torch.addcmul(segment_BTD, x[:, here], past)
     return y_BTD.to(x_BTD.dtype)
 
 
 def _scan_segment(
     entering_BTD: Tensor, dt_BTD: Tensor, rates_ND: Tensor, into_BTN: Tensor, out_of_BTN: Tensor, carry_BND: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Scan one segment from a given state: y without its passing term, and the state behind the segment.
+    """Scan one segment from a given state, and return y without the term D x, and the state behind the segment.
 
-    The segment is folded into about as many rows as columns. All rows run through their columns side by side, each
-    from a state of zeros; then the rows' last states are chained; then each row adds what it was owed. That is twice
-    the square root of T steps of large tensors instead of T steps of small ones. Letters: R rows, K columns.
+    The segment is folded into R rows and K columns, about as many rows as columns. First all rows are scanned in
+    parallel along their columns, each from a state of zeros. Then the last states of the rows are chained, and each
+    row adds the state that it should have started from. These are 2 sqrt(T) steps on large tensors instead of T steps
+    on small ones.
     """
     batch, n_positions, width = entering_BTD.shape
     n_columns = max(1, math.isqrt(n_positions))
@@ -92,7 +88,7 @@ def _scan_segment(
     filler = n_rows * n_columns - n_positions
 
     def folded(value_BTX: Tensor) -> Tensor:
-        # Steps of size zero behind the end: the state passes through them unchanged.
+        # Steps of size zero behind the end leave the state unchanged.
         return (pad(value_BTX, (0, 0, 0, filler)) if filler else value_BTX).reshape(batch, n_rows, n_columns, -1)
 
     decay = torch.exp(folded(dt_BTD)[..., None, :] * rates_ND)  # (B, R, K, N, D)
@@ -113,7 +109,7 @@ def _scan_segment(
 
 
 def _run_rows_differentiably(state: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """States and running products of decay along the columns, without writing into what the gradient needs."""
+    """Compute states and running products of decay along the columns, without in-place writes, for the gradient."""
     states, decays = list(state.unbind(2)), list(decay.unbind(2))
     for column in range(1, len(states)):
         states[column] = torch.addcmul(states[column], decays[column], states[column - 1])
@@ -123,7 +119,7 @@ def _run_rows_differentiably(state: Tensor, decay: Tensor) -> tuple[Tensor, Tens
 
 @cache
 def fused_scan() -> FusedScan | None:
-    """mamba-ssm's ``selective_scan_fn``, or None where that package is not installed."""
+    """Return ``selective_scan_fn`` of mamba-ssm, or None if that package is not installed."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError:
@@ -135,7 +131,7 @@ def fused_scan() -> FusedScan | None:
 def scan_with_kernel(
     kernel: FusedScan, x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor
 ) -> Tensor:
-    """The same through mamba-ssm's interface, which wants positions last and its rates in float32."""
+    """Scan with the kernel of mamba-ssm, which expects positions last and decay rates in float32."""
     y_BDT = kernel(
         x_BTD.transpose(1, 2).contiguous(),
         dt_BTD.to(x_BTD.dtype).transpose(1, 2).contiguous(),
@@ -152,11 +148,11 @@ class MambaSizes:
     """Sizes of a block.
 
     Attributes:
-        width: Of what comes in and goes out, D.
+        width: Width of input and output, D.
         inner: Channels of the scan, E.
-        n_states: States of each channel.
-        dt_rank: Rank of the map that makes step sizes.
-        taps: Positions that the short convolution sees.
+        n_states: States per channel.
+        dt_rank: Rank of the map to step sizes.
+        taps: Taps of the short convolution.
         tied: Whether the two directions share their projections in and out.
     """
 
@@ -169,9 +165,10 @@ class MambaSizes:
 
 
 class Mamba(nn.Module):
-    """One direction of a block: a short convolution, then the selective scan. Projections stand outside.
+    """One direction of a block: a short convolution, then the selective scan.
 
-    They are parameters of this module by name, but the two directions may share them, so the block applies them.
+    The projections in and out are parameters of this module by name. The two directions may share them, so
+    ``BidirectionalMamba`` applies them.
     """
 
     def __init__(self, sizes: MambaSizes) -> None:
@@ -189,19 +186,19 @@ class Mamba(nn.Module):
             self.reset()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mamba:
-        # The rates of decay stay float32 whatever the model is; the matrices follow the model.
+        # Decay rates stay float32 in half precision; matrices do not.
         if recurse:
             for child in self.children():
-                child._apply(fn)  # type: ignore[no-untyped-call]
-        super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]
+                child._apply(fn)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return self
 
     def reset(self) -> None:
-        """Draw what Mamba does not draw like other linear layers (arXiv:2312.00752, section 3.6)."""
+        """Draw the parameters that Mamba initializes in its own way (arXiv:2312.00752, section 3.6)."""
         bound = self.sizes.dt_rank**-0.5
         init.uniform_(self.dt_proj.weight, -bound, bound)
         step = torch.exp(torch.empty(self.sizes.inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
-        init.copy_(self.dt_proj.bias, step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
+        init.copy_(self.dt_proj.bias, step + torch.log(-torch.expm1(-step)))  # softplus of the bias is the step
         init.copy_(self.A_log, torch.log(torch.arange(1.0, self.sizes.n_states + 1)).expand_as(self.A_log))
         init.ones_(self.D)
 
@@ -209,9 +206,10 @@ class Mamba(nn.Module):
         """Scan from left to right.
 
         Args:
-            x_BTE: What is scanned, shape (batch, tokens, inner width).
-            gate_BTE: What the result is gated by, same shape.
-            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1), or None.
+            x_BTE: Input, shape (batch, tokens, inner width).
+            gate_BTE: Gate of the result, same shape.
+            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1); None if nothing is
+                padded.
 
         Returns:
             Shape (batch, tokens, inner width).
@@ -242,6 +240,7 @@ class BidirectionalMamba(nn.Module):
             self.mamba_rev.out_proj = self.mamba_fwd.out_proj
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        """Run both directions, shape (batch, tokens, width) in and out; ``mask_BT1`` is 1 for tokens."""
         entering_BTE = self.mamba_fwd.in_proj(x_BTD)
         ahead_BTE = self.mamba_fwd(*entering_BTE.chunk(2, dim=-1), mask_BT1)
         entering_BTE = (entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)

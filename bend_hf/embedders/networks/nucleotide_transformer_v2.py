@@ -1,7 +1,7 @@
 """Nucleotide Transformer v2: an ESM encoder with rotary positions and a gated feed-forward layer.
 
-transformers holds ESM (and with it the first Nucleotide Transformer), but not this network: here the feed-forward
-layer is SwiGLU without biases. Parameters are named as in the published files, so these load without renaming.
+transformers has ESM, and with it the first Nucleotide Transformer, but not this network, whose feed-forward layer is
+SwiGLU without biases. Parameters are named as in the published files.
 
 >>> config = NucleotideTransformerV2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
 >>> NucleotideTransformerV2Model(config)(torch.tensor([[3, 6, 7]])).last_hidden_state.shape
@@ -11,28 +11,29 @@ torch.Size([1, 3, 8])
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 
+from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, sizes_from
 from bend_hf.embedders.networks.selected_tokens import take
 from bend_hf.errors import ModelError
 
 ROTARY_BASE: Final = 10_000.0  # modeling_esm.py of the published checkpoints, RotaryEmbedding
 
-# What the published files hold and this network has no use for: a table of absolute positions (rotary replaces
-# it), the rotary frequencies (computed here), and ESM's contact head. Patterns of fnmatch.
+# Keys of the published files that this network does not use: absolute positions (replaced by rotary ones), the rotary
+# frequencies (computed here), and ESM's contact head. fnmatch patterns.
 UNUSED_KEYS: Final[tuple[str, ...]] = (
     "esm.embeddings.position_embeddings.weight",
     "esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
     "esm.contact_head.regression.*",
 )
 
-# What every published config.json says alike, and what this network is written for.
+# Fields that are the same in every published config.json. The network supports only these values.
 _FIXED: Final[dict[str, object]] = {
     "position_embedding_type": "rotary",
     "add_bias_fnn": False,
@@ -54,7 +55,7 @@ _SIZES: Final = (
 class NucleotideTransformerV2Config(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of the network; the defaults are those of the 50m checkpoint.
 
-    The published config.json names no ``model_type``, so nothing can choose this class by it; see ``published``.
+    The published config.json has no ``model_type``, so the class cannot be chosen by it; see ``published``.
     """
 
     model_type = "nucleotide_transformer_v2"
@@ -84,46 +85,43 @@ class NucleotideTransformerV2Config(PreTrainedConfig):  # type: ignore[misc]
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
         self.mask_token_id = mask_token_id
-        # Set here too: newer transformers no longer take it as a keyword of the base class.
+        # Set here too: newer releases of transformers do not take it as a keyword of the base class.
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **common)
 
     @classmethod
     def published(cls, fields: Mapping[str, object], *, name: str = "config.json") -> NucleotideTransformerV2Config:
-        """From the fields of a published config.json, which are checked to describe this network.
+        """Make a configuration from a published config.json, which is checked to describe this network.
 
         Args:
-            fields: What the file holds.
-            name: What to call it in messages.
+            fields: Content of the file.
+            name: Name of the file, for messages.
 
         Raises:
             ModelError: A size is missing, or the file describes another network.
         """
         odd = {field: fields[field] for field, value in _FIXED.items() if fields.get(field, value) != value}
         if odd:
-            raise ModelError(f"{name} says {odd}; expected {_FIXED}, as every published v2 does")
-        lacking = [field for field in _SIZES if field not in fields]
-        if lacking:
-            raise ModelError(f"{name} lacks {', '.join(lacking)}; download it again")
-        return cls(**cast("dict[str, Any]", {field: fields[field] for field in _SIZES}))
+            raise ModelError(f"{name} has {odd}; expected {_FIXED}, as in every published v2")
+        return cls(**sizes_from(fields, _SIZES, name=name))
 
 
 def rotary_tables(n_tokens: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each position's angles, the two halves of a head alike.
+    """Compute cosine and sine of the angles of each position; the two halves of a head are equal.
 
     Args:
-        n_tokens: T; positions count from 0, the first token (CLS) included.
+        n_tokens: Number of tokens T; the first one, CLS, has position 0.
         head_width: Width of one attention head.
-        device: Where to make them.
-        dtype: What to return; the angles themselves are computed in float32.
+        device: Device of the result.
+        dtype: Type of the result; angles are computed in float32.
 
     Returns:
         Two tensors of shape (tokens, head width).
     """
     exponents = torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
-    # One over the power, as the published frequencies were made: the power of minus the exponent rounds otherwise,
-    # and position 2,000 multiplies the difference to 1e-4 in the output.
+    # One over the power, as the published frequencies were computed. The power of the negative exponent rounds
+    # differently, and position 2,000 amplifies the difference to 1e-4 in the output.
     frequencies = 1.0 / ROTARY_BASE**exponents
     angles = torch.outer(torch.arange(n_tokens, device=device, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
@@ -131,12 +129,12 @@ def rotary_tables(n_tokens: int, head_width: int, *, device: torch.device, dtype
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of channels (i, i + half) by its position's angle.
+    """Rotate each pair of channels (i, i + half) by the angle of its position.
 
     Args:
         x: Queries or keys, shape (batch, heads, tokens, head width).
-        cos: As ``rotary_tables`` gives it, shape (tokens, head width).
-        sin: The same.
+        cos: From ``rotary_tables``, shape (tokens, head width).
+        sin: From ``rotary_tables``, shape (tokens, head width).
 
     Returns:
         The shape of ``x``.
@@ -146,7 +144,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Dense(nn.Module):
-    """A linear layer under the name ``dense``, as the published parameters are called."""
+    """A linear layer with the published name ``dense``."""
 
     def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
@@ -208,7 +206,7 @@ class _Layer(nn.Module):
     def forward(
         self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None = None
     ) -> Tensor:
-        """What the layer gives, shape (batch, tokens, width); at some tokens alone where they are named."""
+        """Run the layer, shape (batch, tokens, width); only for the selected tokens if ``tokens_BQ`` is given."""
         x_BTD = self.attention(x_BTD, cos, sin, mask_B11T, tokens_BQ)
         gate, linear = self.intermediate(self.LayerNorm(x_BTD)).chunk(2, dim=-1)
         added: Tensor = self.output(silu(gate) * linear)
@@ -241,12 +239,11 @@ class _LMHead(nn.Module):
         return scores + self.bias
 
 
-class NucleotideTransformerV2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the encoder and the language model share."""
+class NucleotideTransformerV2PreTrainedModel(WordEmbeddingsModel):
+    """Base class of the encoder and the language model."""
 
     config_class = NucleotideTransformerV2Config
     base_model_prefix = "esm"
-    _supports_sdpa = True
 
 
 class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
@@ -258,10 +255,6 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
         self.encoder = _Encoder(config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of token vectors."""
-        return self.embeddings.word_embeddings
-
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
     ) -> BaseModelOutput:
@@ -269,12 +262,12 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
 
         Args:
             input_ids: Token ids, int, shape (batch, tokens).
-            attention_mask: 1 or True at tokens, 0 at padding on the right, shape (batch, tokens); or None.
-            output_hidden_states: Also return what each layer gives.
+            attention_mask: 1 or True for tokens, 0 for padding on the right, shape (batch, tokens); or None.
+            output_hidden_states: Also return the output of each layer.
 
         Returns:
-            ``last_hidden_state`` of shape (batch, tokens, width); ``hidden_states``, if asked for, are the
-            token vectors and then each layer's output, of which only the last went through the final norm.
+            ``last_hidden_state`` of shape (batch, tokens, width). ``hidden_states``, if requested: the input embeddings
+            and the output of each layer, the last one after the final norm.
         """
         x_BTD, cos, sin, mask_B11T = self._inputs(input_ids, attention_mask)
         states = [x_BTD]
@@ -289,7 +282,7 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
     def hidden_at(
         self, input_ids: Tensor, attention_mask: Tensor | None, depth: int, tokens_BQ: Tensor | None
     ) -> Tensor:
-        """State behind ``depth`` layers at some tokens; see ``some_tokens.hidden_at``."""
+        """Compute the hidden state after ``depth`` layers at selected tokens; see ``selected_tokens.hidden_at``."""
         x_BTD, cos, sin, mask_B11T = self._inputs(input_ids, attention_mask)
         if depth == 0:
             return take(x_BTD, tokens_BQ)
@@ -301,7 +294,7 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
         return x_BQD
 
     def _inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Token vectors, cosines and sines of their positions, and which of them are tokens, (batch, 1, 1, tokens)."""
+        """Return input embeddings, cosines and sines of the positions, and the mask of shape (batch, 1, 1, tokens)."""
         x_BTD = self.embeddings.word_embeddings(input_ids)
         mask_B11T = None
         if attention_mask is not None:
@@ -312,7 +305,7 @@ class NucleotideTransformerV2Model(NucleotideTransformerV2PreTrainedModel):
         return x_BTD, cos, sin, mask_B11T
 
 
-class NucleotideTransformerV2ForMaskedLM(NucleotideTransformerV2PreTrainedModel):
+class NucleotideTransformerV2ForMaskedLM(LanguageModel, NucleotideTransformerV2PreTrainedModel):
     """The encoder with its language-model head."""
 
     def __init__(self, config: NucleotideTransformerV2Config) -> None:
@@ -321,18 +314,7 @@ class NucleotideTransformerV2ForMaskedLM(NucleotideTransformerV2PreTrainedModel)
         self.lm_head = _LMHead(config)
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Scores of each token of the vocabulary at each place.
-
-        Args:
-            input_ids: Token ids, int, shape (batch, tokens).
-            attention_mask: 1 or True at tokens, 0 at padding, shape (batch, tokens).
-            output_hidden_states: Also return what each layer gives.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` as the encoder gives them.
-        """
-        encoded = self.esm(input_ids, attention_mask, output_hidden_states)
-        return MaskedLMOutput(logits=self.lm_head(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
+        scores_BTV: Tensor = self.lm_head(x_BTD)
+        return scores_BTV

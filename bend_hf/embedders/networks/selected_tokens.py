@@ -1,8 +1,13 @@
-"""Hidden states and scores of an encoder at a few tokens, without what the last layer computes for the others.
+"""Compute hidden states and scores at a few tokens, without the last layer's work for the other tokens.
 
-A token's state needs the keys and values of all tokens in the last layer, and nothing else there but its own. For
-networks of transformers whose layers are known here, and for those of this package with a ``hidden_at`` of their own.
-The layers of ESM run with the fused GELU besides, where transformers takes five passes over the widest tensor.
+In the last layer of a transformer, the state of a token depends on the keys and values of all tokens, but on nothing
+else of the other tokens. Scoring variants needs one token of each sequence, so the last layer costs little more than
+its keys and values. Measured on a 6-layer Nucleotide Transformer of width 256 on a CPU core, scoring takes 1.6 times as
+long without it; the default scores, which need all embeddings, take 1.3 times as long, because the ESM layers here use
+the fused GELU, where transformers needs five passes over the widest tensor.
+
+Two kinds of networks are supported: ESM and BERT of transformers, and networks of this package with a method
+``hidden_at``.
 
     states_BQD = hidden_at(model.esm, ids_BT, None, -1, tokens_BQ)
 
@@ -13,25 +18,37 @@ The layers of ESM run with the fused GELU besides, where transformers takes five
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+if TYPE_CHECKING:
+    from transformers import BertModel, EsmModel
+    from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
+    from transformers.models.esm.modeling_esm import EsmLayer, EsmSelfAttention
+
+    Encoder: TypeAlias = EsmModel | BertModel
+    Layer: TypeAlias = EsmLayer | BertLayer
+    SelfAttention: TypeAlias = EsmSelfAttention | BertSelfAttention
+
 
 class HasHiddenAt(Protocol):
-    """A network of this package that knows how to leave tokens out."""
+    """A network of this package that can leave tokens out."""
 
     def hidden_at(
         self, input_ids: Tensor, attention_mask: Tensor | None, depth: int, tokens_BQ: Tensor | None
     ) -> Tensor:
-        """State behind ``depth`` layers at some tokens, the last one's through the final norm, (batch, Q, width)."""
+        """Compute the state after ``depth`` layers at selected tokens, (batch, Q, width).
+
+        The state after the last layer includes the final norm.
+        """
         ...
 
 
 def take(x_BTD: Tensor, tokens_BQ: Tensor | None) -> Tensor:
-    """Some tokens of each sequence, shape (batch, Q, D); all of them for None."""
+    """Select tokens of each sequence, shape (batch, Q, D); None selects all."""
     if tokens_BQ is None:
         return x_BTD
     return x_BTD.gather(1, tokens_BQ[..., None].expand(-1, -1, x_BTD.shape[2]))
@@ -40,17 +57,17 @@ def take(x_BTD: Tensor, tokens_BQ: Tensor | None) -> Tensor:
 def hidden_at(
     encoder: nn.Module, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None
 ) -> Tensor | None:
-    """Hidden states at some tokens; None for a network, or a layer, that is not known here.
+    """Compute hidden states at selected tokens; return None if the network or the layer is not supported.
 
     Args:
         encoder: The network without its head.
         ids_BT: Token ids, shape (batch, tokens).
-        mask_BT: 1 for tokens, 0 for padding on the right; None where nothing is padded.
-        layer: Which hidden state: 0 are the embeddings, -1 is the last.
+        mask_BT: 1 for tokens, 0 for padding on the right; None if nothing is padded.
+        layer: Which hidden state; 0: input embeddings, -1: the last.
         tokens_BQ: Which tokens of each sequence, int64, shape (batch, Q); None: all.
 
     Returns:
-        Shape (batch, Q, width), what the whole forward has there.
+        Shape (batch, Q, width), equal to the complete forward pass at these tokens.
     """
     layers = getattr(getattr(encoder, "encoder", None), "layer", ())
     if not len(layers) or not -len(layers) - 1 <= layer <= len(layers):
@@ -65,7 +82,7 @@ def hidden_at(
 
 
 def logits_at(network: nn.Module, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor | None:
-    """Language-model scores at some tokens, shape (batch, Q, vocabulary); None for a network not known here."""
+    """Compute language-model scores at selected tokens, (batch, Q, vocabulary); None if not supported."""
     head = getattr(network, "lm_head", None) or getattr(network, "cls", None)
     states = None if head is None else hidden_at(cast("nn.Module", network.base_model), ids_BT, mask_BT, -1, tokens_BQ)
     if head is None or states is None:
@@ -75,8 +92,8 @@ def logits_at(network: nn.Module, ids_BT: Tensor, mask_BT: Tensor | None, tokens
 
 
 def _is_plain(encoder: nn.Module) -> bool:
-    """Whether it is what it was built as: an encoder with torch's attention and positions that are looked up."""
-    config: Any = encoder.config
+    """Whether an encoder uses the attention of torch and learned absolute positions, as assumed here."""
+    config = encoder.config
     return (
         not encoder.training
         and getattr(config, "_attn_implementation", None) == "sdpa"
@@ -85,37 +102,37 @@ def _is_plain(encoder: nn.Module) -> bool:
     )
 
 
-def _mixed(attention: Any, x_BTD: Tensor, asked_BQD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-    """What attention gathers for the tokens that ask, shape (batch, Q, width)."""
+def _attend(attention: SelfAttention, x_BTD: Tensor, selected_BQD: Tensor, mask_B11T: Tensor | None) -> Tensor:
+    """Compute attention for the selected tokens, shape (batch, Q, width)."""
 
     def heads(values: Tensor) -> Tensor:
         return values.view(*values.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
-    query, key, value = attention.query(asked_BQD), attention.key(x_BTD), attention.value(x_BTD)
+    query, key, value = attention.query(selected_BQD), attention.key(x_BTD), attention.value(x_BTD)
     mixed = scaled_dot_product_attention(heads(query), heads(key), heads(value), attn_mask=mask_B11T)
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _esm_layer(layer: Any, x_BTD: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-    """A layer whose norms stand in front."""
+def _esm_layer(layer: EsmLayer, x_BTD: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
+    """Run a pre-norm layer at the selected tokens."""
     normed = layer.attention.LayerNorm(x_BTD)
-    asked, own = take(normed, tokens_BQ), take(x_BTD, tokens_BQ)
-    own = layer.attention.output.dense(_mixed(layer.attention.self, normed, asked, mask_B11T)).add_(own)
+    selected, own = take(normed, tokens_BQ), take(x_BTD, tokens_BQ)
+    own = layer.attention.output.dense(_attend(layer.attention.self, normed, selected, mask_B11T)).add_(own)
     out: Tensor = layer.output.dense(gelu(layer.intermediate.dense(layer.LayerNorm(own)))).add_(own)
     return out
 
 
-def _bert_layer(layer: Any, x_BTD: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-    """A layer whose norms stand behind, within its ``output`` modules."""
-    asked = take(x_BTD, tokens_BQ)
-    own = layer.attention.output(_mixed(layer.attention.self, x_BTD, asked, mask_B11T), asked)
+def _bert_layer(layer: BertLayer, x_BTD: Tensor, mask_B11T: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
+    """Run a post-norm layer, whose norms are in its ``output`` modules, at the selected tokens."""
+    selected = take(x_BTD, tokens_BQ)
+    own = layer.attention.output(_attend(layer.attention.self, x_BTD, selected, mask_B11T), selected)
     out: Tensor = layer.output(layer.intermediate(own), own)
     return out
 
 
-def _through(
-    encoder: Any,
-    one_layer: Callable[[Any, Tensor, Tensor | None, Tensor | None], Tensor],
+def _run_layers(
+    encoder: Encoder,
+    one_layer: Callable[[Layer, Tensor, Tensor | None, Tensor | None], Tensor],
     x_BTD: Tensor,
     mask_BT: Tensor | None,
     depth: int,
@@ -129,21 +146,22 @@ def _through(
     return one_layer(encoder.encoder.layer[depth - 1], x_BTD, mask_B11T, tokens_BQ)
 
 
-def _esm(encoder: Any, ids_BT: Tensor, mask_BT: Tensor | None, depth: int, tokens_BQ: Tensor | None) -> Tensor:
+def _esm(encoder: EsmModel, ids_BT: Tensor, mask_BT: Tensor | None, depth: int, tokens_BQ: Tensor | None) -> Tensor:
     x_BTD = encoder.embeddings(input_ids=ids_BT, attention_mask=mask_BT)
-    states = _through(encoder, _esm_layer, x_BTD, mask_BT, depth, tokens_BQ)
+    states = _run_layers(encoder, _esm_layer, x_BTD, mask_BT, depth, tokens_BQ)
     if depth < len(encoder.encoder.layer):
         return states
     normed: Tensor = encoder.encoder.emb_layer_norm_after(states)
     return normed
 
 
-def _bert(encoder: Any, ids_BT: Tensor, mask_BT: Tensor | None, depth: int, tokens_BQ: Tensor | None) -> Tensor:
-    return _through(encoder, _bert_layer, encoder.embeddings(input_ids=ids_BT), mask_BT, depth, tokens_BQ)
+def _bert(encoder: BertModel, ids_BT: Tensor, mask_BT: Tensor | None, depth: int, tokens_BQ: Tensor | None) -> Tensor:
+    return _run_layers(encoder, _bert_layer, encoder.embeddings(input_ids=ids_BT), mask_BT, depth, tokens_BQ)
 
 
-# By the class's full name, so that neither is imported for the other; a class derived from one may differ.
-_NETWORKS: Final[dict[str, Callable[[Any, Tensor, Tensor | None, int, Tensor | None], Tensor]]] = {
+# By the full name of the class, so that unused modules are not imported and derived classes, which may differ, are left
+# out.
+_NETWORKS: Final[dict[str, Callable[[Encoder, Tensor, Tensor | None, int, Tensor | None], Tensor]]] = {
     "transformers.models.esm.modeling_esm.EsmModel": _esm,
     "transformers.models.bert.modeling_bert.BertModel": _bert,
 }

@@ -49,7 +49,7 @@ class ResNetHead(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = nn.ModuleDict({"encoder": DilatedStack(width=channels, layers=layers, kernel=kernel)})
-        self._stack.initialise(std=0.02)  # BEND bend/models/downstream.py, initializer_range
+        self._stack.initialize(std=0.02)  # BEND bend/models/downstream.py, initializer_range
         self.downstream_cnn = CnnHead(
             width=channels, n_outputs=n_outputs, hidden=hidden, kernel=head_kernel, pool_bp=pool_bp
         )
