@@ -109,7 +109,7 @@ def test_predictions_of_other_items_are_not_paired_and_that_is_said(tmp_path: Pa
     said: list[str] = []
     assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
     assert "no paired test for far" in said[0]
-    assert "a paired comparison needs the same items" in said[0]
+    assert "A paired comparison needs the same items" in said[0]
 
 
 def test_an_exchanged_file_is_not_used(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_metric_without_resamples_falls_back(tmp_path: Path) -> None:
         paths.append(path)
     said: list[str] = []
     assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
-    assert "there is no interval of 'own'" in said[0]
+    assert "metric 'own' has no interval" in said[0]
 
 
 def test_many_models_leave_room_for_the_correction(tmp_path: Path) -> None:
