@@ -1,7 +1,7 @@
 """Area under the precision-recall curve, as average precision, of one label or of many, with the chance level.
 
-For whoever scores rare 0/1 labels with any number, a column a label: what chance gives is the share of
-positives, so that share stands beside each value.
+Predictions are any numbers, references 0 and 1, with one column per label. Chance is the fraction of positive items, so
+the result gives that fraction too.
 
 >>> import evaluate
 >>> evaluate.load("bend/auprc").compute(predictions=[0.1, 0.4, 0.4, 0.8], references=[0, 0, 1, 1])["auprc"]
@@ -19,38 +19,38 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAIN = "auprc"  # the result that stands for the metric
-PERFECT = 1.0  # the best value of it
+MAIN = "auprc"  # name of the result that stands for the metric
+PERFECT = 1.0  # its best value
 HIGHER_IS_BETTER = True
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # scores, references, weights
-_Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights, None where there are none
-_SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
+_Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights; None without weights
+_SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little
 
 _DESCRIPTION = """
-Average precision: the precision at the threshold of each positive item, averaged over the positive items. Equal
-scores share a threshold, and nothing is interpolated; equal to sklearn.metrics.average_precision_score. 1 is perfect,
-the share of positives what chance gives. Of many labels it is the plain mean over those that hold both classes.
+Average precision: the precision at the threshold of each positive item, averaged over the positive items. Equal scores
+share a threshold, and nothing is interpolated; equal to sklearn.metrics.average_precision_score. 1 is perfect, the
+fraction of positive items is chance. With several labels, it is the mean over the labels that have both classes.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: Scores, higher for positive; shape (items,) or (items, labels). Any monotone scale: logits do.
-        They may be infinite, but not nan where they are scored.
-    references: 0 or 1, of the same shape; `ignore_index` where a cell is not to be scored.
+        Scored values may be infinite, but not nan.
+    references: 0 or 1, of the same shape; `ignore_index` if a value is not to be scored.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
-    names (sequence of `str`, optional): Names of the labels in order; they are handed back in the result.
+    names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
     sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
-        weight 2 counts as two, one of weight 0 as none, whatever its score and reference are.
+        weight 2 counts as two items. An item of weight 0 is left out, whatever its score and reference are.
 
 Returns:
-    `auprc` (`float`): Mean over the labels that hold both classes; nan where none does.
-    `per_label` (`list` of `float`): One a label; nan where it holds one class, or nothing.
-    `chance` (`float`): Mean share of positives over the labels that `auprc` is the mean of; nan where none is.
-    `chance_per_label` (`list` of `float`): Share of positives of each label; nan where it holds nothing.
-    `n_labels_left_out` (`int`): How many labels are nan.
-    `n_positive`, `n_negative` (`list` of `int`): Items scored of each label.
-    `names` (`list` of `str`): Only where they were given.
+    `auprc` (`float`): Mean over the labels that have both classes; nan if none has.
+    `per_label` (`list` of `float`): One value per label; nan if the label has one class or no item.
+    `chance` (`float`): Mean fraction of positive items over the labels in `auprc`; nan if there are none.
+    `chance_per_label` (`list` of `float`): Fraction of positive items of each label; nan if no item is scored.
+    `n_labels_left_out` (`int`): Number of labels that are nan.
+    `n_positive`, `n_negative` (`list` of `int`): Number of scored items of each label.
+    `names` (`list` of `str`): Only if they were given.
 
 Example:
     >>> import evaluate
@@ -74,10 +74,10 @@ _CITATION = """
 
 
 class Auprc(evaluate.Metric):
-    """Keeps scores as they came and references as bytes, and ranks each label once at the end."""
+    """Keep scores as they are given and references as bytes, and rank each label once at the end."""
 
-    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: Any) -> None:
-        """As `evaluate.Metric`, but for one process; `take_items` hands the items of the others to one of them."""
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: object) -> None:
+        """Take the arguments of `evaluate.Metric`, for one process; `take_items` joins the items of several."""
         if num_process != 1:
             raise ValueError(
                 f"num_process is {num_process}, but this metric ranks in one process; gather each batch first "
@@ -87,7 +87,7 @@ class Auprc(evaluate.Metric):
         self._reset()
 
     def _info(self) -> evaluate.MetricInfo:
-        """What the metric takes and where it comes from."""
+        """Describe the metric and its inputs."""
         score, label = datasets.Value("float32"), datasets.Value("int64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -104,10 +104,10 @@ class Auprc(evaluate.Metric):
 
     def _reset(self) -> None:
         self._batches: list[_Batch] = []
-        self._n_small = 0  # how many of the last batches are small
+        self._n_small = 0  # number of small batches at the end
 
     def __len__(self) -> int:
-        """How many items were added since the last result, ignored ones included."""
+        """Number of items that were added since the last result, including ignored ones."""
         return sum(len(references) for _, references, _ in self._batches)
 
     def add(
@@ -118,7 +118,10 @@ class Auprc(evaluate.Metric):
         predictions: ArrayLike | None = None,
         references: ArrayLike | None = None,
     ) -> None:
-        """Add one item: a score and its reference, or one row of each. `evaluate.combine` gives them under the plural names."""
+        """Add one item: a score and its reference, or one row of each.
+
+        `evaluate.combine` passes them under the plural names.
+        """
         prediction = _as_array(predictions if prediction is None else prediction)
         reference = _as_array(references if reference is None else reference)
         self.add_batch(predictions=prediction[None], references=reference[None])
@@ -126,19 +129,19 @@ class Auprc(evaluate.Metric):
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
-        """Add many items, shape (items,) or (items, labels). They are copied; a batch that raises adds nothing."""
+        """Add items of shape (items,) or (items, labels). They are copied. A batch that raises adds nothing."""
         scores, labels = _pair(predictions, references)
         self._keep(scores.copy(), labels.copy(), _weights(sample_weight, len(labels)))
 
     def take_items(self) -> dict[str, NDArray[Any]]:
-        """Hand over the items gathered so far and start anew: what one process gives to another's `add_batch`.
+        """Return the items that were added, for `add_batch` in another process, and start again.
 
         Returns:
-            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` where
+            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` if
             weights were given.
         """
         if not self._batches:
-            raise ValueError("nothing was added, so that there are no items to take")
+            raise ValueError("nothing was added, so there are no items to take")
         scores, labels, weights = _joined(self._batches)
         self._reset()
         items = {"predictions": scores, "references": labels}
@@ -153,11 +156,11 @@ class Auprc(evaluate.Metric):
         names: Sequence[str] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Score what was added, and the items given here if any. Then, error or not, the metric is empty."""
+        """Score the added items and those given here. Afterwards the metric is empty, even after an error."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
-                    raise ValueError("predictions and references go together; one of them is None")
+                    raise ValueError("predictions and references go together, but one of them is None")
                 scores, labels = _pair(predictions, references)
                 self._keep(scores, labels, _weights(sample_weight, len(labels)))
             elif sample_weight is not None:
@@ -170,11 +173,11 @@ class Auprc(evaluate.Metric):
         return result
 
     def _keep(self, scores: NDArray[Any], labels: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Put a batch to the others, if it is of their shape."""
+        """Keep a batch if it has the shape of the others."""
         if self._batches and self._batches[0][0].shape[1:] != scores.shape[1:]:
             raise ValueError(
                 f"a batch of shape {scores.shape} after one of shape {self._batches[0][0].shape}; "
-                "each batch needs the same labels"
+                "each batch must have the same labels"
             )
         self._batches.append((scores, labels, weights))
         self._n_small = self._n_small + 1 if scores.size < _SMALL else 0
@@ -184,47 +187,49 @@ class Auprc(evaluate.Metric):
 
 
 def _joined(batches: list[_Batch]) -> _Batch:
-    """Scores, references and weights of batches as one batch."""
+    """Join batches to one batch."""
     scores, labels = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
     return scores, labels, _joined_weights(batches)
 
 
 def _joined_weights(batches: list[_Batch]) -> NDArray[np.float64] | None:
-    """Weights of batches, 1 where none were given; None where no batch has any."""
+    """Join the weights of batches, 1 for batches without weights; None if no batch has weights."""
     if all(weights is None for _, _, weights in batches):
         return None
     return np.concatenate([np.ones(len(labels)) if weights is None else weights for _, labels, weights in batches])
 
 
-def _weights(sample_weight: Any, n_items: int) -> NDArray[np.float64] | None:
-    """A copy of the weights, one an item; None where none were given."""
+def _weights(sample_weight: ArrayLike | None, n_items: int) -> NDArray[np.float64] | None:
+    """Copy the weights, one per item; None if none were given."""
     if sample_weight is None:
         return None
     weights = np.array(_as_array(sample_weight), np.float64)
     if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
         raise ValueError(
-            f"sample_weight has shape {weights.shape} for {n_items} items; expected (items,), finite, 0 or more each"
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and finite numbers "
+            "of 0 or more"
         )
     return weights
 
 
-def _as_array(values: Any) -> NDArray[Any]:
-    """A numpy array of a list, an array, a torch tensor or a column of a `datasets.Dataset`."""
+def _as_array(values: object) -> NDArray[Any]:
+    """Convert a list, an array, a torch tensor or a column of a `datasets.Dataset` to a NumPy array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
-        values = values[:]  # a datasets.Column is read at once, where numpy would ask it item by item
+        values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
     try:
         return np.asarray(values)
     except ValueError:
         raise ValueError(
-            "rows of different lengths make no array; join them with numpy.concatenate, or add_batch each"
+            "rows have different lengths, so they are not an array; join them with numpy.concatenate, or call "
+            "add_batch for each"
         ) from None
 
 
-def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores as numbers and references as integers, bytes where they fit; both (items,) or (items, labels)."""
+def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Convert scores to numbers and references to integers, to bytes if they fit; (items,) or (items, labels)."""
     scores, labels = _as_array(predictions), _as_array(references)
     if scores.shape != labels.shape or scores.ndim not in (1, 2):
         raise ValueError(
@@ -242,12 +247,12 @@ def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str] | None) -> dict[str, Any]:
-    """All that `compute` gives, as plain Python numbers; one label is in memory sorted at a time."""
+    """Compute the result as plain Python numbers. Only one label at a time is in memory in sorted order."""
     n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
     if names is not None and len(names) != n_labels:
-        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name a label")
+        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name per label")
     if ignore_index in (0, 1):
-        raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number, or None")
+        raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number or None")
     weights = _joined_weights(batches)
     per_label, chance_per_label, n_positive, n_negative = [], [], [], []
     for label in range(n_labels):
@@ -279,7 +284,7 @@ def _mean(values: list[float]) -> float:
 def _split(
     batches: list[_Batch], label: int, ignore_index: int | None, weights: NDArray[np.float64] | None
 ) -> tuple[_Weighted, _Weighted]:
-    """The scores of one label's positive and of its negative items, each sorted upwards, with their weights."""
+    """Select the scores of the positive and of the negative items of one label, in rising order, with weights."""
     scores, true = (
         np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
         for parts in ([batch[0] for batch in batches], [batch[1] for batch in batches])
@@ -291,18 +296,18 @@ def _split(
     if np.count_nonzero((true == 0) | (true == 1)) + n_ignored != len(true):
         wrong = true[(true != 0) & (true != 1) & (true != ignore_index)]
         raise ValueError(
-            f"references of label {label} hold {wrong[0]} ({len(wrong):,} of {len(true):,} are such); expected 0, 1, "
-            f"or {ignore_index} (ignore_index) where a cell is not to be scored"
+            f"references of label {label} hold {wrong[0]} ({len(wrong):,} of {len(true):,} references); expected 0, 1, "
+            f"or {ignore_index} (ignore_index) if a value is not to be scored"
         )
     positive, negative = (_sorted(scores, weights, true == value) for value in (1, 0))
     n_nan = sum(int(np.isnan(part).sum()) for part, _ in (positive, negative) if len(part) and np.isnan(part[-1]))
     if n_nan:
-        raise ValueError(f"predictions of label {label} hold {n_nan:,} nan; a model gave no score, find out why")
+        raise ValueError(f"predictions of label {label} hold {n_nan:,} nan; find out which items the model gives nan")
     return positive, negative
 
 
 def _sorted(scores: NDArray[Any], weights: NDArray[np.float64] | None, chosen: NDArray[np.bool_]) -> _Weighted:
-    """Some scores sorted upwards, with their weights if there are any."""
+    """Sort the chosen scores in rising order, with their weights if there are any."""
     if weights is None:
         return np.sort(scores[chosen]), None
     order = np.argsort(scores[chosen], kind="stable")
@@ -310,10 +315,10 @@ def _sorted(scores: NDArray[Any], weights: NDArray[np.float64] | None, chosen: N
 
 
 def _average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> float:
-    """The mean precision at the thresholds of the positive items; nan where a class is missing.
+    """Compute the mean precision at the thresholds of the positive items; nan if a class is missing.
 
-    At the threshold of a positive item everything that scores as high or higher is called positive, its equals
-    too. Both counts are places in a sorted array, and items between two positives need no look.
+    At the threshold of a positive item, every item that scores as high or higher is predicted positive. Both counts are
+    positions in a sorted array.
 
     Args:
         positive: Sorted scores, shape (positive items,).
@@ -321,13 +326,13 @@ def _average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> float:
     """
     if len(positive) == 0 or len(negative) == 0:
         return math.nan
-    called_right = len(positive) - np.searchsorted(positive, positive, side="left")
-    called_wrong = len(negative) - np.searchsorted(negative, positive, side="left")
-    return float(np.mean(called_right / (called_right + called_wrong)))
+    right = len(positive) - np.searchsorted(positive, positive, side="left")
+    wrong = len(negative) - np.searchsorted(negative, positive, side="left")
+    return float(np.mean(right / (right + wrong)))
 
 
 def _weighted_precision(positive: _Weighted, negative: _Weighted) -> float:
-    """As `_average_precision`, where an item counts as much as it weighs."""
+    """Compute `_average_precision` of weighted items."""
     (scores, weights), (others, other_weights) = positive, negative
     if not len(scores) or not len(others):
         return math.nan
@@ -337,7 +342,7 @@ def _weighted_precision(positive: _Weighted, negative: _Weighted) -> float:
 
 
 def _chance(positive: _Weighted, negative: _Weighted) -> float:
-    """The share of positives, by weight where there are weights; nan of nothing."""
+    """Compute the fraction of positive items, or of their weight; nan if there are no items."""
     n_positive, n_negative = (
         len(scores) if weights is None else float(weights.sum()) for scores, weights in (positive, negative)
     )

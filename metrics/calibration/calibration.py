@@ -1,6 +1,6 @@
 """Brier score and expected calibration error of probabilities, of one label or of many.
 
-For whoever needs probabilities to be right and not only in the right order, a column a label.
+Use it if probabilities must be right, and not only in the right order. There is one column per label.
 
 >>> import evaluate
 >>> evaluate.load("bend/calibration").compute(predictions=[0.5, 0.5, 1.0], references=[0, 1, 1])["ece"]
@@ -18,38 +18,39 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAIN = "ece"  # the result that stands for the metric
-PERFECT = 0.0  # the best value of it
+MAIN = "ece"  # name of the result that stands for the metric
+PERFECT = 0.0  # its best value
 HIGHER_IS_BETTER = False
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # predictions, references, weights
-_SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
+_SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little
 
 _DESCRIPTION = """
-Whether what is said with a probability of 0.8 is true eight times out of ten. The expected calibration error is the
-mean distance between both over bins of equal width, the Brier score the mean squared error of the probabilities; equal
-to sklearn.metrics.brier_score_loss. 0 is best for both. Of many labels they are plain means over labels.
+Whether predictions with a probability of 0.8 are true eight times out of ten. The expected calibration error is the
+mean distance between the two over bins of equal width. The Brier score is the mean squared error of the probabilities,
+equal to sklearn.metrics.brier_score_loss. 0 is best for both. With several labels, they are means over the labels.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: Probabilities of the positive class, from 0 to 1; shape (items,) or (items, labels).
-    references: 0 or 1, of the same shape; `ignore_index` where a cell is not to be scored.
+    references: 0 or 1, of the same shape; `ignore_index` if a value is not to be scored.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
-    names (sequence of `str`, optional): Names of the labels in order; they are handed back in the result.
+    names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
     sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
-        weight 2 counts as two, one of weight 0 as none, whatever its prediction and reference are.
-    n_bins (`int`): Bins of equal width between 0 and 1, by default 10; each holds its lower edge, the last also 1.
+        weight 2 counts as two items. An item of weight 0 is left out, whatever its prediction and reference are.
+    n_bins (`int`): Number of bins of equal width between 0 and 1, by default 10. Each contains its lower edge, the
+        last also 1.
 
 Returns:
-    `ece` (`float`): Expected calibration error, the mean over the labels that have items; nan where none has.
-    `brier` (`float`): Brier score, likewise.
-    `ece_per_label`, `brier_per_label` (`list` of `float`): One a label; nan where nothing is left.
-    `n_labels_left_out` (`int`): How many labels are nan.
-    `n_items` (`list` of `int`): Items scored of each label.
-    `bin_weight` (`list` of `float`): Items, or their weight, in each bin, all labels together.
-    `bin_predicted`, `bin_positive` (`list` of `float`): Mean probability and share of positives there; nan if empty.
-    `names` (`list` of `str`): Only where they were given.
+    `ece` (`float`): Expected calibration error, the mean over the labels that have items; nan if none has.
+    `brier` (`float`): Brier score, the mean over the same labels.
+    `ece_per_label`, `brier_per_label` (`list` of `float`): One value per label; nan if no item is left.
+    `n_labels_left_out` (`int`): Number of labels that are nan.
+    `n_items` (`list` of `int`): Number of scored items of each label.
+    `bin_weight` (`list` of `float`): Number or weight of the items in each bin, over all labels.
+    `bin_predicted`, `bin_positive` (`list` of `float`): Mean probability and fraction of positives in it; nan if empty.
+    `names` (`list` of `str`): Only if they were given.
 
 Example:
     >>> import evaluate
@@ -81,10 +82,10 @@ _CITATION = """
 
 
 class Calibration(evaluate.Metric):
-    """Keeps predictions and references as they came, and looks at each label once at the end."""
+    """Keep predictions and references as they are given, and score each label once at the end."""
 
-    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: Any) -> None:
-        """As `evaluate.Metric`, but for one process; `take_items` hands the items of the others to one of them."""
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: object) -> None:
+        """Take the arguments of `evaluate.Metric`, for one process; `take_items` joins the items of several."""
         if num_process != 1:
             raise ValueError(
                 f"num_process is {num_process}, but this metric scores in one process; gather each batch first "
@@ -94,7 +95,7 @@ class Calibration(evaluate.Metric):
         self._reset()
 
     def _info(self) -> evaluate.MetricInfo:
-        """What the metric takes and where it comes from."""
+        """Describe the metric and its inputs."""
         score, label = datasets.Value("float32"), datasets.Value("int64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -109,10 +110,10 @@ class Calibration(evaluate.Metric):
 
     def _reset(self) -> None:
         self._batches: list[_Batch] = []
-        self._n_small = 0  # how many of the last batches are small
+        self._n_small = 0  # number of small batches at the end
 
     def __len__(self) -> int:
-        """How many items were added since the last result, ignored ones included."""
+        """Number of items that were added since the last result, including ignored ones."""
         return sum(len(references) for _, references, _ in self._batches)
 
     def add(
@@ -123,7 +124,10 @@ class Calibration(evaluate.Metric):
         predictions: ArrayLike | None = None,
         references: ArrayLike | None = None,
     ) -> None:
-        """Add one item: a prediction and its reference, or one row of each. `evaluate.combine` gives them under the plural names."""
+        """Add one item: a prediction and its reference, or one row of each.
+
+        `evaluate.combine` passes them under the plural names.
+        """
         prediction = _as_array(predictions if prediction is None else prediction)
         reference = _as_array(references if reference is None else reference)
         self.add_batch(predictions=prediction[None], references=reference[None])
@@ -131,22 +135,22 @@ class Calibration(evaluate.Metric):
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
-        """Add many items, shape (items,) or (items, labels). They are copied; a batch that raises adds nothing."""
-        said, true = _pair(predictions, references)
-        self._keep(said.copy(), true.copy(), _weights(sample_weight, len(true)))
+        """Add items of shape (items,) or (items, labels). They are copied. A batch that raises adds nothing."""
+        predicted, true = _pair(predictions, references)
+        self._keep(predicted.copy(), true.copy(), _weights(sample_weight, len(true)))
 
     def take_items(self) -> dict[str, NDArray[Any]]:
-        """Hand over the items gathered so far and start anew: what one process gives to another's `add_batch`.
+        """Return the items that were added, for `add_batch` in another process, and start again.
 
         Returns:
-            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` where
+            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` if
             weights were given.
         """
         if not self._batches:
-            raise ValueError("nothing was added, so that there are no items to take")
-        said, true, weights = _joined(self._batches)
+            raise ValueError("nothing was added, so there are no items to take")
+        predicted, true, weights = _joined(self._batches)
         self._reset()
-        items = {"predictions": said, "references": true}
+        items = {"predictions": predicted, "references": true}
         return items if weights is None else {**items, "sample_weight": weights}
 
     def compute(
@@ -159,13 +163,13 @@ class Calibration(evaluate.Metric):
         sample_weight: ArrayLike | None = None,
         n_bins: int = 10,
     ) -> dict[str, Any]:
-        """Score what was added, and the items given here if any. Then, error or not, the metric is empty."""
+        """Score the added items and those given here. Afterwards the metric is empty, even after an error."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
-                    raise ValueError("predictions and references go together; one of them is None")
-                said, true = _pair(predictions, references)
-                self._keep(said, true, _weights(sample_weight, len(true)))
+                    raise ValueError("predictions and references go together, but one of them is None")
+                predicted, true = _pair(predictions, references)
+                self._keep(predicted, true, _weights(sample_weight, len(true)))
             elif sample_weight is not None:
                 raise ValueError("sample_weight goes with predictions and references; give it to add_batch instead")
             if not self._batches:
@@ -175,99 +179,101 @@ class Calibration(evaluate.Metric):
             self._reset()
         return result
 
-    def _keep(self, said: NDArray[Any], true: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Put a batch to the others, if it is of their shape."""
-        if self._batches and self._batches[0][0].shape[1:] != said.shape[1:]:
+    def _keep(self, predicted: NDArray[Any], true: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        """Keep a batch if it has the shape of the others."""
+        if self._batches and self._batches[0][0].shape[1:] != predicted.shape[1:]:
             raise ValueError(
-                f"a batch of shape {said.shape} after one of shape {self._batches[0][0].shape}; "
-                "each batch needs the same labels"
+                f"a batch of shape {predicted.shape} after one of shape {self._batches[0][0].shape}; "
+                "each batch must have the same labels"
             )
-        self._batches.append((said, true, weights))
-        self._n_small = self._n_small + 1 if said.size < _SMALL else 0
+        self._batches.append((predicted, true, weights))
+        self._n_small = self._n_small + 1 if predicted.size < _SMALL else 0
         if self._n_small == 256:
             self._batches[-256:] = [_joined(self._batches[-256:])]
             self._n_small = 0
 
 
 def _joined(batches: list[_Batch]) -> _Batch:
-    """Predictions, references and weights of batches as one batch."""
-    said, true = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
-    return said, true, _joined_weights(batches)
+    """Join batches to one batch."""
+    predicted, true = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
+    return predicted, true, _joined_weights(batches)
 
 
 def _joined_weights(batches: list[_Batch]) -> NDArray[np.float64] | None:
-    """Weights of batches, 1 where none were given; None where no batch has any."""
+    """Join the weights of batches, 1 for batches without weights; None if no batch has weights."""
     if all(weights is None for _, _, weights in batches):
         return None
     return np.concatenate([np.ones(len(true)) if weights is None else weights for _, true, weights in batches])
 
 
-def _weights(sample_weight: Any, n_items: int) -> NDArray[np.float64] | None:
-    """A copy of the weights, one an item; None where none were given."""
+def _weights(sample_weight: ArrayLike | None, n_items: int) -> NDArray[np.float64] | None:
+    """Copy the weights, one per item; None if none were given."""
     if sample_weight is None:
         return None
     weights = np.array(_as_array(sample_weight), np.float64)
     if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
         raise ValueError(
-            f"sample_weight has shape {weights.shape} for {n_items} items; expected (items,), finite, 0 or more each"
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and finite numbers "
+            "of 0 or more"
         )
     return weights
 
 
-def _as_array(values: Any) -> NDArray[Any]:
-    """A numpy array of a list, an array, a torch tensor or a column of a `datasets.Dataset`."""
+def _as_array(values: object) -> NDArray[Any]:
+    """Convert a list, an array, a torch tensor or a column of a `datasets.Dataset` to a NumPy array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
-        values = values[:]  # a datasets.Column is read at once, where numpy would ask it item by item
+        values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
     try:
         return np.asarray(values)
     except ValueError:
         raise ValueError(
-            "rows of different lengths make no array; join them with numpy.concatenate, or add_batch each"
+            "rows have different lengths, so they are not an array; join them with numpy.concatenate, or call "
+            "add_batch for each"
         ) from None
 
 
-def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Predictions and references as numbers; both (items,) or (items, labels)."""
-    said, true = _as_array(predictions), _as_array(references)
-    if said.shape != true.shape or said.ndim not in (1, 2):
+def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Convert predictions and references to numbers of shape (items,) or (items, labels)."""
+    predicted, true = _as_array(predictions), _as_array(references)
+    if predicted.shape != true.shape or predicted.ndim not in (1, 2):
         raise ValueError(
-            f"predictions have shape {said.shape}, references {true.shape}; expected the same for both, (items,) "
+            f"predictions have shape {predicted.shape}, references {true.shape}; expected the same for both, (items,) "
             "or (items, labels). Windows of a sequence are items: reshape to (sequences * windows, labels)"
         )
-    for what, values in (("predictions", said), ("references", true)):
+    for what, values in (("predictions", predicted), ("references", true)):
         if values.dtype.kind not in "fiub":
             raise ValueError(f"{what} are {values.dtype}; expected numbers")
-    return said, true
+    return predicted, true
 
 
 def _result(
     batches: list[_Batch], ignore_index: int | None, names: Sequence[str] | None, n_bins: int
 ) -> dict[str, Any]:
-    """All that `compute` gives, as plain Python numbers; one label is in memory as doubles at a time."""
+    """Compute the result as plain Python numbers. Only one label at a time is in memory as doubles."""
     n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
     if names is not None and len(names) != n_labels:
-        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name a label")
+        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name per label")
     if ignore_index in (0, 1):
-        raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number, or None")
+        raise ValueError(f"ignore_index is {ignore_index}, which is a label; expected another number or None")
     if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}; expected one bin or more")
+        raise ValueError(f"n_bins is {n_bins}; expected 1 or more")
     weights = _joined_weights(batches)
     ece, brier, n_items = [], [], []
     sums = np.zeros((3, n_bins))  # weight, predicted and positive in each bin, over all labels
     for label in range(n_labels):
-        said, true, weighs = _column(batches, label, ignore_index, weights)
-        place = np.minimum((said * n_bins).astype(np.int64), n_bins - 1)
-        own = np.stack([np.bincount(place, weighs * part, minlength=n_bins) for part in (1.0, said, true)])
+        predicted, true, weighs = _column(batches, label, ignore_index, weights)
+        place = np.minimum((predicted * n_bins).astype(np.int64), n_bins - 1)
+        own = np.stack([np.bincount(place, weighs * part, minlength=n_bins) for part in (1.0, predicted, true)])
         total = float(weighs.sum())
         ece.append(float(np.abs(own[1] - own[2]).sum()) / total if total else math.nan)
-        brier.append(float(weighs @ (said - true) ** 2) / total if total else math.nan)
-        n_items.append(len(said))
+        brier.append(float(weighs @ (predicted - true) ** 2) / total if total else math.nan)
+        n_items.append(len(predicted))
         sums += own
     weight = sums[0]
-    share = np.divide(sums[1:], weight, out=np.full((2, n_bins), np.nan), where=weight > 0)
+    fraction = np.divide(sums[1:], weight, out=np.full((2, n_bins), np.nan), where=weight > 0)
     result = {
         "ece": _mean(ece),
         "brier": _mean(brier),
@@ -276,14 +282,14 @@ def _result(
         "n_labels_left_out": sum(map(math.isnan, ece)),
         "n_items": n_items,
         "bin_weight": weight.tolist(),
-        "bin_predicted": share[0].tolist(),
-        "bin_positive": share[1].tolist(),
+        "bin_predicted": fraction[0].tolist(),
+        "bin_positive": fraction[1].tolist(),
     }
     return result if names is None else {**result, "names": list(names)}
 
 
 def _mean(values: list[float]) -> float:
-    """The mean of what is not nan."""
+    """Compute the mean of the values that are not nan."""
     held = [value for value in values if not math.isnan(value)]
     return math.fsum(held) / len(held) if held else math.nan
 
@@ -291,25 +297,25 @@ def _mean(values: list[float]) -> float:
 def _column(
     batches: list[_Batch], label: int, ignore_index: int | None, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities, references and weights of one label's scored items, as doubles."""
-    said, true = (
+    """Select the scored items of one label: probabilities, references and weights as doubles."""
+    predicted, true = (
         np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
         for parts in ([batch[0] for batch in batches], [batch[1] for batch in batches])
     )
     scored = np.ones(len(true), np.bool_) if ignore_index is None else true != ignore_index
     if weights is not None:
         scored &= weights > 0
-    said, true = said[scored].astype(np.float64), true[scored].astype(np.float64)
+    predicted, true = predicted[scored].astype(np.float64), true[scored].astype(np.float64)
     wrong = true[(true != 0) & (true != 1)]
     if len(wrong):
         raise ValueError(
-            f"references of label {label} hold {wrong[0]:g} ({len(wrong):,} of {len(true):,} are such); expected 0, "
-            f"1, or {ignore_index} (ignore_index) where a cell is not to be scored"
+            f"references of label {label} hold {wrong[0]:g} ({len(wrong):,} of {len(true):,} references); expected 0, "
+            f"1, or {ignore_index} (ignore_index) if a value is not to be scored"
         )
-    outside = said[~((said >= 0) & (said <= 1))]
+    outside = predicted[~((predicted >= 0) & (predicted <= 1))]
     if len(outside):
         raise ValueError(
-            f"predictions of label {label} hold {outside[0]} ({len(outside):,} of {len(said):,} are such); expected "
-            "probabilities from 0 to 1 (of logits take the sigmoid first)"
+            f"predictions of label {label} hold {outside[0]} ({len(outside):,} of {len(predicted):,} predictions); "
+            "expected probabilities from 0 to 1 (take the sigmoid of logits first)"
         )
-    return said, true, np.ones(len(true)) if weights is None else weights[scored]
+    return predicted, true, np.ones(len(true)) if weights is None else weights[scored]

@@ -1,7 +1,7 @@
 """Matthews correlation coefficient of any number of classes, with recall, precision and F1 of each class.
 
-For whoever scores class numbers, a label a nucleotide included: ten million of them take a tenth of a second,
-because only a confusion matrix is kept.
+Predictions and references are class numbers, for example one per nucleotide. Ten million of them take a tenth of a
+second, because only a confusion matrix is kept.
 
 >>> import evaluate
 >>> evaluate.load("bend/mcc").compute(predictions=[0, 1, 1, 0], references=[0, 1, 0, 0])["mcc"]
@@ -19,37 +19,37 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAIN = "mcc"  # the result that stands for the metric
-PERFECT = 1.0  # the best value of it
+MAIN = "mcc"  # name of the result that stands for the metric
+PERFECT = 1.0  # its best value
 HIGHER_IS_BETTER = True
 
-MAX_CLASSES = 1024  # a matrix of 8 MiB; a higher number is no class but a mistake
-_CHUNK = 1 << 17  # items counted at a time, so that they and their joint index stay in the processor's cache
+MAX_CLASSES = 1024  # a matrix of 8 MiB; a higher number is not a class but an error
+_CHUNK = 1 << 17  # items per step, so that they and their joint index fit into the processor's cache
 
 _DESCRIPTION = """
-Gorodkin's R_K, the Matthews correlation coefficient of K classes: 1 for perfect agreement, 0 for what chance
-gives, -1 only for two classes swapped. For two classes it is Matthews' own coefficient. Computed from the
-confusion matrix in exact integers; equal to sklearn.metrics.matthews_corrcoef.
+Gorodkin's R_K, the Matthews correlation coefficient of K classes: 1 for perfect agreement, 0 for chance, -1 only for
+two classes that are swapped. For two classes it is Matthews' own coefficient. Computed from the confusion matrix in
+exact integers; equal to sklearn.metrics.matthews_corrcoef.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: Predicted class numbers from 0, integers of any width and any shape.
-    references: True class numbers, of the same shape; `ignore_index` where an item is not to be scored.
-    n_classes (`int`, optional): How many classes there are. Default: as many as there are names, else one
-        more than the highest number that occurs, at least two.
+    references: True class numbers, of the same shape; `ignore_index` if an item is not to be scored.
+    n_classes (`int`, optional): Number of classes. By default the number of names, or one more than the highest
+        class number, at least two.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
-    names (sequence of `str`, optional): Names of the classes in order; they are handed back in the result.
-    sample_weight (optional): How often each item counts, whole numbers from 0 of the shape of `predictions`. An
+    names (sequence of `str`, optional): Names of the classes in order; they are returned in the result.
+    sample_weight (optional): How often each item counts: whole numbers from 0, of the shape of `predictions`. An
         item of weight 0 is left out, whatever its labels are.
 
 Returns:
-    `mcc` (`float`): 0.0 where references or predictions hold one class only; nan where nothing was scored.
-    `recall`, `precision`, `f1` (`list` of `float`): One a class; nan where the ratio is 0 / 0, that is recall
-        of a class without references, precision of one never predicted, F1 of one with neither.
-    `support` (`list` of `int`): References of each class.
+    `mcc` (`float`): 0.0 if references or predictions have one class; nan if no item was scored.
+    `recall`, `precision`, `f1` (`list` of `float`): One value per class; nan if the ratio is 0 / 0: the recall of a
+        class without references, the precision of a class that is never predicted, the F1 of a class with neither.
+    `support` (`list` of `int`): Number of references of each class.
     `confusion_matrix` (`list` of `list` of `int`): Rows are references, columns predictions.
-    `names` (`list` of `str`): Only where they were given.
+    `names` (`list` of `str`): Only if they were given.
 
 Example:
     >>> import evaluate
@@ -74,10 +74,10 @@ _CITATION = """
 
 
 class Mcc(evaluate.Metric):
-    """Counts label pairs into a confusion matrix as they come, and reads all its numbers off that matrix."""
+    """Count label pairs in a confusion matrix, and compute all results from it."""
 
-    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: Any) -> None:
-        """As `evaluate.Metric`, but for one process; `take_counts` and `merge` join the counts of several."""
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: object) -> None:
+        """Take the arguments of `evaluate.Metric`, for one process; `take_counts` and `merge` join those of several."""
         if num_process != 1:
             raise ValueError(
                 f"num_process is {num_process}, but this metric counts in one process; "
@@ -87,7 +87,7 @@ class Mcc(evaluate.Metric):
         self._reset()
 
     def _info(self) -> evaluate.MetricInfo:
-        """What the metric takes and where it comes from."""
+        """Describe the metric and its inputs."""
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -101,11 +101,11 @@ class Mcc(evaluate.Metric):
 
     def _reset(self) -> None:
         self._counts = np.zeros((0, 0), np.int64)
-        self._below_zero: dict[int, int] = {}  # how many references have each negative value
+        self._below_zero: dict[int, int] = {}  # number of references of each negative value
         self._touched = False
 
     def __len__(self) -> int:
-        """How many items were added since the last result, ignored ones included."""
+        """Number of items that were added since the last result, including ignored ones."""
         return int(self._counts.sum()) + sum(self._below_zero.values())
 
     def add(
@@ -116,7 +116,10 @@ class Mcc(evaluate.Metric):
         predictions: ArrayLike | None = None,
         references: ArrayLike | None = None,
     ) -> None:
-        """Add one item, or the labels of one sequence. `evaluate.combine` gives them under the plural names."""
+        """Add one item, or the labels of one sequence.
+
+        `evaluate.combine` passes them under the plural names.
+        """
         prediction = _as_array(predictions if prediction is None else prediction)
         reference = _as_array(references if reference is None else reference)
         self.add_batch(predictions=prediction, references=reference)
@@ -124,7 +127,7 @@ class Mcc(evaluate.Metric):
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
-        """Add many items; nothing is kept of them but counts. A batch that raises adds nothing."""
+        """Add items. Only counts of them are kept. A batch that raises adds nothing."""
         predicted, true = _pair(predictions, references)
         weights = None if sample_weight is None else _weights(sample_weight, np.shape(_as_array(references)))
         if weights is None:
@@ -137,10 +140,10 @@ class Mcc(evaluate.Metric):
         self._touched = True
 
     def take_counts(self, n_classes: int, ignore_index: int | None = -100) -> NDArray[np.int64]:
-        """Hand over the counts gathered so far and start anew: what a process gives to a sum over processes.
+        """Return the counts of this process, for a sum over processes, and start again.
 
         Args:
-            n_classes: How many classes there are, the same in each process.
+            n_classes: Number of classes, the same in each process.
             ignore_index: References of this value are left out.
 
         Returns:
@@ -162,7 +165,7 @@ class Mcc(evaluate.Metric):
         if not square or matrix.dtype.kind not in "iu" or (matrix.size and matrix.min() < 0):
             raise ValueError(
                 f"confusion is {matrix.dtype} of shape {matrix.shape}; expected counts, integers from 0 on, "
-                "of shape (classes, classes) with a row for each reference class, as take_counts() gives"
+                "of shape (classes, classes) with a row per reference class, as take_counts() returns"
             )
         self._counts = _sum(self._counts, matrix.astype(np.int64))
         self._touched = True
@@ -177,11 +180,11 @@ class Mcc(evaluate.Metric):
         names: Sequence[str] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Score what was added, and the labels given here if any. Then, error or not, the metric is empty."""
+        """Score the added labels and those given here. Afterwards the metric is empty, even after an error."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
-                    raise ValueError("predictions and references go together; one of them is None")
+                    raise ValueError("predictions and references go together, but one of them is None")
                 self.add_batch(predictions=predictions, references=references, sample_weight=sample_weight)
             elif sample_weight is not None:
                 raise ValueError("sample_weight goes with predictions and references; give it to add_batch instead")
@@ -197,13 +200,13 @@ class Mcc(evaluate.Metric):
         return result if names is None else {**result, "names": list(names)}
 
     def _scored(self, n_classes: int | None, ignore_index: int | None) -> NDArray[np.int64]:
-        """The confusion matrix without ignored references, cut or grown to the number of classes."""
+        """Compute the confusion matrix without ignored references, for the given number of classes."""
         wrong = {value: n for value, n in self._below_zero.items() if value != ignore_index}
         if wrong:
             value, n = min(wrong.items())
             raise ValueError(
                 f"reference {value} occurs {n:,} times; expected a class number from 0 on, or {ignore_index} "
-                "(ignore_index) where an item is not to be scored"
+                "(ignore_index) if an item is not to be scored"
             )
         counts = self._counts.copy()
         if ignore_index is not None and 0 <= ignore_index < len(counts):
@@ -217,52 +220,51 @@ class Mcc(evaluate.Metric):
             where = "references" if counts[highest].any() else "predictions"
             n_items = int((counts[highest] if where == "references" else counts[:, highest]).sum())
             raise ValueError(
-                f"{where} hold class {highest} {n_items:,} times, but n_classes is {n}, so that classes are "
-                f"0 to {n - 1}; raise n_classes, or mend the labels"
+                f"{where} hold class {highest} {n_items:,} times, but n_classes is {n}, so classes are "
+                f"0 to {n - 1}; raise n_classes or correct the labels"
             )
         return _sum(np.zeros((n, n), np.int64), counts[:n, :n])
 
 
-def _as_array(values: Any) -> NDArray[Any]:
-    """A numpy array of a list, an array, a torch tensor or a column of a `datasets.Dataset`."""
+def _as_array(values: object) -> NDArray[Any]:
+    """Convert a list, an array, a torch tensor or a column of a `datasets.Dataset` to a NumPy array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
-        values = values[:]  # a datasets.Column is read at once, where numpy would ask it item by item
+        values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
     try:
         return np.asarray(values)
     except ValueError:
         raise ValueError(
-            "rows of different lengths make no array; join them with numpy.concatenate, or add_batch each"
+            "rows have different lengths, so they are not an array; join them with numpy.concatenate, or call "
+            "add_batch for each"
         ) from None
 
 
-def _labels(values: Any, what: str) -> NDArray[Any]:
+def _labels(values: ArrayLike, what: str) -> NDArray[Any]:
     array = _as_array(values)
     if array.size == 0:
         return array.astype(np.int64)
     if array.dtype.kind not in "iub":
         raise ValueError(
             f"{what} are {array.dtype}, shape {array.shape}; expected class numbers as integers "
-            "(of scores take the argmax over classes first)"
+            "(take the argmax of scores over classes first)"
         )
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
-def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both as flat integer arrays of one length."""
+def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Convert both to flat integer arrays of one length."""
     predicted, true = _labels(predictions, "predictions"), _labels(references, "references")
     if predicted.shape != true.shape:
-        raise ValueError(
-            f"predictions have shape {predicted.shape}, references {true.shape}; each item needs one of both"
-        )
+        raise ValueError(f"predictions have shape {predicted.shape}, references {true.shape}; each item needs both")
     return predicted.reshape(-1), true.reshape(-1)
 
 
 def _count(predicted: NDArray[Any], true: NDArray[Any]) -> tuple[NDArray[np.int64], dict[int, int]]:
-    """The confusion matrix of flat arrays, and how many references have each value below zero.
+    """Count the confusion matrix of flat arrays, and the references of each value below zero.
 
-    Row t + 1 of the joint index is reference class t; row 0 takes the references below zero and is dropped.
+    Row t + 1 of the joint index is reference class t; row 0 holds the references below zero and is dropped.
     """
     counts, below_zero = np.zeros((0, 0), np.int64), dict[int, int]()
     for start in range(0, len(true), _CHUNK):
@@ -272,7 +274,7 @@ def _count(predicted: NDArray[Any], true: NDArray[Any]) -> tuple[NDArray[np.int6
             for value, n_items in _values_below_zero(t).items():
                 below_zero[value] = below_zero.get(value, 0) + n_items
             t = np.maximum(t, -1)
-        if p.min() < 0 or max(p.max(), t.max()) >= len(counts):  # a class not seen before, or a mistake
+        if p.min() < 0 or max(p.max(), t.max()) >= len(counts):  # a new class, or an error
             scored = t >= 0
             p, t = p[scored], t[scored]
             if not len(t):
@@ -286,14 +288,14 @@ def _count(predicted: NDArray[Any], true: NDArray[Any]) -> tuple[NDArray[np.int6
     return counts, below_zero
 
 
-def _weights(values: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Whole weights, flat."""
+def _weights(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Convert weights to a flat array of whole numbers."""
     weights = _as_array(values)
     whole = weights.shape == shape and weights.dtype.kind in "iubf" and np.all(weights == np.rint(weights))
     if not whole or (weights.size and (weights.min() < 0 or float(weights.sum(dtype=np.float64)) >= 2**53)):
         raise ValueError(
-            f"sample_weight is {weights.dtype} of shape {weights.shape}, references have shape {shape}; expected for "
-            "each item how often it counts, a whole number from 0 on"
+            f"sample_weight is {weights.dtype} of shape {weights.shape}, references have shape {shape}; expected a "
+            "whole number from 0 on per item: how often it counts"
         )
     return weights.astype(np.int64).reshape(-1)
 
@@ -301,7 +303,7 @@ def _weights(values: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
 def _count_weighted(
     predicted: NDArray[Any], true: NDArray[Any], weights: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[int, int]]:
-    """As `_count`, each item as often as its weight says; items are counted once for each weight that occurs."""
+    """Count items as often as their weights say, with one `_count` per distinct weight."""
     counts, below_zero = np.zeros((0, 0), np.int64), dict[int, int]()
     for weight in np.unique(weights[weights > 0]).tolist():
         chosen = weights == weight
@@ -313,7 +315,7 @@ def _count_weighted(
 
 
 def _values_below_zero(true: NDArray[np.int64]) -> dict[int, int]:
-    """How many of the references have each value below zero; quick where that is one value, as padding is."""
+    """Count the references of each value below zero; fast for a single value, such as padding."""
     lowest, n_items = int(true.min()), int(np.count_nonzero(true < 0))
     if np.count_nonzero(true == lowest) == n_items:
         return {lowest: n_items}
@@ -322,17 +324,17 @@ def _values_below_zero(true: NDArray[np.int64]) -> dict[int, int]:
 
 
 def _what_is_wrong(predicted: NDArray[Any], true: NDArray[Any]) -> str:
-    """The first scored item whose prediction or reference cannot be a class, in words."""
+    """Describe the first scored item whose prediction or reference cannot be a class."""
     bad = (true >= 0) & ((predicted < 0) | (predicted >= MAX_CLASSES) | (true >= MAX_CLASSES))
     item = int(np.flatnonzero(bad)[0])
     return (
         f"item {item:,} has prediction {predicted[item]} and reference {true[item]}; expected class numbers from 0 "
-        f"to {MAX_CLASSES - 1:,} wherever the reference is not ignored"
+        f"to {MAX_CLASSES - 1:,} unless the reference is ignored"
     )
 
 
 def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Two confusion matrices added, as large as the larger."""
+    """Add two confusion matrices; the sum has the size of the larger one."""
     n = max(len(a), len(b))
     total = np.zeros((n, n), np.int64)
     total[: len(a), : len(a)] += a
@@ -341,7 +343,7 @@ def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _r_k(counts: NDArray[np.int64]) -> float:
-    """Gorodkin's coefficient of a confusion matrix, in Python integers, which do not overflow, to the last step."""
+    """Compute Gorodkin's coefficient of a confusion matrix. Python integers do not overflow."""
     true = [int(n) for n in counts.sum(axis=1)]
     predicted = [int(n) for n in counts.sum(axis=0)]
     total, right = sum(true), int(np.trace(counts))
@@ -353,15 +355,15 @@ def _r_k(counts: NDArray[np.int64]) -> float:
     if spread_true == 0 or spread_predicted == 0:
         return 0.0
     if spread_true == spread_predicted:
-        return covariance / spread_true  # exact: a perfect prediction gives 1.0 and not its neighbour
+        return covariance / spread_true  # exact: a perfect prediction gives 1.0 and not the next double
     return covariance / math.sqrt(spread_true * spread_predicted)
 
 
 def _result(counts: NDArray[np.int64]) -> dict[str, Any]:
-    """All that `compute` gives, as plain Python numbers."""
+    """Compute the result as plain Python numbers."""
     right = np.diag(counts)
     true, predicted = counts.sum(axis=1), counts.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is nan, as documented; n / 0 cannot be
+    with np.errstate(invalid="ignore"):  # 0 / 0 is nan, as documented; n / 0 cannot occur
         recall, precision, f1 = right / true, right / predicted, 2 * right / (true + predicted)
     return {
         "mcc": _r_k(counts),

@@ -1,6 +1,7 @@
-"""Pearson's correlation of predictions with what was measured, of one label or of many.
+"""Pearson correlation of predictions with measured values, of one label or of many.
 
-For whoever scores numbers, a column a label: the mean leaves out labels where a side is constant, and says how many.
+Predictions and references are numbers, with one column per label. The mean leaves out labels in which a side is
+constant, and the result counts them.
 
 >>> import evaluate
 >>> evaluate.load("bend/pearsonr").compute(predictions=[0.0, 1.0, 3.0], references=[0.0, 2.0, 6.0])["pearsonr"]
@@ -18,34 +19,34 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAIN = "pearsonr"  # the result that stands for the metric
-PERFECT = 1.0  # the best value of it
+MAIN = "pearsonr"  # name of the result that stands for the metric
+PERFECT = 1.0  # its best value
 HIGHER_IS_BETTER = True
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # predictions, references, weights
-_SMALL = 1 << 14  # batches below this many cells are joined now and then, so that single items cost little
+_SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little
 
 _DESCRIPTION = """
 Pearson's product-moment correlation: how well a line describes measured values by predicted ones. 1 for a rising line,
--1 for a falling one, 0 for none. Equal to scipy.stats.pearsonr. Of many labels it is the plain mean over those where
-neither side is constant.
+-1 for a falling line, 0 for no linear relation. Equal to scipy.stats.pearsonr. With several labels, it is the mean over
+the labels in which neither side is constant.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: Numbers, shape (items,) or (items, labels).
-    references: What was measured, of the same shape; `ignore_index` where a cell is not to be scored.
+    references: Measured values, of the same shape; `ignore_index` if a value is not to be scored.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
-    names (sequence of `str`, optional): Names of the labels in order; they are handed back in the result.
+    names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
     sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
-        weight 2 counts as two, one of weight 0 as none, whatever its prediction and reference are.
+        weight 2 counts as two items. An item of weight 0 is left out, whatever its prediction and reference are.
 
 Returns:
-    `pearsonr` (`float`): Mean over the labels where neither side is constant; nan where there is none.
-    `per_label` (`list` of `float`): One a label; nan where a side is constant, or nothing is left.
-    `n_labels_left_out` (`int`): How many labels are nan.
-    `n_items` (`list` of `int`): Items scored of each label.
-    `names` (`list` of `str`): Only where they were given.
+    `pearsonr` (`float`): Mean over the labels in which neither side is constant; nan if there is none.
+    `per_label` (`list` of `float`): One value per label; nan if a side is constant or no item is left.
+    `n_labels_left_out` (`int`): Number of labels that are nan.
+    `n_items` (`list` of `int`): Number of scored items of each label.
+    `names` (`list` of `str`): Only if they were given.
 
 Example:
     >>> import evaluate
@@ -69,10 +70,10 @@ _CITATION = """
 
 
 class Pearsonr(evaluate.Metric):
-    """Keeps predictions and references as they came, and looks at each label once at the end."""
+    """Keep predictions and references as they are given, and score each label once at the end."""
 
-    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: Any) -> None:
-        """As `evaluate.Metric`, but for one process; `take_items` hands the items of the others to one of them."""
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **loading: object) -> None:
+        """Take the arguments of `evaluate.Metric`, for one process; `take_items` joins the items of several."""
         if num_process != 1:
             raise ValueError(
                 f"num_process is {num_process}, but this metric scores in one process; gather each batch first "
@@ -82,7 +83,7 @@ class Pearsonr(evaluate.Metric):
         self._reset()
 
     def _info(self) -> evaluate.MetricInfo:
-        """What the metric takes and where it comes from."""
+        """Describe the metric and its inputs."""
         score = label = datasets.Value("float64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -97,10 +98,10 @@ class Pearsonr(evaluate.Metric):
 
     def _reset(self) -> None:
         self._batches: list[_Batch] = []
-        self._n_small = 0  # how many of the last batches are small
+        self._n_small = 0  # number of small batches at the end
 
     def __len__(self) -> int:
-        """How many items were added since the last result, ignored ones included."""
+        """Number of items that were added since the last result, including ignored ones."""
         return sum(len(references) for _, references, _ in self._batches)
 
     def add(
@@ -111,7 +112,10 @@ class Pearsonr(evaluate.Metric):
         predictions: ArrayLike | None = None,
         references: ArrayLike | None = None,
     ) -> None:
-        """Add one item: a prediction and its reference, or one row of each. `evaluate.combine` gives them under the plural names."""
+        """Add one item: a prediction and its reference, or one row of each.
+
+        `evaluate.combine` passes them under the plural names.
+        """
         prediction = _as_array(predictions if prediction is None else prediction)
         reference = _as_array(references if reference is None else reference)
         self.add_batch(predictions=prediction[None], references=reference[None])
@@ -119,22 +123,22 @@ class Pearsonr(evaluate.Metric):
     def add_batch(
         self, *, predictions: ArrayLike, references: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
-        """Add many items, shape (items,) or (items, labels). They are copied; a batch that raises adds nothing."""
-        said, true = _pair(predictions, references)
-        self._keep(said.copy(), true.copy(), _weights(sample_weight, len(true)))
+        """Add items of shape (items,) or (items, labels). They are copied. A batch that raises adds nothing."""
+        predicted, true = _pair(predictions, references)
+        self._keep(predicted.copy(), true.copy(), _weights(sample_weight, len(true)))
 
     def take_items(self) -> dict[str, NDArray[Any]]:
-        """Hand over the items gathered so far and start anew: what one process gives to another's `add_batch`.
+        """Return the items that were added, for `add_batch` in another process, and start again.
 
         Returns:
-            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` where
+            `predictions` and `references`, each of shape (items,) or (items, labels), and `sample_weight` if
             weights were given.
         """
         if not self._batches:
-            raise ValueError("nothing was added, so that there are no items to take")
-        said, true, weights = _joined(self._batches)
+            raise ValueError("nothing was added, so there are no items to take")
+        predicted, true, weights = _joined(self._batches)
         self._reset()
-        items = {"predictions": said, "references": true}
+        items = {"predictions": predicted, "references": true}
         return items if weights is None else {**items, "sample_weight": weights}
 
     def compute(
@@ -146,13 +150,13 @@ class Pearsonr(evaluate.Metric):
         names: Sequence[str] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Score what was added, and the items given here if any. Then, error or not, the metric is empty."""
+        """Score the added items and those given here. Afterwards the metric is empty, even after an error."""
         try:
             if predictions is not None or references is not None:
                 if predictions is None or references is None:
-                    raise ValueError("predictions and references go together; one of them is None")
-                said, true = _pair(predictions, references)
-                self._keep(said, true, _weights(sample_weight, len(true)))
+                    raise ValueError("predictions and references go together, but one of them is None")
+                predicted, true = _pair(predictions, references)
+                self._keep(predicted, true, _weights(sample_weight, len(true)))
             elif sample_weight is not None:
                 raise ValueError("sample_weight goes with predictions and references; give it to add_batch instead")
             if not self._batches:
@@ -162,79 +166,81 @@ class Pearsonr(evaluate.Metric):
             self._reset()
         return result
 
-    def _keep(self, said: NDArray[Any], true: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Put a batch to the others, if it is of their shape."""
-        if self._batches and self._batches[0][0].shape[1:] != said.shape[1:]:
+    def _keep(self, predicted: NDArray[Any], true: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
+        """Keep a batch if it has the shape of the others."""
+        if self._batches and self._batches[0][0].shape[1:] != predicted.shape[1:]:
             raise ValueError(
-                f"a batch of shape {said.shape} after one of shape {self._batches[0][0].shape}; "
-                "each batch needs the same labels"
+                f"a batch of shape {predicted.shape} after one of shape {self._batches[0][0].shape}; "
+                "each batch must have the same labels"
             )
-        self._batches.append((said, true, weights))
-        self._n_small = self._n_small + 1 if said.size < _SMALL else 0
+        self._batches.append((predicted, true, weights))
+        self._n_small = self._n_small + 1 if predicted.size < _SMALL else 0
         if self._n_small == 256:
             self._batches[-256:] = [_joined(self._batches[-256:])]
             self._n_small = 0
 
 
 def _joined(batches: list[_Batch]) -> _Batch:
-    """Predictions, references and weights of batches as one batch."""
-    said, true = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
-    return said, true, _joined_weights(batches)
+    """Join batches to one batch."""
+    predicted, true = np.concatenate([batch[0] for batch in batches]), np.concatenate([batch[1] for batch in batches])
+    return predicted, true, _joined_weights(batches)
 
 
 def _joined_weights(batches: list[_Batch]) -> NDArray[np.float64] | None:
-    """Weights of batches, 1 where none were given; None where no batch has any."""
+    """Join the weights of batches, 1 for batches without weights; None if no batch has weights."""
     if all(weights is None for _, _, weights in batches):
         return None
     return np.concatenate([np.ones(len(true)) if weights is None else weights for _, true, weights in batches])
 
 
-def _weights(sample_weight: Any, n_items: int) -> NDArray[np.float64] | None:
-    """A copy of the weights, one an item; None where none were given."""
+def _weights(sample_weight: ArrayLike | None, n_items: int) -> NDArray[np.float64] | None:
+    """Copy the weights, one per item; None if none were given."""
     if sample_weight is None:
         return None
     weights = np.array(_as_array(sample_weight), np.float64)
     if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
         raise ValueError(
-            f"sample_weight has shape {weights.shape} for {n_items} items; expected (items,), finite, 0 or more each"
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and finite numbers "
+            "of 0 or more"
         )
     return weights
 
 
-def _as_array(values: Any) -> NDArray[Any]:
-    """A numpy array of a list, an array, a torch tensor or a column of a `datasets.Dataset`."""
+def _as_array(values: object) -> NDArray[Any]:
+    """Convert a list, an array, a torch tensor or a column of a `datasets.Dataset` to a NumPy array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
-        values = values[:]  # a datasets.Column is read at once, where numpy would ask it item by item
+        values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
     try:
         return np.asarray(values)
     except ValueError:
         raise ValueError(
-            "rows of different lengths make no array; join them with numpy.concatenate, or add_batch each"
+            "rows have different lengths, so they are not an array; join them with numpy.concatenate, or call "
+            "add_batch for each"
         ) from None
 
 
-def _pair(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Predictions and references as numbers; both (items,) or (items, labels)."""
-    said, true = _as_array(predictions), _as_array(references)
-    if said.shape != true.shape or said.ndim not in (1, 2):
+def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Convert predictions and references to numbers of shape (items,) or (items, labels)."""
+    predicted, true = _as_array(predictions), _as_array(references)
+    if predicted.shape != true.shape or predicted.ndim not in (1, 2):
         raise ValueError(
-            f"predictions have shape {said.shape}, references {true.shape}; expected the same for both, (items,) "
+            f"predictions have shape {predicted.shape}, references {true.shape}; expected the same for both, (items,) "
             "or (items, labels). Windows of a sequence are items: reshape to (sequences * windows, labels)"
         )
-    for what, values in (("predictions", said), ("references", true)):
+    for what, values in (("predictions", predicted), ("references", true)):
         if values.dtype.kind not in "fiub":
             raise ValueError(f"{what} are {values.dtype}; expected numbers")
-    return said, true
+    return predicted, true
 
 
 def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str] | None) -> dict[str, Any]:
-    """All that `compute` gives, as plain Python numbers; one label is in memory as doubles at a time."""
+    """Compute the result as plain Python numbers. Only one label at a time is in memory as doubles."""
     n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
     if names is not None and len(names) != n_labels:
-        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name a label")
+        raise ValueError(f"there are {len(names)} names and {n_labels} labels; give one name per label")
     weights = _joined_weights(batches)
     columns = [_column(batches, label, ignore_index, weights) for label in range(n_labels)]
     per_label = [_r(*column) for column in columns]
@@ -243,7 +249,7 @@ def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str
         "pearsonr": math.fsum(held) / len(held) if held else math.nan,
         "per_label": per_label,
         "n_labels_left_out": n_labels - len(held),
-        "n_items": [len(said) for said, _, _ in columns],
+        "n_items": [len(predicted) for predicted, _, _ in columns],
     }
     return result if names is None else {**result, "names": list(names)}
 
@@ -251,41 +257,41 @@ def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str
 def _column(
     batches: list[_Batch], label: int, ignore_index: int | None, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Predictions, references and weights of one label's scored items, as doubles."""
-    said, true = (
+    """Select the scored items of one label: predictions, references and weights as doubles."""
+    predicted, true = (
         np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
         for parts in ([batch[0] for batch in batches], [batch[1] for batch in batches])
     )
     scored = np.ones(len(true), np.bool_) if ignore_index is None else true != ignore_index
     if weights is not None:
         scored &= weights > 0
-    said, true = said[scored].astype(np.float64), true[scored].astype(np.float64)
-    for what, values in (("predictions", said), ("references", true)):
+    predicted, true = predicted[scored].astype(np.float64), true[scored].astype(np.float64)
+    for what, values in (("predictions", predicted), ("references", true)):
         n_bad = int(np.count_nonzero(~np.isfinite(values)))
         if n_bad:
             raise ValueError(
                 f"{what} of label {label} hold {n_bad:,} nan or infinite values; expected numbers, or a reference of "
-                f"{ignore_index} (ignore_index) where a cell is not to be scored"
+                f"{ignore_index} (ignore_index) if a value is not to be scored"
             )
-    return said, true, np.ones(len(true)) if weights is None else weights[scored]
+    return predicted, true, np.ones(len(true)) if weights is None else weights[scored]
 
 
 def _r(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Pearson's coefficient; nan where a side is constant or nothing is left.
+    """Compute Pearson's coefficient; nan if a side is constant or there are no items.
 
     Values are shifted by the first and scaled by the largest, so that a constant is exactly 0 and nothing overflows.
     """
     if not len(x):
         return math.nan
-    centred = []
+    centered = []
     for values in (x, y):
-        shifted = values / 2 - values[0] / 2  # halves, as the difference of two doubles may be too large for one
+        shifted = values / 2 - values[0] / 2  # halves, because the difference of two doubles may overflow
         largest = np.abs(shifted).max()
         if largest == 0:
             return math.nan
         scaled = shifted / largest
-        centred.append(scaled - weights @ scaled / weights.sum())
-    dx, dy = centred
+        centered.append(scaled - weights @ scaled / weights.sum())
+    dx, dy = centered
     spread_x, spread_y = float(weights @ dx**2), float(weights @ dy**2)
     r = float(weights @ (dx * dy)) / math.sqrt(spread_x * spread_y)
     return max(-1.0, min(1.0, r))

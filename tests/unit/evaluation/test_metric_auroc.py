@@ -130,7 +130,7 @@ def test_items_of_two_processes_score_as_of_one(auroc: Any) -> None:
     ("given", "message"),
     [
         ({"predictions": [0.1, math.nan], "references": [0, 1]}, r"predictions of label 0 hold 1 nan"),
-        ({"predictions": [0.1, 0.2], "references": [0, 2]}, r"references of label 0 hold 2 \(1 of 2 are such\)"),
+        ({"predictions": [0.1, 0.2], "references": [0, 2]}, r"references of label 0 hold 2 \(1 of 2 references\)"),
         ({"predictions": [[0.1, 0.2]], "references": [[0, -1]]}, r"references of label 1 hold -1.*-100 \(ignore_index"),
         ({"predictions": [0.1], "references": [-100], "ignore_index": None}, r"references of label 0 hold -100"),
         ({"predictions": [0.1], "references": [0.5]}, r"references are float64 and not whole numbers"),
@@ -138,7 +138,7 @@ def test_items_of_two_processes_score_as_of_one(auroc: Any) -> None:
         ({"predictions": ["0.1"], "references": [0]}, r"predictions are <U3; expected numbers"),
         ({"predictions": [0.1, 0.2], "references": [0]}, r"shape \(2,\), references \(1,\)"),
         ({"predictions": np.zeros((2, 3, 4)), "references": np.zeros((2, 3, 4))}, r"reshape to \(sequences \* windows"),
-        ({"predictions": [[0.1], [0.2, 0.3]], "references": [0, 1]}, r"rows of different lengths"),
+        ({"predictions": [[0.1], [0.2, 0.3]], "references": [0, 1]}, r"rows have different lengths"),
         ({"predictions": [0.1], "references": [0], "names": ["a", "b"]}, r"2 names and 1 labels"),
         ({"predictions": [0.1], "references": [0], "ignore_index": 1}, r"ignore_index is 1, which is a label"),
         ({"references": [0]}, r"go together"),

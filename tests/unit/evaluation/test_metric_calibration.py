@@ -100,10 +100,10 @@ def test_first_entry_stands_for_the_metric() -> None:
     [
         (
             {"predictions": [0.1, 1.5], "references": [0, 1]},
-            r"predictions of label 0 hold 1.5 .*take the sigmoid first",
+            r"predictions of label 0 hold 1.5 .*take the sigmoid of logits first",
         ),
         ({"predictions": [math.nan], "references": [0]}, r"predictions of label 0 hold nan"),
-        ({"predictions": [0.1, 0.2], "references": [0, 2]}, r"references of label 0 hold 2 \(1 of 2 are such\)"),
+        ({"predictions": [0.1, 0.2], "references": [0, 2]}, r"references of label 0 hold 2 \(1 of 2 references\)"),
         ({"predictions": [0.1], "references": [0], "n_bins": 0}, r"n_bins is 0"),
         ({"predictions": [0.1], "references": [0], "ignore_index": 1}, r"ignore_index is 1, which is a label"),
         ({}, r"nothing to score"),

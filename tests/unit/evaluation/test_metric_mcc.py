@@ -162,7 +162,7 @@ def test_many_batches_cross_the_chunks_right(mcc: Any) -> None:
         ({"predictions": [0, 1], "references": ["a", "b"]}, r"references are <U1.*expected class numbers"),
         ({"predictions": [0, 1], "references": [0]}, r"shape \(2,\), references \(1,\)"),
         ({"predictions": [[0, 1]], "references": [0, 1]}, r"shape \(1, 2\), references \(2,\)"),
-        ({"predictions": [[0], [1, 2]], "references": [0, 1]}, r"rows of different lengths"),
+        ({"predictions": [[0], [1, 2]], "references": [0, 1]}, r"rows have different lengths"),
         ({"predictions": [1, -1], "references": [0, 1]}, r"item 1 has prediction -1 and reference 1"),
         ({"predictions": [1, 0], "references": [0, -1]}, r"reference -1 occurs 1 times.*-100 \(ignore_index\)"),
         ({"predictions": [0], "references": [-100], "ignore_index": None}, r"reference -100 occurs 1 times"),
