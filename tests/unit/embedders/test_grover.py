@@ -1,4 +1,4 @@
-"""GROVER's longest words, in arrays, against the plain way of taking one word after the other."""
+"""GROVER's longest tokens, in arrays, against the plain way of taking one word after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders._tokens import Nucleotides
-from bend_hf.embedders.grover import GROVEREmbedder, LongestWords
+from bend_hf.embedders.grover import GROVEREmbedder, LongestTokens
 from bend_hf.errors import ModelError
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -32,8 +32,8 @@ def one_word_after_the_other(sequence: str, words: list[str]) -> list[str]:
     return taken
 
 
-def longest_words(words: list[str]) -> LongestWords:
-    return LongestWords.of({word: number for number, word in enumerate(words)}, source="test")
+def longest_words(words: list[str]) -> LongestTokens:
+    return LongestTokens.of({word: number for number, word in enumerate(words)}, source="test")
 
 
 def texts(ids: np.ndarray, words: list[str]) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_vocabulary_without_specials_raises() -> None:
 @pytest.mark.parametrize("merges", [True, False])
 def test_bend_2024_takes_longest_words(merges: bool, tmp_path: Path) -> None:
     embedder = GROVEREmbedder(write_folder(tmp_path, merges=merges), random_init=True, device="cpu")
-    assert embedder.segmentation == "longest words"
+    assert embedder.segmentation == "longest tokens"
     assert texts(embedder.tokenize(["ACGTT"]).ids[1:-1], WORDS) == ["ACGT", "T"]
 
 
@@ -122,7 +122,7 @@ def test_bend_hf_1_without_merges_warns_and_takes_longest_words(
     with caplog.at_level(logging.WARNING):
         embedder = GROVEREmbedder(write_folder(tmp_path), protocol="bend-hf-1", random_init=True, device="cpu")
     assert "no tokenizer.json" in caplog.text
-    assert embedder.segmentation == "longest words"
+    assert embedder.segmentation == "longest tokens"
 
 
 def test_a_folder_without_any_vocabulary_raises(tmp_path: Path) -> None:
