@@ -1,12 +1,9 @@
-"""What a record says besides scores: how tokens became nucleotides, and how much disk the embeddings took."""
+"""How tokens became nucleotides, in words."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import numpy as np
-import pytest
 
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import open_task
@@ -14,16 +11,9 @@ from bend_hf.data.sources import find_source
 from bend_hf.embedders import OneHotEmbedder, load_embedder
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.user_model import UserEmbedder
-from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.record import ResultRecord, read_record
-from bend_hf.runs.outcome import FoldResult, cached_bytes
-from bend_hf.runs.run import run
 from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import TINY_CONTEXT_TOKENS, make_tiny
-from tests.records import schema_errors
 from tests.tiny import write_data
-
-TASK_NAMES = ("gene_finding", "variant_effects_disease")
 
 
 def fake(key: str, folder: Path, **options: object) -> dict[str, object]:
@@ -66,7 +56,7 @@ def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) ->
 def test_overlap_and_strands_are_said(tmp_path: Path) -> None:
     said = fake("dnabert6", tmp_path, overlap_tokens=4, reverse_complement_average=True)
     assert said["inputs"] == f"long sequences in chunks of at most {TINY_CONTEXT_TOKENS} tokens, sharing 4 tokens"
-    assert said["strands"] == "each nucleotide's row is the mean over both strands"
+    assert said["strands"] == "the embedding of each nucleotide is the mean over both strands"
 
 
 def test_a_model_of_the_users_own_has_rows_alone() -> None:
@@ -79,75 +69,6 @@ def test_a_model_of_the_users_own_is_called_by_its_name(tmp_path: Path) -> None:
     path.write_text("def embed(sequences):\n    return [[[0.0]] * len(one) for one in sequences]\n")
     description = load_embedder(str(path)).description
     assert (description["model"], description["family"]) == ("mine", "own")
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ResultRecord, Path]]:
-    """A cached model on every kind of task, and one-hot letters on one."""
-    folder = tmp_path_factory.mktemp("facts")
-    data = write_data(folder / "data", TASK_NAMES, n=20)
-    checkpoint = make_tiny("dnabert2", folder / "dnabert2")
-    found = {}
-    for task, model in [*((task, "dnabert2") for task in TASK_NAMES), ("gene_finding", "onehot")]:
-        cache = folder / f"cache_{task}_{model}"
-        config = RunConfig(
-            task=(task,),
-            data=str(data),
-            model=model,
-            checkpoint=str(checkpoint) if model == "dnabert2" else None,
-            random_init=model == "dnabert2",
-            epochs=1,
-            cache=cache,
-            out=folder / f"{task}_{model}",
-        )
-        (outcome,) = run(config)
-        found[f"{task} {model}"] = (read_record(outcome.path), cache)
-    return found
-
-
-def test_cache_bytes_are_those_of_the_shards(records: dict[str, tuple[ResultRecord, Path]]) -> None:
-    record, cache = records["gene_finding dnabert2"]
-    assert record.cost["cache_bytes"] == sum(path.stat().st_size for path in cache.rglob("*.arrow")) > 0
-
-
-def test_a_shard_that_folds_share_counts_once(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in "abc"]
-    for size, path in enumerate(files, start=1):
-        path.write_bytes(b"x" * size)
-    some = Predictions(
-        item=np.arange(1),
-        windows=np.arange(2),
-        target=np.zeros(1, np.int16),
-        score=np.zeros(1, np.float32),
-        predicted=None,
-        label_names=("a", "b"),
-        columns={},
-    )
-    parts = [
-        FoldResult(fold=fold, predictions=some, cache_files=frozenset(files[fold - 1 : fold + 1])) for fold in (1, 2)
-    ]
-    assert cached_bytes(parts) == 1 + 2 + 3
-    assert cached_bytes([]) == 0
-
-
-def test_variants_count_what_they_keep_on_disk_while_they_run(
-    records: dict[str, tuple[ResultRecord, Path]],
-) -> None:
-    record, _ = records["variant_effects_disease dnabert2"]
-    assert isinstance(record.cost["cache_bytes"], int)
-    assert record.cost["cache_bytes"] > 20 * 2 * 16  # two float rows of 16 numbers, compressed, for each of 20 variants
-
-
-def test_letters_are_never_kept(records: dict[str, tuple[ResultRecord, Path]]) -> None:
-    assert records["gene_finding onehot"][0].cost["cache_bytes"] == 0
-
-
-def test_every_record_says_how_it_was_aligned(records: dict[str, tuple[ResultRecord, Path]]) -> None:
-    for name, (record, _) in records.items():
-        assert schema_errors(record.as_json()) == []
-        assert record.alignment is not None, name
-        assert set(record.alignment) >= {"tokens", "rows", "inputs"}
-        assert ("rows_per_nucleotide" in record.alignment) == ("dnabert2" in name)
 
 
 def test_sequences_are_drawn_over_the_whole_split(tmp_path: Path) -> None:
