@@ -1,12 +1,12 @@
-"""The commands of ``bend-hf``, a file each; a module of this package with a tuple ``COMMANDS`` adds to them.
+"""The commands of ``bend-hf``.
+
+In: a command line. Out: calls of the rooms above, and what they return as printed lines and an exit status.
+``_main`` is the command ``bend-hf``; every other file declares one command or a few related ones in a tuple
+``COMMANDS``. A command parses its flags, calls one function and prints; the work is done in the rooms. To add a
+command, add a file; it may import nothing heavy at its top, because ``bend-hf --help`` imports all of them.
 
 >>> COMMANDS.get("tasks").text
 'list the tasks'
-
-What a command declares.
-
->>> Command(key="hello", text="say hello", run=lambda parsed: 0).key
-'hello'
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from bend_hf.registry import Registry
 
 
 def _no_flags(parser: argparse.ArgumentParser) -> None:
-    """For commands that take no flags."""
+    """Add no flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """One command.
 
-    Importing its module must load nothing heavy: ``bend-hf --help`` imports all of them.
-
     Attributes:
-        key: What is typed behind ``bend-hf``.
+        key: Name of the command, as typed after ``bend-hf``.
         text: One line for the help.
-        run: Does the work and returns the exit status; a ``BendError`` is printed and becomes 1.
-        add_flags: Gives the command's parser its flags.
+        run: Does the work and returns the exit status. A ``BendError`` is printed, and the exit status is 1.
+        add_flags: Adds the command's flags to its parser.
     """
 
     key: str

@@ -3,7 +3,7 @@
     bend-hf demo
     bend-hf build gene_finding --data data --out bend
 
-Nothing heavy is imported before a command needs it, so that ``bend-hf --help`` answers at once.
+Heavy packages are imported where a command needs them, so ``bend-hf --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from bend_hf.files import start_logging
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 1 where an input was bad, 2 where the flags were."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0 for success, 1 for an invalid input, 2 for invalid flags, 130 if interrupted.
+    """
     parser = _parser()
     parsed = parser.parse_args(argv)
     if parsed.command is None:
@@ -32,19 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what was finished is kept", file=sys.stderr)
+        print("interrupted; finished work is kept", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bend-hf",
-        description="BEND, the benchmark of DNA language models (ICLR 2024), on the Hugging Face stack.",
+        description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        made = subparsers.add_parser(command.key, help=command.text, description=command.text, allow_abbrev=False)
+        made = subparsers.add_parser(
+            command.key, help=command.text, description=_sentence(command.text), allow_abbrev=False
+        )
         command.add_flags(made)
     return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,20 +1,17 @@
-"""``bend-hf build`` and ``bend-hf verify``: Hub-shaped dataset folders, written and checked."""
+"""``bend-hf build`` and ``bend-hf verify``: write and check dataset folders."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 from bend_hf.cli import Command
-from bend_hf.config import DataConfig, add_flags
+from bend_hf.config import DataConfig, add_flags, given_values
 
 
 def _data_config(parsed: argparse.Namespace) -> DataConfig:
-    names = {item.name for item in fields(DataConfig)}
-    given = {name: value for name, value in vars(parsed).items() if name in names}
-    given["task"] = (*parsed.tasks, *given.get("task", ()))
-    return DataConfig(**given)
+    values = given_values(DataConfig, parsed)
+    return DataConfig(**{**values, "task": (*parsed.tasks, *values.get("task", ()))})
 
 
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +22,7 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
 def _add_build_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("bend"), help="folder to write (default: bend)")
-    parser.add_argument("--num-proc", type=int, help="processes that read and write one task")
+    parser.add_argument("--num-proc", type=int, help="number of processes per task")
 
 
 def _build(parsed: argparse.Namespace) -> int:
@@ -34,13 +31,15 @@ def _build(parsed: argparse.Namespace) -> int:
     built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, log=print)
     for task in built:
         print(f"{task.folder}: {task.key}, {task.n_items:,} items, {task.n_bytes / 1e6:,.1f} MB")
-    print(f"datasets and metrics stand in {parsed.out}; load_dataset({str(built[0].folder)!r}) works offline from here")
+    print(f"datasets and metrics are in {parsed.out}; load_dataset({str(built[0].folder)!r}) now works offline")
     return 0
 
 
 def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
-    parser.add_argument("--built", type=Path, default=Path("bend"), help="the built folder (default: bend)")
+    parser.add_argument(
+        "--built", type=Path, default=Path("bend"), help="output folder of bend-hf build (default: bend)"
+    )
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -54,13 +53,13 @@ def _verify(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="build",
-        text="write tasks as Hub-shaped dataset folders, and the metrics beside them",
+        text="build tasks and metrics into folders that load_dataset and evaluate.load can read",
         add_flags=_add_build_flags,
         run=_build,
     ),
     Command(
         key="verify",
-        text="read a built folder again and check it against bed, labels and genome",
+        text="check a built folder against the BED files, labels and genome",
         add_flags=_add_verify_flags,
         run=_verify,
     ),

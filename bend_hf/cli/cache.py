@@ -1,4 +1,4 @@
-"""``bend-hf cache list``, ``verify`` and ``prune``: what the cache of embeddings holds."""
+"""``bend-hf cache list``, ``verify`` and ``prune``: manage cached embeddings."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bend_hf.cli import Command
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    listed = actions.add_parser("list", help="entries with their sizes", allow_abbrev=False)
+    listed = actions.add_parser("list", help="list cached embeddings with their sizes", allow_abbrev=False)
     verified = actions.add_parser(
-        "verify", help="take every checksum; a wrong shard is removed, and made again when needed", allow_abbrev=False
+        "verify", help="check every checksum; a damaged shard is removed and recomputed when needed", allow_abbrev=False
     )
-    pruned = actions.add_parser("prune", help="remove entries", allow_abbrev=False)
+    pruned = actions.add_parser("prune", help="remove cached embeddings", allow_abbrev=False)
     for action in (listed, verified, pruned):
-        action.add_argument("names", nargs="*", help="only entries with such a word in folder, label or model")
-        action.add_argument("--cache", type=Path, help="the cache (default: embeddings below $BEND_HF_CACHE)")
-    pruned.add_argument("--older-than", type=float, metavar="DAYS", help="only what did not change for so long")
-    pruned.add_argument("--unfinished", action="store_true", help="only what has a shard missing")
-    pruned.add_argument("--broken", action="store_true", help="only what cannot be read")
-    pruned.add_argument("--all", action="store_true", help="everything")
-    pruned.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        action.add_argument("names", nargs="*", metavar="WORD", help="select by a word in the folder, label or model")
+        action.add_argument("--cache", type=Path, help="cache folder (default: embeddings in $BEND_HF_CACHE)")
+    pruned.add_argument("--older-than", type=float, metavar="DAYS", help="select what has not changed for DAYS days")
+    pruned.add_argument("--unfinished", action="store_true", help="select what has missing shards")
+    pruned.add_argument("--broken", action="store_true", help="select what cannot be read")
+    pruned.add_argument("--all", action="store_true", help="select everything")
+    pruned.add_argument("--dry-run", action="store_true", help="list what would be removed; remove nothing")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -43,17 +43,18 @@ def _run(parsed: argparse.Namespace) -> int:
         held = choose(held, names=tuple(parsed.names))
     if parsed.action == "verify":
         found = verify(held, say=print)
-        print(f"{found.n_good} shards good, {len(found.altered)} altered, {found.n_missing} not made yet, in {cache}")
+        counts = f"{found.n_good} shards are correct, {len(found.altered)} were damaged, {found.n_missing} are missing"
+        print(f"{counts} in {cache}")
         return 1 if found.altered else 0
     for entry in held:
         print(entry.text())
         if parsed.action == "prune" and not parsed.dry_run:
             remove(entry)
-    total = f"{sum(entry.size_bytes for entry in held) / 1e9:10.3f} GB  in {len(held)} entries of {cache}"
+    total = f"{sum(entry.size_bytes for entry in held) / 1e9:10.3f} GB  in {len(held)} folders of {cache}"
     if parsed.action == "prune":
         total += ", would be removed" if parsed.dry_run else ", removed"
     print(total)
     return 0
 
 
-COMMANDS = (Command(key="cache", text="list, verify or prune cached embeddings", add_flags=_add_flags, run=_run),)
+COMMANDS = (Command(key="cache", text="list, check or remove cached embeddings", add_flags=_add_flags, run=_run),)

@@ -1,4 +1,4 @@
-"""``bend-hf card``: a model card, and the Hub's own score files, from result records."""
+"""``bend-hf card``: write a model card and the Hub's score files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bend_hf.cli import Command
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
     parser.add_argument("--out", type=Path, default=Path("card"), help="folder to write (default: card)")
-    parser.add_argument("--model", help="take only records of this model, named as in the report")
+    parser.add_argument("--model", help="select the records of one model, named as in the report")
     parser.add_argument(
         "--dataset",
         action="append",
         default=[],
         metavar="GROUP=OWNER/NAME@COMMIT",
-        help="dataset that a task group was scored on, where the records do not say; may be given again",
+        help="Hub dataset of a task group, for records that do not name it; can be repeated",
     )
-    parser.add_argument("--source-url", help="where the records can be read, for the score files")
+    parser.add_argument("--source-url", help="address of the records, for the score files")
 
 
 def _run(parsed: argparse.Namespace) -> int:

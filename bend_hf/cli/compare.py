@@ -1,4 +1,4 @@
-"""``bend-hf compare``: is one model better than another, on the same items of one task?"""
+"""``bend-hf compare``: compare models on the same items of one task."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", nargs="+", type=Path, metavar="FILE.parquet", help="prediction files of runs")
-    parser.add_argument("--metric", help="mcc, auroc or auprc; default: that of the record beside the file, or by kind")
-    parser.add_argument("--clusters", default="item", help="what is drawn: item, chromosome or block (default: item)")
-    parser.add_argument("--block-bp", type=int, default=1_000_000, help="length of a block (default: 1000000)")
-    parser.add_argument("--resamples", type=int, default=2000, help="how many (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
-    parser.add_argument("--level", type=float, default=0.95, help="share that an interval holds (default: 0.95)")
+    parser.add_argument(
+        "--metric", help="mcc, auroc or auprc; default: the main metric of the record next to the first file"
+    )
+    parser.add_argument(
+        "--clusters", default="item", help="unit of resampling: item, chromosome or block (default: item)"
+    )
+    parser.add_argument("--block-bp", type=int, default=1_000_000, help="length of a block in bp (default: 1000000)")
+    parser.add_argument("--resamples", type=int, default=2000, help="number of resamples (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
+    parser.add_argument("--level", type=float, default=0.95, help="confidence level of the intervals (default: 0.95)")
     parser.add_argument(
         "--method",
         choices=["bootstrap", "delong"],
@@ -49,14 +53,14 @@ def _run(parsed: argparse.Namespace) -> int:
     smallest = 2 / (parsed.resamples + 1) * len(found)
     if parsed.method == "bootstrap" and smallest > 1 - parsed.level:
         print(
-            f"\nno corrected p can be below {smallest:.3g} with {parsed.resamples} resamples and {len(found)} pairs; "
-            "raise --resamples"
+            f"\nNo corrected p is below {smallest:.3g} with {parsed.resamples} resamples and {len(found)} pairs; raise "
+            "--resamples"
         )
     return 0
 
 
 def table(found: list[Comparison], metric: str, *, level: float) -> str:
-    """The comparisons as text, a line a pair, the better model first."""
+    """Write the comparisons as a table, one line per pair, the better model first."""
     header = ("better", "than", metric, "and", "difference", f"{level:.0%} interval", "p", "p (Holm)")
     rows = [
         (
@@ -75,7 +79,7 @@ def table(found: list[Comparison], metric: str, *, level: float) -> str:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """A name for each file: its stem, with the folder where stems are equal."""
+    """Name each file by its stem; by its path if stems are equal."""
     stems = [path.stem for path in paths]
     names = [
         stem if stems.count(stem) == 1 else str(path.with_suffix("")) for stem, path in zip(stems, paths, strict=True)
@@ -83,12 +87,12 @@ def _names(paths: list[Path]) -> list[str]:
     if len(set(names)) < len(names):
         from bend_hf.errors import ConfigError
 
-        raise ConfigError(f"{', '.join(names)}: a file is named twice; give each once")
+        raise ConfigError(f"a file is given twice: {', '.join(names)}; give each file once")
     return names
 
 
 def _metric(path: Path, predictions: Predictions) -> str:
-    """The main metric of the record beside the file; without one, that of the kind of predictions."""
+    """The main metric of the record next to a file; without a record, the default for its kind of predictions."""
     from bend_hf.evaluation.record import read_record
 
     record = path.with_suffix(".json")
@@ -104,7 +108,7 @@ def _p(value: float) -> str:
 COMMANDS = (
     Command(
         key="compare",
-        text="compare models on the same items: differences with intervals, p and Holm's correction",
+        text="compare models on the same items: differences, intervals, p with Holm's correction",
         add_flags=_add_flags,
         run=_run,
     ),

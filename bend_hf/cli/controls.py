@@ -1,4 +1,4 @@
-"""``bend-hf controls``: the rows that every model is to be compared with, as ordinary result records."""
+"""``bend-hf controls``: run the controls that every model should be compared with, as ordinary result records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--only",
         nargs="+",
         metavar="CONTROL",
-        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model); default: all that say something",
+        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model); default: all that apply to the task",
     )
 
 

@@ -1,4 +1,4 @@
-"""``bend-hf download``: BEND's published files and genomes into a data folder."""
+"""``bend-hf download``: download BEND's files and genomes into a data folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--source",
         choices=["erda", "gcs", "hub"],
         default="gcs",
-        help="BEND's own share, its mirror, or built datasets of the Hub (default: gcs)",
+        help="erda: BEND's original share; gcs: its mirror; hub: built datasets (default: gcs)",
     )
-    parser.add_argument("--base-url", help="another address with BEND's folders below it, for erda and gcs")
-    parser.add_argument("--namespace", default="bend", help="whose datasets, for hub (default: bend)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to (default: data)")
+    parser.add_argument("--base-url", help="other address with the same folders, for erda and gcs")
+    parser.add_argument("--namespace", default="bend", help="owner of the datasets, for hub (default: bend)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder to write (default: data)")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def _run(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="download",
-        text="fetch BEND's published files and genomes into a data folder",
+        text="download BEND's files and genomes into a data folder",
         add_flags=_add_flags,
         run=_run,
     ),

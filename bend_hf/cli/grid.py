@@ -1,4 +1,4 @@
-"""``bend-hf run``: a grid of tasks, models and seeds; what is done is skipped, a failure stops nothing else."""
+"""``bend-hf run``: run a grid of tasks, models and seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _run(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="run",
-        text="run a grid of tasks, models and seeds; skips what is done, goes on after a failure",
+        text="run a grid of tasks, models and seeds; skip finished runs, and continue after a failed one",
         add_flags=_add_flags,
         run=_run,
     ),

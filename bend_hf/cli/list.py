@@ -1,14 +1,9 @@
-"""Tables of tasks and models, made from the declarations; README holds the same.
+"""``bend-hf tasks``, ``models`` and ``status``: list tasks and models, and show what is installed.
+
+The tables of tasks and models are also in the README and in ``docs/``.
 
 >>> task_table().splitlines()[0].split("|")[1].strip()
 'task'
-
-What is installed here, which device there is, and where each task's data would come from.
-
->>> next(iter(status())).startswith("bend_hf ")
-True
-
-``bend-hf tasks``, ``bend-hf models`` and ``bend-hf status``: what there is.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
 
 
 def task_table() -> str:
-    """Every task: what it labels, on which genome, split how, scored by what."""
+    """A Markdown table of all tasks: labels, sequences, genome, split, head and metric."""
     header = ("task", "labels", "sequence", "genome", "strand", "split", "head", "metric")
     return markdown_table(header, [_task_row(task) for task in TASKS], padded=True)
 
@@ -37,13 +32,13 @@ def task_table() -> str:
 def _task_row(task: TaskSpec) -> tuple[str, ...]:
     match task.label:
         case NucleotideClasses():
-            labels = f"{len(task.label_names)} classes a nucleotide"
+            labels = f"{len(task.label_names)} classes per nucleotide"
         case BinClasses():
-            labels = f"yes or no a {task.label.bin_bp}-bp bin"
+            labels = f"yes or no per {task.label.bin_bp}-bp bin"
         case MultiLabel():
             labels = f"{len(task.label_names)} labels"
         case _:
-            labels = "yes or no a variant" if task.variant else "one class"
+            labels = "yes or no per variant" if task.variant else "one class"
     match task.partition:
         case NamedSplits():
             split = "train, validation, test"
@@ -53,14 +48,14 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
             split = "zero-shot"
     length = f"{task.window_bp:,} bp" if task.window_bp else "varies"
     if task.variant:
-        length = f"{task.variant.context_bp} bp each side"
+        length = f"{task.variant.context_bp} bp on each side"
     head = "none" if task.head is None else task.head.key.upper()
     strand = "read" if task.stranded else "plus"
     return (task.key, labels, length, task.assembly, strand, split, head, task.metric)
 
 
 def model_table() -> str:
-    """Every model: its checkpoint and the facts that decide what it can do."""
+    """A Markdown table of all models with their checkpoints and properties."""
     header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "license")
     return markdown_table(
         header,
@@ -86,13 +81,13 @@ _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "hug
 
 
 def status() -> Iterator[str]:
-    """One line a fact."""
+    """Yield lines on versions, devices and where the data of each task was found."""
     yield f"bend_hf {__version__}, Python {platform.python_version()}, {platform.platform()}"
     for name in _PACKAGES:
         try:
             yield f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
-            yield f"{name} is not installed; run 'make setup'"
+            yield f"{name} is not installed; run 'pip install bend-hf'"
     yield from _devices()
     for task in TASKS:
         try:
@@ -112,7 +107,6 @@ def _devices() -> Iterator[str]:
 
 
 def _tasks(parsed: argparse.Namespace) -> int:
-
     print(task_table())
     return 0
 
@@ -120,13 +114,14 @@ def _tasks(parsed: argparse.Namespace) -> int:
 def _models(parsed: argparse.Namespace) -> int:
     from bend_hf.training.heads import HEADS
 
-    print(f"{model_table()}\n\nTrained from scratch on one-hot sequence, also with --model:\n\n{baseline_table()}")
-    print(f"\nHeads, with --head: {', '.join(HEADS.names())}, or a .py file.")
+    print(model_table())
+    print(f"\nSupervised baselines, trained from scratch on one-hot sequences (--model):\n\n{baseline_table()}")
+    print(f"\nHeads (--head): {', '.join(HEADS.names())}, or a .py file.")
     return 0
 
 
 def baseline_table() -> str:
-    """Every supervised baseline: what it is made of and what it can learn."""
+    """A Markdown table of the supervised baselines."""
     from bend_hf.training.heads import BASELINES
 
     return markdown_table(
@@ -140,7 +135,6 @@ def baseline_table() -> str:
 
 
 def _status(parsed: argparse.Namespace) -> int:
-
     for line in status():
         print(line)
     return 0
@@ -149,5 +143,5 @@ def _status(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(key="tasks", text="list the tasks", run=_tasks),
     Command(key="models", text="list the models and the supervised baselines", run=_models),
-    Command(key="status", text="say what is installed, which device there is, and where data was found", run=_status),
+    Command(key="status", text="show versions, devices and where data was found", run=_status),
 )

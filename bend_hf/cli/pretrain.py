@@ -1,4 +1,4 @@
-"""``bend-hf pretrain``: trains a DNA language model from nothing; the same as ``python -m bend_hf.pretrain``."""
+"""``bend-hf pretrain``: pretrain a DNA language model; the same as ``python -m bend_hf.pretrain``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _run(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="pretrain",
-        text="train a DNA language model from nothing on a FASTA; the same as python -m bend_hf.pretrain",
+        text="pretrain a DNA language model on a FASTA file; the same as python -m bend_hf.pretrain",
         add_flags=add_pretrain_flags,
         run=_run,
     ),

@@ -1,4 +1,4 @@
-"""``bend-hf report``: tables, a page and plots over result records."""
+"""``bend-hf report``: write tables, a web page and plots."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from bend_hf.cli import Command
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
-    parser.add_argument("--no-paired", action="store_true", help="find ties by intervals alone, without predictions")
-    parser.add_argument("--no-plots", action="store_true", help="draw nothing")
+    parser.add_argument(
+        "--no-paired", action="store_true", help="find ties by intervals only, without a paired test on predictions"
+    )
+    parser.add_argument("--no-plots", action="store_true", help="draw no plots")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -29,7 +31,7 @@ def _run(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="report",
-        text="write tables, a page and plots over result records",
+        text="write tables, a web page and plots from result records",
         add_flags=_add_flags,
         run=_run,
     ),

@@ -1,4 +1,4 @@
-"""``bend-hf train``: trains and scores a model on tasks; the same as ``python -m bend_hf.train``."""
+"""``bend-hf train``: train and score one model on tasks; the same as ``python -m bend_hf.train``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _run(parsed: argparse.Namespace) -> int:
 COMMANDS = (
     Command(
         key="train",
-        text="train and score a model on tasks; the same as python -m bend_hf.train",
+        text="train and score one model on tasks; the same as python -m bend_hf.train",
         add_flags=_add_flags,
         run=_run,
     ),

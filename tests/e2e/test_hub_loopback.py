@@ -370,14 +370,14 @@ def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("metric",), "push metric takes --namespace"),
+        (("metric",), "push metric needs --namespace"),
         (("metric", "f9", "--namespace", "me"), "unknown metric f9"),
         (("dataset", "--namespace", "me", "--create-pr"), "neither --repo nor --create-pr"),
-        (("card",), "say where to"),
+        (("card",), "the repository is not given"),
         (("card", "x", "--namespace", "me"), "takes no names"),
         (("card", "--namespace", "me"), "holds no README.md; run 'bend-hf card' first"),
         (("report", "--namespace", "me"), "holds no report; run 'bend-hf report' first"),
-        (("card", "--namespace", "me", "--create-pr"), "--repo OWNER/NAME of a model"),
+        (("card", "--namespace", "me", "--create-pr"), "--create-pr needs --repo OWNER/NAME of a model"),
         (("dataset", "--namespace", "me"), "run 'bend-hf build' first"),
     ],
 )

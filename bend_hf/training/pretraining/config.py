@@ -30,7 +30,7 @@ class PretrainConfig:
         ConfigError: A number is out of its range, or the model is unknown.
     """
 
-    model: str | None = flag(None, "family of the model: convnet, awdlstm, hyena, bert, ...")
+    model: str | None = flag(None, "family of the model, such as convnet, awdlstm, hyena or bert")
     genome: Path | None = flag(None, "FASTA, plain or bgzip, that the windows are read from", by_content=True)
     out: Path | None = flag(None, "folder of the trained model; a run that was killed goes on there", "nothing")
     set: tuple[str, ...] = flag((), "sizes of the model, as hidden_size=256 n_layers=8")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from bend_hf.cli._main import main
-from bend_hf.cli.embed import parse_shards
 from bend_hf.embedders import OneHotEmbedder
 from bend_hf.embedders.cache import open_embeddings
 from bend_hf.embedders.cache.dtypes import stored
@@ -22,6 +21,7 @@ from bend_hf.embedders.cache.open import RankSlice
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.errors import CacheError, ConfigError
+from bend_hf.runs.embed import parse_shards
 from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
 
 Usage = namedtuple("Usage", "total used free")
@@ -229,10 +229,10 @@ def test_the_commands_embed_list_verify_and_prune(
     flags = ["embed", "--task", "gene_finding", "--data", "sample", "--model", str(model), "--cache", str(cache)]
     with caplog.at_level(logging.INFO):
         assert main([*flags, "--splits", "validation"]) == 0
-    assert "gene_finding validation: 1 of 1 shards made" in capsys.readouterr().out
+    assert "gene_finding validation: 1 of 1 shards computed" in capsys.readouterr().out
     assert "GB free" in caplog.text
     assert main([*flags, "--splits", "validation"]) == 0
-    assert "0 of 1 shards made, 1 of 1 there" in capsys.readouterr().out
+    assert "0 of 1 shards computed, 1 of 1 finished" in capsys.readouterr().out
     assert main([*flags, "--splits", "nothing"]) == 1
     assert "has no split 'nothing'" in capsys.readouterr().err
     assert main(["cache", "list", "--cache", str(cache)]) == 0
