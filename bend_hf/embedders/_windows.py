@@ -60,6 +60,11 @@ class Window:
                 f"a context of {self.context_tokens} tokens has no room for a token besides "
                 f"{len(self.prefix) + len(self.suffix)} special tokens; use a longer context"
             )
+        if self.overlap_tokens and self.cut != "each-chunk":
+            raise ConfigError(
+                f"overlap_tokens={self.overlap_tokens} needs special tokens in each chunk, but cut is {self.cut!r}; "
+                f"use protocol='bend-hf-1'"
+            )
         if self.overlap_tokens < 0 or (capacity is not None and self.overlap_tokens >= capacity):
             raise ConfigError(
                 f"overlap_tokens={self.overlap_tokens} does not fit a chunk of {capacity} tokens; "

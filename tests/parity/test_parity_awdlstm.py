@@ -112,7 +112,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 @needs_shared
 def test_checkpoint_without_head_says_so_for_logits() -> None:
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         AWDLSTMEmbedder(TINY.folder).logits(["ACGT"])
 
 

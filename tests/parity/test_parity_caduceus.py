@@ -282,7 +282,7 @@ def test_a_missing_weight_is_named(name: str, tmp_path: Path) -> None:
 )
 def test_unpublished_variants_are_refused(field: str, value: object) -> None:
     fields = json.loads((folder_of(PH) / "config.json").read_text())
-    with pytest.raises(ModelError, match=f"{field}=.* is not known here"):
+    with pytest.raises(ModelError, match=f"{field}=.* is not supported"):
         config_from_json({**fields, field: value})
 
 

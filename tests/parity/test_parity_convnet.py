@@ -69,7 +69,7 @@ def test_rows_do_not_depend_on_the_batch() -> None:
 
 @needs_shared
 def test_checkpoint_without_head_says_so_for_logits() -> None:
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         ConvNetEmbedder(TINY.folder).logits(["ACGT"])
 
 
@@ -114,5 +114,5 @@ def test_padding_reads_as_the_end_of_the_sequence(n_padded: int) -> None:
 
 
 def test_network_that_reads_an_alignment_is_refused() -> None:
-    with pytest.raises(ModelError, match="reads 445 alignment columns"):
+    with pytest.raises(ModelError, match="needs 445 alignment columns"):
         ConvNetConfig(n_aux_features=445)

@@ -141,13 +141,13 @@ def test_logits_and_loss_are_transformers_own(tmp_path: Path) -> None:
 
 @needs_shared
 def test_logits_without_a_head_in_the_file_raise() -> None:
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         embedder("dnabert6_tiny").logits(["ACGTACGT"])
 
 
 @needs_shared
 def test_the_wrong_k_raises() -> None:
-    with pytest.raises(ModelError, match=r"kmer=5 was asked for, but .* holds 6-mers; give kmer=6"):
+    with pytest.raises(ModelError, match=r"kmer=5 does not match .* has 6-mers; use kmer=6"):
         DNABertEmbedder(folder_of("dnabert6_tiny"), kmer=5)
 
 
@@ -156,7 +156,7 @@ def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
     shutil.copy(folder_of("dnabert6_tiny") / "vocab.txt", tmp_path)
     config = json.loads((folder_of("dnabert3_tiny") / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="vocabulary of 4101 tokens and a model of 69"):
+    with pytest.raises(ModelError, match="vocabulary of 4101 tokens, but vocab_size 69"):
         DNABertEmbedder(tmp_path, random_init=True)
 
 

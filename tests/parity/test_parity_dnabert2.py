@@ -177,7 +177,7 @@ def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(tmp_pat
     headless = DNABert2Embedder(folder, device="cpu")
     letters = sequence_of(BEND, "len513")
     np.testing.assert_allclose(headless(letters), embedder_of(BEND)(letters), atol=1e-6, rtol=0)
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         headless.logits([letters])
 
 
@@ -203,7 +203,7 @@ def test_configuration_of_a_plain_bert_is_refused(tmp_path: Path) -> None:
     fields = json.loads((folder / "config.json").read_text())
     del fields["alibi_starting_size"]
     (folder / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(ModelError, match="lacks alibi_starting_size; expected the configuration of a DNABERT-2"):
+    with pytest.raises(ModelError, match="lacks alibi_starting_size; expected the config.json of the published model"):
         DNABert2Embedder(folder)
 
 

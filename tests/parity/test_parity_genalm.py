@@ -195,7 +195,7 @@ def test_bigbird_ignores_what_shares_a_batch_with_an_input() -> None:
 
 @needs_shared
 def test_bigbird_is_not_compiled() -> None:
-    with pytest.raises(ConfigError, match=r"is a BigBird.*use compile=False"):
+    with pytest.raises(ConfigError, match=r"does not work for the BigBird.*use compile=False"):
         GENALMEmbedder(folder_of("gena-bigbird_tiny"), compile=True)
 
 
@@ -258,5 +258,5 @@ def test_sparse_rotary_configurations_are_refused() -> None:
     from bend_hf.embedders.networks.genalm import GenaLMConfig
 
     path = SHARED / "tokenizers" / "gena_configs" / "L12-H768-A12-V32k-L4096-preln-sparse-rope.json"
-    with pytest.raises(ModelError, match=r"position_embedding_type 'rotary'.*take gena-lm-bigbird-base-t2t"):
+    with pytest.raises(ModelError, match=r"position_embedding_type 'rotary'.*use gena-lm-bigbird-base-t2t"):
         GenaLMConfig.from_dict(json.loads(path.read_text()))

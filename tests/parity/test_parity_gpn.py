@@ -172,7 +172,7 @@ def test_alignment_models_are_refused(tmp_path: Path) -> None:
     [
         ({"encoder": "roformer"}, "has the encoder 'roformer'; known are: bytenet, convnet"),
         ({"embedding": "onehot"}, "has the embedding 'onehot'; did you mean 'one_hot'"),
-        ({"n_aux_features": 5}, "reads 5 alignment columns"),
+        ({"n_aux_features": 5}, "needs 5 alignment columns"),
     ],
     ids=["encoder", "embedding", "alignment"],
 )
@@ -191,8 +191,8 @@ def test_vocabulary_without_an_unknown_letter_gives_it_the_mask(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"[UNK]": 0, "acgt": 1}, "no tokenizer of single letters: .* found"),
-        ({"a": 0, "c": 1, "g": 2, "t": 3}, "neither for unknown letters nor for a mask"),
+        ({"[UNK]": 0, "acgt": 1}, "not a tokenizer of single nucleotides; .* found"),
+        ({"a": 0, "c": 1, "g": 2, "t": 3}, "neither an unknown token nor a mask"),
     ],
     ids=["words", "no unknown"],
 )

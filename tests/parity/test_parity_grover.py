@@ -66,7 +66,7 @@ def test_a_batch_changes_nothing() -> None:
 
 @needs_shared
 def test_logits_without_a_head_in_the_file_raise() -> None:
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         embedder().logits(["ACGTACGT"])
 
 

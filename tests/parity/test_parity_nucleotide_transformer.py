@@ -228,7 +228,7 @@ def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(name: s
     headless = NucleotideTransformerEmbedder(folder, device="cpu")
     letters = golden(name).sequences["len513"]
     np.testing.assert_allclose(headless(letters), embedder_of(name)(letters), atol=1e-6, rtol=0)
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         headless.logits([letters])
 
 
@@ -268,7 +268,7 @@ def test_weights_of_the_ungated_network_do_not_load_as_v2(tmp_path: Path) -> Non
     fields = json.loads((folder / "config.json").read_text())
     del fields["model_type"]
     (folder / "config.json").write_text(json.dumps(fields | {"add_bias_fnn": False}))
-    with pytest.raises(ModelError, match="other shapes than its configuration says"):
+    with pytest.raises(ModelError, match="does not have the shapes of its configuration"):
         NucleotideTransformerEmbedder(folder)
 
 

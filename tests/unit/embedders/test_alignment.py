@@ -126,46 +126,46 @@ def test_every_token_gives_its_row_once_however_it_is_cut(
 
 
 def test_overlap_must_be_smaller_than_the_piece() -> None:
-    with pytest.raises(ConfigError, match="overlap_tokens=3 does not fit a piece of 3 tokens"):
+    with pytest.raises(ConfigError, match="overlap_tokens=3 does not fit a chunk of 3 tokens"):
         Window(context_tokens=4, prefix=(CLS,), overlap_tokens=3)
 
 
 def test_overlap_needs_specials_of_each_piece() -> None:
-    with pytest.raises(ConfigError, match="needs pieces with special tokens of their own"):
+    with pytest.raises(ConfigError, match="needs special tokens in each chunk"):
         Window(context_tokens=4, cut="mid-sequence", overlap_tokens=1)
 
 
 def test_context_without_room_raises() -> None:
-    with pytest.raises(ConfigError, match="a context of 2 tokens leaves no room beside 2 special ones"):
+    with pytest.raises(ConfigError, match="a context of 2 tokens has no room for a token besides 2 special tokens"):
         Window(context_tokens=2, prefix=(CLS,), suffix=(SEP,))
 
 
 def test_check_names_the_sequence_that_is_short() -> None:
     cut = assemble(stream_of([3, 2]), Window(context_tokens=None))
-    with pytest.raises(AlignmentError, match=r"toy gave rows for 2 nucleotides of sequence 1, which has 5"):
+    with pytest.raises(AlignmentError, match=r"toy returned embeddings for 2 nucleotides of sequence 1, which has 5"):
         cut.check([3, 5], name="toy")
 
 
 def test_check_refuses_another_number_of_sequences() -> None:
     cut = assemble(stream_of([3, 2]), Window(context_tokens=None))
-    with pytest.raises(AlignmentError, match="gave rows for 2 sequences; expected 1"):
+    with pytest.raises(AlignmentError, match="returned tokens of 2 sequences; expected 1"):
         cut.check([5])
 
 
 def test_check_refuses_rows_of_no_nucleotide() -> None:
     cut = assemble(stream_of([3]), Window(context_tokens=None))
-    with pytest.raises(AlignmentError, match="a row for 0 nucleotides"):
+    with pytest.raises(AlignmentError, match="an embedding for 0 nucleotides"):
         replace(cut, embedding_bp=np.array([2, 0, 1])).check([3])
 
 
 def test_check_refuses_a_row_out_of_another_sequence() -> None:
     cut = assemble(stream_of([2, 2]), Window(context_tokens=None))
-    with pytest.raises(AlignmentError, match="takes row 1 from a token of another sequence"):
+    with pytest.raises(AlignmentError, match="takes embedding 1 from a token of another sequence"):
         replace(cut, embedding_token=np.array([0, 2, 2, 3])).check([2, 2])
 
 
 def test_a_sequence_without_tokens_is_refused() -> None:
-    with pytest.raises(AlignmentError, match="sequence 1 has no token at all"):
+    with pytest.raises(AlignmentError, match="sequence 1 has no tokens"):
         assemble(stream_of([2, 0]), Window(context_tokens=None))
 
 
@@ -277,7 +277,7 @@ def test_stream_from_ids_uses_the_lengths_of_the_texts() -> None:
 
 
 def test_stream_from_ids_refuses_texts_that_do_not_fill_the_sequence() -> None:
-    with pytest.raises(AlignmentError, match="tokens of toy have 2 letters for sequence 1, which has 3"):
+    with pytest.raises(AlignmentError, match="tokens of toy have 2 nucleotides for sequence 1, which has 3"):
         stream_from_ids([[0], [1]], np.array([1, 2]), lengths_bp=np.array([1, 3]), name="toy")
 
 
@@ -294,5 +294,5 @@ def test_offsets_of_several_sequences_start_anew() -> None:
 
 @pytest.mark.parametrize("offsets", [[(0, 2), (0, 3)], [(2, 3), (1, 2)], [(0, 1), (1, 9)]])
 def test_offsets_that_do_not_follow_each_other_are_refused(offsets: list[tuple[int, int]]) -> None:
-    with pytest.raises(AlignmentError, match="expected tokens that follow each other"):
+    with pytest.raises(AlignmentError, match="that do not overlap"):
         stream_from_offsets([[5, 6]], [offsets], lengths_bp=np.array([3]), name="toy")

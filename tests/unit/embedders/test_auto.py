@@ -109,7 +109,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ModelError, match=r"its weights are not those of BertModel: missing \['encoder.layer.2"):
+    with pytest.raises(ModelError, match=r"its weights do not fit BertModel: missing \['encoder.layer.2"):
         AutoEmbedder(tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
 def test_architecture_that_is_unknown_is_refused(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel"}))
-    with pytest.raises(ModelError, match="transformers does not read it"):
+    with pytest.raises(ModelError, match="transformers does not load it"):
         AutoEmbedder(tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_tokenizer_that_wants_spaced_words_is_refused(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocab={"[PAD]": 0, "[UNK]": 1, "ACG": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ModelError, match="reads 'ACGTTGCAACGGTCATGACC' as unknown; it may want words with spaces"):
+    with pytest.raises(ModelError, match="reads 'ACGTTGCAACGGTCATGACC' as unknown; it may expect k-mers separated by spaces"):
         AutoEmbedder(tmp_path)
 
 
@@ -143,5 +143,5 @@ def test_letters_that_become_several_tokens_cannot_be_aligned(tmp_path: Path) ->
     tokenizer.normalizer = normalizers.Replace("T", "GT")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(AlignmentError, match="expected tokens that follow each other"):
+    with pytest.raises(AlignmentError, match="that do not overlap"):
         AutoEmbedder(tmp_path)("ACTTG")

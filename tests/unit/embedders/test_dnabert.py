@@ -120,10 +120,10 @@ def test_lower_case_is_upper_cased_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[PAD]\n[UNK]\n[CLS]\n[SEP]\nAC\nACG\n", "AC\nAG\n"])
 def test_a_file_that_is_no_kmer_vocabulary_raises(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text(content)
-    with pytest.raises(ModelError, match="is no vocabulary of k-mers"):
+    with pytest.raises(ModelError, match="is not a vocabulary of k-mers"):
         KmerVocabulary.read(tmp_path / "vocab.txt")
 
 
 def test_a_missing_vocabulary_raises(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no vocab\.txt; expected the k-mers"):
+    with pytest.raises(ModelError, match=r"has no vocab\.txt; download"):
         KmerVocabulary.read(tmp_path / "vocab.txt")

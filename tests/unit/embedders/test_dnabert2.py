@@ -147,7 +147,7 @@ def test_bias_falls_with_distance_and_shuts_padding_out() -> None:
 
 def test_vocabulary_larger_than_the_network_raises(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "dnabert2", vocab_size=10)
-    with pytest.raises(ModelError, match=r"has 27 tokens in tokenizer\.json and 10 rows in config\.json"):
+    with pytest.raises(ModelError, match=r"has 27 tokens in tokenizer\.json, but vocab_size 10 in config\.json"):
         DNABert2Embedder(folder, random_init=True)
 
 
@@ -156,7 +156,7 @@ def test_configuration_of_another_network_raises(lost: str, tmp_path: Path) -> N
     folder = write_checkpoint(tmp_path / "dnabert2")
     fields = {key: value for key, value in FIELDS.items() if key != lost}
     (folder / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(ModelError, match=f"lacks {lost}; expected the configuration of a DNABERT-2"):
+    with pytest.raises(ModelError, match=f"lacks {lost}; expected the config.json of the published model"):
         DNABert2Embedder(folder, random_init=True)
 
 

@@ -262,7 +262,7 @@ def test_loss_needs_a_head_that_was_read(toy: ToyEmbedder, tmp_path: Path) -> No
     torch.save(state, tmp_path / "pytorch_model.bin")
     headless = ToyEmbedder(tmp_path)
     np.testing.assert_allclose(headless("ACGT"), toy("ACGT"), atol=1e-6)
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         headless.loss(["ACGT"])
 
 
@@ -302,10 +302,10 @@ def test_random_weights_follow_the_seed() -> None:
     ("sequences", "reason"),
     [
         (["A", ""], "sequence 1 is empty"),
-        (["AC GT"], "sequence 0 holds ' '"),
-        (["AÄ"], "sequence 0 holds 'Ä'"),
-        ([5], "sequence 0 is a int; expected a string"),
-        ("ACGT", "takes a list of sequences, not one"),
+        (["AC GT"], "sequence 0 contains ' '"),
+        (["AÄ"], "sequence 0 contains 'Ä'"),
+        ([5], "sequence 0 is of type int; expected a string"),
+        ("ACGT", "takes a list of sequences, but got one string"),
     ],
 )
 def test_unreadable_input_is_refused(toy: ToyEmbedder, sequences: Any, reason: str) -> None:
@@ -359,7 +359,7 @@ def test_device_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="unknown device 'gpu'; expected cpu, cuda"):
         OneHotEmbedder(device="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device 'cuda:1' is not to be had here"):
+    with pytest.raises(ConfigError, match="device 'cuda:1' is not available"):
         OneHotEmbedder(device="cuda:1")("ACGT")
 
 
@@ -399,7 +399,7 @@ def test_class_without_checkpoint_asks_for_one() -> None:
     ("change", "reason"),
     [
         ({"embedder": "Toy"}, "expected 'module:Class'"),
-        ({"checkpoint": "org/name"}, "source 'none' goes without one"),
+        ({"checkpoint": "org/name"}, "source 'none' has no checkpoint"),
         ({"source": "hub"}, "a checkpoint needs a source"),
         ({"width": 0}, "has width 0"),
     ],

@@ -32,7 +32,7 @@ def one_word_after_the_other(sequence: str, words: list[str]) -> list[str]:
     return taken
 
 
-def longest_words(words: list[str]) -> LongestTokens:
+def longest_tokens(tokens: list[str]) -> LongestTokens:
     return LongestTokens.of({word: number for number, word in enumerate(words)}, source="test")
 
 
@@ -66,7 +66,7 @@ def write_merges(path: Path) -> None:
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
-    stream = longest_words(WORDS).stream(Nucleotides.of(sequences))
+    stream = longest_tokens(WORDS).stream(Nucleotides.of(sequences))
     for sequence, first, last in zip(sequences, stream.starts, stream.starts[1:], strict=False):
         assert texts(stream.ids[first:last], WORDS) == one_word_after_the_other(sequence, WORDS[len(SPECIALS) :])
 
@@ -74,28 +74,28 @@ def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
 def test_tokens_cover_each_sequence(sequences: list[str]) -> None:
-    stream = longest_words(WORDS).stream(Nucleotides.of(sequences))
+    stream = longest_tokens(WORDS).stream(Nucleotides.of(sequences))
     covered = [int(stream.token_bp[a:b].sum()) for a, b in zip(stream.starts, stream.starts[1:], strict=False)]
     assert covered == [len(sequence) for sequence in sequences]
 
 
 def test_a_word_does_not_reach_into_the_next_sequence() -> None:
-    stream = longest_words(WORDS).stream(Nucleotides.of(["ACG", "TGT", "TACA"]))
+    stream = longest_tokens(WORDS).stream(Nucleotides.of(["ACG", "TGT", "TACA"]))
     assert texts(stream.ids, WORDS) == ["AC", "G", "T", "G", "T", "T", "AC", "A"]
 
 
 def test_the_longest_word_wins_over_the_longer_rest() -> None:
-    stream = longest_words(WORDS).stream(Nucleotides.of(["GTTACAAAAA", "NACGTN"]))
+    stream = longest_tokens(WORDS).stream(Nucleotides.of(["GTTACAAAAA", "NACGTN"]))
     assert texts(stream.ids, WORDS) == ["GTTACA", "AAAA", "[UNK]", "ACGT", "[UNK]"]
 
 
 def test_a_vocabulary_without_specials_raises() -> None:
     with pytest.raises(ModelError, match=r"it lacks \[CLS\], \[SEP\], \[PAD\], \[UNK\]"):
-        longest_words(["A", "C"])
+        longest_tokens(["A", "C"])
 
 
 @pytest.mark.parametrize("merges", [True, False])
-def test_bend_2024_takes_longest_words(merges: bool, tmp_path: Path) -> None:
+def test_bend_2024_takes_longest_tokens(merges: bool, tmp_path: Path) -> None:
     embedder = GROVEREmbedder(write_folder(tmp_path, merges=merges), random_init=True, device="cpu")
     assert embedder.segmentation == "longest tokens"
     assert texts(embedder.tokenize(["ACGTT"]).ids[1:-1], WORDS) == ["ACGT", "T"]
@@ -116,7 +116,7 @@ def test_bend_hf_1_merges_byte_pairs(tmp_path: Path) -> None:
     assert tokenized.embedding_bp.tolist() == [2, 1, 4, 1, 1, 1]
 
 
-def test_bend_hf_1_without_merges_warns_and_takes_longest_words(
+def test_bend_hf_1_without_merges_warns_and_takes_longest_tokens(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -131,7 +131,7 @@ def test_a_folder_without_any_vocabulary_raises(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="vocabulary of 17 tokens and a model of 12"):
+    with pytest.raises(ModelError, match="vocabulary of 17 tokens, but vocab_size 12"):
         GROVEREmbedder(write_folder(tmp_path, n_rows=12), random_init=True)
 
 

@@ -173,7 +173,7 @@ def test_a_file_without_head_embeds_but_has_no_logits(tmp_path: Path) -> None:
     save_file(body, tmp_path / "hf" / "model.safetensors")
     embedder = HyenaDNAEmbedder(tmp_path / "hf", device="cpu")
     assert np.isfinite(embedder("ACGT")).all()
-    with pytest.raises(ModelError, match="lacks its language-model head"):
+    with pytest.raises(ModelError, match="lacks the language-model head"):
         embedder.logits(["ACGT"])
 
 
@@ -183,12 +183,12 @@ def test_a_configuration_of_neither_kind_is_refused() -> None:
 
 
 def test_a_configuration_with_attention_layers_is_refused() -> None:
-    with pytest.raises(ModelError, match="asks for attention"):
+    with pytest.raises(ModelError, match="has attention in layers"):
         config_from_json({**PLAIN, "attn_layer_idx": [1]})
 
 
 def test_an_input_longer_than_the_filters_is_refused() -> None:
-    with pytest.raises(ModelError, match="13 tokens are too many"):
+    with pytest.raises(ModelError, match="an input of 13 tokens is longer"):
         HyenaDNAModel(config_from_json(HF))(torch.full((1, 13), 7))
 
 

@@ -228,7 +228,7 @@ def test_vocabulary_of_other_words_is_read_by_its_word_length() -> None:
     [
         (["<unk>", "<pad>", "<mask>", *WORDS, *"ATCGN"], "lacks <cls>"),
         (["<unk>", "<pad>", "<mask>", "<cls>", *WORDS, *"ATCG"], "lacks N"),
-        (["<unk>", "<pad>", "<mask>", "<cls>", *WORDS[1:], *"ATCGN"], "has 4095 words of 6 letters; expected all 4096"),
+        (["<unk>", "<pad>", "<mask>", "<cls>", *WORDS[1:], *"ATCGN"], "has 4095 6-mers; expected all 4096"),
     ],
 )
 def test_vocabulary_that_is_not_whole_raises(tokens: list[str], message: str) -> None:
@@ -239,10 +239,10 @@ def test_vocabulary_that_is_not_whole_raises(tokens: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("version", "changes", "message"),
     [
-        ("v1", {"model_type": "bert"}, "is of no Nucleotide Transformer"),
-        ("v1", {"vocab_size": 4000}, "they do not belong together"),
-        ("v2", {"add_bias_fnn": True}, "says {'add_bias_fnn': True}"),
-        ("v2", {"position_embedding_type": "absolute"}, "says {'position_embedding_type': 'absolute'}"),
+        ("v1", {"model_type": "bert"}, "is not of a Nucleotide Transformer"),
+        ("v1", {"vocab_size": 4000}, "the files do not belong together"),
+        ("v2", {"add_bias_fnn": True}, "has {'add_bias_fnn': True}"),
+        ("v2", {"position_embedding_type": "absolute"}, "has {'position_embedding_type': 'absolute'}"),
         ("v2", {"hidden_size": None}, "lacks hidden_size"),
     ],
 )

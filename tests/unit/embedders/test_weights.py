@@ -94,7 +94,7 @@ def test_renaming_reaches_the_model_and_doubles_are_refused() -> None:
     state = {f"model.{key}": value for key, value in state_of(model).items()}
     load_weights(model, state, source="file", rename=lambda key: key.removeprefix("model."))
     assert (model.head.bias == 0.5).all()
-    with pytest.raises(ModelError, match=r"two keys of file become 'head.bias'"):
+    with pytest.raises(ModelError, match=r"two keys of file are renamed to 'head.bias'"):
         load_weights(
             model, state | {"head.bias": torch.zeros(3)}, source="file", rename=lambda key: key.removeprefix("model.")
         )
@@ -125,7 +125,7 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert [path.name for path in load_folder(model, tmp_path).files] == ["a.safetensors", "b.safetensors"]
     (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"lacks b.safetensors, which model.safetensors.index.json names"):
+    with pytest.raises(ModelError, match=r"lacks b.safetensors, named by model.safetensors.index.json"):
         find_weights(tmp_path)
 
 
@@ -146,7 +146,7 @@ class Shell:
 def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Shell()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"is not a plain state dict: .* refused"):
+    with pytest.raises(ModelError, match=r"is not a plain state dict: .* convert it to safetensors"):
         read_state_dict(tmp_path / "pytorch_model.bin")
     (tmp_path / "bare.bin").write_bytes(pickle.dumps(Shell()))
     with pytest.raises(ModelError, match=r"bare.bin"):
@@ -205,9 +205,9 @@ def test_empty_build_draws_nothing() -> None:
 
 
 def test_missing_folder_and_odd_names_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"there is no checkpoint folder at no/such/folder"):
+    with pytest.raises(ModelError, match=r"there is no checkpoint folder no/such/folder"):
         resolve_checkpoint(Path("no/such/folder"))
-    with pytest.raises(ModelError, match=r"give a folder with config.json and weights, or a Hub id"):
+    with pytest.raises(ModelError, match=r"pass a folder with config.json and weights, or a Hub id"):
         resolve_checkpoint("a/b/c")
 
 
@@ -220,7 +220,7 @@ def test_hub_without_network_says_where_it_looked(monkeypatch: pytest.MonkeyPatc
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ModelError, match=r"'org/name' \(revision abc\) from the Hub: .* give its folder"):
+    with pytest.raises(ModelError, match=r"'org/name' \(revision abc\) from the Hub: .* pass the folder of a copy"):
         resolve_checkpoint("org/name", revision="abc")
 
 
@@ -261,7 +261,7 @@ def test_files_outside_the_hub_go_to_the_cache(monkeypatch: pytest.MonkeyPatch, 
 
 def test_declaration_without_files_asks_for_a_folder() -> None:
     spec = ModelSpec(key="old", embedder="toy:Toy", source="zenodo", checkpoint="https://example.org/1", width=2)
-    with pytest.raises(ModelError, match=r"model 'old' .* has no files to fetch by itself; .* checkpoint="):
+    with pytest.raises(ModelError, match=r"model 'old' .* declares no files to download; .* checkpoint="):
         fetch_files(spec)
 
 
@@ -269,10 +269,10 @@ def test_read_json_refuses_what_is_no_object(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config.json"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ModelError, match=r"holds a list; expected an object"):
+    with pytest.raises(ModelError, match=r"holds a list; expected a JSON object"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"is no JSON"):
+    with pytest.raises(ModelError, match=r"is not valid JSON"):
         read_json(tmp_path / "config.json")
 
 
