@@ -90,7 +90,7 @@ _GROUP_BYTES: Final = 1 << 28  # embeddings of the sequences that are embedded t
 
 
 class Embedder(LoadedModel):
-    """Sequences in, rows out; the constructor's keywords are those of ``LoadedModel``."""
+    """A loaded model that embeds sequences; ``LoadedModel`` describes the keywords of the constructor."""
 
     equal_lengths: bool = False  # True: only chunks of equal length share a batch, so that nothing is padded
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
@@ -101,7 +101,7 @@ class Embedder(LoadedModel):
 
     @abstractmethod
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        """Tokenize sequences, which are not empty and went through ``_normalise``."""
+        """Tokenize sequences, which are not empty and went through ``_normalize``."""
 
     @abstractmethod
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
@@ -144,7 +144,7 @@ class Embedder(LoadedModel):
         """Return the token ids that compete in the loss; None: the whole vocabulary. Other tokens have the loss nan."""
         return None
 
-    def _normalise(self, sequence: str) -> str:
+    def _normalize(self, sequence: str) -> str:
         """Prepare a sequence for the tokenizer: upper case, unless a family overrides it."""
         return sequence.upper()
 
@@ -193,10 +193,10 @@ class Embedder(LoadedModel):
             yield from (both.values for both in self.iter_tokens(sequences))
             return
         for group in self._groups(sequences):
-            for rows in self._outputs(
+            for output in self._outputs(
                 group, self._embed_batch, specials=not remove_special_tokens, per_nucleotide=upsample_embeddings
             ):
-                yield rows.upsampled() if upsample_embeddings else rows.values
+                yield output.upsampled() if upsample_embeddings else output.values
 
     def embed_tokens(self, sequences: Sequence[str]) -> list[TokenEmbeddings]:
         """Return token embeddings and how many nucleotides each stands for."""
@@ -227,9 +227,9 @@ class Embedder(LoadedModel):
         """
         self._need_head()
         return [
-            rows.upsampled() if upsample_embeddings else rows.values
+            output.upsampled() if upsample_embeddings else output.values
             for group in self._groups(sequences)
-            for rows in self._outputs(group, self._logits_batch, specials=False, per_nucleotide=upsample_embeddings)
+            for output in self._outputs(group, self._logits_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
 
     def loss(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
@@ -244,14 +244,14 @@ class Embedder(LoadedModel):
         """
         self._need_head()
         return [
-            (rows.upsampled() if upsample_embeddings else rows.values)[:, 0]
+            (output.upsampled() if upsample_embeddings else output.values)[:, 0]
             for group in self._groups(sequences)
-            for rows in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
+            for output in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
 
     def tokenize(self, sequences: Sequence[str]) -> Tokenized:
         """Tokenize sequences into the inputs of the model, with their alignment, checked."""
-        return self._tokenized([self._normalise(one) for one in checked_sequences(sequences)])
+        return self._tokenized([self._normalize(one) for one in checked_sequences(sequences)])
 
     # Implementation.
 
@@ -282,7 +282,7 @@ class Embedder(LoadedModel):
             if group and group_bp + len(sequence) > limit_bp:
                 yield group
                 group, group_bp = [], 0
-            group.append(self._normalise(sequence))
+            group.append(self._normalize(sequence))
             group_bp += len(sequence)
         if group:
             yield group

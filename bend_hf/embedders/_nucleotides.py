@@ -41,7 +41,7 @@ class NucleotideVocabulary:
 
     @classmethod
     def read(cls, path: Path) -> NucleotideVocabulary:
-        """Read the tokens of one letter from a ``tokenizer.json``.
+        """Read the tokens of single nucleotides from a ``tokenizer.json``.
 
         If the vocabulary has no unknown token, unknown nucleotides get the mask, which also means "not known".
 

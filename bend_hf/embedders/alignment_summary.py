@@ -61,8 +61,8 @@ def some_sequences(dataset: Dataset) -> list[str]:
     """Take a few sequences, spread evenly over a dataset, that are quick to tokenize; always the first."""
     found: list[str] = []
     n_bp = 0
-    for row in np.unique(np.linspace(0, len(dataset) - 1, _MAX_SEQUENCES).astype(np.int64)) if len(dataset) else ():
-        sequence: str = dataset[int(row)]["sequence"]
+    for item in np.unique(np.linspace(0, len(dataset) - 1, _MAX_SEQUENCES).astype(np.int64)) if len(dataset) else ():
+        sequence: str = dataset[int(item)]["sequence"]
         n_bp += len(sequence)
         if found and n_bp > _MAX_BP:
             break

@@ -106,7 +106,7 @@ class UserEmbedder(Embedder):
         """Load nothing; the user's model is ready."""
 
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
-        prepared = (self._normalise(sequence) for sequence in checked_sequences(sequences))
+        prepared = (self._normalize(sequence) for sequence in checked_sequences(sequences))
         while group := list(islice(prepared, _SEQUENCES_PER_CALL)):
             yield group
 

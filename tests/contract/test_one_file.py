@@ -223,8 +223,8 @@ HEAD = Addition(
         import sys
 
         done = subprocess.run(
-            [sys.executable, "-m", "bend_hf.train", "--task", "cpg_methylation", "--data", "sample", "--model", "onehot"]
-            + ["--head", "mean", "--epochs", "1", "--out", "out", "--no-cache"],
+            [sys.executable, "-m", "bend_hf.train", "--task", "cpg_methylation", "--data", "sample"]
+            + ["--model", "onehot", "--head", "mean", "--epochs", "1", "--out", "out", "--no-cache"],
             capture_output=True,
             text=True,
         )
@@ -284,8 +284,79 @@ CONTROL = Addition(
     """,
 )
 
+MODEL = Addition(
+    kind="model",
+    key="purine",
+    files={
+        "bend_hf/embedders/purine.py": '''
+            """Purine: one embedding for each nucleotide."""
+
+            from bend_hf.embedders._alignment import assemble
+            from bend_hf.embedders._checkpoint_files import read_json
+            from bend_hf.embedders._embedder import Embedder
+            from bend_hf.embedders._nucleotides import NucleotideVocabulary, tiny_nucleotide_tokenizer
+            from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
+            from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
+
+
+            def _tiny():
+                return TinyCheckpoint(
+                    config={"vocab_size": 7, "hidden_size": 8}, tokenizer=tiny_nucleotide_tokenizer()
+                )
+
+
+            MODELS = (
+                ModelSpec(
+                    key="purine",
+                    embedder="purine:PurineEmbedder",
+                    family="Purine",
+                    checkpoint="org/purine",
+                    width=8,
+                    training_data="nothing",
+                    paper="https://example.org/purine",
+                    tiny=_tiny,
+                ),
+            )
+
+
+            class PurineEmbedder(Embedder):
+                """One embedding for each nucleotide."""
+
+                def _load(self):
+                    from torch import nn
+
+                    config = read_json(self.folder / "config.json")
+                    self._vocabulary = NucleotideVocabulary.read(self.folder / "tokenizer.json")
+                    self.pad_id = self._vocabulary.padding
+                    self.model = self._build(lambda: nn.Embedding(config["vocab_size"], config["hidden_size"]))
+
+                @property
+                def width(self):
+                    return self.model.embedding_dim
+
+                def _tokenize(self, sequences):
+                    stream = single_nucleotides(Nucleotides.of(sequences), self._vocabulary.table)
+                    return assemble(stream, self._window(20))
+
+                def _hidden(self, ids_BT, mask_BT, layer):
+                    x_BTD = self.model(ids_BT)
+                    return x_BTD if layer == 0 else x_BTD.tanh()
+        '''
+    },
+    contract=("tests/contract/test_embedders.py",),
+    code="""
+        from bend_hf.embedders import MODELS, load_embedder
+
+        folder = MODELS.get("purine").tiny().write(__import__("pathlib").Path("tiny"))
+        embedder = load_embedder("purine", checkpoint=folder, random_init=True)
+        assert embedder("ACGTN" * 10, upsample_embeddings=True).shape == (50, 8)
+        assert embedder.description["model"] == "purine"
+    """,
+)
+
 ADDITIONS = (
     TASK,
+    MODEL,
     METRIC,
     HEAD,
     CONTROL,

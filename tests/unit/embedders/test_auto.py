@@ -133,7 +133,9 @@ def test_tokenizer_that_wants_spaced_words_is_refused(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocab={"[PAD]": 0, "[UNK]": 1, "ACG": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ModelError, match="reads 'ACGTTGCAACGGTCATGACC' as unknown; it may expect k-mers separated by spaces"):
+    with pytest.raises(
+        ModelError, match="reads 'ACGTTGCAACGGTCATGACC' as unknown; it may expect k-mers separated by spaces"
+    ):
         AutoEmbedder(tmp_path)
 
 

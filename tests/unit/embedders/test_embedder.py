@@ -22,6 +22,7 @@ from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import EmbedderOptions, ModelSpec
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, reverse_complement, single_nucleotides
 from bend_hf.errors import ConfigError, InputError, ModelError, RegistryError
+from bend_hf.registry import Registry
 from tests.fake_checkpoints import make_tiny
 
 CONTEXT = 16
@@ -378,10 +379,50 @@ def test_batch_size_is_chosen_once_and_kept() -> None:
     assert len(toy.shapes) - runs == -(-3000 // (trials.budget // 14))
 
 
-def test_registry_knows_onehot_and_names_neighbours() -> None:
+def test_unknown_model_names_the_nearest_one() -> None:
     assert "onehot" in MODELS
     with pytest.raises(RegistryError, match="unknown model 'onehott'; did you mean 'onehot'"):
         load_embedder("onehott")
+
+
+OUTSIDE = """
+from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders.onehot import OneHotEmbedder
+
+MODELS = (
+    ModelSpec(key="outside", embedder=f"{__name__}:OutsideEmbedder", source="none", width=5, options={"layer": 0}),
+)
+
+
+class OutsideEmbedder(OneHotEmbedder):
+    pass
+"""
+
+
+def test_model_that_a_file_declares_is_loaded_by_the_path_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "outside.py"
+    path.write_text(OUTSIDE)
+    for name in (path, str(path), f"{path}:outside"):
+        embedder = load_embedder(name)
+        assert type(embedder).__name__ == "OutsideEmbedder"
+        assert embedder.description["model"] == "outside"
+        assert embedder.layer == 0, "the declared options are passed on"
+        assert embedder("ACGT").shape == (4, 5)
+    with pytest.raises(RegistryError, match="holds no model 'outsid'; did you mean 'outside'"):
+        load_embedder(f"{path}:outsid")
+
+
+def test_model_of_a_plugin_is_loaded_by_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "elsewhere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bend_hf.plugins]\nelsewhere = elsewhere_models\n")
+    (tmp_path / "elsewhere_models.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    models = Registry[ModelSpec](kind="model", package="bend_hf.embedders", attribute="MODELS")
+    monkeypatch.setattr(bend_hf.embedders, "MODELS", models)
+    assert load_embedder("outside")("ACGT").shape == (4, 5)
+    assert type(load_embedder("outside")).__module__ == "elsewhere_models"
 
 
 def test_public_names_resolve_and_others_do_not() -> None:
