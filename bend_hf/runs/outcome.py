@@ -210,9 +210,7 @@ def prediction_file(stem: Path, further: str | None = None) -> Path:
 
 def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
     """Score predictions with the metrics of a task, or with the main one only."""
-    values = predictions.predicted if predictions.score is None else predictions.score
-    if values is None:
-        raise BendError(f"{task.key}: the predictions hold neither scores nor classes; give one of the two")
+    values = predictions.values
     names = predictions.label_names if predictions.score is None or values.ndim == 2 else None
     metrics = task.metrics[:1] if main_only else task.metrics
     return tuple(score(metric, values, predictions.target, names=names) for metric in metrics)

@@ -1,0 +1,135 @@
+"""One run: what is checked before a model loads, what is run, and what the record says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bend_hf import train
+from bend_hf.config import RunConfig
+from bend_hf.errors import BendError, ConfigError
+from bend_hf.evaluation.record import find_records, read_record
+from bend_hf.publishing.publishable import REASONS, reasons_not_to_publish
+from bend_hf.runs import run as runs
+from bend_hf.runs.outcome import outcome_table
+from bend_hf.tasks import TASKS
+from tests.tiny import write_data
+
+TASK = "cpg_methylation"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), (TASK, "enhancer_annotation"), n=20)
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path) -> RunConfig:
+    return RunConfig(task=(TASK,), data=str(data), model="onehot", out=tmp_path / "out", epochs=1, batch_size=8)
+
+
+def test_prepare_gives_one_task_for_each_task_and_seed(config: RunConfig) -> None:
+    prepared = runs.prepare(replace(config, task=(TASK, "enhancer_annotation"), seeds=(4, 7)))
+    found = [(one.data.task.key, one.config.seed, one.config.seeds) for one in prepared]
+    assert found == [
+        (TASK, 4, ()),
+        (TASK, 7, ()),
+        ("enhancer_annotation", 4, ()),
+        ("enhancer_annotation", 7, ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fold": (1,)}, "has no folds; leave --fold out"),
+        ({"task": ("enhancer_annotation",), "fold": (11,)}, "--fold is 11, but enhancer_annotation has folds 1 to 10"),
+        ({"model": "onehott"}, "did you mean 'onehot'"),
+        ({"tracker": ("tensorbord",)}, "did you mean 'tensorboard'"),
+        ({"metric": ("aurocc",)}, "unknown metric 'aurocc'; did you mean 'auroc'"),
+    ],
+)
+def test_a_bad_input_is_refused_before_a_model_loads(
+    config: RunConfig, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "open_model", lambda config: pytest.fail("a model was loaded"))
+    with pytest.raises(BendError, match=message):
+        runs.run(replace(config, **changes))  # type: ignore[arg-type]  # values of several fields
+
+
+def test_the_key_of_a_run_depends_on_what_affects_scores_only(config: RunConfig) -> None:
+    def key(**changes: object) -> str:
+        (task,) = runs.prepare(replace(config, **changes))  # type: ignore[arg-type]  # values of several fields
+        return runs.model_run(task, runs.open_embedder(task.config)).key
+
+    plain, metrics = key(), TASKS.get(TASK).metrics
+    assert plain == key(checkpoint_every=7) == key(controls=True) == key(head="cnn") == key(metric=metrics)
+    assert len({plain, key(seed=1), key(weight_decay=0.5), key(metric=("auprc",)), key(head="linear")}) == 5
+
+
+def test_other_metrics_are_reported_instead_of_the_tasks_and_not_published(config: RunConfig) -> None:
+    (outcome,) = runs.run(replace(config, metric=("auprc", "auroc")))
+    record = read_record(outcome.path)
+    assert record.main_metric == "auprc"
+    assert list(record.metrics) == ["auprc", "auroc"]
+    assert "interval" in record.metrics["auprc"]  # type: ignore[operator]  # an object
+    assert REASONS["metric"] in reasons_not_to_publish(record)
+    assert "auprc" in outcome_table([outcome])
+
+
+def test_controls_of_a_run_stand_in_its_record(config: RunConfig) -> None:
+    task = runs.prepare(replace(config, controls=True, model="resnet-supervised"))[0]
+    controls = [runs.run_task(control) for control in runs.controls_of(task, ["gc", "prevalence"], with_model=True)]
+    outcome = runs.run_task(runs.model_run(replace(task, config=config), runs.open_embedder(config)), controls)
+    assert set(outcome.record.controls) == {"gc", "prevalence"}
+    assert outcome.control is None
+    assert [one.control for one in controls] == ["gc", "prevalence"]
+
+
+def test_controls_are_run_for_every_seed(config: RunConfig) -> None:
+    outcomes = runs.run_controls(replace(config, seeds=(0, 1)), ["prevalence"])
+    assert [outcome.record.config["seed"] for outcome in outcomes] == [0, 1]
+    assert [outcome.record.config["seeds"] for outcome in outcomes] == [[], []]
+
+
+def test_a_run_leaves_its_record_and_predictions_and_nothing_else(config: RunConfig) -> None:
+    (outcome,) = runs.run(config)
+    assert sorted(path.name for path in config.out.iterdir()) == [outcome.path.name, f"{outcome.path.stem}.parquet"]
+    assert outcome.record.coverage["scored"] == outcome.record.coverage["items"]
+
+
+def test_the_module_train_is_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = f"--task {TASK} --data {data} --model onehot --epochs 1 --batch-size 8 --out {tmp_path}"
+    assert train.main(flags.split()) == 0
+    (path,) = find_records([tmp_path])
+    assert capsys.readouterr().out.splitlines()[-1] == f"record: {path}"
+    assert train.main(["--task", "cpg_methylatoin"]) == 1
+    assert "did you mean 'cpg_methylation'" in capsys.readouterr().err
+
+
+def test_train_describes_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    assert "train and score a model" in text
+    assert "--checkpoint-every" in text
+
+
+def test_ctrl_c_ends_train_as_it_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: RunConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "run", interrupted)
+    assert train.main(["--task", TASK]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_a_run_without_a_head_or_a_variant_is_refused(config: RunConfig) -> None:
+    (task,) = runs.prepare(config)
+    run = runs.model_run(task, runs.open_embedder(config))
+    with pytest.raises(ConfigError, match="is not a variant task and has no head"):
+        runs.compute(replace(run, head=None), "name")
