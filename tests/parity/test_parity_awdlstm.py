@@ -22,7 +22,7 @@ TINY = Reference(root=BEND, name="awdlstm_tiny")
 
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_rows_are_bends(protocol: ProtocolName) -> None:
+def test_embeddings_are_bends(protocol: ProtocolName) -> None:
     """BEND's own float32 rows are up to 7e-5 away from the same network in float64, after hundreds of steps.
 
     Ours err as much, in other places, so that long sequences get twice the tolerance; the next test does not need it.
@@ -37,7 +37,7 @@ def test_rows_are_bends(protocol: ProtocolName) -> None:
 
 
 @needs_shared
-def test_rows_in_float64_are_bends() -> None:
+def test_embeddings_in_float64_are_bends() -> None:
     embedder = AWDLSTMEmbedder(TINY.folder)
     network = embedder.model.encoder.double()
     for name, ids in TINY.ids().items():
@@ -54,7 +54,7 @@ def test_token_ids_are_bends() -> None:
 
 
 @needs_shared
-def test_pickled_weights_give_the_same_rows(tmp_path: Path) -> None:
+def test_pickled_weights_give_the_same_embeddings(tmp_path: Path) -> None:
     for file in TINY.folder.iterdir():
         if file.suffix != ".safetensors":
             shutil.copy(file, tmp_path)
@@ -75,14 +75,14 @@ def test_weights_with_dropout_in_them_are_not_used(tmp_path: Path) -> None:
 
 
 @needs_shared
-def test_one_row_per_nucleotide_for_every_input() -> None:
+def test_one_embedding_per_nucleotide_for_every_input() -> None:
     rows = AWDLSTMEmbedder(TINY.folder).embed(list(EDGES.values()), upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 64) for sequence in EDGES.values()]
     assert all(np.isfinite(one).all() for one in rows)
 
 
 @needs_shared
-def test_rows_do_not_depend_on_the_batch() -> None:
+def test_embeddings_do_not_depend_on_the_batch() -> None:
     sequences = [sequence for sequence in TINY.sequences().values() if len(sequence) <= 100]
     together = AWDLSTMEmbedder(TINY.folder, batch_tokens=100_000).embed(sequences)
     alone = AWDLSTMEmbedder(TINY.folder, batch_tokens=1).embed(sequences)
@@ -90,7 +90,7 @@ def test_rows_do_not_depend_on_the_batch() -> None:
 
 
 @needs_shared
-def test_row_sees_nothing_on_its_right() -> None:
+def test_embedding_sees_nothing_on_its_right() -> None:
     embedder = AWDLSTMEmbedder(TINY.folder)
     np.testing.assert_allclose(embedder("ACGTACGTA")[:5], embedder("ACGTATTTTTTT")[:5], atol=1e-6)
 
@@ -117,7 +117,7 @@ def test_checkpoint_without_head_says_so_for_logits() -> None:
 
 
 @needs_shared
-def test_checkpoint_with_head_gives_the_loss_of_the_next_letter(tmp_path: Path) -> None:
+def test_checkpoint_with_head_gives_the_loss_of_the_next_nucleotide(tmp_path: Path) -> None:
     """The files of a training run hold the head's bias, its matrix (the token vectors) and the last batch's state."""
     shutil.copytree(TINY.folder, tmp_path, dirs_exist_ok=True)
     tmp_path.chmod(0o755)
@@ -157,6 +157,6 @@ def test_layer_steps_as_its_equations_say() -> None:
 
 
 @pytest.mark.parametrize("odd", [{"bidirectional": True}, {"reset_token_id": 2}], ids=str)
-def test_other_kinds_are_refused(odd: dict[str, int]) -> None:
+def test_other_kinds_raise(odd: dict[str, int]) -> None:
     with pytest.raises(ModelError, match="expected False and None"):
         AwdLstmConfig(**odd)

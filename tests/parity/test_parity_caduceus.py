@@ -70,7 +70,7 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
-def test_rows_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
+def test_embeddings_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
     if protocol == "bend-hf-1" and case in CUT_IN_HF_1:
         return _is_cut(name, case)
     sequence = sequence_of(name, case)
@@ -111,7 +111,7 @@ def test_hidden_layers_equal_the_published_code(name: str, layer: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="nospecial"))
-def test_rows_without_the_trailing_sep_equal_the_reference(name: str, case: str) -> None:
+def test_embeddings_without_the_trailing_sep_equal_the_reference(name: str, case: str) -> None:
     rows = rows_of(network_of(name), golden(name).input_ids(name, case)[0][:-1])
     np.testing.assert_allclose(rows, arrays(name)[f"{case}/nospecial"], atol=ATOL, rtol=0)
 
@@ -176,7 +176,7 @@ def test_a_padded_batch_equals_single_runs_where_the_published_code_reads_its_pa
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_do_not_depend_on_the_batch(name: str) -> None:
+def test_embeddings_do_not_depend_on_the_batch(name: str) -> None:
     sequences = [sequence_of(name, case) for case in ("len1", "len511", "n_runs_512", "len7", "len100", "len12")]
     together = CaduceusEmbedder(folder_of(name), device="cpu", batch_tokens=10**6).embed(sequences)
     for sequence, rows in zip(sequences, together, strict=True):
@@ -204,7 +204,7 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
     protocol=st.sampled_from(get_args(ProtocolName)),
     name=st.sampled_from(NAMES),
 )
-def test_every_sequence_has_one_finite_row_per_nucleotide(
+def test_every_sequence_has_one_finite_embedding_per_nucleotide(
     runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
     sequence = "".join(letters * times for letters, times in runs)
@@ -216,7 +216,7 @@ def test_every_sequence_has_one_finite_row_per_nucleotide(
 @pytest.mark.parametrize("overlap_tokens", [0, 10])
 @pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize("name", NAMES)
-def test_lengths_around_the_context_have_one_row_per_nucleotide(
+def test_lengths_around_the_context_have_one_embedding_per_nucleotide(
     name: str, protocol: ProtocolName, overlap_tokens: int, tmp_path: Path
 ) -> None:
     for file in ("config.json", "model.safetensors"):
@@ -280,7 +280,7 @@ def test_a_missing_weight_is_named(name: str, tmp_path: Path) -> None:
     ("field", "value"),
     [("rms_norm", False), ("bidirectional", False), ("bidirectional_strategy", "ew_multiply")],
 )
-def test_unpublished_variants_are_refused(field: str, value: object) -> None:
+def test_unpublished_variants_raise(field: str, value: object) -> None:
     fields = json.loads((folder_of(PH) / "config.json").read_text())
     with pytest.raises(ModelError, match=f"{field}=.* is not supported"):
         config_from_json({**fields, field: value})
@@ -295,7 +295,7 @@ def test_random_weights_are_seeded() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_rows_are_near_those_of_float32(name: str) -> None:
+def test_half_precision_embeddings_are_near_those_of_float32(name: str) -> None:
     sequence = sequence_of(name, "len512")
     half = CaduceusEmbedder(folder_of(name), dtype="bfloat16", device="cpu")(sequence)
     full = embedder_of(name)(sequence)

@@ -23,7 +23,7 @@ TINY = Reference(root=BEND, name="convnet_tiny8")
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_are_bends(name: str, protocol: ProtocolName) -> None:
+def test_embeddings_are_bends(name: str, protocol: ProtocolName) -> None:
     reference = Reference(root=BEND, name=name)
     embedder = ConvNetEmbedder(reference.folder, protocol=protocol)
     rows = embedder.embed(list(reference.sequences().values()), upsample_embeddings=True)
@@ -40,7 +40,7 @@ def test_token_ids_are_bends(name: str) -> None:
 
 
 @needs_shared
-def test_pickled_weights_give_the_same_rows(tmp_path: Path) -> None:
+def test_pickled_weights_give_the_same_embeddings(tmp_path: Path) -> None:
     for file in TINY.folder.iterdir():
         if file.suffix != ".safetensors":
             shutil.copy(file, tmp_path)
@@ -50,7 +50,7 @@ def test_pickled_weights_give_the_same_rows(tmp_path: Path) -> None:
 
 
 @needs_shared
-def test_one_row_per_nucleotide_for_every_input() -> None:
+def test_one_embedding_per_nucleotide_for_every_input() -> None:
     embedder = ConvNetEmbedder(TINY.folder)
     rows = embedder.embed(list(EDGES.values()), upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 32) for sequence in EDGES.values()]
@@ -58,7 +58,7 @@ def test_one_row_per_nucleotide_for_every_input() -> None:
 
 
 @needs_shared
-def test_rows_do_not_depend_on_the_batch() -> None:
+def test_embeddings_do_not_depend_on_the_batch() -> None:
     """Beyond the rounding of sums, which is 1e-5 of rows that reach 10."""
     sequences = list(TINY.sequences().values())
     together = ConvNetEmbedder(TINY.folder, batch_tokens=100_000).embed(sequences)
@@ -74,7 +74,7 @@ def test_checkpoint_without_head_says_so_for_logits() -> None:
 
 
 @needs_shared
-def test_first_state_is_the_letters() -> None:
+def test_first_state_is_the_nucleotides() -> None:
     rows = ConvNetEmbedder(TINY.folder, layer=0)("ACGTN")
     np.testing.assert_array_equal(rows, np.eye(32)[[3, 4, 5, 6, 2]])
 
@@ -113,6 +113,6 @@ def test_padding_reads_as_the_end_of_the_sequence(n_padded: int) -> None:
     torch.testing.assert_close(together.logits[:, :30], alone.logits, atol=1e-10, rtol=0)
 
 
-def test_network_that_reads_an_alignment_is_refused() -> None:
+def test_network_that_reads_an_alignment_raises() -> None:
     with pytest.raises(ModelError, match="needs 445 alignment columns"):
         ConvNetConfig(n_aux_features=445)

@@ -46,7 +46,7 @@ def embedder(name: str, protocol: str = "bend-2024") -> DNABertEmbedder:
 
 
 @pytest.mark.parametrize(("name", "sequence"), CASES)
-def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
+def test_token_ids_and_chunks_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     tokenized = embedder(name)._tokenize([golden.sequence])
     if len(golden.sequence) < KMER[name]:
@@ -57,7 +57,7 @@ def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*KMER, only=is_comparable))
-def test_rows_are_bends(name: str, sequence: str) -> None:
+def test_embeddings_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(name)
     np.testing.assert_allclose(rows(golden.sequence, False), golden.raw, atol=TOLERANCE, rtol=0)
@@ -65,7 +65,7 @@ def test_rows_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), CASES)
-def test_nucleotide_rows_are_bends(name: str, sequence: str) -> None:
+def test_nucleotide_embeddings_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(name)(golden.sequence, upsample_embeddings=True)
     assert len(rows) == len(golden.sequence)
@@ -77,7 +77,7 @@ def test_nucleotide_rows_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*KMER, only=is_one_piece))
-def test_bend_hf_1_repeats_the_first_row_in_front_and_the_last_behind(name: str, sequence: str) -> None:
+def test_bend_hf_1_repeats_the_first_embedding_in_front_and_the_last_behind(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     n_kmers, front = len(golden.sequence) - KMER[name] + 1, (KMER[name] - 1) // 2
     expected = golden.removed[np.clip(np.arange(len(golden.sequence)) - front, 0, n_kmers - 1)]
@@ -87,7 +87,7 @@ def test_bend_hf_1_repeats_the_first_row_in_front_and_the_last_behind(name: str,
 
 @needs_shared
 @pytest.mark.parametrize("name", KMER)
-def test_bend_hf_1_reads_each_piece_as_if_it_were_a_sequence(name: str) -> None:
+def test_bend_hf_1_reads_each_chunk_as_if_it_were_a_sequence(name: str) -> None:
     sequence = reference(name, "len1200").sequence
     rows = embedder(name, "bend-hf-1")
     whole = rows(sequence)

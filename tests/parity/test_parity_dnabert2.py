@@ -50,7 +50,7 @@ def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
-def test_token_rows_equal_the_reference(name: str, sequence: str) -> None:
+def test_token_embeddings_equal_the_reference(name: str, sequence: str) -> None:
     for special in (True, False):
         ours = embedder_of(name)(sequence_of(name, sequence), remove_special_tokens=not special)
         theirs = golden(name).embedding(name, sequence, special=special)
@@ -58,7 +58,7 @@ def test_token_rows_equal_the_reference(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize("sequence", [one for name, one in SAME_INPUT if name == BEND])
-def test_nucleotide_rows_equal_bend(sequence: str) -> None:
+def test_nucleotide_embeddings_equal_bend(sequence: str) -> None:
     ours = embedder_of(BEND)(sequence_of(BEND, sequence), upsample_embeddings=True)
     theirs = golden(BEND).embedding(BEND, sequence, upsample=True)
     np.testing.assert_allclose(ours, theirs, atol=ATOL, rtol=0)
@@ -101,7 +101,7 @@ def test_padded_batch_equals_the_published_code() -> None:
 
 
 @pytest.mark.parametrize("name", [BEND, HUB])
-def test_rows_do_not_depend_on_the_batch(name: str) -> None:
+def test_embeddings_do_not_depend_on_the_batch(name: str) -> None:
     letters = [letters for letters in golden(name).sequences.values() if len(letters) < 2700]
     for together, alone in zip(embedder_of(name).embed(letters), map(embedder_of(name), letters), strict=True):
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
@@ -109,14 +109,14 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", [BEND, HUB])
-def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: Any) -> None:
+def test_half_precision_gives_float32_embeddings_near_the_full_ones(name: str, dtype: Any) -> None:
     letters = sequence_of(name, "n_runs_512")
     rows = DNABert2Embedder(folder_of(name), dtype=dtype, device="cpu")(letters)
     assert rows.dtype == np.float32
     assert 0 < np.abs(rows - embedder_of(name)(letters)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
 
 
-def test_bias_made_in_blocks_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bias_made_in_blocks_gives_the_same_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = [sequence_of(HUB, "len1200"), sequence_of(HUB, "n_runs_512")]
     whole = embedder_of(HUB).embed(letters)
     monkeypatch.setattr(dnabert2, "QUERY_BLOCK", 50)
@@ -143,7 +143,7 @@ def test_layer_is_the_one_of_the_network(layer: int) -> None:
 
 
 @pytest.mark.parametrize("kept", ["model.safetensors", "pytorch_model.bin"])
-def test_either_file_of_weights_gives_the_same_rows(kept: str, tmp_path: Path) -> None:
+def test_either_file_of_weights_gives_the_same_embeddings(kept: str, tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     for other in {"model.safetensors", "pytorch_model.bin"} - {kept}:
         (folder / other).unlink()
@@ -171,7 +171,7 @@ def test_output_matrix_may_be_left_out_as_it_is_the_table_of_token_vectors(tmp_p
     np.testing.assert_array_equal(ours, embedder_of(BEND).logits(letters)[0])
 
 
-def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(tmp_path: Path) -> None:
+def test_weights_saved_without_the_head_give_the_same_embeddings_and_no_logits(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     change_weights(folder, lambda key: key.removeprefix("bert.") if key.startswith("bert.") else None)
     headless = DNABert2Embedder(folder, device="cpu")
@@ -198,12 +198,12 @@ def test_checkpoint_saved_by_transformers_loads_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.logits([letters])[0], embedder_of(BEND).logits([letters])[0])
 
 
-def test_configuration_of_a_plain_bert_is_refused(tmp_path: Path) -> None:
+def test_configuration_of_a_plain_bert_raises(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     fields = json.loads((folder / "config.json").read_text())
     del fields["alibi_starting_size"]
     (folder / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(ModelError, match="lacks alibi_starting_size; expected the config.json of the published model"):
+    with pytest.raises(ModelError, match=r"lacks alibi_starting_size; expected the config\.json of the published model"):
         DNABert2Embedder(folder)
 
 

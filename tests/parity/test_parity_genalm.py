@@ -49,7 +49,7 @@ def embedder(name: str, protocol: str = "bend-2024") -> GENALMEmbedder:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*BEND_NAMES))
-def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
+def test_token_ids_and_chunks_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     tokenized = embedder(name)._tokenize([golden.sequence])
     np.testing.assert_array_equal(tokenized.ids, golden.ids)
@@ -57,7 +57,7 @@ def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*BEND_NAMES, only=is_upper))
-def test_rows_are_bends(name: str, sequence: str) -> None:
+def test_embeddings_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(name)
     np.testing.assert_allclose(rows(golden.sequence, False), golden.raw, atol=TOLERANCE, rtol=0)
@@ -65,21 +65,21 @@ def test_rows_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*BEND_NAMES, only=is_aligned))
-def test_nucleotide_rows_are_bends(name: str, sequence: str) -> None:
+def test_nucleotide_embeddings_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(name)(golden.sequence, upsample_embeddings=True)
     np.testing.assert_allclose(rows, golden.upsampled, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*BEND_NAMES))
-def test_each_nucleotide_has_a_row(name: str, sequence: str) -> None:
+def test_each_nucleotide_has_a_embedding(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     assert len(embedder(name)(golden.sequence, upsample_embeddings=True)) == len(golden.sequence)
 
 
 @needs_shared
 @pytest.mark.parametrize("name", BEND_NAMES)
-def test_a_run_of_n_has_one_token_and_a_row_for_each_letter(name: str) -> None:
+def test_a_run_of_n_has_one_token_and_a_embedding_for_each_nucleotide(name: str) -> None:
     golden = reference(name, "n_all_64")
     assert golden.removed.shape[0] == 1
     rows = embedder(name)(golden.sequence, upsample_embeddings=True)
@@ -94,7 +94,7 @@ def test_token_ids_are_the_authors(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(*AUTHORS_NAMES, only=is_upper))
-def test_rows_are_the_authors(name: str, sequence: str) -> None:
+def test_embeddings_are_the_authors(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(name, "bend-hf-1")(golden.sequence, False)
     np.testing.assert_allclose(rows, golden.raw, atol=TOLERANCE, rtol=0)
@@ -254,7 +254,7 @@ def test_published_configurations_give_the_declared_models(key: str, config: str
 
 
 @needs_shared
-def test_sparse_rotary_configurations_are_refused() -> None:
+def test_sparse_rotary_configurations_raise() -> None:
     from bend_hf.embedders.networks.genalm import GenaLMConfig
 
     path = SHARED / "tokenizers" / "gena_configs" / "L12-H768-A12-V32k-L4096-preln-sparse-rope.json"

@@ -27,7 +27,7 @@ OLD, NEW = (Reference(root=ORIGINAL, name=name) for name in NAMES)
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_are_the_originals(name: str, protocol: ProtocolName) -> None:
+def test_embeddings_are_the_originals(name: str, protocol: ProtocolName) -> None:
     reference = Reference(root=ORIGINAL, name=name)
     rows = GPNEmbedder(reference.folder, protocol=protocol).embed(
         list(reference.sequences().values()), upsample_embeddings=True
@@ -45,7 +45,7 @@ def test_logits_are_the_originals(name: str) -> None:
 
 
 @needs_shared
-def test_logits_of_a_masked_letter_are_the_originals() -> None:
+def test_logits_of_a_masked_nucleotide_are_the_originals() -> None:
     """Position 50 of the hundred letters is masked."""
     embedder = GPNEmbedder(OLD.folder)
     ids = torch.from_numpy(OLD.ids()["len100"].astype(np.int64))[None].clone()
@@ -67,7 +67,7 @@ def test_token_ids_are_the_originals(name: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("name", NAMES)
-def test_one_row_per_nucleotide_for_every_input(name: str) -> None:
+def test_one_embedding_per_nucleotide_for_every_input(name: str) -> None:
     rows = GPNEmbedder(Reference(root=ORIGINAL, name=name).folder).embed(list(EDGES.values()), upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 64) for sequence in EDGES.values()]
     assert all(np.isfinite(one).all() for one in rows)
@@ -75,7 +75,7 @@ def test_one_row_per_nucleotide_for_every_input(name: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_do_not_depend_on_the_batch(name: str) -> None:
+def test_embeddings_do_not_depend_on_the_batch(name: str) -> None:
     """Beyond the rounding of sums, which is 1e-5 of rows that reach 10."""
     reference = Reference(root=ORIGINAL, name=name)
     sequences = list(reference.sequences().values())
@@ -160,7 +160,7 @@ def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @needs_shared
-def test_alignment_models_are_refused(tmp_path: Path) -> None:
+def test_alignment_models_raise(tmp_path: Path) -> None:
     shutil.copy(OLD.folder / "tokenizer.json", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "GPNRoFormer"}))
     with pytest.raises(ModelError, match="has model_type 'GPNRoFormer'; expected 'ConvNet' or 'GPN'"):
@@ -176,12 +176,12 @@ def test_alignment_models_are_refused(tmp_path: Path) -> None:
     ],
     ids=["encoder", "embedding", "alignment"],
 )
-def test_other_kinds_are_refused(odd: dict[str, str | int], message: str) -> None:
+def test_other_kinds_raise(odd: dict[str, str | int], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         GPNConfig(**odd)
 
 
-def test_vocabulary_without_an_unknown_letter_gives_it_the_mask(tmp_path: Path) -> None:
+def test_vocabulary_without_an_unknown_nucleotide_gives_it_the_mask(tmp_path: Path) -> None:
     words = {"[PAD]": 0, "[MASK]": 1, "a": 2, "c": 3, "g": 4, "t": 5}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words, "unk_token": "[UNK]"}}))
     vocabulary = NucleotideVocabulary.read(tmp_path / "tokenizer.json")
@@ -196,7 +196,7 @@ def test_vocabulary_without_an_unknown_letter_gives_it_the_mask(tmp_path: Path) 
     ],
     ids=["words", "no unknown"],
 )
-def test_other_tokenizers_are_refused(tmp_path: Path, words: dict[str, int], message: str) -> None:
+def test_other_tokenizers_raise(tmp_path: Path, words: dict[str, int], message: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words, "unk_token": "[UNK]"}}))
     with pytest.raises(ModelError, match=message):
         NucleotideVocabulary.read(tmp_path / "tokenizer.json")

@@ -33,7 +33,7 @@ def embedder(protocol: str = "bend-2024") -> GROVEREmbedder:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(NAME))
-def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
+def test_token_ids_and_chunks_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     tokenized = embedder()._tokenize([golden.sequence])
     np.testing.assert_array_equal(tokenized.ids, golden.ids)
@@ -41,7 +41,7 @@ def test_token_ids_and_pieces_are_bends(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), cases(NAME, only=is_upper))
-def test_rows_are_bends(name: str, sequence: str) -> None:
+def test_embeddings_are_bends(name: str, sequence: str) -> None:
     golden = reference(name, sequence)
     np.testing.assert_allclose(embedder()(golden.sequence, False), golden.raw, atol=TOLERANCE, rtol=0)
     np.testing.assert_allclose(embedder()(golden.sequence), golden.removed, atol=TOLERANCE, rtol=0)
@@ -49,7 +49,7 @@ def test_rows_are_bends(name: str, sequence: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
 @pytest.mark.parametrize(("name", "sequence"), cases(NAME, only=is_upper))
-def test_nucleotide_rows_are_bends(name: str, sequence: str, protocol: str) -> None:
+def test_nucleotide_embeddings_are_bends(name: str, sequence: str, protocol: str) -> None:
     golden = reference(name, sequence)
     rows = embedder(protocol)(golden.sequence, upsample_embeddings=True)
     assert golden.upsampled is not None

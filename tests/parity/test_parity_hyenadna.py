@@ -59,7 +59,7 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize(("name", "case"), SAME_INPUT)
-def test_rows_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
+def test_embeddings_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
     """With special tokens, those between the pieces of a long sequence included, and without."""
     embedder, sequence = embedder_of(name, protocol), sequence_of(name, case)
     for keep in (True, False):
@@ -87,7 +87,7 @@ def test_loss_is_nan_where_bend_raises_and_finite_elsewhere() -> None:
     assert not known.all()
 
 
-def test_loss_of_the_first_letter_needs_something_in_front() -> None:
+def test_loss_of_the_first_nucleotide_needs_something_in_front() -> None:
     """-hf inputs have no [CLS], so that nothing predicts their first letter."""
     loss = embedder_of(HF).loss(["ACGT"])[0]
     assert np.isfinite(loss).tolist() == [False, True, True, True]
@@ -100,20 +100,20 @@ def test_hidden_layers_equal_the_published_code(layer: int) -> None:
     np.testing.assert_allclose(rows, arrays(HF)[f"len12/layer{layer}"], atol=ATOL, rtol=0)
 
 
-def test_a_layer_that_is_not_there_is_refused() -> None:
+def test_a_layer_that_is_not_there_raises() -> None:
     with pytest.raises(ConfigError, match="has no layer 4"):
         HyenaDNAEmbedder(folder_of(HF), layer=4, device="cpu")("ACGT")
 
 
 @pytest.mark.parametrize(("name", "case"), list(OTHER_INPUT))
-def test_other_input_than_the_references_still_has_a_row_for_each_letter(name: str, case: str) -> None:
+def test_other_input_than_the_references_still_has_a_embedding_for_each_nucleotide(name: str, case: str) -> None:
     sequence = sequence_of(name, case)
     rows = embedder_of(name)(sequence, upsample_embeddings=True)
     assert rows.shape == (len(sequence), 64)
     np.testing.assert_allclose(rows, embedder_of(name)(sequence.upper()), atol=1e-5, rtol=0)
 
 
-def test_a_cut_hf_sequence_starts_like_its_first_piece() -> None:
+def test_a_cut_hf_sequence_starts_like_its_first_chunk() -> None:
     sequence = sequence_of(HF, "len1200")
     rows = embedder_of(HF)(sequence)
     np.testing.assert_allclose(rows[:1025], embedder_of(HF)(sequence[:1025]), atol=1e-5, rtol=0)
@@ -131,7 +131,7 @@ def test_a_padded_batch_equals_single_runs_where_the_published_code_reads_its_pa
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_do_not_depend_on_the_batch(name: str) -> None:
+def test_embeddings_do_not_depend_on_the_batch(name: str) -> None:
     sequences = [sequence_of(name, case) for case in ("len1", "len511", "n_runs_512", "len7", "len1200", "len12")]
     together = HyenaDNAEmbedder(folder_of(name), device="cpu", batch_tokens=10**6).embed(sequences)
     for sequence, rows in zip(sequences, together, strict=True):
@@ -173,7 +173,7 @@ def test_both_kinds_of_files_are_one_network() -> None:
     protocol=st.sampled_from(get_args(ProtocolName)),
     name=st.sampled_from(NAMES),
 )
-def test_every_sequence_has_one_finite_row_per_nucleotide(
+def test_every_sequence_has_one_finite_embedding_per_nucleotide(
     runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
     sequence = "".join(letters * times for letters, times in runs)
@@ -184,14 +184,14 @@ def test_every_sequence_has_one_finite_row_per_nucleotide(
 
 @pytest.mark.parametrize("overlap_tokens", [0, 100])
 @pytest.mark.parametrize("name", NAMES)
-def test_lengths_around_the_context_have_one_row_per_nucleotide(name: str, overlap_tokens: int) -> None:
+def test_lengths_around_the_context_have_one_embedding_per_nucleotide(name: str, overlap_tokens: int) -> None:
     embedder = HyenaDNAEmbedder(folder_of(name), device="cpu", overlap_tokens=overlap_tokens)
     lengths = [1, 1023, 1024, 1025, 1026, 1027, 2048, 2049, 2050, 2051]
     rows = embedder.embed(["ACGTN" * (length // 5) + "ACGTN"[: length % 5] for length in lengths])
     assert [len(one) for one in rows] == lengths
 
 
-def test_overlap_gives_each_row_more_to_look_back_on() -> None:
+def test_overlap_gives_each_embedding_more_to_look_back_on() -> None:
     sequence = sequence_of(HF, "len1300")
     embedder = HyenaDNAEmbedder(folder_of(HF), device="cpu", overlap_tokens=400)
     last_bp = int(np.diff(embedder.tokenize([sequence]).chunk_starts)[-1]) - 1
@@ -211,7 +211,7 @@ def test_random_weights_are_seeded() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_rows_are_near_those_of_float32(dtype: Any) -> None:
+def test_half_precision_embeddings_are_near_those_of_float32(dtype: Any) -> None:
     sequence = sequence_of(PLAIN, "len1200")
     half = HyenaDNAEmbedder(folder_of(PLAIN), dtype=dtype, device="cpu")(sequence)
     full = embedder_of(PLAIN)(sequence)

@@ -71,7 +71,7 @@ def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
-def test_token_rows_equal_the_reference(name: str, sequence: str) -> None:
+def test_token_embeddings_equal_the_reference(name: str, sequence: str) -> None:
     letters = golden(name).sequences[sequence]
     for special in (True, False):
         ours = embedder_of(name)(letters, remove_special_tokens=not special)
@@ -80,7 +80,7 @@ def test_token_rows_equal_the_reference(name: str, sequence: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sequence"), [case for case in cases(*BEND) if case not in OTHER_INPUT])
-def test_nucleotide_rows_equal_bend_wherever_bend_has_one_for_each(name: str, sequence: str) -> None:
+def test_nucleotide_embeddings_equal_bend_wherever_bend_has_one_for_each(name: str, sequence: str) -> None:
     letters = golden(name).sequences[sequence]
     ours = embedder_of(name)(letters, upsample_embeddings=True)
     if golden(name).record(name, sequence)["upsample_matches_len"]:
@@ -117,7 +117,7 @@ def test_loss_equals_bend(sequence: str) -> None:
         assert np.isnan(ours).sum() == (embedder_of(name).tokenize([letters]).ids == 0).sum()
 
 
-def test_loss_past_the_context_is_whole_where_bend_leaves_out_a_token_and_two_letters() -> None:
+def test_loss_past_the_context_is_complete_where_bend_leaves_out_a_token_and_two_nucleotides() -> None:
     # Past 1,000 tokens BEND loses the first token of the piece without <cls>, and G and N no longer compete.
     name, key = BEND[0], "len5993"
     letters = golden(name).sequences[key]
@@ -134,7 +134,7 @@ LOSSES_OF_ROTARY_ESM = [one for name, one in SAME_INPUT if name == BEND[1] and h
 
 
 @pytest.mark.parametrize("sequence", LOSSES_OF_ROTARY_ESM)
-def test_loss_of_rotary_esm_equals_bend_but_for_the_words_that_bend_leaves_out(sequence: str) -> None:
+def test_loss_of_rotary_esm_equals_bend_but_for_the_kmers_that_bend_leaves_out(sequence: str) -> None:
     # BEND takes the vocabulary for that of a real v2 by the path's name, so that two words do not compete.
     name = BEND[1]
     letters = golden(name).sequences[sequence]
@@ -179,7 +179,7 @@ def test_masked_tokens_get_the_published_scores() -> None:
 
 @pytest.mark.parametrize("name", [*BEND, V2])
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
-def test_rows_do_not_depend_on_the_batch(name: str, protocol: str) -> None:
+def test_embeddings_do_not_depend_on_the_batch(name: str, protocol: str) -> None:
     embedder = embedder_of(name, protocol)
     letters = [letters for letters in golden(name).sequences.values() if len(letters) < 1300]
     for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):
@@ -188,7 +188,7 @@ def test_rows_do_not_depend_on_the_batch(name: str, protocol: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", [*BEND, V2])
-def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: Any) -> None:
+def test_half_precision_gives_float32_embeddings_near_the_full_ones(name: str, dtype: Any) -> None:
     letters = golden(name).sequences["n_runs_512"]
     rows = NucleotideTransformerEmbedder(folder_of(name), dtype=dtype, device="cpu")(letters)
     assert rows.dtype == np.float32
@@ -196,7 +196,7 @@ def test_half_precision_gives_float32_rows_near_the_full_ones(name: str, dtype: 
 
 
 @pytest.mark.parametrize("name", [*BEND, V2])
-def test_protocols_agree_on_clean_letters(name: str) -> None:
+def test_protocols_agree_on_clean_nucleotides(name: str) -> None:
     letters = ["ACGTACGTAC" * 1300, "GATTACA"]
     for ours, theirs in zip(
         embedder_of(name).embed(letters), embedder_of(name, "bend-hf-1").embed(letters), strict=True
@@ -204,7 +204,7 @@ def test_protocols_agree_on_clean_letters(name: str) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
 
 
-def test_every_piece_of_bend_hf_1_has_its_own_cls() -> None:
+def test_every_chunk_of_bend_hf_1_has_its_own_cls() -> None:
     letters = golden(BEND[0]).sequences["n_1500"]
     pieces = {protocol: embedder_of(BEND[0], protocol).tokenize([letters]) for protocol in ("bend-2024", "bend-hf-1")}
     starts = {protocol: one.ids[one.chunk_starts[:-1]].tolist() for protocol, one in pieces.items()}
@@ -222,7 +222,7 @@ def change_weights(folder: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*BEND, V2])
-def test_weights_saved_without_the_head_give_the_same_rows_and_no_logits(name: str, tmp_path: Path) -> None:
+def test_weights_saved_without_the_head_give_the_same_embeddings_and_no_logits(name: str, tmp_path: Path) -> None:
     folder = copy_of(name, tmp_path)
     change_weights(folder, lambda key: key.removeprefix("esm.") if key.startswith("esm.") else None)
     headless = NucleotideTransformerEmbedder(folder, device="cpu")

@@ -45,7 +45,7 @@ def pieces(tokenized: Tokenized) -> list[list[int]]:
     return [part.tolist() for part in np.split(tokenized.ids, tokenized.chunk_starts[1:-1])]
 
 
-def test_each_piece_gets_its_own_specials() -> None:
+def test_each_chunk_gets_its_own_specials() -> None:
     cut = assemble(stream_of([5, 1]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)))
     assert pieces(cut) == [[CLS, 0, 1, SEP], [CLS, 2, 3, SEP], [CLS, 4, SEP], [CLS, 5, SEP]]
     assert cut.chunk_sequence.tolist() == [0, 0, 0, 1]
@@ -59,14 +59,14 @@ def test_mid_sequence_adds_specials_once_and_then_cuts() -> None:
     assert cut.ids[cut.special].tolist() == [CLS, SEP, CLS, SEP]
 
 
-def test_mid_sequence_may_end_in_a_piece_of_specials_alone() -> None:
+def test_mid_sequence_may_end_in_a_chunk_of_specials_alone() -> None:
     window = Window(context_tokens=3, prefix=(CLS,), suffix=(SEP,), cut="mid-sequence")
     cut = assemble(stream_of([2]), window)
     assert pieces(cut) == [[CLS, 0, 1], [SEP]]
     cut.check([2])
 
 
-def test_exact_context_is_one_piece_and_one_more_is_two() -> None:
+def test_exact_context_is_one_chunk_and_one_more_is_two() -> None:
     window = Window(context_tokens=6, prefix=(CLS,), suffix=(SEP,))
     assert len(pieces(assemble(stream_of([4]), window))) == 1
     assert len(pieces(assemble(stream_of([5]), window))) == 2
@@ -77,20 +77,20 @@ def test_no_context_limit_keeps_sequences_whole() -> None:
     assert pieces(cut) == [[0, 1, 2, SEP], [3, 4, SEP]]
 
 
-def test_sliding_takes_each_row_from_where_it_has_most_context() -> None:
+def test_sliding_takes_each_embedding_from_where_it_has_most_context() -> None:
     cut = assemble(stream_of([8]), Window(context_tokens=5, prefix=(CLS,), overlap_tokens=2))
     assert pieces(cut) == [[CLS, 0, 1, 2, 3], [CLS, 2, 3, 4, 5], [CLS, 4, 5, 6, 7]]
     piece_of_row = np.searchsorted(cut.chunk_starts, cut.embedding_token, side="right") - 1
     assert piece_of_row.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
-def test_sliding_causal_gives_the_overlap_to_the_earlier_piece() -> None:
+def test_sliding_causal_gives_the_overlap_to_the_earlier_chunk() -> None:
     cut = assemble(stream_of([8]), Window(context_tokens=4, overlap_tokens=2, causal=True))
     piece_of_row = np.searchsorted(cut.chunk_starts, cut.embedding_token, side="right") - 1
     assert piece_of_row.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
-def test_sliding_last_piece_slides_back_to_be_full() -> None:
+def test_sliding_last_chunk_slides_back_to_be_full() -> None:
     cut = assemble(stream_of([7]), Window(context_tokens=4, overlap_tokens=1))
     assert pieces(cut) == [[0, 1, 2, 3], [3, 4, 5, 6]]
     cut = assemble(stream_of([8]), Window(context_tokens=4, overlap_tokens=1))
@@ -106,7 +106,7 @@ def test_sliding_last_piece_slides_back_to_be_full() -> None:
     causal=st.booleans(),
     mid=st.booleans(),
 )
-def test_every_token_gives_its_row_once_however_it_is_cut(
+def test_every_token_gives_its_embedding_once_however_it_is_cut(
     counts: list[int], content: int, n_prefix: int, n_suffix: int, overlap: int, causal: bool, mid: bool
 ) -> None:
     window = Window(
@@ -125,12 +125,12 @@ def test_every_token_gives_its_row_once_however_it_is_cut(
     assert (np.diff(cut.chunk_sequence) >= 0).all()
 
 
-def test_overlap_must_be_smaller_than_the_piece() -> None:
+def test_overlap_must_be_smaller_than_the_chunk() -> None:
     with pytest.raises(ConfigError, match="overlap_tokens=3 does not fit a chunk of 3 tokens"):
         Window(context_tokens=4, prefix=(CLS,), overlap_tokens=3)
 
 
-def test_overlap_needs_specials_of_each_piece() -> None:
+def test_overlap_needs_specials_of_each_chunk() -> None:
     with pytest.raises(ConfigError, match="needs special tokens in each chunk"):
         Window(context_tokens=4, cut="mid-sequence", overlap_tokens=1)
 
@@ -146,67 +146,67 @@ def test_check_names_the_sequence_that_is_short() -> None:
         cut.check([3, 5], name="toy")
 
 
-def test_check_refuses_another_number_of_sequences() -> None:
+def test_check_rejects_another_number_of_sequences() -> None:
     cut = assemble(stream_of([3, 2]), Window(context_tokens=None))
     with pytest.raises(AlignmentError, match="returned tokens of 2 sequences; expected 1"):
         cut.check([5])
 
 
-def test_check_refuses_rows_of_no_nucleotide() -> None:
+def test_check_rejects_embeddings_of_no_nucleotide() -> None:
     cut = assemble(stream_of([3]), Window(context_tokens=None))
     with pytest.raises(AlignmentError, match="an embedding for 0 nucleotides"):
         replace(cut, embedding_bp=np.array([2, 0, 1])).check([3])
 
 
-def test_check_refuses_a_row_out_of_another_sequence() -> None:
+def test_check_rejects_a_embedding_out_of_another_sequence() -> None:
     cut = assemble(stream_of([2, 2]), Window(context_tokens=None))
     with pytest.raises(AlignmentError, match="takes embedding 1 from a token of another sequence"):
         replace(cut, embedding_token=np.array([0, 2, 2, 3])).check([2, 2])
 
 
-def test_a_sequence_without_tokens_is_refused() -> None:
+def test_a_sequence_without_tokens_raises() -> None:
     with pytest.raises(AlignmentError, match="sequence 1 has no tokens"):
         assemble(stream_of([2, 0]), Window(context_tokens=None))
 
 
-def test_row_map_may_repeat_a_row_out_of_order() -> None:
+def test_embedding_map_may_repeat_a_embedding_out_of_order() -> None:
     rows = TokenMap(token=np.array([0, 0, 1, 2, 0, 2]), bp=np.ones(6, dtype=np.int64), starts=np.array([0, 6]))
     cut = assemble(stream_of([3]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)), token_map=rows)
     cut.check([6])
     assert cut.ids[cut.embedding_token].tolist() == [0, 0, 1, 2, 0, 2]
 
 
-def test_output_rows_with_specials_keeps_each_where_it_stands() -> None:
+def test_output_embeddings_with_specials_keeps_each_where_it_stands() -> None:
     cut = assemble(stream_of([3, 1]), Window(context_tokens=4, prefix=(CLS,), suffix=(SEP,)))
     rows = output_tokens(cut, specials=True, per_nucleotide=False)
     assert cut.ids[rows.token].tolist() == cut.ids.tolist()
     assert rows.starts.tolist() == [0, 7, 10]
 
 
-def test_output_rows_per_nucleotide_with_specials_survive_an_out_of_order_row() -> None:
+def test_output_embeddings_per_nucleotide_with_specials_survive_an_out_of_order_embedding() -> None:
     map_ = TokenMap(token=np.array([0, 0, 1, 0, 1]), bp=np.ones(5, dtype=np.int64), starts=np.array([0, 5]))
     cut = assemble(stream_of([2]), Window(context_tokens=None, prefix=(CLS,), suffix=(SEP,)), token_map=map_)
     rows = output_tokens(cut, specials=True, per_nucleotide=True)
     assert cut.ids[rows.token].tolist() == [CLS, 0, 0, 1, 0, 1, SEP]
 
 
-def test_output_rows_leave_out_overlap_that_gives_no_row() -> None:
+def test_output_embeddings_leave_out_overlap_that_gives_no_embedding() -> None:
     cut = assemble(stream_of([6]), Window(context_tokens=4, overlap_tokens=2))
     rows = output_tokens(cut, specials=True, per_nucleotide=False)
     assert cut.ids[rows.token].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_cut_letters_and_merge_give_the_sequences_back() -> None:
+def test_cut_nucleotides_and_merge_give_the_sequences_back() -> None:
     letters = Nucleotides.of(["ACGTA", "CG"])
     chunks = cut_nucleotides(letters, 2)
-    cut = assemble(single_nucleotides(chunks.letters, TABLE), Window(context_tokens=None, prefix=(CLS,)))
+    cut = assemble(single_nucleotides(chunks.nucleotides, TABLE), Window(context_tokens=None, prefix=(CLS,)))
     merged = merge_sections(cut, chunks.section_starts)
     merged.check([5, 2])
     assert pieces(merged) == [[CLS, *map(ord, chunk)] for chunk in ("AC", "GT", "A", "CG")]
     assert merged.chunk_sequence.tolist() == [0, 0, 0, 1]
 
 
-def test_single_letters_turn_unknown_ones_into_one_token_each() -> None:
+def test_single_nucleotides_turn_unknown_ones_into_one_token_each() -> None:
     stream = single_nucleotides(Nucleotides.of(["ARn"]), TABLE)
     assert stream.ids.tolist() == [ord("A"), 7, 7]
 
@@ -276,12 +276,12 @@ def test_stream_from_ids_uses_the_lengths_of_the_texts() -> None:
     assert stream.token_bp.tolist() == [4, 2, 1]
 
 
-def test_stream_from_ids_refuses_texts_that_do_not_fill_the_sequence() -> None:
+def test_stream_from_ids_rejects_texts_that_do_not_fill_the_sequence() -> None:
     with pytest.raises(AlignmentError, match="tokens of toy have 2 nucleotides for sequence 1, which has 3"):
         stream_from_ids([[0], [1]], np.array([1, 2]), lengths_bp=np.array([1, 3]), name="toy")
 
 
-def test_offsets_give_dropped_letters_to_the_token_in_front() -> None:
+def test_offsets_give_dropped_nucleotides_to_the_token_in_front() -> None:
     stream = stream_from_offsets([[5, 6]], [[(1, 3), (5, 6)]], lengths_bp=np.array([8]), name="toy")
     assert stream.token_bp.tolist() == [5, 3]
 
@@ -293,6 +293,6 @@ def test_offsets_of_several_sequences_start_anew() -> None:
 
 
 @pytest.mark.parametrize("offsets", [[(0, 2), (0, 3)], [(2, 3), (1, 2)], [(0, 1), (1, 9)]])
-def test_offsets_that_do_not_follow_each_other_are_refused(offsets: list[tuple[int, int]]) -> None:
+def test_offsets_that_do_not_follow_each_other_raise(offsets: list[tuple[int, int]]) -> None:
     with pytest.raises(AlignmentError, match="that do not overlap"):
         stream_from_offsets([[5, 6]], [offsets], lengths_bp=np.array([3]), name="toy")

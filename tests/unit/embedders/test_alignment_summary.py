@@ -22,7 +22,7 @@ def fake(key: str, folder: Path, **options: object) -> dict[str, object]:
     return dict(alignment_of(embedder, ["ACGT" * 40, "ACGTACGTGA"]))
 
 
-def test_letters_are_one_row_a_nucleotide_and_whole() -> None:
+def test_nucleotides_are_one_embedding_per_nucleotide_and_whole() -> None:
     assert alignment_of(OneHotEmbedder(), ["ACGT" * 1000, "A"]) == {
         "tokens": "single nucleotides",
         "rows": "one embedding per nucleotide",
@@ -30,7 +30,7 @@ def test_letters_are_one_row_a_nucleotide_and_whole() -> None:
     }
 
 
-def test_overlapping_words_are_one_row_a_nucleotide_in_pieces(tmp_path: Path) -> None:
+def test_overlapping_tokens_are_one_embedding_per_nucleotide_in_chunks(tmp_path: Path) -> None:
     said = fake("dnabert6", tmp_path, protocol="bend-hf-1")
     assert said["tokens"] == "overlapping 6-mers"
     assert re.fullmatch(
@@ -45,7 +45,7 @@ def test_specials_of_the_published_protocol_stand_at_the_ends_alone(tmp_path: Pa
     assert fake("dnabert6", tmp_path)["special_tokens"] == "0 to 2 per input; they give no embedding"
 
 
-def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) -> None:
+def test_tokens_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) -> None:
     said = fake("dnabert2", tmp_path)
     assert said["rows"] == "one embedding per token of 1 to 8 nucleotides, repeated for each nucleotide"
     shares = said["rows_per_nucleotide"]
@@ -53,18 +53,18 @@ def test_words_that_stand_for_several_nucleotides_are_counted(tmp_path: Path) ->
     assert 0.125 <= shares < 0.5
 
 
-def test_overlap_and_strands_are_said(tmp_path: Path) -> None:
+def test_overlap_and_strands_are_described(tmp_path: Path) -> None:
     said = fake("dnabert6", tmp_path, overlap_tokens=4, reverse_complement_average=True)
     assert said["inputs"] == f"long sequences in chunks of at most {TINY_CONTEXT_TOKENS} tokens, sharing 4 tokens"
     assert said["strands"] == "the embedding of each nucleotide is the mean over both strands"
 
 
-def test_a_model_of_the_users_own_has_rows_alone() -> None:
+def test_a_model_of_a_user_has_embeddings_alone() -> None:
     said = alignment_of(UserEmbedder(lambda sequences: [[[0.0]] * len(one) for one in sequences], name="mine"), ["ACG"])
     assert said["rows"] == "one embedding per nucleotide, checked"
 
 
-def test_a_model_of_the_users_own_is_called_by_its_name(tmp_path: Path) -> None:
+def test_a_model_of_a_user_is_called_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def embed(sequences):\n    return [[[0.0]] * len(one) for one in sequences]\n")
     description = load_embedder(str(path)).description

@@ -55,7 +55,7 @@ def saved(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def test_masked_model_gives_its_rows_aligned_by_offsets(tmp_path: Path) -> None:
+def test_masked_model_gives_its_embeddings_aligned_by_offsets(tmp_path: Path) -> None:
     model = saved(BertForMaskedLM(bert()), tmp_path)
     embedder = AutoEmbedder(tmp_path)
     (tokens,) = embedder.embed_tokens(["ACGTNGTA"])
@@ -105,7 +105,7 @@ def test_random_weights_need_no_weight_file(tmp_path: Path) -> None:
         AutoEmbedder(tmp_path)
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_raise(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
@@ -121,14 +121,14 @@ def test_remote_code_is_not_run(tmp_path: Path) -> None:
         load_embedder(tmp_path)
 
 
-def test_architecture_that_is_unknown_is_refused(tmp_path: Path) -> None:
+def test_architecture_that_is_unknown_raises(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel"}))
     with pytest.raises(ModelError, match="transformers does not load it"):
         AutoEmbedder(tmp_path)
 
 
-def test_tokenizer_that_wants_spaced_words_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_that_wants_spaced_kmers_raises(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     tokenizer = Tokenizer(models.WordLevel(vocab={"[PAD]": 0, "[UNK]": 1, "ACG": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -139,7 +139,7 @@ def test_tokenizer_that_wants_spaced_words_is_refused(tmp_path: Path) -> None:
         AutoEmbedder(tmp_path)
 
 
-def test_letters_that_become_several_tokens_cannot_be_aligned(tmp_path: Path) -> None:
+def test_nucleotides_that_become_several_tokens_cannot_be_aligned(tmp_path: Path) -> None:
     saved(BertModel(bert()), tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     tokenizer.normalizer = normalizers.Replace("T", "GT")

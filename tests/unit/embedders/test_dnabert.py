@@ -65,7 +65,7 @@ def test_the_published_vocabularies_are_complete() -> None:
         (6, 1, [1, 1, 1, 1, 1, 1]),
     ],
 )
-def test_rows_as_bend_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
+def test_embeddings_as_bend_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
     assert rows_of(n_kmers, n_kmers + k - 1, as_bend=True) == expected
 
 
@@ -73,18 +73,18 @@ def test_rows_as_bend_by_hand(k: int, n_kmers: int, expected: list[int]) -> None
     ("k", "n_kmers", "expected"),
     [(5, 3, [1, 1, 1, 2, 3, 3, 3]), (6, 7, [1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7]), (3, 2, [1, 1, 2, 2])],
 )
-def test_rows_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
+def test_embeddings_by_hand(k: int, n_kmers: int, expected: list[int]) -> None:
     assert rows_of(n_kmers, n_kmers + k - 1, as_bend=False) == expected
 
 
 @pytest.mark.parametrize("as_bend", [True, False])
-def test_rows_of_a_sequence_shorter_than_k_are_one(as_bend: bool) -> None:
+def test_embeddings_of_a_sequence_shorter_than_k_are_one(as_bend: bool) -> None:
     assert rows_of(1, 4, as_bend=as_bend) == [1, 1, 1, 1]
 
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), k=st.integers(3, 6), as_bend=st.booleans())
-def test_rows_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, as_bend: bool) -> None:
+def test_embeddings_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, as_bend: bool) -> None:
     lengths_bp = np.array(lengths)
     n_kmers = np.maximum(lengths_bp - k + 1, 1)
     rows = kmer_token_map(n_kmers, lengths_bp, as_bend=as_bend)
@@ -97,7 +97,7 @@ def test_rows_of_a_batch_are_those_of_its_sequences(lengths: list[int], k: int, 
 @needs_shared
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
 @pytest.mark.parametrize("k", [3, 4, 5, 6])
-def test_every_input_has_one_row_a_nucleotide(k: int, protocol: str, tmp_path: Path) -> None:
+def test_every_input_has_one_embedding_per_nucleotide(k: int, protocol: str, tmp_path: Path) -> None:
     shutil.copy(SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 4**k + 5}))
     embedder = DNABertEmbedder(tmp_path, kmer=k, protocol=protocol, random_init=True, device="cpu")

@@ -66,7 +66,9 @@ def embedders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DNABert2Emb
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(sequences=st.lists(LETTERS, min_size=1, max_size=3))
 @settings(max_examples=20, deadline=None)
-def test_every_nucleotide_has_one_row_whatever_the_letters(embedders: Any, protocol: str, sequences: list[str]) -> None:
+def test_every_nucleotide_has_one_embedding_whatever_the_nucleotides(
+    embedders: Any, protocol: str, sequences: list[str]
+) -> None:
     embedder = embedders[protocol]
     rows = embedder.embed(sequences, upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(letters), 12) for letters in sequences]
@@ -77,7 +79,9 @@ def test_every_nucleotide_has_one_row_whatever_the_letters(embedders: Any, proto
 
 @given(sequences=st.lists(LETTERS, min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
-def test_tokens_spell_the_sequence_and_a_letter_without_one_is_unknown(embedders: Any, sequences: list[str]) -> None:
+def test_tokens_spell_the_sequence_and_a_nucleotide_without_one_is_unknown(
+    embedders: Any, sequences: list[str]
+) -> None:
     tokenized = embedders["bend-2024"].tokenize(sequences)
     pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
     for letters, piece in zip(sequences, pieces, strict=True):
@@ -88,7 +92,7 @@ def test_tokens_spell_the_sequence_and_a_letter_without_one_is_unknown(embedders
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("length_bp", [SECTION_BP, SECTION_BP + 1, 2 * SECTION_BP + 7])
-def test_long_sequence_is_cut_every_ten_thousand_letters(embedders: Any, protocol: str, length_bp: int) -> None:
+def test_long_sequence_is_cut_every_ten_thousand_nucleotides(embedders: Any, protocol: str, length_bp: int) -> None:
     letters = ("ACGTTGCAN" * (length_bp // 9 + 1))[:length_bp]
     tokenized = embedders[protocol].tokenize([letters])
     edges = [tokenized.ids[tokenized.chunk_starts[:-1]], tokenized.ids[tokenized.chunk_starts[1:] - 1]]
@@ -99,7 +103,7 @@ def test_long_sequence_is_cut_every_ten_thousand_letters(embedders: Any, protoco
     assert tokenized.special.sum() == kept
 
 
-def test_sliding_windows_keep_one_row_a_nucleotide(tmp_path: Path) -> None:
+def test_sliding_windows_keep_one_embedding_per_nucleotide(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "dnabert2")
     embedder = DNABert2Embedder(folder, random_init=True, device="cpu", overlap_tokens=100)
     letters = "ACGTTGCANR" * 300
@@ -109,7 +113,7 @@ def test_sliding_windows_keep_one_row_a_nucleotide(tmp_path: Path) -> None:
     assert embedder(letters, upsample_embeddings=True).shape == (len(letters), 12)
 
 
-def test_rows_do_not_depend_on_padding(embedders: Any) -> None:
+def test_embeddings_do_not_depend_on_padding(embedders: Any) -> None:
     letters = ["ACGTAC" * 50, "ACG", "N", "GATTACAGATTACA"]
     embedder = embedders["bend-2024"]
     for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):

@@ -84,7 +84,7 @@ def forward(toy: ToyEmbedder, ids: list[int]) -> Any:
         return toy.bert(torch.tensor([ids]), output_hidden_states=True)
 
 
-def test_rows_are_the_models_own_without_specials(toy: ToyEmbedder) -> None:
+def test_embeddings_are_the_models_own_without_specials(toy: ToyEmbedder) -> None:
     rows = toy("ACgTN")
     expected = forward(toy, [1, 4, 5, 6, 7, 3, 2]).hidden_states[-1][0]
     np.testing.assert_allclose(rows, expected[1:-1].numpy(), atol=1e-6)
@@ -145,11 +145,11 @@ def test_equal_lengths_never_share_a_batch_with_others() -> None:
     assert cut([5, 5, 3, 3, 3], budget_tokens=99, equal_lengths=True) == [[5, 5], [3, 3, 3]]
 
 
-def test_short_pieces_do_not_pay_for_a_long_ones_padding() -> None:
+def test_short_chunks_do_not_pay_for_a_long_ones_padding() -> None:
     assert cut([512, 510, 90, 80, 40], budget_tokens=9999) == [[512, 510], [90, 80], [40]]
 
 
-def test_piece_longer_than_the_budget_goes_alone() -> None:
+def test_chunk_longer_than_the_budget_goes_alone() -> None:
     assert cut([60, 50], budget_tokens=10) == [[60], [50]]
 
 
@@ -212,7 +212,7 @@ def test_layers_are_counted_as_in_transformers(toy: ToyEmbedder) -> None:
 
 
 @pytest.mark.parametrize("layer", [3, -4])
-def test_layer_that_is_not_there_is_refused(layer: int) -> None:
+def test_layer_that_is_not_there_raises(layer: int) -> None:
     with pytest.raises(ConfigError, match=f"has no layer {layer}; expected -3 to 2"):
         ToyEmbedder(random_init=True, layer=layer)("AC")
 
@@ -227,7 +227,7 @@ def test_reverse_complement_average_is_the_mean_of_both_strands(toy: ToyEmbedder
     assert tokens.embedding_bp.tolist() == [1] * 30
 
 
-def test_reverse_complement_average_needs_nucleotide_rows() -> None:
+def test_reverse_complement_average_needs_nucleotide_embeddings() -> None:
     with pytest.raises(ConfigError, match="use upsample_embeddings=True"):
         ToyEmbedder(random_init=True, reverse_complement_average=True)("ACGT")
 
@@ -274,7 +274,7 @@ def test_half_precision_runs_close_to_float32(toy: ToyEmbedder, dtype: Any) -> N
     assert half("A").dtype == np.float32
 
 
-def test_compiling_takes_network_and_encoder_once_and_keeps_the_rows(
+def test_compiling_takes_network_and_encoder_once_and_keeps_the_embeddings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain_compile, taken = torch.nn.Module.compile, []
@@ -309,12 +309,12 @@ def test_random_weights_follow_the_seed() -> None:
         ("ACGT", "takes a list of sequences, but got one string"),
     ],
 )
-def test_unreadable_input_is_refused(toy: ToyEmbedder, sequences: Any, reason: str) -> None:
+def test_unreadable_input_raises(toy: ToyEmbedder, sequences: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         toy.embed(sequences)
 
 
-def test_wrong_values_and_keywords_are_refused() -> None:
+def test_wrong_values_and_keywords_raise() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'bend-2025'; did you mean 'bend-2024'"):
         OneHotEmbedder(protocol="bend-2025")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown dtype 'float64'"):
@@ -325,7 +325,7 @@ def test_wrong_values_and_keywords_are_refused() -> None:
         load_embedder("onehot", kmre=6)  # type: ignore[call-arg]
 
 
-def test_identity_tells_apart_what_changes_the_rows(toy: ToyEmbedder) -> None:
+def test_identity_tells_apart_what_changes_the_embeddings(toy: ToyEmbedder) -> None:
     base = toy.identity
     changes: list[EmbedderOptions] = [
         {"seed": 1},

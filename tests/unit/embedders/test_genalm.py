@@ -81,7 +81,7 @@ def test_a_run_of_ten_or_more_n_is_one_token_of_its_length(sequences: list[str])
 @needs_shared
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
-def test_an_unknown_letter_is_one_token_of_one_letter(sequences: list[str]) -> None:
+def test_an_unknown_nucleotide_is_one_token_of_one_nucleotide(sequences: list[str]) -> None:
     stream = tokenizer(HUMAN).stream(sequences)
     n_unknown = sum(len(re.findall("[^ACGT]", sequence)) for sequence in sequences)
     assert stream.token_bp[stream.ids == UNKNOWN].tolist() == [1] * n_unknown
@@ -122,7 +122,7 @@ def write_bpe(path: Path, *, unknown: str | None, fuse: bool = False) -> None:
 
 
 @pytest.mark.parametrize("unknown", [None, "[UNK]"])
-def test_unknown_letters_are_tokens_that_nothing_merges_across(unknown: str | None, tmp_path: Path) -> None:
+def test_unknown_nucleotides_are_tokens_that_nothing_merges_across(unknown: str | None, tmp_path: Path) -> None:
     write_bpe(tmp_path / "tokenizer.json", unknown=unknown)
     stream = BpeTokenizer.read(tmp_path / "tokenizer.json").stream(["ACNNGT", "N", "RACA", "ANC"])
     assert stream.ids.tolist() == [9, 1, 1, 10, 1, 1, 9, 5, 5, 1, 6]
@@ -130,7 +130,7 @@ def test_unknown_letters_are_tokens_that_nothing_merges_across(unknown: str | No
     assert stream.starts.tolist() == [0, 4, 5, 8, 11]
 
 
-def test_a_fused_unknown_token_stands_for_all_its_letters(tmp_path: Path) -> None:
+def test_a_fused_unknown_token_stands_for_all_its_nucleotides(tmp_path: Path) -> None:
     write_bpe(tmp_path / "tokenizer.json", unknown="[UNK]", fuse=True)
     stream = BpeTokenizer.read(tmp_path / "tokenizer.json").stream(["ACNNNGT"])
     assert (stream.ids.tolist(), stream.token_bp.tolist()) == ([9, 1, 10], [2, 3, 2])
@@ -158,7 +158,9 @@ def test_a_file_that_is_no_tokenizer_raises(content: str | None, tmp_path: Path)
 @pytest.mark.parametrize("model_type", ["bert", "big_bird"])
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
 @pytest.mark.parametrize("folder", [T2T, HUMAN])
-def test_every_input_has_one_row_a_nucleotide(folder: str, protocol: str, model_type: str, tmp_path: Path) -> None:
+def test_every_input_has_one_embedding_per_nucleotide(
+    folder: str, protocol: str, model_type: str, tmp_path: Path
+) -> None:
     shutil.copy(SHARED / "tokenizers" / folder / "tokenizer.json", tmp_path)
     config = {**TINY, "model_type": model_type, "max_position_embeddings": 16, "block_size": 2, "num_random_blocks": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -174,7 +176,7 @@ def test_every_input_has_one_row_a_nucleotide(folder: str, protocol: str, model_
 
 @needs_shared
 def test_a_tokenizer_larger_than_the_model_raises(tmp_path: Path) -> None:
-    shutil.copy(SHARED / "tokenizers" / T2T / "tokenizer.json", tmp_path)
+    shutil.copy(SHARED / "tokenizers" / T2T / "tokenizer\.json", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 100}))
     with pytest.raises(ModelError, match="32000 tokens in tokenizer.json, but vocab_size 100"):
         GENALMEmbedder(tmp_path, random_init=True)

@@ -33,7 +33,7 @@ def one_word_after_the_other(sequence: str, words: list[str]) -> list[str]:
 
 
 def longest_tokens(tokens: list[str]) -> LongestTokens:
-    return LongestTokens.of({word: number for number, word in enumerate(words)}, source="test")
+    return LongestTokens.of({word: number for number, word in enumerate(tokens)}, source="test")
 
 
 def texts(ids: np.ndarray, words: list[str]) -> list[str]:
@@ -65,7 +65,7 @@ def write_merges(path: Path) -> None:
 
 @settings(deadline=None)
 @given(sequences=SEQUENCES)
-def test_words_are_those_of_one_after_the_other(sequences: list[str]) -> None:
+def test_tokens_are_those_of_one_after_the_other(sequences: list[str]) -> None:
     stream = longest_tokens(WORDS).stream(Nucleotides.of(sequences))
     for sequence, first, last in zip(sequences, stream.starts, stream.starts[1:], strict=False):
         assert texts(stream.ids[first:last], WORDS) == one_word_after_the_other(sequence, WORDS[len(SPECIALS) :])
@@ -79,12 +79,12 @@ def test_tokens_cover_each_sequence(sequences: list[str]) -> None:
     assert covered == [len(sequence) for sequence in sequences]
 
 
-def test_a_word_does_not_reach_into_the_next_sequence() -> None:
+def test_a_token_does_not_reach_into_the_next_sequence() -> None:
     stream = longest_tokens(WORDS).stream(Nucleotides.of(["ACG", "TGT", "TACA"]))
     assert texts(stream.ids, WORDS) == ["AC", "G", "T", "G", "T", "T", "AC", "A"]
 
 
-def test_the_longest_word_wins_over_the_longer_rest() -> None:
+def test_the_longest_token_wins_over_the_longer_rest() -> None:
     stream = longest_tokens(WORDS).stream(Nucleotides.of(["GTTACAAAAA", "NACGTN"]))
     assert texts(stream.ids, WORDS) == ["GTTACA", "AAAA", "[UNK]", "ACGT", "[UNK]"]
 
@@ -101,7 +101,7 @@ def test_bend_2024_takes_longest_tokens(merges: bool, tmp_path: Path) -> None:
     assert texts(embedder.tokenize(["ACGTT"]).ids[1:-1], WORDS) == ["ACGT", "T"]
 
 
-def test_bend_2024_reads_the_words_out_of_tokenizer_json(tmp_path: Path) -> None:
+def test_bend_2024_reads_the_tokens_out_of_tokenizer_json(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, words=None, merges=True, n_rows=12)
     embedder = GROVEREmbedder(folder, random_init=True, device="cpu")
     assert embedder.tokenize(["GACGTACN"]).ids.tolist() == [CLS, 7, 11, 10, UNKNOWN, SEP]
@@ -137,7 +137,7 @@ def test_a_vocabulary_larger_than_the_model_raises(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("merges", [True, False])
 @pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
-def test_every_input_has_one_row_a_nucleotide(protocol: str, merges: bool, tmp_path: Path) -> None:
+def test_every_input_has_one_embedding_per_nucleotide(protocol: str, merges: bool, tmp_path: Path) -> None:
     folder = write_folder(tmp_path, merges=merges)
     embedder = GROVEREmbedder(folder, protocol=protocol, random_init=True, device="cpu")
     sequences = ["A", "n", "N" * 40, "acgtt" * 20, "RYKM", *("AC" * n for n in (13, 14, 15, 28, 29)), "GTTACA" * 50]

@@ -81,13 +81,13 @@ def test_lower_case_is_read_as_upper_case(hf: HyenaDNAEmbedder) -> None:
     assert hf.tokenize(["acGtn"]).ids.tolist() == hf.tokenize(["ACGTN"]).ids.tolist()
 
 
-def test_each_iupac_letter_is_one_unknown_token_and_one_row(hf: HyenaDNAEmbedder) -> None:
+def test_each_iupac_nucleotide_is_one_unknown_token_and_one_embedding(hf: HyenaDNAEmbedder) -> None:
     tokenized = hf.tokenize(["RYSWKMBDHV"])
     assert tokenized.ids.tolist() == [6] * 10 + [1]
     assert tokenized.embedding_bp.tolist() == [1] * 10
 
 
-def test_long_sequences_are_cut_at_the_context_each_piece_with_its_specials(plain: HyenaDNAEmbedder) -> None:
+def test_long_sequences_are_cut_at_the_context_each_chunk_with_its_specials(plain: HyenaDNAEmbedder) -> None:
     tokenized = plain.tokenize(["A" * 10, "C" * 21])
     assert np.diff(tokenized.chunk_starts).tolist() == [12, 12, 12, 3]
     assert tokenized.ids[tokenized.chunk_starts[:-1]].tolist() == [0, 0, 0, 0]
@@ -150,7 +150,7 @@ class Harmful:
         return os.system, ("echo harm",)
 
 
-def test_a_weights_ckpt_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_weights_ckpt_that_would_run_code_raises(tmp_path: Path) -> None:
     state = write(tmp_path / "plain", PLAIN)
     (tmp_path / "plain" / "model.safetensors").unlink()
     saved = {"state_dict": as_plain(state, wrapped=False), "callbacks": Harmful()}
@@ -177,17 +177,17 @@ def test_a_file_without_head_embeds_but_has_no_logits(tmp_path: Path) -> None:
         embedder.logits(["ACGT"])
 
 
-def test_a_configuration_of_neither_kind_is_refused() -> None:
+def test_a_configuration_of_neither_kind_raises() -> None:
     with pytest.raises(ModelError, match="neither 'max_seq_len'"):
         config_from_json({"hidden_size": 8})
 
 
-def test_a_configuration_with_attention_layers_is_refused() -> None:
+def test_a_configuration_with_attention_layers_raises() -> None:
     with pytest.raises(ModelError, match="has attention in layers"):
         config_from_json({**PLAIN, "attn_layer_idx": [1]})
 
 
-def test_an_input_longer_than_the_filters_is_refused() -> None:
+def test_an_input_longer_than_the_filters_raises() -> None:
     with pytest.raises(ModelError, match="an input of 13 tokens is longer"):
         HyenaDNAModel(config_from_json(HF))(torch.full((1, 13), 7))
 

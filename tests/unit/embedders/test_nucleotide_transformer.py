@@ -105,7 +105,7 @@ def pieces_of(letters: str, version: str, protocol: str) -> list[list[int]]:
 @pytest.mark.parametrize("version", list(TOKENS))
 @given(sequences=st.lists(LETTERS | CLEAN, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_inputs_equal_those_made_letter_by_letter(
+def test_inputs_equal_those_made_nucleotide_by_nucleotide(
     embedders: Any, version: str, protocol: str, sequences: list[str]
 ) -> None:
     tokenized = embedders[version, protocol].tokenize(sequences)
@@ -120,7 +120,7 @@ def test_inputs_equal_those_made_letter_by_letter(
 @pytest.mark.parametrize("version", list(TOKENS))
 @given(sequences=st.lists(LETTERS, min_size=1, max_size=3))
 @settings(max_examples=15, deadline=None)
-def test_every_nucleotide_has_one_row_whatever_the_letters(
+def test_every_nucleotide_has_one_embedding_whatever_the_nucleotides(
     embedders: Any, version: str, protocol: str, sequences: list[str]
 ) -> None:
     embedder = embedders[version, protocol]
@@ -137,7 +137,7 @@ def test_every_nucleotide_has_one_row_whatever_the_letters(
     "letters",
     ["A", "ACGTA", "N" * 500, "R", "RYRYR", "acgtacgtacgt", "A" * CLEAN_BP, "A" * (CLEAN_BP + 1), "ACGTN" * 90],
 )
-def test_edge_of_the_promise_has_one_row_a_nucleotide(
+def test_edge_of_the_promise_has_one_embedding_per_nucleotide(
     embedders: Any, version: str, protocol: str, letters: str
 ) -> None:
     assert embedders[version, protocol](letters, upsample_embeddings=True).shape == (len(letters), 8)
@@ -154,7 +154,7 @@ def test_edge_of_the_promise_has_one_row_a_nucleotide(
         ("bend-hf-1", CLEAN_BP - 1, [20, 5]),  # and one more <cls>
     ],
 )
-def test_clean_letters_fill_the_context_and_one_more_opens_a_piece(
+def test_clean_nucleotides_fill_the_context_and_one_more_opens_a_chunk(
     embedders: Any, protocol: str, length_bp: int, tokens: list[int]
 ) -> None:
     tokenized = embedders["v1", protocol].tokenize([("GATTACA" * 20)[:length_bp]])
@@ -162,7 +162,7 @@ def test_clean_letters_fill_the_context_and_one_more_opens_a_piece(
 
 
 @pytest.mark.parametrize("version", list(TOKENS))
-def test_sliding_windows_keep_one_row_a_nucleotide(version: str, tmp_path: Path) -> None:
+def test_sliding_windows_keep_one_embedding_per_nucleotide(version: str, tmp_path: Path) -> None:
     embedder = NucleotideTransformerEmbedder(
         write_checkpoint(tmp_path / version, version), random_init=True, device="cpu", overlap_tokens=5
     )
@@ -173,7 +173,7 @@ def test_sliding_windows_keep_one_row_a_nucleotide(version: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("version", list(TOKENS))
-def test_rows_do_not_depend_on_padding(embedders: Any, version: str) -> None:
+def test_embeddings_do_not_depend_on_padding(embedders: Any, version: str) -> None:
     embedder = embedders[version, "bend-hf-1"]
     letters = ["ACGTAC" * 19, "ACG", "N", "GATTACAGATTACA"]
     for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):
@@ -207,7 +207,7 @@ def test_joined_runs_cover_the_same_nucleotides(sequences: list[list[int]]) -> N
 
 
 @pytest.mark.parametrize("version", list(TOKENS))
-def test_losses_compete_among_words_and_letters(embedders: Any, version: str) -> None:
+def test_losses_compete_among_kmers_and_nucleotides(embedders: Any, version: str) -> None:
     embedder = embedders[version, "bend-2024"]
     first = TOKENS[version].index("AAAAAA")
     assert embedder._loss_tokens() == range(first, FIELDS[version]["vocab_size"])
@@ -215,7 +215,7 @@ def test_losses_compete_among_words_and_letters(embedders: Any, version: str) ->
     assert np.isnan(loss).tolist() == [False, False, True]  # <unk> competes with nothing
 
 
-def test_vocabulary_of_other_words_is_read_by_its_word_length() -> None:
+def test_vocabulary_of_other_kmers_is_read_by_its_kmer_length() -> None:
     words = ["".join(letters) for letters in product("ATCG", repeat=3)]
     vocabulary = KmerVocabulary.of(["<unk>", "<pad>", "<mask>", "<cls>", *words, *"ATCGN"])
     stream = vocabulary.stream(Nucleotides.of(["ATCGN"]), join_unknown=True)

@@ -89,7 +89,7 @@ def test_other_shape_is_named() -> None:
         load_weights(Tied(), state, source="file")
 
 
-def test_renaming_reaches_the_model_and_doubles_are_refused() -> None:
+def test_renaming_reaches_the_model_and_doubles_raise() -> None:
     model = Tied()
     state = {f"model.{key}": value for key, value in state_of(model).items()}
     load_weights(model, state, source="file", rename=lambda key: key.removeprefix("model."))
@@ -143,7 +143,7 @@ class Shell:
         return Path.touch, (Path("was_run"),)  # type: ignore[return-value]
 
 
-def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickle_with_code_raises_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Shell()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"is not a plain state dict: .* convert it to safetensors"):
@@ -165,14 +165,14 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: py
     ],
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_files_that_are_no_weights_are_refused(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_files_that_are_no_weights_raise(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=reason):
         read_state_dict(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_file_that_is_cut_short_is_refused(tmp_path: Path, name: str) -> None:
+def test_file_that_is_cut_short_raises(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.endswith("bin"):
         torch.save({"a": torch.ones(1000)}, path)
@@ -204,7 +204,7 @@ def test_empty_build_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_missing_folder_and_odd_names_are_refused() -> None:
+def test_missing_folder_and_odd_names_raise() -> None:
     with pytest.raises(ModelError, match=r"there is no checkpoint folder no/such/folder"):
         resolve_checkpoint(Path("no/such/folder"))
     with pytest.raises(ModelError, match=r"pass a folder with config.json and weights, or a Hub id"):
@@ -265,7 +265,7 @@ def test_declaration_without_files_asks_for_a_folder() -> None:
         fetch_files(spec)
 
 
-def test_read_json_refuses_what_is_no_object(tmp_path: Path) -> None:
+def test_read_json_rejects_what_is_not_an_object(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config.json"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("[1]")
