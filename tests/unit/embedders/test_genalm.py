@@ -176,7 +176,7 @@ def test_every_input_has_one_embedding_per_nucleotide(
 
 @needs_shared
 def test_a_tokenizer_larger_than_the_model_raises(tmp_path: Path) -> None:
-    shutil.copy(SHARED / "tokenizers" / T2T / "tokenizer\.json", tmp_path)
+    shutil.copy(SHARED / "tokenizers" / T2T / "tokenizer.json", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 100}))
-    with pytest.raises(ModelError, match="32000 tokens in tokenizer.json, but vocab_size 100"):
+    with pytest.raises(ModelError, match=r"32000 tokens in tokenizer\.json, but vocab_size 100"):
         GENALMEmbedder(tmp_path, random_init=True)
