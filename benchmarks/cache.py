@@ -40,7 +40,8 @@ import torch
 from bend_hf.embedders._alignment import Tokenized, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders.cache.open import CacheEntry, RankSlice, find_entry
+from bend_hf.embedders.cache import CacheSettings
+from bend_hf.embedders.cache.open import CacheEntry, find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cache.json"
@@ -148,8 +149,8 @@ def in_turns(rounds: int, *, gone: Path | None = None, **works: Callable[[], obj
 
 def embed(folder: Path, dataset: datasets.Dataset, embedder: Embedder) -> CacheEntry:
     """All of ``bend-hf embed`` but the reading of the task's files."""
-    entry = find_entry(dataset, embedder, folder=folder, dtype="float16")
-    entry.make(None, RankSlice(), progress=False)
+    entry = find_entry(dataset, embedder, CacheSettings(folder=folder, show_progress=False))
+    entry.fill()
     return entry
 
 
@@ -258,7 +259,7 @@ def read_batches(source: CachedEmbeddings, order: np.ndarray) -> None:
 def random_read(source: CachedEmbeddings, rounds: int) -> Line:
     """Shuffled batches of the cache, token rows and the row of each nucleotide, against memcpy of the same rows."""
     order = np.random.default_rng(1).permutation(len(source))
-    samples = np.stack([source.item(item).rows for item in range(len(source))])
+    samples = np.stack([source.item(item).values for item in range(len(source))])
     into = np.empty((BATCH, *samples.shape[1:]), samples.dtype)
 
     def copies() -> None:

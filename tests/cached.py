@@ -26,8 +26,9 @@ from bend_hf.embedders._alignment import Tokenized, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders._tokens import Nucleotides, greedy_kmers, nucleotide_table
-from bend_hf.embedders.cache.estimate import silent
-from bend_hf.embedders.cache.open import CacheEntry, RankSlice, find_entry
+from bend_hf.embedders.cache import CacheSettings
+from bend_hf.embedders.cache.fill import RankSlice
+from bend_hf.embedders.cache.open import CacheEntry, find_entry
 from bend_hf.errors import CacheError
 from bend_hf.types import Floats
 
@@ -110,17 +111,15 @@ def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder:
     return find_entry(
         small_dataset() if dataset is None else dataset,
         embedder or Triplets(),
-        folder=folder,
-        dtype="float16",
+        CacheSettings(folder=folder, shard_bytes=SHARD_BYTES, show_progress=False),
         label="small train",
-        shard_bytes=SHARD_BYTES,
     )
 
 
 def made(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> CacheEntry:
     """An entry that is made."""
     entry = small_entry(folder, dataset, embedder)
-    entry.make(None, RankSlice(), progress=False)
+    entry.fill()
     return entry
 
 
@@ -152,19 +151,19 @@ def start(target: Callable[..., None], *arguments: object) -> multiprocessing.pr
     return process
 
 
-def make_and_die(folder: Path, rank: int, world: int, calls: int | None) -> None:
+def make_and_die(folder: Path, rank: int, n_processes: int, calls: int | None) -> None:
     """Makes the small entry as one rank of several; dies by SIGKILL at a call of a function, in whichever thread."""
     dataset = small_dataset()
     if calls is not None:
         _die_at(calls)
-    small_entry(folder, dataset).make(None, RankSlice(rank=rank, world=world), progress=False, report=silent)
+    small_entry(folder, dataset).fill(here=RankSlice(rank=rank, n_processes=n_processes))
 
 
 def make_within(folder: Path, n_bytes: int) -> None:
     """Makes the small entry where no file may grow beyond some bytes; writes the error's text into the folder."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
-        small_entry(folder).make(None, RankSlice(), progress=False)
+        small_entry(folder).fill()
     except CacheError as error:
         (folder / "error.txt").write_text(str(error)[:500])
 

@@ -27,30 +27,30 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.embedders.cache import default_folder
-    from bend_hf.embedders.cache.manage import choose, inventory, remove, verify
+    from bend_hf.embedders.cache.manage import list_entries, remove, select, verify
 
     cache = parsed.cache or default_folder()
-    held = inventory(cache)
+    entries = list_entries(cache)
     if parsed.action == "prune" and not parsed.all:
-        held = choose(
-            held,
+        entries = select(
+            entries,
             names=tuple(parsed.names),
             older_than_days=parsed.older_than,
             unfinished=parsed.unfinished,
             broken=parsed.broken,
         )
     elif parsed.names:
-        held = choose(held, names=tuple(parsed.names))
+        entries = select(entries, names=tuple(parsed.names))
     if parsed.action == "verify":
-        found = verify(held, say=print)
+        found = verify(entries, log=print)
         counts = f"{found.n_good} shards are correct, {len(found.altered)} were damaged, {found.n_missing} are missing"
         print(f"{counts} in {cache}")
         return 1 if found.altered else 0
-    for entry in held:
+    for entry in entries:
         print(entry.text())
         if parsed.action == "prune" and not parsed.dry_run:
             remove(entry)
-    total = f"{sum(entry.size_bytes for entry in held) / 1e9:10.3f} GB  in {len(held)} folders of {cache}"
+    total = f"{sum(entry.size_bytes for entry in entries) / 1e9:10.3f} GB  in {len(entries)} folders of {cache}"
     if parsed.action == "prune":
         total += ", would be removed" if parsed.dry_run else ", removed"
     print(total)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.data.dataset import TaskData
-    from bend_hf.embedders.cache.open import CacheEntry, RankSlice
+    from bend_hf.embedders.cache.fill import RankSlice
+    from bend_hf.embedders.cache.open import CacheEntry
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ def embed(config: EmbedConfig) -> list[str]:
 
     from bend_hf.data.dataset import open_task
     from bend_hf.data.sources import sources_of
-    from bend_hf.embedders.cache import default_folder
-    from bend_hf.embedders.cache.open import RankSlice, find_entry, worth_caching
+    from bend_hf.embedders.cache.fill import RankSlice
+    from bend_hf.embedders.cache.open import CacheSettings, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
     opened = []
@@ -87,11 +88,11 @@ def embed(config: EmbedConfig) -> list[str]:
         raise ConfigError(
             f"{config.model} is never cached, because it costs nothing to compute; train with it directly"
         )
-    folder = config.cache or default_folder()
+    settings = CacheSettings(folder=config.cache, dtype=config.cache_dtype)
     lines = []
     for data, name, split in chosen:
         label = f"{data.task.key} {name}"
-        entry = find_entry(split, embedder, folder=folder, dtype=config.cache_dtype, label=label)
+        entry = find_entry(split, embedder, settings, label=label)
         lines.append(_embed_split(entry, config, rank_slice))
     return lines if rank_slice.rank == 0 else []
 
@@ -109,7 +110,7 @@ def _embed_split(entry: CacheEntry, config: EmbedConfig, rank_slice: RankSlice) 
         wanted = [number for number in wanted if number < plan.n_shards]  # splits have different numbers of shards
         if not wanted:
             log.warning("%s has shards 0 to %d; --shards names none of them", plan.label, plan.n_shards - 1)
-    n_computed = entry.make(wanted, rank_slice, progress=True)
+    n_computed = entry.fill(wanted, here=rank_slice)
     finished = [files for files in entry.shards if files.record.exists()]
     size = sum(files.arrow.stat().st_size for files in finished)
     n_asked = plan.n_shards if wanted is None else len(wanted)

@@ -152,23 +152,21 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
         from bend_hf.training.finetuning import TokenSource
 
         return _Inputs(source=TokenSource(concatenate_datasets(datasets), embedder))
-    from bend_hf.embedders.cache import default_folder, open_embeddings
-    from bend_hf.embedders.cache.reader import CachedEmbeddings, HeldEmbeddings
+    from bend_hf.embedders.cache import CacheSettings, open_embeddings
+    from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
 
     source = open_embeddings(
         datasets,
         embedder,
-        folder=config.cache or default_folder(),
-        dtype=config.cache_dtype,
-        no_cache=config.no_cache,
+        CacheSettings(folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache),
         accelerator=run.accelerator,
         label=f"{run.data.task.key} {split}",
     )
     device = run.accelerator.device
     if not isinstance(source, CachedEmbeddings):
         return _Inputs(source=source)
-    held = HeldEmbeddings(source, device) if HeldEmbeddings.fits(source, device) else source
-    return _Inputs(source=held, files=source.files)
+    on_device = DeviceEmbeddings(source, device) if DeviceEmbeddings.fits(source, device) else source
+    return _Inputs(source=on_device, files=source.files)
 
 
 def _new_model(run: ModelRun, fold: int | None, embedder: Embedder) -> nn.Module:

@@ -151,5 +151,5 @@ def test_a_cache_made_by_killed_ranks_reads_as_the_embedder_gives(tmp_path: Path
     sequences = small_dataset()["sequence"]
     for row, expected in enumerate(entry.embedder.embed_tokens(list(sequences))):
         view = source.item(row)
-        assert view.row_bp.tolist() == expected.embedding_bp.tolist()
-        assert (view.rows == expected.values.astype("float16")).all()
+        assert view.embedding_bp.tolist() == expected.embedding_bp.tolist()
+        assert (view.values == expected.values.astype("float16")).all()

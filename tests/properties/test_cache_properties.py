@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.dtypes import readable, stored
-from bend_hf.embedders.cache.fill import order_of
+from bend_hf.embedders.cache import CacheSettings
+from bend_hf.embedders.cache.dtypes import decode, encode
+from bend_hf.embedders.cache.fill import shard_order
 from bend_hf.embedders.cache.key import content_of
-from bend_hf.embedders.cache.open import RankSlice, find_entry
-from bend_hf.embedders.cache.reader import CachedEmbeddings, HeldEmbeddings, device_batches
+from bend_hf.embedders.cache.open import find_entry
+from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
 from bend_hf.embedders.cache.shards import shard_starts
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.types import StoredDtype
@@ -45,18 +46,17 @@ def test_rows_of_a_cache_are_those_of_the_embedder(
     dataset = datasets.Dataset.from_dict({"sequence": random_sequences(lengths)})
     items = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=12))
     with TemporaryDirectory() as folder:
-        entry = find_entry(dataset, Triplets(), folder=Path(folder), dtype=dtype, shard_bytes=shard_bytes)
-        entry.make(None, RankSlice(), progress=False)
+        settings = CacheSettings(folder=Path(folder), dtype=dtype, shard_bytes=shard_bytes, show_progress=False)
+        entry = find_entry(dataset, Triplets(), settings)
+        entry.fill()
         source = CachedEmbeddings.of(entry.shards, dtype=dtype)
         expected = OnTheFly(dataset, Triplets()).rows(np.array(items))
         found = source.rows(np.array(items))
-        held = HeldEmbeddings(source, torch.device("cpu")).rows(np.array(items))
-        (sent,) = device_batches(source, [np.array(items)], torch.device("cpu"))
+        on_device = DeviceEmbeddings(source, torch.device("cpu")).rows(np.array(items))
     assert len(source) == len(lengths)
     for x_BTD, token_of_BL in (
         (found.x_BTD.astype(np.float32), found.token_of_BL),
-        (held.x_BTD.numpy(), held.token_of_BL.numpy()),
-        (sent.x_BTD.numpy(), sent.token_of_BL.numpy()),
+        (on_device.x_BTD.numpy(), on_device.token_of_BL.numpy()),
     ):
         np.testing.assert_array_equal(token_of_BL, expected.token_of_BL)
         np.testing.assert_array_equal(x_BTD, as_stored(expected.x_BTD, dtype))
@@ -77,11 +77,11 @@ def test_shards_hold_every_item_once_and_are_about_equal(lengths: list[int], sha
     assert sizes.max() <= sum(lengths) / n_wanted + max(lengths)
 
 
-@given(numbers=st.lists(st.integers(0, 300), unique=True, max_size=40), world=st.integers(1, 9))
-def test_ranks_begin_with_shares_that_together_are_everything(numbers: list[int], world: int) -> None:
-    orders = [order_of(numbers, rank=rank, world=world) for rank in range(world)]
+@given(numbers=st.lists(st.integers(0, 300), unique=True, max_size=40), n_processes=st.integers(1, 9))
+def test_ranks_begin_with_shares_that_together_are_everything(numbers: list[int], n_processes: int) -> None:
+    orders = [shard_order(numbers, rank=rank, n_processes=n_processes) for rank in range(n_processes)]
     assert all(sorted(order) == sorted(numbers) for order in orders)
-    shares = [order[: len(numbers[rank::world])] for rank, order in enumerate(orders)]
+    shares = [order[: len(numbers[rank::n_processes])] for rank, order in enumerate(orders)]
     assert sorted(number for share in shares for number in share) == sorted(numbers)
 
 
@@ -105,5 +105,5 @@ def test_content_does_not_depend_on_how_a_dataset_is_cut(sequences: list[str], c
 )
 def test_numbers_are_rounded_as_torch_rounds_them(rows: list[float], dtype: StoredDtype) -> None:
     numbers = np.array(rows, np.float32).reshape(-1, 1)
-    found = readable(stored(numbers, dtype), dtype).astype(np.float32)
+    found = decode(encode(numbers, dtype), dtype).astype(np.float32)
     np.testing.assert_array_equal(found, as_stored(numbers, dtype))

@@ -1,83 +1,45 @@
-"""Embeddings as Arrow columns: made once in shards, resumable by any number of processes, read at memcpy speed.
+"""A cache of token embeddings on disk: computed once, by any number of processes, and read at memory speed.
 
-For ``bend-hf embed`` and for training, which uses what is there and makes what is missing:
+In goes a dataset with a ``sequence`` column and an embedder; out comes an ``EmbeddingSource``:
 
-    source = open_embeddings(dataset, embedder, folder=default_folder(), accelerator=accelerator)
+    source = open_embeddings(dataset, embedder, CacheSettings(dtype="float32"), accelerator=accelerator)
     batch = source.rows(np.array([7, 1, 4]))      # TokenBatch: x_BTD in float16 or float32, token_of_BL
 
-A task with folds opens its parts, so that a part is embedded once and not once for each fold:
-
-    source = open_embeddings([parts[number] for number in train], embedder, folder=default_folder())
-
->>> from bend_hf.embedders.cache import default_folder
->>> default_folder().name
-'embeddings'
+``open`` finds or fills the cache entry of a dataset, ``key`` names it, ``shards`` cuts it, ``fill`` and ``writer``
+compute missing shards, ``reader`` reads them, ``estimate`` predicts size and time, ``manage`` lists and prunes entries.
+To add a stored dtype, add it to ``dtypes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from bend_hf.files import cache_folder
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from datasets import Dataset
+    from bend_hf.embedders.cache.open import CacheSettings, open_embeddings
 
-    from bend_hf.embedders._embedder import Embedder
-    from bend_hf.embedders.token_embeddings import EmbeddingSource
-    from bend_hf.types import StoredDtype
+_MODULE_OF: Final = {"CacheSettings": "open", "open_embeddings": "open"}
+
+__all__ = ["CacheSettings", "default_folder", "open_embeddings"]
 
 
 def default_folder() -> Path:
-    """``embeddings`` below ``$BEND_HF_CACHE``, or below ``~/.cache/bend_hf``."""
-    from bend_hf.data.download import cache_folder
+    """Return ``embeddings`` below ``$BEND_HF_CACHE``, by default below ``~/.cache/bend_hf``.
 
-    return cache_folder() / "embeddings"
-
-
-def open_embeddings(
-    dataset: Dataset | Sequence[Dataset],
-    embedder: Embedder,
-    *,
-    folder: Path,
-    dtype: StoredDtype = "float16",
-    no_cache: bool = False,
-    accelerator: Accelerator | None = None,
-    label: str = "",
-    progress: bool = True,
-) -> EmbeddingSource:
-    """The embeddings of a split: what is in the cache is read, what is missing is made first.
-
-    Every process of a run calls it; each makes a share of the missing shards, and all return when none is missing.
-
-    Args:
-        dataset: The split, with a ``sequence`` column; or several datasets that are read as one, each of them
-            kept for itself (the parts of folds).
-        embedder: What embeds it. One without weights costs nothing and is never cached.
-        folder: The cache, see ``default_folder``.
-        dtype: How token rows are stored and given: ``float16``, ``float32``, or ``bfloat16``, which is stored as
-            its 16 bits and given as float32.
-        no_cache: Make embeddings when they are asked for, every time; for what is bigger than the disk.
-        accelerator: Which process of how many this is; None: the only one.
-        label: What ``bend-hf cache list`` calls it, for example ``gene_finding train``.
-        progress: Show a bar on the main process.
-
-    Returns:
-        The rows. ``x_BTD`` is float16 where that is what is stored: a head casts it on its device.
-
-    Raises:
-        CacheError: The disk cannot hold what is missing, or a number does not fit ``dtype``.
+    >>> default_folder().name
+    'embeddings'
     """
-    from bend_hf.embedders.cache.open import open_embeddings as opened
+    return cache_folder("embeddings")
 
-    return opened(
-        dataset,
-        embedder,
-        folder=folder,
-        dtype=dtype,
-        no_cache=no_cache,
-        accelerator=accelerator,
-        label=label,
-        progress=progress,
-    )
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,10 +1,8 @@
-"""How token rows are stored: float16, float32, or bfloat16 as its 16 bits, for which Arrow has no type.
+"""How embeddings are stored: float16, float32, or bfloat16 as its 16 bits, because Arrow has no bfloat16.
 
-Encoding fills a buffer that is used again: writing into fresh memory is several times slower than the conversion.
-
->>> stored(np.array([[1.0, -2.5]], np.float32), "bfloat16").tolist()
+>>> encode(np.array([[1.0, -2.5]], np.float32), "bfloat16").tolist()
 [[16256, 49184]]
->>> readable(stored(np.array([[1.0, -2.5]], np.float32), "bfloat16"), "bfloat16").tolist()
+>>> decode(encode(np.array([[1.0, -2.5]], np.float32), "bfloat16"), "bfloat16").tolist()
 [[1.0, -2.5]]
 """
 
@@ -20,7 +18,7 @@ from bend_hf.types import Floats, StoredDtype
 
 STORED_DTYPES: Final[tuple[StoredDtype, ...]] = get_args(StoredDtype)
 
-# The column says what its numbers are: 16 bits that are a bfloat16 must not be taken for integers.
+# The column name says what its numbers are: 16 bits of a bfloat16 must not be taken for integers.
 COLUMN_OF: Final[dict[StoredDtype, str]] = {
     "float16": "token_rows",
     "float32": "token_rows",
@@ -45,63 +43,63 @@ _TOO_LARGE: Final[dict[StoredDtype, float]] = {
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises unless the name is one of ``STORED_DTYPES``.
+    """Check that a dtype is one of ``STORED_DTYPES``.
 
     Raises:
-        CacheError: It is not; the message names the nearest.
+        CacheError: It is not; the message names the nearest one.
     """
     if dtype not in STORED_DTYPES:
         raise CacheError(f"embeddings cannot be stored as {dtype!r}; {did_you_mean(dtype, list(STORED_DTYPES))}")
 
 
 def itemsize(dtype: StoredDtype) -> int:
-    """Bytes of one stored number."""
+    """Return the bytes of one stored number."""
     return np.dtype(NUMPY_OF[dtype]).itemsize
 
 
-def store_into(out: NDArray[Any], rows: Floats, dtype: StoredDtype) -> None:
-    """Rounds rows to their stored form, to the nearest, ties to even.
+def encode_into(out: NDArray[Any], embeddings: Floats, dtype: StoredDtype) -> None:
+    """Round embeddings to their stored form, to nearest, ties to even.
 
     Args:
-        out: Where to, of the stored type, shape (R, D).
-        rows: Shape (R, D).
+        out: Array of the stored type to fill, shape (R, D).
+        embeddings: Shape (R, D).
         dtype: How they are stored.
 
     Raises:
-        CacheError: A number is not finite, or its magnitude does not fit.
+        CacheError: A number is not finite, or too large for ``dtype``.
     """
     import torch
 
-    source = torch.from_numpy(rows if rows.flags.writeable else rows.view())
+    source = torch.from_numpy(embeddings if embeddings.flags.writeable else embeddings.view())
     if dtype == "bfloat16":
         torch.from_numpy(out.view(np.int16)).view(torch.bfloat16).copy_(source)
     else:
         torch.from_numpy(out).copy_(source)
     if out.size and not _all_finite(out, dtype):
-        raise CacheError(_unfit(float(rows.min()), float(rows.max()), dtype))
+        raise CacheError(_explain_overflow(float(embeddings.min()), float(embeddings.max()), dtype))
 
 
-def stored(rows: Floats, dtype: StoredDtype) -> NDArray[Any]:
-    """A stored copy of rows."""
-    out = np.empty(rows.shape, NUMPY_OF[dtype])
-    store_into(out, rows, dtype)
+def encode(embeddings: Floats, dtype: StoredDtype) -> NDArray[Any]:
+    """Return embeddings in their stored form, see ``encode_into``."""
+    out = np.empty(embeddings.shape, NUMPY_OF[dtype])
+    encode_into(out, embeddings, dtype)
     return out
 
 
-def readable(rows: NDArray[Any], dtype: StoredDtype) -> NDArray[Any]:
-    """Stored rows as numbers that numpy knows: as they are, or bfloat16's bits as float32."""
+def decode(stored: NDArray[Any], dtype: StoredDtype) -> NDArray[Any]:
+    """Return stored embeddings as numpy floats: bfloat16 bits become float32, other types stay as they are."""
     if dtype != "bfloat16":
-        return rows
-    wide = np.empty(rows.shape, np.uint32)
-    np.left_shift(rows, np.uint32(16), out=wide, dtype=np.uint32)
+        return stored
+    wide = np.empty(stored.shape, np.uint32)
+    np.left_shift(stored, np.uint32(16), out=wide, dtype=np.uint32)
     return wide.view(np.float32)
 
 
 def _all_finite(out: NDArray[Any], dtype: StoredDtype) -> bool:
-    """Whether no stored number is infinite or none, by its bits: those that follow the largest finite number's.
+    """Check that no stored number is infinite or nan, by its bits: they follow those of the largest finite number.
 
-    Numbers of one sign stand in the order of their bits, so that two maxima say it; reading what was just written is
-    quicker than reading where it came from.
+    Numbers of one sign are ordered like their bits, so two maxima are enough. Reading what was just written is faster
+    than reading its source.
     """
     n_bytes, infinity = itemsize(dtype), _INFINITY_BITS[dtype]
     sign = 1 << (8 * n_bytes - 1)
@@ -109,11 +107,11 @@ def _all_finite(out: NDArray[Any], dtype: StoredDtype) -> bool:
     return bool(negative < sign | infinity and positive < infinity)
 
 
-def _unfit(low: float, high: float, dtype: StoredDtype) -> str:
+def _explain_overflow(low: float, high: float, dtype: StoredDtype) -> str:
     if not (np.isfinite(low) and np.isfinite(high)):
-        return f"the embedder gave a number that is not finite (least {low}, greatest {high}); such rows are not kept"
+        return f"the embedder returned a number that is not finite (lowest {low}, highest {high}); it cannot be stored"
     worst = low if -low > high else high
     return (
-        f"the embedder gave {worst:g}, which does not fit into {dtype} (below {_TOO_LARGE[dtype]:g}); store float32 "
+        f"the embedder returned {worst:g}, which is too large for {dtype} (below {_TOO_LARGE[dtype]:g}); store float32 "
         "or bfloat16 instead"
     )

@@ -1,8 +1,4 @@
-"""What lies in a cache: a list with sizes, a check of every byte, and what may go.
-
->>> [held.path.name for held in inventory(Path("no/such/cache"))]
-[]
-"""
+"""List the entries of a cache with their sizes, verify every byte, and remove entries."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.embedders.cache.shards import ABOUT, ShardFiles, ShardPlan, State, read_plan, shard_files
+from bend_hf.embedders.cache.shards import ABOUT, ShardFiles, ShardPlan, State, read_plan
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch
 
@@ -21,15 +17,15 @@ _DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class EntryInfo:
     """One entry of a cache.
 
     Attributes:
         path: Its folder.
-        plan: What it is; None where that cannot be read.
-        n_finished: Shards that are there, by their records.
-        size_bytes: Of all its files.
-        changed: When a file in it last changed, seconds since 1970.
+        plan: Its plan; None if that cannot be read.
+        n_finished: Number of finished shards, by their records.
+        size_bytes: Size of all its files.
+        changed: When a file in it last changed, in seconds since 1970.
     """
 
     path: Path
@@ -40,40 +36,48 @@ class Held:
 
     @property
     def shards(self) -> list[ShardFiles]:
-        """Its shards, made or not."""
-        return shard_files(self.path, self.plan.n_shards) if self.plan is not None else []
+        """Its shards, finished or not."""
+        return ShardFiles.of_entry(self.path, self.plan.n_shards) if self.plan is not None else []
 
     @property
     def is_whole(self) -> bool:
-        """Whether each shard is finished."""
+        """Whether every shard is finished."""
         return self.plan is not None and self.n_finished == self.plan.n_shards
 
     def text(self) -> str:
-        """One line for a list."""
+        """Describe it in one line."""
         size = f"{self.size_bytes / 1e9:10.3f} GB"
         if self.plan is None:
             return f"{size}  {self.path.name}  cannot be read; 'bend-hf cache prune --broken' removes it"
         plan = self.plan
         state = "whole" if self.is_whole else f"{self.n_finished} of {plan.n_shards} shards"
-        facts = f"{plan.model}, width {plan.width}, {plan.dtype}, {plan.items:,} items, {plan.nucleotides:,} nt"
+        facts = f"{plan.model}, width {plan.width}, {plan.dtype}, {plan.items:,} items, {plan.nucleotides:,} bp"
         return f"{size}  {plan.label or '-'}: {facts}; {state}; {self.path.name}"
 
+    def words(self) -> str:
+        """Return its folder's name, its label and its model."""
+        return self.path.name if self.plan is None else f"{self.path.name} {self.plan.label} {self.plan.model}"
 
-def inventory(cache: Path) -> list[Held]:
-    """The entries of a cache, by name."""
+
+def list_entries(cache: Path) -> list[EntryInfo]:
+    """List the entries of a cache, sorted by name.
+
+    >>> list_entries(Path("no/such/cache"))
+    []
+    """
     if not cache.is_dir():
         return []
-    return [_held(path) for path in sorted(cache.iterdir()) if path.is_dir() and _is_entry(path)]
+    return [_entry_info(path) for path in sorted(cache.iterdir()) if path.is_dir() and _is_entry(path)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
-    """What a check of every byte found.
+class Verification:
+    """Result of verifying every byte.
 
     Attributes:
-        n_good: Shards whose checksum is right.
-        n_missing: Shards that are not there yet.
-        altered: Shards that were cut or altered; they are removed, and made again when they are asked for.
+        n_good: Number of shards with the right checksum.
+        n_missing: Number of shards that are not computed yet.
+        altered: Shards that were truncated or altered. They are removed, and computed again when they are asked for.
     """
 
     n_good: int
@@ -81,94 +85,91 @@ class Verified:
     altered: tuple[Path, ...]
 
 
-def verify(held: Iterable[Held], *, say: Callable[[str], None] = lambda line: None) -> Verified:
-    """Takes the checksum of every shard and removes those whose bytes are wrong.
+def verify(entries: Iterable[EntryInfo], *, log: Callable[[str], None] = lambda line: None) -> Verification:
+    """Compute the checksum of every shard and remove the shards whose bytes are wrong.
 
     Args:
-        held: Which entries.
-        say: Told each entry's result.
+        entries: The entries to verify.
+        log: Called with one line for each entry.
     """
-    good, missing, altered = 0, 0, []
-    for entry in held:
+    n_good, n_missing, altered = 0, 0, []
+    for entry in entries:
         states = [(files, files.state(every_byte=True)) for files in entry.shards]
         wrong = [files for files, state in states if state is State.ALTERED]
-        n_good = sum(state is State.GOOD for _, state in states)
+        good = sum(state is State.GOOD for _, state in states)
         for files in wrong:
             files.remove()
-        good, missing = good + n_good, missing + len(states) - n_good - len(wrong)
+        n_good, n_missing = n_good + good, n_missing + len(states) - good - len(wrong)
         altered += [files.arrow for files in wrong]
-        say(f"{entry.path.name}: {n_good} shards good, {len(wrong)} altered and removed, of {len(states)}")
-    return Verified(n_good=good, n_missing=missing, altered=tuple(altered))
+        log(f"{entry.path.name}: {good} shards good, {len(wrong)} altered and removed, of {len(states)}")
+    return Verification(n_good=n_good, n_missing=n_missing, altered=tuple(altered))
 
 
-def choose(
-    held: Iterable[Held],
+def select(
+    entries: Iterable[EntryInfo],
     *,
     names: tuple[str, ...] = (),
     older_than_days: float | None = None,
     unfinished: bool = False,
     broken: bool = False,
-) -> list[Held]:
-    """Entries that may be removed: those of which everything that is asked for is true.
+) -> list[EntryInfo]:
+    """Select the entries for which every given condition holds.
 
     Args:
-        held: Of these.
-        names: Words that stand in the folder's name, the label or the model; any of them.
-        older_than_days: Not changed for so long.
-        unfinished: Only those with a shard missing.
-        broken: Only those that cannot be read.
+        entries: The entries to select from.
+        names: Words of which at least one is in the folder's name, the label or the model.
+        older_than_days: Only entries that have not changed for that long.
+        unfinished: Only entries with a missing shard.
+        broken: Only entries that cannot be read.
 
     Raises:
-        CacheError: Nothing was asked for; everything is not removed by accident.
+        CacheError: No condition is given; everything must not be removed by accident.
     """
     if not names and older_than_days is None and not unfinished and not broken:
         raise CacheError(
-            "say what is to be removed: words of a folder's name, label or model, --older-than DAYS, --unfinished, "
-            "--broken or --all"
+            "nothing says which entries to remove; give words of a folder's name, label or model, --older-than DAYS, "
+            "--unfinished, --broken or --all"
         )
     now = time.time()
     return [
         entry
-        for entry in held
-        if (not names or any(name in _words(entry) for name in names))
+        for entry in entries
+        if (not names or any(name in entry.words() for name in names))
         and (older_than_days is None or now - entry.changed > older_than_days * _DAY_S)
         and (not unfinished or not entry.is_whole)
         and (not broken or entry.plan is None)
     ]
 
 
-def remove(entry: Held) -> int:
-    """Removes an entry; returns the bytes that were freed.
+def remove(entry: EntryInfo) -> int:
+    """Remove an entry and return the number of freed bytes.
 
     Raises:
-        CacheError: Somebody is making it.
+        CacheError: A process is filling it.
     """
     watch = Watch()
     busy = [path for path in entry.path.glob("*.lock") if not watch.is_stale(path)]
     if busy:
-        raise CacheError(f"{busy[0]} says that somebody makes {entry.path.name}; stop that first, or remove the lock")
+        raise CacheError(
+            f"{entry.path.name} is being filled by the holder of {busy[0]}; stop that process first, or remove the lock"
+        )
     for files in entry.shards:
-        files.record.unlink(missing_ok=True)  # a shard without its record is never believed
+        files.record.unlink(missing_ok=True)  # a shard without its record is never taken for good
     shutil.rmtree(entry.path)
     return entry.size_bytes
-
-
-def _words(entry: Held) -> str:
-    plan = entry.plan
-    return entry.path.name if plan is None else f"{entry.path.name} {plan.label} {plan.model}"
 
 
 def _is_entry(path: Path) -> bool:
     return (path / ABOUT).is_file() or any(path.glob("shard-*-of-*.arrow"))
 
 
-def _held(path: Path) -> Held:
+def _entry_info(path: Path) -> EntryInfo:
     try:
         plan = read_plan(path)
     except CacheError:
         plan = None
     stats = [file.stat() for file in sorted(path.rglob("*")) if file.is_file()]
-    return Held(
+    return EntryInfo(
         path=path,
         plan=plan,
         n_finished=sum(1 for _ in path.glob("shard-*-of-*.json")),

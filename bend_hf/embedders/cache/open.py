@@ -1,4 +1,4 @@
-"""Opens the embeddings of a dataset: finds their entry in the cache, makes what is missing, reads the rest.
+"""Open the embeddings of a dataset: find their cache entry, compute what is missing, read the rest.
 
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> worth_caching(OneHotEmbedder())
@@ -8,26 +8,27 @@ False
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.dtypes import check_dtype
-from bend_hf.embedders.cache.estimate import Report, bar, forecast, sample_rows_per_bp
-from bend_hf.embedders.cache.fill import fill, missing_shards
+from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
+from bend_hf.embedders.cache.fill import OnProgress, RankSlice, fill, missing_shards, sweep_finished
 from bend_hf.embedders.cache.key import Content, content_of, key_of, key_parts
 from bend_hf.embedders.cache.shards import (
     SHARD_BYTES,
     ShardFiles,
     ShardPlan,
+    embedding_bytes,
     entry_folder,
     publish_plan,
     read_plan,
-    row_bytes,
-    shard_files,
+    remove_unpublished,
     shard_starts,
-    tidy,
 )
 from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, stored_features
 from bend_hf.errors import CacheError
@@ -44,30 +45,93 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankSlice:
-    """Which process of how many this is."""
+class CacheSettings:
+    """Where and how embeddings are cached.
 
-    rank: int = 0
-    world: int = 1
+    Attributes:
+        folder: The cache; None takes ``default_folder()``.
+        dtype: How embeddings are stored and returned: ``float16``, ``float32``, or ``bfloat16``, which is stored as its
+            16 bits and returned as float32.
+        no_cache: Compute embeddings each time they are asked for, if they are larger than the disk.
+        shard_bytes: Wanted size of a shard of a new entry.
+        show_progress: Show a progress bar on the main process.
 
-    @classmethod
-    def of(cls, accelerator: Accelerator | None) -> RankSlice:
-        """This process of a launched run; the only one without an accelerator."""
-        if accelerator is None:
-            return cls()
-        return cls(rank=accelerator.process_index, world=accelerator.num_processes)
+    Raises:
+        CacheError: ``dtype`` is unknown.
+    """
+
+    folder: Path | None = None
+    dtype: StoredDtype = "float16"
+    no_cache: bool = False
+    shard_bytes: int = SHARD_BYTES
+    show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+
+
+def open_embeddings(
+    dataset: Dataset | Sequence[Dataset],
+    embedder: Embedder,
+    settings: CacheSettings | None = None,
+    *,
+    accelerator: Accelerator | None = None,
+    label: str = "",
+) -> EmbeddingSource:
+    """Open the embeddings of a split: read what is cached, and first compute what is missing.
+
+    Every process of a run calls it. Each computes a share of the missing shards, and all return when none is missing.
+
+    Args:
+        dataset: The split, with a ``sequence`` column; or several datasets that are read as one but cached separately,
+            such as the subsets that folds are made of, so that each is embedded once and not once per fold.
+        embedder: Embeds the sequences. One-hot embeddings cost nothing and are never cached.
+        settings: Where and how embeddings are cached.
+        accelerator: The processes of the run; None if this is the only one.
+        label: Name in ``bend-hf cache list``, for example ``gene_finding train``.
+
+    Returns:
+        The embeddings. ``x_BTD`` is float16 if that is stored; a head casts it on its device.
+
+    Raises:
+        CacheError: There is no dataset or no sequence, the disk cannot hold what is missing, or a number does not fit
+            the dtype.
+    """
+    import datasets
+
+    from bend_hf.embedders.cache.reader import CachedEmbeddings
+    from bend_hf.embedders.token_embeddings import OnTheFly
+
+    settings = settings or CacheSettings()
+    subsets = [dataset] if isinstance(dataset, datasets.Dataset) else list(dataset)
+    if not subsets:
+        raise CacheError("there is no dataset to embed; give one or a sequence of them")
+    if settings.no_cache or not worth_caching(embedder):
+        return OnTheFly(subsets[0] if len(subsets) == 1 else datasets.concatenate_datasets(subsets), embedder)
+    entries = [find_entry(subset, embedder, settings, label=label) for subset in subsets]
+    for entry in entries:
+        entry.fill(here=RankSlice.of(accelerator))
+    return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=settings.dtype)
+
+
+def worth_caching(embedder: Embedder) -> bool:
+    """Check whether embeddings cost more to compute than to read; one-hot embeddings do not."""
+    from bend_hf.embedders.onehot import OneHotEmbedder
+
+    return not isinstance(embedder, OneHotEmbedder)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheEntry:
-    """The embeddings of one dataset by one embedder, found in the cache or planned.
+    """The embeddings of one dataset by one embedder, cached or planned.
 
     Attributes:
-        folder: Where they lie.
-        plan: How they are cut.
+        folder: The entry's folder.
+        plan: How the dataset is cut into shards.
         dataset: What is embedded.
-        content: Its checksum and lengths.
-        embedder: What embeds it.
+        content: Checksum and lengths of the dataset.
+        embedder: Embeds the sequences.
+        show_progress: Show a progress bar on the main process.
     """
 
     folder: Path
@@ -75,114 +139,108 @@ class CacheEntry:
     dataset: Dataset
     content: Content
     embedder: Embedder
+    show_progress: bool = True
 
     @property
     def shards(self) -> list[ShardFiles]:
-        """All of them, made or not."""
-        return shard_files(self.folder, self.plan.n_shards)
+        """All shards, finished or not."""
+        return ShardFiles.of_entry(self.folder, self.plan.n_shards)
 
-    def make(
-        self, wanted: Sequence[int] | None, share: RankSlice, *, progress: bool, report: Report | None = None
+    def fill(
+        self,
+        numbers: Sequence[int] | None = None,
+        *,
+        here: RankSlice | None = None,
+        on_progress: OnProgress | None = None,
     ) -> int:
-        """Makes what is missing of the wanted shards.
+        """Compute the shards that are missing.
 
         Args:
-            wanted: Numbers of shards; None: all.
-            share: Which process of how many this is.
-            progress: Show a bar on the main process.
-            report: Told how far it is, instead of the bar.
+            numbers: Numbers of the wanted shards; None for all.
+            here: Which of several processes this is.
+            on_progress: Called with the embedded nucleotides and their total, instead of showing a bar.
 
         Returns:
-            How many were missing.
+            How many shards were missing.
 
         Raises:
-            CacheError: The disk cannot hold them, or the embedder gave what cannot be stored.
+            CacheError: The disk cannot hold the shards, or the embedder returned what cannot be stored.
         """
-        shards = self.shards if wanted is None else [self.shards[number] for number in wanted]
+        here = here or RankSlice()
+        shards = self.shards if numbers is None else [self.shards[number] for number in numbers]
         missing = missing_shards(shards)
         if not missing:
+            sweep_finished(shards)
             return 0
-        stored_features(self.dataset.features, self.plan.width, self.plan.dtype)
-        n_bp = sum(self._nucleotides(files) for files in missing)
-        coming = forecast(
+        stored_features(self.dataset.features, self.plan.width, self.plan.dtype)  # raises before anything is embedded
+        writer = ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp)
+        n_bp = sum(writer.n_bp(files) for files in missing)
+        cost = estimate_cost(
             self.folder,
             self.embedder,
             self.dataset,
-            n_bytes=self.plan.forecast_bytes(n_bp),
-            nucleotides=n_bp,
-            world=share.world,
+            n_bytes=self.plan.estimate_bytes(n_bp),
+            n_bp=n_bp,
+            n_processes=here.n_processes,
         )
-        coming.check(self.folder)
-        title = self.plan.label or self.folder.name
-        if share.rank == 0:
-            log.info(
-                "%s: embedding %s nt in %d of %d shards, %s",
-                title,
-                f"{n_bp:,}",
-                len(missing),
-                len(shards),
-                coming.text(),
-            )
-        with self.embedder.runner().fixed(), bar(title, shown=progress and share.rank == 0) as shown:
-            fill(
-                ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp),
-                TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp),
-                shards,
-                rank=share.rank,
-                world=share.world,
-                report=report or shown,
-            )
+        cost.check(self.folder)
+        title, is_main = self.plan.label or self.folder.name, here.rank == 0
+        if is_main:
+            counts = f"{n_bp:,} bp in {len(missing)} of {len(shards)} shards"
+            log.info("%s: embedding %s, %s", title, counts, cost.text())
+        columns = TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp)
+        shown = self.show_progress and is_main and on_progress is None
+        with self.embedder.runner().fixed(), _bar(title, shown=shown) as bar:
+            fill(writer, columns, shards, here, on_progress or bar)
         return len(missing)
 
-    def _nucleotides(self, files: ShardFiles) -> int:
-        starts = self.plan.shard_starts
-        return int(self.content.lengths_bp[starts[files.number] : starts[files.number + 1]].sum())
 
+@contextmanager
+def _bar(title: str, *, shown: bool) -> Iterator[OnProgress]:
+    """Show a progress bar that counts nucleotides."""
+    from tqdm.auto import tqdm
 
-def worth_caching(embedder: Embedder) -> bool:
-    """Whether rows cost more to make than to read: of one-hot letters nothing is kept."""
-    from bend_hf.embedders.onehot import OneHotEmbedder
+    with tqdm(desc=title, unit="bp", unit_scale=True, dynamic_ncols=True, disable=not shown) as bar:
 
-    return not isinstance(embedder, OneHotEmbedder)
+        def at(done_bp: int, total_bp: int) -> None:
+            if bar.total is None:
+                bar.initial = done_bp  # what was there before must not count toward the speed
+            bar.total = total_bp
+            bar.update(done_bp - bar.n)
+
+        yield at
 
 
 def find_entry(
-    dataset: Dataset,
-    embedder: Embedder,
-    *,
-    folder: Path,
-    dtype: StoredDtype,
-    label: str = "",
-    shard_bytes: int = SHARD_BYTES,
+    dataset: Dataset, embedder: Embedder, settings: CacheSettings | None = None, *, label: str = ""
 ) -> CacheEntry:
-    """The entry of a dataset, planned now where it is new; nothing is embedded.
+    """Find the cache entry of a dataset, or plan a new one; nothing is embedded.
 
     Args:
         dataset: With a ``sequence`` column.
-        embedder: What embeds it.
-        folder: The cache.
-        dtype: How rows are stored.
-        label: What the data are called.
-        shard_bytes: Bytes of a shard, about; for a new entry.
+        embedder: Embeds the sequences.
+        settings: Where and how embeddings are cached.
+        label: Name in ``bend-hf cache list``.
 
     Raises:
         CacheError: The dataset is empty or has no sequences, or the folder cannot be written.
     """
-    check_dtype(dtype)
+    settings = settings or CacheSettings()
+    cache, dtype = settings.folder or default_folder(), settings.dtype
     content = content_of(dataset)
     if not len(content.lengths_bp):
         raise CacheError(
-            f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the bed"
+            f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the BED file"
         )
     key = key_of(content.digest, embedder, dtype)
     model = embedder.spec.key if embedder.spec is not None else embedder.name
-    place = entry_folder(folder, model, dtype, key)
-    plan = read_plan(place)
+    folder = entry_folder(cache, model, dtype, key)
+    plan = read_plan(folder)
     if plan is not None:
-        tidy(place)
+        remove_unpublished(folder)
     else:
-        rows_per_bp = sample_rows_per_bp(embedder, dataset, content.lengths_bp)
-        shard_bp = int(shard_bytes / (rows_per_bp * row_bytes(embedder.width, dtype)))
+        per_bp = estimate_embeddings_per_bp(embedder, dataset, content.lengths_bp)
+        shard_bp = int(settings.shard_bytes / (per_bp * embedding_bytes(embedder.width, dtype)))
         new = ShardPlan(
             key=key,
             parts=key_parts(content.digest, embedder, dtype),
@@ -193,41 +251,19 @@ def find_entry(
             items=len(content.lengths_bp),
             nucleotides=int(content.lengths_bp.sum()),
             shard_starts=tuple(shard_starts(content.lengths_bp, shard_bp=shard_bp).tolist()),
-            rows_per_bp=rows_per_bp,
+            rows_per_bp=per_bp,
         )
         try:
-            plan = publish_plan(place, new)
+            plan = publish_plan(folder, new)
         except OSError as error:
             raise CacheError(
-                f"the cache {folder} cannot be written ({error}); give another folder, or --no-cache"
+                f"the cache {cache} cannot be written ({error}); give another folder, or --no-cache"
             ) from error
-    return CacheEntry(folder=place, plan=plan, dataset=dataset, content=content, embedder=embedder)
-
-
-def open_embeddings(
-    dataset: Dataset | Sequence[Dataset],
-    embedder: Embedder,
-    *,
-    folder: Path,
-    dtype: StoredDtype,
-    no_cache: bool,
-    accelerator: Accelerator | None,
-    label: str,
-    progress: bool,
-) -> EmbeddingSource:
-    """See ``bend_hf.embedders.cache.open_embeddings``."""
-    import datasets
-
-    from bend_hf.embedders.cache.reader import CachedEmbeddings
-    from bend_hf.embedders.token_embeddings import OnTheFly
-
-    check_dtype(dtype)
-    parts = [dataset] if isinstance(dataset, datasets.Dataset) else list(dataset)
-    if not parts:
-        raise CacheError("there is no dataset to embed; give one, or a sequence of them")
-    if no_cache or not worth_caching(embedder):
-        return OnTheFly(parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), embedder)
-    entries = [find_entry(part, embedder, folder=Path(folder), dtype=dtype, label=label) for part in parts]
-    for entry in entries:
-        entry.make(None, RankSlice.of(accelerator), progress=progress)
-    return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=dtype)
+    return CacheEntry(
+        folder=folder,
+        plan=plan,
+        dataset=dataset,
+        content=content,
+        embedder=embedder,
+        show_progress=settings.show_progress,
+    )

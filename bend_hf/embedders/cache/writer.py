@@ -1,7 +1,6 @@
-"""Makes one shard: ``Dataset.map`` over contiguous items, Arrow tables in and Arrow tables out.
+"""Write one shard: ``Dataset.map`` over contiguous items, Arrow tables in and Arrow tables out.
 
-One thread embeds, another runs ``map``, which writes; the device does not wait for the disk. Rows are converted into
-a few buffers that are used again and again, and written from there.
+One thread embeds, another runs ``map``, which writes, so that the device does not wait for the disk.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from dataclasses import dataclass
 from itertools import chain, islice, tee
 from pathlib import Path
 from queue import Full, Queue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, store_into
-from bend_hf.embedders.cache.shards import Follower, ShardFiles, ShardPlan, batch_items
+from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode_into
+from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
 from bend_hf.errors import CacheError
 from bend_hf.types import Ints, StoredDtype
 
@@ -35,16 +34,15 @@ if TYPE_CHECKING:
     from bend_hf.embedders._spec import TokenEmbeddings
 
 LENGTH_COLUMN: Final = "token_bp"
-_BUFFERS: Final = 3  # one is written, one waits, one is filled
-_LOOK_S: Final = 0.2
-Written = Callable[[int, int], None]  # told the nucleotides and the bytes of each record batch
+_POLL_S: Final = 0.2
+OnBatch: TypeAlias = Callable[[int], None]  # called with the nucleotides of each record batch
 
 
 def stored_features(features: datasets.Features, width: int, dtype: StoredDtype) -> datasets.Features:
-    """Columns of a shard: all of the dataset's but the letters, token rows, and the nucleotides of each row.
+    """Name the columns of a shard: those of the dataset except the sequence, embeddings, and nucleotides per token.
 
     Raises:
-        CacheError: The dataset has a column of such a name already.
+        CacheError: The dataset already has a column of such a name.
     """
     import datasets
 
@@ -56,53 +54,49 @@ def stored_features(features: datasets.Features, width: int, dtype: StoredDtype)
     }
     taken = sorted(set(kept) & {LENGTH_COLUMN, *COLUMN_OF.values()})
     if taken:
-        raise CacheError(f"the dataset has a column {taken[0]!r} already; rename it, embeddings are stored under it")
+        raise CacheError(f"the dataset already has a column {taken[0]!r}, which stores embeddings; rename it")
     return datasets.Features(kept | made)
 
 
 class TokenColumns:
-    """Turns sequences into the two columns of token rows.
+    """Turns sequences into the two columns of token embeddings.
 
     Args:
-        embedder: What embeds.
-        dtype: How rows are stored.
-        rows_per_bp: Rows a nucleotide, about; memory for them is laid out at once.
+        embedder: Embeds the sequences.
+        dtype: How embeddings are stored.
+        embeddings_per_bp: Estimated token embeddings per nucleotide, for the first allocation.
     """
 
-    def __init__(self, embedder: Embedder, dtype: StoredDtype, rows_per_bp: float = 1.0) -> None:
+    def __init__(self, embedder: Embedder, dtype: StoredDtype, embeddings_per_bp: float = 1.0) -> None:
         self._embedder = embedder
         self._dtype = dtype
-        self._rows_per_bp = rows_per_bp
+        self._embeddings_per_bp = embeddings_per_bp
         self._width = embedder.width
-        self._buffers: deque[NDArray[Any]] = deque(np.empty((0, self._width), NUMPY_OF[dtype]) for _ in range(_BUFFERS))
 
     def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """Rows and lengths of each batch; the rows are good until two more have been asked for.
+        """Yield embeddings and token lengths of each batch.
 
         The embedder sees one stream of sequences and groups them as it likes, across the batches.
         """
         batches, sizes = tee(batches)
-        embedded = self._embedded(chain.from_iterable(batches))
+        embedded = self._embed(chain.from_iterable(batches))
         for sequences in sizes:
             yield self._columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
 
-    def _embedded(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
-        """The rows of each sequence.
-
-        Where the device's memory is too small for a batch, it is tried again with half as many tokens in one.
-        """
+    def _embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
+        """Embed each sequence; if a batch does not fit into the device's memory, halve the batch size and retry."""
         import torch
 
-        begun: deque[str] = deque()  # handed to the embedder, whose rows are still to come
+        begun: deque[str] = deque()  # given to the embedder, without a result so far
 
-        def next_ones() -> Iterator[str]:
+        def remember() -> Iterator[str]:
             for sequence in sequences:
                 begun.append(sequence)
                 yield sequence
 
         while True:
             try:
-                for item in self._embedder.iter_tokens(chain(tuple(begun), next_ones())):
+                for item in self._embedder.iter_tokens(chain(tuple(begun), remember())):
                     self._check(item, begun.popleft())
                     yield item
                 return
@@ -115,84 +109,83 @@ class TokenColumns:
         counts: list[int] = []
         lengths: list[Ints] = []
         end = 0
-        self._buffers.rotate()
-        self._grow(0, int(1.05 * self._rows_per_bp * n_bp))
+        stored: NDArray[Any] = np.empty(
+            (int(1.05 * self._embeddings_per_bp * n_bp), self._width), NUMPY_OF[self._dtype]
+        )
         for item in items:
             begin, end = end, end + len(item.embedding_bp)
-            self._grow(begin, end)
-            store_into(self._buffers[0][begin:end], item.values, self._dtype)
+            if end > len(stored):
+                stored = _grown(stored, filled=begin, needed=end)
+            encode_into(stored[begin:end], item.values, self._dtype)
             counts.append(len(item.embedding_bp))
             lengths.append(item.embedding_bp)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-        flat = pa.array(self._buffers[0][:end].reshape(-1))
-        rows = pa.FixedSizeListArray.from_arrays(flat, self._width)
+        flat = pa.array(stored[:end].reshape(-1))
+        embeddings = pa.FixedSizeListArray.from_arrays(flat, self._width)
         token_bp = pa.array(np.concatenate([np.zeros(0, np.int32), *lengths]).astype(np.int32))
-        return pa.LargeListArray.from_arrays(offsets, rows), pa.LargeListArray.from_arrays(offsets, token_bp)
+        return pa.LargeListArray.from_arrays(offsets, embeddings), pa.LargeListArray.from_arrays(offsets, token_bp)
 
     def _check(self, item: TokenEmbeddings, sequence: str) -> None:
-        if item.values.shape != (len(item.embedding_bp), self._width) or int(item.embedding_bp.sum()) != len(sequence):
+        n_bp = int(item.embedding_bp.sum())
+        if item.values.shape != (len(item.embedding_bp), self._width) or n_bp != len(sequence):
             raise CacheError(
-                f"{self._embedder.name} gave rows of shape {item.values.shape} for "
-                f"{int(item.embedding_bp.sum())} nucleotides, where the sequence has {len(sequence)} and the width is {self._width}"
+                f"{self._embedder.name} returned embeddings of shape {item.values.shape} for {n_bp} nucleotides; "
+                f"expected width {self._width} for a sequence of {len(sequence)} nucleotides"
             )
 
-    def _grow(self, filled: int, needed: int) -> None:
-        buffer = self._buffers[0]
-        if needed > len(buffer):
-            self._buffers[0] = np.empty((max(needed, len(buffer) * 3 // 2), self._width), buffer.dtype)
-            self._buffers[0][:filled] = buffer[:filled]
+
+def _grown(stored: NDArray[Any], *, filled: int, needed: int) -> NDArray[Any]:
+    larger = np.empty((max(needed, len(stored) * 3 // 2), stored.shape[1]), stored.dtype)
+    larger[:filled] = stored[:filled]
+    return larger
 
 
 class Feed:
-    """Hands embedded batches from the thread that embeds to the thread that writes, one at a time over all shards.
-
-    One waits at most, so that of three buffers one is written, one waits and one is filled.
-    """
+    """Hands batches from the thread that embeds to the thread that writes; at most one waits."""
 
     def __init__(self) -> None:
         self._queue: Queue[tuple[int, pa.Array, pa.Array] | None] = Queue(maxsize=1)
 
     def put(self, number: int, columns: tuple[pa.Array, pa.Array], check: Callable[[], None]) -> None:
-        """Hands a batch over.
+        """Hand over a batch.
 
         Args:
-            number: Of its shard.
-            columns: Of ``TokenColumns``.
-            check: Raises where the writer has failed and will never take it.
+            number: Number of its shard.
+            columns: From ``TokenColumns``.
+            check: Raises if the writer has failed and will never take the batch.
         """
         while True:
             check()
             with contextlib.suppress(Full):
-                self._queue.put((number, *columns), timeout=_LOOK_S)
+                self._queue.put((number, *columns), timeout=_POLL_S)
                 return
 
     def stop(self, writing: Future[None]) -> None:
-        """Says that no more will come, though more were due; returns at once where nobody is writing any more."""
+        """Tell the writer that embedding has failed; return at once if the writer has ended."""
         while not writing.done():
             with contextlib.suppress(Full):
-                self._queue.put(None, timeout=_LOOK_S)
+                self._queue.put(None, timeout=_POLL_S)
                 return
 
     def get(self, number: int) -> tuple[pa.Array, pa.Array]:
-        """Takes the next batch of a shard.
+        """Take the next batch of a shard.
 
         Raises:
-            CacheError: There will be none: embedding has failed, or the writing of the shard before; its own error
-                says why.
+            CacheError: Embedding failed, or writing the previous shard did; that error says why.
         """
         given = self._queue.get()
         if given is None or given[0] != number:
-            raise CacheError(f"work stopped before shard {number} was whole")
+            raise CacheError(f"embedding stopped before shard {number} was finished")
         return given[1], given[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWriter:
-    """Makes shards of one entry.
+    """Writes the shards of one dataset.
 
     Attributes:
-        plan: The entry's.
-        dataset: All its items.
+        plan: How the dataset is cut.
+        dataset: The dataset.
         lengths_bp: Nucleotides of each item, shape (items,).
     """
 
@@ -200,73 +193,64 @@ class ShardWriter:
     dataset: Dataset
     lengths_bp: Ints
 
-    def items(self, files: ShardFiles) -> slice:
-        """Which items stand in a shard."""
-        return slice(self.plan.shard_starts[files.number], self.plan.shard_starts[files.number + 1])
-
-    def nucleotides(self, files: ShardFiles) -> int:
-        """How many a shard has."""
-        return int(self.lengths_bp[self.items(files)].sum())
+    def n_bp(self, files: ShardFiles) -> int:
+        """Count the nucleotides of a shard."""
+        return int(self.lengths_bp[self._items(files)].sum())
 
     def batches(self, files: ShardFiles) -> Iterator[list[str]]:
-        """The sequences of each record batch of a shard."""
-        for table in self._part(files).select_columns(["sequence"]).iter(self._batch_items(files)):
+        """Yield the sequences of each record batch of a shard."""
+        for table in self._shard(files).select_columns(["sequence"]).iter(self._items_per_batch(files)):
             yield table["sequence"].to_pylist()
 
-    def write(self, files: ShardFiles, token: str, feed: Feed, written: Written) -> None:
-        """Writes a shard under a temporary name and finishes it.
+    def write(self, files: ShardFiles, token: str, feed: Feed, on_batch: OnBatch) -> None:
+        """Write a shard in a work folder and finish it.
 
         Args:
-            files: Which one.
-            token: The lease's, which tells this process's work from any other's.
-            feed: Gives the token rows of each of ``batches``.
-            written: Told of each record batch.
+            files: Which shard.
+            token: Token of the lease, which names this process's work folder.
+            feed: Gives the columns of each of ``batches``.
+            on_batch: Called for each record batch.
 
         Raises:
-            OSError: The disk is full, or gone; nothing is left of the work.
+            OSError: The file cannot be written; nothing of the work is left.
         """
-        workplace = files.workplace(token)
-        workplace.mkdir()
-        made, items = workplace / "made.arrow", self.items(files)
+        work_folder = files.work_folder(token)
+        work_folder.mkdir()
+        written, items = work_folder / "made.arrow", self._items(files)
         try:
-            with Follower(workplace) as follower:
-                n_rows = self._map(files, made, feed, follower, written)
-                digest = follower.finish(made)
-            files.finish(
-                made,
-                digest=digest,
-                items=items.stop - items.start,
-                rows=n_rows,
-                nucleotides=self.nucleotides(files),
-            )
+            n_embeddings = self._map(files, written, feed, on_batch)
+            files.finish(written, items=items.stop - items.start, rows=n_embeddings, nucleotides=self.n_bp(files))
         finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
 
-    def _part(self, files: ShardFiles) -> Dataset:
-        items = self.items(files)
+    def _items(self, files: ShardFiles) -> slice:
+        return slice(self.plan.shard_starts[files.number], self.plan.shard_starts[files.number + 1])
+
+    def _shard(self, files: ShardFiles) -> Dataset:
+        items = self._items(files)
         return self.dataset.select(range(items.start, items.stop)).with_format("arrow")
 
-    def _batch_items(self, files: ShardFiles) -> int:
-        return batch_items(self.plan, self.lengths_bp[self.items(files)])
+    def _items_per_batch(self, files: ShardFiles) -> int:
+        return self.plan.items_per_batch(self.lengths_bp[self._items(files)])
 
-    def _map(self, files: ShardFiles, path: Path, feed: Feed, follower: Follower, written: Written) -> int:
+    def _map(self, files: ShardFiles, path: Path, feed: Feed, on_batch: OnBatch) -> int:
+        """Write the Arrow file and return its number of embeddings."""
         features = stored_features(self.dataset.features, self.plan.width, self.plan.dtype)
         schema = features.arrow_schema
-        n_items = self._batch_items(files)
-        n_rows = 0
+        n_items = self._items_per_batch(files)
+        n_embeddings = 0
 
         def embedded(table: pa.Table) -> pa.Table:
-            nonlocal n_rows
-            follower.look()  # the batches before this one are written
-            rows, token_bp = feed.get(files.number)
-            n_rows += len(token_bp.values)
-            made = {name: table[name] for name in table.column_names}
-            made |= {COLUMN_OF[self.plan.dtype]: rows, LENGTH_COLUMN: token_bp}
-            whole = pa.table([made[name] for name in schema.names], names=schema.names).cast(schema)
-            written(pc.sum(token_bp.values).as_py() or 0, whole.nbytes)
+            nonlocal n_embeddings
+            embeddings, token_bp = feed.get(files.number)
+            n_embeddings += len(token_bp.values)
+            columns = {name: table[name] for name in table.column_names}
+            columns |= {COLUMN_OF[self.plan.dtype]: embeddings, LENGTH_COLUMN: token_bp}
+            whole = pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+            on_batch(pc.sum(token_bp.values).as_py() or 0)
             return whole
 
-        self._part(files).map(
+        self._shard(files).map(
             embedded,
             batched=True,
             batch_size=n_items,
@@ -276,12 +260,12 @@ class ShardWriter:
             new_fingerprint=f"{self.plan.key}-{files.number:05d}",
             load_from_cache_file=False,
         )
-        return n_rows
+        return n_embeddings
 
 
 @contextlib.contextmanager
 def no_bars() -> Iterator[None]:
-    """One bar stands over the whole cache; `datasets` would add one for each shard."""
+    """Hide the bar that `datasets` draws for each shard; one bar shows the whole cache."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if are_progress_bars_disabled():

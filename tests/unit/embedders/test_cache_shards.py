@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.embedders.cache.manage import choose, inventory, remove, verify
-from bend_hf.embedders.cache.open import RankSlice
+from bend_hf.embedders.cache.manage import list_entries, remove, select, verify
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch, take
-from tests.cached import arrow_bytes, made, small_dataset, small_entry
+from tests.cached import arrow_bytes, leftovers, made, small_dataset, small_entry
 
 
 def cut(files: ShardFiles) -> None:
@@ -68,7 +67,7 @@ def test_every_byte_is_read_by_verify_alone(tmp_path: Path) -> None:
     entry = made(tmp_path)
     flip_silently(entry.shards[1])
     assert entry.shards[1].state() is State.GOOD
-    found = verify(inventory(tmp_path))
+    found = verify(list_entries(tmp_path))
     assert found.altered == (entry.shards[1].arrow,)
     assert found.n_good == len(entry.shards) - 1
     assert entry.shards[1].state() is State.MISSING
@@ -85,7 +84,7 @@ def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
 
 def test_a_finished_cache_is_not_made_again(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    assert entry.make(None, RankSlice(), progress=False) == 0
+    assert entry.fill() == 0
 
 
 def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
@@ -129,35 +128,35 @@ def test_the_lease_of_another_machine_goes_stale_only_when_it_is_not_touched(
 
 def test_the_list_names_what_is_there_and_how_much(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    (held,) = inventory(tmp_path)
+    (held,) = list_entries(tmp_path)
     assert held.is_whole
     assert held.size_bytes == sum(path.stat().st_size for path in entry.folder.iterdir())
     assert "small train: Triplets('')" in held.text()
     assert "whole" in held.text()
     lose_record(entry.shards[0])
-    assert f"{len(entry.shards) - 1} of {len(entry.shards)} shards" in inventory(tmp_path)[0].text()
+    assert f"{len(entry.shards) - 1} of {len(entry.shards)} shards" in list_entries(tmp_path)[0].text()
 
 
 def test_prune_removes_what_was_chosen_and_wants_a_choice(tmp_path: Path) -> None:
     made(tmp_path)
     made(tmp_path, small_dataset(seed=1))
     small = small_entry(tmp_path, small_dataset(seed=2))
-    held = inventory(tmp_path)
-    with pytest.raises(CacheError, match="say what is to be removed"):
-        choose(held)
-    assert [one.path for one in choose(held, unfinished=True)] == [small.folder]
-    assert choose(held, names=("no such",)) == []
-    assert choose(held, older_than_days=1) == []
-    freed = remove(choose(held, unfinished=True)[0])
+    held = list_entries(tmp_path)
+    with pytest.raises(CacheError, match="nothing says which entries to remove"):
+        select(held)
+    assert [one.path for one in select(held, unfinished=True)] == [small.folder]
+    assert select(held, names=("no such",)) == []
+    assert select(held, older_than_days=1) == []
+    freed = remove(select(held, unfinished=True)[0])
     assert freed > 0
-    assert len(inventory(tmp_path)) == 2
+    assert len(list_entries(tmp_path)) == 2
 
 
 def test_an_entry_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
     entry = made(tmp_path)
-    (held,) = inventory(tmp_path)
+    (held,) = list_entries(tmp_path)
     assert take(entry.shards[0].lock) is not None
-    with pytest.raises(CacheError, match="somebody makes"):
+    with pytest.raises(CacheError, match="is being filled"):
         remove(held)
 
 
@@ -166,6 +165,20 @@ def test_a_cut_plan_is_said_and_can_be_pruned(tmp_path: Path) -> None:
     (entry.folder / "about.json").write_text("{")
     with pytest.raises(CacheError, match="prune --broken"):
         small_entry(tmp_path)
-    (held,) = choose(inventory(tmp_path), broken=True)
+    (held,) = select(list_entries(tmp_path), broken=True)
     remove(held)
     assert made(tmp_path).shards[0].state() is State.GOOD
+
+
+def test_what_a_process_left_that_was_killed_after_it_finished_a_shard_is_removed(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    files = entry.shards[1]
+    files.work_folder("0123").mkdir()
+    lease = take(files.lock)
+    assert lease is not None
+    files.lock.write_text(files.lock.read_text().replace(f'"pid": {os.getpid()}', '"pid": 4194305'))  # a dead process
+    (entry.folder / f".{files.record.name}.part1-abc").write_text("{")
+    assert len(leftovers(entry)) == 3
+    assert entry.fill() == 0
+    assert leftovers(entry) == []
+    lease.release()

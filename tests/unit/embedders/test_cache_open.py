@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections import namedtuple
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
@@ -13,37 +14,42 @@ import pytest
 
 from bend_hf.cli._main import main
 from bend_hf.embedders import OneHotEmbedder
-from bend_hf.embedders.cache import open_embeddings
-from bend_hf.embedders.cache.dtypes import stored
-from bend_hf.embedders.cache.estimate import Progress, duration
+from bend_hf.embedders._spec import TokenEmbeddings
+from bend_hf.embedders.cache import CacheSettings, open_embeddings
+from bend_hf.embedders.cache.dtypes import encode
+from bend_hf.embedders.cache.estimate import duration
 from bend_hf.embedders.cache.key import key_of
-from bend_hf.embedders.cache.open import RankSlice
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.errors import CacheError, ConfigError
 from bend_hf.runs.embed import parse_shards
+from bend_hf.types import StoredDtype
 from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
 
 Usage = namedtuple("Usage", "total used free")
 
 
+def quiet(folder: Path, *, dtype: StoredDtype = "float16") -> CacheSettings:
+    return CacheSettings(folder=folder, dtype=dtype, show_progress=False)
+
+
 def test_one_hot_is_never_cached(tmp_path: Path) -> None:
-    source = open_embeddings(small_dataset(), OneHotEmbedder(), folder=tmp_path)
+    source = open_embeddings(small_dataset(), OneHotEmbedder(), CacheSettings(folder=tmp_path))
     assert isinstance(source, OnTheFly)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_cache_writes_nothing(tmp_path: Path) -> None:
-    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, no_cache=True)
+    source = open_embeddings(small_dataset(), Triplets(), CacheSettings(folder=tmp_path, no_cache=True))
     assert isinstance(source, OnTheFly)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parts_are_kept_apart_and_read_as_one(tmp_path: Path) -> None:
-    parts = [small_dataset(9, seed) for seed in range(3)]
-    all_three = open_embeddings(parts, Triplets(), folder=tmp_path, progress=False)
+def test_subsets_are_cached_separately_and_read_as_one(tmp_path: Path) -> None:
+    subsets = [small_dataset(9, seed) for seed in range(3)]
+    all_three = open_embeddings(subsets, Triplets(), quiet(tmp_path))
     assert len(list(tmp_path.iterdir())) == 3
-    other_order = open_embeddings([parts[2], parts[0]], Triplets(), folder=tmp_path, progress=False)
+    other_order = open_embeddings([subsets[2], subsets[0]], Triplets(), quiet(tmp_path))
     assert len(list(tmp_path.iterdir())) == 3
     assert (len(all_three), len(other_order)) == (27, 18)
     np.testing.assert_array_equal(
@@ -51,18 +57,18 @@ def test_parts_are_kept_apart_and_read_as_one(tmp_path: Path) -> None:
     )
 
 
-def test_coordinates_and_labels_stay_beside_the_rows(tmp_path: Path) -> None:
-    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, progress=False)
+def test_coordinates_and_labels_are_stored_with_the_embeddings(tmp_path: Path) -> None:
+    source = open_embeddings(small_dataset(), Triplets(), quiet(tmp_path))
     assert isinstance(source, CachedEmbeddings)
-    stored_beside = source.dataset()
-    assert stored_beside.column_names == ["item", "chromosome", "start", "labels", "token_rows", "token_bp"]
+    stored = source.dataset()
+    assert stored.column_names == ["item", "chromosome", "start", "labels", "token_rows", "token_bp"]
     for name in ("item", "start", "labels"):
-        assert list(stored_beside[name]) == list(small_dataset()[name])
-    assert stored_beside.features["labels"] == small_dataset().features["labels"]
+        assert list(stored[name]) == list(small_dataset()[name])
+    assert stored.features["labels"] == small_dataset().features["labels"]
 
 
 def test_bfloat16_says_in_its_column_what_its_bits_are(tmp_path: Path) -> None:
-    source = open_embeddings(small_dataset(), Triplets(), folder=tmp_path, dtype="bfloat16", progress=False)
+    source = open_embeddings(small_dataset(), Triplets(), quiet(tmp_path, dtype="bfloat16"))
     assert isinstance(source, CachedEmbeddings)
     assert "token_rows_bfloat16_bits" in source.dataset().column_names
 
@@ -144,7 +150,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(tmp_path: Path, monkeypatch: p
     assert arrow_bytes(made(tmp_path / "full")) == whole
 
 
-@pytest.mark.parametrize(("scale", "text"), [(1e4, "does not fit into float16"), (np.inf, "not finite")])
+@pytest.mark.parametrize(("scale", "text"), [(1e4, "is too large for float16"), (np.inf, "not finite")])
 def test_numbers_that_cannot_be_stored_are_an_error(tmp_path: Path, scale: float, text: str) -> None:
     embedder = Triplets()
     embedder.scale = scale
@@ -154,17 +160,17 @@ def test_numbers_that_cannot_be_stored_are_an_error(tmp_path: Path, scale: float
 
 
 def test_the_largest_float16_is_stored_and_the_next_is_not() -> None:
-    assert stored(np.array([[65519.0]], np.float32), "float16").tolist() == [[65504.0]]
+    assert encode(np.array([[65519.0]], np.float32), "float16").tolist() == [[65504.0]]
     with pytest.raises(CacheError, match="65520"):
-        stored(np.array([[65520.0]], np.float32), "float16")
+        encode(np.array([[65520.0]], np.float32), "float16")
 
 
 def test_an_embedder_that_covers_a_sequence_wrongly_is_an_error(tmp_path: Path) -> None:
     class Short(Triplets):
-        def iter_tokens(self, sequences):  # type: ignore[no-untyped-def]
+        def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
             return super().iter_tokens([sequence[1:] + "" for sequence in sequences])
 
-    with pytest.raises(CacheError, match="where the sequence has"):
+    with pytest.raises(CacheError, match="expected width 4 for a sequence of"):
         made(tmp_path, embedder=Short())
 
 
@@ -177,34 +183,36 @@ def test_an_empty_dataset_and_one_without_sequences_are_errors(tmp_path: Path) -
 
 def test_a_column_of_the_caches_own_name_is_an_error(tmp_path: Path) -> None:
     taken = small_dataset().rename_column("start", "token_bp")
-    with pytest.raises(CacheError, match="column 'token_bp' already"):
+    with pytest.raises(CacheError, match="already has a column 'token_bp'"):
         made(tmp_path, taken)
 
 
-def test_an_unknown_dtype_names_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_dtype_names_the_nearest() -> None:
     with pytest.raises(CacheError, match="did you mean 'float16'"):
-        open_embeddings(small_dataset(), Triplets(), folder=tmp_path, dtype="float1")  # type: ignore[arg-type]
+        CacheSettings(dtype="float1")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[tuple[int, int]] = []
     entry = small_entry(tmp_path)
-    entry.make(None, RankSlice(), progress=False, report=seen.append)
-    assert seen[0].done_bp == 0
-    assert seen[-1].done_bp == seen[-1].total_bp == entry.plan.nucleotides
-    assert seen[-1].made_bytes >= sum(files.arrow.stat().st_size for files in entry.shards) * 0.5
-    assert [one.done_bp for one in seen] == sorted(one.done_bp for one in seen)
+    entry.fill([0])
+    entry.fill(on_progress=lambda done_bp, total_bp: seen.append((done_bp, total_bp)))
+    n_bp = entry.plan.nucleotides
+    assert 0 < seen[0][0] < n_bp
+    assert seen[-1] == (n_bp, n_bp)
+    assert {total_bp for _, total_bp in seen} == {n_bp}
+    assert seen == sorted(seen)
 
 
-def test_the_forecast_is_near_what_is_written(tmp_path: Path) -> None:
+def test_the_estimate_is_near_what_is_written(tmp_path: Path) -> None:
     entry = made(tmp_path)
     written = sum(files.arrow.stat().st_size for files in entry.shards)
-    assert 0.3 * written < entry.plan.forecast_bytes(entry.plan.nucleotides) < 3 * written
+    assert 0.3 * written < entry.plan.estimate_bytes(entry.plan.nucleotides) < 3 * written
 
 
 def test_chosen_shards_alone_are_made(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
-    entry.make([1, 3], RankSlice(), progress=False)
+    entry.fill([1, 3])
     assert [files.number for files in entry.shards if files.record.exists()] == [1, 3]
 
 

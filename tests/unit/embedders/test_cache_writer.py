@@ -1,4 +1,4 @@
-"""A file summed and flushed while it grows: its checksum is that of its bytes, it gets its name after its flush."""
+"""Writing a shard: its checksum, its flush before it gets its name, and batches that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -6,50 +6,24 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
 import torch
 import xxhash
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders.cache import shards as following
-from bend_hf.embedders.cache.shards import Follower, State, checksum
+from bend_hf.embedders.cache.shards import State
 from bend_hf.embedders.cache.writer import TokenColumns
 from bend_hf.errors import CacheError
-from tests.cached import Triplets, arrow_bytes, leftovers, made, random_sequences, small_entry
+from tests.cached import Triplets, leftovers, made, random_sequences, small_entry
 
 
-@settings(max_examples=30, deadline=None)
-@given(pieces=st.lists(st.tuples(st.binary(max_size=3_000), st.booleans()), max_size=12), renamed=st.booleans())
-def test_the_checksum_is_that_of_the_bytes_wherever_one_looked(pieces: list[tuple[bytes, bool]], renamed: bool) -> None:
-    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "_BYTES_A_READ", 1_000)
-        patch.setattr(following, "_FLUSHED_BYTES", 2_000)
-        path = Path(name) / "tmp1234"
-        with Follower(Path(name)) as follower:
-            follower.look()
-            with path.open("wb", buffering=0) as file:
-                for piece, look in pieces:
-                    file.write(piece)
-                    if look:
-                        follower.look()
-            if renamed:
-                path = path.rename(Path(name) / "made.arrow")
-            digest = follower.finish(path)
-        assert digest == xxhash.xxh3_128_hexdigest(b"".join(piece for piece, _ in pieces))
-        assert digest == checksum(path)
-
-
-def test_a_file_that_takes_the_place_of_the_followed_one_is_summed_from_its_beginning(tmp_path: Path) -> None:
-    (tmp_path / "one").write_bytes(b"ACGT" * 100)
-    with Follower(tmp_path) as follower:
-        follower.look()
-        (tmp_path / "two").write_bytes(b"TT")
-        assert follower.finish(tmp_path / "two") == xxhash.xxh3_128_hexdigest(b"TT")
+def test_the_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
+    for files in made(tmp_path).shards:
+        record = files.read_record()
+        assert record is not None
+        assert record.xxh3_128 == xxhash.xxh3_128_hexdigest(files.arrow.read_bytes())
 
 
 def test_a_shard_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +51,7 @@ def test_a_flush_that_fails_leaves_no_shard_behind(tmp_path: Path, monkeypatch: 
     fsync = os.fsync
 
     def failing(descriptor: int) -> None:
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("made.arrow"):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "made.arrow":
             raise OSError(errno.EIO, "Input/output error")
         fsync(descriptor)
 
@@ -116,7 +90,7 @@ def test_too_large_batches_are_halved_and_no_row_is_lost_or_doubled(tmp_path: Pa
 def test_memory_too_small_for_the_smallest_batch_is_an_error() -> None:
     crowded = Crowded()
     crowded.runner().batch_tokens = 700
-    crowded.runner().halve = lambda: False  # type: ignore[method-assign]
+    crowded.runner().halve = lambda: False  # type: ignore[method-assign]  # replaced for the test
     with pytest.raises(torch.cuda.OutOfMemoryError):
         rows_of(TokenColumns(crowded, "float32"), [random_sequences([9] * 5)])
 
@@ -133,14 +107,6 @@ def test_the_embedder_sees_one_stream_across_the_batches_of_a_shard(tmp_path: Pa
 
     rows_of(TokenColumns(Counting(), "float32"), [random_sequences([5] * 4)] * 3)
     assert calls == [12]
-
-
-def test_shards_do_not_depend_on_where_one_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = arrow_bytes(made(tmp_path / "one"))
-    monkeypatch.setattr(Follower, "look", lambda self: None)
-    entry = made(tmp_path / "two")
-    assert arrow_bytes(entry) == whole
-    assert all(files.state(every_byte=True) is State.GOOD for files in entry.shards)
 
 
 def rows_of(columns: TokenColumns, batches: list[list[str]]) -> list[list[object]]:
