@@ -115,8 +115,8 @@ def load_embedder(
     spec = _declared(str(model))
     if spec is not None:
         keywords = {**spec.options, **options}
-        # mypy cannot see that the declared options are keywords of the declared class
-        return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]
+        # mypy does not know that the declared options are keywords of the class
+        return embedder_class(spec)(checkpoint, spec=spec, **keywords)  # type: ignore[arg-type]  # see above
     if str(model).endswith(".py"):
         from bend_hf.embedders.user_model import load_user_model
 

@@ -102,7 +102,7 @@ def fetch_files(spec: ModelSpec, *, with_weights: bool = True) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a checkpoint folder.
+    """Read a JSON object from a checkpoint folder. Its values may be of any type.
 
     Raises:
         ModelError: The file is missing or is not a JSON object.

@@ -27,7 +27,7 @@ from bend_hf.errors import ModelError
 UNUSED_KEYS: Final[tuple[str, ...]] = ("*.dropped_weight", "last_hidden_state_*", "last_cell_state_*")
 
 
-class AwdLstmConfig(PreTrainedConfig):  # type: ignore[misc]
+class AwdLstmConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """The fields of BEND's ``config.json`` that shape the network.
 
     Args:
@@ -107,7 +107,7 @@ def _in_torch_order(weight: Tensor) -> Tensor:
     return torch.cat([entry, forget, cell, output])
 
 
-class _AwdLstmPreTrained(PreTrainedModel):  # type: ignore[misc]
+class _AwdLstmPreTrained(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     config_class = AwdLstmConfig
     base_model_prefix = "encoder"
 

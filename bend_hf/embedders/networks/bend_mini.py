@@ -161,7 +161,7 @@ UNKNOWN: Final = 4  # the fifth symbol: padding, masked, unknown, or beyond an e
 N_SYMBOLS: Final = 5
 
 
-class BendMiniConfig(PreTrainedConfig):  # type: ignore[misc]
+class BendMiniConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """Sizes of the network; the defaults are those of bend-mini.
 
     Args:
@@ -310,7 +310,7 @@ class _FineLayer(nn.Module):
         return added
 
 
-class _BendMiniPreTrained(PreTrainedModel):  # type: ignore[misc]
+class _BendMiniPreTrained(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     config_class = BendMiniConfig
     base_model_prefix = "model"
 

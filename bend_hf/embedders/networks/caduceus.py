@@ -28,7 +28,7 @@ from bend_hf.errors import ModelError
 COMPLEMENT: Final[Mapping[int, int]] = {7: 10, 8: 9, 9: 8, 10: 7}
 
 
-class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]
+class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """Sizes of the network; the defaults are those of the published 131k models, with ``rcps`` for ``ps``.
 
     In ``ps`` models ``fused_add_norm`` also changes the result: the fused code, with which all published models were
@@ -255,7 +255,7 @@ def side_by_side(x_SBTD: Tensor) -> Tensor:
     return torch.cat([x_SBTD[0], *(strand.flip(1, 2) for strand in x_SBTD[1:])], dim=-1)
 
 
-class CaduceusPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class CaduceusPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     """Base class of the encoder and the language model."""
 
     config_class = CaduceusConfig

@@ -27,7 +27,7 @@ from bend_hf.embedders.networks._layers import (
 from bend_hf.errors import ModelError
 
 
-class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]
+class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """The fields of a published ``config.json``; the defaults are those of songlab/gpn-brassicales.
 
     Args:
@@ -82,7 +82,7 @@ class ConvNetConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**common)
 
 
-class _ConvNetPreTrained(PreTrainedModel):  # type: ignore[misc]
+class _ConvNetPreTrained(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     config_class = ConvNetConfig
     base_model_prefix = "model"
 

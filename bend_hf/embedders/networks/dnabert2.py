@@ -43,7 +43,7 @@ _SIZES: Final = (
 )
 
 
-class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]
+class DNABert2Config(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """Sizes of the network; the defaults are those of zhihan1996/DNABERT-2-117M.
 
     Its config.json has the ``model_type`` ``bert``, so the class cannot be chosen by it; see ``published``.

@@ -22,7 +22,7 @@ from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsMode
 from bend_hf.errors import ModelError
 
 
-class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]
+class GenaLMConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """The keys of a published ``config.json``, with its defaults.
 
     Args:

@@ -31,7 +31,7 @@ from bend_hf.errors import ModelError, did_you_mean
 EMBEDDINGS: Final = ("one_hot", "embedding")
 
 
-class GPNConfig(PreTrainedConfig):  # type: ignore[misc]
+class GPNConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """The fields of a published ``config.json`` that shape the network.
 
     Args:
@@ -224,7 +224,7 @@ class _Embeddings(nn.Module):
         return pad(one_hot(ids_BT, self.vocabulary).to(dtype), (0, self.width - self.vocabulary))
 
 
-class _GPNPreTrained(PreTrainedModel):  # type: ignore[misc]
+class _GPNPreTrained(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     config_class = GPNConfig
     base_model_prefix = "model"
 

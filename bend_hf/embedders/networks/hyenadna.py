@@ -111,7 +111,7 @@ class ImplicitFilter(nn.Module):
         return filter_DT
 
 
-class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]
+class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """Sizes of the network; the defaults are those of LongSafari/hyenadna-tiny-1k-seqlen."""
 
     model_type = "hyenadna"
@@ -294,7 +294,7 @@ class _Backbone(nn.Module):
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
 
-class HyenaDNAPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class HyenaDNAPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
     """Base class of the encoder and the language model."""
 
     config_class = HyenaDNAConfig

@@ -52,7 +52,7 @@ _SIZES: Final = (
 )
 
 
-class NucleotideTransformerV2Config(PreTrainedConfig):  # type: ignore[misc]
+class NucleotideTransformerV2Config(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
     """Sizes of the network; the defaults are those of the 50m checkpoint.
 
     The published config.json has no ``model_type``, so the class cannot be chosen by it; see ``published``.
