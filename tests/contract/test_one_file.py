@@ -354,12 +354,54 @@ MODEL = Addition(
     """,
 )
 
+COMMAND = Addition(
+    kind="command",
+    key="assemblies",
+    files={
+        "bend_hf/cli/assemblies.py": '''
+            """``bend-hf assemblies``: list the genome assembly of each task."""
+
+            import argparse
+
+            from bend_hf.cli import Command
+
+
+            def _add_flags(parser: argparse.ArgumentParser) -> None:
+                parser.add_argument("--only", metavar="ASSEMBLY", help="list the tasks of one assembly")
+
+
+            def _run(parsed: argparse.Namespace) -> int:
+                from bend_hf.tasks import TASKS
+
+                for task in TASKS:
+                    if parsed.only in (None, task.assembly):
+                        print(f"{task.key} {task.assembly}")
+                return 0
+
+
+            COMMANDS = (
+                Command(key="assemblies", text="list the genome assembly of each task", add_flags=_add_flags, run=_run),
+            )
+        '''
+    },
+    contract=("tests/contract/test_commands.py",),
+    whole=("tests/contract/test_commands.py", "tests/contract/test_layers.py"),
+    code="""
+        import subprocess, sys
+
+        flags = ["assemblies", "--only", "GRCh38"]
+        done = subprocess.run([sys.executable, "-m", "bend_hf", *flags], capture_output=True, text=True, check=True)
+        assert "gene_finding GRCh38" in done.stdout, done.stdout
+    """,
+)
+
 ADDITIONS = (
     TASK,
     MODEL,
     METRIC,
     HEAD,
     CONTROL,
+    COMMAND,
 )
 
 
