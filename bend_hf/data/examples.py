@@ -19,21 +19,13 @@ from numpy.typing import NDArray
 
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
+from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names
 from bend_hf.data.sources import TaskFiles
 from bend_hf.data.user_task import own_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
-from bend_hf.tasks._labels import (
-    BinClasses,
-    LabelTable,
-    MultiLabel,
-    NucleotideClasses,
-    SequenceClass,
-    labels_from_column,
-    labels_from_hdf5,
-    read_label_names,
-)
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 _BASES: Final = np.frombuffer(b"ACGT", np.uint8)

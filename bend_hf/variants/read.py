@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.examples import agrees_with_genome, allele_texts, substitutions
 from bend_hf.data.genome import Genome
+from bend_hf.data.labels import labels_from_column
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
-from bend_hf.tasks._labels import SequenceClass, labels_from_column
+from bend_hf.tasks._labels import SequenceClass
 from bend_hf.types import IGNORE_LABEL, Bools, Ints, Json, RefMismatch
 from bend_hf.variants.config import INDELS, Indels
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bend_hf.data.labels import LabelTable, labels_from_column
 from bend_hf.embedders.token_embeddings import dense_labels, pad_embeddings
-from bend_hf.tasks._labels import LabelTable, MultiLabel, NucleotideClasses, labels_from_column
+from bend_hf.tasks._labels import MultiLabel, NucleotideClasses
 from bend_hf.types import IGNORE_LABEL
 
 KIND = MultiLabel(names=tuple(f"l{i}" for i in range(12)))

@@ -9,16 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bend_hf.data.labels import labels_from_column, labels_from_hdf5, read_label_names
 from bend_hf.errors import LabelError
-from bend_hf.tasks._labels import (
-    BinClasses,
-    MultiLabel,
-    NucleotideClasses,
-    SequenceClass,
-    labels_from_column,
-    labels_from_hdf5,
-    read_label_names,
-)
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 
 ABC = MultiLabel(names=("a", "b", "c"))
 NINE = NucleotideClasses(names=tuple("abcdefghi"))
@@ -51,7 +44,7 @@ def test_a_label_out_of_range_or_unreadable_names_file_row_and_value(text: str, 
 
 
 def test_a_missing_scalar_is_refused() -> None:
-    with pytest.raises(LabelError, match="exactly one label a row"):
+    with pytest.raises(LabelError, match="exactly one label per row"):
         labels_from_column(pa.array(["1", ""]), SequenceClass(names=("x", "y")))
 
 
@@ -76,7 +69,7 @@ def test_labels_behind_an_interval_must_be_padding(tmp_path: Path) -> None:
     path = tmp_path / "labels.hdf5"
     with h5py.File(path, "w") as file:
         file["labels"] = np.array([[1, 2, 3], [4, 5, -100]])
-    with pytest.raises(LabelError, match=r"row 2: 3 labels where the interval has room for 1"):
+    with pytest.raises(LabelError, match=r"row 2: 3 labels for an interval that needs 1; expected negative padding"):
         labels_from_hdf5(path, NINE, np.array([3, 1]))
 
 
@@ -89,27 +82,27 @@ def write(path: Path, values: object, name: str = "labels") -> Path:
 def test_bad_hdf5_files_are_refused_with_their_reason(tmp_path: Path) -> None:
     lengths = np.array([256, 256])
     good = np.zeros((2, 2), np.int8)
-    with pytest.raises(LabelError, match="is not there"):
+    with pytest.raises(LabelError, match="does not exist; put the HDF5 file of labels next to the BED file"):
         labels_from_hdf5(tmp_path / "none.hdf5", BINS, lengths)
     (tmp_path / "text.hdf5").write_text("no hdf5")
-    with pytest.raises(LabelError, match="cannot be read as hdf5"):
+    with pytest.raises(LabelError, match="cannot be read as HDF5"):
         labels_from_hdf5(tmp_path / "text.hdf5", BINS, lengths)
     with pytest.raises(LabelError, match=r"no dataset 'labels' \(it holds: other\)"):
         labels_from_hdf5(write(tmp_path / "a.hdf5", good, "other"), BINS, lengths)
-    with pytest.raises(LabelError, match="holds 3 records, its bed 2 rows"):
+    with pytest.raises(LabelError, match="holds 3 records, its BED file 2 rows"):
         labels_from_hdf5(write(tmp_path / "b.hdf5", np.zeros((3, 2))), BINS, lengths)
     with pytest.raises(LabelError, match="1 labels for an interval that needs 2"):
         labels_from_hdf5(write(tmp_path / "c.hdf5", np.zeros((2, 1))), BINS, lengths)
     with pytest.raises(LabelError, match=r"row 2: '2'.*expected 0 to 1"):
         labels_from_hdf5(write(tmp_path / "d.hdf5", np.array([[0, 1], [0, 2]])), BINS, lengths)
-    with pytest.raises(LabelError, match=r"label 0\.5 is no class index"):
+    with pytest.raises(LabelError, match=r"label 0\.5 is not a class index"):
         labels_from_hdf5(write(tmp_path / "e.hdf5", np.array([[0, 0.5], [0, 1]])), BINS, lengths)
 
 
 def test_a_cut_hdf5_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "cut.hdf5", np.zeros((2, 2000), np.int8))
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(LabelError, match=r"cannot be read as hdf5|is damaged"):
+    with pytest.raises(LabelError, match=r"cannot be read as HDF5|is damaged"):
         labels_from_hdf5(path, BinClasses(names=("n", "y"), bin_bp=1), np.array([2000, 2000]))
 
 
@@ -118,5 +111,5 @@ def test_label_names_must_be_unique_and_not_blank(tmp_path: Path) -> None:
     path.write_text("a\nb\n")
     assert read_label_names(path) == ("a", "b")
     path.write_text("a\na\n")
-    with pytest.raises(LabelError, match="none twice"):
+    with pytest.raises(LabelError, match="none blank or repeated"):
         read_label_names(path)

@@ -122,7 +122,7 @@ def test_row_counts_of_bed_and_hdf5_must_agree(folder: Path) -> None:
     found = files(folder, "enhancer_annotation")
     lines = found.bed.read_text().splitlines()
     found.bed.write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(LabelError, match="holds 20 records, its bed 19 rows"):
+    with pytest.raises(LabelError, match="holds 20 records, its BED file 19 rows"):
         read_rows(found)
 
 

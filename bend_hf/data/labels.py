@@ -1,0 +1,268 @@
+"""Read labels of every kind into one flat table: from a label column, or from HDF5, rectangular or ragged.
+
+A row's labels are a slice of one flat array, whatever their kind: the indices of its positive labels, one class per
+nucleotide, one class per bin, or a single class.
+
+>>> table = labels_from_column(pa.array(["0,2", "", "1.0"]), MultiLabel(names=("a", "b", "c")))
+>>> table.values.tolist(), table.offsets.tolist()
+([0, 2, 1], [0, 2, 2, 3])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bend_hf.errors import LabelError
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints
+
+if TYPE_CHECKING:
+    import h5py
+
+_ROWS_PER_READ: Final = 512  # ragged HDF5 rows held as objects at one time
+_NUMBERS_PER_READ: Final = 1 << 24  # rectangular HDF5 labels held at one time
+_N_NAMED: Final = 5  # bad rows that a message lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """The labels of n rows.
+
+    Attributes:
+        values: Class indices of all rows, one row after the other; -100 marks a position without a label.
+        offsets: Where each row starts in ``values``, shape (n + 1,).
+    """
+
+    values: Classes
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, rows: Ints) -> LabelTable:
+        """Return the labels of some rows, in the order given."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return LabelTable(values=self.values[source], offsets=offsets)
+
+    def flipped(self, rows: Bools) -> LabelTable:
+        """Reverse the labels of the rows that are marked True, as their sequences are on the minus strand."""
+        starts, ends = self.offsets[:-1], self.offsets[1:]
+        lengths = np.diff(self.offsets)
+        forward = np.arange(len(self.values))
+        mirrored = np.repeat(starts + ends - 1, lengths) - forward
+        return LabelTable(
+            values=self.values[np.where(np.repeat(rows, lengths), mirrored, forward)], offsets=self.offsets
+        )
+
+
+def labels_from_column(
+    column: pa.Array | pa.ChunkedArray,
+    kind: MultiLabel | SequenceClass,
+    *,
+    where: str = "label column",
+    row_number: Callable[[int], int] = lambda row: row + 1,
+) -> LabelTable:
+    """Read a ``label`` column: comma-separated indices, or nothing; ``1.0`` means 1.
+
+    Args:
+        column: One string per row; null counts as empty.
+        kind: Kind of the labels.
+        where: Name of the file in messages.
+        row_number: Gives the line number of a row for messages.
+
+    Raises:
+        LabelError: A label is not a whole number or is out of range, or a row does not have exactly one class.
+    """
+    text = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+    if isinstance(text, pa.ChunkedArray):
+        text = text.combine_chunks()
+    text = pc.if_else(pc.equal(text, ""), None, text)
+    parts = pc.split_pattern(text, ",")
+    counts = pc.fill_null(pc.list_value_length(parts), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    row_of = np.repeat(np.arange(len(counts)), counts)
+    flat = pc.replace_substring_regex(pc.utf8_trim_whitespace(parts.flatten()), r"\.0*$", "")
+    whole = pc.match_substring_regex(flat, r"^-?\d{1,9}$").to_numpy(zero_copy_only=False)
+    if not whole.all():
+        _refuse(
+            where,
+            row_of[~whole],
+            row_number,
+            [str(v) for v in parts.flatten().filter(pa.array(~whole))[:5]],
+            "whole numbers, comma-separated, or nothing",
+            "write label indices, counted from 0",
+        )
+    values = flat.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    if isinstance(kind, SequenceClass) and (counts != 1).any():
+        rows = np.flatnonzero(counts != 1)
+        _refuse(
+            where,
+            rows,
+            row_number,
+            [str(counts[r]) + " values" for r in rows[:_N_NAMED]],
+            "exactly one label per row",
+            "write one class in each row",
+        )
+    _check_range(values, row_of, kind, where, row_number)
+    return LabelTable(values=values.astype(np.int16), offsets=offsets)
+
+
+def labels_from_hdf5(
+    path: Path,
+    kind: NucleotideClasses | BinClasses,
+    lengths_bp: Ints,
+    *,
+    row_number: Callable[[int], int] = lambda row: row + 1,
+) -> LabelTable:
+    """Read the dataset ``labels`` of an HDF5 file, record i for row i.
+
+    A rectangular dataset may be padded after a row's labels with a negative number; a ragged one holds one array per
+    row. Inside a row, -100 marks a position without a label.
+
+    Args:
+        path: The HDF5 file.
+        kind: Kind of the labels; it decides how many a row must have.
+        lengths_bp: Length of each row's interval in nucleotides, shape (n,).
+        row_number: Gives the line number of a row for messages.
+
+    Raises:
+        LabelError: The file is not HDF5, has no ``labels``, has another number of rows or of labels per row, or holds
+            a label that is out of range.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise LabelError(f"{path} does not exist; put the HDF5 file of labels next to the BED file, or pass --labels")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise LabelError(f"{path} cannot be read as HDF5 ({error}); copy or download it again") from error
+    with file:
+        if "labels" not in file or not isinstance(file["labels"], h5py.Dataset):
+            raise LabelError(
+                f"{path} has no dataset 'labels' (it holds: {', '.join(file) or 'nothing'}); "
+                "store one record per BED row under that name"
+            )
+        dataset = file["labels"]
+        if dataset.shape[0] != len(lengths_bp):
+            raise LabelError(
+                f"{path} holds {dataset.shape[0]} records, its BED file {len(lengths_bp)} rows; expected one record per row. "
+                "Use the HDF5 file that was made for this BED file"
+            )
+        unit = kind.bin_bp if isinstance(kind, BinClasses) else 1
+        expected = lengths_bp // unit
+        try:
+            values = (
+                _read_ragged(dataset, expected, path, row_number)
+                if dataset.ndim == 1 and (h5py.check_vlen_dtype(dataset.dtype) is not None)
+                else _read_rectangular(dataset, expected, path, row_number)
+            )
+        except OSError as error:
+            raise LabelError(f"{path} is damaged ({error}); copy or download it again") from error
+    offsets = np.concatenate([[0], np.cumsum(expected)])
+    unlabeled = values == IGNORE_LABEL
+    if ((values < 0) & ~unlabeled).any() or (values >= len(kind.names)).any():
+        bad = np.flatnonzero(((values < 0) & ~unlabeled) | (values >= len(kind.names)))
+        row_of = np.searchsorted(offsets, bad, side="right") - 1
+        _check_range(values[bad].astype(np.int64), row_of, kind, str(path), row_number)
+    return LabelTable(values=values, offsets=offsets)
+
+
+def _read_ragged(dataset: h5py.Dataset, expected: Ints, path: Path, row_number: Callable[[int], int]) -> Classes:
+    blocks = []
+    for start in range(0, len(expected), _ROWS_PER_READ):
+        rows = dataset[start : start + _ROWS_PER_READ]
+        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))  # h5py gives objects, not a flat array
+        _check_lengths(lengths, expected[start : start + len(rows)], start, path, row_number)
+        blocks.append(_to_int16(np.concatenate(rows), path))
+    return np.concatenate(blocks) if blocks else np.empty(0, np.int16)
+
+
+def _read_rectangular(dataset: h5py.Dataset, expected: Ints, path: Path, row_number: Callable[[int], int]) -> Classes:
+    if dataset.ndim not in (1, 2):
+        raise LabelError(f"{path}: 'labels' has shape {dataset.shape}; expected (rows, labels)")
+    width = dataset.shape[1] if dataset.ndim == 2 else 1
+    too_long = np.flatnonzero(expected > width)
+    if len(too_long):
+        _check_lengths(np.full(len(expected), width), expected, 0, path, row_number)
+    blocks = []
+    rows_per_read = max(1, _NUMBERS_PER_READ // max(width, 1))
+    for start in range(0, len(expected), rows_per_read):
+        block = _to_int16(np.asarray(dataset[start : start + rows_per_read]).reshape(-1, width), path)
+        inside = np.arange(width) < expected[start : start + len(block), None]
+        padding = block[~inside]
+        if (padding >= 0).any():
+            row = start + int(np.flatnonzero(((block >= 0) & ~inside).any(axis=1))[0])
+            raise LabelError(
+                f"{path}, row {row_number(row)}: {width} labels for an interval that needs {expected[row]}; "
+                "expected negative padding after the last one. Pad with -100"
+            )
+        blocks.append(block[inside])
+    return np.concatenate(blocks) if blocks else np.empty(0, np.int16)
+
+
+def _to_int16(values: NDArray[Any], path: Path) -> Classes:
+    if values.dtype.kind not in "iufb":
+        raise LabelError(f"{path}: 'labels' holds {values.dtype}; expected class indices (integers)")
+    out = values.astype(np.int16)
+    if (out != values).any():
+        odd = values[out != values][0]
+        raise LabelError(f"{path}: label {odd} is not a class index; expected whole numbers below 32,768")
+    return out
+
+
+def _check_lengths(lengths: Ints, expected: Ints, first_row: int, path: Path, row_number: Callable[[int], int]) -> None:
+    wrong = np.flatnonzero(lengths != expected)
+    if len(wrong):
+        row = int(wrong[0])
+        raise LabelError(
+            f"{path}, row {row_number(first_row + row)}: {lengths[row]} labels for an interval that needs "
+            f"{expected[row]} ({len(wrong)} such rows); check start and end in the BED file against the labels"
+        )
+
+
+def _check_range(values: Ints, row_of: Ints, kind: LabelKind, where: str, row_number: Callable[[int], int]) -> None:
+    outside = (values < 0) | (values >= len(kind.names))
+    if outside.any():
+        _refuse(
+            where,
+            row_of[outside],
+            row_number,
+            [str(v) for v in values[outside][:_N_NAMED]],
+            f"0 to {len(kind.names) - 1}",
+            "correct the labels, or name all of them in the .labels.txt next to the BED file",
+        )
+
+
+def _refuse(
+    where: str, rows: Ints, row_number: Callable[[int], int], values: list[str], expected: str, remedy: str
+) -> None:
+    named = "; ".join(
+        f"row {row_number(int(row))}: {value!r}" for row, value in zip(rows[:_N_NAMED], values, strict=False)
+    )
+    raise LabelError(
+        f"{where}: label out of range or unreadable in {len(np.unique(rows))} rows ({named}); "
+        f"expected {expected}; {remedy}"
+    )
+
+
+def read_label_names(path: Path) -> tuple[str, ...]:
+    """Read a ``.labels.txt`` file: one name per line, in index order.
+
+    Raises:
+        LabelError: The file is empty, or a name is blank or occurs twice.
+    """
+    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    if not names or "" in names or len(set(names)) != len(names):
+        raise LabelError(f"{path}: expected one label name per line, none blank or repeated; it holds {names[:8]}")
+    return names
