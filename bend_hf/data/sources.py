@@ -1,15 +1,10 @@
-"""Where a task's files come from: the bundled sample, a folder, files named one by one, or the Hub.
+"""Find the files of a task: the bundled sample, a folder, files named one by one, or a dataset of the Hub.
 
-For every command, so that ``--data --bed --labels --genome`` mean the same everywhere. Looks, and says which
-file is missing where; reads nothing but names.
+Every command uses it, so that ``--data --bed --labels --genome`` mean the same everywhere. It looks at names and does
+not read the files.
 
 >>> find_source(select_tasks(["gene_finding"])[0], data="sample").origin
 'sample'
-
-Names of the Hub: a dataset at a commit.
-
->>> DatasetRef(repo="bend/gene_finding", revision="0" * 40).repo
-'bend/gene_finding'
 """
 
 from __future__ import annotations
@@ -40,13 +35,13 @@ class TaskFiles:
     """The input files of one task, found but not yet read.
 
     Attributes:
-        task: Its declaration, or None where the files must speak for themselves.
-        key: What to call it.
-        bed: Coordinates.
-        hdf5: Labels, where they are not a column of the bed.
-        label_names: A ``.labels.txt`` beside the bed, where there is one.
-        genome: The reference genome.
-        origin: Where they come from.
+        task: The declaration; None if it is inferred from the files.
+        key: Name of the task.
+        bed: BED file of coordinates.
+        hdf5: Labels that are not a column of the BED file.
+        label_names: The ``.labels.txt`` next to the BED file, if there is one.
+        genome: FASTA file of the reference genome.
+        origin: Kind of place that the files come from.
     """
 
     task: TaskSpec | None
@@ -60,11 +55,11 @@ class TaskFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltSource:
-    """A task that is already a dataset: a repository of the Hub, or a folder in its image.
+    """A task that is already a dataset: a repository of the Hub, or a folder that has the same layout.
 
     Attributes:
         task: The declaration.
-        repo: What ``load_dataset`` is given.
+        repo: Repository or folder for ``load_dataset``.
         origin: ``hub`` or ``built``.
     """
 
@@ -78,7 +73,7 @@ Source: TypeAlias = TaskFiles | BuiltSource
 
 @dataclass(frozen=True, kw_only=True)
 class FoundData:
-    """Which data folder is used where none was named, and the sentence that says so."""
+    """The value of ``--data`` that is used for a task, and a sentence for the user that says so."""
 
     data: str
     message: str
@@ -125,24 +120,24 @@ def find_source(
     labels: Path | None = None,
     genome: Path | None = None,
 ) -> Source:
-    """The files of a task.
+    """Find the files of a task.
 
     Args:
-        task: Which task.
+        task: The task.
         data: ``sample``, ``hub``, a folder in BEND's layout (or flat), or a folder that ``bend-hf build`` wrote.
-        bed: Used instead of the folder's bed.
-        labels: Used instead of the folder's hdf5.
-        genome: Used instead of the folder's genome.
+        bed: BED file to use instead of the folder's.
+        labels: HDF5 file to use instead of the folder's.
+        genome: FASTA file to use instead of the folder's.
 
     Raises:
-        SourceError: A file is missing; the message says where it was looked for.
+        SourceError: A file is missing; the message says where it was expected.
     """
     if data == "hub":
         return BuiltSource(task=task, repo=f"{HUB_NAMESPACE}/{task.group}", origin="hub")
     folder = asset_folder("sample") if data == "sample" else Path(data)
     if not folder.is_dir():
         raise SourceError(
-            f"--data {data!r} is no folder; give 'sample', 'hub' or a folder with {task.group}/{task.key}.bed"
+            f"--data {data!r} is not a folder; pass 'sample', 'hub' or a folder with {task.group}/{task.key}.bed"
         )
     if bed is None and _is_built(folder, task):
         return BuiltSource(task=task, repo=str(folder / task.group), origin="built")
@@ -157,38 +152,40 @@ def find_source(
         key=task.key,
         bed=_existing(found),
         hdf5=_existing(hdf5) if hdf5 else None,
-        label_names=_names_beside(found),
+        label_names=_names_next_to(found),
         genome=_existing(genome) if genome else find_genome(folder, task),
         origin="sample" if data == "sample" and bed is None else "folder" if bed is None else "files",
     )
 
 
 def user_source(bed: Path, *, labels: Path | None, genome: Path | None, data: str | None = None) -> TaskFiles:
-    """The files of a task that the user gives as ``--bed --labels --genome`` without a declaration.
+    """Find the files of a task without a declaration, given as ``--bed --labels --genome``.
 
     Raises:
-        SourceError: A file is missing, or no genome was given.
+        SourceError: A file is missing, or no genome is given.
     """
     if genome is None and data is None:
-        raise SourceError(f"{bed}: --genome FASTA is needed to read its sequences")
-    beside = bed.with_suffix(".hdf5")
-    hdf5 = labels or (beside if beside.is_file() else None)
+        raise SourceError(f"{bed} needs a genome to read its sequences from; pass --genome FASTA")
+    next_to_bed = bed.with_suffix(".hdf5")
+    hdf5 = labels or (next_to_bed if next_to_bed.is_file() else None)
     return TaskFiles(
         task=None,
         key=bed.name.split(".")[0],
         bed=_existing(bed),
         hdf5=_existing(hdf5) if hdf5 else None,
-        label_names=_names_beside(bed),
+        label_names=_names_next_to(bed),
         genome=_existing(genome) if genome else find_genome(Path(str(data)), None),
         origin="files",
     )
 
 
 def find_genome(folder: Path, task: TaskSpec | None) -> Path:
-    """The reference genome of a data folder: in ``genomes/`` or beside the beds, the task's build by name.
+    """Find the reference genome of a data folder, in ``genomes/`` or next to the BED files.
+
+    If there are several, the name of the task's assembly chooses.
 
     Raises:
-        SourceError: There is none, or several and none named for the task's build.
+        SourceError: There is no FASTA file, or several and not exactly one is named for the assembly.
     """
     places = [folder / "genomes", folder]
     for place in places:
@@ -199,35 +196,37 @@ def find_genome(folder: Path, task: TaskSpec | None) -> Path:
         if found:
             raise SourceError(
                 f"{place} holds {len(found)} genomes ({', '.join(p.name for p in found[:5])}), and "
-                f"{len(named)} of them named for {task.assembly if task else 'no build'}; say which with --genome"
+                f"{len(named)} of them named for {task.assembly if task else 'no assembly'}; choose one with --genome"
             )
     raise SourceError(
-        f"no reference genome (*.fa, *.fa.gz) in {places[0]} or {places[1]}; give --genome FASTA"
+        f"no reference genome (*.fa, *.fa.gz) in {places[0]} or {places[1]}; pass --genome FASTA"
         + (f" ({task.assembly})" if task else "")
     )
 
 
 def sources_of(config: DataConfig) -> list[tuple[Source, str]]:
-    """Where the data of each task asked for are, and the sentence that says so.
+    """Find the data of each task of a configuration, and a sentence for the user that says where they are.
 
     Raises:
-        BendError: A task is unknown or its files are not there.
+        BendError: A task is unknown, or its files do not exist.
     """
-    if not config.task:
-        assert config.bed is not None
+    if config.bed is not None and not config.task:
         source = user_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
         return [(source, f"{source.key}: your own task from {config.bed}")]
     found: list[tuple[Source, str]] = []
     for task in select_tasks(config.task):
-        data, message = config.data, f"{task.key}: data from {config.data}"
-        if data is None and config.bed is not None and config.genome is not None:
-            data, message = str(config.bed.parent), f"{task.key}: data from {config.bed}"
-        elif data is None:
-            default = default_data(task)
-            data, message = default.data, default.message
-        source_of_task = find_source(task, data=data, bed=config.bed, labels=config.labels, genome=config.genome)
-        found.append((source_of_task, message))
+        place = _place(task, config)
+        source_of_task = find_source(task, data=place.data, bed=config.bed, labels=config.labels, genome=config.genome)
+        found.append((source_of_task, place.message))
     return found
+
+
+def _place(task: TaskSpec, config: DataConfig) -> FoundData:
+    if config.data is not None:
+        return FoundData(data=config.data, message=f"{task.key}: data from {config.data}")
+    if config.bed is not None and config.genome is not None:
+        return FoundData(data=str(config.bed.parent), message=f"{task.key}: data from {config.bed}")
+    return default_data(task)
 
 
 def _bed_in(folder: Path, task: TaskSpec) -> Path | None:
@@ -252,14 +251,14 @@ def _is_built(folder: Path, task: TaskSpec) -> bool:
     return (repo / "README.md").is_file() and any(repo.glob("**/*.parquet"))
 
 
-def _names_beside(bed: Path) -> Path | None:
+def _names_next_to(bed: Path) -> Path | None:
     path = bed.with_name(bed.name.split(".")[0] + ".labels.txt")
     return path if path.is_file() else None
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise SourceError(f"{path} is not there; check the path, or 'bend-hf download' the task's files")
+        raise SourceError(f"{path} does not exist; check the path, or run 'bend-hf download' for BEND's files")
     return path
 
 
@@ -272,7 +271,7 @@ class DatasetRef:
     """A dataset repository at a commit.
 
     Raises:
-        RecordError: Not ``owner/name``, or not a full commit.
+        RecordError: The name is not ``owner/name``, or the revision is not a full commit.
     """
 
     repo: str

@@ -64,7 +64,7 @@ def test_without_data_the_sample_is_used_with_a_warning(tmp_path: Path, monkeypa
 
 def test_hub_and_unknown_folders(tmp_path: Path) -> None:
     assert find_source(HISTONE, data="hub") == BuiltSource(task=HISTONE, repo="bend/histone_modification", origin="hub")
-    with pytest.raises(SourceError, match="is no folder; give 'sample', 'hub'"):
+    with pytest.raises(SourceError, match="is not a folder; pass 'sample', 'hub'"):
         find_source(HISTONE, data=str(tmp_path / "none"))
 
 
