@@ -1,6 +1,6 @@
-"""The errors this package raises on purpose, all kinds of one class.
+"""The errors that this package raises on purpose, all of them subclasses of ``BendError``.
 
-For callers who want to tell a bad input from a defect: ``except BendError`` catches what a user can mend.
+``except BendError`` catches what a user can correct, and lets defects of the package through.
 
 >>> issubclass(GenomeError, BendError)
 True
@@ -10,31 +10,31 @@ from __future__ import annotations
 
 
 class BendError(Exception):
-    """Something the user can mend; the message says what, the value, what was expected and what to do."""
+    """Something that the user can correct; the message says what, the value, what was expected and what to do."""
 
 
 class RegistryError(BendError):
-    """A name that is not registered, or one that is registered twice."""
+    """A name that is not registered or registered twice, or a plug-in or file that cannot be used."""
 
 
 class ConfigError(BendError):
-    """A flag or a configuration field that does not fit."""
+    """A flag or a configuration field with an invalid value."""
 
 
 class InputError(BendError):
-    """A bed, label or other input file that cannot be read as what it should be."""
+    """A BED, label or other input file that is invalid."""
 
 
 class GenomeError(InputError):
-    """A FASTA file that cannot be read, or a place that it does not hold."""
+    """A FASTA file that cannot be read, or an interval that it does not contain."""
 
 
 class LabelError(InputError):
-    """Labels that do not fit their rows or their task."""
+    """Labels that do not match their rows or their task."""
 
 
 class SourceError(BendError):
-    """The files of a task are not where they were looked for."""
+    """The files of a task are missing."""
 
 
 class AlignmentError(BendError):
@@ -42,23 +42,23 @@ class AlignmentError(BendError):
 
 
 class ModelError(BendError):
-    """A checkpoint or tokenizer that cannot be loaded as the model it should be."""
+    """A checkpoint or tokenizer that cannot be loaded as the expected model."""
 
 
 class DownloadError(BendError):
-    """A file that could not be fetched whole."""
+    """A file that could not be downloaded completely."""
 
 
 class MissingFileError(DownloadError):
-    """A server does not have the file."""
+    """A file that the server does not have."""
 
 
 class HubError(BendError):
-    """The Hub could not be reached, or would not take what was pushed."""
+    """The Hub could not be reached, or rejected what was pushed."""
 
 
 class CacheError(BendError):
-    """A cache of embeddings that cannot be made or read: a full disk, a number that does not fit, a cut file."""
+    """A cache of embeddings that cannot be written or read: a full disk, a number out of range, a cut file."""
 
 
 class RecordError(BendError):
@@ -66,11 +66,11 @@ class RecordError(BendError):
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """A closing clause that names the nearest known name, or lists them all.
+    """Return a closing clause for a message that names the nearest known name, or lists all of them.
 
     Args:
-        name: What was asked for.
-        known: What there is.
+        name: The unknown name.
+        known: All known names.
 
     Returns:
         For example ``did you mean 'gene_finding'?`` or ``known are: a, b``.

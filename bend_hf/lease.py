@@ -1,8 +1,8 @@
-"""A lock that says who works on something, on local disks and on network file systems alike.
+"""Locks that say which process works on something, on local disks and on network file systems alike.
 
-A lease is a file that only one process can link into its place. Its holder touches it while it lives; a lease whose
-holder is dead, or that was not touched for two minutes, is taken over. No clock is compared with another machine's:
-whoever waits watches for the file to change.
+A lease is a file that only one process can link into its place. Its holder touches it regularly; a lease whose holder
+is dead, or that was not touched for two minutes, is taken over. Clocks of two machines are never compared: a waiting
+process watches for the file to change.
 
 >>> import tempfile; place = Path(tempfile.mkdtemp()) / "shard.lock"
 >>> with take(place) as lease:
@@ -34,11 +34,11 @@ _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, e
 
 @dataclass(kw_only=True)
 class Lease:
-    """A lease that is held; leave its ``with`` block, or call ``release``, to give it up.
+    """A lease that this process holds; leave its ``with`` block, or call ``release``, to give it up.
 
     Attributes:
         path: The lock file.
-        token: Tells this holder's files from any other's.
+        token: Distinguishes this holder's files from those of others.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Lease:
         self.release()
 
     def release(self) -> None:
-        """Lets others have it."""
+        """Give the lease up."""
         self._ended.set()
         if _token_in(self.path) == self.token:
             with contextlib.suppress(OSError):
@@ -65,21 +65,21 @@ class Lease:
 
 
 class Watch:
-    """What one process saw of other processes' leases, to tell the dead ones."""
+    """What a process saw of the leases of others, to recognize those whose holder is dead."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[object, float]] = {}
         self._living: set[Path] = set()
 
     def is_stale(self, path: Path) -> bool:
-        """Whether the lease that is there belongs to nobody any more."""
+        """Whether the holder of a lease is dead."""
         try:
             stat = path.stat()
             holder = json.loads(path.read_text())
         except FileNotFoundError:
             return False
         except (OSError, ValueError):
-            holder = {}  # made this instant and not yet written, or cut
+            holder = {}  # just created and not yet written, or cut
         if isinstance(holder, dict) and holder.get("place") == _place():
             if not _alive(holder):
                 return True
@@ -94,16 +94,16 @@ class Watch:
         return time.monotonic() - since > STALE_S
 
     def lives(self, path: Path) -> bool:
-        """Whether ``is_stale`` saw the holder live: on this machine, or by a change of its file."""
+        """Whether ``is_stale`` saw the holder alive: on this machine, or by a change of its file."""
         return path in self._living
 
 
 def take(path: Path, watch: Watch | None = None) -> Lease | None:
-    """Takes a lease, or returns None where another process holds it.
+    """Take a lease; return None if another process holds it.
 
     Args:
-        path: The lock file; its folder is there.
-        watch: Where given, a dead holder's lease is taken over.
+        path: The lock file; its folder must exist.
+        watch: If given, the lease of a dead holder is taken over.
     """
     token = uuid.uuid4().hex
     if watch is not None and watch.is_stale(path):
@@ -116,13 +116,13 @@ def take(path: Path, watch: Watch | None = None) -> Lease | None:
 
 
 def take_for_long(path: Path) -> Lease | None:
-    """Takes a lease that is held as long as a run lasts; None where another run lives that holds it.
+    """Take a lease for the length of a run; return None if another living run holds it.
 
-    The lease of a dead run is taken over: at once where it was this machine's, else when it was not touched for two
-    minutes, which are waited for.
+    The lease of a dead run is taken over: at once if it ran on this machine, otherwise after waiting until the lease
+    was not touched for two minutes.
 
     Args:
-        path: The lock file; its folder is there.
+        path: The lock file; its folder must exist.
     """
     watch = Watch()
     while True:
@@ -133,7 +133,7 @@ def take_for_long(path: Path) -> Lease | None:
 
 
 def _link(path: Path, token: str) -> bool:
-    """Puts a lease into its place, written already; False where one is there."""
+    """Link a written lease into its place; return False if there is one."""
     text = json.dumps({"token": token, "place": _place(), "pid": os.getpid(), "born": _born(os.getpid())})
     written = path.with_name(f"{path.name}.{token}")
     try:
@@ -153,7 +153,7 @@ def _link(path: Path, token: str) -> bool:
 
 
 def _create(path: Path, text: str) -> bool:
-    """The same for file systems without hard links."""
+    """Create a lease on file systems without hard links; return False if there is one."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
@@ -164,7 +164,7 @@ def _create(path: Path, text: str) -> bool:
 
 
 def _set_aside(path: Path, token: str) -> None:
-    """Removes a dead holder's lease; by a rename, so that of several only one does it."""
+    """Remove a dead holder's lease, by a rename, so that only one of several processes does it."""
     aside = path.with_name(f"{path.name}.{token}.dead")
     with contextlib.suppress(OSError):
         path.rename(aside)
@@ -179,11 +179,11 @@ def _token_in(path: Path) -> str | None:
 
 
 def _place() -> str:
-    """Where process numbers mean the same: this machine since it started, and this container of it."""
+    """Identify where process ids mean the same: this machine since its start, and this container."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 
 
@@ -201,10 +201,10 @@ def _alive(holder: dict[str, object]) -> bool:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, in ticks since the machine did; None where that is not to be had."""
+    """Return when a process started, in ticks since the machine started; None if it is unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold spaces
+    fields = text.rpartition(")")[2].split()  # the name before it may contain spaces
     return None if fields[0] == "Z" else fields[19]  # proc(5): field 22 is starttime, field 3 the state

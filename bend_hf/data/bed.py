@@ -1,27 +1,15 @@
-"""Reads a bed file as columns, and says file and row of whatever is wrong in it.
-
-For the dataset builder and for whoever brings a bed of their own:
+r"""Read a BED file as columns, and name file and line of everything that is wrong in it.
 
 >>> from pathlib import Path; from tempfile import mkdtemp
 >>> bed = Path(mkdtemp()) / "tiny.bed"
->>> _ = bed.write_text("chromosome\\tstart\\tend\\tsplit\\nchr1\\t10\\t20\\tvalid\\n")
+>>> _ = bed.write_text("chromosome\tstart\tend\tsplit\nchr1\t10\t20\tvalid\n")
 >>> table = read_bed(bed)
 >>> table.start_bp.tolist(), table.split.to_pylist()
 ([10], ['validation'])
 
-The form is BEND's: tab-separated with a header, 0-based, half-open. Columns are found by name, in any order. The
-header may also call the first three as UCSC does (``chrom``, ``#chrom``, ``chromStart``, ``chromEnd``). The strand
-is in the column ``strand``, or, as in older files of BEND, in the fourth column where that holds only + and -.
-
-Reads a tab-separated file with a header as columns of strings, and refuses what is none.
-
-For `bend_hf.data.bed.read_bed`, which knows what the columns mean:
-
->>> from pathlib import Path; from tempfile import mkdtemp
->>> bed = Path(mkdtemp()) / "tiny.bed"
->>> _ = bed.write_text("chrom\\tstart\\tend\\nchr1\\t10\\t20\\n")
->>> read_columns(bed, canonical={"chromosome": ("chromosome", "chrom")})[0].column_names
-['chromosome', 'start', 'end']
+The format is BEND's: tab-separated with a header, 0-based, half-open. Columns are found by name, in any order. The
+header may also name the first three as UCSC does (``chrom``, ``#chrom``, ``chromStart``, ``chromEnd``). The strand
+is in the column ``strand``, or, as in older files of BEND, in the fourth column if it holds only + and -.
 """
 
 from __future__ import annotations
@@ -55,7 +43,7 @@ _SHOWN: Final = 5
 
 
 def name_rows(rows: Iterable[int], describe: Callable[[int], str]) -> str:
-    """The first five of some rows as a message should call them, and how many more there are.
+    """Name the first five of some rows for a message, and count the others.
 
     >>> name_rows(range(7), "row {}".format)
     'row 0, row 1, row 2, row 3, row 4 and 2 more'
@@ -67,19 +55,19 @@ def name_rows(rows: Iterable[int], describe: Callable[[int], str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BedTable:
-    """A bed file as columns; R rows.
+    """A BED file as columns; R rows.
 
     Attributes:
-        path: Where it was read.
-        columns: All columns as strings, as they stand in the file, but for the names of the first three, which are
-            ``chromosome``, ``start`` and ``end``.
+        path: The file.
+        columns: All columns as strings, as in the file, but with the first three named ``chromosome``, ``start`` and
+            ``end``.
         chromosome: Contig names, dictionary of strings, length R.
         start_bp: First nucleotide, 0-based, shape (R,).
-        end_bp: Behind the last nucleotide, shape (R,).
-        strand: 1 for plus, -1 for minus, shape (R,); None where the bed tells no strand.
-        split: Split or fold names, dictionary of strings, length R; BEND's ``valid`` reads ``validation``. None
-            where the bed has no such column.
-        line_numbers: Which line of the file each row is, counted from 1 with the header, shape (R,).
+        end_bp: Position after the last nucleotide, shape (R,).
+        strand: 1 for plus, -1 for minus, shape (R,); None if the file has no strand.
+        split: Split or fold names, dictionary of strings, length R, with BEND's ``valid`` as ``validation``; None if
+            the file has no such column.
+        line_numbers: Line of each row in the file, counted from 1 with the header, shape (R,).
     """
 
     path: Path
@@ -95,19 +83,19 @@ class BedTable:
         return len(self.start_bp)
 
     def row_number(self, row: int) -> int:
-        """The line of the file that a row (counted from 0) was read from, counted from 1 with the header."""
+        """Return the line of a row (counted from 0) in the file, counted from 1 with the header."""
         return int(self.line_numbers[row])
 
     def describe(self, row: int) -> str:
-        """What a message should call a row: file and line."""
+        """Name a row for a message: file and line."""
         return f"{self.path}, line {self.row_number(row)}"
 
     def split_names(self) -> list[str]:
-        """The names in ``split``, sorted; none where the bed has no such column."""
+        """Return the sorted names in ``split``; an empty list if there is no such column."""
         return [] if self.split is None else sorted(set(self.split.dictionary.to_pylist()))
 
     def take(self, rows: Ints) -> BedTable:
-        """Some of the rows, which keep their line numbers."""
+        """Return some of the rows, with their line numbers."""
         chosen = {
             field.name: value.take(rows) if hasattr(value, "take") else value
             for field in fields(self)
@@ -117,15 +105,15 @@ class BedTable:
 
 
 def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool = False) -> BedTable:
-    """Read a bed file, plain or compressed with gzip or bgzip.
+    """Read a BED file, plain or compressed with gzip or bgzip.
 
     Args:
         path: The file.
-        require: Columns that must be there besides chromosome, start and end.
-        allow_empty: Whether intervals with start = end may stand in it, as in files of variants.
+        require: Required columns in addition to chromosome, start and end.
+        allow_empty: Allow intervals with start = end, as in files of variants.
 
     Raises:
-        InputError: The file is missing, empty or no bed, lacks a column, or has rows that are none. The message
+        InputError: The file is missing, empty or not a BED file, a column is missing, or a row is invalid. The message
             names the file, the first five rows, and what to do.
     """
     import pyarrow as pa
@@ -143,13 +131,15 @@ def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool
         if name in columns.column_names:
             blank = np.flatnonzero(pc.equal(columns[name], "").to_numpy())
             if len(blank):
-                raise InputError(f"{path}: {name} is empty in {name_rows(blank, show(name))}; write one in each row")
+                raise InputError(
+                    f"{path}: {name} is empty in {name_rows(blank, show(name))}; fill it in or remove the row"
+                )
     short = np.flatnonzero(start_bp > end_bp if allow_empty else start_bp >= end_bp)
     if len(short):
-        rows = name_rows(short, lambda row: f"line {line_numbers[row]} ({start_bp[row]}-{end_bp[row]})")
+        row, rule = int(short[0]), "not exceed" if allow_empty else "be smaller than"
         raise InputError(
-            f"{path}: start must be {'at most' if allow_empty else 'less than'} end (0-based, half-open), "
-            f"but is not in {rows}; mend or remove these rows"
+            f"{path}, line {line_numbers[row]}: start ({start_bp[row]}) must {rule} end ({end_bp[row]}); BED is 0-based, "
+            f"half-open. Fix or remove {name_rows(short, lambda row: f'line {line_numbers[row]}')}"
         )
     split = None
     if "split" in columns.column_names:
@@ -169,7 +159,7 @@ def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool
 
 
 def _require(path: Path, found: list[str], wanted: Sequence[str]) -> None:
-    """Refuse a bed that lacks a column."""
+    """Raise if a column is missing."""
     for name in (*_NAMES, *wanted):
         if name not in found:
             raise InputError(
@@ -179,12 +169,12 @@ def _require(path: Path, found: list[str], wanted: Sequence[str]) -> None:
 
 
 def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """One dictionary array out of a column of strings."""
+    """Encode a column of strings as one dictionary array."""
     return column.combine_chunks().dictionary_encode()
 
 
 def _whole_numbers(path: Path, column: pa.ChunkedArray, show: Callable[[int], str], name: str) -> Ints:
-    """A column of strings as integers that are not negative, shape (rows,)."""
+    """Parse a column of whole numbers, 0 or more, shape (rows,)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -192,15 +182,14 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, show: Callable[[int], st
     if not plain.all():
         bad = np.flatnonzero(~plain)
         raise InputError(
-            f"{path}: {name} must be a whole number of nucleotides, 0 or more, but is not in "
-            f"{name_rows(bad, show)}; mend or remove these rows"
+            f"{path}: {name} must be a whole number, 0 or more: {name_rows(bad, show)}. Fix or remove these rows"
         )
     numbers: Ints = column.cast(pa.int64()).to_numpy()
     return numbers
 
 
 def _strand(path: Path, columns: pa.Table, show: Callable[[str], Callable[[int], str]]) -> NDArray[np.int8] | None:
-    """The strand of each row, or None where the bed tells none."""
+    """Return the strand of each row, or None if the file has no strand."""
     name = "strand" if "strand" in columns.column_names else None
     if name is None and columns.num_columns > 3 and columns.column_names[3] not in _NEVER_STRAND:
         values = set(columns.column(3).unique().to_pylist())
@@ -214,8 +203,8 @@ def _strand(path: Path, columns: pa.Table, show: Callable[[str], Callable[[int],
     unknown = np.flatnonzero(signs == 0)
     if len(unknown):
         raise InputError(
-            f"{path}: the strand must be + or -, but is not in {name_rows(unknown, show(name))}; "
-            "write the strand, or remove the column if it does not matter"
+            f"{path}: the strand must be + or -: {name_rows(unknown, show(name))}. "
+            "Write the strand, or remove the column if the task is not stranded"
         )
     return signs
 
@@ -225,18 +214,18 @@ _HEADER_ADVICE: Final = "expected a tab-separated header such as chromosome, sta
 
 
 def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple[pa.Table, Ints]:
-    """All columns of a tab-separated file as strings.
+    """Read a tab-separated file with a header into string columns.
 
     Args:
         path: The file, plain or compressed with gzip or bgzip.
-        canonical: For a column name, all spellings that mean it.
+        canonical: For each column name, all accepted spellings.
 
     Returns:
-        The columns, and for each row its line in the file, counted from 1 with the header, shape (rows,). Lines
-        with nothing in them are no rows.
+        The columns, and the line of each row in the file, counted from 1 with the header, shape (rows,). Blank lines
+        are skipped.
 
     Raises:
-        InputError: The file cannot be read, has no header, no rows, or rows of another number of columns.
+        InputError: The file cannot be read, has no header or no rows, or a row has another number of columns.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -265,25 +254,27 @@ def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple
                 ),
             )
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as tab-separated text ({error}); write or fetch it again") from None
+        raise InputError(
+            f"{path}: cannot be read as tab-separated text ({error}); write or download it again"
+        ) from None
     if ragged:
         shown = ", ".join(f"line {line} has {n_found}" for line, n_found in ragged[:5])
         more = f" and {len(ragged) - 5} more" if len(ragged) > 5 else ""
         raise InputError(
-            f"{path}: the header has {len(names)} columns, but {shown}{more}; write every field, an empty one as "
-            "nothing between two tabs"
+            f"{path}: the header has {len(names)} columns, but {shown}{more}. Write every field; "
+            "an empty one is nothing between two tabs"
         )
     line_numbers = np.delete(np.arange(2, 2 + table.num_rows + len(blanks)), np.array(blanks, np.int64) - 2)
     filled = np.zeros(table.num_rows, np.bool_)
     for column in table.columns:
         filled |= pc.not_equal(column, "").to_numpy()
     if not filled.any():
-        raise InputError(f"{path} holds a header and no rows; fetch or make the file again")
+        raise InputError(f"{path} has a header but no rows; download or write it again")
     return (table, line_numbers) if filled.all() else (table.filter(filled), line_numbers[filled])
 
 
 def tab_separated(on_other_width: Callable[[csv.InvalidRow], str]) -> csv.ParseOptions:
-    """How beds and VCFs are parsed: fields between tabs, no quoting, and a say in rows of another width."""
+    """Return how BED and VCF files are parsed: tabs, no quoting, and a handler for rows of another width."""
     from pyarrow import csv
 
     return csv.ParseOptions(
@@ -298,7 +289,7 @@ def tab_separated(on_other_width: Callable[[csv.InvalidRow], str]) -> csv.ParseO
 
 
 def _header(path: Path) -> tuple[str, bool]:
-    """The first line of a file, and whether the file is compressed."""
+    """Read the first line of a file, and whether the file is compressed."""
     try:
         with path.open("rb") as file:
             compressed = is_gzip(file.read(2))
@@ -309,17 +300,17 @@ def _header(path: Path) -> tuple[str, bool]:
         raise InputError(f"{path} is not a text file; {_HEADER_ADVICE}") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: the bed file cannot be read ({reason}); check the path") from None
+        raise InputError(f"{path}: the BED file cannot be read ({reason}); check the path") from None
     if not line:
         raise InputError(f"{path} is empty; {_HEADER_ADVICE}")
     return text, compressed
 
 
 def _column_names(path: Path, header: str, canonical: Mapping[str, Sequence[str]]) -> list[str]:
-    """The column names in a header, spelled in our way; refuses what is no header."""
+    """Parse a header into canonical column names. Raise if it is not a header."""
     found = [name.strip() for name in header.split("\t")]
     if len(found) == 1:
-        raise InputError(f"{path}: no tab in its first line {header[:60]!r}; {_HEADER_ADVICE}")
+        raise InputError(f"{path}: no tab in the first line {header[:60]!r}; {_HEADER_ADVICE}")
     if any(name.isdigit() for name in found):
         raise InputError(f"{path}: the first line {header[:60]!r} looks like data; {_HEADER_ADVICE}")
     for name, spellings in canonical.items():
@@ -329,7 +320,7 @@ def _column_names(path: Path, header: str, canonical: Mapping[str, Sequence[str]
     twice = [name for name, count in Counter(found).items() if count > 1]
     if twice or "" in found:
         raise InputError(
-            f"{path}: {f'the column {twice[0]!r} stands twice' if twice and twice[0] else 'a column has no name'} "
-            "in the header; give each column a name of its own"
+            f"{path}: {f'the column {twice[0]!r} occurs twice' if twice and twice[0] else 'a column has no name'} "
+            "in the header; give each column its own name"
         )
     return found

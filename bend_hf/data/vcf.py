@@ -1,18 +1,16 @@
-"""Reads a VCF as the columns of a bed of variants: 0-based, an alternative allele a row.
-
-For whoever has variants as callers and archives write them, plain or compressed with gzip or bgzip:
+r"""Read a VCF file as the columns of a BED file of variants: 0-based, one row per alternative allele.
 
 >>> from pathlib import Path; from tempfile import mkdtemp
 >>> vcf = Path(mkdtemp()) / "tiny.vcf"
->>> header = "##fileformat=VCFv4.2\\n#CHROM\\tPOS\\tID\\tREF\\tALT\\tQUAL\\tFILTER\\tINFO\\n"
->>> _ = vcf.write_text(header + "chr1\\t11\\t.\\tA\\tG,T\\t.\\tPASS\\tlabel=1\\n")
+>>> header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+>>> _ = vcf.write_text(header + "chr1\t11\t.\tA\tG,T\t.\tPASS\tlabel=1\n")
 >>> table = read_vcf(vcf)
 >>> table.start_bp.tolist(), table.columns["alt"].to_pylist(), table.columns["label"].to_pylist()
 ([10, 10], ['G', 'T'], ['1', '1'])
 
-Positions of a VCF count from 1 and are turned into 0-based ones here, at the border. A line with several alternative
-alleles becomes one row each; letters that both alleles share at an end are cut off, so that ``CA`` to ``CT`` is the
-substitution of ``A`` by ``T`` one base further. Fields of INFO become columns where they are asked for by name.
+Positions of a VCF file are 1-based and become 0-based here. A line with several alternative alleles becomes one row per
+allele. Bases that both alleles share at an end are trimmed, so that ``CA`` to ``CT`` is the substitution of ``A`` by
+``T`` one base further. Fields of INFO become columns if they are requested by name.
 """
 
 from __future__ import annotations
@@ -42,24 +40,24 @@ _PLAIN: Final = r"^[ACGTN]+$"
 
 
 def is_vcf(path: str | Path) -> bool:
-    """Whether a file is called as a VCF is."""
+    """Whether a file has the name of a VCF file."""
     return str(path).lower().endswith(_ENDINGS)
 
 
 def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
-    """Read a VCF.
+    """Read a VCF file.
 
     Args:
         path: The file.
-        info: Keys of INFO that become columns, where the file has them. A value for each alternative allele
-            (``Number=A`` in the header) is taken apart.
+        info: Keys of INFO that become columns if the file has them. Values per alternative allele (``Number=A`` in
+            the header) are split.
 
     Returns:
         Columns ``chromosome``, ``start``, ``end``, ``ref``, ``alt``, ``id``, ``filter`` and those of INFO, as
-        strings. ``line_numbers`` are those of the file, so that rows of one line share theirs.
+        strings. Rows from one line of the file share its line number.
 
     Raises:
-        InputError: The file is missing, empty or no VCF, or has lines that are none; the message names them.
+        InputError: The file is missing, empty or not a VCF file, or a line is invalid; the message names it.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -102,7 +100,7 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What stands above the lines: how many lines that is, the columns, and INFO keys with a value an allele."""
+    """The header: its number of lines, the columns, and the INFO keys with one value per allele."""
 
     n_lines: int
     columns: list[str]
@@ -124,20 +122,20 @@ def _header(path: Path) -> _Header:
                 columns = line.rstrip("\r\n").split("\t")
                 if tuple(columns[: len(_COLUMNS)]) != _COLUMNS:
                     raise InputError(
-                        f"{path}, line {number}: {line[:60]!r} is no header of a VCF; expected "
+                        f"{path}, line {number}: {line[:60]!r} is not the header of a VCF file; expected "
                         f"{' '.join(_COLUMNS)} with tabs between them"
                     )
                 return _Header(n_lines=number, columns=columns, by_allele=frozenset(by_allele), compressed=compressed)
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file; expected a VCF, plain or compressed with gzip") from None
+        raise InputError(f"{path} is not a text file; expected a VCF file, plain or compressed with gzip") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: the VCF cannot be read ({reason}); check the path") from None
-    raise InputError(f"{path} has no line that begins with #CHROM; it is empty or no VCF")
+        raise InputError(f"{path}: the VCF file cannot be read ({reason}); check the path") from None
+    raise InputError(f"{path} has no line that begins with #CHROM; expected a VCF file")
 
 
 def _lines(path: Path, header: _Header) -> tuple[pa.Table, Ints]:
-    """The first eight columns as strings, and the line of each row."""
+    """Read the first eight columns as strings, and the line number of each row."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -164,12 +162,12 @@ def _lines(path: Path, header: _Header) -> tuple[pa.Table, Ints]:
                 ),
             )
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a VCF ({error}); write or fetch it again") from None
+        raise InputError(f"{path}: cannot be read as a VCF file ({error}); write or download it again") from None
     if odd:
         told = name_rows(range(len(odd)), lambda at: f"line {odd[at][0]} has {odd[at][1]}")
-        raise InputError(f"{path}: the header has {len(header.columns)} columns, but {told}; write every field")
+        raise InputError(f"{path}: the header has {len(header.columns)} columns, but {told}. Write every field")
     if not table.num_rows:
-        raise InputError(f"{path} holds a header and no variants; fetch or make the file again")
+        raise InputError(f"{path} has a header but no variants; download or write it again")
     first = header.n_lines + 1
     numbers = np.delete(np.arange(first, first + table.num_rows + len(blank)), np.array(blank, np.int64) - first)
     return table, numbers
@@ -182,7 +180,7 @@ def _positions(path: Path, column: pa.ChunkedArray, line_numbers: Ints) -> Ints:
     whole = pc.match_substring_regex(column, r"^[1-9][0-9]{0,17}$").to_numpy()
     if not whole.all():
         told = name_rows(np.flatnonzero(~whole), lambda row: f"line {line_numbers[row]} ({column[row].as_py()!r})")
-        raise InputError(f"{path}: POS must be a whole number, 1 or more, but is not in {told}; mend these lines")
+        raise InputError(f"{path}: POS must be a whole number, 1 or more: {told}. Fix or remove these lines")
     positions: Ints = column.cast(pa.int64()).to_numpy()
     return positions
 
@@ -196,7 +194,7 @@ class _Alleles:
 
 
 def _trimmed(ref: pa.Array, alt: pa.Array, start_bp: Ints) -> _Alleles:
-    """Alleles without the letters that both share at an end; one letter at least stays of each."""
+    """Trim the bases that both alleles share at an end; at least one base of each stays."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -207,7 +205,7 @@ def _trimmed(ref: pa.Array, alt: pa.Array, start_bp: Ints) -> _Alleles:
     if not len(rows):
         return _Alleles(ref=ref, alt=alt, start_bp=start_bp, end_bp=start_bp + lengths)
     refs, alts, start_bp = ref.to_pylist(), alt.to_pylist(), start_bp.copy()
-    for row in rows.tolist():  # only alleles of several letters come here
+    for row in rows.tolist():  # alleles of several bases only
         a, b = refs[row], alts[row]
         while min(len(a), len(b)) > 1 and a[-1] == b[-1]:
             a, b = a[:-1], b[:-1]
@@ -222,7 +220,7 @@ def _trimmed(ref: pa.Array, alt: pa.Array, start_bp: Ints) -> _Alleles:
 def _info_column(
     info: pa.ChunkedArray, key: str, line: Ints, number: Ints, counts: Ints, *, by_allele: bool
 ) -> pa.Array | None:
-    """The values of one key, a row each; empty where a line lacks it, None where all do."""
+    """Return the values of one key, one per row, empty if a line lacks it; None if all lines lack it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

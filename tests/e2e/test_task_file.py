@@ -16,6 +16,7 @@ MY_TASK = """
 from dataclasses import replace
 
 from bend_hf.tasks import TASKS as BEND_TASKS
+from bend_hf.tasks._spec import Head
 
 _HISTONE = BEND_TASKS.get("histone_modification")
 
@@ -27,7 +28,7 @@ def _task(key, names, window_bp):
         group=key,
         window_bp=window_bp,
         label=replace(_HISTONE.label, names=names),
-        head=replace(BEND_TASKS.get("histone_modification").head, pool_bp=window_bp),
+        head=Head("cnn", hidden=8, pool_bp=window_bp),
         citations=(),
     )
 

@@ -124,7 +124,7 @@ def test_taken_rows_keep_their_line_numbers(tmp_path: Path) -> None:
 def test_a_variant_file_may_hold_empty_intervals(tmp_path: Path) -> None:
     path = bed(tmp_path, "chromosome\tstart\tend\tref\talt\nc\t7\t7\tA\tC\n")
     assert read_bed(path, allow_empty=True).start_bp.tolist() == [7]
-    with pytest.raises(InputError, match=r"start must be less than end.*line 2 \(7-7\)"):
+    with pytest.raises(InputError, match=r"line 2: start \(7\) must be smaller than end \(7\); BED is 0-based"):
         read_bed(path)
 
 
@@ -135,27 +135,27 @@ START = "chromosome\tstart\tend\n"
     ("text", "message"),
     [
         ("", r"my\.bed is empty; expected a tab-separated header"),
-        (START, r"my\.bed holds a header and no rows"),
-        (START + "\n\n", r"my\.bed holds a header and no rows"),
+        (START, r"my\.bed has a header but no rows"),
+        (START + "\n\n", r"my\.bed has a header but no rows"),
         ("chr1\t0\t5\nchr1\t6\t9\n", r"first line 'chr1\\t0\\t5' looks like data; expected a tab-separated header"),
-        ("chromosome start end\nchr1 0 5\n", "no tab in its first line"),
-        ("chromosome,start,end\nchr1,0,5\n", "no tab in its first line"),
+        ("chromosome start end\nchr1 0 5\n", "no tab in the first line"),
+        ("chromosome,start,end\nchr1,0,5\n", "no tab in the first line"),
         ("chromosome\tstrat\tend\nc\t0\t5\n", r"no column 'start' among chromosome, strat, end; did you mean 'strat'"),
-        (START + "c\t0\t5\nc\tx\t5\n", r"start must be a whole number.*line 3 \('x'\); mend or remove"),
+        (START + "c\t0\t5\nc\tx\t5\n", r"start must be a whole number.*line 3 \('x'\)\. Fix or remove"),
         (START + "c\t0\t5.0\n", r"end must be a whole number.*line 2 \('5\.0'\)"),
         (START + "c\t0x1\t5\n", r"start must be a whole number.*line 2 \('0x1'\)"),
         (START + "c\t\t5\n", r"start must be a whole number.*line 2 \(''\)"),
-        (START + "c\t-3\t5\n", r"start must be a whole number of nucleotides, 0 or more.*line 2 \('-3'\)"),
+        (START + "c\t-3\t5\n", r"start must be a whole number, 0 or more.*line 2 \('-3'\)"),
         (START + "c\t0\t99999999999999999999\n", r"end must be a whole number.*line 2"),
-        (START + "c\t0\t5\n\nc\t5\t5\n", r"start must be less than end.*line 4 \(5-5\)"),
-        (START + "c\t6\t5\n" * 7, r"line 2 \(6-5\), .*line 6 \(6-5\) and 2 more; mend or remove"),
+        (START + "c\t0\t5\n\nc\t5\t5\n", r"line 4: start \(5\) must be smaller than end \(5\)"),
+        (START + "c\t6\t5\n" * 7, r"line 2: start \(6\).*Fix or remove line 2, line 3, .*line 6 and 2 more"),
         (START + "\t0\t5\n", "chromosome is empty in line 2"),
         (HEADER + "c\t0\t5\t+\t\t\n", "split is empty in line 2"),
-        (HEADER + "c\t0\t5\t.\t\ttest\n", r"the strand must be \+ or -, but is not in line 2 \('\.'\)"),
+        (HEADER + "c\t0\t5\t.\t\ttest\n", r"the strand must be \+ or -: line 2 \('\.'\)"),
         (START[:-1] + "\tfourth\nc\t0\t5\t+\nc\t0\t5\t.\n", r"the strand must be \+ or -.*line 3 \('\.'\)"),
-        (START + "c\t0\t5\nc\t0\nc\t0\t5\t6\n", "the header has 3 columns, but line 3 has 2, line 4 has 4; write"),
+        (START + "c\t0\t5\nc\t0\nc\t0\t5\t6\n", "the header has 3 columns, but line 3 has 2, line 4 has 4. Write"),
         (START + "c\t0\n" * 7, "line 6 has 2 and 2 more"),
-        (START[:-1] + "\tend\nc\t0\t5\t5\n", "the column 'end' stands twice in the header"),
+        (START[:-1] + "\tend\nc\t0\t5\t5\n", "the column 'end' occurs twice in the header"),
         (START[:-1] + "\t\nc\t0\t5\t5\n", "a column has no name in the header"),
     ],
     ids=[
@@ -178,7 +178,7 @@ def test_a_required_column_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.bed: the bed file cannot be read \(No such file.*check the path"):
+    with pytest.raises(InputError, match=r"none\.bed: the BED file cannot be read \(No such file.*check the path"):
         read_bed(tmp_path / "none.bed")
 
 

@@ -41,8 +41,8 @@ def bed_of(folder: Path, name: str, header: tuple[str, ...], rows: list[tuple[ob
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        (("chr2", 20, 20, "+", "0", "train"), InputError, "start must be less than end.*line 2"),
-        (("chr2", 600, 88, "+", "0", "train"), InputError, "start must be less than end.*line 2"),
+        (("chr2", 20, 20, "+", "0", "train"), InputError, r"line 2: start \(\d+\) must be smaller than end"),
+        (("chr2", 600, 88, "+", "0", "train"), InputError, r"line 2: start \(\d+\) must be smaller than end"),
         (("chr2", -5, 507, "+", "0", "train"), InputError, "whole number.*line 2.*'-5'"),
         (("chr2", 139_900, 140_412, "+", "0", "train"), GenomeError, "past the end.*line 2.*140000 bp.*pad"),
         (
@@ -109,7 +109,7 @@ def test_an_empty_bed_is_refused(folder: Path) -> None:
 
 def test_missing_files_are_named(folder: Path) -> None:
     (folder / "gene_finding" / "gene_finding.hdf5").unlink()
-    with pytest.raises(SourceError, match=r"gene_finding\.hdf5 is not there"):
+    with pytest.raises(SourceError, match=r"gene_finding\.hdf5 does not exist; check the path"):
         files(folder, "gene_finding")
     with pytest.raises(SourceError, match=r"cpg_methylation\.bed.*bend-hf download"):
         files(folder, "cpg_methylation")

@@ -53,7 +53,7 @@ def test_margins_end_at_the_ends_of_a_contig(genome: Genome) -> None:
     [
         ("chr3:1-2", GenomeError, "holds no contig 'chr3'"),
         ("chr1:5-120001", GenomeError, "chr1 of .* has 120000 bp"),
-        ("chr1:7-7", InputError, "start must be less than end"),
+        ("chr1:7-7", InputError, "start \(7\) must be smaller than end \(7\)"),
         ("chr1:a-b", InputError, "neither a bed file nor a place"),
         ("nowhere.bed", InputError, "neither a bed file nor a place"),
         ("1", InputError, "holds no contig '1'"),

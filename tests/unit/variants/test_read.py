@@ -117,9 +117,9 @@ def test_empty_labels_are_counted(tmp_path: Path, contigs: tuple[Path, dict[str,
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("chr1\t0\t.\tA\tG\t.\t.\t.", r"POS must be a whole number, 1 or more, but is not in line 4 \('0'\)"),
+        ("chr1\t0\t.\tA\tG\t.\t.\t.", r"POS must be a whole number, 1 or more: line 4 \('0'\)"),
         ("chr1\tx\t.\tA\tG\t.\t.\t.", r"POS must be a whole number.*line 4 \('x'\)"),
-        ("chr1\t5\t.\tA\tG\t.", "the header has 8 columns, but line 4 has 6; write every field"),
+        ("chr1\t5\t.\tA\tG\t.", "the header has 8 columns, but line 4 has 6. Write every field"),
     ],
 )
 def test_bad_vcf_line_raises(tmp_path: Path, line: str, message: str) -> None:
@@ -130,9 +130,9 @@ def test_bad_vcf_line_raises(tmp_path: Path, line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no line that begins with #CHROM; it is empty or no VCF"),
-        ("chr1\t5\tA\n", "line 1: 'chr1.*is no header of a VCF"),
-        (VCF_HEADER + VCF_COLUMNS + "\n", "holds a header and no variants"),
+        ("", "has no line that begins with #CHROM; expected a VCF file"),
+        ("chr1\t5\tA\n", "line 1: 'chr1.*is not the header of a VCF file"),
+        (VCF_HEADER + VCF_COLUMNS + "\n", "has a header but no variants"),
     ],
 )
 def test_file_that_is_no_vcf_raises(tmp_path: Path, text: str, message: str) -> None:
@@ -143,7 +143,7 @@ def test_file_that_is_no_vcf_raises(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_missing_vcf_raises(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the VCF cannot be read"):
+    with pytest.raises(InputError, match="the VCF file cannot be read"):
         read_vcf(tmp_path / "none.vcf")
 
 
