@@ -46,8 +46,13 @@ def asset_folder(name: Asset) -> Path:
 
 def cache_folder(name: str) -> Path:
     """Name a folder below ``$BEND_HF_CACHE``, by default below ``~/.cache/bend_hf``; it may not exist yet."""
-    base = Path(os.environ.get("BEND_HF_CACHE") or "~/.cache/bend_hf").expanduser()
-    return (base if base.is_absolute() else Path(tempfile.gettempdir()) / "bend_hf") / name
+    named = os.environ.get("BEND_HF_CACHE")
+    if named:
+        return Path(named) / name
+    try:
+        return Path.home() / ".cache" / "bend_hf" / name
+    except RuntimeError:  # a process without a home folder
+        return Path(tempfile.gettempdir()) / "bend_hf" / name
 
 
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)  # link(2)

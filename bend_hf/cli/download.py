@@ -29,7 +29,7 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.source == "hub":
         from bend_hf.data.published_files import fetch_from_hub
 
-        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, say=print)
+        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, log=print)
     else:
         from tqdm.auto import tqdm
 
@@ -44,7 +44,7 @@ def _run(parsed: argparse.Namespace) -> int:
                 bar.update(done - bar.n)
 
             found = fetch_published(
-                tasks, parsed.data_dir, Published(base_url=base_url), say=bar.write, progress=progress
+                tasks, parsed.data_dir, Published(base_url=base_url), log=bar.write, progress=progress
             )
     for path in found:
         print(f"  {path} ({path.stat().st_size / 1e6:,.1f} MB)")

@@ -138,8 +138,8 @@ def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool
     if len(short):
         row, rule = int(short[0]), "not exceed" if allow_empty else "be smaller than"
         raise InputError(
-            f"{path}, line {line_numbers[row]}: start ({start_bp[row]}) must {rule} end ({end_bp[row]}); BED is 0-based, "
-            f"half-open. Fix or remove {name_rows(short, lambda row: f'line {line_numbers[row]}')}"
+            f"{path}, line {line_numbers[row]}: start ({start_bp[row]}) must {rule} end ({end_bp[row]}); "
+            f"BED is 0-based, half-open. Fix or remove {name_rows(short, lambda row: f'line {line_numbers[row]}')}"
         )
     split = None
     if "split" in columns.column_names:

@@ -1,7 +1,7 @@
-"""The `datasets` builder behind all tasks: bed, labels and genome in, a ``DatasetDict`` out.
+"""The ``datasets`` builder of all tasks: BED, labels and genome in, a ``DatasetDict`` out.
 
-One builder, configured by a task's files and named by their content, so that a changed file is never answered
-from an old cache. `bend_hf.data.dataset.open_task` is the short way to a task's splits.
+It is configured by a task's files and named by their content, so that a changed file never reads an old cache.
+``bend_hf.data.dataset.open_task`` is the short way to a task's splits.
 
 >>> from bend_hf.tasks import TASKS
 >>> list(features(TASKS.get("gene_finding")))
@@ -23,24 +23,26 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from bend_hf import __version__
-from bend_hf.data.examples import TaskExamples
+from bend_hf.data.examples import TaskExamples, Variants
+from bend_hf.data.sequences import SequenceBatch
+from bend_hf.errors import BendError
 from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.types import Ints, Json
 
-TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are left alone
-_BASES_A_TABLE: Final = 1 << 24
+TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are not used
+_TABLE_BP: Final = 1 << 24
 _OWN_COLUMNS: Final = frozenset({"item", "chromosome", "start", "end", "strand", "sequence", "label", "labels"})
 _READ_COLUMNS: Final = frozenset({"chromosome", "start", "end", "strand", "split", "label"})
 
 
 def features(task: TaskSpec, further: tuple[str, ...] = ()) -> datasets.Features:
-    """Columns of a task's dataset.
+    """Return the columns of a task's dataset.
 
     Args:
         task: The declaration.
-        further: Columns of the bed that are kept as text.
+        further: Columns of the BED file that are kept as text.
     """
     named = datasets.ClassLabel(names=list(task.label_names))
     columns: dict[str, Any] = {
@@ -62,58 +64,67 @@ def features(task: TaskSpec, further: tuple[str, ...] = ()) -> datasets.Features
 
 
 @dataclass
-class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]
+class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]  # datasets has no types
     """One task's files, read and checked.
 
     Attributes:
-        rows: What the files say.
-        flip_labels: Whether labels of nucleotides are read backwards on the minus strand, as the sequence is.
+        rows: Content of the files; None only for the configuration that ``datasets`` makes by default.
+        flip_labels: Whether labels of nucleotides are reversed on the minus strand, as the sequence is.
     """
 
     rows: TaskExamples | None = None
     flip_labels: bool = True
 
+    @property
+    def examples(self) -> TaskExamples:
+        """Content of the files.
+
+        Raises:
+            BendError: The builder was made without files.
+        """
+        if self.rows is None:
+            raise BendError("the dataset builder has no files; make it with bend_hf.data.builder.make_builder")
+        return self.rows
+
     @cached_property
     def hashes(self) -> dict[str, str]:
         """The sha256 of each input file."""
-        assert self.rows is not None
-        files = self.rows.files
+        files = self.examples.files
         named = {"bed": files.bed, "labels": files.hdf5, "label_names": files.label_names, "genome": files.genome}
         return {name: file_sha256(path) for name, path in named.items() if path is not None}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides the dataset's content."""
-        assert self.rows is not None
+        """Hash of everything that decides the dataset's content."""
+        rows = self.examples
         decides: Json = {
             "table_format": TABLE_FORMAT,
             "hashes": dict(self.hashes),
-            "task": repr(self.rows.task),
-            "out_of_bounds": self.rows.out_of_bounds,
-            "dropped": hashlib.sha256(self.rows.keep.tobytes()).hexdigest(),
+            "task": repr(rows.task),
+            "out_of_bounds": rows.out_of_bounds,
+            "dropped": hashlib.sha256(rows.keep.tobytes()).hexdigest(),
             "flip_labels": self.flip_labels,
         }
         return json_sha256(decides)
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Name of the cache folder: the task and the content."""
+        """Name the cache folder by task and content."""
         return f"{self.name}-{self.fingerprint[:32]}"
 
 
-class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
-    """Makes the dataset of one task; its splits are train, validation and test, or the parts of folds."""
+class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets has no types
+    """Builds the dataset of one task; its splits are train, validation and test, or the subsets of folds."""
 
     BUILDER_CONFIG_CLASS = BendConfig
     VERSION = datasets.Version(__version__)
 
     @property
     def _rows(self) -> TaskExamples:
-        assert self.config.rows is not None
-        rows: TaskExamples = self.config.rows
+        rows: TaskExamples = self.config.examples
         return rows
 
     def _further(self) -> dict[str, str]:
-        """Columns of the bed that are kept as text, by the name they get here."""
+        """Return the columns of the BED file that are kept as text, by their name in the dataset."""
         skip = _READ_COLUMNS | ({"ref", "alt"} if self._rows.variants is not None else set())
         names = [name for name in self._rows.bed.columns.column_names if name not in skip]
         return {f"bed_{name}" if name in _OWN_COLUMNS else name: name for name in names}
@@ -130,86 +141,86 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         rows = self._rows
         return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"chunks": _chunks(rows, rows.rows_of(part))})
-            for part, name in enumerate(rows.part_names)
-            if len(rows.rows_of(part))
+            datasets.SplitGenerator(name=name, gen_kwargs={"tables": _tables(rows, rows.rows_of(subset))})
+            for subset, name in enumerate(rows.subset_names)
+            if len(rows.rows_of(subset))
         ]
 
-    def _generate_tables(self, chunks: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
+    def _generate_tables(self, tables: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
         schema = self.info.features.arrow_schema
-        for number, chunk in enumerate(chunks):
-            yield Key(number, 0), self._table(chunk).cast(schema)
+        for number, chosen in enumerate(tables):
+            yield Key(number, 0), self._table(chosen).cast(schema)
 
-    def _table(self, chunk: Ints) -> pa.Table:
+    def _table(self, chosen: Ints) -> pa.Table:
         rows, bed = self._rows, self._rows.bed
-        picked = pa.array(chunk)
-        if rows.variants is not None:
-            sequences, own = _variant_sequences(rows, chunk)
+        picked = pa.array(chosen)
+        if rows.variants is not None and rows.task.variant is not None:
+            sequences, own = _variant_sequences(rows, rows.variants, rows.task.variant.stored_context_bp, chosen)
         else:
             strand = rows.strand()
             sequences = rows.genome.fetch(
                 bed.chromosome.take(picked),
-                bed.start_bp[chunk],
-                bed.end_bp[chunk],
-                None if strand is None else strand[chunk],
+                bed.start_bp[chosen],
+                bed.end_bp[chosen],
+                None if strand is None else strand[chosen],
                 out_of_bounds=rows.out_of_bounds,
-                describe=lambda row: bed.describe(int(chunk[row])),
+                describe=lambda row: bed.describe(int(chosen[row])),
             )
-            chunk, own = chunk[sequences.kept], {}
-            picked = pa.array(chunk)
+            chosen, own = chosen[sequences.kept], {}
+            picked = pa.array(chosen)
         columns: dict[str, pa.Array] = {
             "item": picked,
             "chromosome": bed.chromosome.take(picked).cast(pa.string()),
-            "start": pa.array(bed.start_bp[chunk]),
-            "end": pa.array(bed.end_bp[chunk]),
-            "strand": _strand_text(rows, chunk),
+            "start": pa.array(bed.start_bp[chosen]),
+            "end": pa.array(bed.end_bp[chosen]),
+            "strand": _strand_text(rows, chosen),
             "sequence": sequences.to_arrow(),
             **own,
-            **_label_column(rows, chunk, flip=self.config.flip_labels),
+            **_label_column(rows, chosen, flip=self.config.flip_labels),
         }
         for name, column in self._further().items():
             columns[name] = bed.columns[column].take(picked).combine_chunks()
         return pa.table(columns)
 
 
-def _chunks(rows: TaskExamples, chosen: Ints) -> list[Ints]:
-    """Row numbers in pieces of a bounded number of bases, at least one piece."""
+def _tables(rows: TaskExamples, chosen: Ints) -> list[Ints]:
+    """Divide row numbers into tables with a bounded number of nucleotides; at least one table."""
     context_bp = 2 * rows.task.variant.stored_context_bp if rows.task.variant is not None else 0
-    bases = np.cumsum(rows.bed.end_bp[chosen] - rows.bed.start_bp[chosen] + context_bp)
-    edges = np.searchsorted(bases, np.arange(_BASES_A_TABLE, bases[-1], _BASES_A_TABLE))
-    return [piece for piece in np.split(chosen, edges) if len(piece)]
+    total_bp = np.cumsum(rows.bed.end_bp[chosen] - rows.bed.start_bp[chosen] + context_bp)
+    edges = np.searchsorted(total_bp, np.arange(_TABLE_BP, total_bp[-1], _TABLE_BP))
+    return [table for table in np.split(chosen, edges) if len(table)]
 
 
-def _variant_sequences(rows: TaskExamples, chunk: Ints) -> tuple[Any, dict[str, pa.Array]]:
-    """Sequence around each variant, as much of the context as the contig has, and the columns of variants."""
-    assert rows.variants is not None
-    assert rows.task.variant is not None
-    bed, variants, context_bp = rows.bed, rows.variants, rows.task.variant.stored_context_bp
-    names = bed.chromosome.take(pa.array(chunk))
+def _variant_sequences(
+    rows: TaskExamples, variants: Variants, context_bp: int, chosen: Ints
+) -> tuple[SequenceBatch, dict[str, pa.Array]]:
+    """Read the sequence around each variant, with as much context as the contig has, and the columns of variants."""
+    bed = rows.bed
+    names = bed.chromosome.take(pa.array(chosen))
     length_of = np.array([rows.genome.contigs[name] for name in names.dictionary.to_pylist()], np.int64)
-    position = variants.position_bp[chunk]
+    position = variants.position_bp[chosen]
     start = np.maximum(position - context_bp, 0)
     end = np.minimum(position + context_bp + 1, length_of[names.indices.to_numpy()])
-    sequences = rows.genome.fetch(names, start, end, describe=lambda row: bed.describe(int(chunk[row])))
+    sequences = rows.genome.fetch(names, start, end, describe=lambda row: bed.describe(int(chosen[row])))
     letters = pa.array([chr(code) for code in range(128)])
     return sequences, {
         "variant_offset": pa.array((position - start).astype(np.int32)),
-        "ref": letters.take(pa.array(variants.ref[chunk].astype(np.int32))),
-        "alt": letters.take(pa.array(variants.alt[chunk].astype(np.int32))),
+        "ref": letters.take(pa.array(variants.ref[chosen].astype(np.int32))),
+        "alt": letters.take(pa.array(variants.alt[chosen].astype(np.int32))),
     }
 
 
-def _strand_text(rows: TaskExamples, chunk: Ints) -> pa.Array:
+def _strand_text(rows: TaskExamples, chosen: Ints) -> pa.Array:
     strand = rows.strand()
-    minus = np.zeros(len(chunk), np.int64) if strand is None else (strand[chunk] < 0).astype(np.int64)
+    minus = np.zeros(len(chosen), np.int64) if strand is None else (strand[chosen] < 0).astype(np.int64)
     return pa.array(["+", "-"]).take(pa.array(minus))
 
 
-def _label_column(rows: TaskExamples, chunk: Ints, *, flip: bool) -> dict[str, pa.Array]:
-    labels = rows.labels.take(chunk)
+def _label_column(rows: TaskExamples, chosen: Ints, *, flip: bool) -> dict[str, pa.Array]:
+    labels = rows.labels.take(chosen)
     strand = rows.strand()
     if flip and strand is not None and isinstance(rows.task.label, NucleotideClasses | BinClasses):
-        labels = labels.flipped(strand[chunk] < 0)
+        labels = labels.flipped(strand[chosen] < 0)
     values = pa.array(labels.values.astype(np.int64))
     if isinstance(rows.task.label, SequenceClass):
         return {"label": values}
@@ -217,7 +228,7 @@ def _label_column(rows: TaskExamples, chunk: Ints, *, flip: bool) -> dict[str, p
 
 
 def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Path | None = None) -> BendBuilder:
-    """The builder of a task's files."""
+    """Make the builder of a task's files."""
     return BendBuilder(
         cache_dir=None if cache_dir is None else str(cache_dir),
         dataset_name=rows.task.key,
@@ -228,7 +239,7 @@ def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Pat
 
 
 def n_outputs(task: TaskSpec) -> int:
-    """How many numbers a head gives a window: one for a yes-or-no bin, else one a class or label."""
+    """Return how many numbers a head gives per window: one for a yes-or-no bin, otherwise one per class or label."""
     if isinstance(task.label, MultiLabel):
         return len(task.label_names)
     binary = task.training is not None and task.training.loss == "bce"

@@ -1,9 +1,8 @@
-"""A task's data, opened for use: its splits as datasets, and the facts about it that a result record keeps.
+"""Open a task's data: its splits as datasets, and the facts about it that a result record keeps.
 
-Where the data come from makes no difference here: files are built into the cache of `datasets`, a folder in the
-image of the Hub and the Hub itself are loaded.
+Files are built into the cache of ``datasets``; a folder with the layout of the Hub, and the Hub itself, are loaded.
 
->>> fold_parts(10, fold=10)
+>>> fold_subsets(10, fold=10)
 (9, 0, (1, 2, 3, 4, 5, 6, 7, 8))
 """
 
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.config import DataConfig
-from bend_hf.data.examples import TaskExamples, read_rows
+from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
 from bend_hf.tasks import Folds, TaskSpec
@@ -29,47 +28,47 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FACTS_FILE: Final = "bend_facts.json"  # beside the Parquet files of a built task
+FACTS_FILE: Final = "bend_facts.json"  # next to the Parquet files of a built task
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """One task's data.
+    """The data of one task.
 
     Attributes:
-        task: The declaration, with the label names that are in force.
-        parts: The datasets it was built as: splits by name, or the parts of folds in order.
+        task: The declaration, with the label names of the data.
+        subsets: Splits by name, or the subsets that folds are made of, in order.
         facts: Origin, hashes and counts, for the result record.
     """
 
     task: TaskSpec
-    parts: dict[str, Dataset]
+    subsets: dict[str, Dataset]
     facts: dict[str, Json]
 
     @property
     def n_folds(self) -> int:
-        """How many folds there are; 0 where the task has named splits."""
-        return len(self.parts) if isinstance(self.task.partition, Folds) else 0
+        """Number of folds; 0 if the task has named splits."""
+        return len(self.subsets) if isinstance(self.task.partition, Folds) else 0
 
     def splits(self, fold: int | None) -> dict[str, Dataset]:
-        """The splits of a fold (counted from 1), or of the task where it has none."""
+        """Return the splits of a fold (counted from 1), or of a task without folds."""
         if fold is None:
-            return self.parts
+            return self.subsets
         from datasets import concatenate_datasets
 
-        parts = list(self.parts.values())
-        test, validation, train = fold_parts(len(parts), fold=fold)
+        subsets = list(self.subsets.values())
+        test, validation, train = fold_subsets(len(subsets), fold=fold)
         return {
-            "train": concatenate_datasets([parts[number] for number in train]),
-            "validation": parts[validation],
-            "test": parts[test],
+            "train": concatenate_datasets([subsets[number] for number in train]),
+            "validation": subsets[validation],
+            "test": subsets[test],
         }
 
 
-def fold_parts(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:
-    """Which parts a fold tests on, validates on and trains on; fold k tests on part k, counted from 1."""
+def fold_subsets(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:
+    """Return the subsets that a fold tests on, validates on and trains on; fold k tests on subset k, counted from 1."""
     test, validation = (fold - 1) % n, fold % n
-    return test, validation, tuple(part for part in range(n) if part not in (test, validation))
+    return test, validation, tuple(subset for subset in range(n) if subset not in (test, validation))
 
 
 def load_task(
@@ -103,34 +102,34 @@ def load_task(
 
 
 def open_task(source: Source, config: DataConfig) -> TaskData:
-    """Reads, checks and builds a task's data, or loads what is built already.
+    """Read, check and build a task's data, or load a built dataset.
 
     Raises:
-        BendError: A file is bad or missing.
+        BendError: A file is invalid or missing.
     """
     if isinstance(source, BuiltSource):
         return _open_built(source)
-    rows = read_rows(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch)
+    rows = read_examples(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch)
     from bend_hf.data.builder import make_builder
 
     builder = make_builder(rows, flip_labels=config.protocol != "bend-2024")
     builder.download_and_prepare()
     built = builder.as_dataset()
-    parts = {name: built[name] for name in rows.part_names if name in built}
+    subsets = {name: built[name] for name in rows.subset_names if name in built}
     return TaskData(
         task=rows.task,
-        parts=parts,
-        facts=file_facts(rows, builder.config.hashes, {name: len(part) for name, part in parts.items()}),
+        subsets=subsets,
+        facts=file_facts(rows, builder.config.hashes, {name: len(subset) for name, subset in subsets.items()}),
     )
 
 
 def file_facts(rows: TaskExamples, hashes: dict[str, str], items: dict[str, int]) -> dict[str, Json]:
-    """What a record says about data that were read from files.
+    """Return what a result record says about data that were read from files.
 
     Args:
-        rows: The files, read.
-        hashes: The sha256 of each.
-        items: Items in each split that was built of them.
+        rows: Content of the files.
+        hashes: The sha256 of each file.
+        items: Number of items in each split.
     """
     padded = 0
     if rows.out_of_bounds == "pad":
@@ -160,33 +159,33 @@ def _open_built(source: BuiltSource) -> TaskData:
     facts = _built_facts(source, folder)
     try:
         if isinstance(task.partition, Folds):
-            # the parts are what the folds share; fold k tests on part k
+            # Folds share their subsets, and fold k tests on subset k.
             names = [n for n in datasets.get_dataset_config_names(source.repo) if n.startswith("fold_")]
             names.sort(key=lambda name: int(name.removeprefix("fold_")))
-            parts = {
+            subsets = {
                 f"part_{number}": datasets.load_dataset(source.repo, name, split="test")
                 for number, name in enumerate(names)
             }
         else:
-            parts = dict(datasets.load_dataset(source.repo, task.config))
+            subsets = dict(datasets.load_dataset(source.repo, task.config))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
             f"{task.key}: the dataset {source.repo!r} cannot be loaded ({error}); check the network and the name, "
-            "or give --data FOLDER"
+            "or pass --data FOLDER"
         ) from error
-    first = next(iter(parts.values()), None)
+    first = next(iter(subsets.values()), None)
     if first is None:
-        raise SourceError(f"{task.key}: the dataset {source.repo!r} holds no split")
+        raise SourceError(f"{task.key}: the dataset {source.repo!r} has no split; build it again with 'bend-hf build'")
     column = first.features["labels"].feature if "labels" in first.features else first.features["label"]
     return TaskData(
         task=task.with_label_names(tuple(column.names)),
-        parts=parts,
-        facts={**facts, "repo": source.repo, "items": {name: len(part) for name, part in parts.items()}},
+        subsets=subsets,
+        facts={**facts, "repo": source.repo, "items": {name: len(subset) for name, subset in subsets.items()}},
     )
 
 
 def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
-    """The facts that were written when the dataset was built; a sample stays a sample wherever it is loaded from."""
+    """Read the facts that were written when the dataset was built, so that a sample is known as one wherever it is."""
     name = f"data/{source.task.config}/{FACTS_FILE}" if source.task.config else f"data/{FACTS_FILE}"
     revision: str | None = None
     path = folder / name
@@ -200,11 +199,11 @@ def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
             path = Path(api.hf_hub_download(source.repo, name, repo_type="dataset", revision=revision))
         except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
             raise SourceError(
-                f"{source.task.key}: the dataset {source.repo!r} is not to be had ({error}); check the network and "
-                "the name, or give --data FOLDER"
+                f"{source.task.key}: the dataset {source.repo!r} cannot be reached ({error}); check the network and "
+                "the name, or pass --data FOLDER"
             ) from error
     try:
         facts: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError) as error:
-        raise BendError(f"{path} is missing or cut; build the task again with 'bend-hf build'") from error
+        raise BendError(f"{path} is missing or damaged; build the task again with 'bend-hf build'") from error
     return {**facts, "revision": revision}

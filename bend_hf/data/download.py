@@ -1,6 +1,6 @@
-"""Files from outside the Hub: resumed, checked, and in place only when whole.
+"""Download files from outside the Hub: resumed, checked, and under their name only when complete.
 
-What has arrived stands in ``<name>.part`` and is taken up again by the next try or the next run.
+What has arrived is kept in ``<name>.part``, and the next try or the next run resumes from it.
 
 >>> RemoteFile(name="config.json", url="https://example.org/config.json").n_bytes is None
 True
@@ -12,7 +12,6 @@ import base64
 import hashlib
 import http.client
 import logging
-import os
 import time
 import urllib.error
 import urllib.request
@@ -35,13 +34,16 @@ _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """One file to fetch.
+    """One file to download.
 
     Attributes:
-        name: File name in the folder it goes to.
-        url: Where it is.
-        n_bytes: Its size, where known.
-        sha256: Its checksum in hexadecimal, where known.
+        name: File name in the target folder.
+        url: Address, http or https.
+        n_bytes: Size, if known.
+        sha256: Checksum in hexadecimal, if known.
+
+    Raises:
+        DownloadError: The address is not http or https.
     """
 
     name: str
@@ -49,16 +51,20 @@ class RemoteFile:
     n_bytes: int | None = None
     sha256: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise DownloadError(f"cannot download {self.url!r}; expected an address that begins with https://")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How often and how patiently to try.
+    """How often to try, and how long to wait.
 
     Attributes:
-        attempts: Tries in all, 1 or more; one that brought new bytes does not count.
-        first_wait_s: Seconds before the second try, doubled for each one after.
-        sleep: Waits; another one in tests.
-        now: Seconds since 1970, to read a date in ``Retry-After``.
+        attempts: Number of tries, 1 or more; a try that brought new bytes does not count.
+        first_wait_s: Seconds before the second try, doubled for each later one.
+        sleep: Function that waits.
+        now: Function that gives the seconds since 1970, to read a date in ``Retry-After``.
     """
 
     attempts: int = 5
@@ -71,35 +77,29 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 
 
 class _PassingError(Exception):
-    """This try failed in a way that may pass."""
+    """A failure that another try may not have."""
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
 
 
-def cache_folder() -> Path:
-    """Where downloaded files are kept: ``$BEND_HF_CACHE``, or ``~/.cache/bend_hf``."""
-    return Path(os.environ.get("BEND_HF_CACHE") or Path.home() / ".cache" / "bend_hf")
-
-
 def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a file unless it is there already.
+    """Download a file unless it exists.
 
-    A file that is there is trusted when its size agrees with the declared one; its checksum was checked before
-    it got its name.
+    An existing file is trusted if its size is the declared one; its checksum was checked before it got its name.
 
     Args:
-        file: What to fetch.
-        folder: Where to; made where it is missing.
+        file: The file.
+        folder: The target folder; created if it is missing.
         retry: How often to try.
-        progress: Told how many bytes of how many are there; None where the server does not say.
+        progress: Called with the number of bytes that have arrived, and the total if the server says it.
 
     Returns:
-        The file, whole and checked.
+        The complete and checked file.
 
     Raises:
-        DownloadError: The server does not have it, gives up or gives something else; the message says which.
+        DownloadError: The server does not have the file, keeps failing, or sends another file.
     """
     retry = retry or Retry()
     target = folder / file.name
@@ -119,29 +119,29 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, prog
             if failures >= retry.attempts:
                 raise DownloadError(
                     f"gave up on {file.url} after {failures} tries without progress: {error}; what has arrived is "
-                    f"kept in {part} and taken up by the next run"
+                    f"kept in {part}. Repeat the command to resume"
                 ) from error
             doubled = retry.first_wait_s * 2 ** (failures - 1)
             wait_s = min(doubled if error.wait_s is None else error.wait_s, _LONGEST_WAIT_S)
             logger.warning("%s: %s; next try in %.0f s", file.url, error, wait_s)
             retry.sleep(wait_s)
-    os.replace(part, target)
+    part.replace(target)
     return target
 
 
 def _fetch(file: RemoteFile, part: Path, retry: Retry, progress: Progress | None) -> str | None:
-    """Bring what is missing into the part file, or raise; the md5 of the whole file where the server says it."""
+    """Download what is missing into the part file; return the md5 of the whole file if the server says it."""
     have = _size(part)
     if file.n_bytes is not None and have == file.n_bytes:
         return None
     if file.n_bytes is not None and have > file.n_bytes:
         part.unlink()
         have = 0
-    request = urllib.request.Request(file.url, headers={"Accept-Encoding": "identity"})
+    request = urllib.request.Request(file.url, headers={"Accept-Encoding": "identity"})  # noqa: S310  http(s) only, see RemoteFile
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310  http(s) only, see RemoteFile
             resumed = answer.status == 206
             if resumed and _starts_at(answer.headers.get("Content-Range")) != have:
                 part.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def _fetch(file: RemoteFile, part: Path, retry: Retry, progress: Progress | None
             _copy(answer, part, have=have if resumed else 0, progress=progress)
             return _md5(answer.headers.get_all("x-goog-hash"))
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing behind what is there: whole already, or not the same file
+        if error.code == 416 and have:  # nothing is missing: the file is complete, or it is another file
             if _total(error.headers.get("Content-Range")) == have:
                 return None
             part.unlink()
@@ -160,14 +160,14 @@ def _fetch(file: RemoteFile, part: Path, retry: Retry, progress: Progress | None
         kind = MissingFileError if error.code in (404, 410) else DownloadError
         raise kind(
             f"the server answered {error.code} {error.reason} for {file.url}; check whether {file.name} has moved, "
-            f"or fetch it by hand into {part.parent}"
+            f"or download it by hand into {part.parent}"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _PassingError(f"the connection broke ({type(error).__name__}: {error})") from error
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, *, have: int, progress: Progress | None) -> None:
-    """Append an answer's body to the part file, or start it anew, and hold it against its own length."""
+    """Append an answer's body to the part file, or start the file again, and check its length."""
     promised = answer.headers.get("Content-Length")
     total = None if promised is None else have + int(promised)
     copied = 0
@@ -182,14 +182,14 @@ def _copy(answer: http.client.HTTPResponse, part: Path, *, have: int, progress: 
 
 
 def _check(file: RemoteFile, part: Path, *, md5: str | None) -> None:
-    """Raise where the part file is not the file that was declared; it is removed then."""
+    """Raise, and remove the part file, if it is not the declared file."""
     size = part.stat().st_size
     if file.n_bytes is not None and size < file.n_bytes:
         raise _PassingError(f"{size} of {file.n_bytes} bytes arrived")
     if file.n_bytes is not None and size > file.n_bytes:
         part.unlink()
         raise DownloadError(
-            f"{file.url} gave {size} bytes; expected {file.n_bytes}. The file there is another one than declared"
+            f"{file.url} gave {size} bytes; expected {file.n_bytes}. The server has another file than declared"
         )
     if md5 is not None:
         with part.open("rb") as data:
@@ -197,8 +197,8 @@ def _check(file: RemoteFile, part: Path, *, md5: str | None) -> None:
         if arrived != md5:
             part.unlink()
             raise DownloadError(
-                f"{file.url} arrived with md5 {arrived}; the server says {md5}. It was damaged on its way or changed "
-                "between two tries; try again"
+                f"{file.url} arrived with md5 {arrived}; the server says {md5}. It was damaged or changed "
+                "during the download; try again"
             )
     if file.sha256 is None:
         return
@@ -207,13 +207,13 @@ def _check(file: RemoteFile, part: Path, *, md5: str | None) -> None:
     if found != file.sha256.lower():
         part.unlink()
         raise DownloadError(
-            f"{file.url} has sha256 {found}; expected {file.sha256}. The file there has changed or was damaged on "
-            f"its way; try again, and check the declaration if it happens twice"
+            f"{file.url} has sha256 {found}; expected {file.sha256}. It has changed or was damaged; try "
+            "again, and check the declaration if it happens twice"
         )
 
 
 def _md5(hashes: list[str] | None) -> str | None:
-    """The md5 in ``crc32c=...,md5=...``, as Google's storage sends it with every object, in hexadecimal."""
+    """Return the md5 in ``crc32c=...,md5=...``, as Google's storage sends it, in hexadecimal."""
     for entry in ",".join(hashes or []).split(","):
         name, _, value = entry.strip().partition("=")
         if name == "md5":
@@ -226,19 +226,19 @@ def _size(part: Path) -> int:
 
 
 def _starts_at(content_range: str | None) -> int | None:
-    """First byte of ``bytes 5-9/10``."""
+    """Return the first byte of ``bytes 5-9/10``."""
     first = (content_range or "").removeprefix("bytes ").partition("-")[0]
     return int(first) if first.isdigit() else None
 
 
 def _total(content_range: str | None) -> int | None:
-    """Whole length of ``bytes */10``."""
+    """Return the total of ``bytes */10``."""
     total = (content_range or "").rpartition("/")[2]
     return int(total) if total.isdigit() else None
 
 
 def _retry_after_s(value: str | None, retry: Retry) -> float | None:
-    """Seconds that a server asks to wait: a number, or a date."""
+    """Return the seconds that a server asks to wait, given as a number or a date."""
     if value is None:
         return None
     if value.strip().isdigit():

@@ -1,8 +1,8 @@
-"""The rows of a task: bed, labels and genome read, checked against each other, and put into splits.
+"""Read the examples of a task: BED, labels and genome, checked against each other and divided into splits.
 
-For the builder. Everything a user can get wrong in the input files is found here, before any work starts.
+Everything that a user can get wrong in the input files is found here, before any work starts.
 
->>> part_number("part10")
+>>> subset_number("part10")
 10
 """
 
@@ -21,7 +21,7 @@ from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names
 from bend_hf.data.sources import TaskFiles
-from bend_hf.data.user_task import own_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
+from bend_hf.data.user_task import user_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
@@ -37,7 +37,7 @@ class Variants:
     """The variants of n rows.
 
     Attributes:
-        position_bp: Place of the changed base, 0-based, shape (n,).
+        position_bp: Position of the changed base, 0-based, shape (n,).
         ref: Reference base, ASCII, shape (n,).
         alt: Alternative base, ASCII, shape (n,).
     """
@@ -49,20 +49,20 @@ class Variants:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskExamples:
-    """Everything that a task's files say, checked.
+    """The checked content of a task's files; n rows.
 
     Attributes:
-        task: Its declaration, with the label names that are in force.
-        files: Where it was read from.
+        task: The declaration, with the label names of the files.
+        files: The files.
         bed: Coordinates and further columns.
-        labels: Labels of every row of the bed.
-        genome: The reference.
-        part: Which part each row is in, index into ``part_names``, shape (n,).
-        part_names: Names of the splits, or of the parts that folds are made of.
-        keep: False for rows left out by an explicit policy, shape (n,).
-        variants: For variant tasks.
-        out_of_bounds: What is done to intervals past their contig's end.
-        n_ref_mismatches: Rows left out because REF is not the genome's base.
+        labels: Labels of every row.
+        genome: The reference genome.
+        subset: Subset of each row, index into ``subset_names``, shape (n,).
+        subset_names: Names of the splits, or of the subsets that folds are made of.
+        keep: False for rows dropped by an explicit policy, shape (n,).
+        variants: The variants of a variant task.
+        out_of_bounds: What is done with intervals that end after their contig.
+        n_ref_mismatches: Number of rows dropped because REF is not the genome's base.
     """
 
     task: TaskSpec
@@ -70,8 +70,8 @@ class TaskExamples:
     bed: BedTable
     labels: LabelTable
     genome: Genome
-    part: Ints
-    part_names: tuple[str, ...]
+    subset: Ints
+    subset_names: tuple[str, ...]
     keep: Bools
     variants: Variants | None
     out_of_bounds: OutOfBounds
@@ -81,26 +81,26 @@ class TaskExamples:
         return len(self.bed)
 
     def strand(self) -> NDArray[np.int8] | None:
-        """The strand that sequences are read from; None where the task reads plus always."""
+        """Return the strand that sequences are read from; None if the task always reads the plus strand."""
         return self.bed.strand if self.task.stranded else None
 
-    def rows_of(self, part: int) -> Ints:
-        """Row numbers of one part, in the order of the bed."""
-        return np.flatnonzero((self.part == part) & self.keep)
+    def rows_of(self, subset: int) -> Ints:
+        """Return the row numbers of one subset, in the order of the BED file."""
+        return np.flatnonzero((self.subset == subset) & self.keep)
 
 
-def read_rows(
+def read_examples(
     files: TaskFiles, *, out_of_bounds: OutOfBounds = "error", ref_mismatch: RefMismatch = "error"
 ) -> TaskExamples:
-    """Reads and checks the files of a task.
+    """Read and check the files of a task.
 
     Args:
-        files: What to read.
-        out_of_bounds: What to do with intervals past their contig's end.
+        files: The files.
+        out_of_bounds: What to do with intervals that end after their contig.
         ref_mismatch: What to do with variants whose REF is not the genome's base, or equals ALT.
 
     Raises:
-        InputError: A file, row or label is not what it should be; the message names file, row and remedy.
+        InputError: A file, row or label is invalid; the message names file and row, and says what to do.
     """
     is_variants = files.task is not None and files.task.variant is not None
     if is_vcf(files.bed):
@@ -111,8 +111,8 @@ def read_rows(
     if files.label_names is not None:
         task = task.with_label_names(read_label_names(files.label_names))
     elif files.origin == "sample":
-        raise InputError(f"{files.bed} has no .labels.txt beside it; the labels of the sample must be named")
-    part, part_names = _parts(bed, task)
+        raise InputError(f"{files.bed} has no .labels.txt next to it; the labels of the sample must be named")
+    subset, subset_names = _subsets(bed, task)
     labels = _labels(files, bed, task)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
@@ -124,7 +124,7 @@ def read_rows(
     else:
         if task.window_bp is not None:
             _check_windows(bed, task.window_bp, task.key)
-        # checks every interval and every contig name; reading starts later
+        # Checks every interval and every contig name; the sequences are read later.
         genome.fetch_iter(bed.chromosome, bed.start_bp, bed.end_bp, out_of_bounds=out_of_bounds, describe=bed.describe)
     return TaskExamples(
         task=task,
@@ -132,8 +132,8 @@ def read_rows(
         bed=bed,
         labels=labels,
         genome=genome,
-        part=part,
-        part_names=part_names,
+        subset=subset,
+        subset_names=subset_names,
         keep=keep,
         variants=variants,
         out_of_bounds=out_of_bounds,
@@ -150,14 +150,14 @@ def _user_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
             f"{files.bed} has no column 'split'; training needs rows marked train, valid and test, "
             "or folds part0, part1, ..."
         )
-    partition = own_partition(bed.split_names())
+    partition = user_partition(bed.split_names())
     lengths_bp, stranded = bed.end_bp - bed.start_bp, bed.strand is not None
     if files.hdf5 is not None:
         return user_task_from_hdf5(
             files.key, files.hdf5, lengths_bp, names=names, partition=partition, stranded=stranded
         )
     if "label" not in bed.columns.column_names:
-        raise InputError(f"{files.bed} has no column 'label' and no hdf5 of labels; add one or give --labels")
+        raise InputError(f"{files.bed} has no column 'label' and no HDF5 file of labels; add one, or pass --labels")
     return user_task_from_column(
         files.key,
         bed.columns["label"],
@@ -172,7 +172,7 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
     match task.label:
         case NucleotideClasses() | BinClasses():
             if files.hdf5 is None:
-                raise LabelError(f"{task.key}: its labels come from an hdf5 file; give --labels")
+                raise LabelError(f"the labels of {task.key} come from an HDF5 file, and none is given; pass --labels")
             return labels_from_hdf5(files.hdf5, task.label, bed.end_bp - bed.start_bp, row_number=bed.row_number)
         case MultiLabel() | SequenceClass():
             if "label" not in bed.columns.column_names:
@@ -183,14 +183,14 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
             return labels_from_column(bed.columns["label"], task.label, where=str(files.bed), row_number=bed.row_number)
 
 
-def part_number(name: str) -> int | None:
-    """The number in a fold's name: ``part3`` and ``3`` are both 3; None where there is none."""
+def subset_number(name: str) -> int | None:
+    """Return the number in a subset's name: ``part3`` and ``3`` are both 3; None if it has no number."""
     found = re.search(r"\d+", name)
     return int(found.group()) if found else None
 
 
-def _parts(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
-    """Which part each row is in, and the parts' names in order."""
+def _subsets(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
+    """Return the subset of each row, and the names of the subsets in order."""
     if not isinstance(task.partition, NamedSplits | Folds):
         return np.zeros(len(bed), np.int64), ("test",)
     if bed.split is None:
@@ -201,12 +201,12 @@ def _parts(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
     if isinstance(task.partition, NamedSplits):
         number = {name: SPLITS.index(name) for name in names if name in SPLITS}
         wanted, order = "train, valid (or validation) and test", {i: i for i in range(len(SPLITS))}
-        part_names: tuple[str, ...] = SPLITS
+        subset_names: tuple[str, ...] = SPLITS
     else:
-        number = {name: n for name in names if (n := part_number(name)) is not None}
+        number = {name: n for name in names if (n := subset_number(name)) is not None}
         wanted = "part0, part1, ... or their numbers"
         order = {n: place for place, n in enumerate(sorted(set(number.values())))}
-        part_names = tuple(f"part_{place}" for place in range(len(order)))
+        subset_names = tuple(f"part_{place}" for place in range(len(order)))
     unknown = [code for code, name in enumerate(names) if name not in number]
     if unknown:
         rows = np.flatnonzero(np.isin(codes, unknown))
@@ -215,8 +215,8 @@ def _parts(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
             f"expected {wanted}"
         )
     if isinstance(task.partition, Folds) and len(order) < 3:
-        raise InputError(f"{bed.path} has {len(order)} parts; folds need three or more (train, validation, test)")
-    return np.array([order[number[name]] for name in names], np.int64)[codes], part_names
+        raise InputError(f"{bed.path} has {len(order)} subsets; folds need at least three (train, validation, test)")
+    return np.array([order[number[name]] for name in names], np.int64)[codes], subset_names
 
 
 def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:
@@ -230,26 +230,26 @@ def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:
 
 
 def substitutions(bed: BedTable) -> Variants:
-    """The variants of a bed with ``ref`` and ``alt``, all of them one base for one base.
+    """Return the substitutions of single bases in a BED file with ``ref`` and ``alt``.
 
     Raises:
-        InputError: A column is missing, or a row is something else.
+        InputError: A column is missing, or a row is not a substitution of one base.
     """
     ref, alt = (_single_bases(bed, name) for name in ("ref", "alt"))
     wide = np.flatnonzero(bed.end_bp - bed.start_bp > 1)
     if len(wide):
         raise InputError(
-            f"{bed.path}: a variant is one base wide (or start = end): {name_rows(wide, bed.describe)}; "
-            "write end = start + 1"
+            f"{bed.path}: expected variants of one base (end = start + 1, or start = end): "
+            f"{name_rows(wide, bed.describe)}. Correct these rows"
         )
     return Variants(position_bp=bed.start_bp, ref=ref, alt=alt)
 
 
 def allele_texts(bed: BedTable, name: str) -> pa.ChunkedArray:
-    """The column ``ref`` or ``alt`` in upper case.
+    """Return the column ``ref`` or ``alt`` in upper case.
 
     Raises:
-        InputError: There is none.
+        InputError: The column is missing.
     """
     if name not in bed.columns.column_names:
         found = ", ".join(bed.columns.column_names)
@@ -263,9 +263,9 @@ def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
     if not single.all():
         rows = np.flatnonzero(~single)
         raise InputError(
-            f"{bed.path}: {name} is no single base in {len(rows)} of {len(bed)} rows: "
-            f"{name_rows(rows, lambda r: f'{bed.describe(r)}: {text[r].as_py()!r}')}; "
-            "only substitutions of one base (A, C, G, T) are scored, take insertions and deletions out"
+            f"{bed.path}: {name} is not a single base (A, C, G or T) in {len(rows)} of {len(bed)} rows: "
+            f"{name_rows(rows, lambda r: f'{bed.describe(r)}: {text[r].as_py()!r}')}. "
+            "Remove insertions and deletions; this task scores substitutions of one base"
         )
     codes = text.combine_chunks().dictionary_encode()
     ascii_of = np.array([ord(base) for base in codes.dictionary.to_pylist()], np.uint8)
@@ -274,10 +274,10 @@ def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
 
 
 def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy: RefMismatch) -> Bools:
-    """Whether each variant's REF is the genome's base, and not its ALT.
+    """Return whether each variant's REF is the genome's base and differs from its ALT, shape (n,).
 
     Raises:
-        InputError: One is not, and the policy is not to drop it; the message guesses why.
+        InputError: A REF disagrees and the policy is ``error``; the message guesses the reason.
     """
     found = genome.base_at(bed.chromosome, variants.position_bp, describe=bed.describe)
     agrees: Bools = (variants.ref != variants.alt) & (found == variants.ref)
@@ -285,7 +285,7 @@ def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy
     if not len(bad) or policy == "drop":
         return agrees
 
-    def tell(row: int) -> str:
+    def describe(row: int) -> str:
         ref, alt, base = (chr(a[row]) for a in (variants.ref, variants.alt, found))
         if ref == alt:
             return f"{bed.describe(row)}: REF and ALT are both {ref}"
@@ -293,24 +293,24 @@ def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy
         return f"{bed.describe(row)}: REF is {ref}, the genome has {base}" + (f" ({guess})" if guess else "")
 
     raise InputError(
-        f"{bed.path}: REF disagrees with {genome.path} in {len(bad)} of {len(bed)} rows: {name_rows(bad, tell)}; "
-        f"{_reason(variants, bed, genome, bad)}mend the rows, or leave them out with --ref-mismatch drop"
+        f"{bed.path}: REF disagrees with {genome.path} in {len(bad)} of {len(bed)} rows: {name_rows(bad, describe)}; "
+        f"{_reason(variants, bed, genome, bad)}correct the rows, or drop them with --ref-mismatch drop"
     )
 
 
 def _guess(ref: str, alt: str, base: str) -> str:
     if base == alt:
-        return "REF and ALT are exchanged?"
+        return "REF and ALT swapped?"
     return "other strand?" if _COMPLEMENT_OF.get(ref) == base else ""
 
 
 def _reason(variants: Variants, bed: BedTable, genome: Genome, bad: Ints) -> str:
-    """A guess at what went wrong with all rows, tried on the disagreeing ones."""
+    """Guess what is wrong with all rows, from those that disagree."""
     lengths = pc.index_in(bed.chromosome.dictionary, pa.array(list(genome.contigs))).to_numpy(zero_copy_only=False)
     contig_bp = np.array(list(genome.contigs.values()), np.int64)[lengths.astype(np.int64)]
     for shift, text in (
-        (-1, "the positions look 1-based, bed is 0-based; "),
-        (1, "the positions look one too small; "),
+        (-1, "the positions look 1-based, but BED is 0-based; "),
+        (1, "the positions look too small by one; "),
     ):
         moved = variants.position_bp[bad] + shift
         inside = (moved >= 0) & (moved < contig_bp[bed.chromosome.indices.to_numpy()[bad]])
@@ -319,4 +319,4 @@ def _reason(variants: Variants, bed: BedTable, genome: Genome, bad: Ints) -> str
         there = genome.base_at(bed.chromosome.take(pa.array(bad)), moved, describe=bed.describe)
         if len(bad) >= 4 and (there == variants.ref[bad]).mean() > 0.9:
             return text
-    return "is this the genome build that the variants were called on? " if len(bad) > 0.3 * len(bed) else ""
+    return "check that the variants were called on this assembly; " if len(bad) > 0.3 * len(bed) else ""

@@ -1,17 +1,11 @@
-"""Copies many stretches of a FASTA text into one array of nucleotides, without a step per stretch or letter.
+r"""Copy many intervals of a FASTA text into one array, without a Python step per interval or nucleotide.
 
-For the genome. Chunk by chunk: the sequence lines that the stretches touch are copied without their line ends,
-what belongs to the minus strand is turned as a whole, one table brings all letters to upper case and complements
-those of the minus strand, and each stretch is moved out of that to its place in a few large pieces.
+``gather`` copies the sequence lines that the intervals touch without their line ends, reverses those of the minus
+strand together, brings all letters to upper case and complements the minus strand through one table, and moves each
+interval to its place. It works on about a megabyte at a time. ``read_windows`` reads windows of one length, with
+letters as in the file: soft-masked ones in lower case.
 
->>> tile_width(FastaIndex.parse("chr1\\t120\\t6\\t60\\t61\\n"))
-60
-
-Windows of one length out of a FASTA text, letters as they stand in the file: soft-masked ones in lower case.
-
-For the genome:
-
->>> index = FastaIndex.parse("chr1\\t10\\t6\\t4\\t5\\n")
+>>> index = FastaIndex.parse("chr1\t10\t6\t4\t5\n")
 >>> window_bytes(index, np.array([0, 0]), np.array([0, 3]), 6).tolist()
 [[6, 7, 8, 9, 11, 12], [9, 11, 12, 13, 14, 16]]
 """
@@ -32,27 +26,27 @@ from bend_hf.types import Bools, Bytes, Ints
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CHUNK_BYTES: Final = 1 << 20  # working memory is a few times this; more leaves the processor's cache
+_BATCH_BYTES: Final = 1 << 20  # working memory is a few times this; more leaves the processor's cache
 _WIDEST_TILE: Final = 256
-_LONGEST_PIECE: Final = 4096
-_SHORT_BP: Final = 64  # stretches below are moved apart from longer ones, whose pieces they would make small
+_LONGEST_TILE: Final = 4096
+_SHORT_BP: Final = 64  # shorter stretches are moved separately, so that longer ones keep wide tiles
 _KEPT_BYTES: Final = 31 << 20
 
-# Inside a chunk the case of a letter tells its strand: upper case is plus, lower case minus. That is one bit, and
-# setting or clearing it makes no letter out of what is none.
+# While a batch is copied, the case of a letter marks its strand: upper case is plus, lower case minus. That is one
+# bit, and setting or clearing it turns no other byte into a letter.
 _CASE_BIT: Final = 0x20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stretches:
-    """What to copy where; every array has shape (stretches,), no stretch is empty.
+    """Intervals to copy, and where to; every array has shape (stretches,), and no stretch is empty.
 
     Attributes:
         contig: Number of the contig in the index.
         start_bp: First nucleotide on the contig.
-        end_bp: Behind the last nucleotide; the contig reaches at least here.
-        minus: Whether the other strand is wanted.
-        destination: Where in the result the first letter goes.
+        end_bp: Position after the last nucleotide, within the contig.
+        minus: Whether to read the minus strand.
+        destination: Position of the first letter in the result.
     """
 
     contig: Ints
@@ -61,12 +55,12 @@ class Stretches:
     minus: Bools
     destination: Ints
 
-    def part(self, low: int, high: int) -> Stretches:
-        """The stretches between two places."""
+    def between(self, low: int, high: int) -> Stretches:
+        """Return a range of the stretches."""
         return self.take(slice(low, high))
 
     def take(self, which: Ints | slice) -> Stretches:
-        """Some of the stretches."""
+        """Return some of the stretches."""
         return Stretches(
             contig=self.contig[which],
             start_bp=self.start_bp[which],
@@ -77,7 +71,7 @@ class Stretches:
 
 
 class InvalidNucleotideError(Exception):
-    """A byte that is no nucleotide, at a place of a contig."""
+    """A byte that is not a nucleotide, at a position of a contig."""
 
     def __init__(self, contig: int, base: int) -> None:
         super().__init__(contig, base)
@@ -86,7 +80,7 @@ class InvalidNucleotideError(Exception):
 
 
 def tile_width(index: FastaIndex) -> int:
-    """How many bytes are copied at once: a line of the longest contig, if lines are not very long."""
+    """Return how many bytes are copied at once: a line of the longest contig, unless lines are very long."""
     return int(min(index.line_bp[np.argmax(index.lengths_bp)], _WIDEST_TILE))
 
 
@@ -94,13 +88,13 @@ def gather(text: Bytes, index: FastaIndex, stretches: Stretches, out: Bytes) -> 
     """Write the upper-case letters of all stretches into ``out``.
 
     Args:
-        text: The FASTA file.
+        text: The FASTA text.
         index: Its index.
-        stretches: What to copy; any order, overlaps allowed.
+        stretches: What to copy, in any order; overlaps are allowed.
         out: Receives the letters, shape (nucleotides,).
 
     Raises:
-        InvalidNucleotideError: A stretch holds what is no nucleotide.
+        InvalidNucleotideError: A stretch contains a byte that is not a nucleotide.
     """
     _keep_freed_memory()
     stretches = _cut(stretches)
@@ -112,44 +106,44 @@ def gather(text: Bytes, index: FastaIndex, stretches: Stretches, out: Bytes) -> 
         order = np.argsort(first)
         stretches, first = stretches.take(order), first[order]
     cost = np.cumsum(stretches.end_bp - stretches.start_bp)
-    borders = np.flatnonzero(np.diff(cost // _CHUNK_BYTES)) + 1
+    borders = np.flatnonzero(np.diff(cost // _BATCH_BYTES)) + 1
     for low, high in zip([0, *borders.tolist()], [*borders.tolist(), len(first)], strict=True):
-        _copy(text, index, stretches.part(low, high), out)
+        _copy(text, index, stretches.between(low, high), out)
     if not out.min():
         raise _strange(int(np.argmin(out)), stretches)
 
 
 def _cut(stretches: Stretches) -> Stretches:
-    """The same in pieces no longer than a chunk, so that a whole chromosome needs no more working memory."""
+    """Cut stretches that are longer than a batch, so that a whole chromosome needs no more working memory."""
     length_bp = stretches.end_bp - stretches.start_bp
-    if not len(length_bp) or length_bp.max() <= _CHUNK_BYTES:
+    if not len(length_bp) or length_bp.max() <= _BATCH_BYTES:
         return stretches
-    n_pieces = -(-length_bp // _CHUNK_BYTES)
-    owner = np.repeat(np.arange(len(length_bp)), n_pieces)
-    into_bp = (np.arange(len(owner)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)) * _CHUNK_BYTES
+    n_cuts = -(-length_bp // _BATCH_BYTES)
+    owner = np.repeat(np.arange(len(length_bp)), n_cuts)
+    into_bp = (np.arange(len(owner)) - np.repeat(np.cumsum(n_cuts) - n_cuts, n_cuts)) * _BATCH_BYTES
     whole = stretches.take(owner)
     start_bp = whole.start_bp + into_bp
-    end_bp = np.minimum(start_bp + _CHUNK_BYTES, whole.end_bp)
+    end_bp = np.minimum(start_bp + _BATCH_BYTES, whole.end_bp)
     into_result = np.where(whole.minus, whole.end_bp - end_bp, into_bp)
     return replace(whole, start_bp=start_bp, end_bp=end_bp, destination=whole.destination + into_result)
 
 
-def _copy(text: Bytes, index: FastaIndex, part: Stretches, out: Bytes) -> None:
-    """Write the finished letters of one chunk of stretches; what is no nucleotide becomes 0."""
-    n_plus = len(part.minus) - int(np.count_nonzero(part.minus))
-    by_strand = np.concatenate([np.flatnonzero(~part.minus), np.flatnonzero(part.minus)])
-    part = part.take(by_strand)
-    length_bp = part.end_bp - part.start_bp
-    lines, at = _copy_lines(text, index, part)
+def _copy(text: Bytes, index: FastaIndex, batch: Stretches, out: Bytes) -> None:
+    """Write the letters of one batch of stretches; bytes that are not nucleotides become 0."""
+    n_plus = len(batch.minus) - int(np.count_nonzero(batch.minus))
+    by_strand = np.concatenate([np.flatnonzero(~batch.minus), np.flatnonzero(batch.minus)])
+    batch = batch.take(by_strand)
+    length_bp = batch.end_bp - batch.start_bp
+    lines, at = _copy_lines(text, index, batch)
     border = int(at[n_plus]) if n_plus < len(at) else len(lines)
     lines[:border] &= 0xFF ^ _CASE_BIT
     np.bitwise_or(_reversed(lines[border:]), _CASE_BIT, out=lines[border:])
     at[n_plus:] = border + len(lines) - (at + length_bp)[n_plus:]
-    _move(_translate(lines), at, out, part.destination, length_bp)
+    _move(_translate(lines), at, out, batch.destination, length_bp)
 
 
 def _strange(place: int, stretches: Stretches) -> InvalidNucleotideError:
-    """Which nucleotide of which contig stands at a place of the result."""
+    """Find the nucleotide and contig at a position of the result."""
     behind = place - stretches.destination
     which = int(np.flatnonzero((behind >= 0) & (behind < stretches.end_bp - stretches.start_bp))[0])
     bp = int(behind[which])
@@ -157,29 +151,29 @@ def _strange(place: int, stretches: Stretches) -> InvalidNucleotideError:
     return InvalidNucleotideError(int(stretches.contig[which]), base)
 
 
-def _copy_lines(text: Bytes, index: FastaIndex, part: Stretches) -> tuple[Bytes, Ints]:
-    """The sequence lines that some stretches touch, without line ends.
+def _copy_lines(text: Bytes, index: FastaIndex, batch: Stretches) -> tuple[Bytes, Ints]:
+    """Copy the sequence lines that some stretches touch, without line ends.
 
     Args:
         text: The FASTA text.
         index: Index of the FASTA text.
-        part: The stretches, the plus strand before the minus strand.
+        batch: The stretches, those of the plus strand first.
 
     Returns:
-        Letters, and where each stretch starts among them; between stretches there may be anything.
+        Letters, and where each stretch starts among them; bytes between stretches are undefined.
     """
     width = tile_width(index)
     if len(text) < width:
         text = np.concatenate([text, np.zeros(width - len(text), np.uint8)])
-    line_bp, line_bytes = index.line_bp[part.contig], index.line_bytes[part.contig]
-    origin = index.offsets[part.contig]
-    one_line = index.lengths_bp[part.contig] <= line_bp
-    line = part.start_bp // line_bp
-    column = part.start_bp - line * line_bp
+    line_bp, line_bytes = index.line_bp[batch.contig], index.line_bytes[batch.contig]
+    origin = index.offsets[batch.contig]
+    one_line = index.lengths_bp[batch.contig] <= line_bp
+    line = batch.start_bp // line_bp
+    column = batch.start_bp - line * line_bp
     if ((line_bp == width) | one_line).all():
         # Lines as wide as a tile, or a contig without line ends: tiles follow each other at one distance.
         skip = column % width
-        n_tiles = -(-(part.end_bp - part.start_bp + skip) // width)
+        n_tiles = -(-(batch.end_bp - batch.start_bp + skip) // width)
         step = np.where(one_line, width, line_bytes)
         before = np.cumsum(n_tiles) - n_tiles
         byte = origin + line * line_bytes + column - skip
@@ -190,8 +184,8 @@ def _copy_lines(text: Bytes, index: FastaIndex, part: Stretches) -> tuple[Bytes,
 
     tiles_per_line = -(-line_bp // width)
     first_tile = line * tiles_per_line + column // width
-    line = (part.end_bp - 1) // line_bp
-    column = part.end_bp - 1 - line * line_bp
+    line = (batch.end_bp - 1) // line_bp
+    column = batch.end_bp - 1 - line * line_bp
     n_tiles = line * tiles_per_line + column // width + 1 - first_tile
     owner = np.repeat(np.arange(len(n_tiles)), n_tiles)
     tile = np.arange(len(owner)) + (first_tile - np.cumsum(n_tiles) + n_tiles)[owner]
@@ -199,45 +193,45 @@ def _copy_lines(text: Bytes, index: FastaIndex, part: Stretches) -> tuple[Bytes,
     in_line *= width
     base = line * line_bp[owner] + in_line
     byte = origin[owner] + line * line_bytes[owner] + in_line
-    skip = np.maximum(part.start_bp[owner] - base, 0)
-    stop = np.minimum(part.end_bp[owner] - base, np.minimum(line_bp[owner] - in_line, width))
+    skip = np.maximum(batch.start_bp[owner] - base, 0)
+    stop = np.minimum(batch.end_bp[owner] - base, np.minimum(line_bp[owner] - in_line, width))
     beyond = np.maximum(byte - (len(text) - width), 0)  # a tile may not reach past the text: begin it earlier
     byte, skip, stop = byte - beyond, skip + beyond, stop + beyond
     counts = np.stack([skip, stop - skip, width - stop], axis=1).ravel()
     inside = np.repeat(np.tile(np.array([False, True, False]), len(owner)), counts)
-    length_bp = part.end_bp - part.start_bp
+    length_bp = batch.end_bp - batch.start_bp
     return _elements(text, width)[byte].view(np.uint8)[inside], np.cumsum(length_bp) - length_bp
 
 
 def _elements(letters: Bytes, width: int) -> NDArray[np.void]:
-    """A view in which element k is the ``width`` bytes from k on, so that each is copied at once."""
+    """Return a view whose element k is the ``width`` bytes from k on, so that each is copied at once."""
     return np.ndarray((len(letters) - width + 1,), dtype=f"V{width}", buffer=letters, strides=(1,))
 
 
 def _move(letters: Bytes, at: Ints, out: Bytes, to: Ints, length_bp: Ints) -> None:
-    """Copy stretches of their own lengths from places among the letters to places of the result.
+    """Copy stretches of different lengths from the letters to the result.
 
-    Each is copied in pieces of one width, the last of which ends where the stretch ends, over the one before.
+    Each is copied in tiles of one width, the last of which ends where the stretch ends and overlaps the one before.
     """
     short = length_bp < _SHORT_BP
     if short.any() and not short.all():
         for some in (short, ~short):
             _move(letters, at[some], out, to[some], length_bp[some])
         return
-    width = min(int(length_bp.min()), _LONGEST_PIECE)
+    width = min(int(length_bp.min()), _LONGEST_TILE)
     source, target = _elements(letters, width), _elements(out, width)
     if int(length_bp.max()) == width:
         target[to] = source[at]
         return
-    n_pieces = -(-length_bp // width)
-    before = np.cumsum(n_pieces) - n_pieces
-    into_bp = (np.arange(n_pieces.sum()) - np.repeat(before, n_pieces)) * width
-    into_bp = np.minimum(into_bp, np.repeat(length_bp - width, n_pieces))
-    target[np.repeat(to, n_pieces) + into_bp] = source[np.repeat(at, n_pieces) + into_bp]
+    n_tiles = -(-length_bp // width)
+    before = np.cumsum(n_tiles) - n_tiles
+    into_bp = (np.arange(n_tiles.sum()) - np.repeat(before, n_tiles)) * width
+    into_bp = np.minimum(into_bp, np.repeat(length_bp - width, n_tiles))
+    target[np.repeat(to, n_tiles) + into_bp] = source[np.repeat(at, n_tiles) + into_bp]
 
 
 def _reversed(letters: Bytes) -> Bytes:
-    """The letters back to front, turned eight at a time."""
+    """Reverse the letters, eight at a time."""
     words = np.zeros(-(-len(letters) // 8), np.uint64)
     words.view(np.uint8)[len(words) * 8 - len(letters) :] = letters
     return words[::-1].byteswap().view(np.uint8)[: len(letters)]
@@ -245,7 +239,7 @@ def _reversed(letters: Bytes) -> Bytes:
 
 @cache
 def _tables() -> tuple[pa.Array, pa.Array]:
-    """What becomes of each marked letter, and of each pair of them; 0 for what is none."""
+    """Return what each marked letter becomes, and each pair of them; 0 for other bytes."""
     import pyarrow as pa
 
     one = np.zeros(256, np.uint8)
@@ -257,7 +251,7 @@ def _tables() -> tuple[pa.Array, pa.Array]:
 
 
 def _translate(marked: Bytes) -> Bytes:
-    """Upper-case letters for marked ones, two at a time where they are even in number."""
+    """Translate marked letters to upper-case ones, two at a time if their number is even."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -272,17 +266,17 @@ def _translate(marked: Bytes) -> Bytes:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the allocator keep what a chunk frees for the next one, which makes reading about twice as fast.
+    """Let the allocator keep the memory that a batch frees for the next one, which makes reading about twice as fast.
 
-    glibc gives a large block back to the kernel when it is freed, and every page of the next one has to be mapped
-    and cleared again, until a block of up to 32 MiB has been freed once (mallopt(3), M_MMAP_THRESHOLD: the
-    threshold is dynamic). This one is never touched, so it takes no memory; other allocators are not affected.
+    glibc returns a large block to the kernel when it is freed, and every page of the next one is mapped and cleared
+    again, until a block of up to 32 MiB was freed once (mallopt(3), M_MMAP_THRESHOLD: the threshold is dynamic). This
+    block is never touched, so it takes no memory; other allocators are not affected.
     """
     np.empty(_KEPT_BYTES, np.uint8)
 
 
 def read_windows(text: Bytes, index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
-    """The letters of windows that lie on their contigs.
+    """Read windows that lie on their contigs.
 
     Args:
         text: The FASTA text.
@@ -301,12 +295,12 @@ def read_windows(text: Bytes, index: FastaIndex, contig: Ints, start_bp: Ints, w
 
 
 def window_bytes(index: FastaIndex, contig: Ints, start_bp: Ints, window_bp: int) -> Ints:
-    """Where in the text each letter of each window stands, shape (windows, nucleotides)."""
+    """Return the byte position of each letter of each window, shape (windows, nucleotides)."""
     line_bp, line_end = index.line_bp[contig], (index.line_bytes - index.line_bp)[contig]
     column = start_bp % line_bp
     within = np.arange(window_bp)
     first = index.byte_of(contig, start_bp)
-    if (line_bp == line_bp[0]).all():  # a division by one number is several times quicker
+    if (line_bp == line_bp[0]).all():  # a division by one number is several times faster
         lines = (column[:, None] + within) // line_bp[0]
     else:
         lines = (column[:, None] + within) // line_bp[:, None]

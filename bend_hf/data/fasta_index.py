@@ -1,10 +1,10 @@
-"""Find each contig inside a FASTA file: its ``.fai`` index, and one plain text for compressed files.
+r"""Find each contig inside a FASTA file: its ``.fai`` index, and one plain text for compressed files.
 
 An index next to the file, as samtools writes it, is used if it fits the file; otherwise a new one is made and left
 there, or kept in memory if the folder cannot be written. A file that gzip or bgzip compressed is inflated once into
 the cache folder, so that every genome is read as plain text.
 
->>> FastaIndex.parse("chr1\\t120\\t6\\t60\\t61\\n").lengths_bp.tolist()
+>>> FastaIndex.parse("chr1\t120\t6\t60\t61\n").lengths_bp.tolist()
 [120]
 """
 

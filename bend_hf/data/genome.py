@@ -1,17 +1,14 @@
-"""The reference genome: the sequences of a whole bed at once, out of an indexed FASTA file.
-
-For the dataset builder, the sample and the variants:
+r"""The reference genome: the sequences of many intervals at once, from an indexed FASTA file.
 
 >>> from pathlib import Path; from tempfile import mkdtemp
 >>> fasta = Path(mkdtemp()) / "tiny.fa"
->>> _ = fasta.write_text(">chr1\\nACGTacgtNN\\n")
+>>> _ = fasta.write_text(">chr1\nACGTacgtNN\n")
 >>> genome = Genome(fasta)
 >>> genome.fetch(["chr1", "chr1"], [0, 2], [4, 6], [1, -1]).to_arrow().to_pylist()
 ['ACGT', 'GTAC']
 
-The FASTA is plain or bgzip, its index a ``.fai`` as samtools and pyfaidx write it (made when missing or stale,
-in memory where the folder cannot be written). The file is mapped, not read through a shared position, so one
-`Genome` works in forked processes, and pickles by its path into spawned ones.
+The file is mapped into memory, so one ``Genome`` works in forked processes, and is pickled by its path into spawned
+ones. See ``bend_hf.data.fasta_index`` for compressed files and the index.
 """
 
 from __future__ import annotations
@@ -41,12 +38,12 @@ if TYPE_CHECKING:
 OUT_OF_BOUNDS: Final[tuple[OutOfBounds, ...]] = ("error", "pad", "drop")
 Describe: TypeAlias = Callable[[int], str]
 _Stamp: TypeAlias = tuple[int, int]  # size in bytes and modification time in nanoseconds
-_LISTED: Final = 10  # more contigs than these a message does not name
+_LISTED: Final = 10  # contigs that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Places:
-    """Intervals with their contigs found, every array of shape (intervals,)."""
+    """Intervals with their contigs; every array has shape (intervals,)."""
 
     contig: Ints
     start_bp: Ints
@@ -54,8 +51,8 @@ class _Places:
     minus: Bools
     inside: Bools
 
-    def part(self, low: int, high: int) -> _Places:
-        """The intervals between two positions."""
+    def between(self, low: int, high: int) -> _Places:
+        """Return a range of the intervals."""
         cut = slice(low, high)
         return _Places(
             contig=self.contig[cut],
@@ -71,13 +68,13 @@ def _any_row(row: int) -> str:
 
 
 class Genome:
-    """One FASTA file, opened once.
+    """One FASTA file.
 
     Args:
         path: The file, plain or compressed with gzip or bgzip. A compressed file is inflated once into the cache.
 
     Raises:
-        GenomeError: It is missing, empty, no FASTA, compressed otherwise, truncated, or names a contig twice.
+        GenomeError: The file is missing, empty, truncated or not a FASTA file, or names a contig twice.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -105,12 +102,12 @@ class Genome:
 
     @cached_property
     def contigs(self) -> dict[str, int]:
-        """Length in nucleotides of each contig, in the order of the file."""
+        """Length of each contig in nucleotides, in the order of the file."""
         return dict(zip(self._index.names, self._index.lengths_bp.tolist(), strict=True))
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the file as it stands on disk, remembered between runs while the file stays unchanged."""
+        """The sha256 of the file (compressed if it is), remembered between runs while the file stays unchanged."""
         return file_sha256(self.path)
 
     def fetch(
@@ -123,27 +120,27 @@ class Genome:
         out_of_bounds: OutOfBounds = "error",
         describe: Describe = _any_row,
     ) -> SequenceBatch:
-        """The sequences of all intervals in upper case, those of the minus strand as reverse complements.
+        """Read the sequences of all intervals in upper case, those of the minus strand as reverse complements.
 
-        Holds the letters once, and a few megabytes of working memory. U is read as T.
+        Needs the memory of the sequences and a few megabytes. U is read as T.
 
         Args:
-            chromosomes: Contig name of each interval, shape (intervals,); a dictionary array is quickest.
+            chromosomes: Contig name of each interval, shape (intervals,); a dictionary array is fastest.
             start_bp: First nucleotide, 0-based, shape (intervals,).
-            end_bp: Behind the last nucleotide, shape (intervals,).
+            end_bp: Position after the last nucleotide, shape (intervals,).
             strand: 1 or -1 for each interval, shape (intervals,); None means plus for all.
-            out_of_bounds: For what reaches past an end of its contig: an error, N for each nucleotide that is
-                not there, or the interval left out; the batch counts what was changed.
-            describe: Turns the number of an interval into what a message should call it.
+            out_of_bounds: For intervals that reach past an end of their contig: ``error`` raises, ``pad`` writes N for
+                each missing nucleotide, ``drop`` drops the interval. The batch counts the changes.
+            describe: Names an interval, given its number, in messages.
 
         Raises:
-            GenomeError: A contig that the FASTA does not hold, a start behind its end, an interval past an end of
-                its contig where that is an error, or a letter that is no nucleotide.
+            GenomeError: A contig is not in the file, a start exceeds its end, an interval reaches past an end of its
+                contig and ``out_of_bounds`` is ``error``, or a letter is not a nucleotide.
         """
         places = self._resolve(chromosomes, start_bp, end_bp, strand, out_of_bounds, describe)
         return self._read(places, 0, len(places.contig), out_of_bounds, describe)
 
-    def fetch_iter(
+    def fetch_iter(  # noqa: PLR0913  the arguments of fetch, and a batch size
         self,
         chromosomes: pa.Array | pa.ChunkedArray | Sequence[str],
         start_bp: ArrayLike,
@@ -154,14 +151,14 @@ class Genome:
         out_of_bounds: OutOfBounds = "error",
         describe: Describe = _any_row,
     ) -> Iterator[SequenceBatch]:
-        """The same in batches, so that millions of intervals need the memory of one batch.
+        r"""Read as ``fetch`` does, in batches, so that millions of intervals need the memory of one batch.
 
         All intervals are checked before the first batch is read. Batch k holds the intervals from
-        ``k * rows_per_batch`` on, and its ``kept`` speaks of these.
+        ``k * rows_per_batch`` on, and its ``kept`` refers to these.
 
         >>> from pathlib import Path; from tempfile import mkdtemp
         >>> fasta = Path(mkdtemp()) / "tiny.fa"
-        >>> _ = fasta.write_text(">chr1\\nACGTTT\\n")
+        >>> _ = fasta.write_text(">chr1\nACGTTT\n")
         >>> batches = Genome(fasta).fetch_iter(["chr1"] * 3, [0, 1, 2], [3, 4, 5], rows_per_batch=2)
         >>> [batch.to_arrow().to_pylist() for batch in batches]
         [['ACG', 'CGT'], ['GTT']]
@@ -182,18 +179,18 @@ class Genome:
         *,
         describe: Describe = _any_row,
     ) -> Bytes:
-        """The nucleotides at single positions, upper-case ASCII, shape (positions,).
+        """Read the nucleotides at single positions, as upper-case ASCII, shape (positions,).
 
         Args:
             chromosomes: Contig name of each position, shape (positions,).
             position_bp: 0-based positions, shape (positions,).
-            describe: Turns the number of a position into what a message should call it.
+            describe: Names a position, given its number, in messages.
         """
         position = np.asarray(position_bp, np.int64)
         return self.fetch(chromosomes, position, position + 1, describe=describe).bases
 
     def windows(self, contig: Ints, start_bp: Ints, window_bp: int) -> Bytes:
-        """Windows of one length on the plus strand, letters as they stand in the file: soft-masked in lower case.
+        """Read windows of one length on the plus strand, letters as in the file: soft-masked ones in lower case.
 
         Args:
             contig: Number of each window's contig in the order of the file, shape (windows,).
@@ -224,7 +221,7 @@ class Genome:
         out_of_bounds: OutOfBounds,
         describe: Describe,
     ) -> _Places:
-        """Find the contigs of all intervals and check every one of them."""
+        """Find the contigs of all intervals, and check the intervals."""
         if out_of_bounds not in OUT_OF_BOUNDS:
             raise ValueError(f"out_of_bounds is {out_of_bounds!r}; expected one of {OUT_OF_BOUNDS}")
         contig = self._contig_of(chromosomes, describe)
@@ -236,7 +233,7 @@ class Genome:
                 "must be of one length"
             )
         if ((turn != 1) & (turn != -1)).any():
-            raise ValueError("a strand is neither 1 nor -1")
+            raise ValueError("a strand is neither 1 nor -1; pass 1 for plus and -1 for minus")
 
         def interval(row: int) -> str:
             name = self._index.names[contig[row]]
@@ -245,23 +242,23 @@ class Genome:
         backwards = np.flatnonzero(start > end)
         if len(backwards):
             raise GenomeError(
-                f"an interval starts behind its end: {name_rows(backwards, interval)}; "
-                "start must not be greater than end (0-based, half-open)"
+                f"start must not exceed end (0-based, half-open): {name_rows(backwards, interval)}. "
+                "Correct these intervals"
             )
         inside = (start >= 0) & (end <= self._index.lengths_bp[contig])
         if out_of_bounds == "error" and not inside.all():
             raise GenomeError(
                 f"an interval reaches past the end of its contig in {self.path}: "
-                f"{name_rows(np.flatnonzero(~inside), interval)}; check that the bed belongs to this assembly, "
-                "or choose out-of-bounds pad (fill with N) or drop (leave out)"
+                f"{name_rows(np.flatnonzero(~inside), interval)}; check that the BED file belongs to this assembly, "
+                "or pass --out-of-bounds pad (fill with N) or drop"
             )
         return _Places(contig=contig, start_bp=start, end_bp=end, minus=turn < 0, inside=inside)
 
     def _read(
         self, places: _Places, low: int, high: int, out_of_bounds: OutOfBounds, describe: Describe
     ) -> SequenceBatch:
-        """The sequences of some of the checked intervals."""
-        here = places.part(low, high)
+        """Read the sequences of a range of checked intervals."""
+        here = places.between(low, high)
         kept = here.inside if out_of_bounds == "drop" else np.ones(high - low, np.bool_)
         rows = np.flatnonzero(kept)
         contig, minus = here.contig[rows], here.minus[rows]
@@ -296,12 +293,12 @@ class Genome:
         byte = int(self._index.byte_of(np.array([strange.contig]), np.array([strange.base]))[0])
         letter = chr(self._text[byte])
         return (
-            f"{self.path}: {letter!r} at {self._index.names[strange.contig]}:{strange.base} is no nucleotide ({row}); "
-            "check that the file is a DNA FASTA and was not changed while in use, and write N for unknown letters"
+            f"{self.path}: {letter!r} at {self._index.names[strange.contig]}:{strange.base} is not a nucleotide "
+            f"({row}); check that the file is a DNA FASTA and was not changed while in use, and write N for unknown letters"
         )
 
     def _contig_of(self, chromosomes: pa.Array | pa.ChunkedArray | Sequence[str], describe: Describe) -> Ints:
-        """Number in the index of each interval's contig."""
+        """Return the number in the index of each interval's contig."""
         import pyarrow as pa
 
         names = (
@@ -311,10 +308,10 @@ class Genome:
             names = names.dictionary_encode()
         if isinstance(names, pa.ChunkedArray):
             names = names.unify_dictionaries().combine_chunks()
-        if isinstance(names, pa.ChunkedArray):  # an empty one stays chunked in older releases
+        if isinstance(names, pa.ChunkedArray):  # in older releases of pyarrow, if it is empty
             return np.zeros(0, np.int64)
         if names.null_count:
-            raise GenomeError(f"{describe(int(np.flatnonzero(names.is_null())[0]))} has no chromosome; give one")
+            raise GenomeError(f"{describe(int(np.flatnonzero(names.is_null())[0]))} has no chromosome; write one")
         used = names.dictionary.to_pylist()
         number = {name: at for at, name in enumerate(self._index.names)}
         number_of = np.array([number.get(name, -1) for name in used], np.int64)
@@ -328,23 +325,23 @@ class Genome:
                 return f"{describe(row)} ({used[codes[row]]})"
 
             raise GenomeError(
-                f"{self.path} does not hold the contig of {name_rows(missing, named)}; {' '.join(hints[:5])}"
+                f"{self.path} does not contain the contig of {name_rows(missing, named)}; {' '.join(hints[:5])}"
             )
         return contig
 
     def _hint(self, name: str) -> str:
-        """What to do about a contig name that the FASTA does not hold."""
+        """Say what to do about a contig name that is not in the FASTA file."""
         other = name.removeprefix("chr") if name.startswith("chr") else "chr" + name
         if other in self.contigs:
             return (
                 f"the FASTA calls it {other!r}, only the prefix 'chr' is {'extra' if other in name else 'missing'}; "
-                "spell the names of bed and FASTA alike."
+                "use the same names in the BED and FASTA files."
             )
         near = did_you_mean(name, list(self.contigs))
         if not near.startswith("did you mean"):
             listed = ", ".join(list(self.contigs)[:_LISTED])
             near = f"its {len(self.contigs)} contigs are {listed}{', ...' if len(self.contigs) > _LISTED else ''}."
-        return f"{near} Use the FASTA that the bed was made for."
+        return f"{near} Use the FASTA file that the BED file was made for."
 
 
 def _map_fasta(path: Path) -> tuple[_Stamp, Path, mmap.mmap]:

@@ -156,8 +156,8 @@ def labels_from_hdf5(
         dataset = file["labels"]
         if dataset.shape[0] != len(lengths_bp):
             raise LabelError(
-                f"{path} holds {dataset.shape[0]} records, its BED file {len(lengths_bp)} rows; expected one record per row. "
-                "Use the HDF5 file that was made for this BED file"
+                f"{path} holds {dataset.shape[0]} records, its BED file {len(lengths_bp)} rows; "
+                "expected one record per row. Use the HDF5 file that was made for this BED file"
             )
         unit = kind.bin_bp if isinstance(kind, BinClasses) else 1
         expected = lengths_bp // unit

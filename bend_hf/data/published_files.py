@@ -1,13 +1,10 @@
-"""Where BEND's own files and the reference genomes are published, and how they come into a data folder.
+"""Download BEND's published files and genomes, or built datasets of the Hub, into a data folder.
+
+Each file is checked: against the sha256 that was recorded when it first arrived, or that its build wrote.
 
 >>> from bend_hf.tasks import TASKS
 >>> [file.name for file in published_files(TASKS.get("variant_effects_disease"), SHARES["erda"])]
 ['variant_effects/variant_effects_disease.bed', 'genomes/GRCh38.primary_assembly.genome.fa']
-
-Built datasets from the Hub into a data folder, each file checked against the sum its build wrote.
-
-from bend_hf.data.published_files import fetch_from_hub
-fetch_from_hub(select_tasks(["gene_finding"]), Path("data"))
 """
 
 from __future__ import annotations
@@ -30,20 +27,20 @@ from bend_hf.files import atomic_path, file_sha256, write_text
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 
-# Addresses off the code of others who run BEND's data; share ids have changed before, --base-url gives a new one.
+# Share ids have changed before; --base-url gives a new address.
 SHARES: Final = {
     "erda": "https://sid.erda.dk/share_redirect/aNQa0Oz2lY/data",  # BEND scripts/download_bend.py
-    "gcs": "https://storage.googleapis.com/curvebio-mahdibaghbanzadeh/bend",  # a mirror, read off a fork's Makefile
+    "gcs": "https://storage.googleapis.com/curvebio-mahdibaghbanzadeh/bend",  # a mirror, named in the Makefile of a fork
 }
 GENOMES: Final = {
     "GRCh38": "genomes/GRCh38.primary_assembly.genome.fa",  # BEND conf/embedding/embed.yaml, reference_fasta
     "GRCh37": "genomes/GRCh37.no-chr.fa",  # the same file, chromatin_accessibility
 }
-# Where a share lacks a genome: the same sequence from who publishes it, compressed.
+# For shares without a genome: the same sequence, compressed, from its publisher.
 GENOME_ORIGINS: Final = {
     # GENCODE, human, release 44: file of the primary assembly, contigs chr1 ...
     "GRCh38": "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human/release_44/GRCh38.primary_assembly.genome.fa.gz",
-    # Ensembl for GRCh37: its contigs are called 1, 2 ..., as in BEND's file "no-chr"
+    # Ensembl: the contigs of GRCh37 are named 1, 2 ..., as in BEND's file "no-chr"
     "GRCh37": "https://ftp.ensembl.org/pub/grch37/current/fasta/homo_sapiens/dna/"
     "Homo_sapiens.GRCh37.dna.primary_assembly.fa.gz",
 }
@@ -54,11 +51,11 @@ FileProgress: TypeAlias = Callable[[str, int, "int | None"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where to fetch from.
+    """A place that holds BEND's files.
 
     Attributes:
-        base_url: Address that BEND's folders lie below.
-        genomes: Address of each assembly's compressed FASTA, for shares that lack them.
+        base_url: Address of the folder that holds BEND's folders.
+        genomes: Address of each assembly's compressed FASTA file, for shares without genomes.
         retry: How often to try.
     """
 
@@ -68,7 +65,13 @@ class Published:
 
 
 def published_files(task: TaskSpec, base_url: str) -> list[RemoteFile]:
-    """The files of a task in BEND's layout: bed, labels where they are apart, genome."""
+    """List the files of a task in BEND's layout: BED, labels if they are a separate file, genome.
+
+    Raises:
+        DownloadError: The genome of the task's assembly is not published.
+    """
+    if task.assembly not in GENOMES:
+        raise DownloadError(f"{task.key} is not published: no genome is known for its assembly {task.assembly!r}")
     names = [f"{task.group}/{task.key}.bed"]
     if isinstance(task.label, NucleotideClasses | BinClasses):
         names.append(f"{task.group}/{task.key}.hdf5")
@@ -81,43 +84,43 @@ def fetch_published(
     folder: Path,
     published: Published,
     *,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     progress: FileProgress = lambda name, done, total: None,
 ) -> list[Path]:
-    """Fetches the files of some tasks, each once; what is there already is checked and left alone.
+    """Download the files of some tasks, each once; existing files are only checked.
 
-    The sha256 of each file is written to ``sha256.json`` in the folder when it arrives and checked from then on; a
-    sum that stands there beforehand, such as a colleague's, is what the file must have.
+    The sha256 of each file is written to ``sha256.json`` in the folder when it arrives, and checked from then on. A
+    sum that is in ``sha256.json`` beforehand, such as a colleague's, must match.
 
     Args:
-        tasks: Which.
+        tasks: The tasks.
         folder: The data folder.
-        published: Where from.
-        say: Told what is being fetched.
-        progress: Told of each file how many bytes of how many are there.
+        published: The place to download from.
+        log: Called with a line for each download.
+        progress: Called with a file's name, the number of its bytes that have arrived, and the total if known.
 
     Returns:
         The files.
 
     Raises:
-        DownloadError: A file cannot be fetched, or is not what the sum says.
+        DownloadError: A file cannot be downloaded, or has another sum.
     """
     wanted = {file.name: file for task in tasks for file in published_files(task, published.base_url)}
-    return [_fetch(file, folder, published, say, progress) for file in wanted.values()]
+    return [_fetch(file, folder, published, log, progress) for file in wanted.values()]
 
 
 def _fetch(
-    file: RemoteFile, folder: Path, published: Published, say: Callable[[str], None], progress: FileProgress
+    file: RemoteFile, folder: Path, published: Published, log: Callable[[str], None], progress: FileProgress
 ) -> Path:
     known = read_sums(folder).get(file.name)
     target = folder / file.name
-    there = target.is_file()
+    exists = target.is_file()
 
     def report(done: int, total: int | None) -> None:
         progress(file.name, done, total)
 
-    if not there:
-        say(f"{file.name} from {file.url}")
+    if not exists:
+        log(f"{file.name} from {file.url}")
         remote = replace(file, name=target.name, sha256=known)
         try:
             download(remote, target.parent, retry=published.retry, progress=report)
@@ -125,22 +128,22 @@ def _fetch(
             url = next((published.genomes.get(name) for name, path in GENOMES.items() if path == file.name), None)
             if url is None:
                 raise
-            _fetch_genome(target, url, published.retry, say, report)
+            _fetch_genome(target, url, published.retry, log, report)
     with target.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if known is not None and digest != known:
         raise DownloadError(
-            f"{target} has sha256 {digest}, but {known} stands in {folder / SUMS_FILE}; it was changed or damaged, "
-            "remove it and fetch it again"
+            f"{target} has sha256 {digest}; expected {known}, see {folder / SUMS_FILE}. It was changed or damaged; "
+            "remove it and download it again"
         )
     if known is None:
         add_sums(folder, {file.name: digest})
     return target
 
 
-def _fetch_genome(target: Path, url: str, retry: Retry | None, say: Callable[[str], None], report: Progress) -> None:
-    """Fetches a compressed genome and unpacks it."""
-    say(f"  the share does not hold it; from {url}")
+def _fetch_genome(target: Path, url: str, retry: Retry | None, log: Callable[[str], None], report: Progress) -> None:
+    """Download a compressed genome and unpack it."""
+    log(f"  not in the share; from {url}")
     packed = download(RemoteFile(name=f"{target.name}.gz", url=url), target.parent, retry=retry, progress=report)
     try:
         with atomic_path(target) as part, gzip.open(packed, "rb") as source, part.open("wb") as out:
@@ -152,21 +155,23 @@ def _fetch_genome(target: Path, url: str, retry: Retry | None, say: Callable[[st
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a data folder, as far as they were recorded.
+    """Read the recorded sha256 of the files of a data folder.
 
     Raises:
-        DownloadError: The file of sums is damaged.
+        DownloadError: ``sha256.json`` is damaged.
     """
     path = folder / SUMS_FILE
     try:
         sums: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise DownloadError(f"{path} is no JSON ({error}); mend it, or remove it to record the sums anew") from error
+        raise DownloadError(
+            f"{path} is not valid JSON ({error}); correct it, or remove it to record the sums again"
+        ) from error
     return sums
 
 
 def add_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Records the sha256 of files of a data folder."""
+    """Record the sha256 of files of a data folder."""
     path = folder / SUMS_FILE
     write_text(path, json.dumps({**read_sums(folder), **sums}, indent=2, sort_keys=True) + "\n")
 
@@ -177,26 +182,26 @@ def fetch_from_hub(
     *,
     namespace: str = HUB_NAMESPACE,
     revision: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Fetches the dataset of each task's group whole; ``--data FOLDER`` reads it from there without a network.
+    """Download the whole dataset of each task's group; ``--data FOLDER`` then reads it without a network.
 
     Args:
-        tasks: Which.
+        tasks: The tasks.
         folder: The data folder; a dataset goes to ``<folder>/<group>``.
-        namespace: Whose datasets.
-        revision: Branch, tag or commit; the main branch where None.
-        say: Told what is being fetched.
+        namespace: User or organization that owns the datasets.
+        revision: Branch, tag or commit; the main branch if None.
+        log: Called with a line for each download.
 
     Returns:
         The files.
 
     Raises:
-        DownloadError: The Hub does not have one, or a file is not what its build wrote.
+        DownloadError: The Hub does not have a dataset, or a file is not what its build wrote.
     """
     found = []
     for group in dict.fromkeys(task.group for task in tasks):
-        say(f"{namespace}/{group} from the Hub")
+        log(f"{namespace}/{group} from the Hub")
         found += _fetch_repository(f"{namespace}/{group}", folder, folder / group, revision)
     return found
 
@@ -209,8 +214,8 @@ def _fetch_repository(repo: str, folder: Path, place: Path, revision: str | None
         snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=place)
     except (OSError, ValueError, HfHubHTTPError, OfflineModeIsEnabled) as error:
         raise DownloadError(
-            f"the dataset {repo} cannot be fetched ({type(error).__name__}); check the name, the network and "
-            "'hf auth login'; what has arrived is kept and taken up by the next run"
+            f"the dataset {repo} cannot be downloaded ({type(error).__name__}). Check the name, the network and "
+            "'hf auth login', and repeat the command to resume"
         ) from error
     return [path for facts in sorted(place.glob(f"data/**/{FACTS_FILE}")) for path in _checked(facts, folder)]
 
@@ -219,8 +224,10 @@ def _checked(facts: Path, folder: Path) -> list[Path]:
     sums: dict[str, str] = json.loads(facts.read_text(encoding="utf-8"))["sha256"]
     for name, meant in sums.items():
         path = facts.with_name(name)
-        digest = file_sha256(path) if path.is_file() else "no bytes"
+        digest = file_sha256(path) if path.is_file() else "(no file)"
         if digest != meant:
-            raise DownloadError(f"{path} has sha256 {digest}; its build wrote {meant}. Remove it and fetch it again")
+            raise DownloadError(
+                f"{path} has sha256 {digest}; expected {meant}, as its build wrote. Remove it and download it again"
+            )
     add_sums(folder, {facts.with_name(name).relative_to(folder).as_posix(): meant for name, meant in sums.items()})
     return [facts.with_name(name) for name in sums]

@@ -1,6 +1,4 @@
-"""Many nucleotide sequences in one flat array, and the alphabet they are read in.
-
-For whoever turns intervals into sequences or hands sequences on to Arrow:
+"""Many nucleotide sequences in one flat array, and the alphabet.
 
 >>> reverse_complement("AACGTN")
 'NACGTT'
@@ -19,48 +17,48 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The nucleotide codes of IUPAC (Cornish-Bowden 1985, Nucleic Acids Research 13:3021) and their complements;
-# X, which some masking tools write for N, is kept and is its own complement.
+# X, which some masking tools write instead of N, is kept and is its own complement.
 _LETTERS: Final = "ACGTRYKMSWBVDHNX"
 _COMPLEMENTS: Final = "TGCAYRMKSWVBHDNX"
 
 
 def _table(letters: str, images: str) -> bytes:
-    """A table for ``bytes.translate`` over both cases; whatever is no nucleotide becomes 0."""
+    """Make a table for ``bytes.translate`` over both cases; a byte that is not a nucleotide becomes 0."""
     table = bytearray(256)
     for letter, image in zip(letters, images, strict=True):
         table[ord(letter)] = table[ord(letter.lower())] = ord(image)
     return bytes(table)
 
 
-# The U of RNA is read as T, so that complementing twice gives back what was read.
+# The U of RNA is read as T, so that complementing twice returns what was read.
 READ: Final = _table(_LETTERS + "U", _LETTERS + "T")
 COMPLEMENT: Final = _table(_LETTERS + "U", _COMPLEMENTS + "A")
 
 
 def reverse_complement(sequence: str) -> str:
-    """The other strand of one sequence, 5' to 3', in upper case.
+    """Return the other strand of a sequence, 5' to 3', in upper case.
 
     Raises:
-        ValueError: A letter that is no IUPAC nucleotide code.
+        ValueError: A letter is not an IUPAC nucleotide code.
     """
     image = sequence.encode("latin-1", "replace")[::-1].translate(COMPLEMENT)
     if 0 in image:
         strange = sequence[::-1][image.index(0)]
-        raise ValueError(f"{strange!r} is no nucleotide; expected one of {_LETTERS} in either case")
+        raise ValueError(f"{strange!r} is not a nucleotide; expected one of {_LETTERS} in either case")
     return image.decode("ascii")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceBatch:
-    """S sequences, end to end, with what an out-of-bounds policy did to them.
+    """S sequences, end to end, and what an out-of-bounds policy changed.
 
     Attributes:
         bases: Upper-case ASCII letters of all sequences, shape (sum of lengths,).
-        offsets: Where each sequence starts in ``bases``, and the end of the last, shape (S + 1,).
-        kept: For each interval asked for, whether it is one of the S sequences, shape (intervals,).
-        n_padded_bp: How many letters N stand for nucleotides that the contig does not have.
-        n_padded_rows: How many sequences hold such letters.
-        n_dropped_rows: How many intervals were left out.
+        offsets: Start of each sequence in ``bases``, and the end of the last, shape (S + 1,).
+        kept: Whether each requested interval is one of the S sequences, shape (intervals,).
+        n_padded_bp: Number of letters N that fill in for nucleotides past an end of a contig.
+        n_padded_rows: Number of sequences with such letters.
+        n_dropped_rows: Number of dropped intervals.
     """
 
     bases: Bytes
@@ -79,14 +77,14 @@ class SequenceBatch:
         return np.diff(self.offsets)
 
     def one(self, index: int) -> str:
-        """The sequence at that place of the batch."""
+        """Return one sequence of the batch."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sequence {index} of a batch of {len(self)}")
         index %= len(self)
         return self.bases[self.offsets[index] : self.offsets[index + 1]].tobytes().decode("ascii")
 
     def to_arrow(self) -> pa.LargeStringArray:
-        """All sequences as an Arrow string array of length S that shares this batch's memory."""
+        """Return all sequences as an Arrow string array of length S that shares the memory of the batch."""
         import pyarrow as pa
 
         return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self.offsets), pa.py_buffer(self.bases))

@@ -1,7 +1,7 @@
-"""A task without a declaration: what a bed and its labels say about themselves.
+"""Infer a task from a BED file and its labels, for ``--bed --labels --genome`` without a declaration.
 
-For ``--bed --labels --genome`` on the command line. Labels of an hdf5 as long as their intervals are classes
-of nucleotides, shorter ones classes of bins; a ``label`` column holds index lists or one class a row.
+HDF5 labels that are as long as their intervals are classes of nucleotides, shorter ones classes of bins; a ``label``
+column holds index lists, or one class per row.
 
 >>> user_task_from_column("mine", ["0", "1", "0"]).label
 SequenceClass(names=('class_0', 'class_1'))
@@ -45,18 +45,18 @@ def user_task_from_column(
     partition: Partition | None = None,
     stranded: bool = False,
 ) -> TaskSpec:
-    """The task that a ``label`` column of index lists or single classes makes.
+    """Infer the task of a ``label`` column of index lists or single classes.
 
     Args:
-        name: What to call it.
-        values: The column, strings.
-        lengths_bp: Interval lengths; windows of one length are pooled whole.
-        names: Label names, where a ``.labels.txt`` gives them.
-        partition: How the bed is split; the ``split`` column by default.
-        stranded: Whether the bed has a strand to be read.
+        name: Name of the task.
+        values: The column as strings.
+        lengths_bp: Interval lengths; all must be equal.
+        names: Label names from a ``.labels.txt``, if there is one.
+        partition: How the rows are split; by default train, validation and test.
+        stranded: Whether the BED file has a strand.
 
     Raises:
-        LabelError: The labels are real numbers, or windows of several lengths share no pooling width.
+        LabelError: The labels are real numbers, or the windows have several lengths.
     """
     column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
     text = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
@@ -65,8 +65,8 @@ def user_task_from_column(
     if pc.any(real).as_py():
         first = pc.index(real, pa.scalar(True)).as_py()
         raise LabelError(
-            f"{name}: label {text[first].as_py()!r} is a real number; class indices were expected. "
-            "Cut real values into classes, or declare a task of your own with loss='mse'"
+            f"{name}: label {text[first].as_py()!r} is a real number; expected class indices. "
+            "Bin the values into classes, or declare a task with loss='mse' in a file and pass --task FILE"
         )
     flat = pc.split_pattern(text, ",").combine_chunks().flatten()
     indices = pc.replace_substring_regex(pc.utf8_trim_whitespace(flat), r"\.0*$", "")
@@ -75,9 +75,9 @@ def user_task_from_column(
     pool_bp = _common_length(name, lengths_bp)
     if pc.all(single).as_py():
         label: LabelKind = SequenceClass(names=names or _names(n, "class"))
-        return _task(name, label, pool_bp, "cross_entropy", "mcc", (), partition, stranded)
+        return _task(name, label, pool_bp, partition, stranded)
     label = MultiLabel(names=names or tuple(f"label_{index}" for index in range(max(n, 1))))
-    return _task(name, label, pool_bp, "bce", "auroc", ("auprc",), partition, stranded)
+    return _task(name, label, pool_bp, partition, stranded)
 
 
 def user_task_from_hdf5(
@@ -89,10 +89,10 @@ def user_task_from_hdf5(
     partition: Partition | None = None,
     stranded: bool = False,
 ) -> TaskSpec:
-    """The task that an hdf5 file of labels makes: classes of nucleotides, or of equal bins.
+    """Infer the task of an HDF5 file of labels: classes of nucleotides, or of equal bins.
 
     Raises:
-        LabelError: The file cannot be read, or its labels a row divide no interval evenly.
+        LabelError: The file cannot be read, or the number of labels per row does not divide the interval.
     """
     import h5py
 
@@ -107,24 +107,22 @@ def user_task_from_hdf5(
                 block = dataset[start : start + 256]
                 n_classes = max(n_classes, int(np.concatenate(block).max() if ragged else block.max()) + 1)
     except (OSError, KeyError, IndexError, ValueError) as error:
-        raise LabelError(f"{path}: no readable dataset 'labels' ({error}); store one record a bed row") from error
+        raise LabelError(f"{path}: no readable dataset 'labels' ({error}); store one record per BED row") from error
     longest = int(lengths_bp[0]) if ragged else int(lengths_bp.max())
     if width == longest:
         nucleotides = NucleotideClasses(names=names or _names(n_classes, "class"))
-        return _task(name, nucleotides, None, "cross_entropy", "mcc", (), partition, stranded)
+        return _task(name, nucleotides, None, partition, stranded)
     if width == 0 or longest % width:
         raise LabelError(
-            f"{path}: {width} labels for {longest} nucleotides; expected one a nucleotide, or bins that divide "
+            f"{path}: {width} labels for {longest} nucleotides; expected one per nucleotide, or bins that divide "
             "the interval evenly"
         )
     bins = BinClasses(names=names or _names(n_classes, "class"), bin_bp=longest // width)
-    if len(bins.names) == 2:
-        return _task(name, bins, bins.bin_bp, "bce", "auprc", ("auroc",), partition, stranded)
-    return _task(name, bins, bins.bin_bp, "cross_entropy", "mcc", (), partition, stranded)
+    return _task(name, bins, bins.bin_bp, partition, stranded)
 
 
 def user_variant_task(name: str) -> TaskSpec:
-    """The task that a bed with ``ref``, ``alt`` and ``label`` makes: zero-shot variant effects."""
+    """Return the task of a BED file with ``ref``, ``alt`` and ``label``: zero-shot variant effects."""
     return TaskSpec(
         key=name,
         group=name,
@@ -145,8 +143,8 @@ def user_variant_task(name: str) -> TaskSpec:
     )
 
 
-def own_partition(splits: Sequence[str]) -> Partition:
-    """Named splits where the values are train, validation (valid) and test; folds otherwise."""
+def user_partition(splits: Sequence[str]) -> Partition:
+    """Return named splits if the values include train, validation (valid) or test, otherwise folds."""
     known = {"train", "valid", "validation", "test"}
     return NamedSplits() if set(splits) & known else Folds(n=len(set(splits)))
 
@@ -157,28 +155,27 @@ def _common_length(name: str, lengths_bp: Ints | None) -> int:
     lengths = np.unique(lengths_bp)
     if len(lengths) > 1:
         raise LabelError(
-            f"{name}: a label for the whole sequence needs windows of one length; the bed has lengths from "
-            f"{lengths[0]} to {lengths[-1]} bp. Cut the windows to one length"
+            f"{name}: the windows have lengths from {lengths[0]} to {lengths[-1]} bp; expected one length for labels "
+            "of whole sequences. Cut the windows to one length"
         )
     return int(lengths[0])
 
 
-def _task(
-    name: str,
-    label: LabelKind,
-    pool_bp: int | None,
-    loss: str,
-    metric: str,
-    further_metrics: tuple[str, ...],
-    partition: Partition | None,
-    stranded: bool,
-) -> TaskSpec:
+def _task(name: str, label: LabelKind, pool_bp: int | None, partition: Partition | None, stranded: bool) -> TaskSpec:
     whole = isinstance(label, MultiLabel | SequenceClass)
+    metrics: tuple[str, ...]
+    match label:
+        case MultiLabel():
+            metrics, binary = ("auroc", "auprc"), True
+        case BinClasses() if len(label.names) == 2:
+            metrics, binary = ("auprc", "auroc"), True
+        case _:
+            metrics, binary = ("mcc",), False
     return TaskSpec(
         key=name,
         group=name,
         title=name,
-        description="A task given by the user as a bed with labels.",
+        description="A task given by the user as a BED file with labels.",
         assembly="unknown",
         window_bp=pool_bp if whole else None,
         label=label,
@@ -186,12 +183,12 @@ def _task(
         partition=partition or NamedSplits(),
         head=Head("cnn", hidden=64, kernel=3, pool_bp=pool_bp),
         training=TrainingSpec(
-            loss="cross_entropy" if loss == "cross_entropy" else "bce",
+            loss="bce" if binary else "cross_entropy",
             batch_size=256 if whole else 64,
             learning_rate=0.003,
         ),
-        metric=metric,
-        further_metrics=further_metrics,
+        metric=metrics[0],
+        further_metrics=metrics[1:],
         citations=(BEND,),
         license="the user's own data",
     )

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bend_hf.data.download import cache_folder, download
+from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ModelError
+from bend_hf.files import cache_folder
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
 # the file of LongSafari's original HyenaDNA repositories.
@@ -94,7 +95,7 @@ def fetch_files(spec: ModelSpec, *, with_weights: bool = True) -> Path:
             f"model {spec.key!r} ({spec.source}: {spec.checkpoint}) declares no files to download; download them "
             f"yourself and pass their folder with checkpoint= (--checkpoint)"
         )
-    folder = cache_folder() / "models" / spec.key
+    folder = cache_folder("models") / spec.key
     for file in spec.files:
         if with_weights or file.name not in WEIGHT_FILES:
             download(file, folder)

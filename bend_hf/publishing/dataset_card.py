@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf import __version__
-from bend_hf.data.dataset import FACTS_FILE, fold_parts
+from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
 from bend_hf.files import asset_folder, write_text
 from bend_hf.tasks import TASKS, Folds
@@ -102,7 +102,7 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
         return [one(facts["config"] or "default", {part: [part] for part in shards})]
     parts, found = list(shards), []
     for fold in range(1, len(parts) + 1):
-        test, validation, train = fold_parts(len(parts), fold=fold)
+        test, validation, train = fold_subsets(len(parts), fold=fold)
         splits = {"train": [parts[n] for n in train], "validation": [parts[validation]], "test": [parts[test]]}
         found.append(one(f"fold_{fold}", splits))
     return found

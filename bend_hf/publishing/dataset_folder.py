@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.config import DataConfig
 from bend_hf.data.builder import BendBuilder, make_builder
 from bend_hf.data.dataset import FACTS_FILE, file_facts
-from bend_hf.data.examples import TaskExamples, read_rows
+from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, SourceError
 from bend_hf.evaluation.metrics import write_metric_folders
@@ -69,7 +69,7 @@ def build(
         log(message)
         if not isinstance(source, TaskFiles):
             raise SourceError(f"{source.task.key}: {source.repo} is already built; give --data a folder of BED files")
-        found.append(read_rows(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
+        found.append(read_examples(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
     built = [_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc) for rows in found]
     for group in sorted({rows.task.group for rows in found}):
         write_dataset_card(out / group)
@@ -87,7 +87,7 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         builder.download_and_prepare(
             output_dir=str(part / "files"), file_format="parquet", max_shard_size=_SHARD_SIZE, num_proc=num_proc
         )
-        shards = _rename_shards(part / "files", rows.part_names)
+        shards = _rename_shards(part / "files", rows.subset_names)
         facts = _facts(rows, builder, shards)
         body = json.dumps(facts, indent=2, allow_nan=False) + "\n"
         write_text(part / "files" / FACTS_FILE, body)

@@ -21,7 +21,7 @@ import pyfaidx
 
 from bend_hf.config import DataConfig
 from bend_hf.data.dataset import FACTS_FILE
-from bend_hf.data.examples import read_rows
+from bend_hf.data.examples import read_examples
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, InputError
 from bend_hf.files import file_sha256
@@ -48,7 +48,7 @@ def verify(config: DataConfig, built: Path) -> Iterator[str]:
 
 
 def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
-    rows = read_rows(files, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch)
+    rows = read_examples(files, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch)
     task = rows.task
     folder = built / task.group / "data" / (task.config or "")
     try:

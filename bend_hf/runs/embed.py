@@ -98,10 +98,10 @@ def embed(config: EmbedConfig) -> list[str]:
 
 
 def _chosen(data: TaskData, splits: tuple[str, ...]) -> list[tuple[str, Dataset]]:
-    unknown = sorted(set(splits) - set(data.parts))
+    unknown = sorted(set(splits) - set(data.subsets))
     if unknown:
-        raise ConfigError(f"{data.task.key} has no split {unknown[0]!r}; expected one of {', '.join(data.parts)}")
-    return [(name, split) for name, split in data.parts.items() if not splits or name in splits]
+        raise ConfigError(f"{data.task.key} has no split {unknown[0]!r}; expected one of {', '.join(data.subsets)}")
+    return [(name, split) for name, split in data.subsets.items() if not splits or name in splits]
 
 
 def _embed_split(entry: CacheEntry, config: EmbedConfig, rank_slice: RankSlice) -> str:

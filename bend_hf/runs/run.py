@@ -128,7 +128,7 @@ class ModelRun(Run):
     @property
     def alignment(self) -> dict[str, Json]:
         """How the embedder's tokens become nucleotides, measured on some sequences of the task."""
-        return alignment_of(self.embedder, some_sequences(list(self.data.parts.values())[-1]))
+        return alignment_of(self.embedder, some_sequences(list(self.data.subsets.values())[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,9 +411,9 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
     task, head = data.task, without_alias(config).head
     if head is not None or task.head is not None:
         head_of(head, task)
-    needed = tuple(data.parts) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)
+    needed = tuple(data.subsets) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)
     for name in needed:
-        if not len(data.parts.get(name, ())):
+        if not len(data.subsets.get(name, ())):
             raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
     if task.head is not None:
         chosen_folds(config, data)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bend_hf.data.builder import n_outputs
-from bend_hf.data.dataset import fold_parts
+from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
@@ -128,10 +128,10 @@ def _embedder_for(run: ModelRun, fold: int | None) -> Embedder:
 
 def _shared_datasets(run: ModelRun, fold: int | None) -> dict[str, list[Dataset]]:
     """Return the datasets that each split consists of. Folds share them, so that each is embedded once."""
-    parts = list(run.data.parts.values())
+    parts = list(run.data.subsets.values())
     if fold is None:
-        return {name: [part] for name, part in run.data.parts.items()}
-    test, validation, train = fold_parts(len(parts), fold=fold)
+        return {name: [part] for name, part in run.data.subsets.items()}
+    test, validation, train = fold_subsets(len(parts), fold=fold)
     return {"train": [parts[k] for k in train], "validation": [parts[validation]], "test": [parts[test]]}
 
 

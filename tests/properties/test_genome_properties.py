@@ -76,15 +76,15 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 
 @relaxed
 @given(cases(), st.sampled_from([50, 700, 1 << 20]))
-def test_fetch_is_slicing(case: Case, chunk_bytes: int) -> None:
-    before, fasta_gather._CHUNK_BYTES = fasta_gather._CHUNK_BYTES, chunk_bytes
+def test_fetch_is_slicing(case: Case, batch_bytes: int) -> None:
+    before, fasta_gather._BATCH_BYTES = fasta_gather._BATCH_BYTES, batch_bytes
     try:
         with tempfile.TemporaryDirectory() as folder:
             fasta = Path(folder) / "random.fa"
             fasta.write_bytes(case.text)
             batch = Genome(fasta).fetch(*columns(case))
     finally:
-        fasta_gather._CHUNK_BYTES = before
+        fasta_gather._BATCH_BYTES = before
     assert batch.to_arrow().to_pylist() == plainly(case)
 
 

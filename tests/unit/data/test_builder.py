@@ -10,8 +10,8 @@ import pytest
 
 from bend_hf.config import DataConfig
 from bend_hf.data.builder import make_builder
-from bend_hf.data.dataset import TaskData, fold_parts, open_task
-from bend_hf.data.examples import read_rows
+from bend_hf.data.dataset import TaskData, fold_subsets, open_task
+from bend_hf.data.examples import read_examples
 from bend_hf.data.sources import TaskFiles, find_source
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
@@ -47,7 +47,7 @@ def test_stranded_windows_and_their_labels(tmp_path: Path) -> None:
             assert names[part] == split
             seen += 1
     assert seen == len(lines) - 1
-    assert data.parts["train"].features["labels"].feature.names == list(TASKS.get("histone_modification").label_names)
+    assert data.subsets["train"].features["labels"].feature.names == list(TASKS.get("histone_modification").label_names)
 
 
 def test_ragged_labels_stand_beside_their_sequence(tmp_path: Path) -> None:
@@ -81,20 +81,20 @@ def test_folds_test_on_their_part_and_train_on_the_rest(tmp_path: Path) -> None:
     assert sorted(row["item"] for row in splits["test"]) == [2, 12]
     assert sorted(row["item"] for row in splits["validation"]) == [3, 13]
     assert len(splits["train"]) == 16
-    assert fold_parts(10, fold=10)[:2] == (9, 0)
+    assert fold_subsets(10, fold=10)[:2] == (9, 0)
     tested = sorted(item for fold in range(1, 11) for item in data.splits(fold)["test"]["item"])
     assert tested == list(range(20))
 
 
 def test_a_changed_file_is_never_served_from_the_cache(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["histone_modification"])
-    before = open_tiny(folder, "histone_modification").parts["train"]["sequence"][0]
+    before = open_tiny(folder, "histone_modification").subsets["train"]["sequence"][0]
     genome = folder / "genomes" / "genome.fa"
     head, body = genome.read_text().split("\n", 1)
     genome.write_text(head + "\n" + body.translate(str.maketrans("ACGT\n", "CGTA\n")).replace(">cgr2", ">chr2"))
     text = genome.read_text()
     genome.write_text(text.replace(">chr2", ">chr2") if ">chr2" in text else text)
-    after = open_tiny(folder, "histone_modification").parts["train"]["sequence"][0]
+    after = open_tiny(folder, "histone_modification").subsets["train"]["sequence"][0]
     assert before != after
 
 
@@ -112,10 +112,10 @@ def test_out_of_bounds_is_padded_with_n_or_dropped_and_counted(tmp_path: Path) -
     bed = folder / "histone_modification" / "histone_modification.bed"
     bed.write_text(bed.read_text() + "chr2\t139900\t140412\t+\t0\ttest\n")
     padded = open_tiny(folder, "histone_modification", out_of_bounds="pad")
-    assert padded.parts["test"]["sequence"][-1].endswith("N" * 412)
+    assert padded.subsets["test"]["sequence"][-1].endswith("N" * 412)
     assert padded.facts["changes"]["rows_padded"] == 1  # type: ignore[index,call-overload]
     dropped = open_tiny(folder, "histone_modification", out_of_bounds="drop")
-    assert 20 not in dropped.parts["test"]["item"]
+    assert 20 not in dropped.subsets["test"]["item"]
     assert dropped.facts["changes"]["rows_dropped_out_of_bounds"] == 1  # type: ignore[index,call-overload]
 
 
@@ -130,7 +130,7 @@ def test_labels_of_nucleotides_are_flipped_with_the_minus_strand(tmp_path: Path,
     source = find_source(TASKS.get("gene_finding"), data=str(folder))
     assert isinstance(source, TaskFiles)
     stranded = replace(source, task=replace(TASKS.get("gene_finding"), stranded=True))
-    builder = make_builder(read_rows(stranded), flip_labels=flip)
+    builder = make_builder(read_examples(stranded), flip_labels=flip)
     builder.download_and_prepare()
     row = builder.as_dataset()["train"][0]
     with h5py.File(folder / "gene_finding/gene_finding.hdf5") as file:
@@ -142,12 +142,12 @@ def test_several_processes_build_the_same(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["histone_modification"], n=40)
     source = find_source(TASKS.get("histone_modification"), data=str(folder))
     assert isinstance(source, TaskFiles)
-    one = make_builder(read_rows(source), cache_dir=tmp_path / "one")
+    one = make_builder(read_examples(source), cache_dir=tmp_path / "one")
     one.download_and_prepare()
     import bend_hf.data.builder as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BASES_A_TABLE", 4096)
-        two = make_builder(read_rows(source), cache_dir=tmp_path / "two")
+        patch.setattr(module, "_TABLE_BP", 4096)
+        two = make_builder(read_examples(source), cache_dir=tmp_path / "two")
         two.download_and_prepare(num_proc=2)
     assert one.as_dataset()["train"].to_dict() == two.as_dataset()["train"].to_dict()

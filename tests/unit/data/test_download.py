@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.data.download import RemoteFile, Retry, cache_folder, download
+from bend_hf.data.download import RemoteFile, Retry, download
 from bend_hf.errors import DownloadError
 
 BODY = bytes(range(256)) * 40
@@ -259,6 +259,6 @@ def test_server_that_cannot_be_reached_is_given_up(server: Server, tmp_path: Pat
         download(unused, tmp_path, retry=Clock().retry(attempts=2))
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "kept"))
-    assert cache_folder() == tmp_path / "kept"
+def test_an_address_that_is_not_http_is_refused() -> None:
+    with pytest.raises(DownloadError, match=r"cannot download 'file:///etc/hosts'; expected an address"):
+        RemoteFile(name="hosts", url="file:///etc/hosts")

@@ -107,7 +107,7 @@ def test_arrow_shares_the_memory_of_the_batch(fasta: Path) -> None:
 
 
 def test_reverse_complement_refuses_what_is_no_nucleotide() -> None:
-    with pytest.raises(ValueError, match="'Q' is no nucleotide"):
+    with pytest.raises(ValueError, match="'Q' is not a nucleotide"):
         reverse_complement("ACQT")
 
 
@@ -137,8 +137,8 @@ def test_dropping_leaves_rows_out_and_counts_them(fasta: Path) -> None:
     assert (sequences(batch), batch.kept.tolist(), batch.n_dropped_rows) == (["GG", "AC"], [True, False, True], 1)
 
 
-def test_a_start_behind_its_end_raises_whatever_the_policy(fasta: Path) -> None:
-    with pytest.raises(GenomeError, match=r"starts behind its end.*chr1:4-2"):
+def test_a_start_after_its_end_raises_whatever_the_policy(fasta: Path) -> None:
+    with pytest.raises(GenomeError, match=r"start must not exceed end.*chr1:4-2"):
         Genome(fasta).fetch(["chr1"], [4], [2], out_of_bounds="pad")
 
 
@@ -182,7 +182,7 @@ def test_columns_of_unlike_length_are_refused(fasta: Path) -> None:
 def test_a_letter_that_is_no_nucleotide_raises_with_its_place(tmp_path: Path, strand: int) -> None:
     (tmp_path / "protein.fa").write_bytes(b">p\nACGT\nAELC\n")
     genome = Genome(tmp_path / "protein.fa")
-    with pytest.raises(GenomeError, match=r"'E' at p:5 is no nucleotide \(row 1"):
+    with pytest.raises(GenomeError, match=r"'E' at p:5 is not a nucleotide \(row 1"):
         genome.fetch(["p"] * 3, [0, 3, 0], [4, 6, 2], [strand] * 3)
 
 

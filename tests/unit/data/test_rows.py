@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bend_hf.data.examples import part_number, read_rows
+from bend_hf.data.examples import read_examples, subset_number
 from bend_hf.data.sources import TaskFiles, find_source, user_source
 from bend_hf.errors import BendError, GenomeError, InputError, LabelError, SourceError
 from bend_hf.tasks import TASKS, Folds, NamedSplits
@@ -66,45 +66,45 @@ def test_a_bad_row_is_an_error_that_names_file_row_and_remedy(
 ) -> None:
     found = bed_of(folder, "histone_modification", HEADER, [row, ("chr2", 10, 522, "+", "0", "test")])
     with pytest.raises(error, match=f"(?s){message}") as caught:
-        read_rows(found)
+        read_examples(found)
     assert "histone_modification.bed" in str(caught.value)
 
 
 def test_a_contig_that_only_lacks_chr_is_said_so(folder: Path) -> None:
     write_genome(folder / "genomes" / "genome.fa", prefix="")
     with pytest.raises(GenomeError, match="only the prefix 'chr' is extra"):
-        read_rows(files(folder, "histone_modification"))
+        read_examples(files(folder, "histone_modification"))
 
 
 def test_out_of_bounds_rows_are_padded_or_dropped_where_asked(folder: Path) -> None:
     rows = [("chr2", 139_900, 140_412, "+", "0", "train"), ("chr2", 10, 522, "+", "0", "train")]
     found = bed_of(folder, "histone_modification", HEADER, rows)
-    assert len(read_rows(found, out_of_bounds="pad")) == 2
-    assert len(read_rows(found, out_of_bounds="drop")) == 2
+    assert len(read_examples(found, out_of_bounds="pad")) == 2
+    assert len(read_examples(found, out_of_bounds="drop")) == 2
 
 
 def test_missing_columns_are_named(folder: Path) -> None:
     found = bed_of(folder, "histone_modification", ("chromosome", "start", "end"), [("chr2", 10, 522)])
     with pytest.raises(InputError, match="no column 'split'"):
-        read_rows(found)
+        read_examples(found)
     found = bed_of(
         folder, "histone_modification", ("chromosome", "start", "end", "split"), [("chr2", 10, 522, "train")]
     )
     with pytest.raises(InputError, match="no column 'label'"):
-        read_rows(found)
+        read_examples(found)
     found = bed_of(folder, "histone_modification", ("chromosome", "begin", "end"), [("chr2", 10, 522)])
     with pytest.raises(InputError, match="no column 'start'"):
-        read_rows(found)
+        read_examples(found)
 
 
 def test_an_empty_bed_is_refused(folder: Path) -> None:
     found = files(folder, "histone_modification")
     found.bed.write_text("")
     with pytest.raises(InputError, match="empty"):
-        read_rows(found)
+        read_examples(found)
     found.bed.write_text("\t".join(HEADER) + "\n")
     with pytest.raises(InputError, match=r"no row|header"):
-        read_rows(found)
+        read_examples(found)
 
 
 def test_missing_files_are_named(folder: Path) -> None:
@@ -123,14 +123,14 @@ def test_row_counts_of_bed_and_hdf5_must_agree(folder: Path) -> None:
     lines = found.bed.read_text().splitlines()
     found.bed.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(LabelError, match="holds 20 records, its BED file 19 rows"):
-        read_rows(found)
+        read_examples(found)
 
 
 @pytest.mark.parametrize("content", ["not a fasta\n", ""])
 def test_what_is_no_fasta_is_refused(folder: Path, content: str) -> None:
     (folder / "genomes" / "genome.fa").write_text(content)
     with pytest.raises(GenomeError, match=r"genome\.fa"):
-        read_rows(files(folder, "histone_modification"))
+        read_examples(files(folder, "histone_modification"))
 
 
 def test_fold_names_of_any_form_are_ordered_by_their_number(folder: Path) -> None:
@@ -139,11 +139,11 @@ def test_fold_names_of_any_form_are_ordered_by_their_number(folder: Path) -> Non
     for form in ("{}", "fold_{}", "part{}"):
         renamed = [form.format(part + 5) for part in range(10)]
         found.bed.write_text(re.sub(r"part(\d)", lambda match, names=renamed: names[int(match[1])], text))
-        rows = read_rows(found)
-        assert rows.part_names == tuple(f"part_{i}" for i in range(10))
-        assert rows.part[:10].tolist() == list(range(10))
-    assert part_number("part10") == 10
-    assert part_number("train") is None
+        rows = read_examples(found)
+        assert rows.subset_names == tuple(f"part_{i}" for i in range(10))
+        assert rows.subset[:10].tolist() == list(range(10))
+    assert subset_number("part10") == 10
+    assert subset_number("train") is None
 
 
 def variants(folder: Path, rows: list[tuple[object, ...]]) -> TaskFiles:
@@ -156,10 +156,10 @@ def test_ref_that_disagrees_is_counted_and_listed(folder: Path) -> None:
     wrong = [(c, s, e, a, r, label) for c, s, e, r, a, label in lines[:3]]
     found = variants(folder, wrong + lines[3:])
     with pytest.raises(
-        InputError, match=r"(?s)REF disagrees.*3 of 20 rows.*line 2: REF is.*exchanged.*--ref-mismatch drop"
+        InputError, match=r"(?s)REF disagrees.*3 of 20 rows.*line 2: REF is.*swapped.*--ref-mismatch drop"
     ):
-        read_rows(found)
-    rows = read_rows(found, ref_mismatch="drop")
+        read_examples(found)
+    rows = read_examples(found, ref_mismatch="drop")
     assert rows.n_ref_mismatches == 3
     assert rows.rows_of(0).tolist() == list(range(3, 20))
 
@@ -169,34 +169,34 @@ def test_one_based_positions_are_guessed(folder: Path) -> None:
     lines = [line.split("\t") for line in good.bed.read_text().splitlines()[1:]]
     shifted = [(c, int(s) + 1, int(e) + 1, r, a, label) for c, s, e, r, a, label in lines]
     with pytest.raises(InputError, match="look 1-based"):
-        read_rows(variants(folder, shifted))
+        read_examples(variants(folder, shifted))
 
 
 def test_ref_equal_to_alt_is_refused(folder: Path) -> None:
     good = files(folder, "variant_effects_disease")
     chromosome, start, end, ref, _, label = good.bed.read_text().splitlines()[1].split("\t")
     with pytest.raises(InputError, match=f"REF and ALT are both {ref}"):
-        read_rows(variants(folder, [(chromosome, start, end, ref, ref, label)]))
+        read_examples(variants(folder, [(chromosome, start, end, ref, ref, label)]))
 
 
 def test_start_equal_to_end_means_the_same_variant(folder: Path) -> None:
     good = files(folder, "variant_effects_disease")
-    wide = read_rows(good)
+    wide = read_examples(good)
     lines = [line.split("\t") for line in good.bed.read_text().splitlines()[1:]]
-    narrow = read_rows(variants(folder, [(c, s, s, r, a, label) for c, s, e, r, a, label in lines]))
+    narrow = read_examples(variants(folder, [(c, s, s, r, a, label) for c, s, e, r, a, label in lines]))
     assert wide.variants is not None
     assert narrow.variants is not None
     np.testing.assert_array_equal(wide.variants.position_bp, narrow.variants.position_bp)
 
 
 def test_an_indel_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"alt is no single base.*'AC'"):
-        read_rows(variants(folder, [("chr1", 5, 6, "A", "AC", 1)]))
+    with pytest.raises(InputError, match=r"alt is not a single base.*'AC'"):
+        read_examples(variants(folder, [("chr1", 5, 6, "A", "AC", 1)]))
 
 
 def test_label_names_beside_the_bed_win(folder: Path) -> None:
     (folder / "histone_modification" / "histone_modification.labels.txt").write_text("\n".join("abcdefghijklmnopqr"))
-    assert read_rows(files(folder, "histone_modification")).task.label_names == tuple("abcdefghijklmnopqr")
+    assert read_examples(files(folder, "histone_modification")).task.label_names == tuple("abcdefghijklmnopqr")
 
 
 def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
@@ -210,7 +210,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
             ("chr1", 128, 192, "1.0", "test"),
         ],
     )
-    task = read_rows(user_source(classes, labels=None, genome=genome)).task
+    task = read_examples(user_source(classes, labels=None, genome=genome)).task
     assert (len(task.label_names), task.metric, task.window_bp) == (3, "mcc", 64)
     lists = write_bed(
         folder / "many.bed",
@@ -221,7 +221,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
             ("chr1", 128, 192, "1", "part3"),
         ],
     )
-    task = read_rows(user_source(lists, labels=None, genome=genome)).task
+    task = read_examples(user_source(lists, labels=None, genome=genome)).task
     assert (len(task.label_names), task.metric, task.partition) == (4, "auroc", Folds(n=3))
     bins = write_bed(
         folder / "bins.bed",
@@ -234,7 +234,7 @@ def test_own_tasks_are_read_without_a_declaration(folder: Path) -> None:
     )
     with h5py.File(folder / "bins.hdf5", "w") as file:
         file["labels"] = np.array([[0, 1], [1, 0], [0, 0]])
-    rows = read_rows(user_source(bins, labels=None, genome=genome))
+    rows = read_examples(user_source(bins, labels=None, genome=genome))
     assert (rows.task.metric, rows.task.partition) == ("auprc", NamedSplits())
     assert replace(rows.task).label.names == ("class_0", "class_1")
 
@@ -244,4 +244,4 @@ def test_real_valued_labels_are_refused(folder: Path) -> None:
         folder / "real.bed", ("chromosome", "start", "end", "label", "split"), [("chr1", 0, 64, "0.25", "train")]
     )
     with pytest.raises(LabelError, match=r"'0\.25' is a real number"):
-        read_rows(user_source(bed, labels=None, genome=folder / "genomes" / "genome.fa"))
+        read_examples(user_source(bed, labels=None, genome=folder / "genomes" / "genome.fa"))

@@ -75,7 +75,7 @@ def test_sequences_are_drawn_over_the_whole_split(tmp_path: Path) -> None:
     data = write_data(tmp_path, ("cpg_methylation",), n=60)
     task = TASKS.get("cpg_methylation")
     opened = open_task(find_source(task, data=str(data)), RunConfig(task=(task.key,), data=str(data)))
-    part = opened.parts["train"]
+    part = opened.subsets["train"]
     drawn = some_sequences(part)
     assert len(drawn) == min(32, len(part))
     assert (drawn[0], drawn[-1]) == (part[0]["sequence"], part[len(part) - 1]["sequence"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.files import atomic_path, explain_write_errors, json_sha256, write_bytes, write_text
+from bend_hf.files import atomic_path, cache_folder, explain_write_errors, json_sha256, write_bytes, write_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -88,6 +88,14 @@ def test_an_existing_file_is_explained(tmp_path: Path) -> None:
         atomic_path(path, overwrite=False) as part,
     ):
         part.write_text("two")
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "kept"))
+    assert cache_folder("models") == tmp_path / "kept" / "models"
+    monkeypatch.delenv("BEND_HF_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("models") == tmp_path / ".cache" / "bend_hf" / "models"
 
 
 def test_the_hash_of_json_does_not_depend_on_the_order_of_keys() -> None:

@@ -274,7 +274,7 @@ def planted(task: str, signal: str) -> TaskData:
         "items": {k: len(v) for k, v in parts.items()},
         "changes": {},
     }
-    return TaskData(task=spec.with_label_names(("gc", "noise")), parts=parts, facts=facts)
+    return TaskData(task=spec.with_label_names(("gc", "noise")), subsets=parts, facts=facts)
 
 
 def first_label(record: ResultRecord) -> float:
@@ -427,9 +427,9 @@ def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_pat
 
 def test_split_without_items_is_refused(opened: dict[str, TaskData]) -> None:
     data = opened["cpg_methylation"]
-    parts = {name: part for name, part in data.parts.items() if name != "validation"}
+    parts = {name: part for name, part in data.subsets.items() if name != "validation"}
     with pytest.raises(ConfigError, match="no item in its split 'validation'"):
-        check_fit(RunConfig(task=("x",)), replace(data, parts=parts))
+        check_fit(RunConfig(task=("x",)), replace(data, subsets=parts))
 
 
 def test_an_unknown_control_is_refused_with_the_nearest_name(opened: dict[str, TaskData], tmp_path: Path) -> None:

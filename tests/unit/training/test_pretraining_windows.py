@@ -101,7 +101,7 @@ def test_what_cannot_be_sampled_is_refused_with_the_reason(
 def test_a_letter_that_is_none_is_found_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "bad.fa").write_text(">chr1\nACGTACGTAC\nGTAC!GTACG\n")
     genome = Genome(tmp_path / "bad.fa")
-    with pytest.raises(GenomeError, match="'!' at chr1:14 is no nucleotide"):
+    with pytest.raises(GenomeError, match="'!' at chr1:14 is not a nucleotide"):
         WindowSampler(genome, Regions.of_genome(genome), window_bp=4)
 
 

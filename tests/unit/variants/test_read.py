@@ -160,10 +160,10 @@ def rows_of(letters: str, shift: int = 0, swap: bool = False, strand: bool = Fal
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shift": 1}, "the positions look 1-based, bed is 0-based"),
-        ({"shift": -1}, "the positions look one too small"),
-        ({"shift": 20_011}, "is this the genome build that the variants were called on"),
-        ({"swap": True}, r"REF is ., the genome has . \(REF and ALT are exchanged\?\)"),
+        ({"shift": 1}, "the positions look 1-based, but BED is 0-based"),
+        ({"shift": -1}, "the positions look too small by one"),
+        ({"shift": 20_011}, "check that the variants were called on this assembly"),
+        ({"swap": True}, r"REF is ., the genome has . \(REF and ALT swapped\?\)"),
         ({"strand": True}, r"REF is ., the genome has . \(other strand\?\)"),
     ],
 )
@@ -235,7 +235,7 @@ def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tupl
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        (("chr1", 10, 20, "A", "C", 0), InputError, r"a variant is one base wide \(or start = end\)"),
+        (("chr1", 10, 20, "A", "C", 0), InputError, r"expected variants of one base"),
         (("chr1", 130_000, 130_001, "A", "C", 0), GenomeError, "past the end of its contig"),
         (("chr9", 10, 11, "A", "C", 0), GenomeError, "chr9"),
         (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are not substitutions of one base"),
