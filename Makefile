@@ -66,7 +66,7 @@ format: setup-dev  ## fix and format the code with ruff
 	$(BIN)/ruff format .
 
 bench: setup-dev  ## measure speed and size; writes benchmarks/results
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 $(RESULTS)/GRCh37.fa: $(DATA)/genome.fa.gz | setup
 	@mkdir -p $(RESULTS)

@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bend_hf.cli.list import model_table, task_table
 from bend_hf.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+
+Result: TypeAlias = dict[str, Any]  # a results file; each reader knows the fields of its own
 
 
 def section(text: str, name: str, body: str) -> str:
@@ -31,7 +33,7 @@ def section(text: str, name: str, body: str) -> str:
 def demo() -> str:
     """What the demo printed, without the paths of its files, and its picture."""
     printed = (RESULTS / "demo.txt").read_text(encoding="utf-8")
-    table = printed.partition("picture:")[0].strip()
+    table = re.split(r"^(?:picture|plot): ", printed, maxsplit=1, flags=re.MULTILINE)[0].strip()
     facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
     took = f"From a warm install it took {facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores:"
     return f"{took}\n\n```text\n{table}\n```\n\n![the same with its intervals](benchmarks/results/demo.png)"
@@ -43,12 +45,12 @@ def speed() -> str:
     return markdown_table(("what", "against", "measured", "script"), rows, padded=True)
 
 
-def lines(name: str, result: Any) -> list[tuple[str, ...]]:
+def lines(name: str, result: Result) -> list[tuple[str, ...]]:
     """The measurements of one benchmark as rows of the table."""
     return [(*row, f"benchmarks/{name}.py") for row in READERS[name](result)] if name in READERS else []
 
 
-def _genome(result: Any) -> list[tuple[str, ...]]:
+def _genome(result: Result) -> list[tuple[str, ...]]:
     wanted = ("pyfaidx", "upstream")
     return [
         (
@@ -61,7 +63,7 @@ def _genome(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def _build(result: Any) -> list[tuple[str, ...]]:
+def _build(result: Result) -> list[tuple[str, ...]]:
     return [
         (
             "build of 512-bp rows with 125 labels, rows a second",
@@ -71,14 +73,14 @@ def _build(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def _metrics(result: Any) -> list[tuple[str, ...]]:
+def _metrics(result: Result) -> list[tuple[str, ...]]:
     return [
         (f"{row['name']} of {row['n_items']:,} items", "scikit-learn", f"{row['ratio']:.1f} times")
         for row in result["rows"]
     ]
 
 
-def _embedders(result: Any) -> list[tuple[str, ...]]:
+def _embedders(result: Result) -> list[tuple[str, ...]]:
     low = min(row["whole_of_bare"] for row in result["rows"])
     share = max(row["tokenizing_share"] for row in result["rows"])
     n = len({row["model"] for row in result["rows"]})
@@ -88,15 +90,15 @@ def _embedders(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def _cache(result: Any) -> list[tuple[str, ...]]:
+def _cache(result: Result) -> list[tuple[str, ...]]:
     return [(f"embedding cache: {line['name']}", "see left", f"{line['ratio']:.2f} times") for line in result["lines"]]
 
 
-def _demo(result: Any) -> list[tuple[str, ...]]:
+def _demo(result: Result) -> list[tuple[str, ...]]:
     return [(result["name"], f"{result['cores']} cores", f"{result['seconds']:.0f} s")]
 
 
-def _training(result: Any) -> list[tuple[str, ...]]:
+def _training(result: Result) -> list[tuple[str, ...]]:
     return [
         (f"training at width {result['width']}: {line['name']}", "repeat, then convolve", f"{line['ratio']:.2f} times")
         if line["unit"]
@@ -105,7 +107,7 @@ def _training(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def _uncertainty(result: Any) -> list[tuple[str, ...]]:
+def _uncertainty(result: Result) -> list[tuple[str, ...]]:
     return [
         (
             f"{row['resamples']:,} resamples of {row['name']} by {row['n_items']:,} items, {row['ours_s']:.1f} s",
@@ -116,7 +118,7 @@ def _uncertainty(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-def _variants(result: Any) -> list[tuple[str, ...]]:
+def _variants(result: Result) -> list[tuple[str, ...]]:
     plain = "two sequences a forward, SciPy's cosine"
     return [
         row
@@ -128,7 +130,7 @@ def _variants(result: Any) -> list[tuple[str, ...]]:
     ]
 
 
-READERS: dict[str, Callable[[Any], list[tuple[str, ...]]]] = {
+READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "build": _build,
     "cache": _cache,
     "demo": _demo,

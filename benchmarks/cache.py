@@ -1,19 +1,18 @@
-"""The cache of embeddings: size, writing and reading, against the plain ways of doing the same.
-
-Prints a table and writes ``benchmarks/results/cache.json``; two minutes on two cores:
+"""Measure size, writing and reading of the embedding cache, against simple ways of doing the same.
 
     python -m benchmarks.cache
 
-- size: an Arrow cache in float16 with its labels and coordinates, against float32 rows for each nucleotide;
-- write: the whole of ``bend-hf embed`` with a model that costs nothing (content check, plan, conversion from float32,
-  Arrow, checksum, flush to the disk), against the same bytes written to a raw file. A cache is always on the disk
-  when ``embed`` returns, so the raw file that is flushed is the like of it; the one that is not flushed is only in the
-  machine's memory when its time is taken;
-- write against BEND's way: float32 rows of each nucleotide as npy in tar.gz;
-- random read: shuffled batches of 64 samples, against memcpy of the same samples between arrays in memory;
-- read against npy in tar.gz, sample by sample in the order of the archive, as webdataset reads it, with ``tarfile``.
+Prints a table and writes ``benchmarks/results/cache.json``; takes two minutes on two cores.
 
-Sides take turns, and the best of the rounds counts, so that another program's load does not decide.
+- Size: the Arrow cache in float16 with labels and coordinates, against float32 embeddings per nucleotide.
+- Writing: all of ``bend-hf embed`` with a model that costs nothing (hash of the data, plan, conversion from float32,
+  Arrow, checksum, flush), against the same bytes written to a raw file. ``embed`` returns once the cache is on disk, so
+  the flushed raw file is the fair reference; the unflushed one is still in memory when its time is taken.
+- Writing, against BEND's format: float32 embeddings per nucleotide as npy files in a tar.gz.
+- Random reading: shuffled batches of 64 samples, against memcpy of the same samples.
+- Reading, against tar.gz: sample by sample in the order of the archive, as webdataset reads it, with ``tarfile``.
+
+Both sides take turns, and the best round of each counts, so that the load of other programs matters less.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ from bend_hf.embedders.cache.reader import CachedEmbeddings
 RESULTS = Path(__file__).resolve().parent / "results" / "cache.json"
 WINDOW_BP = 512
 BATCH = 64
-# Mean nucleotides a token of published tokenizers: 6-mers, and byte pairs (DNABERT-2's paper: about 5).
+# Mean nucleotides per token of published tokenizers: 6-mers, and byte pairs (DNABERT-2's paper: about 5).
 KINDS = {"6-mer, width 2560": (6, 2560), "BPE, width 768": (5, 768)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One comparison; ``ratio`` is how many times better, ``wanted`` the least it should be."""
+    """One comparison: ``ratio`` is how many times ours is better, ``wanted`` the target."""
 
     name: str
     ours: float
@@ -64,7 +63,7 @@ class Line:
 
 
 class Costless(Embedder):
-    """Gives rows that are there already, of tokens of some nucleotides; what is left over are single letters."""
+    """An embedder that returns prepared token embeddings. Nucleotides that fill no token are tokens of their own."""
 
     needs_checkpoint = False
     direction = "none"
@@ -73,7 +72,7 @@ class Costless(Embedder):
 
     @classmethod
     def of(cls, token_bp: int, width: int) -> Costless:
-        """One kind."""
+        """An embedder with tokens of ``token_bp`` nucleotides and embeddings of ``width``."""
         cls.token_bp, cls.n_columns = token_bp, width
         return cls()
 
@@ -82,12 +81,12 @@ class Costless(Embedder):
 
     @property
     def width(self) -> int:
-        """As declared."""
+        """Width of the embeddings."""
         return self.n_columns
 
     @property
     def identity(self) -> dict[str, str]:
-        """With the size of its tokens."""
+        """The identity of an embedder, with the size of its tokens."""
         return {**super().identity, "token_bp": str(self.token_bp)}
 
     def _lengths(self, sequence: str) -> np.ndarray:
@@ -106,7 +105,7 @@ class Costless(Embedder):
         return torch.from_numpy(self._rows)[: ids_BT.shape[1]].expand(*ids_BT.shape, -1)
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
-        """Views; nothing is computed."""
+        """Yield views of the prepared embeddings."""
         for sequence in sequences:
             lengths = self._lengths(sequence)
             yield TokenEmbeddings(values=self._rows[: len(lengths)], embedding_bp=lengths)
@@ -129,7 +128,7 @@ def windows(n: int) -> datasets.Dataset:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one run, the disk at rest before."""
+    """Wall time of one run, after flushing the disk."""
     os.sync()
     began = time.perf_counter()
     work()
@@ -137,7 +136,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turns(rounds: int, *, gone: Path | None = None, **works: Callable[[], object]) -> dict[str, float]:
-    """The best time of each; whatever lies at ``gone`` is removed before each run, outside of its time."""
+    """The best time of each function. The folder ``gone`` is removed before each run, outside the timing."""
     best = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
@@ -148,19 +147,19 @@ def in_turns(rounds: int, *, gone: Path | None = None, **works: Callable[[], obj
 
 
 def embed(folder: Path, dataset: datasets.Dataset, embedder: Embedder) -> CacheEntry:
-    """All of ``bend-hf embed`` but the reading of the task's files."""
+    """Do what ``bend-hf embed`` does, without reading the files of a task."""
     entry = find_entry(dataset, embedder, CacheSettings(folder=folder, show_progress=False))
     entry.fill()
     return entry
 
 
 def cache_bytes(entry: CacheEntry) -> int:
-    """Of its Arrow files."""
+    """Bytes of the Arrow files."""
     return sum(files.arrow.stat().st_size for files in entry.shards)
 
 
 def write_raw(path: Path, data: np.ndarray, *, flush: bool) -> None:
-    """The same bytes, written in pieces of 128 MiB."""
+    """Write the bytes to a raw file in blocks of 128 MiB."""
     path.parent.mkdir(exist_ok=True)
     with path.open("wb", buffering=0) as file:
         for start in range(0, len(data), 1 << 27):
@@ -170,7 +169,7 @@ def write_raw(path: Path, data: np.ndarray, *, flush: bool) -> None:
 
 
 def write_tar(path: Path, dataset: datasets.Dataset, embedder: Embedder) -> None:
-    """BEND's way: for each sample float32 rows of each nucleotide as npy in tar.gz."""
+    """Write BEND's format: for each sample, float32 embeddings per nucleotide as npy in a tar.gz."""
     with tarfile.open(path, "w:gz") as archive:
         for place, item in enumerate(embedder.embed_tokens(list(dataset["sequence"]))):
             buffer = io.BytesIO()
@@ -182,24 +181,25 @@ def write_tar(path: Path, dataset: datasets.Dataset, embedder: Embedder) -> None
 
 
 def read_tar(path: Path) -> int:
-    """Every sample, in the archive's order."""
+    """Read all samples in the order of the archive and count their nucleotides."""
     count = 0
     with tarfile.open(path, "r|gz") as archive:
         for member in archive:
             data = archive.extractfile(member)
-            assert data is not None
+            if data is None:
+                raise SystemExit(f"{member.name} in {path} is not a file")
             count += len(np.load(io.BytesIO(data.read())))
     return count
 
 
 def better(name: str, unit: str, wanted: float, *, ours: float, reference: float, less_is_better: bool = False) -> Line:
-    """A line of the table."""
+    """One line of the table, with its ratio."""
     ratio = reference / ours if less_is_better else ours / reference
     return Line(name=name, ours=ours, reference=reference, unit=unit, ratio=ratio, wanted=wanted)
 
 
 def measure(folder: Path, *, n: int, n_tar: int, rounds: int) -> list[Line]:
-    """All comparisons."""
+    """Run all comparisons."""
     lines = []
     sizes = {"6-mer, width 2560": 11.0, "BPE, width 768": 8.0}
     for name, kind in KINDS.items():
@@ -251,13 +251,13 @@ def measure(folder: Path, *, n: int, n_tar: int, rounds: int) -> list[Line]:
 
 
 def read_batches(source: CachedEmbeddings, order: np.ndarray) -> None:
-    """Every sample in shuffled batches, as training does."""
+    """Read every sample in shuffled batches, as training does."""
     for start in range(0, len(order), BATCH):
         source.rows(order[start : start + BATCH])
 
 
 def random_read(source: CachedEmbeddings, rounds: int) -> Line:
-    """Shuffled batches of the cache, token rows and the row of each nucleotide, against memcpy of the same rows."""
+    """Compare shuffled batches of token embeddings with memcpy of the same bytes."""
     order = np.random.default_rng(1).permutation(len(source))
     samples = np.stack([source.item(item).values for item in range(len(source))])
     into = np.empty((BATCH, *samples.shape[1:]), samples.dtype)
@@ -274,13 +274,13 @@ def random_read(source: CachedEmbeddings, rounds: int) -> Line:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2_000, help="512-bp windows in the cache")
-    parser.add_argument("--tar-samples", type=int, default=40, help="how many of them go through tar.gz")
-    parser.add_argument("--rounds", type=int, default=8, help="how often; the best counts")
-    parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers go")
+    parser.add_argument("--tar-samples", type=int, default=40, help="number of them that are written to the tar.gz")
+    parser.add_argument("--rounds", type=int, default=8, help="number of rounds; the best counts")
+    parser.add_argument("--folder", type=Path, help="folder for the files; default: a temporary folder")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     flags = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=flags.folder) as folder:

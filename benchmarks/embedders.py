@@ -1,12 +1,12 @@
-"""Speed of whole embedders beside the bare models under them, in one run on one machine.
+"""Measure the speed of whole embedders, against the bare models inside them.
 
-    python -m benchmarks.embedders                        # a table, and benchmarks/results/embedders.json
+    python -m benchmarks.embedders                        # prints a table, writes benchmarks/results/embedders.json
     python -m benchmarks.embedders --keys dnabert6 --bp 512 --n-bp 100000
 
-Each model is a random twin of a registry entry with 6 layers of width 256 (on a GPU also the published sizes of two,
-with their model FLOP utilisation). *Bare* is the model's own forward over ready tensors of the right length, at the
-best of several batch sizes; *whole* is ``embed_tokens`` over strings, tokenizing and copying included. Both take turns,
-and the best of the rounds counts, so that another program's load does not decide.
+Each model is a registry entry with random weights, 6 layers and width 256; on a GPU, two models of published size
+are measured too, with their FLOP utilization. *Bare* is the model's forward pass over prepared tensors, at the best of
+several batch sizes. *Whole* is ``embed_tokens`` over strings, including tokenization and copies. Both take turns, and
+the best round of each counts, so that the load of other programs matters less.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Clock: TypeAlias = Callable[[], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How to measure: nucleotides a round, rounds, the clock, and the device's FLOP/s where that is asked for."""
+    """How to measure: nucleotides per round, rounds, the clock, and the FLOP/s of the device if it is a GPU."""
 
     lengths_bp: list[int]
     n_bp: int
@@ -85,7 +85,7 @@ class Row:
 
 
 def sized(key: str, fields: dict[str, int], context: dict[str, int], folder: Path) -> Path:
-    """A tiny checkpoint with another size: those of the fields that its configuration has."""
+    """Write a tiny checkpoint and change the size fields that its configuration has."""
     make_tiny(key, folder)
     if key.startswith(("dnabert2", "gena")):
         train_byte_pairs(folder / "tokenizer.json")
@@ -101,7 +101,7 @@ def sized(key: str, fields: dict[str, int], context: dict[str, int], folder: Pat
 
 
 def train_byte_pairs(path: Path) -> None:
-    """Give a tokenizer file 4,096 words, learned from random letters, so that its work is a real one's."""
+    """Train 4,096 byte pairs on random sequences, so that tokenization takes as long as with a published vocabulary."""
     from tokenizers import Tokenizer, trainers
 
     tokenizer = Tokenizer.from_file(str(path))
@@ -112,11 +112,13 @@ def train_byte_pairs(path: Path) -> None:
 
 
 def random_sequences(*, n: int, bp: int, seed: int) -> list[str]:
+    """Draw sequences of uniform nucleotides."""
     letters = np.random.default_rng(seed).choice(np.frombuffer(b"ACGT", dtype=np.uint8), size=(n, bp))
     return [row.tobytes().decode("ascii") for row in letters]
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, clock: Clock = time.perf_counter) -> float:
+    """Time one call, including the work that it left on the GPU."""
     start = clock()
     call()
     if device.type == "cuda":
@@ -125,7 +127,7 @@ def seconds_of(call: Callable[[], object], device: torch.device, clock: Clock = 
 
 
 def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[], None]]:
-    """For each batch size a call that runs the model over ready tensors of all sequences, on its device."""
+    """For each batch size a call that runs the model over prepared tensors of all sequences."""
     device = embedder.runner().device
     cut = embedder.tokenize(sequences)
     pieces = sorted(np.split(cut.ids, cut.chunk_starts[1:-1]), key=len, reverse=True)
@@ -148,6 +150,7 @@ def bare_calls(embedder: Embedder, sequences: list[str]) -> dict[int, Callable[[
 
 
 def padded(pieces: list[np.ndarray], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Pad chunks to one batch; the mask is None without padding."""
     ids = np.full((len(pieces), len(pieces[0])), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, piece in enumerate(pieces):
@@ -158,7 +161,7 @@ def padded(pieces: list[np.ndarray], pad_id: int, device: torch.device) -> tuple
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of one large matrix product, the measure of what this device gives."""
+    """FLOP/s of a large matrix product, as the peak of the device."""
     n = 8192
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
@@ -168,7 +171,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops_of(call: Callable[[], None]) -> int:
-    """Floating-point operations of matrix products and attention; the Fourier transforms are not counted."""
+    """Floating-point operations of matrix products and attention, without Fourier transforms."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -177,7 +180,7 @@ def flops_of(call: Callable[[], None]) -> int:
 
 
 def measure(name: str, embedder: Embedder, *, bp: int, plan: Plan) -> Row:
-    """Take turns between bare, whole and tokenizing alone; the best round of each counts."""
+    """Time the bare model, the whole embedder and tokenization in turns; the best round of each counts."""
     sequences = random_sequences(n=max(1, plan.n_bp // bp), bp=bp, seed=0)
     device = embedder.runner().device
 
@@ -209,14 +212,14 @@ def measure(name: str, embedder: Embedder, *, bp: int, plan: Plan) -> Row:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--keys", nargs="+", default=list(KEYS))
     parser.add_argument("--bp", nargs="+", type=int, default=[512, 6000])
-    parser.add_argument("--n-bp", type=int, help="nucleotides a round; default 60,000 on a CPU, 20 million on a GPU")
+    parser.add_argument("--n-bp", type=int, help="nucleotides per round; default: 60,000 on a CPU, 20 million on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor seconds, for a machine that is shared"
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for a shared machine"
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -257,7 +260,7 @@ def main() -> None:
 
 
 def report(name: str, embedder: Embedder, plan: Plan) -> list[Row]:
-    """Measure at each length and print a line for each."""
+    """Measure each length and print a line for it."""
     rows = [measure(name, embedder, bp=bp, plan=plan) for bp in plan.lengths_bp]
     for row in rows:
         use = "" if row.flop_utilisation is None else f"  {row.flop_utilisation:.0%} of matmul"

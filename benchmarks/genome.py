@@ -1,21 +1,20 @@
-"""Reading sequences out of a genome: whole beds at once, against one pyfaidx fetch a row.
-
-Prints a table and writes ``benchmarks/results/genome.json``:
+"""Time reading the sequences of whole BED files, against one pyfaidx fetch per row.
 
     python -m benchmarks.genome --genome GRCh38.fa
     python -m benchmarks.genome                        # a random chromosome of 60 Mb
 
-Three references, all with pyfaidx, one fetch a row, minus strand reverse-complemented:
+Prints a table and writes ``benchmarks/results/genome.json``. All three references use pyfaidx, fetch row by row and
+reverse-complement the minus strand:
 
-- ``upstream``: the steps that upstream BEND takes for each row: a row of a pandas frame through ``iterrows``, the
-  fetch, ``upper()``, and the minus strand complemented letter by letter through a dictionary;
-- ``pyfaidx``: ``fasta[name][start:end]`` over ready lists, turned with pyfaidx's own ``-sequence``;
-- ``leanest``: the same with ``as_raw=True`` and ``str.translate``, the quickest loop that pyfaidx allows.
+- ``upstream``: the steps of upstream BEND: rows from ``iterrows`` of a pandas frame, the fetch, ``upper()``, and the
+  complement of each nucleotide from a dictionary.
+- ``pyfaidx``: ``fasta[name][start:end]`` over prepared lists, with pyfaidx's own ``-sequence``.
+- ``leanest``: the same with ``as_raw=True`` and ``str.translate``, the fastest loop with pyfaidx.
 
-Both sides run on one core and take turns of three runs each. Processor time is measured and the best run counts, so
-that another program's load, and a virtual machine's price for memory it touches first, do not decide. All give the same
-letters, which is checked. Peak memory is what tracemalloc sees, numpy's arrays among it: the pages of the mapped FASTA
-file belong to the operating system's cache, which takes them back when anybody needs memory.
+Both sides run on one core and take turns of three runs each. The processor time of the best run counts, so that the
+load of other programs, and the price of touching memory first on a virtual machine, matter less. All sides must read
+the same sequences. Peak memory is measured by tracemalloc, which includes numpy arrays; the pages of the mapped FASTA
+file belong to the page cache of the operating system.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Bed:
         return len(self.start_bp)
 
     def head(self, n_rows: int) -> Bed:
-        """Rows spread evenly over the bed, in its order."""
+        """Rows spread evenly over all intervals, in their order."""
         at = np.linspace(0, len(self) - 1, min(n_rows, len(self))).astype(int)
         return Bed(
             name=self.name,
@@ -91,7 +90,7 @@ class Line:
 
 
 def make_bed(name: str, genome: Genome, n_rows: int, length_bp: tuple[int, int], *, in_order: bool) -> Bed:
-    """Seeded intervals on the longest contig, half of them on the minus strand."""
+    """Draw intervals on the longest contig, half of them on the minus strand."""
     rng = np.random.default_rng(0)
     chromosome = max(genome.contigs, key=lambda contig: genome.contigs[contig])
     start_bp = rng.integers(0, genome.contigs[chromosome] - length_bp[1], n_rows)
@@ -108,13 +107,13 @@ def make_bed(name: str, genome: Genome, n_rows: int, length_bp: tuple[int, int],
 
 
 def ours(genome: Genome, bed: Bed) -> SequenceBatch:
-    """All rows in one call."""
+    """Read all rows in one call."""
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(bed), np.int32)), pa.array([bed.chromosome]))
     return genome.fetch(names, bed.start_bp, bed.end_bp, bed.strand)
 
 
 def upstream(fasta: Path, bed: Bed) -> list[str]:
-    """The steps of upstream BEND."""
+    """Read row by row as upstream BEND does."""
     frame = pd.DataFrame({"chromosome": bed.chromosome, "start": bed.start_bp, "end": bed.end_bp, "strand": bed.strand})
     found = []
     with pyfaidx.Fasta(str(fasta), as_raw=True) as reference:
@@ -125,7 +124,7 @@ def upstream(fasta: Path, bed: Bed) -> list[str]:
 
 
 def pyfaidx_rows(fasta: Path, bed: Bed) -> list[str]:
-    """pyfaidx as its users write it."""
+    """Read row by row as users of pyfaidx do."""
     found = []
     with pyfaidx.Fasta(str(fasta)) as reference:
         rows = zip(bed.start_bp.tolist(), bed.end_bp.tolist(), bed.strand.tolist(), strict=True)
@@ -136,7 +135,7 @@ def pyfaidx_rows(fasta: Path, bed: Bed) -> list[str]:
 
 
 def leanest(fasta: Path, bed: Bed) -> list[str]:
-    """The quickest loop over rows."""
+    """Read row by row in the fastest loop with pyfaidx."""
     found = []
     with pyfaidx.Fasta(str(fasta), as_raw=True) as reference:
         contig = reference[bed.chromosome]
@@ -166,13 +165,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare(genome: Genome, plain: Path, bed: Bed, *, rounds: int, rows_of_reference: int) -> list[Line]:
-    """Rows a second of both sides, the references on a part of the rows."""
+    """Rows per second of both sides; the references read a sample of the rows."""
     part = bed.head(rows_of_reference)
     expected = {name: reference(plain, part) for name, reference in REFERENCES.items()}
     found = ours(genome, part).to_arrow().to_pylist()
     for name, sequences in expected.items():
         if sequences != found:
-            raise SystemExit(f"{bed.name}: {name} reads other letters than bend_hf")
+            raise SystemExit(f"{bed.name}: {name} and bend_hf read different sequences")
     del expected, found
     best = dict.fromkeys([*REFERENCES, "ours"], float("inf"))
     for _ in range(rounds):
@@ -194,7 +193,7 @@ def compare(genome: Genome, plain: Path, bed: Bed, *, rounds: int, rows_of_refer
 
 
 def peak_memory(genome: Genome, bed: Bed) -> Line:
-    """Peak of what Python and numpy allocate while a bed is read, against the bytes of its sequences."""
+    """Peak of the memory that Python and numpy allocate, against the bytes of the sequences."""
     ours(genome, bed.head(1))
     tracemalloc.start()
     batch = ours(genome, bed)
@@ -212,7 +211,7 @@ def peak_memory(genome: Genome, bed: Bed) -> Line:
 
 
 def random_fasta(path: Path) -> None:
-    """A seeded chromosome, a fifth of it soft-masked."""
+    """Write a random chromosome, a fifth of it soft-masked."""
     rng = np.random.default_rng(0)
     letters = np.frombuffer(b"ACGT" * 4 + b"acgt", np.uint8)
     lines = np.full((RANDOM_BP // 60, 61), ord("\n"), np.uint8)
@@ -221,7 +220,7 @@ def random_fasta(path: Path) -> None:
 
 
 def plain_copy(fasta: Path | None, folder: Path) -> Path:
-    """The genome uncompressed in a folder of our own, so that no index is left elsewhere."""
+    """Write the genome uncompressed into a folder, so that no index is left next to the original."""
     path = folder / "genome.fa"
     if fasta is None:
         random_fasta(path)
@@ -242,7 +241,7 @@ def plain_copy(fasta: Path | None, folder: Path) -> Path:
 
 
 def measure(fasta: Path | None, *, n_rows: int, rounds: int, rows_of_reference: int) -> list[Line]:
-    """All comparisons."""
+    """Run all comparisons."""
     with tempfile.TemporaryDirectory() as folder:
         plain = plain_copy(fasta, Path(folder))
         packed = plain.with_name("genome.bgzip.fa.gz")
@@ -268,13 +267,13 @@ def measure(fasta: Path | None, *, n_rows: int, rounds: int, rows_of_reference: 
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--genome", type=Path, help="a FASTA file, plain, gzip or bgzip; random letters without it")
-    parser.add_argument("--rows", type=int, default=100_000, help="how many windows")
-    parser.add_argument("--reference-rows", type=int, default=10_000, help="how many of them the references read")
-    parser.add_argument("--rounds", type=int, default=3, help="how many turns each side takes")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers go")
+    parser.add_argument("--genome", type=Path, help="FASTA file, plain, gzip or bgzip; default: a random chromosome")
+    parser.add_argument("--rows", type=int, default=100_000, help="number of windows")
+    parser.add_argument("--reference-rows", type=int, default=10_000, help="number of them that the references read")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     flags = parser.parse_args()
     lines = measure(flags.genome, n_rows=flags.rows, rounds=flags.rounds, rows_of_reference=flags.reference_rows)
     print(f"{'what':<44} {'against':<14} {'bend_hf':>12} {'reference':>12} {'ratio':>7}  unit")

@@ -1,12 +1,11 @@
-"""Speed and memory of the metrics against scikit-learn, on labels of the benchmark's size.
+"""Measure speed and memory of the metrics on labels of the benchmark's size, against scikit-learn.
 
-Prints a table and writes ``benchmarks/results/metrics.json``:
+    python -m benchmarks.metrics
+    python -m benchmarks.metrics --scale 0.01
 
-    python benchmarks/metrics.py
-    python benchmarks/metrics.py --scale 0.01
-
-Each measurement is a process of its own that makes its data, runs once on a few items, and then once on all. Both
-sides must give the same numbers to 1e-12. The full scale takes some minutes and 6 GB.
+Prints a table and writes ``benchmarks/results/metrics.json``. Each measurement runs in its own process, which makes
+its data, warms up on a few items and then scores all of them once. Both sides must agree to 1e-12. The full scale takes
+a few minutes and 6 GB.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from bend_hf.files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "metrics.json"
-N_LABELS = 40_000_000  # nucleotides of BEND's gene finding, all splits, to the order of magnitude
+N_LABELS = 40_000_000  # order of magnitude of the nucleotides in BEND's gene finding, all splits
 N_ITEMS, N_TRACKS = 100_000, 125  # BEND's chromatin accessibility has 125 labels
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
@@ -36,7 +35,7 @@ Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One comparison: data, and two functions of it that give the same numbers."""
+    """One comparison: data, and two functions that compute the same numbers from it."""
 
     name: str
     data: Callable[[float], Arrays]
@@ -46,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One side of a comparison; the peak is what it took beyond its data, None where the system does not say."""
+    """One side of a comparison; the peak memory excludes the data, and is None if the system does not report it."""
 
     n_items: int
     seconds: float
@@ -55,7 +54,7 @@ class Measured:
 
 
 def labels(scale: float) -> Arrays:
-    """Nine classes as unequal as a gene's, 70 % of them predicted right; int64, shape (items,)."""
+    """Nine classes as imbalanced as in a gene, 70 % of them predicted correctly; int64, shape (items,)."""
     rng = np.random.default_rng(0)
     n = max(1_000, int(N_LABELS * scale))
     shares = np.array([0.06, 0.002, 0.3, 0.002, 0.06, 0.002, 0.3, 0.002, 0.272])
@@ -64,7 +63,7 @@ def labels(scale: float) -> Arrays:
 
 
 def tracks(scale: float) -> Arrays:
-    """Scores, float32, and 0/1 labels, int64, shape (items, labels), from rare to frequent."""
+    """Scores (float32) and 0/1 labels (int64) of shape (items, labels), from rare to frequent labels."""
     rng = np.random.default_rng(0)
     shape = (max(1_000, int(N_ITEMS * scale)), N_TRACKS)
     true = (rng.random(shape, np.float32) < np.linspace(0.01, 0.5, N_TRACKS)).astype(np.int64)
@@ -72,25 +71,25 @@ def tracks(scale: float) -> Arrays:
 
 
 def our_mcc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The coefficient alone is asked for, but everything is computed."""
+    """Compute the coefficient, with everything else that the metric returns."""
     return [_ours("mcc", predictions, references)["mcc"]]
 
 
 def their_mcc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The coefficient alone."""
+    """Compute the coefficient only."""
     from sklearn.metrics import matthews_corrcoef
 
     return [float(matthews_corrcoef(references, predictions))]
 
 
 def our_classes(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The coefficient, and recall and precision of each class."""
+    """Compute the coefficient, and recall and precision of each class."""
     result = _ours("mcc", predictions, references)
     return [result["mcc"], *result["recall"], *result["precision"]]
 
 
 def their_classes(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The coefficient, and recall and precision of each class, one after the other."""
+    """Compute the coefficient, and recall and precision of each class, with three functions."""
     from sklearn.metrics import precision_score, recall_score
 
     recall = recall_score(references, predictions, average=None)
@@ -99,13 +98,13 @@ def their_classes(predictions: NDArray[Any], references: NDArray[Any]) -> list[f
 
 
 def our_auroc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The mean and each label."""
+    """Compute the value of each label and their mean."""
     result = _ours("auroc", predictions, references)
     return [result["auroc"], *result["per_label"]]
 
 
 def their_auroc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The mean and each label."""
+    """Compute the value of each label and their mean."""
     from sklearn.metrics import roc_auc_score
 
     per_label = roc_auc_score(references, predictions, average=None)
@@ -113,13 +112,13 @@ def their_auroc(predictions: NDArray[Any], references: NDArray[Any]) -> list[flo
 
 
 def our_auprc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The mean and each label."""
+    """Compute the value of each label and their mean."""
     result = _ours("auprc", predictions, references)
     return [result["auprc"], *result["per_label"]]
 
 
 def their_auprc(predictions: NDArray[Any], references: NDArray[Any]) -> list[float]:
-    """The mean and each label."""
+    """Compute the value of each label and their mean."""
     from sklearn.metrics import average_precision_score
 
     per_label = average_precision_score(references, predictions, average=None)
@@ -142,7 +141,7 @@ CASES = (
 
 
 def measure(index: int, side: str, scale: float) -> Measured:
-    """One side of one case, in this process."""
+    """Measure one side of one case in this process."""
     case = CASES[index]
     predictions, references = case.data(scale)
     function = case.ours if side == "ours" else case.reference
@@ -156,7 +155,7 @@ def measure(index: int, side: str, scale: float) -> Measured:
 
 
 def _forget_peak() -> float | None:
-    """Set the peak memory of this process to what it holds now, and say how much that is; Linux only."""
+    """Reset the recorded peak memory of this process and return what it holds now, in MiB; None except on Linux."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the peak resident set size
     except OSError:
@@ -170,7 +169,7 @@ def _status_mib(field: str) -> float:
 
 
 def compare(index: int, scale: float) -> dict[str, Any]:
-    """Both sides of one case as a row, after a look that they agree."""
+    """Measure both sides of one case and check that they agree."""
     sides = {}
     for side in ("ours", "reference"):
         context = multiprocessing.get_context("spawn")
@@ -193,15 +192,15 @@ def compare(index: int, scale: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run every case, print the table and write the file."""
+    """Run all cases, print the table and write the results."""
     import sklearn
 
     parser = argparse.ArgumentParser(description="Speed and memory of the metrics against scikit-learn.")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of items (default: 1)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full number of items (default: 1)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     arguments = parser.parse_args()
     if not 0 < arguments.scale <= 1:
-        parser.error(f"--scale is {arguments.scale}; expected a share above 0 and up to 1")
+        parser.error(f"--scale is {arguments.scale}; expected a fraction above 0 and up to 1")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
 
     print(f"{'':26}{'items':>12}{'ours':>10}{'sklearn':>10}{'times':>8}{'ours':>10}{'sklearn':>10}")

@@ -1,20 +1,17 @@
-"""Training heads: an epoch and its memory, against repeating rows per nucleotide and convolving them.
-
-Prints a table and writes ``benchmarks/results/training.json``:
+"""Measure an epoch of training a head and its memory, against repeating embeddings per nucleotide.
 
     python -m benchmarks.training
 
-The reference is BEND's way in plain PyTorch: each token's row is repeated for its nucleotides, the batch is padded,
-and ``Conv1d`` runs over the repeated rows of full width. Both sides start from the same token rows in memory, ours
-through the reader of the cache, train the same CNN head with the same batches and AdamW, and run on the same threads;
-their losses are compared first. An epoch of either side is the training pass alone, without validation; the two sides
-take turns and the best round of each counts, so that another program's load does not decide. Peak memory is the growth
-of the resident set during an epoch, each side in a process of its own.
+Prints a table and writes ``benchmarks/results/training.json``. The reference does what BEND does, in plain PyTorch:
+it repeats each token embedding for its nucleotides, pads the batch and runs ``Conv1d`` over the full width. Both sides
+start from the same token embeddings in memory (ours through the reader of the cache), train the same CNN head with the
+same batches and AdamW on the same threads, and must reach the same loss. An epoch is the training pass without
+validation. Both sides take turns, and the best round of each counts, so that the load of other programs matters less.
+Peak memory is the growth of the resident set during an epoch, each side in its own process.
 
-The share of time outside forward, backward and step is that of our loop: of the wall time of an epoch, from the
-shuffling of its items to its mean loss, what is not spent inside the head's and the loss's ``forward``, ``backward``
-and ``AdamW.step``. It holds every wait for a batch, the first one of each epoch too. What happens once for a whole
-training (the optimizer is made, and memory given back) is not an epoch's.
+The fraction of time outside forward, backward and step describes our loop: the wall time of an epoch, from shuffling
+its items to its mean loss, without the time inside ``forward`` of head and loss, ``backward`` and ``AdamW.step``. It
+includes every wait for a batch, also for the first one. Work that is done once per training is not part of an epoch.
 """
 
 from __future__ import annotations
@@ -57,17 +54,15 @@ TOKEN_BP = 6  # its 6-mers
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A head, its labels and made-up token rows.
+    """A head, its labels and random token embeddings.
 
     Attributes:
-        name: What the table calls it.
-        flat: Token rows of all items, float16, (tokens of all, width).
-        tokens: How many of them each item has.
-        kind: Its labels.
-        labels: Of each item.
-        pool_bp: Nucleotides of a label window; None for a label a nucleotide.
-        batch_size: Items a step.
-        learning_rate: Of AdamW.
+        flat: Token embeddings of all items, float16, (tokens, width).
+        tokens: Number of tokens of each item.
+        kind: Kind of the labels.
+        labels: Labels of each item.
+        pool_bp: Nucleotides per label window; None for one label per nucleotide.
+        batch_size: Items per step.
     """
 
     name: str
@@ -81,25 +76,25 @@ class Task:
 
     @property
     def n_outputs(self) -> int:
-        """Classes or labels."""
+        """Number of classes or labels."""
         return len(self.kind.names)
 
     def head(self) -> CnnHead:
-        """The head, the same weights each time."""
+        """A head with the same initial weights each time."""
         torch.manual_seed(0)
         return CnnHead(width=WIDTH, n_outputs=self.n_outputs, pool_bp=self.pool_bp)
 
     @property
     def rows(self) -> list[np.ndarray]:
-        """Token rows of each item, views."""
+        """Views of the token embeddings of each item."""
         return np.split(self.flat, np.cumsum(self.tokens)[:-1])
 
     def first(self) -> Task:
-        """The same with one item."""
+        """The same task with one item."""
         return replace(self, flat=self.flat[: self.tokens[0]], tokens=self.tokens[:1], labels=self.labels[:1])
 
     def split(self) -> Split:
-        """What ``fit`` trains on: the reader of the cache, over a table that lies in memory."""
+        """The split that ``fit`` trains on: the reader of the cache over a table in memory."""
         starts = pa.array(np.concatenate([[0], np.cumsum(self.tokens)]).astype(np.int64))
         rows = pa.FixedSizeListArray.from_arrays(pa.array(self.flat.reshape(-1)), WIDTH)
         lengths = pa.array(np.full(len(self.flat), TOKEN_BP, np.int32))
@@ -110,27 +105,27 @@ class Task:
         return Split(dataset=dataset, embeddings=embeddings, targets=Targets(dataset, self.kind))
 
     def loss(self) -> nn.Module:
-        """Of BEND for such labels."""
+        """BEND's loss for this kind of labels."""
         return build_loss("bce" if isinstance(self.kind, MultiLabel) else "cross_entropy")
 
     def config(self, epochs: int = 1) -> FitConfig:
-        """BEND's training."""
+        """BEND's settings of the training."""
         return FitConfig(
             epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=0.01, seed=0
         )
 
     def batches(self) -> list[np.ndarray]:
-        """Items of each step of the first epoch, the ones that ``fit`` takes."""
+        """Items of each step of the first epoch, as ``fit`` takes them."""
         return batch_rows(len(self.tokens), batch_size=self.batch_size, seed=0, epoch=1, rank=0, world=1)
 
 
 def gene_finding(n_items: int) -> Task:
-    """A class a nucleotide; lengths as in BEND's task, 1,433 to 14,000 bp, scaled down to a fifth."""
+    """One class per nucleotide; lengths are a fifth of those in BEND's task, 1,433 to 14,000 bp."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(1_433 // 30, 14_000 // 30, n_items)
     kind = NucleotideClasses(names=tuple("abcdefghi"))
     return Task(
-        name="gene finding, a class a nucleotide",
+        name="gene finding, one class per nucleotide",
         flat=random_rows(rng, int(tokens.sum())),
         tokens=tokens.tolist(),
         kind=kind,
@@ -141,7 +136,7 @@ def gene_finding(n_items: int) -> Task:
 
 
 def histone_modification(n_items: int) -> Task:
-    """18 labels for each 510 bp (85 6-mers, where BEND has 512 bp)."""
+    """18 labels per 510 bp: 85 6-mers instead of BEND's 512 bp."""
     rng = np.random.default_rng(0)
     kind = MultiLabel(names=tuple(f"mark{index}" for index in range(18)))
     return Task(
@@ -156,7 +151,7 @@ def histone_modification(n_items: int) -> Task:
 
 
 def random_rows(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Token rows, made in pieces: their float32 is not to raise the peak of memory."""
+    """Draw token embeddings in blocks, so that their float32 does not raise the peak memory."""
     rows = np.empty((n, WIDTH), np.float16)
     for start in range(0, n, 1_000):
         rows[start : start + 1_000] = rng.standard_normal((min(1_000, n - start), WIDTH), np.float32)
@@ -164,14 +159,14 @@ def random_rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def ours(task: Task) -> float:
-    """An epoch of ``fit``; its loss."""
+    """Train one epoch with ``fit`` and return its loss."""
     accelerator = Accelerator(cpu=True)
     fitted = fit(task.head(), task.split(), task.loss(), task.config(), accelerator, lambda head: 0.0)
     return fitted.history[0].loss
 
 
 def reference(task: Task) -> float:
-    """An epoch of repeat, pad and convolve; its loss."""
+    """Train one epoch by repeating, padding and convolving, and return its loss."""
     head, loss = task.head(), task.loss()
     optimizer = torch.optim.AdamW(head.parameters(), lr=task.learning_rate, weight_decay=0.01)
     targets, rows = task.split().targets, task.rows
@@ -190,7 +185,7 @@ def reference(task: Task) -> float:
 
 
 def plain_head(head: CnnHead, x_BLD: Tensor, real_BL: Tensor) -> Tensor:
-    """The head's own layers over rows of every nucleotide."""
+    """Apply the layers of the head to one embedding per nucleotide."""
     h_BHL = nn.functional.gelu(head.conv1["1"](x_BLD.transpose(1, 2))) * real_BL.unsqueeze(1)
     h_BHL = nn.functional.gelu(head.conv2["1"](h_BHL))
     if head.pool_bp is not None:
@@ -216,7 +211,7 @@ class Line:
 
 
 def compare_epochs(task: Task, *, rounds: int, wanted: str) -> Line:
-    """Seconds of an epoch on both sides; their losses must be the same."""
+    """Time an epoch of both sides and check that their losses agree."""
     best = dict.fromkeys(SIDES, float("inf"))
     for _ in range(rounds):
         losses = {}
@@ -225,7 +220,7 @@ def compare_epochs(task: Task, *, rounds: int, wanted: str) -> Line:
             losses[side] = run(task)
             best[side] = min(best[side], time.perf_counter() - began)
         if not np.isclose(losses["ours"], losses["reference"], rtol=1e-3):
-            raise SystemExit(f"{task.name}: the two sides do not learn the same: {losses}")
+            raise SystemExit(f"{task.name}: the losses of both sides differ: {losses}")
     return Line(
         name=f"epoch of {task.name}",
         ours=best["ours"],
@@ -237,9 +232,9 @@ def compare_epochs(task: Task, *, rounds: int, wanted: str) -> Line:
 
 
 def peak_growth(side: str, task_name: str, n_items: int) -> int:
-    """Bytes by which the resident set grows at most during an epoch; run in a process of its own."""
+    """Largest growth of the resident set during an epoch, in bytes; run this in a separate process."""
     task = TASKS[task_name](n_items)
-    SIDES[side](task.first())  # what is loaded once is loaded now
+    SIDES[side](task.first())  # load everything that is loaded once
     ctypes.CDLL(None).malloc_trim(0)
     process, peak, over = psutil.Process(), 0, threading.Event()
     before = process.memory_info().rss
@@ -258,7 +253,7 @@ def peak_growth(side: str, task_name: str, n_items: int) -> int:
 
 
 def compare_memory(task_name: str, n_items: int) -> Line:
-    """Peak memory of an epoch on both sides."""
+    """Measure the peak memory of an epoch of both sides."""
     grown = {}
     for side in SIDES:
         done = subprocess.run(
@@ -279,7 +274,7 @@ def compare_memory(task_name: str, n_items: int) -> Line:
 
 
 def time_outside(task: Task, *, epochs: int) -> Line:
-    """The share of an epoch that is not spent in forward, loss, backward and the optimizer's step."""
+    """Measure the fraction of an epoch outside forward, loss, backward and the optimizer's step."""
     spent = 0.0
 
     def timed(owner: object, name: str) -> None:
@@ -308,7 +303,7 @@ def time_outside(task: Task, *, epochs: int) -> Line:
     whole = sum(epoch.seconds for epoch in fitted.history)
     share = (whole - spent) / whole
     return Line(
-        name=f"share of an epoch outside forward, backward and step, {task.name}",
+        name=f"fraction of an epoch outside forward, backward and step, {task.name}",
         ours=share,
         reference=1.0,
         ratio=share,
@@ -318,14 +313,14 @@ def time_outside(task: Task, *, epochs: int) -> Line:
 
 
 def least_outside(task: Task, *, rounds: int, epochs: int = 3) -> Line:
-    """The round in which other programs took least."""
+    """The round with the smallest fraction, which other programs disturbed least."""
     return min((time_outside(task, epochs=epochs) for _ in range(rounds)), key=lambda line: line.ours)
 
 
 def main() -> None:
-    """The command."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--items", type=int, default=48, help="genes; windows are six times as many")
+    parser.add_argument("--items", type=int, default=48, help="number of genes; there are six times as many windows")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--memory-of", nargs=3, metavar=("SIDE", "TASK", "ITEMS"), help=argparse.SUPPRESS)

@@ -1,12 +1,10 @@
-"""Speed and memory of bootstrap intervals against drawing items and scoring them again with scikit-learn.
+"""Measure speed and memory of bootstrap intervals, against resampling items and scoring them with scikit-learn.
 
-Prints a table and writes ``benchmarks/results/uncertainty.json``:
+    python -m benchmarks.uncertainty
+    python -m benchmarks.uncertainty --scale 0.01
 
-    python benchmarks/uncertainty.py
-    python benchmarks/uncertainty.py --scale 0.01
-
-The plain way is run for a few resamples, which must give the same numbers to 1e-12, and its time is scaled up to all
-of them. Each case is a process of its own.
+Prints a table and writes ``benchmarks/results/uncertainty.json``. The reference is run for a few resamples, which must
+agree to 1e-12, and its time is scaled to all of them. Each case runs in its own process.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ N_GENES, GENE_BP = 597, (1_433, 14_000)  # BEND's gene finding, test split
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Predictions, the metric, and how often the plain way is run."""
+    """Predictions, a metric, and the number of resamples of the reference."""
 
     name: str
     data: Callable[[float], Predictions]
@@ -45,7 +43,7 @@ class Case:
 
 
 def tracks(n_labels: int) -> Callable[[float], Predictions]:
-    """Scores of labels from rare to frequent, an item a row."""
+    """Make a function that draws scores of labels from rare to frequent."""
 
     def make(scale: float) -> Predictions:
         rng, n = np.random.default_rng(0), max(1_000, int(N_ITEMS * scale))
@@ -63,7 +61,7 @@ def tracks(n_labels: int) -> Callable[[float], Predictions]:
 
 
 def genes(scale: float) -> Predictions:
-    """Nine classes a nucleotide, 70 % of them right."""
+    """Draw one of nine classes per nucleotide, 70 % of them predicted correctly."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(*GENE_BP, max(10, int(N_GENES * scale)))
     true = rng.integers(0, 9, lengths.sum()).astype(np.int16)
@@ -86,7 +84,7 @@ CASES = (
 
 
 def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
-    """The metric of scikit-learn on items that are drawn and put together, for the first resamples."""
+    """Score the first resamples with scikit-learn, on concatenated items."""
     from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 
     rng, n_items, values = np.random.default_rng([0, 0]), len(predictions), []
@@ -99,14 +97,15 @@ def plain(predictions: Predictions, metric: str, n: int) -> list[float]:
         if predictions.predicted is not None:
             values.append(float(matthews_corrcoef(true, predictions.predicted[rows])))
             continue
-        assert predictions.score is not None
+        if predictions.score is None:
+            raise SystemExit(f"{metric} needs scores, not classes")
         curve = roc_auc_score if metric == "auroc" else average_precision_score
         values.append(float(curve(true, predictions.score[rows], average="macro")))
     return values
 
 
 def measure(index: int, scale: float) -> dict[str, Any]:
-    """Both ways of one case, in this process."""
+    """Measure both sides of one case in this process."""
     from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 
     case = CASES[index]
@@ -142,7 +141,7 @@ def measure(index: int, scale: float) -> dict[str, Any]:
 
 
 def _forget_peak() -> float | None:
-    """Set the peak memory of this process to what it holds now, and say how much that is; Linux only."""
+    """Reset the recorded peak memory of this process and return what it holds now, in MiB; None except on Linux."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the peak resident set size
     except OSError:
@@ -156,15 +155,15 @@ def _status_mib(field: str) -> float:
 
 
 def main() -> None:
-    """Run every case, print the table and write the file."""
+    """Run all cases, print the table and write the results."""
     import sklearn
 
     parser = argparse.ArgumentParser(description="Speed and memory of bootstrap intervals.")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of items (default: 1)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full number of items (default: 1)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     arguments = parser.parse_args()
     if not 0 < arguments.scale <= 1:
-        parser.error(f"--scale is {arguments.scale}; expected a share above 0 and up to 1")
+        parser.error(f"--scale is {arguments.scale}; expected a fraction above 0 and up to 1")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     print(f"{'':30}{'items':>9}{'ours':>10}{'CPU':>10}{'memory':>10}{'plain CPU':>12}{'times':>8}")
     rows = []

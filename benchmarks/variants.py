@@ -1,16 +1,15 @@
-"""Speed of variant scoring beside the plain way of doing the same work, in one run on one machine.
+"""Time variant scoring, against scoring one variant at a time.
 
-    python -m benchmarks.variants                  # a table, and benchmarks/results/variants.json
+    python -m benchmarks.variants                  # prints a table, writes benchmarks/results/variants.json
     python -m benchmarks.variants --n 200 --rounds 5
 
-The plain way takes one variant at a time: both alleles through the model in one forward, every row copied to the host
-and repeated a nucleotide each, and SciPy's cosine of the two at the variant. Ours is ``score_variants``, asked for the
-same: BEND's score, with which the other distances at the variant come; its last layer is computed at the variant's
-token alone. What it takes with the distances averaged around the variant (all rows), and with likelihoods too (one
-forward a site more), neither of which the plain way has, is given apart. The model is a random Nucleotide Transformer
-of 6 layers and width 256. All ways take turns, and the best of the rounds counts, so that another program's load does
-not decide; ``--clock cpu`` counts the processor's time instead, where the load never ends. *Overhead* is what of our
-time is not the model's forward.
+The reference takes one variant at a time: both alleles in one forward pass, all embeddings copied to the host and
+repeated per nucleotide, and SciPy's cosine at the variant. Ours is ``score_variants`` with the same score; the other
+distances at the variant come with it, and the last layer is computed at the token of the variant only. The time with
+distances averaged around the variant (all embeddings), and with likelihoods (one more forward pass per site), which the
+reference does not compute, is given separately. The model is a Nucleotide Transformer with random weights, 6 layers and
+width 256. Both sides take turns, and the best round counts, so that the load of other programs matters less;
+``--clock cpu`` counts processor time instead. *Overhead* is our time outside the model's forward pass.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ SIX_LAYERS = {
     "intermediate_size": 1024,
     "max_position_embeddings": 1002,
 }
-WANTED = {"distinct sites": {"cpu": 1.5, "cuda": 20.0}, "three alternatives a site": {"cpu": 2.2, "cuda": 20.0}}
+WANTED = {"distinct sites": {"cpu": 1.5, "cuda": 20.0}, "three alternatives per site": {"cpu": 2.2, "cuda": 20.0}}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-MOST_OVERHEAD = 0.05
+MAX_OVERHEAD = 0.05
 
 
 class Variants:
-    """Random variants in random sequence; ``per_site`` of them share a site."""
+    """Random variants in random sequences; ``per_site`` of them share a site."""
 
     def __init__(self, n: int, per_site: int) -> None:
         rng = np.random.default_rng(0)
@@ -85,17 +84,17 @@ class Variants:
         return len(self._table)
 
     def by_site(self) -> Ints:
-        """They stand in that order."""
+        """Indices of the variants by site, which is their order."""
         return np.arange(len(self))
 
     def table(self, rows: Ints) -> pa.Table:
-        """Some of them."""
+        """The variants of some rows."""
         return self._table.take(pa.array(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One comparison; seconds are those of the best round."""
+    """One comparison, with the seconds of the best round."""
 
     name: str
     n_variants: int
@@ -110,32 +109,32 @@ class Measured:
 
     @property
     def speedup(self) -> float:
-        """How many times faster ours is."""
+        """Ratio of the reference's time to ours."""
         return self.plain_seconds / self.our_seconds
 
     @property
     def overhead(self) -> float:
-        """Share of our time outside the model's forward."""
+        """Fraction of our time outside the model's forward pass."""
         return 1.0 - self.forward_seconds / self.our_seconds
 
     @property
     def with_averages_speedup(self) -> float:
-        """How many times faster ours is where it also averages distances over all rows."""
+        """Ratio of the reference's time to ours with averaged distances."""
         return self.plain_seconds / self.with_averages_seconds
 
     @property
     def with_averages_overhead(self) -> float:
-        """Share of that time outside the model's forward."""
+        """Fraction of the time with averaged distances outside the model's forward pass."""
         return 1.0 - self.with_averages_forward_seconds / self.with_averages_seconds
 
     def derived(self) -> dict[str, float]:
-        """What follows from the seconds, for the report."""
+        """The ratios, for the results file."""
         names = ("speedup", "overhead", "with_averages_speedup", "with_averages_overhead")
         return {name: getattr(self, name) for name in names}
 
 
 def make_model(device: str) -> Embedder:
-    """The random model."""
+    """Load the model with random weights."""
     folder = make_tiny(KEY, Path(tempfile.mkdtemp(prefix="bend_hf_bench_")) / KEY)
     config = json.loads((folder / "config.json").read_text()) | SIX_LAYERS
     (folder / "config.json").write_text(json.dumps(config))
@@ -144,7 +143,7 @@ def make_model(device: str) -> Embedder:
 
 
 def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
-    """One variant at a time, all rows on the host."""
+    """Score one variant at a time, with all embeddings on the host."""
     table = variants.table(np.arange(len(variants)))
     found = []
     device = embedder.runner().device
@@ -163,23 +162,23 @@ def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
 
 
 class Stopwatch:
-    """Adds up the seconds spent in a model's forward, of all tokens or of some."""
+    """Adds up the seconds in a model's forward pass, over all tokens or some."""
 
     def __init__(self, embedder: Embedder, clock: Callable[[], float]) -> None:
         self.seconds = 0.0
         self._clock = clock
         self._inside = False
         self._embedder = embedder
-        embedder._hidden = self._timed(embedder._hidden)  # type: ignore[method-assign]
+        embedder._hidden = self._timed(embedder._hidden)  # type: ignore[method-assign]  # timed in place
         embedder._hidden_at = self._timed(embedder._hidden_at)  # type: ignore[method-assign]
 
     def remove(self) -> None:
-        """Leaves the model as it was: the class's own methods again."""
+        """Restore the methods of the model."""
         del self._embedder._hidden, self._embedder._hidden_at
 
     def _timed(self, inner: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def timed(*inputs: object) -> torch.Tensor:
-            if self._inside:  # the one in terms of the other
+            if self._inside:  # one of the methods calls the other
                 return inner(*inputs)
             self._inside, start = True, self._clock()
             values = inner(*inputs)
@@ -193,16 +192,17 @@ class Stopwatch:
 
 
 def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int, clock: Callable[[], float]) -> Measured:
-    """All ways in turns."""
+    """Time both sides in turns."""
     variants = Variants(n, per_site)
     accelerator = Accelerator(cpu=embedder.runner().device.type == "cpu")
     watch = Stopwatch(embedder, clock)
 
     def ours(*, averages: bool = False, likelihood: bool = False) -> np.ndarray:
         settings = ScoreSettings(averages=averages, likelihood=likelihood)
-        said = score_variants(variants, embedder, accelerator, settings)
-        assert said.predictions.score is not None
-        return said.predictions.score
+        scored = score_variants(variants, embedder, accelerator, settings)
+        if scored.predictions.score is None:
+            raise SystemExit("score_variants returned no scores")
+        return scored.predictions.score
 
     def timed(way: Callable[[], object]) -> float:
         start = clock()
@@ -241,9 +241,9 @@ def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int, c
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measures, prints and writes; 1 where a target is missed."""
+    """Measure, print and write the results; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=96, help="variants a comparison")
+    parser.add_argument("--n", type=int, default=96, help="number of variants per comparison")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default=best_device())
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     embedder = make_model(parsed.device)
     found = [
         measure("distinct sites", embedder, parsed.n, 1, parsed.rounds, clock),
-        measure("three alternatives a site", embedder, parsed.n, 3, parsed.rounds, clock),
+        measure("three alternatives per site", embedder, parsed.n, 3, parsed.rounds, clock),
     ]
     for one in found:
         print(
@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
     parsed.out.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if all(one.speedup >= one.wanted and one.overhead < MOST_OVERHEAD for one in found) else 1
+    return 0 if all(one.speedup >= one.wanted and one.overhead < MAX_OVERHEAD for one in found) else 1
 
 
 if __name__ == "__main__":
