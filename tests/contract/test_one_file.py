@@ -395,6 +395,43 @@ COMMAND = Addition(
     """,
 )
 
+SCORE = Addition(
+    kind="variant score",
+    key="largest_change",
+    files={
+        "bend_hf/variants/scores/largest_change.py": '''
+            """The largest change of any number of the embedding at the variant."""
+
+            import numpy as np
+
+            from bend_hf.variants.scores import VariantScore
+
+
+            def _compute(batch):
+                return np.abs(batch.alt_embeddings - batch.ref_embeddings).max(axis=1)
+
+
+            SCORES = (
+                VariantScore(
+                    key="largest_change",
+                    text="largest change of any number at the variant",
+                    rises_with_effect=True,
+                    compute=_compute,
+                ),
+            )
+        '''
+    },
+    contract=("tests/contract/test_variant_scores.py",),
+    whole=("tests/unit/variants/test_summary.py",),
+    code="""
+        from tests.variant_controls import Control, column, scores_of
+
+        found = scores_of(Control(), [("TTATT", 2, "A", "G", 1)], likelihood=False)
+        assert column(found, "largest_change") == [1.0]
+        assert found.table().column_names[-2:] == ["target", "score"]
+    """,
+)
+
 ADDITIONS = (
     TASK,
     MODEL,
@@ -402,6 +439,7 @@ ADDITIONS = (
     HEAD,
     CONTROL,
     COMMAND,
+    SCORE,
 )
 
 
