@@ -1,10 +1,6 @@
-"""The key of cached embeddings: everything that decides their bytes, and nothing else.
+"""The key of cached embeddings: a hash of everything that affects their bytes, and of nothing else.
 
->>> from bend_hf.embedders import OneHotEmbedder
->>> key_of("0f" * 16, OneHotEmbedder(), "float16") == key_of("0f" * 16, OneHotEmbedder(), "float32")
-False
-
-What a dataset holds, as one checksum: the same for the same content, however it is cut into chunks or files.
+The content of a dataset counts, however it is cut into chunks or files:
 
 >>> import datasets
 >>> one = datasets.Dataset.from_dict({"sequence": ["ACGT", "AC"]})
@@ -39,16 +35,17 @@ if TYPE_CHECKING:
 
     from bend_hf.embedders._embedder import Embedder
 
-FORMAT: Final = 2  # raised when the files' bytes change, so that older ones are left alone
+FORMAT: Final = 2  # raised when the bytes of the files change, so that older caches are left alone
+_ITEMS_PER_READ: Final = 16_384
 
 
 def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str, str]:
-    """What goes into the key, by name, for people to read.
+    """Return what the key is made of, by name, for people to read.
 
     Args:
         content: Checksum of the dataset, see ``content_of``.
-        embedder: Its ``identity`` names the checkpoint's weights, layer, protocol and arithmetic.
-        dtype: How rows are stored.
+        embedder: Its ``identity`` names the checkpoint's weights, the layer, the protocol and the arithmetic.
+        dtype: How embeddings are stored.
     """
     return {
         "format": str(FORMAT),
@@ -61,37 +58,34 @@ def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str,
 
 
 def key_of(content: str, embedder: Embedder, dtype: StoredDtype) -> str:
-    """The key as 32 hexadecimal digits."""
+    """Return the key, 32 hexadecimal digits; see ``key_parts``."""
     return json_sha256(dict(key_parts(content, embedder, dtype)))[:32]
 
 
 @lru_cache
 def _source_of(kind: type) -> str:
-    """Checksum of the code that makes rows: the class's own modules, what embedders share, the architectures.
+    """Hash the code that computes embeddings: the class's own modules, shared modules, and the architectures.
 
-    The package's version is in the embedder's identity; this one also tells two states of a checkout apart.
+    The embedder's identity holds the package's version; this hash also separates two states of a checkout.
     """
     package = Path(bend_hf.__file__).parent
-    own = [getattr(sys.modules.get(base.__module__), "__file__", None) for base in kind.__mro__]
+    modules = [getattr(sys.modules.get(base.__module__), "__file__", None) for base in kind.__mro__]
     shared = [*(package / "embedders").glob("_*.py"), *(package / "embedders" / "networks").glob("*.py")]
-    paths = {Path(path).resolve() for path in (*own, *shared) if path is not None}
-    sums = sorted(  # by name and content, not by place: two installations of the same code agree
+    paths = {Path(path).resolve() for path in (*modules, *shared) if path is not None}
+    digests = sorted(  # by name and content, not by path: two installations of the same code agree
         (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in paths
         if path.suffix == ".py" and path.is_file()
     )
-    return json_sha256([[name, digest] for name, digest in sums])[:32]
-
-
-_ROWS_A_READ: Final = 16_384
+    return json_sha256([[name, digest] for name, digest in digests])[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Of one dataset.
+    """The content of one dataset.
 
     Attributes:
-        digest: Checksum of names, types and values of all columns, in the order of the rows.
+        digest: Checksum of names, types and values of all columns, in the order of the items.
         lengths_bp: Nucleotides of each sequence, shape (items,).
     """
 
@@ -100,33 +94,33 @@ class Content:
 
 
 def content_of(dataset: Dataset) -> Content:
-    """Reads a dataset once.
+    """Read a dataset once and compute its checksum.
 
     Raises:
         CacheError: It has no column ``sequence``.
     """
     if "sequence" not in dataset.column_names:
         raise CacheError(f"the dataset has no column 'sequence' to embed; it has {', '.join(dataset.column_names)}")
-    streams = _Streams()
+    checksums = _ColumnChecksums()
     lengths = [np.zeros(0, np.int64)]
-    for table in dataset.with_format("arrow").iter(_ROWS_A_READ):
+    for table in dataset.with_format("arrow").iter(_ITEMS_PER_READ):
         for name in sorted(table.column_names):
             for chunk in table[name].chunks:
-                streams.add(name, chunk)
+                checksums.add(name, chunk)
         lengths.append(pc.binary_length(table["sequence"]).cast(pa.int64()).to_numpy())
     types = {name: str(feature) for name, feature in sorted(dataset.features.items())}
-    return Content(digest=streams.digest(types), lengths_bp=np.concatenate(lengths))
+    return Content(digest=checksums.digest(types), lengths_bp=np.concatenate(lengths))
 
 
-class _Streams:
-    """One running checksum for each buffer of each column; values, lengths and gaps apart from each other."""
+class _ColumnChecksums:
+    """A running checksum for each buffer of each column; values, lengths and nulls are kept apart."""
 
     def __init__(self) -> None:
         self._running: dict[str, xxhash.xxh3_128] = {}
         self._seen: dict[str, int] = {}
 
     def add(self, name: str, array: pa.Array) -> None:
-        """The next values of a column."""
+        """Add the next values of a column."""
         kind = array.type
         if pa.types.is_dictionary(kind):
             self.add(name, array.dictionary_decode())
@@ -134,33 +128,33 @@ class _Streams:
         seen = self._seen.get(name, 0)
         self._seen[name] = seen + len(array)
         if array.null_count:
-            self._bytes(f"{name} nulls", np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)) + seen)
+            self._update(f"{name} nulls", np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)) + seen)
         if pa.types.is_fixed_size_list(kind):
             array = array.cast(pa.large_list(kind.value_type))
             kind = array.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            self._bytes(f"{name}.lengths", pc.list_value_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
+            self._update(f"{name}.lengths", pc.list_value_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
             self.add(f"{name}[]", array.flatten())
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            self._text(name, array.cast(pa.large_string()))
+            self._add_strings(name, array.cast(pa.large_string()))
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            self._bytes(name, array.fill_null(0).to_numpy(zero_copy_only=False))
+            self._update(name, array.fill_null(0).to_numpy(zero_copy_only=False))
         else:
             lines = "".join(json.dumps(value, default=repr, sort_keys=True) + "\n" for value in array.to_pylist())
-            self._bytes(name, np.frombuffer(lines.encode(), np.uint8))
+            self._update(name, np.frombuffer(lines.encode(), np.uint8))
 
     def digest(self, types: dict[str, str]) -> str:
-        """One checksum over all."""
-        parts = {name: running.hexdigest() for name, running in self._running.items()}
-        return xxhash.xxh3_128_hexdigest(json.dumps([types, parts], sort_keys=True).encode())
+        """Return one checksum over all columns and their types."""
+        columns = {name: running.hexdigest() for name, running in self._running.items()}
+        return xxhash.xxh3_128_hexdigest(json.dumps([types, columns], sort_keys=True).encode())
 
-    def _text(self, name: str, array: pa.Array) -> None:
-        self._bytes(f"{name}.lengths", pc.binary_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
+    def _add_strings(self, name: str, array: pa.Array) -> None:
+        self._update(f"{name}.lengths", pc.binary_length(array).cast(pa.int64()).fill_null(-1).to_numpy())
         array = array.fill_null("")
         offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-        letters = array.buffers()[2]
-        if letters is not None and len(array):
-            self._bytes(name, np.frombuffer(letters, np.uint8)[offsets[0] : offsets[-1]])
+        characters = array.buffers()[2]
+        if characters is not None and len(array):
+            self._update(name, np.frombuffer(characters, np.uint8)[offsets[0] : offsets[-1]])
 
-    def _bytes(self, name: str, values: NDArray[Any]) -> None:
+    def _update(self, name: str, values: NDArray[Any]) -> None:
         self._running.setdefault(name, xxhash.xxh3_128()).update(np.ascontiguousarray(values).data)
