@@ -81,6 +81,7 @@ class Run:
         accelerator: The processes.
         key: Hash of everything that affects the scores; see ``bend_hf.evaluation.run_key``.
         label: What the files of the run call the model.
+        folds: The folds to run, counted from 1; a single None if the task has none.
         control: The control that the run is; None for the model itself.
     """
 
@@ -89,12 +90,8 @@ class Run:
     accelerator: Accelerator
     key: str
     label: str
+    folds: Sequence[int | None]
     control: ControlSpec | None = None
-
-    @property
-    def folds(self) -> list[int | None]:
-        """The folds to run; a single None if the task has none."""
-        return chosen_folds(self.config, self.data)
 
     @property
     def checkpoints(self) -> Path:
@@ -304,6 +301,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         accelerator=task.accelerator,
         key=run_key(config, task.data, embedder, head_entry(head)),
         label=label_of(embedder, config.model),
+        folds=chosen_folds(config, task.data),
         control=control,
         embedder=embedder,
         head=head,
@@ -343,6 +341,7 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         accelerator=task.accelerator,
         key=control_key(control.key, task.config, task.data),
         label=control.key,
+        folds=chosen_folds(task.config, task.data),
         control=control,
     )
 
@@ -415,8 +414,7 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
     for name in needed:
         if not len(data.subsets.get(name, ())):
             raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
-    if task.head is not None:
-        chosen_folds(config, data)
+    chosen_folds(config, data)
     if config.tune != "head":
         if task.head is None:
             raise ConfigError(f"{task.key} is scored without training; leave --tune {config.tune} out")

@@ -76,6 +76,13 @@ def test_version_1_is_read_with_its_moment_from_the_file_name(tmp_path: Path) ->
     assert (read.value, read.controls, read.created_at) == (0.8, {}, "2025-12-24T18:30:05Z")
 
 
+def test_the_license_of_earlier_records_is_read(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    model = json.loads(path.read_text())["model"]
+    license_ = model.pop("license")
+    assert read_record(_edited(path, model={**model, "licence": license_})).model == {**model, "license": license_}
+
+
 def test_version_1_without_predictions_has_no_moment(tmp_path: Path) -> None:
     assert read_record(_edited(_version_1(_written(tmp_path)), predictions={})).created_at is None
 
