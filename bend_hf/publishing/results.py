@@ -17,6 +17,7 @@ from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.files import json_sha256
 from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.types import Json
+from bend_hf.variants.config import VariantRun
 
 
 def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
@@ -24,7 +25,8 @@ def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
 
     The data, the model and the head are compared by content, and a group holds records of several seeds.
     """
-    return frozenset(flags_of(config)) - settings_in_key(config) | {"seed", KEY_FIELD}
+    skipped = {name for kind in (config, VariantRun) for name in set(flags_of(kind)) - settings_in_key(kind)}
+    return frozenset(skipped | {"seed", KEY_FIELD})
 
 
 @dataclass(frozen=True, kw_only=True)
