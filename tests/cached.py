@@ -1,4 +1,4 @@
-"""What the tests of the cache share: an embedder that is quick and exact, small datasets, and processes to kill.
+"""Shared by the tests of the cache: a fast and exact embedder, small datasets, and processes to kill.
 
 >>> Triplets().embed_tokens(["ACGTA"])[0].embedding_bp.tolist()
 [3, 1, 1]
@@ -37,7 +37,7 @@ SHARD_BYTES = 4_000
 
 
 class Triplets(Embedder):
-    """Words of three letters; a row is made of the letters' own numbers, so that any mix-up shows."""
+    """3-mers; an embedding holds the token's id, position and sequence length, so that any mix-up shows."""
 
     needs_checkpoint = False
     direction = "none"
@@ -65,25 +65,25 @@ class Triplets(Embedder):
         return WIDTH
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
-        """Rows of each sequence."""
+        """Embed each sequence."""
         for sequence in sequences:
             tokens = self._tokenize([sequence])
             yield TokenEmbeddings(values=self.rows_of(tokens.ids, len(sequence)), embedding_bp=tokens.embedding_bp)
 
     def rows_of(self, ids: np.ndarray, n_bp: int) -> Floats:
-        """One row a token: its number, its place, the sequence's length, and a third."""
+        """Return one embedding per token: its id, its position, the sequence's length, and a third."""
         columns = [ids, np.arange(len(ids)), np.full(len(ids), n_bp), np.full(len(ids), 1 / 3)]
         return np.stack(columns, axis=1).astype(np.float32) * np.float32(self.scale)
 
 
 def random_sequences(lengths_bp: Iterable[int], seed: int = 0) -> list[str]:
-    """Sequences of those lengths."""
+    """Draw sequences of those lengths."""
     rng = np.random.default_rng(seed)
     return ["".join(rng.choice(list("ACGTN"), n, p=[0.24, 0.24, 0.24, 0.24, 0.04])) for n in lengths_bp]
 
 
 def small_dataset(n: int = 40, seed: int = 0) -> datasets.Dataset:
-    """Items with coordinates and labels, of 1 to 200 nucleotides."""
+    """Draw items with coordinates and labels, of 1 to 200 nucleotides."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 200, n)
     return datasets.Dataset.from_dict(
@@ -107,7 +107,7 @@ def small_dataset(n: int = 40, seed: int = 0) -> datasets.Dataset:
 
 
 def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> CacheEntry:
-    """An entry of a handful of shards, planned but not made."""
+    """Plan an entry of a few shards without filling it."""
     return find_entry(
         small_dataset() if dataset is None else dataset,
         embedder or Triplets(),
@@ -117,19 +117,19 @@ def small_entry(folder: Path, dataset: datasets.Dataset | None = None, embedder:
 
 
 def made(folder: Path, dataset: datasets.Dataset | None = None, embedder: Embedder | None = None) -> CacheEntry:
-    """An entry that is made."""
+    """Fill an entry."""
     entry = small_entry(folder, dataset, embedder)
     entry.fill()
     return entry
 
 
 def arrow_bytes(entry: CacheEntry) -> dict[str, str]:
-    """The checksum of each Arrow file of an entry, as it lies there."""
+    """Hash each Arrow file of an entry."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(entry.folder.glob("*.arrow"))}
 
 
 def leftovers(entry: CacheEntry) -> list[str]:
-    """Files that do not belong to a finished entry."""
+    """List the files that do not belong to a finished entry."""
     wanted = {"about.json", *(name for files in entry.shards for name in (files.arrow.name, files.record.name))}
     return sorted(path.name for path in entry.folder.iterdir() if path.name not in wanted)
 
@@ -138,21 +138,21 @@ def leftovers(entry: CacheEntry) -> list[str]:
 
 
 def server() -> ForkServerContext:
-    """Where processes come from."""
+    """Return the fork server that processes are started from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.cached"])
     return context
 
 
 def start(target: Callable[..., None], *arguments: object) -> multiprocessing.process.BaseProcess:
-    """Starts a process."""
+    """Start a process."""
     process = server().Process(target=target, args=arguments)
     process.start()
     return process
 
 
 def make_and_die(folder: Path, rank: int, n_processes: int, calls: int | None) -> None:
-    """Makes the small entry as one rank of several; dies by SIGKILL at a call of a function, in whichever thread."""
+    """Fill the small entry as one rank of several; die by SIGKILL at a function call, in any thread."""
     dataset = small_dataset()
     if calls is not None:
         _die_at(calls)
@@ -160,7 +160,7 @@ def make_and_die(folder: Path, rank: int, n_processes: int, calls: int | None) -
 
 
 def make_within(folder: Path, n_bytes: int) -> None:
-    """Makes the small entry where no file may grow beyond some bytes; writes the error's text into the folder."""
+    """Fill the small entry with a limit on file sizes, and write the error's text into the folder."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
         small_entry(folder).fill()
@@ -182,7 +182,7 @@ def _die_at(calls: int) -> None:
 
 
 def calls_of_a_run(folder: Path) -> int:
-    """How many calls and returns a whole run has, about: the range of moments to die at."""
+    """Count the calls and returns of a whole run: the moments at which a process can be killed."""
     folder.mkdir(exist_ok=True)
     dataset = small_dataset()
     made(folder / "imports", dataset)

@@ -1,4 +1,4 @@
-"""Small models whose answer for any variant is known beforehand, and a source of variants in memory.
+"""Small models whose result for any variant is known, and a source of variants in memory.
 
 >>> MarksG()("ACGT")[:, 0].tolist()
 [0.0, 0.0, 1.0, 0.0]
@@ -32,9 +32,9 @@ ENTROPY_BITS = 1.75
 
 
 class Control(Embedder):
-    """A model over words of some letters: one-hot rows, and scores that its class defines.
+    """A model over given tokens: one-hot embeddings, and logits that its class defines.
 
-    Words are taken greedily, the longest first. Ids count from 1; 0 pads, and the last one is the mask.
+    Tokens are taken greedily, the longest first. Ids count from 1; 0 pads, and the last one is the mask.
     """
 
     needs_checkpoint = False
@@ -76,7 +76,7 @@ class Control(Embedder):
 
 
 class MarksG(Control):
-    """An embedding that says of each place whether it is a G, and nothing else."""
+    """An embedding that holds whether each nucleotide is a G, and nothing else."""
 
     direction = "none"
 
@@ -92,7 +92,7 @@ class MarksG(Control):
 
 
 class OrderZero(Control):
-    """A masked model of independent letters, whose likelihoods are exact; it sees a token that is not masked."""
+    """A masked model of independent nucleotides with exact likelihoods; it copies a token that is not masked."""
 
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         import torch
@@ -102,7 +102,7 @@ class OrderZero(Control):
         return torch.where(masked, self._log_shares(), 100.0 * one_hot(ids_BT, self.n_ids).float())
 
     def _log_shares(self) -> torch.Tensor:
-        """Log-probability of each token: the product of its letters' shares."""
+        """Return the log-probability of each token: the product of its nucleotides' frequencies."""
         import torch
 
         shares = np.ones(self.n_ids)
@@ -112,13 +112,13 @@ class OrderZero(Control):
 
 
 class OrderZeroPairs(OrderZero):
-    """The same with pairs of letters as tokens, and single letters behind."""
+    """The same with 2-mers as tokens, and single nucleotides at the end."""
 
     words = (*("".join(pair) for pair in product("ACGT", repeat=2)), "A", "C", "G", "T")
 
 
 class OrderZeroTriplets(OrderZero):
-    """The same with overlapping triplets, a row each for the letter in the middle."""
+    """The same with overlapping 3-mers, one embedding each for the middle nucleotide."""
 
     words = tuple("".join(word) for word in product("ACGT", repeat=3))
 
@@ -132,7 +132,7 @@ class OrderZeroTriplets(OrderZero):
 
 
 class Unigram(OrderZero):
-    """A masked model of words of several lengths, independent of each other, with these shares."""
+    """A masked model of independent tokens of several lengths, with these frequencies."""
 
     words = ("A", "C", "G", "T", "CG", "ACG")
     shares: ClassVar[dict[str, float]] = {"A": 0.3, "C": 0.2, "G": 0.1, "T": 0.1, "CG": 0.1, "ACG": 0.2}
@@ -146,7 +146,7 @@ class Unigram(OrderZero):
 
 
 class Markov(Control):
-    """A causal model of order 1: a letter is followed by itself with 0.7, by each other with 0.1."""
+    """A causal model of order 1: a nucleotide is followed by itself with 0.7, by each other with 0.1."""
 
     direction = "causal"
 
@@ -161,7 +161,7 @@ class Memory:
     """Variants in memory.
 
     Args:
-        rows: Sequence, place of the variant in it, REF, ALT and label of each.
+        rows: Sequence, position of the variant in it, REF, ALT and label of each.
     """
 
     def __init__(self, rows: Sequence[tuple[str, int, str, str, int]], **further: Sequence[Any]) -> None:
@@ -198,13 +198,13 @@ class Memory:
 def scores_of(
     embedder: Embedder, rows: Sequence[tuple[str, int, str, str, int]], spec: VariantSpec | None = None, **settings: Any
 ) -> Predictions:
-    """All scores of some variants."""
+    """Compute all scores of some variants."""
     settings["context"] = spec or VariantSpec()
     return score_variants(Memory(rows), embedder, Accelerator(cpu=True), ScoreSettings(**settings)).predictions
 
 
 def column(predictions: Predictions, name: str) -> list[float | None]:
-    """One score of every variant."""
+    """Return one score of every variant."""
     if name == "score":
         assert predictions.score is not None
         return [float(value) for value in predictions.score]

@@ -128,19 +128,19 @@ class AlleleLikelihoods:
             site * (int(spans.n_tokens.max()) + 1) + spans.n_tokens, return_index=True, return_inverse=True
         )
         inputs = _Tokens.of(self.embedder.tokenize([texts[index] for index in shown]))
-        hidden, place = spans.tokens_of(shown)
+        hidden, token = spans.tokens_of(shown)
         ids = inputs.tokenized.ids.copy()
-        ids[inputs.index[hidden, place]] = mask_id
+        ids[inputs.index[hidden, token]] = mask_id
         masked = replace(inputs.tokenized, ids=ids)
-        allele, place = spans.tokens_of(np.arange(len(texts)))
+        allele, token = spans.tokens_of(np.arange(len(texts)))
         if self.overlaps:
             if (spans.n_tokens.reshape(-1, spans.n_alleles) != spans.n_tokens[:: spans.n_alleles, None]).any():
                 raise ModelError(
                     f"{self.embedder.name} has overlapping tokens; alleles of different lengths cannot be compared"
                 )
-            alone = place == tokens.column_at(np.repeat(offset_bp, spans.n_alleles))[allele]
-            allele, place = allele[alone], place[alone]
-        values = self._log_probabilities(masked, inputs.index[shown_as[allele], place], tokens.ids[allele, place])
+            alone = token == tokens.column_at(np.repeat(offset_bp, spans.n_alleles))[allele]
+            allele, token = allele[alone], token[alone]
+        values = self._log_probabilities(masked, inputs.index[shown_as[allele], token], tokens.ids[allele, token])
         return np.bincount(allele, values, len(texts)).astype(np.float64)
 
     def _causal(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
@@ -148,8 +148,8 @@ class AlleleLikelihoods:
         if (n_behind == 1).all() and (spans.n_tokens == 1).all():
             return self._next_token(tokens, spans)
         allele = np.repeat(np.arange(len(n_behind)), n_behind)
-        place = np.arange(len(allele)) - np.repeat(np.cumsum(n_behind) - n_behind, n_behind) + spans.n_front[allele]
-        position = tokens.index[allele, place]
+        token = np.arange(len(allele)) - np.repeat(np.cumsum(n_behind) - n_behind, n_behind) + spans.n_front[allele]
+        position = tokens.index[allele, token]
         wanted = np.zeros(len(tokens.tokenized.ids), np.bool_)
         wanted[position] = True
         found = run_on_device(self.embedder, tokens.tokenized, wanted, losses)[:, 0]

@@ -1,4 +1,4 @@
-"""A cache that is killed, starved and shared: whatever happens, its final bytes are the same."""
+"""A cache ends with the same bytes when processes are killed, run out of disk or share the work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.cached import (
     start,
 )
 
-OWN_MODEL = """
+USER_MODEL = """
 import numpy as np
 
 def embed(sequences):
@@ -36,14 +36,14 @@ def embed(sequences):
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[dict[str, str]]:
-    """Checksums of a cache that nothing happened to."""
+    """Checksums of a cache that was filled without interruption."""
     with TemporaryDirectory() as folder:
         yield arrow_bytes(made(Path(folder)))
 
 
 @pytest.fixture(scope="module")
 def calls() -> Iterator[int]:
-    """How many moments there are to die at."""
+    """The number of moments at which a process can be killed."""
     with TemporaryDirectory() as folder:
         yield calls_of_a_run(Path(folder))
 
@@ -92,7 +92,7 @@ def test_a_killed_run_keeps_what_was_finished(tmp_path: Path, calls: int) -> Non
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-def test_two_writers_at_once_make_each_shard_once(tmp_path: Path, whole: dict[str, str]) -> None:
+def test_two_processes_fill_each_shard_once(tmp_path: Path, whole: dict[str, str]) -> None:
     processes = [start(make_and_die, tmp_path, 0, 1, None) for _ in range(2)]
     for process in processes:
         process.join(60)
@@ -102,7 +102,7 @@ def test_two_writers_at_once_make_each_shard_once(tmp_path: Path, whole: dict[st
     assert leftovers(entry) == []
 
 
-def test_files_that_may_not_grow_end_in_an_error_and_leave_nothing_half_made(tmp_path: Path) -> None:
+def test_a_file_size_limit_raises_and_leaves_no_partial_file(tmp_path: Path) -> None:
     entry = made(tmp_path / "whole")
     largest = max(files.arrow.stat().st_size for files in entry.shards)
     starved = tmp_path / "starved"
@@ -117,7 +117,7 @@ def test_files_that_may_not_grow_end_in_an_error_and_leave_nothing_half_made(tmp
 
 def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
     model = tmp_path / "letters.py"
-    model.write_text(OWN_MODEL)
+    model.write_text(USER_MODEL)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "bend_hf", "embed"]
     flags = ["--task", "gene_finding", "--data", "sample", "--model", str(model), "--splits", "test", "validation"]
@@ -130,7 +130,7 @@ def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("gene_finding test:") == 1  # the main process speaks, and it alone
+    assert done.stdout.count("gene_finding test:") == 1  # only the main process prints
 
     from bend_hf.cli._main import main
 
@@ -143,7 +143,7 @@ def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
     assert one == two
 
 
-def test_a_cache_made_by_killed_ranks_reads_as_the_embedder_gives(tmp_path: Path, calls: int) -> None:
+def test_a_cache_filled_by_killed_ranks_holds_what_the_embedder_returns(tmp_path: Path, calls: int) -> None:
     for process in [start(make_and_die, tmp_path, rank, 2, calls // 3) for rank in range(2)]:
         process.join(60)
     entry = made(tmp_path)

@@ -33,7 +33,7 @@ KEY = "nt_transformer_human_ref"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A genome, the same variants as bed and VCF, three of them at each fourth site, and a tiny model."""
+    """A genome, the same variants as BED and VCF, three of them at every fourth site, and a tiny model."""
     out = tmp_path_factory.mktemp("variants")
     letters = write_genome(out / "genome.fa")
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def twin(folder: Path) -> Embedder:
+def tiny_model(folder: Path) -> Embedder:
     return load_embedder(KEY, checkpoint=folder / "model", random_init=True, device="cpu")
 
 
@@ -63,8 +63,8 @@ def config(folder: Path, out: Path, **options: object) -> VariantRun:
     return VariantRun(genome=folder / "genome.fa", out=out, **options)  # type: ignore[arg-type]
 
 
-def test_vcf_gives_the_scores_of_the_bed(folder: Path, tmp_path: Path) -> None:
-    embedder = twin(folder)
+def test_vcf_and_bed_give_the_same_scores(folder: Path, tmp_path: Path) -> None:
+    embedder = tiny_model(folder)
     options = {"consequence_column": "full_label", "no_plot": True}
     by_bed, by_vcf = (
         score_file(folder / name, config(folder, tmp_path / name, **options), embedder=embedder)
@@ -75,8 +75,8 @@ def test_vcf_gives_the_scores_of_the_bed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_file_to_figure(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
-    done = score_file(folder / "mine.bed", config(folder, tmp_path, probe=True, csv=True), embedder=twin(folder))
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+    done = score_file(folder / "mine.bed", config(folder, tmp_path, probe=True, csv=True), embedder=tiny_model(folder))
     assert set(done.files) == {"record", "scores", "picture", "drawing", "csv", "probe_linear", "probe_mlp"}
     assert all(path.stat().st_size for path in done.files.values())
     record = read_record(done.files["record"])
@@ -105,8 +105,8 @@ def test_command_scores_variants_without_labels(
     assert table["score"].to_pylist() == [1.0] * len(table)
 
 
-def test_training_command_gives_groups_probes_and_the_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
+def test_training_command_gives_groups_heads_and_the_figure(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
     flags = ["--model", "onehot", "--data", "sample", "--seed", "3", "--out", str(tmp_path)]
     assert main(["train", "--task", "variant_effects_disease", *flags]) == 0
     (path,) = tmp_path.glob("*.json")
@@ -122,9 +122,7 @@ def test_training_command_gives_groups_probes_and_the_picture(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("model", "n"), [(MarksG, 2), (Markov, 3)])
-def test_record_says_how_many_variants_have_less_context(
-    folder: Path, tmp_path: Path, model: type[Embedder], n: int
-) -> None:
+def test_record_counts_variants_with_less_context(folder: Path, tmp_path: Path, model: type[Embedder], n: int) -> None:
     letters = write_genome(tmp_path / "genome.fa")["chr1"]
     places = (10, 300, 400, 50_000, len(letters) - 10)  # a causal model wants 512 before, the others 256 on each side
     rows = [("chr1", at, at + 1, letters[at], "ACGT"["ACGT".index(letters[at]) - 1]) for at in places]
@@ -173,7 +171,7 @@ def test_command_takes_the_flags_of_a_model(folder: Path, tmp_path: Path) -> Non
     assert table["score"].null_count == 0
 
 
-def test_command_says_what_is_wrong_before_a_model_loads(
+def test_command_reports_bad_input_before_a_model_loads(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = write_bed(tmp_path / "bad.bed", ("chromosome", "start", "end", "ref", "alt"), [("chr1", 5, 6, "A", "A")])
@@ -188,7 +186,7 @@ def test_interrupted_run_resumes_and_ends_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "_BATCH_VARIANTS", 16)
-    embedder, options = twin(folder), {"probe": True, "no_plot": True}
+    embedder, options = tiny_model(folder), {"probe": True, "no_plot": True}
     whole = score_file(folder / "mine.bed", config(folder, tmp_path / "whole", **options), embedder=embedder)
     scored = []
     plain = scoring.score_batch
@@ -213,7 +211,7 @@ def test_interrupted_run_resumes_and_ends_the_same(
 
 def test_other_settings_find_no_finished_batch(folder: Path, tmp_path: Path) -> None:
     source = read_variants(folder / "mine.bed", folder / "genome.fa")
-    embedder, checkpoint = twin(folder), ScoringCheckpoint(tmp_path / "checkpoint")
+    embedder, checkpoint = tiny_model(folder), ScoringCheckpoint(tmp_path / "checkpoint")
     one, other = (
         score_variants(
             source,
@@ -242,7 +240,7 @@ def test_processes_share_the_work_and_change_nothing(
 
     monkeypatch.setattr(scoring, "_BATCH_VARIANTS", 8)
     source = read_variants(folder / "mine.bed", folder / "genome.fa")
-    embedder = twin(folder)
+    embedder = tiny_model(folder)
     found: list[object] = []
 
     def gather(mine: list[object]) -> list[object]:

@@ -1,4 +1,4 @@
-"""The ClinVar variants of chromosome 20 through a random twin of each family: zero-shot, supervised, taken up again."""
+"""Score the ClinVar variants of chromosome 20 with a tiny model of each family: zero-shot, supervised, resumed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ FAMILIES = (
     "onehot",
     "resnetlm",
 )
-SPEC = VariantSpec(context_bp=6, causal_context_bp=12, stored_context_bp=12)  # the twins' own context is 24 tokens
+SPEC = VariantSpec(
+    context_bp=6, causal_context_bp=12, stored_context_bp=12
+)  # tiny models have a context of 24 tokens
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def score_and_train(source: VariantFile, embedder: Embedder, folder: Path) -> tu
     return scored, cross_validate_heads(scored, checkpoint, accelerator, heads)
 
 
-def twin(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
+def tiny_model(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
     if key == "onehot":
         return load_embedder(key, protocol=protocol, device="cpu")
     checkpoint = make_tiny(key, folder / key)
@@ -79,10 +81,10 @@ def twin(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
 @needs_shared
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("key", FAMILIES)
-def test_every_variant_has_every_score_and_a_run_cut_short_ends_the_same(
+def test_every_variant_has_every_score_and_an_interrupted_run_ends_the_same(
     clinvar: VariantFile, key: str, protocol: ProtocolName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedder = twin(key, protocol, tmp_path)
+    embedder = tiny_model(key, protocol, tmp_path)
     scored, trained = score_and_train(clinvar, embedder, tmp_path / "whole")
     assert scored.predictions.item.tolist() == list(range(N_VARIANTS))
     for score in SCORES:
@@ -106,7 +108,7 @@ def test_every_variant_has_every_score_and_a_run_cut_short_ends_the_same(
     monkeypatch.setattr(scoring, "score_batch", fragile)
     with pytest.raises(KeyboardInterrupt):
         score_and_train(clinvar, embedder, cut)
-    again, trained_again = score_and_train(clinvar, twin(key, protocol, tmp_path), cut)
+    again, trained_again = score_and_train(clinvar, tiny_model(key, protocol, tmp_path), cut)
     assert sum(made) == N_VARIANTS + made[3]
     assert again.predictions.table() == scored.predictions.table()
     for kind, said in trained.predictions.items():

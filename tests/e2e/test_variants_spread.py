@@ -1,4 +1,4 @@
-"""Variants scored by two real processes: the bytes of one, and of one that goes on where two were killed."""
+"""Two processes write the same bytes as one, and one process resumes what two killed ones began."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDINGS = ("linear_probe.parquet", "mlp_probe.parquet", "csv")
 
 
 def start(folder: Path, out: Path, *, processes: int, stops_after: int | None = None) -> subprocess.Popen[str]:
-    """Starts processes in a group of their own."""
+    """Start processes in their own group."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
@@ -32,14 +32,14 @@ def start(folder: Path, out: Path, *, processes: int, stops_after: int | None = 
 
 
 def run(folder: Path, out: Path, *, processes: int) -> None:
-    """Runs processes to their end."""
+    """Run processes to their end."""
     group = start(folder, out, processes=processes)
     group.communicate(timeout=500)
     assert group.returncode == 0
 
 
 def kill_two(folder: Path, out: Path, *, stops_after: int) -> None:
-    """Starts two processes, and kills them and their parent when each has made so many pieces."""
+    """Start two processes, and kill them and their parent after each has scored that many batches."""
     group = start(folder, out, processes=2, stops_after=stops_after)
     assert group.stdout is not None
     stopped = 0
@@ -54,7 +54,7 @@ def kill_two(folder: Path, out: Path, *, stops_after: int) -> None:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """What was written, by kind; the record holds the time and is left out."""
+    """Read what was written, by kind; the record is left out because it holds the time."""
     found = {ending: path.read_bytes() for ending in ENDINGS for path in out.glob(f"*{ending}")}
     (scores,) = (path for path in out.glob("*.parquet") if not path.name.endswith("_probe.parquet"))
     assert set(found) == set(ENDINGS)

@@ -1,4 +1,4 @@
-"""Scores a file of variants in small batches with one process or several, which stop for good where they are told.
+"""Score a file of variants in small batches with one process or several, which stop where they are told.
 
     python -m tests.e2e.variant_lives FOLDER OUT PROCESSES [BATCHES]
 
@@ -24,7 +24,7 @@ from tests.e2e.lives import life
 
 
 def live(folder: Path, out: Path, stops_after: int | None) -> None:
-    """One process: scores the folder's variants, all of them or so many batches, and ends."""
+    """Score the folder's variants as one process, all of them or that many batches."""
     scoring._BATCH_VARIANTS = 8  # type: ignore[misc]  # a constant, smaller here
     made = []
     plain = scoring.score_batch

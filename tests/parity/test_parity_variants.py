@@ -77,7 +77,7 @@ def expected(name: str) -> NDArray[np.float64]:
 
 
 def comparable(name: str) -> NDArray[np.bool_]:
-    """Which variants BEND gave a number for that depends on the variant alone."""
+    """Return which of BEND's numbers depend on the variant alone."""
     n = len(reference(name))
     if name != "gena-bigbird_tiny":
         return np.ones(n, np.bool_)
@@ -111,7 +111,7 @@ def test_the_token_that_holds_the_variant_is_found_without_an_index(name: str) -
 
 
 @needs_shared
-def test_dnabert3_takes_the_kmer_with_the_variant_in_its_middle() -> None:
+def test_dnabert3_takes_the_kmer_centered_on_the_variant() -> None:
     own, by_index = scored("dnabert3_tiny", None), scored("dnabert3_tiny", 255)
     np.testing.assert_array_equal(own.score, by_index.score)
 

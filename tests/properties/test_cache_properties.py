@@ -1,4 +1,4 @@
-"""What is read from a cache is what the embedder gave: any lengths, any items, any order, any kind of number."""
+"""A cache returns what the embedder returned, for any lengths, items, order and dtype."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DTYPES = st.sampled_from(get_args(StoredDtype))
 
 
 def as_stored(rows: NDArray[np.float32], dtype: StoredDtype) -> NDArray[np.float32]:
-    """What is left of numbers that were stored, by torch's own types."""
+    """Round numbers as torch does."""
     return torch.from_numpy(rows).to(getattr(torch, dtype)).float().numpy()
 
 
@@ -40,7 +40,7 @@ def as_stored(rows: NDArray[np.float32], dtype: StoredDtype) -> NDArray[np.float
     shard_bytes=st.sampled_from([100, SHARD_BYTES, 1 << 20]),
     data=st.data(),
 )
-def test_rows_of_a_cache_are_those_of_the_embedder(
+def test_cached_embeddings_are_those_of_the_embedder(
     lengths: list[int], dtype: StoredDtype, shard_bytes: int, data: st.DataObject
 ) -> None:
     dataset = datasets.Dataset.from_dict({"sequence": random_sequences(lengths)})
@@ -78,7 +78,7 @@ def test_shards_hold_every_item_once_and_are_about_equal(lengths: list[int], sha
 
 
 @given(numbers=st.lists(st.integers(0, 300), unique=True, max_size=40), n_processes=st.integers(1, 9))
-def test_ranks_begin_with_shares_that_together_are_everything(numbers: list[int], n_processes: int) -> None:
+def test_the_first_shards_of_all_ranks_are_all_shards(numbers: list[int], n_processes: int) -> None:
     orders = [shard_order(numbers, rank=rank, n_processes=n_processes) for rank in range(n_processes)]
     assert all(sorted(order) == sorted(numbers) for order in orders)
     shares = [order[: len(numbers[rank::n_processes])] for rank, order in enumerate(orders)]

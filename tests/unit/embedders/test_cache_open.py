@@ -1,4 +1,4 @@
-"""Opening embeddings: what is cached and what not, keys, full disks, numbers that do not fit, the commands."""
+"""Open embeddings: which are cached, keys, full disks, numbers that do not fit, and the commands."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_coordinates_and_labels_are_stored_with_the_embeddings(tmp_path: Path) -
     assert stored.features["labels"] == small_dataset().features["labels"]
 
 
-def test_bfloat16_says_in_its_column_what_its_bits_are(tmp_path: Path) -> None:
+def test_bfloat16_bits_are_stored_under_their_own_column_name(tmp_path: Path) -> None:
     source = open_embeddings(small_dataset(), Triplets(), quiet(tmp_path, dtype="bfloat16"))
     assert isinstance(source, CachedEmbeddings)
     assert "token_rows_bfloat16_bits" in source.dataset().column_names
 
 
-def test_a_batch_stays_as_it_is_while_it_is_held(tmp_path: Path) -> None:
+def test_a_batch_does_not_change_when_others_are_read(tmp_path: Path) -> None:
     source = CachedEmbeddings.of(made(tmp_path).shards, dtype="float16")
     first = source.rows(np.arange(5)).x_BTD
     copy = first.copy()
@@ -94,13 +94,13 @@ def test_any_changed_value_changes_the_key(tmp_path: Path, column: str) -> None:
     assert small_entry(tmp_path, changed).plan.key != small_entry(tmp_path, dataset).plan.key
 
 
-def test_the_order_of_the_rows_is_part_of_the_key(tmp_path: Path) -> None:
+def test_the_order_of_the_items_is_part_of_the_key(tmp_path: Path) -> None:
     dataset = small_dataset()
     turned = dataset.select(range(len(dataset))[::-1])
     assert small_entry(tmp_path, turned).plan.key != small_entry(tmp_path, dataset).plan.key
 
 
-def test_what_decides_the_rows_is_part_of_the_key() -> None:
+def test_everything_that_affects_the_embeddings_is_part_of_the_key() -> None:
     usual = key_of("x", Triplets(), "float16")
     others = [
         key_of("y", Triplets(), "float16"),
@@ -115,7 +115,7 @@ def test_what_decides_the_rows_is_part_of_the_key() -> None:
     assert key_of("x", Triplets(batch_tokens=7, device="cpu"), "float16") == usual
 
 
-def test_a_disk_that_is_too_small_is_an_error_before_anything_is_embedded(
+def test_a_disk_that_is_too_small_raises_before_anything_is_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bend_hf.embedders.cache.estimate.shutil.disk_usage", lambda folder: Usage(1000, 500, 500))
@@ -124,7 +124,7 @@ def test_a_disk_that_is_too_small_is_an_error_before_anything_is_embedded(
         made(tmp_path)
 
 
-def test_a_disk_that_fills_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = arrow_bytes(made(tmp_path / "whole"))
     from fsspec.implementations.local import LocalFileOpener
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("scale", "text"), [(1e4, "is too large for float16"), (np.inf, "not finite")])
-def test_numbers_that_cannot_be_stored_are_an_error(tmp_path: Path, scale: float, text: str) -> None:
+def test_numbers_that_cannot_be_stored_raise(tmp_path: Path, scale: float, text: str) -> None:
     embedder = Triplets()
     embedder.scale = scale
     with np.errstate(invalid="ignore"), pytest.raises(CacheError, match=text):
@@ -165,7 +165,7 @@ def test_the_largest_float16_is_stored_and_the_next_is_not() -> None:
         encode(np.array([[65520.0]], np.float32), "float16")
 
 
-def test_an_embedder_that_covers_a_sequence_wrongly_is_an_error(tmp_path: Path) -> None:
+def test_an_embedder_that_covers_too_few_nucleotides_raises(tmp_path: Path) -> None:
     class Short(Triplets):
         def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
             return super().iter_tokens([sequence[1:] + "" for sequence in sequences])
@@ -174,20 +174,20 @@ def test_an_embedder_that_covers_a_sequence_wrongly_is_an_error(tmp_path: Path) 
         made(tmp_path, embedder=Short())
 
 
-def test_an_empty_dataset_and_one_without_sequences_are_errors(tmp_path: Path) -> None:
+def test_an_empty_dataset_and_one_without_sequences_raise(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="no sequence to embed"):
         small_entry(tmp_path, small_dataset().select([]))
     with pytest.raises(CacheError, match="no column 'sequence'"):
         small_entry(tmp_path, datasets.Dataset.from_dict({"letters": ["ACGT"]}))
 
 
-def test_a_column_of_the_caches_own_name_is_an_error(tmp_path: Path) -> None:
+def test_a_dataset_with_a_column_of_the_cache_raises(tmp_path: Path) -> None:
     taken = small_dataset().rename_column("start", "token_bp")
     with pytest.raises(CacheError, match="already has a column 'token_bp'"):
         made(tmp_path, taken)
 
 
-def test_an_unknown_dtype_names_the_nearest() -> None:
+def test_an_unknown_dtype_raises_and_names_the_nearest() -> None:
     with pytest.raises(CacheError, match="did you mean 'float16'"):
         CacheSettings(dtype="float1")  # type: ignore[arg-type]  # wrong on purpose
 
@@ -210,7 +210,7 @@ def test_the_estimate_is_near_what_is_written(tmp_path: Path) -> None:
     assert 0.3 * written < entry.plan.estimate_bytes(entry.plan.nucleotides) < 3 * written
 
 
-def test_chosen_shards_alone_are_made(tmp_path: Path) -> None:
+def test_only_chosen_shards_are_filled(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
     entry.fill([1, 3])
     assert [files.number for files in entry.shards if files.record.exists()] == [1, 3]
@@ -224,7 +224,7 @@ def test_shards_are_numbers_and_ranges() -> None:
             parse_shards((word,))
 
 
-def test_durations_are_said_in_words() -> None:
+def test_durations_are_formatted_in_hours_minutes_and_seconds() -> None:
     assert [duration(seconds) for seconds in (12, 600, 7260)] == ["12 s", "10 min", "2 h 1 min"]
 
 
@@ -255,12 +255,12 @@ def test_the_commands_embed_list_verify_and_prune(
     assert not any(cache.iterdir())
 
 
-def test_a_costless_model_is_not_embedded_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_a_model_that_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", "--task", "gene_finding", "--data", "sample", "--model", "onehot"]) == 1
     assert "costs nothing to compute" in capsys.readouterr().err
 
 
-def test_what_a_process_killed_while_planning_left_is_removed_when_the_entry_is_found(tmp_path: Path) -> None:
+def test_files_of_a_process_killed_while_planning_are_removed(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
     left = entry.folder / ".about.json.part1-0123abcd"
     left.write_bytes((entry.folder / "about.json").read_bytes())  # killed between the link and the removal

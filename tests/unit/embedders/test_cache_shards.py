@@ -1,4 +1,4 @@
-"""Shards that were cut, altered, copied or lost are found out; good ones are left alone."""
+"""Shards that were truncated, altered, copied or lost are noticed; good shards are kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flip(files: ShardFiles) -> None:
 
 
 def flip_silently(files: ShardFiles) -> None:
-    """One bit, and the time of change as it was: what a failing disk does."""
+    """Flip one bit and keep the modification time, as a failing disk does."""
     stat = files.arrow.stat()
     with files.arrow.open("r+b") as file:
         file.seek(stat.st_size // 2)
@@ -49,21 +49,19 @@ def cut_record(files: ShardFiles) -> None:
     files.record.write_text(files.record.read_text()[:20])
 
 
-@pytest.mark.parametrize("harm", [cut, flip, lose, lose_record, cut_record])
-def test_a_harmed_shard_is_made_again_as_it_was_and_no_other(
-    tmp_path: Path, harm: Callable[[ShardFiles], None]
-) -> None:
+@pytest.mark.parametrize("damage", [cut, flip, lose, lose_record, cut_record])
+def test_only_a_damaged_shard_is_computed_again(tmp_path: Path, damage: Callable[[ShardFiles], None]) -> None:
     entry = made(tmp_path)
     whole = arrow_bytes(entry)
     kept = {files.number: files.arrow.stat().st_ino for files in entry.shards if files.number != 2}
-    harm(entry.shards[2])
+    damage(entry.shards[2])
     assert entry.shards[2].state() is not State.GOOD
     again = made(tmp_path)
     assert arrow_bytes(again) == whole
     assert {files.number: files.arrow.stat().st_ino for files in again.shards if files.number != 2} == kept
 
 
-def test_every_byte_is_read_by_verify_alone(tmp_path: Path) -> None:
+def test_only_verify_reads_every_byte(tmp_path: Path) -> None:
     entry = made(tmp_path)
     flip_silently(entry.shards[1])
     assert entry.shards[1].state() is State.GOOD
@@ -82,12 +80,12 @@ def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
     assert record.changed_ns == 5_000_000_000
 
 
-def test_a_finished_cache_is_not_made_again(tmp_path: Path) -> None:
+def test_a_finished_cache_is_not_filled_again(tmp_path: Path) -> None:
     entry = made(tmp_path)
     assert entry.fill() == 0
 
 
-def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
+def test_a_lease_is_held_by_one_process_and_released(tmp_path: Path) -> None:
     place = tmp_path / "shard.lock"
     with take(place) as lease:  # type: ignore[union-attr]
         assert take(place, Watch()) is None
@@ -126,7 +124,7 @@ def test_the_lease_of_another_machine_goes_stale_only_when_it_is_not_touched(
     assert watch.is_stale(place)
 
 
-def test_the_list_names_what_is_there_and_how_much(tmp_path: Path) -> None:
+def test_the_list_shows_entries_and_their_sizes(tmp_path: Path) -> None:
     entry = made(tmp_path)
     (held,) = list_entries(tmp_path)
     assert held.is_whole
@@ -137,7 +135,7 @@ def test_the_list_names_what_is_there_and_how_much(tmp_path: Path) -> None:
     assert f"{len(entry.shards) - 1} of {len(entry.shards)} shards" in list_entries(tmp_path)[0].text()
 
 
-def test_prune_removes_what_was_chosen_and_wants_a_choice(tmp_path: Path) -> None:
+def test_prune_removes_what_was_selected_and_needs_a_condition(tmp_path: Path) -> None:
     made(tmp_path)
     made(tmp_path, small_dataset(seed=1))
     small = small_entry(tmp_path, small_dataset(seed=2))
@@ -152,7 +150,7 @@ def test_prune_removes_what_was_chosen_and_wants_a_choice(tmp_path: Path) -> Non
     assert len(list_entries(tmp_path)) == 2
 
 
-def test_an_entry_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
+def test_an_entry_that_is_being_filled_is_not_removed(tmp_path: Path) -> None:
     entry = made(tmp_path)
     (held,) = list_entries(tmp_path)
     assert take(entry.shards[0].lock) is not None
@@ -160,7 +158,7 @@ def test_an_entry_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
         remove(held)
 
 
-def test_a_cut_plan_is_said_and_can_be_pruned(tmp_path: Path) -> None:
+def test_a_truncated_plan_raises_and_can_be_pruned(tmp_path: Path) -> None:
     entry = made(tmp_path)
     (entry.folder / "about.json").write_text("{")
     with pytest.raises(CacheError, match="prune --broken"):
@@ -170,7 +168,7 @@ def test_a_cut_plan_is_said_and_can_be_pruned(tmp_path: Path) -> None:
     assert made(tmp_path).shards[0].state() is State.GOOD
 
 
-def test_what_a_process_left_that_was_killed_after_it_finished_a_shard_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_process_killed_after_its_shard_was_finished_are_removed(tmp_path: Path) -> None:
     entry = made(tmp_path)
     files = entry.shards[1]
     files.work_folder("0123").mkdir()

@@ -1,4 +1,4 @@
-"""Writing a shard: its checksum, its flush before it gets its name, and batches that do not fit into memory."""
+"""Write a shard: its checksum, the flush before it gets its name, and batches that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_checksum_is_that_of_the_bytes(tmp_path: Path) -> None:
         assert record.xxh3_128 == xxhash.xxh3_128_hexdigest(files.arrow.read_bytes())
 
 
-def test_a_shard_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: dict[int, int] = {}
     fsync, replace = os.fsync, Path.replace
 
@@ -47,7 +47,7 @@ def test_a_shard_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path: Path, mon
     assert named == [files.arrow.name for files in entry.shards]
 
 
-def test_a_flush_that_fails_leaves_no_shard_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_flush_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync = os.fsync
 
     def failing(descriptor: int) -> None:
@@ -69,7 +69,7 @@ def test_a_flush_that_fails_leaves_no_shard_behind(tmp_path: Path, monkeypatch: 
 
 
 class Crowded(Triplets):
-    """Has no memory for a batch of more than 600 tokens, which it notices after some sequences."""
+    """Runs out of memory for a batch of more than 600 tokens, after some sequences."""
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
         for place, item in enumerate(super().iter_tokens(sequences)):
@@ -78,21 +78,21 @@ class Crowded(Triplets):
             yield item
 
 
-def test_too_large_batches_are_halved_and_no_row_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_too_large_batches_are_halved_and_no_embedding_is_lost_or_doubled(tmp_path: Path) -> None:
     crowded = Crowded()
     batches = [random_sequences([7, 30, 1], seed=1), random_sequences([12] * 9, seed=2)]
-    found = rows_of(TokenColumns(crowded, "float32"), batches)
-    assert found == rows_of(TokenColumns(Triplets(), "float32"), batches)
+    found = embeddings_of(TokenColumns(crowded, "float32"), batches)
+    assert found == embeddings_of(TokenColumns(Triplets(), "float32"), batches)
     assert [len(rows) for rows in found] == [3, 9]
     assert crowded.runner().default_tokens == 512
 
 
-def test_memory_too_small_for_the_smallest_batch_is_an_error() -> None:
+def test_memory_too_small_for_the_smallest_batch_raises() -> None:
     crowded = Crowded()
     crowded.runner().batch_tokens = 700
     crowded.runner().halve = lambda: False  # type: ignore[method-assign]  # replaced for the test
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        rows_of(TokenColumns(crowded, "float32"), [random_sequences([9] * 5)])
+        embeddings_of(TokenColumns(crowded, "float32"), [random_sequences([9] * 5)])
 
 
 def test_the_embedder_sees_one_stream_across_the_batches_of_a_shard(tmp_path: Path) -> None:
@@ -105,12 +105,12 @@ def test_the_embedder_sees_one_stream_across_the_batches_of_a_shard(tmp_path: Pa
                 calls[-1] += 1
                 yield item
 
-    rows_of(TokenColumns(Counting(), "float32"), [random_sequences([5] * 4)] * 3)
+    embeddings_of(TokenColumns(Counting(), "float32"), [random_sequences([5] * 4)] * 3)
     assert calls == [12]
 
 
-def rows_of(columns: TokenColumns, batches: list[list[str]]) -> list[list[object]]:
-    """Rows of each sequence of each batch, as Python numbers."""
+def embeddings_of(columns: TokenColumns, batches: list[list[str]]) -> list[list[object]]:
+    """Return the embeddings of each sequence of each batch as Python numbers."""
     found: list[list[object]] = []
     made_columns: tuple[pa.Array, pa.Array]
     for made_columns in columns.of(batches):

@@ -1,4 +1,4 @@
-"""Batches of a scoring on disk: found again by content, and never read half written."""
+"""Finished batches are found by content and never read half written."""
 
 from __future__ import annotations
 

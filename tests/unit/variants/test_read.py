@@ -81,7 +81,7 @@ def test_multi_allelic_lines_are_split_with_their_labels(tmp_path: Path, contigs
     assert found.bed.line_numbers.tolist() == [4, 4, 4]
 
 
-def test_letters_that_both_alleles_share_are_cut_off(tmp_path: Path) -> None:
+def test_bases_that_both_alleles_share_are_trimmed(tmp_path: Path) -> None:
     found = read_vcf(vcf(tmp_path / "a.vcf", ["chr1\t11\t.\tCAG\tCTG,CG,C\t.\t.\t."]))
     columns = (found.columns[name].to_pylist() for name in ("start", "end", "ref", "alt"))
     assert list(zip(*columns, strict=True)) == [
@@ -135,7 +135,7 @@ def test_bad_vcf_line_raises(tmp_path: Path, line: str, message: str) -> None:
         (VCF_HEADER + VCF_COLUMNS + "\n", "has a header but no variants"),
     ],
 )
-def test_file_that_is_no_vcf_raises(tmp_path: Path, text: str, message: str) -> None:
+def test_file_that_is_not_a_vcf_raises(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.vcf"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
@@ -205,7 +205,7 @@ def indel_file(folder: Path, letters: str, alts: tuple[str, ...] = ("{0}AA",)) -
     )
 
 
-def test_indels_are_refused_with_a_count(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+def test_indels_raise_with_a_count(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     path = indel_file(tmp_path, letters["chr1"])
     with pytest.raises(InputError, match=r"1 of 2 variants are not substitutions of one base.*--indels likelihood"):
@@ -216,7 +216,7 @@ def test_indels_are_refused_with_a_count(tmp_path: Path, contigs: tuple[Path, di
     assert (len(kept), kept.counts.scored_by_likelihood_alone) == (2, 1)
 
 
-def test_alleles_that_are_not_written_out_raise(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+def test_alleles_that_are_not_spelled_out_raise(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     path = indel_file(tmp_path, letters["chr1"], ("<DEL>", "*"))
     with pytest.raises(InputError, match="2 of 3 variants do not spell out both alleles"):
@@ -265,7 +265,7 @@ def test_bed_without_alleles_raises(tmp_path: Path, contigs: tuple[Path, dict[st
         read_variants(path, contigs[0])
 
 
-def test_named_column_that_is_not_there_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
+def test_missing_named_column_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     base = letters["chr1"][50]
     path = bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 1)])

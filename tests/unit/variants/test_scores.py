@@ -117,7 +117,7 @@ def test_causal_context_ends_at_the_variant() -> None:
     assert (shown.ref, shown.alt, shown.offset_bp.tolist()) == (["AAC"], ["AAG"], [2])
 
 
-def test_alleles_of_other_lengths_keep_both_sides() -> None:
+def test_alleles_of_different_lengths_keep_both_sides() -> None:
     shown = stored(["AACGTT"] * 2, [2, 2], ["CG", "C"], ["C", "CTT"]).alleles(Context(left_bp=1, right_bp=1))
     assert shown.ref == ["ACGT", "ACG"]
     assert shown.alt == ["ACT", "ACTTG"]
