@@ -43,9 +43,9 @@ from bend_hf.embedders.cache.writer import LENGTH_COLUMN
 from bend_hf.embedders.token_embeddings import Targets
 from bend_hf.tasks._labels import LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.training.batches import Split, batch_rows
+from bend_hf.training.head_trainer import FitConfig, HeadData, fit
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.losses import build_loss
-from bend_hf.training.trainer import FitConfig, fit
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
 WIDTH = 2560  # Nucleotide Transformer 2.5B, the widest model of BEND
@@ -108,6 +108,10 @@ class Task:
         """BEND's loss for this kind of labels."""
         return build_loss("bce" if isinstance(self.kind, MultiLabel) else "cross_entropy")
 
+    def data(self, loss: nn.Module) -> HeadData:
+        """The split and the loss; nothing is validated."""
+        return HeadData(train=self.split(), loss=loss, validate=lambda head: 0.0)
+
     def config(self, epochs: int = 1) -> FitConfig:
         """BEND's settings of the training."""
         return FitConfig(
@@ -116,7 +120,7 @@ class Task:
 
     def batches(self) -> list[np.ndarray]:
         """Items of each step of the first epoch, as ``fit`` takes them."""
-        return batch_rows(len(self.tokens), batch_size=self.batch_size, seed=0, epoch=1, rank=0, world=1)
+        return batch_rows(len(self.tokens), batch_size=self.batch_size, seed=0, epoch=1, rank=0, n_processes=1)
 
 
 def gene_finding(n_items: int) -> Task:
@@ -161,7 +165,7 @@ def random_rows(rng: np.random.Generator, n: int) -> np.ndarray:
 def ours(task: Task) -> float:
     """Train one epoch with ``fit`` and return its loss."""
     accelerator = Accelerator(cpu=True)
-    fitted = fit(task.head(), task.split(), task.loss(), task.config(), accelerator, lambda head: 0.0)
+    fitted = fit(task.head(), task.data(task.loss()), task.config(), accelerator)
     return fitted.history[0].loss
 
 
@@ -297,7 +301,7 @@ def time_outside(task: Task, *, epochs: int) -> Line:
     step = torch.optim.AdamW.step
     timed(torch.optim.AdamW, "step")
     try:
-        fitted = fit(head, task.split(), loss, task.config(epochs), accelerator, lambda head: 0.0)
+        fitted = fit(head, task.data(loss), task.config(epochs), accelerator)
     finally:
         torch.optim.AdamW.step = step  # type: ignore[method-assign]
     whole = sum(epoch.seconds for epoch in fitted.history)

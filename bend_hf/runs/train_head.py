@@ -56,7 +56,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     from bend_hf.training.checkpoints import Checkpoints, load_trained
     from bend_hf.training.losses import build_loss
     from bend_hf.training.predict import predict
-    from bend_hf.training.trainer import FitConfig, fit
+    from bend_hf.training.head_trainer import Callbacks, FitConfig, HeadData, fit
 
     task, config, accelerator = run.data.task, run.config, run.accelerator
     settings = FitConfig.of(config)
@@ -88,14 +88,15 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     ):
         fitted = fit(
             model,
-            splits["train"],
-            build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+            HeadData(
+                train=splits["train"],
+                loss=build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+                validate=validate,
+            ),
             settings,
             accelerator,
-            validate,
-            bar.with_loss,
             checkpoints=Checkpoints(run.checkpoints / f"fold{fold or 0}", writes=accelerator.is_main_process),
-            on_epoch=log_epoch,
+            callbacks=Callbacks(on_progress=bar.with_loss, on_epoch=log_epoch),
         )
     load_trained(model, fitted.state)
     predictions = with_fold(predict(model, splits["test"], accelerator, batch_size=settings.batch_size), fold)

@@ -1,4 +1,4 @@
-"""A split's batches on the device, the next one made while the last one is worked on.
+"""Batches of a split on the device, each prepared while the previous one is used.
 
 >>> to_device(np.ones(2, np.float16), torch.device("cpu")).dtype
 torch.float32
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from datasets import Dataset
 
-# A dataclass whose fields are a model's arguments in order, arrays or tensors, ``token_of_BL`` last: ``TokenBatch``.
+# A dataclass whose fields are the model's arguments in order, arrays or tensors, such as ``TokenBatch``. The last is
+# ``token_of_BL``.
 Inputs: TypeAlias = "DataclassInstance"
 
 
 class InputSource(Protocol):
-    """What gives a model's inputs for any items of a split; ``EmbeddingSource`` is one."""
+    """Gives the model's inputs for any items of a split, as an ``EmbeddingSource`` does."""
 
     def rows(self, rows: Ints) -> Inputs:
-        """The inputs of some items, in the order given."""
+        """Return the inputs of some items, in the order given."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split, ready for a head: where its embeddings come from, its labels, its items."""
+    """A split with its inputs and labels."""
 
     dataset: Dataset
     embeddings: InputSource
@@ -50,12 +51,12 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One process's share of a batch.
+    """One process's slice of a batch.
 
     Attributes:
-        rows: Which items of the split; empty where this process has none.
+        rows: Items of the split; empty if this process has none.
         inputs: The model's arguments, on the device; the last is ``token_of_BL``.
-        labels: As ``Targets.rows`` gives them, all -100 where this process has no item.
+        labels: As returned by ``Targets.rows``; all -100 if this process has no item.
     """
 
     rows: Ints
@@ -63,49 +64,50 @@ class Batch:
     labels: NDArray[np.int16]
 
     def lengths_bp(self) -> Ints:
-        """Nucleotides of each item, int64, shape (batch,); waits for the device."""
+        """Return the nucleotides of each item, int64, shape (batch,). Waits for the device."""
         lengths: Ints = (self.inputs[-1] >= 0).sum(dim=1).cpu().numpy()
         return lengths
 
 
-def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, world: int) -> list[Ints]:
-    """This process's share of every batch of an epoch.
+def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, n_processes: int) -> list[Ints]:
+    """Return this process's slice of every batch of an epoch.
 
-    The whole split is shuffled; the last batch may be smaller. A process that a batch has no item for gets an
-    empty share, so that all take the same number of steps.
+    The whole split is shuffled, and the last batch may be smaller. If a batch has fewer items than processes, some
+    slices are empty, so that all processes take the same number of steps.
     """
     order = np.random.default_rng([seed, epoch]).permutation(n)
-    return [order[start : start + batch_size][rank::world] for start in range(0, n, batch_size)]
+    return [order[start : start + batch_size][rank::n_processes] for start in range(0, n, batch_size)]
 
 
-def feed(split: Split, shares: Sequence[Ints], device: torch.device) -> Generator[Batch, None, None]:
+def feed(split: Split, slices: Sequence[Ints], device: torch.device) -> Generator[Batch, None, None]:
     """Yield the batches of some items, in order, each prepared while the previous one is used.
 
     Args:
         split: Where the items are read from.
-        shares: Row numbers of each batch.
+        slices: Row numbers of each batch.
         device: The device of the model.
     """
-    return prefetch(partial(_make, split, device), shares)
+    return prefetch(partial(make_batch, split, device), slices)
 
 
 def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
-    """Labels of a share; where it is empty those of one item, all marked as padding."""
+    """Return the labels of some items; for no items, those of one item with every label marked as padding."""
     if len(rows):
         return split.targets.rows(rows)
     return np.full_like(split.targets.rows(np.zeros(1, np.int64)), IGNORE_LABEL)
 
 
-def _make(split: Split, device: torch.device, rows: Ints) -> Batch:
+def make_batch(split: Split, device: torch.device, rows: Ints) -> Batch:
+    """Read the batch of some rows of a split, and copy it to the device."""
     inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
     tensors = [to_device(getattr(inputs, field.name), device) for field in fields(inputs)]
-    if not len(rows):  # an item that is all padding counts in no statistics either
+    if not len(rows):  # an item of padding alone counts in no statistics
         tensors[-1] = torch.full_like(tensors[-1], -1)
     return Batch(rows=rows, inputs=tuple(tensors), labels=labels_of(split, rows))
 
 
-def to_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
-    """The values as a tensor there, copied without waiting where the device can; half precision becomes float32."""
+def to_device(values: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device, asynchronously if it can; half precision becomes float32."""
     tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()

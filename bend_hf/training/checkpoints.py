@@ -6,7 +6,7 @@ a position is one file, renamed into place, so that there is either the old one 
 
 >>> from tempfile import mkdtemp
 >>> place = Checkpoints(Path(mkdtemp()) / "fold1")
->>> place.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_epoch=1)
+>>> place.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_at=1)
 >>> place.read().facts["step"]
 3
 """
@@ -63,15 +63,15 @@ class Checkpoints:
         self.folder = folder
         self.writes = writes
 
-    def write(self, saved: Saved, *, best: Mapping[str, Tensor], best_epoch: int) -> None:
+    def write(self, saved: Saved, *, best: Mapping[str, Tensor], best_at: int) -> None:
         """Replaces the last checkpoint; the best is written where that epoch's is not there yet."""
         if not self.writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        best_file = self.folder / f"best-{best_epoch}.safetensors"
-        if best_epoch and not best_file.exists():
-            _write(best_file, best, {"epoch": best_epoch})
-        _write(self.folder / _LAST, saved.tensors, {**saved.facts, "best_epoch": best_epoch})
+        best_file = self.folder / f"best-{best_at}.safetensors"
+        if best_at and not best_file.exists():
+            _write(best_file, best, {"epoch": best_at})
+        _write(self.folder / _LAST, saved.tensors, {**saved.facts, "best_at": best_at})
         for other in self.folder.glob("best-*.safetensors"):
             if other != best_file:
                 other.unlink(missing_ok=True)
@@ -83,10 +83,10 @@ class Checkpoints:
             return None
         try:
             tensors, facts = _read(last)
-            best_epoch = facts["best_epoch"]
-            best = _read(self.folder / f"best-{best_epoch}.safetensors")[0] if best_epoch else {}
+            best_at = facts["best_at"]
+            best = _read(self.folder / f"best-{best_at}.safetensors")[0] if best_at else {}
         except (OSError, ValueError, KeyError) as error:
-            log.warning("the checkpoint in %s is damaged (%s); the training starts over", self.folder, error)
+            log.warning("the checkpoint in %s cannot be used (%s); the training starts over", self.folder, error)
             return None
         return Saved(tensors=tensors, facts=facts, best=best)
 

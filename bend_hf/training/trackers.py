@@ -18,7 +18,7 @@ from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from bend_hf.training.trainer import Epoch
+    from bend_hf.training.head_trainer import Epoch
 
 TRACKERS: Final = ("tensorboard", "trackio", "wandb")
 _PROJECT: Final = "bend_hf"

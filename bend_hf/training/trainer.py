@@ -1,42 +1,29 @@
-"""Trains a head on a split through Accelerate, keeps the epoch that validates best, and goes on where it was killed.
+"""The training loop of heads and of pretraining: steps, their learning rate, checkpoints and resuming.
 
-The same seed gives the same batches on any number of processes: every process draws the same permutation and
-takes its share of each batch. A position is an epoch and a step, so that a resumed run needs no batch twice.
+A training is a number of steps in intervals; each interval ends with an evaluation (an epoch of a head, every so many
+steps of a pretraining). A step depends on its number, the seed and the weights before it, so an interrupted training
+resumes to the same bits: what a step reads is computed from its number, and weights, optimizer, random states and
+``TrainingState`` are in the checkpoint. Subclasses say what a step reads and what its loss is.
 
->>> batch_rows(5, batch_size=2, seed=0, epoch=0, rank=0, world=1)[0].shape
-(2,)
-
-How a head is trained: the numbers of a resolved configuration.
-
->>> FitConfig(epochs=1, batch_size=8, learning_rate=0.003, weight_decay=0.01, seed=0).accumulation
-1
-
-How far a training is, between its steps: what a checkpoint holds besides weights that are being trained.
-
->>> at = TrainingState(epoch=2, step=5, steps=12)
->>> TrainingState.of(at.facts(), best={}) == at
-True
+>>> StepSettings(n_steps=4, learning_rate=1.0, schedule="linear", warmup_steps=2).rate(0)
+0.5
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bend_hf.config import RunConfig, Schedule
-from bend_hf.errors import ConfigError
-from bend_hf.training.batches import Batch, Split, feed, labels_of, to_device
-from bend_hf.training.batches import batch_rows as batch_rows
+from bend_hf.config import Schedule
+from bend_hf.prefetch import prefetch
 from bend_hf.training.checkpoints import (
     Checkpoints,
     Saved,
@@ -46,335 +33,336 @@ from bend_hf.training.checkpoints import (
     trained_state,
     training_tensors,
 )
-from bend_hf.training.losses import Loss
+from bend_hf.training.losses import LossParts
 from bend_hf.training.schedules import factor
-from bend_hf.types import Ints
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from accelerate import Accelerator
-    from torch import Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How a head is trained."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    accumulation: int = 1
-    patience: int | None = None
-    checkpoint_every: int = 200
-
-    @classmethod
-    def of(cls, config: RunConfig) -> FitConfig:
-        """The numbers of a resolved configuration.
-
-        Raises:
-            ConfigError: One is missing; the task declares no training.
-        """
-        epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
-        if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
-            raise ConfigError(f"{config.task} declares no training; give epochs, batch size and learning rate")
-        return cls(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps,
-            accumulation=config.gradient_accumulation,
-            patience=config.patience,
-            checkpoint_every=config.checkpoint_every,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one epoch gave."""
-
-    epoch: int
-    loss: float
-    validation: float | None
-    seconds: float
-
-
-@dataclass(kw_only=True)
-class TrainingState:
-    """How far a training is, and what it must not forget.
-
-    Attributes:
-        epoch: The one it is in, counted from 1.
-        step: Steps of this epoch that lie behind it.
-        steps: Steps of all epochs that lie behind it.
-        best: The best validation metric so far; None before there is one.
-        best_epoch: The epoch that gave it; 0 before there is one.
-        best_state: Weights of that epoch, on the CPU.
-        history: The epochs that are over.
-        finished: Whether nothing is left to do.
-    """
-
-    epoch: int = 1
-    step: int = 0
-    steps: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Epoch] = field(default_factory=list)
-    finished: bool = False
-
-    def facts(self) -> dict[str, Any]:
-        """Everything but the weights."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "steps": self.steps,
-            "best": self.best,
-            "history": [asdict(one) for one in self.history],
-            "best_epoch": self.best_epoch,
-            "finished": self.finished,
-        }
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any], *, best: dict[str, Tensor]) -> TrainingState:
-        """What was kept: the facts, and the weights of the best epoch."""
-        history = [Epoch(**one) for one in facts["history"]]
-        return cls(**{**facts, "history": history, "best_state": best})
-
 
 log = logging.getLogger(__name__)
 
-_SHOWN_EVERY_SECONDS = 1.0  # reading the loss waits for the device
+_SMALLEST_WEIGHT = 1e-6  # that a sum of losses is divided by, if a step has nothing to learn from
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """A trained head and how it got there.
+class StepSettings:
+    """The steps of a training.
 
     Attributes:
-        state: Weights of the best epoch, on the CPU; of those that learn, where others are frozen.
-        best_epoch: Counted from 1; 0 where the head was not trained.
-        history: Every epoch.
-        resumed_at: Steps that were behind it when it was taken up again; None where it was not.
+        n_steps: Steps of the optimizer.
+        learning_rate: The highest learning rate.
+        schedule: Course of the learning rate after the warm-up.
+        warmup_steps: Steps over which it rises.
+        min_rate_fraction: Fraction of the learning rate that the schedule falls to.
+        clip: Largest norm of the gradients; 0 for no limit.
+        save_every: Steps between two checkpoints.
+        stop_after: Step to stop at, as an interruption would; None to go to the end.
     """
 
-    state: dict[str, Tensor]
-    best_epoch: int
-    history: tuple[Epoch, ...]
-    resumed_at: int | None = None
+    n_steps: int
+    learning_rate: float
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    min_rate_fraction: float = 0.0
+    clip: float = 0.0
+    save_every: int = 200
+    stop_after: int | None = None
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        share = factor(self.schedule, step, n_steps=self.n_steps, warmup_steps=self.warmup_steps)
+        least = self.min_rate_fraction
+        return self.learning_rate * (share if step < self.warmup_steps else least + (1.0 - least) * share)
 
 
-def fit(
-    head: nn.Module,
-    train: Split,
-    loss: Loss,
-    config: FitConfig,
-    accelerator: Accelerator,
-    validate: Callable[[nn.Module], float | None],
-    progress: Callable[[int, int, float], None] = lambda step, steps, value: None,
-    *,
-    checkpoints: Checkpoints | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> Fitted:
-    """Trains with AdamW; the best epoch is the one with the highest validation metric, the first of equals.
+Entry = TypeVar("Entry", bound="DataclassInstance")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Part = TypeVar("Part")
+
+
+@dataclass(kw_only=True)
+class TrainingState(Generic[Entry]):
+    """How far a training is.
+
+    >>> state = TrainingState(step=5, best=0.5, best_at=1)
+    >>> TrainingState.of(state.facts(), entry=StepSettings, best_weights={}) == state
+    True
+
+    Attributes:
+        step: Steps that are done.
+        seconds: Time they took, without evaluations and checkpoints, over all lives of the training.
+        waited_seconds: Time of these spent waiting for input.
+        history: One entry per evaluation.
+        best: The best evaluation, larger is better; None before the first.
+        best_at: The epoch or step of that evaluation; 0 before the first.
+        best_weights: Weights of that evaluation, on the CPU.
+        finished: Whether nothing is left to do.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    waited_seconds: float = 0.0
+    history: list[Entry] = field(default_factory=list)
+    best: float | None = None
+    best_at: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+    def facts(self) -> dict[str, Json]:
+        """Return everything but the weights, as JSON."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "best_weights"}
+        return {**values, "history": [asdict(one) for one in self.history]}
+
+    @classmethod
+    def of(
+        cls, facts: Mapping[str, Json], *, entry: type[Entry], best_weights: dict[str, Tensor]
+    ) -> TrainingState[Entry]:
+        """Return the state that ``facts`` and the best weights describe.
+
+        Raises:
+            TypeError: The facts are those of another version.
+        """
+        values = dict(facts)
+        entries = values.pop("history", None)
+        if not isinstance(entries, list):
+            raise TypeError("no history")
+        history = [entry(**one) for one in entries if isinstance(one, dict)]
+        return cls(**values, history=history, best_weights=best_weights)  # type: ignore[arg-type]  # checked by the call
+
+    def keep_if_best(self, value: float, at: int, module: nn.Module) -> None:
+        """Keep the weights if the evaluation is better than all before; the first of equals stays."""
+        if self.best is None or value > self.best:
+            self.best, self.best_at, self.best_weights = value, at, trained_state(module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepParts(Generic[Part]):
+    """What one step learns from, in parts that fit the memory.
+
+    Attributes:
+        weight: This process's sum of the weights of all labels, which the loss is divided by, float64, a scalar.
+        n_parts: How many parts there are.
+        parts: The parts, possibly read while they are used.
+    """
+
+    weight: Tensor
+    n_parts: int
+    parts: Iterable[Part]
+
+
+class Trainer(ABC, Generic[Entry, Item, Made, Part]):
+    """One life of a training, from its start or its last checkpoint to its end.
 
     Args:
-        head: Takes the fields of the split's inputs, ``(x_BTD, token_of_BL)`` for embeddings; its weights change.
-        train: What to learn from.
-        loss: Masks padding itself.
-        config: How.
+        module: The module whose weights are saved.
+        model: What is called in a step; ``module`` itself, or a module around it.
+        optimizer: Of torch, over the weights of ``module``.
         accelerator: Device, precision and processes.
-        validate: Validation metric of the head as it is, larger is better; None where it is not defined.
-        progress: Told the step, the steps of all epochs, and the loss of the epoch so far, of this process.
-        checkpoints: Where positions are kept; a position found there is taken up.
-        on_epoch: Told each epoch when it is over.
-
-    Raises:
-        ConfigError: The split is empty, or the loss stops being a number.
+        settings: The steps.
+        checkpoints: Where checkpoints are kept; None to keep none.
     """
-    if not len(train):
-        raise ConfigError("the training split holds no item; check the split column of the bed")
-    return _Training(head, train, loss, config, accelerator, validate, progress, checkpoints, on_epoch).run()
 
-
-class _Training:
-    """One training, from its first or its last position to its end."""
+    entry: type[Entry]  # what the history holds
 
     def __init__(
         self,
-        head: nn.Module,
-        train: Split,
-        loss: Loss,
-        config: FitConfig,
+        module: nn.Module,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
         accelerator: Accelerator,
-        validate: Callable[[nn.Module], float | None],
-        progress: Callable[[int, int, float], None],
+        settings: StepSettings,
         checkpoints: Checkpoints | None,
-        on_epoch: Callable[[Epoch], None],
     ) -> None:
-        self.train, self.config, self.accelerator = train, config, accelerator
-        self.validate, self.progress, self.checkpoints, self.on_epoch = validate, progress, checkpoints, on_epoch
-        self.loss = loss.to(accelerator.device)
-        self.head = head
-        weights = [weight for weight in head.parameters() if weight.requires_grad]
-        self.plain = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.model, self.optimizer = accelerator.prepare(head, self.plain)
-        self.n_steps = math.ceil(math.ceil(len(train) / config.batch_size) / config.accumulation) * config.epochs
-        self.at = TrainingState()
-        self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
-        self.shown, self.shown_at = float("nan"), 0.0
+        self.module, self.accelerator, self.settings, self.checkpoints = module, accelerator, settings, checkpoints
+        self.plain_optimizer = optimizer
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.state: TrainingState[Entry] = TrainingState()
+        self.until = min(settings.n_steps, settings.stop_after or settings.n_steps)
 
-    def run(self) -> Fitted:
-        """The whole of it."""
-        _fresh_scaler(self.accelerator)
-        resumed_at = self._restore()
-        while not self.at.finished and self.at.epoch <= self.config.epochs:
-            self._epoch()
-            self.at.finished = self._is_enough()
-        self._settle()
-        if self.checkpoints is not None:
-            self._save()
+    # What a training is.
+
+    @abstractmethod
+    def interval_end(self, step: int) -> int:
+        """Return the step after which the interval of a step ends; the step is counted from 0."""
+
+    @abstractmethod
+    def items(self, first: int, end: int) -> Iterable[Item]:
+        """Return what ``make`` makes the inputs of some steps of, in order."""
+
+    @abstractmethod
+    def make(self, item: Item) -> Made:
+        """Read an input; runs in a background thread."""
+
+    @abstractmethod
+    def parts_of_step(self, step: int, made: Iterator[Made]) -> StepParts[Part]:
+        """Return what a step learns from.
+
+        Args:
+            step: Which step, counted from 0.
+            made: The inputs of this and later steps, in order.
+        """
+
+    @abstractmethod
+    def loss(self, part: Part) -> LossParts:
+        """Return the loss of a part, under the accelerator's precision."""
+
+    @abstractmethod
+    def add_loss(self, sums: Tensor) -> None:
+        """Take note of a part's summed loss and weight, float64, shape (2,), on the device."""
+
+    @abstractmethod
+    def after_step(self, *, is_last: bool) -> None:
+        """Take note of a step that is done.
+
+        Args:
+            is_last: Whether a checkpoint, an evaluation or the end follows.
+        """
+
+    @abstractmethod
+    def evaluate(self, started: float) -> None:
+        """Evaluate the model at the end of an interval, and add to the history.
+
+        Args:
+            started: When the interval started, by ``time.perf_counter``.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Settle the state after the last step, before it is saved."""
+
+    def local_tensors(self) -> dict[str, Tensor]:
+        """Return what each process must get back, on the CPU."""
+        return random_states()
+
+    def restore_local(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take back what ``local_tensors`` returned on each process of the interrupted life."""
+        if self.accelerator.process_index < len(tensors):
+            restore_random_states(tensors[self.accelerator.process_index])
+
+    # The loop.
+
+    def run(self) -> int | None:
+        """Train to the end; return how many steps were done before if the training was resumed, else None."""
+        _reset_scaler(self.accelerator)
+        resumed_at = self.restore()
+        while self.state.step < self.until and not self.state.finished:
+            started, end = time.perf_counter(), self.interval_end(self.state.step)
+            self._train_until(min(end, self.until))
+            if self.state.step == end:
+                self.evaluate(started)
+                if self._saves():
+                    self.save()
+        self.finish()
+        self.save()
         self.accelerator.free_memory(self.model, self.optimizer)
-        return Fitted(
-            state=self.at.best_state,
-            best_epoch=self.at.best_epoch,
-            history=tuple(self.at.history),
-            resumed_at=resumed_at,
-        )
+        return resumed_at
 
-    def _epoch(self) -> None:
-        started = time.perf_counter()
+    def _saves(self) -> bool:
+        return self.state.step % self.settings.save_every == 0 and self.state.step < self.until
+
+    def _train_until(self, end: int) -> None:
         self.model.train()
-        shares = batch_rows(
-            len(self.train),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=self.at.epoch,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-        )
-        each = self.config.accumulation
-        batches = feed(self.train, shares[self.at.step * each :], self.accelerator.device)
-        for first in range(self.at.step * each, len(shares), each):
-            self._step(shares[first : first + each], batches)
-            self.at.step, self.at.steps = self.at.step + 1, self.at.steps + 1
-            if self.checkpoints is not None and self.at.steps % self.config.checkpoint_every == 0:
-                self._save()
-            self._show()
-        sums = self.accelerator.reduce(self.sums, "sum") if self.accelerator.num_processes > 1 else self.sums
-        mean = float(sums[0]) / max(float(sums[1]), 1.0)
-        if not np.isfinite(mean):
-            raise ConfigError(f"the loss became {mean} in epoch {self.at.epoch}; lower --learning-rate")
-        value = self.validate(self.head)
-        done = Epoch(epoch=self.at.epoch, loss=mean, validation=value, seconds=time.perf_counter() - started)
-        self.at.history.append(done)
-        if value is not None and (self.at.best is None or value > self.at.best):
-            self.at.best, self.at.best_epoch, self.at.best_state = value, self.at.epoch, trained_state(self.head)
-        self.at.epoch, self.at.step = self.at.epoch + 1, 0
-        self.sums.zero_()
-        self.on_epoch(done)
+        began = time.perf_counter() - self.state.seconds
+        with closing(prefetch(self.make, self.items(self.state.step, end))) as made:
+            inputs = self._timed(made)
+            while self.state.step < end:
+                self._step(inputs)
+                self.state.step += 1
+                self.state.seconds = time.perf_counter() - began
+                saves = self._saves() and self.state.step < end
+                self.after_step(is_last=saves or self.state.step == end)
+                self.state.seconds = time.perf_counter() - began  # reading a loss waits for the device
+                if saves:
+                    paused = time.perf_counter()
+                    self.save()
+                    began += time.perf_counter() - paused
 
-    def _step(self, shares: list[Ints], batches: Iterator[Batch]) -> None:
-        """One step of the optimizer, over one batch or, with accumulation, over several."""
-        rate = self.config.learning_rate * factor(
-            self.config.schedule, self.at.steps, n_steps=self.n_steps, warmup_steps=self.config.warmup_steps
-        )
-        for group in self.plain.param_groups:
+    def _timed(self, made: Iterator[Made]) -> Iterator[Made]:
+        while True:
+            started = time.perf_counter()
+            try:
+                one = next(made)
+            except StopIteration:
+                return
+            self.state.waited_seconds += time.perf_counter() - started
+            yield one
+
+    def _step(self, made: Iterator[Made]) -> None:
+        """Take one step of the optimizer."""
+        rate = self.settings.rate(self.state.step)
+        for group in self.plain_optimizer.param_groups:
             group["lr"] = rate
-        count = None
-        if len(shares) > 1:  # the mean is over the labels of all batches, so they are counted before the first
-            count = torch.stack([self._count(labels_of(self.train, share)) for share in shares]).sum()
-        world = self.accelerator.num_processes
-        for place in range(len(shares)):
-            batch = next(batches)
-            if count is None:
-                count = self._count(batch.labels)
-            if place == 0 and world > 1:
-                count = self.accelerator.reduce(count, "sum")
-            last = place == len(shares) - 1
+        step, n_processes = self.parts_of_step(self.state.step, made), self.accelerator.num_processes
+        weight = self.accelerator.reduce(step.weight, "sum") if n_processes > 1 else step.weight
+        # processes average their gradients; the sum over processes divided by all weights is wanted
+        scale = n_processes / weight.clamp(min=_SMALLEST_WEIGHT)
+        for place, part in enumerate(step.parts):
+            last = place == step.n_parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
-                    logits = self.model(*batch.inputs)
-                parts = self.loss(logits.float(), self._target(batch.labels))
-                # processes average their gradients; the sum over processes divided by all labels is wanted
-                self.accelerator.backward(parts.total * (world / count.clamp(min=1.0)).to(parts.total.dtype))
-            self.sums += torch.stack([parts.total.detach().double(), parts.count.detach().double()])
+                loss = self.loss(part)
+                self.accelerator.backward(loss.total * scale.to(loss.total.dtype))
+            self.add_loss(torch.stack([loss.total.detach().double(), loss.count.detach().double()]))
+        if self.settings.clip:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _target(self, labels: NDArray[np.int16]) -> Tensor:
-        return to_device(labels, self.accelerator.device).long()
+    # Checkpoints.
 
-    def _count(self, labels: NDArray[np.int16]) -> Tensor:
-        return self.loss.count(self._target(labels)).double()
-
-    def _show(self) -> None:
-        """Tells how far it is; the loss is read now and then only, as that waits for the device."""
-        now = time.monotonic()
-        if now - self.shown_at >= _SHOWN_EVERY_SECONDS:
-            total, count = self.sums.tolist()
-            self.shown, self.shown_at = total / max(count, 1.0), now
-        self.progress(self.at.steps, self.n_steps, self.shown)
-
-    def _is_enough(self) -> bool:
-        """Whether the epochs since the best one are as many as patience allows."""
-        patience = self.config.patience
-        return patience is not None and len(self.at.history) - self.at.best_epoch >= patience
-
-    def _settle(self) -> None:
-        """Without a defined validation metric the last epoch stands; without an epoch the first weights do."""
-        self.at.finished = True
-        if self.at.best_epoch:
+    def save(self) -> None:
+        """Write a checkpoint; all processes call it together."""
+        if self.checkpoints is None:
             return
-        if self.at.history:
-            log.warning("the validation metric was not defined in any epoch; the last epoch is kept")
-        self.at.best_epoch, self.at.best_state = len(self.at.history), trained_state(self.head)
-
-    def _save(self) -> None:
-        assert self.checkpoints is not None
-        states, sums = [random_states()], [self.sums.cpu()]
+        local = [self.local_tensors()]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
-            states, sums = gather_object(states), gather_object(sums)
-        tensors = training_tensors(self.head, self.plain, kept=self.checkpoints.writes) | {"sums": torch.stack(sums)}
-        for rank, state in enumerate(states):
-            tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
-        facts = self.at.facts()
+            local = gather_object(local)
+        tensors = training_tensors(self.module, self.plain_optimizer, kept=self.checkpoints.writes)
+        for rank, state in enumerate(local):
+            tensors |= {f"{_process(rank)}{name}": value for name, value in state.items()}
+        facts = self.state.facts()
         if self.accelerator.scaler is not None:
             facts["scaler"] = self.accelerator.scaler.state_dict()
         self.checkpoints.write(
-            Saved(tensors=tensors, facts=facts), best=self.at.best_state, best_epoch=self.at.best_epoch
+            Saved(tensors=tensors, facts=facts), best=self.state.best_weights, best_at=self.state.best_at
         )
 
-    def _restore(self) -> int | None:
-        """Takes up the position that was kept, where there is one; how many steps lie behind it."""
+    def restore(self) -> int | None:
+        """Go back to the last checkpoint if there is one; return the steps before it."""
         saved = None if self.checkpoints is None else self.checkpoints.read()
         if saved is None:
             return None
         facts = dict(saved.facts)
-        scaler: Any = facts.pop("scaler", None)
+        scaler = facts.pop("scaler", None)
+        try:
+            self.state = TrainingState.of(facts, entry=self.entry, best_weights=saved.best)
+        except TypeError as error:
+            log.warning("the checkpoint was written by another version (%s); the training starts over", error)
+            return None
         if scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.at = TrainingState.of(facts, best=saved.best)
-        restore_training(self.head, self.plain, saved.tensors)
-        rank, sums = self.accelerator.process_index, saved.tensors["sums"]
-        if len(sums) == self.accelerator.num_processes:
-            self.sums.copy_(sums[rank])
-        elif rank == 0:  # written by another number of processes
-            self.sums.copy_(sums.sum(dim=0))
-        mine = f"random.{rank}."
-        restore_random_states({k.removeprefix(mine): v for k, v in saved.tensors.items() if k.startswith(mine)})
-        log.info("resumed at step %d of %d", self.at.steps, self.n_steps)
-        return self.at.steps
+        restore_training(self.module, self.plain_optimizer, saved.tensors)
+        local: list[dict[str, Tensor]] = []
+        while mine := _starting_with(saved.tensors, _process(len(local))):
+            local.append(mine)
+        self.restore_local(local)
+        log.info("resumed at step %d of %d", self.state.step, self.settings.n_steps)
+        return self.state.step
 
 
-def _fresh_scaler(accelerator: Accelerator) -> None:
-    """The scaler of float16 as it starts, so that a fold does not depend on the one before."""
+def _process(rank: int) -> str:
+    return f"process.{rank}."
+
+
+def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _reset_scaler(accelerator: Accelerator) -> None:
+    """Reset the scaler of float16, so that a fold does not depend on the one before."""
     if accelerator.scaler is not None and accelerator.scaler.is_enabled():
         accelerator.scaler.load_state_dict(torch.amp.GradScaler("cuda").state_dict())

@@ -141,7 +141,7 @@ def test_records_name_the_head_and_its_settings(spec: HeadSpec) -> None:
 def test_saved_weights_give_the_same_logits(spec: HeadSpec, tmp_path: Path) -> None:
     (_, head), *_ = fitting(spec)
     module, x = built(spec, head), inputs(spec, WINDOW_BP)
-    Checkpoints(tmp_path).write(Saved(tensors={}, facts={}), best=trained_state(module), best_epoch=1)
+    Checkpoints(tmp_path).write(Saved(tensors={}, facts={}), best=trained_state(module), best_at=1)
     saved = Checkpoints(tmp_path).read()
     assert saved is not None
     torch.manual_seed(9)

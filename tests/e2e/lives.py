@@ -30,6 +30,7 @@ import bend_hf.runs.outcome
 import bend_hf.runs.run
 import bend_hf.train
 import bend_hf.training.checkpoints
+import bend_hf.training.head_trainer
 import bend_hf.training.heads.basset
 import bend_hf.training.trainer
 from tests.e2e.spread import note_differences
@@ -56,7 +57,8 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        bend_hf.training.trainer._Training._show = before(bend_hf.training.trainer._Training._show, number, die)  # type: ignore[method-assign]
+        after_step = bend_hf.training.head_trainer.HeadTrainer.after_step
+        bend_hf.training.head_trainer.HeadTrainer.after_step = before(after_step, number, die)  # type: ignore[method-assign]
     elif where == "rename":  # a checkpoint is written but not yet in its place
         os.replace = before(os.replace, number, die)
     elif where == "epoch":
@@ -69,7 +71,7 @@ def arm(where: str, number: int) -> None:
 
 def note_weights(out: Path) -> None:
     """Makes this process write down which weights each fold ends with."""
-    fit = bend_hf.training.trainer.fit
+    fit = bend_hf.training.head_trainer.fit
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         fitted = fit(*args, **kwargs)
@@ -80,7 +82,7 @@ def note_weights(out: Path) -> None:
             file.write(f"{hashlib.sha256(content).hexdigest()} {fitted.resumed_at}\n")
         return fitted
 
-    bend_hf.training.trainer.fit = wrapped
+    bend_hf.training.head_trainer.fit = wrapped
 
 
 def life(

@@ -32,7 +32,7 @@ def die_in_the_middle_of_a_line(folder: saving.RunFolder, losses: list[saving.St
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        loop.Loop._step = before(loop.Loop._step, number, die)  # type: ignore[method-assign]
+        loop.Pretrainer._step = before(loop.Pretrainer._step, number, die)  # type: ignore[method-assign]
     elif where == "rename":  # something is written but not yet in its place
         os.replace = before(os.replace, number, die)
     elif where == "losses":

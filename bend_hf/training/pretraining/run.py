@@ -75,7 +75,7 @@ def _train(
 
     from bend_hf.training.checkpoints import load_trained
     from bend_hf.training.pretraining.objectives import Learner
-    from bend_hf.training.pretraining.trainer import Loop
+    from bend_hf.training.pretraining.trainer import Pretrainer
 
     tables = tables_beside(config, inputs, folder) if accelerator.is_main_process else ()
     accelerator.wait_for_everyone()
@@ -89,13 +89,13 @@ def _train(
             f"{inputs.train.n_rich:,}",
             f"{len(inputs.held_out_BL):,}",
         )
-    trained = Loop(config, inputs, Learner(config.family, network), accelerator, folder).run()
+    trained = Pretrainer(config, inputs, Learner(config.family, network), accelerator, folder).train()
     summary = summarise(config, inputs, network, trained, tables, accelerator, out=folder.out, began=began)
-    if trained.finished and accelerator.is_main_process:
+    if trained.state.finished and accelerator.is_main_process:
         if finish(config, inputs, network):
             folder.write_model(network, config.family, config)
-        if trained.at.best is not trained.at.validations[-1]:
-            load_trained(network, trained.best)
+        if trained.best is not trained.state.history[-1]:
+            load_trained(network, trained.state.best_weights)
             finish(config, inputs, network)
             folder.write_best(network, config.family, config)
         write_text(folder.summary, json.dumps(summary.facts, indent=2) + "\n")

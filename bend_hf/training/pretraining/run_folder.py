@@ -283,27 +283,24 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Told of steps, it tells the user.
+    """A bar on a terminal; otherwise a line of the log now and then.
 
     Args:
-        n_steps: Of the whole training.
-        step: Those that lie behind it already.
-        nucleotides: That a step reads.
+        n_steps: Steps of the whole training.
+        nucleotides: Nucleotides that a step reads.
         shown: False on all processes but the first.
     """
 
-    def __init__(self, *, n_steps: int, step: int, nucleotides: int, shown: bool) -> None:
-        self._n_steps, self._first, self._nucleotides, self._shown = n_steps, step, nucleotides, shown
+    def __init__(self, *, n_steps: int, nucleotides: int, shown: bool) -> None:
+        self._n_steps, self._nucleotides, self._shown = n_steps, nucleotides, shown
         self._on_terminal = shown and sys.stderr.isatty()
-        self._told_at = self._started = time.monotonic()
-        self._away_seconds = 0.0
+        self._logged_at = time.monotonic()
+        self.start(0, seconds=0.0)
 
     def __enter__(self) -> Progress:
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(
-            total=self._n_steps, initial=self._first, unit="step", disable=not self._on_terminal, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=self._n_steps, unit="step", disable=not self._on_terminal, dynamic_ncols=True)
         return self
 
     def __exit__(
@@ -311,17 +308,27 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def at(self, step: int, loss: float) -> None:
-        """So many steps are done, and the last losses were about this."""
+    def start(self, step: int, *, seconds: float) -> None:
+        """Start from a step, which was reached after some seconds of training."""
+        self._first, self._first_seconds = step, seconds
+
+    def at(self, step: int, loss: float, *, seconds: float) -> None:
+        """Show that a step is done.
+
+        Args:
+            step: How many steps are done.
+            loss: Mean loss of the last steps.
+            seconds: Seconds of training until now, without validations and checkpoints.
+        """
         if not self._shown:
             return
+        speed = (step - self._first) / max(seconds - self._first_seconds, 1e-9)  # steps per second
         now = time.monotonic()
-        speed = (step - self._first) / max(now - self._started - self._away_seconds, 1e-9)  # steps a second
         if self._on_terminal:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {speed * self._nucleotides:,.0f} nt/s", refresh=False)
             self._bar.update(step - self._bar.n)
-        elif now - self._told_at >= _LINE_EVERY_SECONDS:
-            self._told_at = now
+        elif now - self._logged_at >= _LINE_EVERY_SECONDS:
+            self._logged_at = now
             log.info(
                 line(
                     step=step,
@@ -332,12 +339,8 @@ class Progress:
                 )
             )
 
-    def away(self, seconds: float) -> None:
-        """So long was spent on something else than steps: a validation, a checkpoint."""
-        self._away_seconds += seconds
-
     def say(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Write a line, above the bar if there is one."""
         if self._on_terminal:
             self._bar.write(text, file=sys.stderr)
         elif self._shown:

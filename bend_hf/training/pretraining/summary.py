@@ -95,8 +95,8 @@ def summarise(
         out: Its folder.
         began: When this life of it began, by ``time.perf_counter``.
     """
-    at, best = trained.at, trained.at.best
-    nucleotides = at.step * config.batch_windows * config.window_bp
+    state, best = trained.state, trained.best
+    nucleotides = state.step * config.batch_windows * config.window_bp
     named = jsonable(asdict(config))
     facts: dict[str, Any] = {
         "command": ["python", "-m", "bend_hf.pretrain", *as_flags(config)],
@@ -109,15 +109,15 @@ def summarise(
             "n_parameters": sum(weight.numel() for weight in network.parameters()),
         },
         "seed": config.seed,
-        "steps": at.step,
+        "steps": state.step,
         "nucleotides": nucleotides,
-        "seconds": at.seconds,
-        "nucleotides_per_second": nucleotides / at.seconds if at.seconds else None,
-        "input_wait_share": at.waited_seconds / at.seconds if at.seconds else None,
+        "seconds": state.seconds,
+        "nucleotides_per_second": nucleotides / state.seconds if state.seconds else None,
+        "input_wait_share": state.waited_seconds / state.seconds if state.seconds else None,
         "wall_seconds": time.perf_counter() - began,
         "resumed_at": trained.resumed_at,
-        "curve": [asdict(one) for one in at.validations],
-        "perplexity": at.validations[-1].perplexity if at.validations else None,
+        "curve": [asdict(one) for one in state.history],
+        "perplexity": state.history[-1].perplexity if state.history else None,
         "best": None if best is None else asdict(best),
         "tables": [asdict(row) for row in tables],
         "machine": {**machine(), **device_of(accelerator)},
@@ -127,9 +127,9 @@ def summarise(
     assert isinstance(checked, dict)
     return Summary(
         out=out,
-        step=at.step,
+        step=state.step,
         steps=config.steps,
-        validations=tuple(at.validations),
+        validations=tuple(state.history),
         tables=tuple(tables),
         facts=checked,
     )

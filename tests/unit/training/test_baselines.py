@@ -13,9 +13,9 @@ from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.run import resolve_config
 from bend_hf.tasks import TASKS
+from bend_hf.training.head_trainer import FitConfig, HeadData, fit
 from bend_hf.training.heads import BASELINES, build_head, head_of
 from bend_hf.training.losses import build_loss
-from bend_hf.training.trainer import FitConfig, fit
 from tests.splits import WIDTH, gene_like
 
 
@@ -78,7 +78,8 @@ def test_the_optimizer_gets_those_numbers(monkeypatch: pytest.MonkeyPatch, tmp_p
             rows = self.linear(x_BTD)
             return rows.gather(1, token_of_BL.clamp(min=0)[..., None].expand(-1, -1, 3))
 
-    fit(Head(), gene_like(8), build_loss("cross_entropy"), config, Accelerator(cpu=True), lambda model: None)
+    data = HeadData(train=gene_like(8), loss=build_loss("cross_entropy"), validate=lambda model: None)
+    fit(Head(), data, config, Accelerator(cpu=True))
     (optimizer,) = made
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.003, 0.01)

@@ -33,9 +33,7 @@ def best(epoch: int) -> dict[str, torch.Tensor]:
 def test_what_is_written_comes_back_to_the_bit(tmp_path: Path) -> None:
     place = Checkpoints(tmp_path / "run")
     exotic = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
-    place.write(
-        Saved(tensors={"x": exotic, "count": torch.tensor(7)}, facts={"loss": 0.1 + 0.2}), best={}, best_epoch=0
-    )
+    place.write(Saved(tensors={"x": exotic, "count": torch.tensor(7)}, facts={"loss": 0.1 + 0.2}), best={}, best_at=0)
     found = place.read()
     assert found is not None
     assert found.tensors["x"].view(torch.int32).tolist() == exotic.view(torch.int32).tolist()
@@ -45,8 +43,8 @@ def test_what_is_written_comes_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_only_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     place = Checkpoints(tmp_path)
-    place.write(saved(1), best=best(1), best_epoch=1)
-    place.write(saved(2), best=best(3), best_epoch=3)
+    place.write(saved(1), best=best(1), best_at=1)
+    place.write(saved(2), best=best(3), best_at=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best-3.safetensors", "last.safetensors"]
     found = place.read()
     assert found is not None
@@ -58,7 +56,7 @@ def test_a_write_that_dies_before_its_rename_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Checkpoints(tmp_path)
-    place.write(saved(1), best=best(1), best_epoch=1)
+    place.write(saved(1), best=best(1), best_at=1)
 
     def die(*_: object) -> None:
         raise OSError("no space left on device")
@@ -66,7 +64,7 @@ def test_a_write_that_dies_before_its_rename_leaves_the_old_one(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", die)
         with pytest.raises(OSError, match="no space"):
-            place.write(saved(2), best=best(2), best_epoch=2)
+            place.write(saved(2), best=best(2), best_at=2)
     found = place.read()
     assert found is not None
     assert (found.facts["step"], found.best["w"][0].item()) == (1, -1.0)
@@ -76,22 +74,22 @@ def test_a_write_that_dies_before_its_rename_leaves_the_old_one(
 @pytest.mark.parametrize("name", ["last.safetensors", "best-1.safetensors"])
 def test_a_damaged_checkpoint_is_said_and_not_used(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = Checkpoints(tmp_path)
-    place.write(saved(1), best=best(1), best_epoch=1)
+    place.write(saved(1), best=best(1), best_at=1)
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[:-5])
     with caplog.at_level(logging.WARNING):
         assert place.read() is None
-    assert "is damaged" in caplog.text
+    assert "cannot be used" in caplog.text
 
 
 def test_the_header_is_json_and_the_file_is_safetensors(tmp_path: Path) -> None:
-    Checkpoints(tmp_path).write(saved(4), best={}, best_epoch=0)
+    Checkpoints(tmp_path).write(saved(4), best={}, best_at=0)
     with safe_open(tmp_path / "last.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["bend_hf"])["step"] == 4
 
 
 def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
-    Checkpoints(tmp_path / "run", writes=False).write(saved(1), best={}, best_epoch=0)
+    Checkpoints(tmp_path / "run", writes=False).write(saved(1), best={}, best_at=0)
     assert not (tmp_path / "run").exists()
 
 

@@ -38,7 +38,7 @@ from bend_hf.training.pretraining.objectives import (
 )
 from bend_hf.training.pretraining.run import main, refuse_emulation, run
 from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss, write_model
-from bend_hf.training.pretraining.trainer import Loop
+from bend_hf.training.pretraining.trainer import step_settings
 from bend_hf.training.pretraining.validation import Validation
 from bend_hf.training.pretraining.windows import Windows
 from tests.tiny import write_genome
@@ -335,20 +335,20 @@ def test_without_a_terminal_a_line_is_told_now_and_then(
     monkeypatch.setattr("bend_hf.training.pretraining.run_folder.time", SimpleNamespace(monotonic=lambda: now[0]))
     with (
         caplog.at_level(logging.INFO, "bend_hf.training.pretraining.run_folder"),
-        Progress(n_steps=100, step=20, nucleotides=1000, shown=True) as progress,
+        Progress(n_steps=100, nucleotides=1000, shown=True) as progress,
     ):
-        for step, at in ((30, 120.0), (40, 180.0), (41, 181.0)):
-            now[0] = at
-            progress.at(step, 1.5)
-            progress.away(10.0 if step == 30 else 0.0)  # a validation, which is no training
+        progress.start(20, seconds=500.0)
+        for step, at, seconds in ((30, 120.0, 520.0), (40, 180.0, 570.0), (41, 181.0, 571.0)):
+            now[0] = at  # ten seconds of it were a validation, which is not training
+            progress.at(step, 1.5, seconds=seconds)
     # 20 steps in 70 of the 80 seconds: 60 more take 210
     assert caplog.messages == ["step 40 of 100: loss 1.5000, 286 nucleotides/s, 0:03:30 left"]
 
 
 def test_other_processes_are_silent(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), Progress(n_steps=9, step=0, nucleotides=1, shown=False) as progress:
+    with caplog.at_level(logging.INFO), Progress(n_steps=9, nucleotides=1, shown=False) as progress:
         progress.say("validated")
-        progress.at(9, 1.0)
+        progress.at(9, 1.0, seconds=1.0)
     assert caplog.messages == []
 
 
@@ -484,9 +484,8 @@ def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
 
 def rates(config: PretrainConfig) -> list[float]:
     """The learning rate of each step."""
-    loop = object.__new__(Loop)
-    loop.config, loop.rate = config, 1.0
-    return [loop._rate(step) for step in range(config.steps)]
+    settings = step_settings(replace(config, learning_rate=1.0))
+    return [settings.rate(step) for step in range(config.steps)]
 
 
 def test_the_rate_rises_then_falls_to_its_least_share() -> None:

@@ -12,8 +12,8 @@ import pytest
 from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
 from bend_hf.runs.run import run
+from bend_hf.training.head_trainer import Epoch
 from bend_hf.training.trackers import check_trackers, tracking
-from bend_hf.training.trainer import Epoch
 from tests.tiny import write_data
 
 # Stands for trackio and for wandb, which accelerate calls in the same way.

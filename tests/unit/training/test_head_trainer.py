@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bend_hf.errors import ConfigError
-from bend_hf.training.batches import Split
+from bend_hf.training.batches import Split, batch_rows
 from bend_hf.training.checkpoints import Checkpoints
+from bend_hf.training.head_trainer import Callbacks, Epoch, FitConfig, Fitted, HeadData, fit
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.losses import build_loss
 from bend_hf.training.predict import predict
 from bend_hf.training.schedules import factor
-from bend_hf.training.trainer import Epoch, FitConfig, Fitted, batch_rows, fit
 from tests.splits import WIDTH, gene_like, window_like
 
 CONFIG = FitConfig(epochs=3, batch_size=4, learning_rate=0.01, weight_decay=0.01, seed=0, checkpoint_every=2)
@@ -61,13 +61,11 @@ def trained(
     torch.manual_seed(config.seed)
     return fit(
         make(),
-        split,
-        build_loss(loss),  # type: ignore[arg-type]
+        HeadData(train=split, loss=build_loss(loss), validate=validate),  # type: ignore[arg-type]
         config,
         Accelerator(cpu=True),
-        validate,
-        progress,
         checkpoints=None if folder is None else Checkpoints(folder),
+        callbacks=Callbacks(on_progress=progress),
     )
 
 
@@ -94,8 +92,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 12), world=st.integers(1, 4), epoch=st.integers(0, 3))
 def test_the_processes_share_out_every_batch(n: int, batch_size: int, world: int, epoch: int) -> None:
-    whole = batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=0, world=1)
-    shares = [batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=r, world=world) for r in range(world)]
+    whole = batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=0, n_processes=1)
+    shares = [
+        batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=r, n_processes=world) for r in range(world)
+    ]
     assert sorted(np.concatenate(whole).tolist()) == list(range(n))
     assert {len(one) for one in shares} == {len(whole)}
     for place, batch in enumerate(whole):
@@ -240,11 +240,9 @@ def test_every_epoch_is_told(tmp_path: Path) -> None:
     torch.manual_seed(0)
     fit(
         Dropped(),
-        TRAIN,
-        build_loss("cross_entropy"),
+        HeadData(train=TRAIN, loss=build_loss("cross_entropy"), validate=accuracy),
         CONFIG,
         Accelerator(cpu=True),
-        accuracy,
-        on_epoch=told.append,
+        callbacks=Callbacks(on_epoch=told.append),
     )
     assert [epoch.epoch for epoch in told] == [1, 2, 3]

@@ -1,0 +1,315 @@
+"""Train a head on a split through Accelerate, and keep the epoch with the best validation metric.
+
+The same seed gives the same batches on any number of processes: each process draws the same permutation and takes its
+slice of each batch.
+
+>>> FitConfig(epochs=1, batch_size=8, learning_rate=0.003, weight_decay=0.01, seed=0).accumulation
+1
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bend_hf.config import RunConfig, Schedule
+from bend_hf.errors import ConfigError
+from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
+from bend_hf.training.checkpoints import Checkpoints, trained_state
+from bend_hf.training.losses import Loss, LossParts
+from bend_hf.training.trainer import StepParts, StepSettings, Trainer
+from bend_hf.types import Ints
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_SECONDS = 1.0  # reading the loss waits for the device
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a head is trained."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    accumulation: int = 1
+    patience: int | None = None
+    checkpoint_every: int = 200
+
+    @classmethod
+    def of(cls, config: RunConfig) -> FitConfig:
+        """Return the numbers of a resolved configuration.
+
+        Raises:
+            ConfigError: One is missing, as the task declares no training.
+        """
+        epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
+        if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
+            raise ConfigError(
+                f"{config.task} declares no training; give --epochs, --batch-size, --learning-rate and --weight-decay"
+            )
+        return cls(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+            schedule=config.schedule,
+            warmup_steps=config.warmup_steps,
+            accumulation=config.gradient_accumulation,
+            patience=config.patience,
+            checkpoint_every=config.checkpoint_every,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadData:
+    """What a head is trained on and judged by.
+
+    Attributes:
+        train: The training split.
+        loss: The loss, which masks padding itself.
+        validate: Returns the validation metric of the head as it is, larger is better; None if it is not defined.
+    """
+
+    train: Split
+    loss: Loss
+    validate: Callable[[nn.Module], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """The results of one epoch."""
+
+    epoch: int
+    loss: float
+    validation: float | None
+    seconds: float
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What is told about a training.
+
+    Attributes:
+        on_progress: Called after each step with the step, the steps of all epochs, and the mean loss of the epoch so
+            far on this process.
+        on_epoch: Called after each epoch.
+    """
+
+    on_progress: Callable[[int, int, float], None] = _ignore
+    on_epoch: Callable[[Epoch], None] = _ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A trained head.
+
+    Attributes:
+        state: Weights of the best epoch, on the CPU; without frozen weights.
+        best_epoch: Counted from 1; 0 if the head was not trained.
+        history: Every epoch.
+        resumed_at: Steps that were done when the training was resumed; None if it was not.
+    """
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    history: tuple[Epoch, ...]
+    resumed_at: int | None = None
+
+
+def fit(
+    head: nn.Module,
+    data: HeadData,
+    config: FitConfig,
+    accelerator: Accelerator,
+    *,
+    checkpoints: Checkpoints | None = None,
+    callbacks: Callbacks | None = None,
+) -> Fitted:
+    """Train with AdamW. The best epoch is the one with the highest validation metric, the first of equals.
+
+    Args:
+        head: Takes the fields of the split's inputs, ``(x_BTD, token_of_BL)`` for embeddings; its weights change.
+        data: Training split, loss and validation.
+        config: Epochs, batches and rates.
+        accelerator: Device, precision and processes.
+        checkpoints: Where checkpoints are kept; the training resumes from one that is there.
+        callbacks: What is told about the training.
+
+    Raises:
+        ConfigError: The split is empty, or the loss becomes nan or infinite.
+    """
+    if not len(data.train):
+        raise ConfigError("the training split holds no item; check the split column of the BED file")
+    trainer = HeadTrainer(head, data, config, accelerator, checkpoints, callbacks or Callbacks())
+    resumed_at = trainer.run()
+    return Fitted(
+        state=trainer.state.best_weights,
+        best_epoch=trainer.state.best_at,
+        history=tuple(trainer.state.history),
+        resumed_at=resumed_at,
+    )
+
+
+class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
+    """The training of a head: an interval is an epoch; see ``fit`` for the arguments."""
+
+    entry = Epoch
+
+    def __init__(
+        self,
+        head: nn.Module,
+        data: HeadData,
+        config: FitConfig,
+        accelerator: Accelerator,
+        checkpoints: Checkpoints | None,
+        callbacks: Callbacks,
+    ) -> None:
+        weights = [weight for weight in head.parameters() if weight.requires_grad]
+        n_batches = math.ceil(len(data.train) / config.batch_size)
+        self.steps_per_epoch = math.ceil(n_batches / config.accumulation)
+        super().__init__(
+            head,
+            head,
+            torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay),
+            accelerator,
+            StepSettings(
+                n_steps=self.steps_per_epoch * config.epochs,
+                learning_rate=config.learning_rate,
+                schedule=config.schedule,
+                warmup_steps=config.warmup_steps,
+                save_every=config.checkpoint_every,
+            ),
+            checkpoints,
+        )
+        self.data, self.config, self.callbacks = data, config, callbacks
+        self.loss_function = data.loss.to(accelerator.device)
+        self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
+        self.shown, self.shown_at = float("nan"), 0.0
+
+    def interval_end(self, step: int) -> int:
+        """Return the last step of the epoch."""
+        return (step // self.steps_per_epoch + 1) * self.steps_per_epoch
+
+    def items(self, first: int, end: int) -> Iterable[Ints]:
+        """Return the rows of each batch, up to the end of the epoch."""
+        in_epoch = first % self.steps_per_epoch
+        return self._rows(first)[in_epoch * self.config.accumulation :]
+
+    def make(self, item: Ints) -> Batch:
+        """Read, embed and pad a batch, and copy it to the device."""
+        return make_batch(self.data.train, self.accelerator.device, item)
+
+    def _rows(self, step: int) -> list[Ints]:
+        """This process's rows of every batch of a step's epoch."""
+        return batch_rows(
+            len(self.data.train),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=step // self.steps_per_epoch + 1,
+            rank=self.accelerator.process_index,
+            n_processes=self.accelerator.num_processes,
+        )
+
+    def parts_of_step(self, step: int, made: Iterator[Batch]) -> StepParts[Batch]:
+        """Return one batch, or several with accumulation."""
+        each = self.config.accumulation
+        if each == 1:
+            batch = next(made)
+            return StepParts(weight=self._count(batch.labels), n_parts=1, parts=(batch,))
+        first = step % self.steps_per_epoch * each
+        rows = self._rows(step)[first : first + each]
+        # the mean is over the labels of all batches, so they are counted before the first one is used
+        counts = [self._count(labels_of(self.data.train, one)) for one in rows]
+        return StepParts(weight=torch.stack(counts).sum(), n_parts=len(rows), parts=islice(made, len(rows)))
+
+    def loss(self, part: Batch) -> LossParts:
+        """Return the loss of a batch."""
+        with self.accelerator.autocast():
+            logits = self.model(*part.inputs)
+        loss: LossParts = self.loss_function(logits.float(), self._target(part.labels))
+        return loss
+
+    def _target(self, labels: NDArray[np.int16]) -> Tensor:
+        return to_device(labels, self.accelerator.device).long()
+
+    def _count(self, labels: NDArray[np.int16]) -> Tensor:
+        return self.loss_function.count(self._target(labels)).double()
+
+    def add_loss(self, sums: Tensor) -> None:
+        """Add to the sums of the epoch."""
+        self.sums += sums
+
+    def after_step(self, *, is_last: bool) -> None:
+        """Report progress. The loss is read only now and then, as that waits for the device."""
+        now = time.monotonic()
+        if now - self.shown_at >= _PROGRESS_EVERY_SECONDS:
+            total, count = self.sums.tolist()
+            self.shown, self.shown_at = total / max(count, 1.0), now
+        self.callbacks.on_progress(self.state.step, self.settings.n_steps, self.shown)
+
+    def evaluate(self, started: float) -> None:
+        """Validate after an epoch, and keep its weights if it is the best.
+
+        Raises:
+            ConfigError: The loss is nan or infinite.
+        """
+        number = self.state.step // self.steps_per_epoch
+        several = self.accelerator.num_processes > 1
+        sums = self.accelerator.reduce(self.sums, "sum") if several else self.sums
+        mean = float(sums[0]) / max(float(sums[1]), 1.0)
+        if not np.isfinite(mean):
+            raise ConfigError(f"the loss became {mean} in epoch {number}; lower --learning-rate")
+        value = self.data.validate(self.module)
+        epoch = Epoch(epoch=number, loss=mean, validation=value, seconds=time.perf_counter() - started)
+        self.state.history.append(epoch)
+        if value is not None:
+            self.state.keep_if_best(value, number, self.module)
+        patience = self.config.patience
+        self.state.finished = patience is not None and number - self.state.best_at >= patience
+        self.sums.zero_()
+        self.callbacks.on_epoch(epoch)
+
+    def finish(self) -> None:
+        """Keep the last epoch if the validation metric was never defined, and the first weights without an epoch."""
+        self.state.finished = True
+        if self.state.best_at:
+            return
+        if self.state.history:
+            log.warning("the validation metric was not defined in any epoch; the last epoch is kept")
+        self.state.best_at, self.state.best_weights = len(self.state.history), trained_state(self.module)
+
+    def local_tensors(self) -> dict[str, Tensor]:
+        """Return random states, and the sums of the epoch."""
+        return super().local_tensors() | {"sums": self.sums.cpu()}
+
+    def restore_local(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take them back. Sums of another number of processes go to the first process."""
+        super().restore_local(tensors)
+        rank, sums = self.accelerator.process_index, [one["sums"] for one in tensors]
+        if len(sums) == self.accelerator.num_processes:
+            self.sums.copy_(sums[rank])
+        elif rank == 0:
+            self.sums.copy_(torch.stack(sums).sum(dim=0))
