@@ -1,13 +1,13 @@
-"""Where a killed training goes on: its last position and its best weights, in safetensors with a JSON header.
+"""Checkpoints of a training: the last state and the best weights, in safetensors with a JSON header.
 
-Accelerate's own ``save_state`` is not used: it pickles the optimizer, the scaler and the random states, writes a
-folder of files that is not whole until the last of them is, and knows neither the best epoch nor the history. Here
-a position is one file, renamed into place, so that there is either the old one or the new one.
+Accelerate's ``save_state`` is not used: it pickles the optimizer, the scaler and the random states, writes several
+files that are only valid together, and knows neither the best epoch nor the history. Here a checkpoint is one file
+that is renamed into place, so there is either the old one or the new one.
 
 >>> from tempfile import mkdtemp
->>> place = Checkpoints(Path(mkdtemp()) / "fold1")
->>> place.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_at=1)
->>> place.read().facts["step"]
+>>> checkpoints = Checkpoints(Path(mkdtemp()) / "fold1")
+>>> checkpoints.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_at=1)
+>>> checkpoints.read().facts["step"]
 3
 """
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.files import atomic_path
-from bend_hf.training.sharding import as_spread_as, whole
+from bend_hf.training.sharding import shard_like, whole
 from bend_hf.types import Json
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ _OPTIMIZER: Final = "optimizer."
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A position of a training.
+    """The content of a checkpoint.
 
     Attributes:
-        tensors: Weights, optimizer, random states, sums: everything that must come back bit by bit.
+        tensors: Weights, optimizer, random states, sums: everything that must be restored bit by bit.
         facts: Everything else, as JSON; Python writes and reads floats without loss.
         best: Weights of the best epoch so far.
     """
@@ -52,11 +52,11 @@ class Saved:
 
 
 class Checkpoints:
-    """The last and the best checkpoint of one training, in a folder of their own.
+    """The last checkpoint of one training and its best weights, in a folder.
 
     Args:
-        folder: Made when the first is written.
-        writes: Whether this process writes them; all of them read.
+        folder: Created when the first checkpoint is written.
+        writes: Whether this process writes; all processes read.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
@@ -64,7 +64,7 @@ class Checkpoints:
         self.writes = writes
 
     def write(self, saved: Saved, *, best: Mapping[str, Tensor], best_at: int) -> None:
-        """Replaces the last checkpoint; the best is written where that epoch's is not there yet."""
+        """Replace the last checkpoint, and write the best weights if they changed."""
         if not self.writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def read(self) -> Saved | None:
-        """The last checkpoint; None where there is none, or where it cannot be read and training starts over."""
+        """Return the last checkpoint; None if there is none, or if it cannot be read and the training starts over."""
         last = self.folder / _LAST
         if not last.exists():
             return None
@@ -91,7 +91,7 @@ class Checkpoints:
         return Saved(tensors=tensors, facts=facts, best=best)
 
     def remove(self) -> None:
-        """Deletes the folder, once what came of it is written elsewhere."""
+        """Delete the folder once the results are written elsewhere."""
         if self.writes:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -116,7 +116,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies, on the CPU, of what training changes: weights that learn, and buffers; whole where they are spread."""
+    """Copy what training changes, trainable weights and buffers, to the CPU; sharded tensors are gathered."""
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     return {
         name: whole(value).detach().to("cpu", copy=True)
@@ -126,19 +126,19 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts such copies back; what is frozen stays as it is."""
+    """Load such copies; frozen weights stay as they are."""
     own = model.state_dict()
-    shares = {name: as_spread_as(own[name], value) if name in own else value for name, value in state.items()}
-    model.load_state_dict(shares, strict=not any(not weight.requires_grad for weight in model.parameters()))
+    shards = {name: shard_like(own[name], value) if name in own else value for name, value in state.items()}
+    model.load_state_dict(shards, strict=not any(not weight.requires_grad for weight in model.parameters()))
 
 
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, *, kept: bool = True) -> dict[str, Tensor]:
-    """Weights and the optimizer's state, named by weight; whole where they are spread.
+    """Return weights and optimizer state, named by weight; sharded tensors are gathered.
 
     Args:
         model: On its device.
         optimizer: Of torch, over the model's weights.
-        kept: Whether this process wants them; one that does not helps to gather those that are spread.
+        kept: Whether this process needs them; the others only help to gather sharded tensors.
     """
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     frozen = {name for name, _ in model.named_parameters()} - learning.keys()
@@ -155,12 +155,12 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, *, kept
 
 
 def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts weights and the optimizer's state back, each where its weight is.
+    """Restore weights and optimizer state on the devices of the weights.
 
     Args:
         model: On its device.
         optimizer: Of torch, over the model's weights.
-        tensors: As ``training_tensors`` gave them.
+        tensors: As returned by ``training_tensors``.
     """
     load_trained(model, {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)})
     weights = dict(model.named_parameters())
@@ -169,12 +169,12 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
             slot, name = key.removeprefix(_OPTIMIZER).split(".", 1)
             weight = weights[name]
             # torch keeps the count of steps on the CPU
-            here = value.clone() if slot == "step" else as_spread_as(weight, value.to(weight.device))
+            here = value.clone() if slot == "step" else shard_like(weight, value.to(weight.device))
             optimizer.state[weight][slot] = here
 
 
 def random_states() -> dict[str, Tensor]:
-    """This process's random states: of the CPU, and of its GPU where that is used."""
+    """Return this process's random states: of the CPU, and of its GPU if there is one."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -182,7 +182,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def restore_random_states(states: Mapping[str, Tensor]) -> None:
-    """Puts them back."""
+    """Restore them."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():

@@ -1,12 +1,10 @@
-"""Fine-tuning: the embedder's network and the head as one model that is trained, wholly or by low-rank adapters.
+"""Fine-tune the embedder's network and the head as one model, all weights or low-rank adapters.
 
     embedder = open_for_tuning(load_embedder("dnabert6"), "lora")
     model = TunedModel(embedder, build_head(spec, embedder.width, n_outputs))
     split = Split(dataset=dataset, embeddings=TokenSource(dataset, embedder), targets=targets)
 
-The model reads tokens instead of embeddings; all else, the loop, the batches and the checkpoints, stays the same.
-
->>> check_tunable("full")
+The model reads tokens instead of embeddings. The loop, the batches and the checkpoints are the same as for a head.
 """
 
 from __future__ import annotations
@@ -36,19 +34,19 @@ if TYPE_CHECKING:
 
 _RANK: Final = 8  # Hu et al. 2022 (LoRA), table 6: 8 is as good as more
 _ALPHA: Final = 16
-_EVALUATED_TOKENS: Final = 16384  # tokens in one forward where no gradient is kept
+_EVALUATED_TOKENS: Final = 16384  # tokens per forward pass without gradients
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRows:
-    """Tokens of some sequences, cut into P pieces that the network can take.
+    """Tokens of some sequences, split into P chunks that fit the network's context.
 
     Attributes:
-        ids_PT: Token ids, int64, shape (pieces, tokens), padded on the right.
-        mask_PT: 1 at tokens and 0 at padding, int64, of that shape.
-        row_of_BT: Which token of all pieces laid end to end gives each row of a sequence, int64, shape (batch,
-            rows); -1 where padded.
-        token_of_BL: For each nucleotide its row, int64, shape (batch, nucleotides); -1 where padded.
+        ids_PT: Token ids, int64, shape (chunks, tokens), padded on the right.
+        mask_PT: 1 at tokens and 0 at padding, int64, the same shape.
+        row_of_BT: For each token of a sequence, its index in all chunks laid end to end, int64, shape (batch,
+            tokens); -1 at padding.
+        token_of_BL: Token of each nucleotide, int64, shape (batch, nucleotides); -1 at padding.
     """
 
     ids_PT: NDArray[np.int64]
@@ -62,7 +60,7 @@ class TokenSource:
 
     Args:
         dataset: The split, with a ``sequence`` column.
-        embedder: Whose tokenizer cuts it.
+        embedder: Its tokenizer is used.
     """
 
     def __init__(self, dataset: Dataset, embedder: Embedder) -> None:
@@ -70,19 +68,19 @@ class TokenSource:
         self._embedder = embedder
 
     def rows(self, rows: Ints) -> TokenRows:
-        """The tokens of some items."""
+        """Return the tokens of some items."""
         sequences = self._sequences[rows]["sequence"].to_pylist()
         return token_rows(self._embedder.tokenize(sequences), pad_id=self._embedder.pad_id)
 
 
 def token_rows(tokenized: Tokenized, *, pad_id: int) -> TokenRows:
-    """Tokenized sequences as rectangles."""
+    """Pad tokenized sequences to rectangular arrays."""
     lengths = np.diff(tokenized.chunk_starts)
-    n_pieces, longest = len(lengths), int(lengths.max(initial=1))
+    n_chunks, longest = len(lengths), int(lengths.max(initial=1))
     inside = np.arange(longest) < lengths[:, None]
-    ids = np.full((n_pieces, longest), pad_id, np.int64)
+    ids = np.full((n_chunks, longest), pad_id, np.int64)
     ids[inside] = tokenized.ids
-    place = np.flatnonzero(inside)  # of every token, in the pieces laid end to end with their padding
+    place = np.flatnonzero(inside)  # of every token, in the chunks laid end to end with their padding
     taken = output_tokens(tokenized, specials=False, per_nucleotide=True)
     layout = pad_embeddings(np.zeros((len(taken.token), 0), np.float32), taken.starts, taken.bp)
     counts = np.diff(taken.starts)
@@ -95,17 +93,18 @@ class TunedModel(nn.Module):
     """An embedder's network under a head.
 
     Args:
-        embedder: As ``open_for_tuning`` gives it.
+        embedder: As returned by ``open_for_tuning``.
         head: Takes ``(x_BTD, token_of_BL)``.
     """
 
     def __init__(self, embedder: Embedder, head: nn.Module) -> None:
         super().__init__()
-        assert embedder.model is not None
+        if embedder.model is None:
+            raise ConfigError(f"{embedder.name} has no network to fine-tune; use --tune head")
         self._embedder = embedder
         self.encoder = embedder.model
         self.head = head
-        # what FSDP gathers one by one; as a whole where processes may run the blocks unequally often
+        # what FSDP gathers one by one; nothing if processes may run the blocks unequally often
         self._no_split_modules = [] if embedder.equal_lengths else block_classes(embedder.model)
 
     def forward(self, ids_PT: Tensor, mask_PT: Tensor, row_of_BT: Tensor, token_of_BL: Tensor) -> Tensor:
@@ -121,66 +120,65 @@ class TunedModel(nn.Module):
 
     def _hidden(self, ids_PT: Tensor, mask_PT: Tensor) -> Tensor:
         if self._embedder.equal_lengths:
-            return self._piece_by_piece(ids_PT, mask_PT)
-        if torch.is_grad_enabled() or is_sharded(self):  # spread weights: one run a forward, on every process
+            return self._by_length(ids_PT, mask_PT)
+        if torch.is_grad_enabled() or is_sharded(self):  # sharded weights: one run per forward pass, on every process
             return self._run(ids_PT, mask_PT)
-        pieces = max(1, _EVALUATED_TOKENS // ids_PT.shape[1])
-        parts = zip(torch.split(ids_PT, pieces), torch.split(mask_PT, pieces), strict=True)
+        n_chunks = max(1, _EVALUATED_TOKENS // ids_PT.shape[1])
+        parts = zip(torch.split(ids_PT, n_chunks), torch.split(mask_PT, n_chunks), strict=True)
         return torch.cat([self._run(ids, mask) for ids, mask in parts])
 
     def _run(self, ids_PT: Tensor, mask_PT: Tensor | None) -> Tensor:
         return self._embedder._hidden(ids_PT, mask_PT, self._embedder.layer)
 
-    def _piece_by_piece(self, ids_PT: Tensor, mask_PT: Tensor) -> Tensor:
-        """For networks that padding would change: pieces of one length together, padded afterwards."""
+    def _by_length(self, ids_PT: Tensor, mask_PT: Tensor) -> Tensor:
+        """Run chunks of one length together and pad afterwards, for networks whose output padding would change."""
         lengths = mask_PT.sum(dim=1)
-        made: Tensor | None = None
+        made = ids_PT.new_zeros(0, dtype=torch.float32)
         for length in torch.unique(lengths).tolist():
             chosen = (lengths == length).nonzero()[:, 0]
             hidden = self._run(ids_PT[chosen, :length], None)
-            if made is None:
+            if not made.numel():
                 made = hidden.new_zeros(*ids_PT.shape, hidden.shape[-1])
             made = made.index_copy(0, chosen, nn.functional.pad(hidden, (0, 0, 0, ids_PT.shape[1] - length)))
-        assert made is not None
         return made
 
 
 def check_tunable(tune: Tune) -> None:
-    """Makes sure that what it needs is installed.
+    """Check that the packages for a kind of fine-tuning are installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: One is not installed.
     """
     if tune == "lora" and importlib.util.find_spec("peft") is None:
         raise ConfigError("--tune lora needs the package peft, which is not installed; pip install 'bend-hf[lora]'")
 
 
 def check_shardable(embedder: Embedder) -> None:
-    """Makes sure that the embedder's weights can be spread over processes.
+    """Check that the embedder's weights can be sharded over processes.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: They cannot be sharded.
     """
     if not embedder.shardable:
         raise ConfigError(
-            f"the weights of {embedder.name} cannot be spread over processes by FSDP, as two objects run them; start "
-            "the run with accelerate_configs/multi_gpu.yaml instead"
+            f"the weights of {embedder.name} cannot be sharded by FSDP, as two modules share them; start the run with "
+            "accelerate_configs/multi_gpu.yaml instead"
         )
 
 
 def open_for_tuning(embedder: Embedder, tune: Tune) -> Embedder:
-    """A copy of the embedder whose network learns; the embedder itself stays as it is.
+    """Return a copy of the embedder with a trainable network; the embedder itself does not change.
 
     Args:
         embedder: With its published weights.
-        tune: ``full`` for all weights, ``lora`` for adapters beside every linear map.
+        tune: ``full`` for all weights, ``lora`` for an adapter on every linear layer.
 
     Raises:
-        ConfigError: It has no network, or none that adapters fit to, or peft is not installed.
+        ConfigError: The embedder has no network, or no linear layer for adapters, or peft is not installed.
     """
     check_tunable(tune)
     if embedder.model is None:
-        raise ConfigError(f"--tune {tune} trains the embedder's network, and {embedder.name} has none; use --tune head")
+        raise ConfigError(f"--tune {tune} trains the embedder's network, but {embedder.name} has none; use --tune head")
     opened = copy.copy(embedder)
     opened._runner = None
     network = copy.deepcopy(embedder.model)
@@ -198,7 +196,7 @@ def _with_adapters(network: nn.Module, embedder: Embedder) -> nn.Module:
     ]
     if not linear:
         raise ConfigError(
-            f"--tune lora puts adapters beside linear maps, and {embedder.name} has none; use --tune full"
+            f"--tune lora adds adapters to linear layers, but {embedder.name} has none; use --tune full"
         )
     adapted: nn.Module = inject_adapter_in_model(
         LoraConfig(r=_RANK, lora_alpha=_ALPHA, target_modules=linear, bias="none"), network

@@ -1,15 +1,7 @@
-"""The accelerator of a run, and whether it got the processes that were asked for.
+"""Start the accelerator of a run, check its number of processes, and run work on the main process alone.
 
 >>> (missing_processes({"WORLD_SIZE": "2"}, n_processes=1) or "").partition(";")[0]
-'2 processes were asked for (WORLD_SIZE), but this run has 1'
-
-Work that one process does while the others wait, however long it takes.
-
-An ordinary barrier gives up after half an hour; what is learned from two million windows may take longer.
-
->>> from accelerate import Accelerator
->>> run_on_main_process(Accelerator(cpu=True), lambda: 3)
-3
+'2 processes were requested (WORLD_SIZE), but this run has 1'
 """
 
 from __future__ import annotations
@@ -20,54 +12,54 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from bend_hf.config import RunConfig
 from bend_hf.errors import BendError, ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.distributed import ProcessGroup
 
 log = logging.getLogger(__name__)
 
-# How many processes a launcher says that it starts: torchrun and accelerate, Slurm's srun, Open MPI, MPICH and Intel.
+# Variables with the number of processes: torchrun and accelerate, Slurm's srun, Open MPI, MPICH and Intel MPI.
 _COUNTS: Final = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _HINT: Final = (
-    "on CPUs 'accelerate launch' starts several only through mpirun; use ACCELERATE_USE_CPU=true "
-    "torchrun --nproc_per_node N -m bend_hf.train ... there"
+    "on CPUs, 'accelerate launch' needs mpirun for several processes; use ACCELERATE_USE_CPU=true "
+    "torchrun --nproc_per_node N -m bend_hf.train ... instead"
 )
 
 
 def missing_processes(environment: Mapping[str, str], *, n_processes: int) -> str | None:
-    """What to say where a launcher promised more processes than there are; None where all is well.
+    """Return a warning if the launcher was asked for more processes than there are, else None.
 
     Args:
-        environment: The process's environment variables.
-        n_processes: How many there are.
+        environment: Environment variables of the process.
+        n_processes: Number of processes of this run.
     """
     for name in _COUNTS:
-        promised = environment.get(name, "")
-        if promised.isdigit() and int(promised) > n_processes:
-            return f"{promised} processes were asked for ({name}), but this run has {n_processes}; {_HINT}"
+        requested = environment.get(name, "")
+        if requested.isdigit() and int(requested) > n_processes:
+            return f"{requested} processes were requested ({name}), but this run has {n_processes}; {_HINT}"
     if n_processes == 1 and "WORLD_SIZE" not in environment and "MASTER_ADDR" in environment:
-        # accelerate sets the address where it was told of several, and starts one without it all the same
-        return f"several processes were asked for, but this run has one; {_HINT}"
+        # accelerate sets the address if several are requested, but may still start one
+        return f"several processes were requested, but this run has one; {_HINT}"
     return None
 
 
 def start_accelerator(config: RunConfig) -> Accelerator:
-    """The accelerator of a run.
+    """Start the accelerator of a run.
 
     Raises:
-        ConfigError: The precision does not exist on this machine, or there are not as many processes as
-            ``--processes`` wants.
+        ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     from bend_hf.training.sharding import shard_if_asked
 
-    # a language model has weights that its embeddings do not pass through
+    # a language model has weights that do not contribute to its embeddings
     handlers = [] if config.tune == "head" else [DistributedDataParallelKwargs(find_unused_parameters=True)]
     try:
         accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=handlers)
@@ -75,7 +67,7 @@ def start_accelerator(config: RunConfig) -> Accelerator:
         raise ConfigError(f"--mixed-precision {config.mixed_precision} does not work here: {error}") from error
     if config.processes not in (None, accelerator.num_processes):
         raise ConfigError(
-            f"--processes is {config.processes}, but this run has {accelerator.num_processes}; start as many with "
+            f"--processes is {config.processes}, but this run has {accelerator.num_processes}; start that many with "
             f"torchrun --nproc_per_node or accelerate launch --num_processes. {_HINT}"
         )
     shard_if_asked(accelerator)
@@ -86,12 +78,12 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 
 
 T = TypeVar("T")
-_PATIENCE: Final = timedelta(days=1)  # and an end all the same, should a process hang
+_TIMEOUT: Final = timedelta(days=1)  # a barrier's half hour is too short; a process that hangs must still end
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found(Generic[T]):
-    """What the work gave, or why it gave nothing."""
+class _Result(Generic[T]):
+    """The result of the work, or the error that it ended with."""
 
     value: T | None = None
     error: BendError | None = None
@@ -99,28 +91,28 @@ class _Found(Generic[T]):
 
 
 def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What the main process makes of some work, on every process; all must call it.
+    """Run some work on the main process while the others wait, and return its result on all. All must call it.
 
     Args:
         accelerator: The processes.
-        work: Done once; what it gives, or the error of the user's that it raises, goes to all.
+        work: Runs once. Its result, or the ``BendError`` that it raises, goes to every process.
 
     Raises:
-        BendError: The work raised it, on every process alike.
+        BendError: The work raised it; it is raised on every process.
     """
     if accelerator.num_processes == 1:
         return work()
     from torch import distributed
 
-    group, box, raised = _patient_group(), [_Found[T]()], None
+    group, box, raised = _patient_group(), [_Result[T]()], None
     if accelerator.is_main_process:
         try:
-            box = [_Found(value=work())]
+            box = [_Result(value=work())]
         except BendError as error:
-            box = [_Found(error=error)]
-        except Exception as error:  # the others must not wait for a process that is gone
+            box = [_Result(error=error)]
+        except Exception as error:  # the others must not wait for a process that has ended
             raised = error
-            box = [_Found(defect=f"{type(error).__name__}: {error}")]
+            box = [_Result(defect=f"{type(error).__name__}: {error}")]
     distributed.broadcast_object_list(box, src=0, group=group)
     if raised is not None:
         raise raised
@@ -129,12 +121,12 @@ def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
         raise found.error
     if found.defect is not None:
         raise RuntimeError(f"the main process failed: {found.defect}")
-    return found.value  # type: ignore[return-value]  # None where that is what the work gives
+    return found.value  # type: ignore[return-value]  # None if the work returns None
 
 
 @cache
-def _patient_group() -> Any:
-    """All processes, over the network of CPUs whatever the devices are, with much time."""
+def _patient_group() -> ProcessGroup | None:
+    """Return a group of all processes with a long timeout, over gloo whatever the devices are."""
     from torch import distributed
 
-    return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return distributed.new_group(backend="gloo", timeout=_TIMEOUT)

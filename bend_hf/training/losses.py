@@ -1,4 +1,4 @@
-"""Losses that a head is trained with; what is padded is masked in one place, for all of them.
+"""Losses for training a head. Padding is masked in one place, ``mask_padding``, for all of them.
 
 >>> import torch
 >>> loss = build_loss("bce", positive_weight=82.86)
@@ -26,14 +26,14 @@ LossName: TypeAlias = Literal["cross_entropy", "bce", "mse", "poisson"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossParts:
-    """A loss as a sum and what it is divided by, so that batches and ranks can be averaged rightly.
+    """A loss as a sum and its divisor, so that it can be averaged over batches and processes.
 
-    The mean over several batches is the sum of their totals over the sum of their counts, which is not the mean
-    of their means where batches hold different numbers of labels.
+    The mean over several batches is the sum of their totals over the sum of their counts. It differs from the mean of
+    their means if the batches hold different numbers of labels.
 
     Attributes:
-        total: Sum over the labels that are not padding, a scalar that carries the gradient.
-        count: How many those are; with class weights, their sum. A scalar.
+        total: Sum over the labels that are not padding, a scalar with a gradient.
+        count: Number of those labels, or the sum of their weights, a scalar.
     """
 
     total: Tensor
@@ -41,13 +41,13 @@ class LossParts:
 
     @property
     def mean(self) -> Tensor:
-        """The loss of this batch; 0 where every label is padding."""
+        """The loss of this batch; 0 if every label is padding."""
         return self.total / torch.where(self.count > 0, self.count, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """Scores and labels with the padding made harmless, in float32 or better: sums over many labels follow."""
+    """Scores and labels with zeros at padding, in float32 or wider, as sums over many labels follow."""
 
     scores: Tensor
     target: Tensor
@@ -55,14 +55,14 @@ class Masked:
 
 
 def mask_padding(scores: Tensor, target: Tensor) -> Masked:
-    """Marks what is padding and puts zeros there, in scores as well, so that no gradient comes from them.
+    """Mark padding, and set scores and labels to zero there, so that no gradient comes from it.
 
     Args:
         scores: Float, of the shape of ``target``, or with one more axis for classes.
-        target: Labels; -100 where padded.
+        target: Labels; -100 at padding.
 
     Returns:
-        Scores and labels with zeros where padded, and ``real``, float, of the shape of ``target``: 1 or 0.
+        Scores and labels with zeros at padding, and ``real``, float, of the shape of ``target``: 1, or 0 at padding.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     real = target != IGNORE_LABEL
@@ -75,26 +75,26 @@ def mask_padding(scores: Tensor, target: Tensor) -> Masked:
 
 
 class Loss(nn.Module):
-    """What all losses share: logits in, ``LossParts`` out, and the activation that makes predictions."""
+    """The interface of all losses: logits in, ``LossParts`` out, and the activation that makes predictions."""
 
     @abstractmethod
     def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """The loss of a batch."""
+        """Compute the loss of a batch."""
 
     def count(self, target: Tensor) -> Tensor:
-        """The ``count`` of labels whose logits are not made yet, a scalar; -100 is padding."""
+        """Return the ``count`` of ``LossParts`` from the labels alone, a scalar; -100 is padding."""
         return (target != IGNORE_LABEL).sum()
 
     @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
-        """Predictions of the logits, of their shape: probabilities, rates or values."""
+        """Turn logits into predictions of the same shape: probabilities, rates or values."""
 
 
 class CrossEntropy(Loss):
-    """One class a place.
+    """One class per position.
 
     Args:
-        class_weights: A weight a class; the mean is then over the weights of the labels, as in torch.
+        class_weights: One weight per class; the mean is then over the weights of the labels, as in torch.
     """
 
     def __init__(self, *, class_weights: Sequence[float] | None = None) -> None:
@@ -103,20 +103,19 @@ class CrossEntropy(Loss):
         self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
-            logits: Float, shape (batch, places, classes).
-            target: Class of each place, int64, shape (batch, places); -100 where padded.
+            logits: Float, shape (batch, positions, classes).
+            target: Class of each position, int64, shape (batch, positions); -100 at padding.
 
         Raises:
             LabelError: The shapes do not fit.
         """
         if logits.shape[:-1] != target.shape:
             raise LabelError(
-                f"logits of shape {tuple(logits.shape)} want one class for each of {tuple(logits.shape[:-1])} "
-                f"places, not labels of shape {tuple(target.shape)}; check the head's pool_bp against the task's "
-                "label window"
+                f"logits of shape {tuple(logits.shape)} need labels of shape {tuple(logits.shape[:-1])}, not "
+                f"{tuple(target.shape)}; compare the head's pool_bp with the task's label window"
             )
         masked = mask_padding(logits, target)
         classes = masked.target.long()
@@ -127,13 +126,13 @@ class CrossEntropy(Loss):
         return LossParts(total=(losses * weights).sum(), count=weights.sum())
 
     def count(self, target: Tensor) -> Tensor:
-        """How many labels are not padding; with class weights, the sum of theirs."""
+        """Return the number of labels that are not padding, or the sum of their class weights."""
         if self.class_weights is None:
             return super().count(target)
         return self.class_weights[target[target != IGNORE_LABEL].long()].sum()
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Class probabilities."""
+        """Return class probabilities."""
         return logits.softmax(-1)
 
 
@@ -142,14 +141,14 @@ class _PerLabel(Loss):
 
     @abstractmethod
     def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each label, of the shape of both."""
+        """Compute the loss of each label, of the shape of both."""
 
     def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             logits: Float, shape (batch, windows, labels).
-            target: Of that shape; an axis of size 1 behind the batch may be left out. -100 where padded.
+            target: The same shape; axes of size 1 after the batch may be left out. -100 at padding.
 
         Raises:
             LabelError: The shapes do not fit.
@@ -160,10 +159,10 @@ class _PerLabel(Loss):
 
 
 class BinaryCrossEntropy(_PerLabel):
-    """Any number of labels a window.
+    """Any number of labels per window.
 
     Args:
-        positive_weight: Weight of positive labels, one for all or one a label; labels are counted unweighted.
+        positive_weight: Weight of positive labels, one for all or one per label; labels are counted unweighted.
     """
 
     def __init__(self, *, positive_weight: float | Sequence[float] | None = None) -> None:
@@ -172,44 +171,44 @@ class BinaryCrossEntropy(_PerLabel):
         self.register_buffer("positive_weight", _as_tensor(positive_weight), persistent=False)
 
     def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The weighted cross entropy of each label."""
+        """Compute the weighted cross entropy of each label."""
         return functional.binary_cross_entropy_with_logits(
             logits, target, pos_weight=self.positive_weight, reduction="none"
         )
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities, label by label."""
+        """Return a probability per label."""
         return logits.sigmoid()
 
 
 class SquaredError(_PerLabel):
-    """Values as they are."""
+    """Real values."""
 
     def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The squared error of each value."""
+        """Compute the squared error of each value."""
         return (logits - target).square()
 
     def predict(self, logits: Tensor) -> Tensor:
-        """The logits themselves."""
+        """Return the logits."""
         return logits
 
 
 class Poisson(_PerLabel):
-    """Counts; the rate is the softplus of the logit. The constant of the count is left out, as in BEND."""
+    """Counts; the rate is the softplus of the logit. The term that depends on the count alone is left out, as in BEND."""
 
     SMALLEST_RATE = 1e-20  # BEND bend/utils/task_trainer.py, PoissonLoss
 
     def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The negative log likelihood of each count, up to a constant."""
+        """Compute the negative log-likelihood of each count, up to a constant."""
         return self.of_rates(self.predict(logits), target)
 
     @classmethod
     def of_rates(cls, rates: Tensor, target: Tensor) -> Tensor:
-        """The same from rates, of their shape."""
+        """Compute it from rates, of their shape."""
         return rates - target * rates.clamp(min=cls.SMALLEST_RATE).log()
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Rates."""
+        """Return rates."""
         return functional.softplus(logits)
 
 
@@ -219,22 +218,22 @@ def build_loss(
     class_weights: Sequence[float] | None = None,
     positive_weight: float | Sequence[float] | None = None,
 ) -> Loss:
-    """The loss of that name.
+    """Build a loss by its name.
 
     Args:
         name: ``cross_entropy``, ``bce``, ``mse`` or ``poisson``.
-        class_weights: A weight a class, for ``cross_entropy``.
+        class_weights: One weight per class, for ``cross_entropy``.
         positive_weight: Weight of positive labels, for ``bce``.
 
     Raises:
-        ConfigError: There is no such loss, or it takes no such weights.
+        ConfigError: The loss is unknown, or it does not take these weights.
     """
     if name not in get_args(LossName):
         raise ConfigError(f"unknown loss {name!r}; {did_you_mean(name, list(get_args(LossName)))}")
     if class_weights is not None and name != "cross_entropy":
-        raise ConfigError(f"the loss {name!r} takes no class_weights; 'cross_entropy' does, 'bce' positive_weight")
+        raise ConfigError(f"the loss {name!r} takes no class_weights; 'cross_entropy' does, and 'bce' takes positive_weight")
     if positive_weight is not None and name != "bce":
-        raise ConfigError(f"the loss {name!r} takes no positive_weight; 'bce' does, 'cross_entropy' class_weights")
+        raise ConfigError(f"the loss {name!r} takes no positive_weight; 'bce' does, and 'cross_entropy' takes class_weights")
     match name:
         case "cross_entropy":
             return CrossEntropy(class_weights=class_weights)
@@ -251,11 +250,11 @@ def _as_tensor(weights: float | Sequence[float] | None) -> Tensor | None:
 
 
 def _aligned(target: Tensor, logits: Tensor) -> Tensor:
-    """The labels in the shape of the logits, axes of size 1 put in where they were left out."""
+    """Return the labels in the shape of the logits, with axes of size 1 inserted."""
     without_ones = [(shape[0], *(n for n in shape[1:] if n != 1)) for shape in (logits.shape, target.shape)]
     if without_ones[0] != without_ones[1]:
         raise LabelError(
             f"logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(target.shape)}; "
-            "check the head's pool_bp and outputs against the task's labels"
+            "compare the head's pool_bp and outputs with the task's labels"
         )
     return target.reshape(logits.shape)

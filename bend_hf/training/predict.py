@@ -1,4 +1,4 @@
-"""Predicts every item of a split once, over all processes, in bounded memory.
+"""Predict every item of a split once, over all processes, in bounded memory.
 
 >>> n_windows(BinClasses(names=("no", "yes"), bin_bp=128), np.array([300])).tolist()
 [2]
@@ -22,38 +22,41 @@ from bend_hf.types import Ints
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_PLACES = ("chromosome", "start", "end", "strand")
+_COORDINATES = ("chromosome", "start", "end", "strand")
 
 
 def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_size: int) -> Predictions:
-    """Predicts every item of a split once, spread over the processes; every process gets all predictions.
+    """Predict every item of a split once, divided among the processes. Every process gets all predictions.
 
     Args:
         head: Trained head.
-        split: What to predict.
+        split: The split.
         accelerator: Device and processes.
-        batch_size: Items a forward, over all processes.
+        batch_size: Items per forward pass, over all processes.
+
+    Raises:
+        ConfigError: The split holds no item.
     """
     head.eval()
     mine = np.arange(len(split))[accelerator.process_index :: accelerator.num_processes]
     per_process = max(1, batch_size // accelerator.num_processes)
-    shares = [mine[start : start + per_process] for start in range(0, len(mine), per_process)]
-    if is_sharded(head):  # all processes gather the weights together, so each takes as many steps as the first
+    slices = [mine[start : start + per_process] for start in range(0, len(mine), per_process)]
+    if is_sharded(head):  # all processes gather the weights together, so all take as many steps as the first
         longest = -(-len(split) // accelerator.num_processes)
-        shares += [mine[:0]] * (-(-longest // per_process) - len(shares))
-    batches = feed(split, shares, accelerator.device)
+        slices += [mine[:0]] * (-(-longest // per_process) - len(slices))
+    batches = feed(split, slices, accelerator.device)
     parts = [part for batch in batches if (part := _predict_batch(head, split, batch, accelerator)) is not None]
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
         parts = gather_object(parts)
     if not parts:
-        raise ConfigError("a split that is to be predicted holds no item; check the split column of the bed")
+        raise ConfigError("a split to predict holds no item; check the split column of the BED file")
     return concatenate(parts)
 
 
 def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
-    """How many label windows sequences of those lengths have."""
+    """Return the number of label windows of sequences of those lengths."""
     match kind:
         case NucleotideClasses():
             return lengths_bp
@@ -71,7 +74,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
         return None
     kind, target = split.targets.kind, batch.labels
     table = split.dataset.select_columns(
-        ["item", *(name for name in _PLACES if name in split.dataset.column_names)]
+        ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
     ).with_format("arrow")[batch.rows]
     columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
     item = table["item"].to_numpy()
@@ -85,7 +88,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
             label_names=kind.names,
             columns=columns,
         )
-    # a padded place of a shorter sequence is no window of it; an unlabelled place inside it stays one
+    # padding of a shorter sequence is not a window; an unlabeled position inside a sequence is one
     counts = n_windows(kind, batch.lengths_bp())
     real = np.arange(target.shape[1]) < counts[:, None]
     scored = logits[:, : target.shape[1]]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """How much of something is done.
+    """A bar for work that is counted.
 
     Args:
-        accelerator: Says which process is the main one.
-        name: What is done.
+        accelerator: Only the main process shows the bar.
+        name: Name of the work.
         unit: What is counted.
     """
 
@@ -33,11 +33,11 @@ class Bar:
         self._bar.close()
 
     def at(self, done: int, total: int) -> None:
-        """So many of so many are done."""
+        """Set the bar to ``done`` of ``total``."""
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
     def with_loss(self, done: int, total: int, loss: float) -> None:
-        """The same, with the loss so far."""
+        """Set the bar, and show the loss next to it."""
         self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self.at(done, total)

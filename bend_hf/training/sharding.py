@@ -1,9 +1,9 @@
-"""Weights that are spread over processes, as FSDP spreads them: turned on, made whole, and cut up again.
+"""Sharded weights (FSDP): turn sharding on, gather whole tensors, and shard them again.
 
     accelerate launch --config_file accelerate_configs/fsdp.yaml -m bend_hf.train --task gene_finding --tune full
 
-Each process holds a share of every weight, gradient and optimizer state, and gathers the weights of a block for as long
-as it runs. All processes must therefore run every block equally often, also where one has nothing to predict.
+Each process holds a shard of every weight, gradient and optimizer state, and gathers the weights of a block while it
+runs. All processes must therefore run every block equally often, even if one has nothing to predict.
 
 >>> is_sharded(torch.nn.Linear(2, 2)), whole(torch.ones(2)).tolist()
 (False, [1.0, 1.0])
@@ -22,19 +22,18 @@ from bend_hf.errors import ConfigError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_ASKED: Final = "ACCELERATE_USE_FSDP"  # what 'accelerate launch' sets for a configuration with FSDP
+_FSDP_VARIABLE: Final = "ACCELERATE_USE_FSDP"  # set by 'accelerate launch' for a configuration with FSDP
 
 
 def shard_if_asked(accelerator: Accelerator) -> None:
-    """Makes sure that weights are spread where the launch asked for it.
+    """Turn FSDP on if the launch configuration asks for it, also on CPUs.
 
-    accelerate does so on GPUs alone: on CPUs it copies the weights to every process and says nothing. The way is the
-    same on both, so it is taken on both.
+    On CPUs accelerate silently copies the weights to every process instead.
 
     Raises:
-        ConfigError: The launch asked for the first version of FSDP.
+        ConfigError: The launch configuration asks for version 1 of FSDP.
     """
-    if os.environ.get(_ASKED, "false").lower() != "true" or accelerator.num_processes == 1:
+    if os.environ.get(_FSDP_VARIABLE, "false").lower() != "true" or accelerator.num_processes == 1:
         return
     from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -43,8 +42,8 @@ def shard_if_asked(accelerator: Accelerator) -> None:
     plugin = accelerator.state.fsdp_plugin if is_on else FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise ConfigError(
-            f"fsdp_version is {plugin.fsdp_version}, which lays the weights out so that no checkpoint can name them; "
-            "use fsdp_version: 2, as accelerate_configs/fsdp.yaml does"
+            f"fsdp_version is {plugin.fsdp_version}, whose flattened weights cannot be named in a checkpoint; "
+            "set fsdp_version: 2, as in accelerate_configs/fsdp.yaml"
         )
     if not is_on:
         if accelerator.mixed_precision != "no":
@@ -54,9 +53,9 @@ def shard_if_asked(accelerator: Accelerator) -> None:
 
 
 def choose_units(accelerator: Accelerator, model: nn.Module) -> None:
-    """Says which modules of a model are gathered one by one: those whose classes its ``_no_split_modules`` names.
+    """Set the modules that are gathered one by one: those whose classes the model's ``_no_split_modules`` names.
 
-    accelerate would go on with those of the first model that it sees.
+    Without this, accelerate keeps the modules of the first model that it sees.
     """
     if not accelerator.is_fsdp2:
         return
@@ -68,7 +67,7 @@ def choose_units(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def block_classes(network: nn.Module) -> list[str]:
-    """The classes of the blocks that a network is a stack of: what its outermost lists of modules hold."""
+    """Return the class names of a network's blocks: what its outermost module lists hold."""
     inside: tuple[str, ...] = ()
     found: set[str] = set()
     for name, module in network.named_modules():
@@ -79,7 +78,7 @@ def block_classes(network: nn.Module) -> list[str]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether its weights are spread over the processes."""
+    """Return whether the weights are sharded over the processes."""
     if not torch.distributed.is_available():
         return False
     from torch.distributed.fsdp import FSDPModule
@@ -88,7 +87,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def whole(value: Tensor) -> Tensor:
-    """The tensor itself; one that is spread is gathered on the CPU, which all processes must do together."""
+    """Return the whole tensor. A sharded tensor is gathered on the CPU, which all processes must do together."""
     if not torch.distributed.is_available():
         return value
     from torch.distributed.tensor import DTensor
@@ -99,13 +98,13 @@ def whole(value: Tensor) -> Tensor:
     return gathered.detach().to("cpu")
 
 
-def as_spread_as(weight: Tensor, value: Tensor) -> Tensor:
-    """This process's share of a whole tensor where the weight is spread; else the tensor itself."""
+def shard_like(weight: Tensor, value: Tensor) -> Tensor:
+    """Return this process's shard of a tensor if the weight is sharded, else the tensor itself."""
     if not torch.distributed.is_available():
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(weight, DTensor):
         return value
-    # every process has read the whole tensor, so none needs to send it
+    # every process has read the whole tensor, so nothing is sent
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)

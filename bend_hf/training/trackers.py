@@ -1,4 +1,4 @@
-"""Loss and validation metric of each epoch, sent to the trackers that a run names.
+"""Send the loss and validation metric of each epoch to experiment trackers.
 
 >>> check_trackers(["tensorbord"])
 Traceback (most recent call last):
@@ -25,10 +25,10 @@ _PROJECT: Final = "bend_hf"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Makes sure that each is known and installed, before anything expensive starts.
+    """Check that each tracker is known and installed. Accelerate would silently ignore it.
 
     Raises:
-        ConfigError: One is not; accelerate would leave it out without a word.
+        ConfigError: One is unknown or not installed.
     """
     for name in names:
         if name not in TRACKERS:
@@ -39,13 +39,16 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path) -> Iterator[Callable[[Epoch], None]]:
-    """Opens the trackers of one training and gives what tells them an epoch.
+    """Open the trackers of one training, and yield a function that sends them an epoch.
 
     Args:
-        names: Which.
-        run: What to call the training.
-        config: Resolved; sent once.
-        folder: Where trackers that keep files put them.
+        names: Keys of the trackers.
+        run: Name of the training.
+        config: Resolved configuration, sent once.
+        folder: Folder for trackers that write files.
+
+    Yields:
+        A function that takes an ``Epoch``.
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -60,7 +63,7 @@ def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path)
         tracker.store_init_configuration(_plain(config))
         opened.append(tracker)
 
-    def tell(epoch: Epoch) -> None:
+    def log_epoch(epoch: Epoch) -> None:
         values = {"train/loss": epoch.loss, "seconds": epoch.seconds}
         if epoch.validation is not None:
             values["validation"] = epoch.validation
@@ -68,14 +71,14 @@ def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path)
             tracker.log(values, step=epoch.epoch)
 
     try:
-        yield tell
+        yield log_epoch
     finally:
         for tracker in opened:
             tracker.finish()
 
 
 def _plain(config: RunConfig) -> dict[str, bool | int | float | str]:
-    """The configuration in the kinds of values that every tracker takes."""
+    """Return the configuration with values of types that every tracker takes."""
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in asdict(config).items()

@@ -16,7 +16,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.training.finetuning import TunedModel, check_shardable, open_for_tuning
 from bend_hf.training.heads.basset import SharedBatchNorm1d
 from bend_hf.training.heads.cnn import CnnHead
-from bend_hf.training.sharding import as_spread_as, block_classes, choose_units, is_sharded, shard_if_asked, whole
+from bend_hf.training.sharding import shard_like, block_classes, choose_units, is_sharded, shard_if_asked, whole
 from tests.fake_checkpoints import make_tiny
 
 
@@ -66,14 +66,14 @@ def test_blocks_are_what_the_outermost_lists_hold() -> None:
 def test_what_is_not_spread_stays_itself() -> None:
     weight = torch.ones(3)
     assert whole(weight) is weight
-    assert as_spread_as(nn.Parameter(torch.zeros(3)), weight) is weight
+    assert shard_like(nn.Parameter(torch.zeros(3)), weight) is weight
     assert not is_sharded(nn.Linear(2, 2))
 
 
 def test_a_network_that_two_objects_run_is_refused(tmp_path: Path) -> None:
     key = "gena-lm-bigbird-base-t2t"
     embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path), random_init=True, device="cpu")
-    with pytest.raises(ConfigError, match=r"cannot be spread over processes by FSDP.*multi_gpu\.yaml"):
+    with pytest.raises(ConfigError, match=r"cannot be sharded by FSDP.*multi_gpu\.yaml"):
         check_shardable(embedder)
     check_shardable(load_embedder("onehot"))
 
