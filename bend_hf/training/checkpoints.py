@@ -6,7 +6,8 @@ that is renamed into place, so there is either the old one or the new one.
 
 >>> from tempfile import mkdtemp
 >>> checkpoints = Checkpoints(Path(mkdtemp()) / "fold1")
->>> checkpoints.write(Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3}), best={"w": torch.zeros(2)}, best_at=1)
+>>> saved = Saved(tensors={"model.w": torch.ones(2)}, facts={"step": 3})
+>>> checkpoints.write(saved, best={"w": torch.zeros(2)}, best_at=1)
 >>> checkpoints.read().facts["step"]
 3
 """

@@ -195,9 +195,7 @@ def _with_adapters(network: nn.Module, embedder: Embedder) -> nn.Module:
         if isinstance(module, nn.Linear) and not any(fnmatchcase(name, pattern) for pattern in embedder.head_keys)
     ]
     if not linear:
-        raise ConfigError(
-            f"--tune lora adds adapters to linear layers, but {embedder.name} has none; use --tune full"
-        )
+        raise ConfigError(f"--tune lora adds adapters to linear layers, but {embedder.name} has none; use --tune full")
     adapted: nn.Module = inject_adapter_in_model(
         LoraConfig(r=_RANK, lora_alpha=_ALPHA, target_modules=linear, bias="none"), network
     )

@@ -194,7 +194,7 @@ class SquaredError(_PerLabel):
 
 
 class Poisson(_PerLabel):
-    """Counts; the rate is the softplus of the logit. The term that depends on the count alone is left out, as in BEND."""
+    """Counts; the rate is the softplus of the logit. The term of the count alone is left out, as in BEND."""
 
     SMALLEST_RATE = 1e-20  # BEND bend/utils/task_trainer.py, PoissonLoss
 
@@ -231,9 +231,13 @@ def build_loss(
     if name not in get_args(LossName):
         raise ConfigError(f"unknown loss {name!r}; {did_you_mean(name, list(get_args(LossName)))}")
     if class_weights is not None and name != "cross_entropy":
-        raise ConfigError(f"the loss {name!r} takes no class_weights; 'cross_entropy' does, and 'bce' takes positive_weight")
+        raise ConfigError(
+            f"the loss {name!r} takes no class_weights; 'cross_entropy' does, and 'bce' takes positive_weight"
+        )
     if positive_weight is not None and name != "bce":
-        raise ConfigError(f"the loss {name!r} takes no positive_weight; 'bce' does, and 'cross_entropy' takes class_weights")
+        raise ConfigError(
+            f"the loss {name!r} takes no positive_weight; 'bce' does, and 'cross_entropy' takes class_weights"
+        )
     match name:
         case "cross_entropy":
             return CrossEntropy(class_weights=class_weights)

@@ -42,7 +42,7 @@ def arm(where: str, number: int) -> None:
     elif where == "validation":
         loop.validate = before(loop.validate, number, die)
     elif where == "summary":  # all is done but for saying so
-        bend_hf.training.pretraining.run.summarise = before(bend_hf.training.pretraining.run.summarise, number, die)
+        bend_hf.training.pretraining.run.summarize = before(bend_hf.training.pretraining.run.summarize, number, die)
     else:
         raise ValueError(f"no such place: {where}")
 

@@ -20,7 +20,7 @@ from bend_hf.files import asset_folder
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.data import Inputs, open_inputs
 from bend_hf.training.pretraining.families import FAMILIES
-from bend_hf.training.pretraining.objectives import Learner
+from bend_hf.training.pretraining.objectives import LanguageModelObjective
 from bend_hf.training.pretraining.run import run
 from bend_hf.training.pretraining.validation import validate
 from tests.shared_data import CHR20, needs_shared
@@ -88,7 +88,7 @@ def test_it_guesses_letters_better_than_tables_of_its_context() -> None:
 def test_it_was_trained_on_nothing_that_is_scored(inputs: Inputs, genome: Path) -> None:
     assert FACTS["data"]["genome_sha256"] == inputs.identity["genome_sha256"]
     assert FACTS["data"]["train_sha256"] == inputs.identity["train_sha256"]
-    train = inputs.parts.train
+    train = inputs.split.train
     assert train.names == ("chr20",)
     data = DataConfig(
         task=("gene_finding", "chromatin_accessibility", "histone_modification", "variant_effects_disease"),
@@ -115,8 +115,8 @@ def test_it_was_trained_on_nothing_that_is_scored(inputs: Inputs, genome: Path) 
 def test_the_packed_weights_have_the_recorded_perplexity(inputs: Inputs, genome: Path, tmp_path: Path) -> None:
     embedder = load_embedder("bend-mini", device="cpu")
     config = recipe(genome, tmp_path).resolved()
-    learner = Learner(FAMILIES.get("twoscale"), embedder.model)  # type: ignore[arg-type]
-    found = validate(learner, inputs.held_out_BL, config, Accelerator(cpu=True), step=0, seconds=0.0)
+    objective = LanguageModelObjective(FAMILIES.get("bend-mini"), embedder.model)  # type: ignore[arg-type]
+    found = validate(objective, inputs.held_out_BL, config, Accelerator(cpu=True), step=0, seconds=0.0)
     assert found.perplexity == pytest.approx(FACTS["perplexity"], rel=1e-3)
 
 

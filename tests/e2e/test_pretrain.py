@@ -21,7 +21,7 @@ from bend_hf.embedders.from_config import open_model
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.data import open_inputs
 from bend_hf.training.pretraining.families import FAMILIES
-from bend_hf.training.pretraining.objectives import validation_questions
+from bend_hf.training.pretraining.objectives import validation_batch
 from bend_hf.training.pretraining.run import main, run
 from tests.tiny import write_genome
 
@@ -31,7 +31,7 @@ TINY = {
     "bert": ("hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=16"),
     "convnet": ("hidden_size=8", "n_layers=2"),
     "hyena": ("d_model=8", "d_inner=16", "n_layer=1", "filter_order=8"),
-    "twoscale": ("kmer=3", "table_width=8", "body_width=8", "body_layers=2", "local_width=8", "fine_width=8"),
+    "bend-mini": ("kmer=3", "table_width=8", "body_width=8", "body_layers=2", "local_width=8", "fine_width=8"),
 }
 LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 
@@ -115,11 +115,11 @@ def test_the_embedder_scores_held_out_letters_as_the_training_did(trained: Pretr
         loss = loss[held_out_BL < 4]
         nats = loss[~np.isnan(loss)].mean()
     else:
-        asked = validation_questions(trained.resolved(), held_out_BL, first_row=0)
-        ids = torch.tensor(family.token_ids)[torch.from_numpy(asked.inputs_BL).long()]
+        batch = validation_batch(trained.resolved(), held_out_BL, first_row=0)
+        ids = torch.tensor(family.token_ids)[torch.from_numpy(batch.inputs_BL).long()]
         with torch.no_grad():
-            scores = embedder._logits(ids, None).flatten(0, 1)[asked.place_N].log_softmax(-1).numpy()
-        nats = -scores[np.arange(len(scores)), np.array(family.token_ids)[asked.answer_N]].mean()
+            scores = embedder._logits(ids, None).flatten(0, 1)[batch.position_N].log_softmax(-1).numpy()
+        nats = -scores[np.arange(len(scores)), np.array(family.token_ids)[batch.target_N]].mean()
     summary = json.loads((out / "training" / "summary.json").read_text())
     assert np.exp(nats) == pytest.approx(summary["perplexity"], rel=1e-5)
 

@@ -17,7 +17,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.training.pretraining import nucleotides as letters
 from bend_hf.training.pretraining.objectives import mask, validation_mask
 from bend_hf.training.pretraining.regions import Regions
-from bend_hf.training.pretraining.splits import split
+from bend_hf.training.pretraining.splits import HoldOut, split
 from bend_hf.training.pretraining.windows import Windows, WindowSampler
 from tests.bgzip import bgzip
 
@@ -131,7 +131,7 @@ def test_unknown_letters_are_the_runs_of_n(case: Case, chunk_bp: int) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             genome = opened(case, folder)
-            unknown = letters.unknown_letters(genome, Regions.of_places(case.some, genome))
+            unknown = letters.unknown_runs(genome, Regions.of_places(case.some, genome))
     finally:
         letters._CHUNK_BP = before
     expected = {(c, at) for c, at in bases_named(case.some) if case.contigs[f"chr{c}"][at] in "Nn"}
@@ -146,7 +146,7 @@ def test_pieces_hold_each_word_of_an_interval_once(case: Case, chunk_bp: int, ov
         with tempfile.TemporaryDirectory() as folder:
             genome = opened(case, folder)
             regions = Regions.of_places(case.some, genome)
-            pieces = list(letters.pieces(genome, regions, overlap_bp=overlap_bp))
+            pieces = list(letters.read_codes(genome, regions, overlap_bp=overlap_bp))
     finally:
         letters._CHUNK_BP = before
     length = overlap_bp + 1
@@ -182,7 +182,7 @@ def test_the_sampler_knows_exactly_the_admissible_starts(case: Case, window_bp: 
         sampler = WindowSampler(genome, regions, window_bp=window_bp, max_n_fraction=max_n_fraction)
     contig, start_bp = sampler._starts.place(np.arange(sampler.n_windows))
     assert list(zip(contig.tolist(), start_bp.tolist(), strict=True)) == admissible
-    assert sampler.n_rich == rich
+    assert sampler.n_left_out == rich
     everywhere = [(c, at) for c in range(len(case.contigs)) for at in range(len(case.contigs[f"chr{c}"]))]
     held = sampler._starts.holds(*np.array(everywhere).T)
     assert [place for place, inside in zip(everywhere, held.tolist(), strict=True) if inside] == admissible
@@ -198,12 +198,14 @@ def test_no_training_window_touches_what_is_held_out_or_excluded(
         try:
             parts = split(
                 genome,
+                HoldOut(
+                    regions=case.some if named else (),
+                    fraction=data.draw(st.sampled_from([0.1, 0.5])),
+                    block_bp=data.draw(st.sampled_from([1, 4, 30])),
+                    seed=seed,
+                ),
                 exclude=case.others,
-                held_out=case.some if named else (),
-                held_out_fraction=data.draw(st.sampled_from([0.1, 0.5])),
-                block_bp=data.draw(st.sampled_from([1, 4, 30])),
                 margin_bp=margin_bp,
-                seed=seed,
             )
             sampler = WindowSampler(genome, parts.train, window_bp=window_bp, max_n_fraction=1.0, seed=seed)
         except ConfigError:

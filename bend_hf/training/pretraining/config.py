@@ -1,4 +1,4 @@
-"""The configuration of a training from nothing: one frozen dataclass; flags map one to one to its fields.
+"""The configuration of a pretraining: a frozen dataclass whose fields are the command-line flags.
 
 >>> PretrainConfig(model="convnet", genome=Path("genome.fa"), out=Path("out")).steps
 10000
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from bend_hf.config import Schedule, add_flags, flag, given_values
 from bend_hf.errors import ConfigError
@@ -19,76 +19,87 @@ from bend_hf.training.pretraining.families import FAMILIES, Family, Objective
 
 Precision = Literal["no", "bf16"]
 
-_USUAL_WARMUP_STEPS: Final = 500
+_LONGEST_WARMUP: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """What is trained, on what, and how. What is None is taken from the model's family.
+    """One pretraining. Fields that are None use the default of the model's family.
 
     Raises:
-        ConfigError: A number is out of its range, or the model is unknown.
+        ConfigError: A number is out of range, or the model is unknown.
     """
 
     model: str | None = flag(None, "family of the model, such as convnet, awdlstm, hyena or bert")
-    genome: Path | None = flag(None, "FASTA, plain or bgzip, that the windows are read from", by_content=True)
-    out: Path | None = flag(None, "folder of the trained model; a run that was killed goes on there", "nothing")
-    set: tuple[str, ...] = flag((), "sizes of the model, as hidden_size=256 n_layers=8")
-    objective: Objective | None = flag(None, "what is learned: masked or next (causal) letters; default: the family's")
-    bed: Path | None = flag(None, "train and validate inside the rows of this bed only", by_content=True)
-    exclude: tuple[str, ...] = flag((), "beds or places (chr20:1000-2000) that no window may touch", by_content=True)
-    held_out: tuple[str, ...] = flag(
-        (), "beds or places to validate on, which no training window touches", by_content=True
+    genome: Path | None = flag(None, "FASTA file, plain or bgzip, to read windows from", by_content=True)
+    out: Path | None = flag(None, "folder of the trained model; an interrupted run resumes there", "nothing")
+    set: tuple[str, ...] = flag((), "sizes of the model, for example hidden_size=256 n_layers=8")
+    objective: Objective | None = flag(
+        None, "predict masked nucleotides or the next one (causal); default: the family's"
     )
-    held_out_fraction: float = flag(0.02, "share of the genome held out in whole blocks where --held-out names none")
-    block_bp: int = flag(1_000_000, "nucleotides of such a block")
-    margin_bp: int = flag(0, "nucleotides around what is held out or excluded that are not trained on either")
-    window_bp: int = flag(512, "nucleotides of a window")
-    batch_windows: int = flag(64, "windows of a step, over all processes and accumulated parts")
-    accumulation_steps: int = flag(1, "parts that a process computes its share of a step in")
-    steps: int = flag(10_000, "steps of the optimizer")
-    stop_after: int | None = flag(None, "stop there, as a kill would; the same command without it goes on", "nothing")
-    learning_rate: float | None = flag(None, "of AdamW, at its highest; default: the family's")
-    schedule: Schedule = flag("cosine", "of the learning rate after the warm-up")
-    warmup_steps: int | None = flag(None, "steps of rising learning rate; default: a tenth, at most 500")
-    min_learning_rate_share: float = flag(0.1, "share of the learning rate that it falls to")
-    weight_decay: float = flag(0.01, "of AdamW, on matrices alone: not on norms, biases and embeddings")
-    betas: tuple[float, ...] = flag((0.9, 0.98), "the two of AdamW")
-    clip: float = flag(1.0, "norm that gradients are cut to; 0 leaves them")
-    mask_rate: float = flag(0.15, "share of the letters that a masked model is asked for")
-    repeat_weight: float = flag(1.0, "weight of soft-masked (lower-case) letters in the loss; 1 treats all alike")
+    bed: Path | None = flag(
+        None, "BED file whose rows to train and validate on; default: the whole genome", by_content=True
+    )
+    exclude: tuple[str, ...] = flag(
+        (), "BED files or regions (chr20:1000-2000) that no window overlaps", by_content=True
+    )
+    held_out: tuple[str, ...] = flag(
+        (), "BED files or regions to validate on, which no training window overlaps", by_content=True
+    )
+    held_out_fraction: float = flag(0.02, "fraction of the genome to hold out in random blocks, without --held-out")
+    block_bp: int = flag(1_000_000, "size of these blocks in bp")
+    margin_bp: int = flag(0, "bp around held-out and excluded regions that are not trained on either")
+    window_bp: int = flag(512, "length of a window in bp")
+    batch_windows: int = flag(64, "windows per step, over all processes and accumulated parts")
+    accumulation_steps: int = flag(1, "parts that each process computes its windows of a step in")
+    steps: int = flag(10_000, "optimizer steps")
+    stop_after: int | None = flag(None, "stop at this step; the same command without the flag resumes", "nothing")
+    learning_rate: float | None = flag(None, "highest learning rate of AdamW; default: the family's")
+    schedule: Schedule = flag("cosine", "course of the learning rate after the warm-up")
+    warmup_steps: int | None = flag(
+        None, "steps over which the learning rate rises; default: a tenth of --steps, at most 500"
+    )
+    min_learning_rate_share: float = flag(0.1, "fraction of the learning rate that the schedule falls to")
+    weight_decay: float = flag(0.01, "weight decay of AdamW on matrices; not on norms, biases and embeddings")
+    betas: tuple[float, ...] = flag((0.9, 0.98), "betas of AdamW")
+    clip: float = flag(1.0, "largest norm of the gradients; 0 for no limit")
+    mask_rate: float = flag(0.15, "fraction of nucleotides that a masked model predicts")
+    repeat_weight: float = flag(1.0, "weight of soft-masked (lower-case) nucleotides in the loss")
     reverse_complement: bool = flag(False, "read half of the windows from the other strand")
-    max_n_fraction: float = flag(0.05, "windows with a larger share of N are left out, and counted")
-    seed: int = flag(0, "of the first weights, the windows and the masks")
+    max_n_fraction: float = flag(0.05, "leave out, and count, windows with a larger fraction of N")
+    seed: int = flag(0, "seed of the first weights, the windows and the masks")
     mixed_precision: Precision = flag("no", "bf16 computes in bfloat16 and keeps float32 weights")
     validate_every: int = flag(1000, "steps between two validations; the last step always has one")
-    validation_windows: int = flag(512, "windows that a validation reads at most")
-    save_every: int = flag(500, "steps between two checkpoints, which a killed run resumes from", "speed")
-    keep: int = flag(0, "checkpoints kept as models of their own (step-500, ...), the newest ones", "nothing")
-    no_tables: bool = flag(False, "do not count the context tables that the perplexity is compared with", "nothing")
-    threads: int | None = flag(None, "threads of the arithmetic on a CPU; default: all cores", "speed")
+    validation_windows: int = flag(512, "largest number of windows per validation")
+    save_every: int = flag(500, "steps between two checkpoints, from which an interrupted run resumes", "speed")
+    keep: int = flag(0, "number of newest checkpoints to keep as models (step-500, ...)", "nothing")
+    no_tables: bool = flag(False, "do not count the n-gram tables that the perplexity is compared with", "nothing")
+    threads: int | None = flag(None, "threads for computation on the CPU; default: all cores", "speed")
 
     def __post_init__(self) -> None:
         for name in ("model", "genome", "out"):
             if getattr(self, name) is None:
-                raise ConfigError(f"--{name} is missing; give one, as in --model convnet --genome genome.fa --out DIR")
+                raise ConfigError(f"--{name} is missing; give it, as in --model convnet --genome genome.fa --out DIR")
         family = self.family
         if self.objective not in (None, family.objective):
-            raise ConfigError(f"--objective {self.objective} is not what {family.key} learns; it is {family.objective}")
+            raise ConfigError(
+                f"--objective is {self.objective}, but {family.key} is a {family.objective} model; leave the flag out"
+            )
         if self.mixed_precision == "bf16" and not family.in_bfloat16:
-            raise ConfigError(f"--mixed-precision bf16: {family.key} computes in float32 alone; leave the flag out")
+            raise ConfigError(
+                f"--mixed-precision is bf16, but {family.key} computes in float32 only; leave the flag out"
+            )
         family.resolve(self.set, window_bp=self.window_bp)
         self._check_numbers()
 
     @property
     def family(self) -> Family:
-        """What the model is."""
-        assert self.model is not None
-        return FAMILIES.get(self.model)
+        """The family of the model."""
+        return FAMILIES.get(self.model or "")
 
     def resolved(self) -> PretrainConfig:
-        """The same with every number filled in."""
-        usual = min(_USUAL_WARMUP_STEPS, self.steps // 10)
+        """Return the configuration with every number filled in."""
+        usual = min(_LONGEST_WARMUP, self.steps // 10)
         return dataclasses.replace(
             self,
             objective=self.family.objective,
@@ -108,11 +119,13 @@ class PretrainConfig:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ConfigError(f"--learning-rate is {self.learning_rate}; it must be above 0")
         if self.mask_rate == 0:
-            raise ConfigError("--mask-rate is 0, which asks the model for nothing; give a share such as 0.15")
+            raise ConfigError("--mask-rate is 0, so that there is nothing to predict; give a fraction such as 0.15")
         if self.warmup_steps is not None and self.warmup_steps > self.steps:
             raise ConfigError(f"--warmup-steps is {self.warmup_steps}, more than --steps {self.steps}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"--betas is {list(self.betas)}; expected two numbers from 0 to below 1, as 0.9 0.98")
+            raise ConfigError(
+                f"--betas is {list(self.betas)}; expected two numbers of at least 0 and below 1, such as 0.9 0.98"
+            )
 
 
 _AT_LEAST: Final[dict[str, float]] = {
@@ -146,29 +159,31 @@ def _dashed(name: str) -> str:
 
 
 def add_pretrain_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags: one for each field, and the file that may hold them."""
-    parser.add_argument("--config", type=Path, help="a TOML file with any of these, named as the flags; flags win")
+    """Add one flag per field, and ``--config`` for a file with them."""
+    parser.add_argument(
+        "--config", type=Path, help="TOML file with any of these flags as keys; flags on the command line win"
+    )
     add_flags(parser, PretrainConfig)
 
 
 def config_from_flags(parsed: argparse.Namespace) -> PretrainConfig:
-    """The configuration that parsed flags make, and the file that ``--config`` names.
+    """Build the configuration from parsed flags and the file of ``--config``.
 
     Raises:
-        ConfigError: The fields are out of range, or the file holds something else.
+        ConfigError: A value is out of range, or the file holds another key.
     """
     return PretrainConfig(**given_values(PretrainConfig, parsed))
 
 
 def parse_pretrain(argv: Sequence[str] | None) -> PretrainConfig:
-    """Reads the flags of ``bend_hf.training.pretraining.run``.
+    """Parse the flags of ``python -m bend_hf.pretrain``.
 
     Raises:
-        ConfigError: They are out of range.
+        ConfigError: A value is out of range.
     """
     parser = argparse.ArgumentParser(
         prog="bend_hf.pretrain",
-        description="Train a DNA language model from nothing.",
+        description="Pretrain a DNA language model.",
         allow_abbrev=False,
     )
     add_pretrain_flags(parser)
@@ -176,17 +191,17 @@ def parse_pretrain(argv: Sequence[str] | None) -> PretrainConfig:
 
 
 def as_flags(config: PretrainConfig) -> list[str]:
-    """The words that give this configuration again, those at their default left out.
+    """Return the flags that give this configuration, without those at their default.
 
     >>> as_flags(PretrainConfig(model="bert", genome=Path("g.fa"), out=Path("o"), seed=3, reverse_complement=True))
     ['--model', 'bert', '--genome', 'g.fa', '--out', 'o', '--reverse-complement', '--seed', '3']
     """
-    words: list[str] = []
+    arguments: list[str] = []
     for item in fields(config):
-        value: Any = getattr(config, item.name)
+        value = getattr(config, item.name)
         if value == item.default:
             continue
-        words.append(f"--{_dashed(item.name)}")
+        arguments.append(f"--{_dashed(item.name)}")
         if not isinstance(value, bool):
-            words += [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
-    return words
+            arguments += [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
+    return arguments

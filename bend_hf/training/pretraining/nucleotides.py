@@ -1,16 +1,12 @@
-"""Letters of a genome as small codes, and where the letters are not known.
-
-For the sampler and the context tables:
+"""Nucleotides of a genome as codes 0 to 4, and random bits that depend on seed, purpose, step and row alone.
 
 >>> CODE_OF[list(b"ACGTacgtNR")].tolist()
 [0, 1, 2, 3, 0, 1, 2, 3, 4, 4]
 
-Random bits that are a pure function of seed, purpose, step and row: nothing to store, nothing to hand around.
+Any process can draw the bits of any rows of any step, and resuming needs only the number of the step:
 
-For the sampler and the masks; any process can draw any rows of any step, and resuming needs only the step:
-
->>> whole = words(Stream.WINDOWS, seed=7, step=3, n_rows=6)
->>> bool((words(Stream.WINDOWS, seed=7, step=3, first_row=4, n_rows=2) == whole[4:]).all())
+>>> whole = random_words(Stream.WINDOWS, seed=7, step=3, n_rows=6)
+>>> bool((random_words(Stream.WINDOWS, seed=7, step=3, first_row=4, n_rows=2) == whole[4:]).all())
 True
 """
 
@@ -30,15 +26,15 @@ from bend_hf.data.sequences import COMPLEMENT, READ
 from bend_hf.training.pretraining.regions import Regions
 from bend_hf.types import Bytes, Ints
 
-LETTERS: Final = "ACGT"
+NUCLEOTIDES: Final = "ACGT"
 OTHER: Final = 4
 _CHUNK_BP: Final = 1 << 22
 
 
 def _codes(images: bytes) -> Bytes:
-    """The code of what each byte is turned into by a table of letters; case does not matter."""
+    """Return the code of each byte after it is translated by a table; case does not matter."""
     code = np.full(256, OTHER, np.uint8)
-    code[list(LETTERS.encode())] = np.arange(len(LETTERS))
+    code[list(NUCLEOTIDES.encode())] = np.arange(len(NUCLEOTIDES))
     return code[np.frombuffer(images, np.uint8)]
 
 
@@ -47,12 +43,12 @@ COMPLEMENT_CODE_OF: Final[Bytes] = _codes(COMPLEMENT)[list(b"ACGTN")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Letters of some intervals, which stand one behind the other.
+class CodeBatch:
+    """Nucleotides of some intervals, one after the other.
 
     Attributes:
-        codes: 0 to 3 for A, C, G and T and 4 for any other letter, shape (letters,). Behind each interval stands a 4
-            that is none of its letters, so that nothing is read across intervals.
+        codes: 0 to 3 for A, C, G and T, and 4 for anything else, shape (nucleotides + intervals,). Each interval is
+            followed by a 4 that is not part of it, so that no k-mer reaches across intervals.
         contig: Number of each interval's contig, shape (intervals,).
         start_bp: First nucleotide of each, shape (intervals,).
         first: Where each begins in ``codes``, shape (intervals,).
@@ -64,14 +60,17 @@ class Piece:
     first: Ints
 
 
-def pieces(genome: Genome, regions: Regions, *, overlap_bp: int = 0) -> Iterator[Piece]:
-    """The codes of all letters of some regions, a few million at a time.
+def read_codes(genome: Genome, regions: Regions, *, overlap_bp: int = 0) -> Iterator[CodeBatch]:
+    """Read the codes of some regions, a few million at a time.
 
     Args:
         genome: The genome.
-        regions: Which of its letters.
-        overlap_bp: How many letters are repeated where a long interval is cut, so that each run of one letter more
-            stands in one piece whole, and in one alone.
+        regions: Regions of the genome.
+        overlap_bp: Nucleotides that are repeated where a long interval is split, so that each k-mer of
+            ``overlap_bp + 1`` nucleotides is in exactly one batch.
+
+    Yields:
+        Batches of codes.
     """
     length_bp = regions.length_bp
     n_cuts = np.maximum(-(-(length_bp - overlap_bp) // _CHUNK_BP), 1)
@@ -86,8 +85,8 @@ def pieces(genome: Genome, regions: Regions, *, overlap_bp: int = 0) -> Iterator
             yield _read(genome, regions.names, contig[low:high], start_bp[low:high], end_bp[low:high])
 
 
-def _read(genome: Genome, names: tuple[str, ...], contig: Ints, start_bp: Ints, end_bp: Ints) -> Piece:
-    """Some intervals as one piece."""
+def _read(genome: Genome, names: tuple[str, ...], contig: Ints, start_bp: Ints, end_bp: Ints) -> CodeBatch:
+    """Read some intervals as one batch."""
     batch = genome.fetch([names[number] for number in contig.tolist()], start_bp, end_bp)
     codes = np.full(len(batch.bases) + len(batch), OTHER, np.uint8)
     first = batch.offsets[:-1] + np.arange(len(batch))
@@ -95,30 +94,30 @@ def _read(genome: Genome, names: tuple[str, ...], contig: Ints, start_bp: Ints, 
         codes[:-1] = CODE_OF[batch.bases]
     else:
         codes[np.arange(len(batch.bases)) + np.repeat(np.arange(len(batch)), batch.lengths_bp)] = CODE_OF[batch.bases]
-    return Piece(codes=codes, contig=contig, start_bp=start_bp, first=first)
+    return CodeBatch(codes=codes, contig=contig, start_bp=start_bp, first=first)
 
 
-def unknown_letters(genome: Genome, regions: Regions) -> Regions:
-    """The runs of letters other than A, C, G and T inside some regions."""
+def unknown_runs(genome: Genome, regions: Regions) -> Regions:
+    """Find the runs of unknown nucleotides, anything but A, C, G and T, inside some regions."""
     found = [np.zeros((3, 0), np.int64)]
-    for piece in pieces(genome, regions):
-        unknown = np.concatenate([[False], piece.codes == OTHER])
-        unknown[piece.first[1:]] = False  # the letter between two intervals
+    for batch in read_codes(genome, regions):
+        unknown = np.concatenate([[False], batch.codes == OTHER])
+        unknown[batch.first[1:]] = False  # the code between two intervals
         unknown[-1] = False
         low, high = np.flatnonzero(unknown[1:] != unknown[:-1]).reshape(-1, 2).T
-        owner = np.searchsorted(piece.first, low, side="right") - 1
-        shift = (piece.start_bp - piece.first)[owner]
-        found.append(np.stack([piece.contig[owner], low + shift, high + shift]))
+        owner = np.searchsorted(batch.first, low, side="right") - 1
+        shift = (batch.start_bp - batch.first)[owner]
+        found.append(np.stack([batch.contig[owner], low + shift, high + shift]))
     return Regions.of_intervals(genome, *np.concatenate(found, axis=1))
 
 
-Words: TypeAlias = NDArray[np.uint64]
+RandomWords: TypeAlias = NDArray[np.uint64]
 
 _WORDS_PER_BLOCK: Final = 4  # Philox4x64 gives four words for each value of its counter (numpy.random.Philox)
 
 
 class Stream(IntEnum):
-    """What the bits are for; two purposes never share any."""
+    """The purpose of the bits. Two purposes never share any."""
 
     WINDOWS = 1
     MASKS = 2
@@ -126,19 +125,21 @@ class Stream(IntEnum):
     BLOCKS = 4
 
 
-def words(stream: Stream, *, seed: int, n_rows: int, step: int = 0, first_row: int = 0, n_words: int = 1) -> Words:
-    """Uniform 64-bit words for some rows of a step.
+def random_words(
+    stream: Stream, *, seed: int, n_rows: int, step: int = 0, first_row: int = 0, n_words: int = 1
+) -> RandomWords:
+    """Draw uniform 64-bit words for some rows of a step.
 
-    The bits come straight from the counter-based generator Philox4x64-10 (Salmon et al. 2011, SC11), whose counter
-    holds purpose, step, row and word; unlike numpy's distributions these are the same in every release.
+    The bits are the raw output of the counter-based generator Philox4x64-10 (Salmon et al. 2011, SC11), whose counter
+    holds purpose, step, row and word. Unlike numpy's distributions they are the same in every release.
 
     Args:
-        stream: What they are for.
+        stream: Purpose of the bits.
         seed: 0 or more.
-        n_rows: How many rows.
-        step: Which step, 0 or more.
+        n_rows: Number of rows.
+        step: Number of the step, from 0.
         first_row: The first of the rows, counted within the step.
-        n_words: How many words a row.
+        n_words: Words per row.
 
     Returns:
         Words, shape (n_rows, n_words).
@@ -146,5 +147,5 @@ def words(stream: Stream, *, seed: int, n_rows: int, step: int = 0, first_row: i
     blocks_per_row = -(-n_words // _WORDS_PER_BLOCK)
     counter = np.array([first_row * blocks_per_row, 0, step, stream], np.uint64)
     generator = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter)
-    drawn: Words = generator.random_raw(n_rows * blocks_per_row * _WORDS_PER_BLOCK)
+    drawn: RandomWords = generator.random_raw(n_rows * blocks_per_row * _WORDS_PER_BLOCK)
     return drawn.reshape(n_rows, blocks_per_row * _WORDS_PER_BLOCK)[:, :n_words]

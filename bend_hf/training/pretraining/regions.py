@@ -1,10 +1,8 @@
-"""Sets of places on a genome, and the parting of a genome into what is trained on and what is held out.
-
-For the language models that are trained here:
+r"""Sets of genomic regions, with union, difference and intersection.
 
 >>> from pathlib import Path; from tempfile import mkdtemp
 >>> fasta = Path(mkdtemp()) / "tiny.fa"
->>> _ = fasta.write_text(">chr1\\nACGTACGTAC\\n>chr2\\nGGGG\\n")
+>>> _ = fasta.write_text(">chr1\nACGTACGTAC\n>chr2\nGGGG\n")
 >>> whole = Regions.of_genome(Genome(fasta))
 >>> whole.minus(Regions.of_places(["chr1:4-6"], Genome(fasta)), margin_bp=1).places()
 ['chr1:0-3', 'chr1:7-10', 'chr2:0-4']
@@ -30,14 +28,14 @@ _PLACE: Final = re.compile(r"(?P<contig>.+):(?P<start>[0-9][0-9,_]*)-(?P<end>[0-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regions:
-    """Intervals on the contigs of one genome: sorted, not empty, apart from each other; R of them.
+    """R intervals on the contigs of one genome: sorted, not empty, not touching.
 
     Attributes:
         names: The contigs of the genome, in the order of its file.
-        lengths_bp: Their lengths in nucleotides, shape (contigs,).
-        contig: Number of each interval's contig, shape (R,).
-        start_bp: First nucleotide, 0-based, shape (R,).
-        end_bp: Behind the last nucleotide, shape (R,).
+        lengths_bp: Lengths of the contigs, shape (contigs,).
+        contig: Contig number of each interval, shape (R,).
+        start_bp: Start, 0-based, shape (R,).
+        end_bp: End, exclusive, shape (R,).
     """
 
     names: tuple[str, ...]
@@ -48,19 +46,19 @@ class Regions:
 
     @classmethod
     def of_genome(cls, genome: Genome) -> Regions:
-        """All of a genome."""
+        """Return the whole genome."""
         n_contigs = len(genome.contigs)
         return cls.of_intervals(genome, np.arange(n_contigs), np.zeros(n_contigs, np.int64), _lengths(genome))
 
     @classmethod
     def of_intervals(cls, genome: Genome, contig: Ints, start_bp: Ints, end_bp: Ints) -> Regions:
-        """The union of intervals in any order, which must lie on their contigs; empty ones count for nothing.
+        """Return the union of intervals in any order. They must lie on their contigs; empty ones are ignored.
 
         Args:
-            genome: The genome that they lie on.
-            contig: Number of each one's contig, in the order of the file, shape (intervals,).
-            start_bp: First nucleotides, shape (intervals,).
-            end_bp: Behind the last nucleotides, shape (intervals,).
+            genome: The genome.
+            contig: Contig number of each interval, in the order of the file, shape (intervals,).
+            start_bp: Starts, shape (intervals,).
+            end_bp: Ends, exclusive, shape (intervals,).
         """
         empty = np.zeros(0, np.int64)
         nowhere = cls(
@@ -71,10 +69,11 @@ class Regions:
 
     @classmethod
     def of_bed(cls, path: str | Path, genome: Genome) -> Regions:
-        """The union of the rows of a bed file; a row with start = end, as variants have, is the nucleotide there.
+        """Return the union of the rows of a BED file. A row with start = end, as variants have, is one nucleotide.
 
         Raises:
-            InputError: The file is no bed; or, as `GenomeError`, one of its rows does not lie on the genome.
+            InputError: The file is not a BED file.
+            GenomeError: A row does not lie on the genome.
         """
         bed = read_bed(path, allow_empty=True)
         number = {name: at for at, name in enumerate(genome.contigs)}
@@ -94,17 +93,18 @@ class Regions:
                 ),
             )
             raise GenomeError(
-                f"{path}: an interval reaches past the end of its contig in {genome.path}: {rows}; "
-                "check that the bed belongs to this assembly"
+                f"{path}: an interval ends after its contig in {genome.path}: {rows}; "
+                "check that the BED file belongs to this assembly"
             )
         return cls.of_intervals(genome, contig, bed.start_bp, end_bp)
 
     @classmethod
     def of_places(cls, places: Sequence[str], genome: Genome) -> Regions:
-        """The union of places written as ``chr20:50000000-52000000``, 0-based and half-open, or as ``chr20``.
+        """Return the union of regions such as ``chr20:50000000-52000000``, 0-based and half-open, or ``chr20``.
 
         Raises:
-            InputError: A place written otherwise; or, as `GenomeError`, one that the genome does not hold.
+            InputError: A region is malformed.
+            GenomeError: A region does not lie on the genome.
         """
         found = [_read_place(place, genome) for place in places]
         contig, start_bp, end_bp = np.array(found, np.int64).reshape(-1, 3).T
@@ -112,7 +112,7 @@ class Regions:
 
     @classmethod
     def of_any(cls, sources: Sequence[str | Path], genome: Genome) -> Regions:
-        """The union of bed files and places: what names a file is read as a bed, everything else is a place."""
+        """Return the union of BED files and regions: the name of a file is read as BED, all else as a region."""
         beds = [source for source in sources if isinstance(source, Path) or Path(source).is_file()]
         places = [str(source) for source in sources if source not in beds]
         regions = cls.of_places(places, genome)
@@ -125,49 +125,49 @@ class Regions:
 
     @property
     def length_bp(self) -> Ints:
-        """Length of each interval in nucleotides, shape (R,)."""
+        """Length of each interval, shape (R,)."""
         return self.end_bp - self.start_bp
 
     @property
     def total_bp(self) -> int:
-        """How many nucleotides lie in these regions."""
+        """Number of nucleotides in these regions."""
         return int(self.length_bp.sum())
 
     def places(self) -> list[str]:
-        """Each interval as ``contig:start-end``, 0-based and half-open."""
+        """Return each interval as ``contig:start-end``, 0-based and half-open."""
         columns = (self.contig.tolist(), self.start_bp.tolist(), self.end_bp.tolist())
         return [f"{self.names[contig]}:{start}-{end}" for contig, start, end in zip(*columns, strict=True)]
 
     def plus(self, other: Regions) -> Regions:
-        """What lies in either."""
+        """Return the union."""
         mine, theirs = self._line(), self._same_genome(other)._line()
         return self._with_line(*_union(np.concatenate([mine[0], theirs[0]]), np.concatenate([mine[1], theirs[1]])))
 
     def minus(self, other: Regions, margin_bp: int = 0) -> Regions:
-        """What lies in these regions and not in others, nor within so many nucleotides of them.
+        """Return the difference.
 
         Args:
-            other: What to take away.
-            margin_bp: How far around it to take away more; margins end at the ends of a contig.
+            other: Regions to remove.
+            margin_bp: Nucleotides around them to remove as well; margins end at the ends of a contig.
         """
         if margin_bp < 0:
             raise ValueError(f"margin_bp is {margin_bp}; it must be 0 or more")
         return self._with_line(*_overlay(self._line(), self._same_genome(other)._line(margin_bp), keep=False))
 
     def within(self, other: Regions) -> Regions:
-        """What lies in both."""
+        """Return the intersection."""
         return self._with_line(*_overlay(self._line(), self._same_genome(other)._line(), keep=True))
 
     def overlaps(self, contig: Ints, start_bp: Ints, end_bp: Ints) -> Bools:
-        """Whether intervals share a nucleotide with these regions.
+        """Return whether intervals share a nucleotide with these regions.
 
         Args:
-            contig: Number of each one's contig, shape (intervals,).
-            start_bp: First nucleotides, shape (intervals,).
-            end_bp: Behind the last nucleotides, above the first, shape (intervals,).
+            contig: Contig number of each interval, shape (intervals,).
+            start_bp: Starts, shape (intervals,).
+            end_bp: Ends, exclusive, greater than the starts, shape (intervals,).
 
         Returns:
-            A flag for each interval, shape (intervals,).
+            One flag per interval, shape (intervals,).
         """
         start, end = self._line()
         shift = self._shift[contig]
@@ -175,11 +175,11 @@ class Regions:
         return before
 
     def count_before(self, contig: Ints, position_bp: Ints) -> Ints:
-        """How many nucleotides of these regions come before places, in the order of the genome.
+        """Count the nucleotides of these regions before positions, in the order of the genome.
 
         Args:
-            contig: Number of each place's contig, shape (places,).
-            position_bp: Where on the contig, up to its end, shape (places,).
+            contig: Contig number of each position, shape (positions,).
+            position_bp: Position on the contig, up to its end, shape (positions,).
         """
         start, end = self._line()
         place = position_bp + self._shift[contig]
@@ -190,24 +190,24 @@ class Regions:
 
     @property
     def _shift(self) -> Ints:
-        """Where each contig starts when all are laid on one line, a gap of one place between them."""
+        """Start of each contig if all are laid on one line with gaps of one position."""
         return np.cumsum(self.lengths_bp + 1) - (self.lengths_bp + 1)
 
     def _line(self, margin_bp: int = 0) -> tuple[Ints, Ints]:
-        """Starts and ends on that line, widened by a margin that stays on the contig."""
+        """Return starts and ends on that line, widened by a margin that stays on the contig."""
         shift = self._shift[self.contig]
         end_bp = np.minimum(self.end_bp + margin_bp, self.lengths_bp[self.contig])
         return np.maximum(self.start_bp - margin_bp, 0) + shift, end_bp + shift
 
     def _with_line(self, start: Ints, end: Ints) -> Regions:
-        """Regions of the same genome out of starts and ends on that line."""
+        """Return regions of the same genome from starts and ends on that line."""
         contig = np.searchsorted(self._shift, start, side="right") - 1
         shift = self._shift[contig]
         return replace(self, contig=contig, start_bp=start - shift, end_bp=end - shift)
 
     def _same_genome(self, other: Regions) -> Regions:
         if self.names != other.names or not np.array_equal(self.lengths_bp, other.lengths_bp):
-            raise ValueError("the regions lie on two genomes; take both from one")
+            raise ValueError("the regions lie on two genomes; take both from the same")
         return other
 
 
@@ -216,7 +216,7 @@ def _lengths(genome: Genome) -> Ints:
 
 
 def _union(start: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Sorted intervals that cover the same places and do not touch."""
+    """Merge intervals that overlap or touch, and sort them."""
     filled = end > start
     order = np.argsort(start[filled], kind="stable")
     start, end = start[filled][order], end[filled][order]
@@ -226,7 +226,7 @@ def _union(start: Ints, end: Ints) -> tuple[Ints, Ints]:
 
 
 def _overlay(mine: tuple[Ints, Ints], theirs: tuple[Ints, Ints], *, keep: bool) -> tuple[Ints, Ints]:
-    """The parts of sorted, separate intervals that lie inside others (``keep``) or outside them."""
+    """Return the parts of sorted, separate intervals that lie inside others (``keep``) or outside them."""
     borders = np.unique(np.concatenate([*mine, *theirs]))
 
     def covered(start: Ints, end: Ints) -> Bools:
@@ -240,29 +240,29 @@ def _overlay(mine: tuple[Ints, Ints], theirs: tuple[Ints, Ints], *, keep: bool) 
 
 
 def _read_place(place: str, genome: Genome) -> tuple[int, int, int]:
-    """Number of the contig, start and end of a place."""
+    """Return contig number, start and end of a region."""
     numbers = {name: at for at, name in enumerate(genome.contigs)}
     if place in numbers:
         return numbers[place], 0, genome.contigs[place]
     parts = _PLACE.fullmatch(place.strip())
     if parts is None:
         raise InputError(
-            f"{place!r} is neither a bed file nor a place: {_unknown_contig(place, genome)} "
-            "A place is written as chr20:50000000-52000000 (0-based, half-open) or as the name of a contig"
+            f"{place!r} is neither a BED file nor a region: {_unknown_contig(place, genome)} "
+            "Write a region as chr20:50000000-52000000 (0-based, half-open) or as the name of a contig"
         )
     name = parts["contig"]
     if name not in numbers:
         raise GenomeError(f"{place!r}: {_unknown_contig(name, genome)}")
     start_bp, end_bp = (int(parts[side].replace(",", "").replace("_", "")) for side in ("start", "end"))
     if not start_bp < end_bp:
-        raise InputError(f"{place!r} is empty: start must be less than end (0-based, half-open)")
+        raise InputError(f"{place!r} is empty: start must be smaller than end (0-based, half-open)")
     if end_bp > genome.contigs[name]:
         raise GenomeError(
-            f"{place!r} reaches past the end of its contig: {name} of {genome.path} has {genome.contigs[name]} bp; "
-            "check that the place belongs to this assembly"
+            f"{place!r} ends after its contig: {name} of {genome.path} has {genome.contigs[name]} bp; "
+            "check that the region belongs to this assembly"
         )
     return numbers[name], start_bp, end_bp
 
 
 def _unknown_contig(name: str, genome: Genome) -> str:
-    return f"{genome.path} holds no contig {name!r}; {did_you_mean(name, list(genome.contigs))}"
+    return f"{genome.path} has no contig {name!r}; {did_you_mean(name, list(genome.contigs))}"

@@ -1,9 +1,9 @@
-"""Trains a DNA language model from nothing on a FASTA, and leaves a folder that the embedders load.
+"""Pretrain a DNA language model on a FASTA file, and write a folder that the embedders load.
 
     accelerate launch -m bend_hf.pretrain --model convnet --genome GRCh38.fa --out my-convnet
     python -m bend_hf.pretrain --model awdlstm --genome GRCh38.fa --out my-lstm --steps 2000 --window-bp 256
 
-A run that is killed goes on where it was when the same command is given again, to the same bits.
+An interrupted run resumes when the command is repeated, and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bend_hf.files import start_logging, write_text
 from bend_hf.lease import Lease
 from bend_hf.training.launch import missing_processes, run_on_main_process
 from bend_hf.training.pretraining.config import PretrainConfig, parse_pretrain
-from bend_hf.training.pretraining.data import Inputs, open_inputs
+from bend_hf.training.pretraining.data import Inputs, PretrainRun, open_inputs
 from bend_hf.training.pretraining.run_folder import RunFolder
-from bend_hf.training.pretraining.summary import Summary, as_text, read_summary, summarise, tables_beside
+from bend_hf.training.pretraining.summary import Summary, as_text, ngram_tables, read_summary, summarize
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +33,15 @@ log = logging.getLogger(__name__)
 
 
 def run(config: PretrainConfig) -> Summary:
-    """Trains, or goes on training, or reads what an earlier run left that is over.
+    """Train, resume a training, or read the summary of one that is finished.
 
     Raises:
-        BendError: An input is bad; nothing was trained then.
+        BendError: An input is invalid; nothing was trained.
     """
     began = time.perf_counter()
     config = config.resolved()
-    assert config.out is not None
+    if config.out is None:
+        raise ConfigError("--out is missing; give the folder of the trained model")
     accelerator = _start(config)
     network = config.family.build(config.family.resolve(config.set, window_bp=config.window_bp), config.seed)
     inputs = open_inputs(config)
@@ -54,58 +55,61 @@ def run(config: PretrainConfig) -> Summary:
     run_on_main_process(accelerator, claim)
     try:
         if folder.summary.exists():
-            log.info("%s is trained already", config.out)
+            log.info("%s is already trained", config.out)
             return read_summary(folder)
-        return _train(config, accelerator, network, inputs, folder, began)
+        return _train(
+            PretrainRun(
+                config=config,
+                inputs=inputs,
+                network=network,
+                accelerator=accelerator,
+                folder=folder,
+                began=began,
+            )
+        )
     finally:
         if lease is not None:
             lease.release()
 
 
-def _train(
-    config: PretrainConfig,
-    accelerator: Accelerator,
-    network: PreTrainedModel,
-    inputs: Inputs,
-    folder: RunFolder,
-    began: float,
-) -> Summary:
-    """The training itself, in a folder that is its own."""
+def _train(run: PretrainRun) -> Summary:
+    """Train in a folder that this run has claimed."""
     import json
 
     from bend_hf.training.checkpoints import load_trained
-    from bend_hf.training.pretraining.objectives import Learner
+    from bend_hf.training.pretraining.objectives import LanguageModelObjective
     from bend_hf.training.pretraining.trainer import Pretrainer
 
-    tables = tables_beside(config, inputs, folder) if accelerator.is_main_process else ()
-    accelerator.wait_for_everyone()
-    n_parameters = sum(weight.numel() for weight in network.parameters())
-    if accelerator.is_main_process:
+    config, network, folder = run.config, run.network, run.folder
+    is_main = run.accelerator.is_main_process
+    tables = ngram_tables(config, run.inputs, folder) if is_main else ()
+    run.accelerator.wait_for_everyone()
+    if is_main:
         log.info(
-            "%s of %s parameters; %s windows to draw from, %s left out for their N; %s windows to validate on",
+            "%s with %s parameters; %s windows to draw from, %s left out for their N; %s windows to validate on",
             config.family.key,
-            f"{n_parameters:,}",
-            f"{inputs.train.n_windows:,}",
-            f"{inputs.train.n_rich:,}",
-            f"{len(inputs.held_out_BL):,}",
+            f"{sum(weight.numel() for weight in network.parameters()):,}",
+            f"{run.inputs.train.n_windows:,}",
+            f"{run.inputs.train.n_left_out:,}",
+            f"{len(run.inputs.held_out_BL):,}",
         )
-    trained = Pretrainer(config, inputs, Learner(config.family, network), accelerator, folder).train()
-    summary = summarise(config, inputs, network, trained, tables, accelerator, out=folder.out, began=began)
-    if trained.state.finished and accelerator.is_main_process:
-        if finish(config, inputs, network):
+    trained = Pretrainer(run, LanguageModelObjective(config.family, network)).train()
+    summary = summarize(run, trained, tables)
+    if trained.state.finished and is_main:
+        if finish(config, run.inputs, network):
             folder.write_model(network, config.family, config)
         if trained.best is not trained.state.history[-1]:
             load_trained(network, trained.state.best_weights)
-            finish(config, inputs, network)
+            finish(config, run.inputs, network)
             folder.write_best(network, config.family, config)
         write_text(folder.summary, json.dumps(summary.facts, indent=2) + "\n")
-        folder.forget_position()
-    accelerator.wait_for_everyone()
+        folder.delete_checkpoints()
+    run.accelerator.wait_for_everyone()
     return summary
 
 
 def finish(config: PretrainConfig, inputs: Inputs, network: PreTrainedModel) -> bool:
-    """Computes what the family computes when training is over, from windows that were trained on; whether it does."""
+    """Compute what the family computes after the training, from training windows; return whether it does."""
     import torch
 
     if config.family.finish is None:
@@ -119,14 +123,14 @@ def finish(config: PretrainConfig, inputs: Inputs, network: PreTrainedModel) -> 
     return True
 
 
-_FINISHING_BP: Final = 1 << 20  # thousands of nucleotides for each direction of a row
+_FINISHING_BP: Final = 1 << 20  # nucleotides, thousands per dimension of an embedding
 
 
 def _start(config: PretrainConfig) -> Accelerator:
-    """The accelerator, with as many threads as were asked for.
+    """Start the accelerator, with ``--threads``.
 
     Raises:
-        ConfigError: The precision does not exist on this machine, or the model is to be spread over processes.
+        ConfigError: This machine does not support the precision, or the launch asks for a sharded model.
     """
     import torch
     from accelerate import Accelerator
@@ -140,8 +144,8 @@ def _start(config: PretrainConfig) -> Accelerator:
         raise ConfigError(f"--mixed-precision {config.mixed_precision} does not work here: {error}") from error
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ConfigError(
-            f"this run was started with {accelerator.distributed_type.value}, but each process here holds the whole "
-            f"model; launch it without"
+            f"the run was started with {accelerator.distributed_type.value}, but pretraining keeps the whole model on "
+            "each process; start it with accelerate_configs/multi_gpu.yaml instead"
         )
     if config.mixed_precision == "bf16":
         refuse_emulation(accelerator.device)
@@ -152,22 +156,22 @@ def _start(config: PretrainConfig) -> Accelerator:
 
 
 def refuse_emulation(device: torch.device) -> None:
-    """Makes sure that a GPU computes in bfloat16 by itself, as otherwise float32 is quicker.
+    """Check that a GPU computes in bfloat16 natively, as float32 is faster otherwise.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It emulates bfloat16.
     """
     import torch
 
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(
-            f"--mixed-precision bf16: the GPU {device} has no arithmetic of bfloat16 (compute capability 8.0 has it); "
-            f"leave the flag out"
+            f"--mixed-precision is bf16, but the GPU {device} does not compute in bfloat16 (compute capability 8.0 "
+            "does); leave the flag out"
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: parses flags, trains, prints the table; 1 where an input was bad."""
+    """Run the command: parse flags, train, print the table. Return 1 if an input is invalid."""
     start_logging()
     try:
         config = parse_pretrain(argv)
@@ -180,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(summary: Summary, config: PretrainConfig) -> None:
-    """Prints what came of it, on the main process."""
+    """Print the results on the main process."""
     from accelerate import PartialState
 
     if PartialState().is_main_process:

@@ -1,21 +1,14 @@
-"""What a training leaves in its folder, each file whole or not there at all.
+"""The folder of a pretraining and its progress. Each file is written completely or not at all.
 
-    OUT/config.json, model.safetensors, tokenizer files    the model, with the weights of the last checkpoint
-    OUT/best/                                              another: of the best validation, where that is not the last
-    OUT/step-500/                                          earlier checkpoints, as many as --keep says
-    OUT/training/run.json                                  what the run is: configuration and data
-    OUT/training/losses.csv, validation.csv                each step's loss, each validation
-    OUT/training/tables.json                               the context tables that the model is compared with
+    OUT/config.json, model.safetensors, tokenizer files    the model of the last checkpoint
+    OUT/best/                                              the model of the best validation, if not the last
+    OUT/step-500/                                          earlier checkpoints, as many as --keep
+    OUT/training/run.json                                  configuration and data of the run
+    OUT/training/losses.csv, validation.csv                loss of each step, each validation
+    OUT/training/tables.json                               n-gram tables that the model is compared with
     OUT/training/summary.json                              written last
-    OUT/training/run.lock                                  while a process works here
-    OUT/training/last.safetensors, best-N.safetensors      the position, until the training is over
-
-The training's own files stand in a folder of their own so that ``OUT`` is a checkpoint and nothing else.
-
->>> RunFolder(Path("out")).summary.as_posix()
-'out/training/summary.json'
-
-How far a training is: a bar on a terminal, a line now and then where there is none.
+    OUT/training/run.lock                                  while a process trains
+    OUT/training/last.safetensors, best-N.safetensors      the training state, until the training is finished
 
 >>> line(step=200, n_steps=1000, loss=1.35, nucleotides_per_second=40_000.0, seconds_left=4000.0)
 'step 200 of 1,000: loss 1.3500, 40,000 nucleotides/s, 1:06:40 left'
@@ -58,13 +51,13 @@ _LOCK: Final = "run.lock"
 
 @dataclass(frozen=True, kw_only=True)
 class StepLoss:
-    """One step.
+    """The loss of one step.
 
     Attributes:
         step: Counted from 1.
-        loss: Mean in nats over the answers of the batch, weighted.
-        learning_rate: Of this step.
-        seconds: Of training, from the first step on.
+        loss: Weighted mean over the targets of the step, in nats.
+        learning_rate: Learning rate of the step.
+        seconds: Seconds of training since the first step.
     """
 
     step: int
@@ -73,12 +66,12 @@ class StepLoss:
     seconds: float
 
     def line(self) -> str:
-        """As it is written: the loss and the rate to the last bit."""
+        """Return the row of the file, with the loss and the rate to the last bit."""
         return f"{self.step},{self.loss!r},{self.learning_rate!r},{self.seconds:.3f}\n"
 
 
 class RunFolder:
-    """The folder of one training; only one process writes to it."""
+    """The folder of one pretraining; only one process writes to it."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -88,39 +81,38 @@ class RunFolder:
         self.tables = self.training / "tables.json"
 
     def checkpoints(self, *, writes: bool) -> Checkpoints:
-        """Where positions are kept."""
+        """Return the checkpoints of the training."""
         return Checkpoints(self.training, writes=writes)
 
     def claim(self, config: PretrainConfig, data: Mapping[str, Json]) -> Lease | None:
-        """Makes the folder that of this run, or makes sure that it is; on the main process.
+        """Claim the folder for this run, or check that it belongs to it; on the main process.
 
         Returns:
-            What keeps other runs away from the folder until it is released; None where the training is over.
+            The lease that keeps other runs out until it is released; None if the training is finished.
 
         Raises:
-            ConfigError: It is another run's, or holds something else, or another process trains in it; or it cannot be
-                written to.
+            ConfigError: The folder belongs to another run, holds other files, is in use, or cannot be written to.
         """
-        mine = {"config": _told(config), "data": dict(data)}
+        mine = {"config": _settings(config), "data": dict(data)}
         if self.run.exists():
             self._compare(mine)
             if self.summary.exists():
                 return None
         elif self.out.is_dir() and any(self.out.iterdir()) and not self._unfinished():
             held = ", ".join(sorted(path.name for path in self.out.iterdir())[:5])
-            raise ConfigError(f"--out {self.out} holds something that is no training ({held}); give another folder")
+            raise ConfigError(f"--out {self.out} holds files of something else ({held}); give another folder")
         try:
             self.training.mkdir(parents=True, exist_ok=True)
             lease = take_for_long(self.training / _LOCK)
             if lease is None:
                 raise ConfigError(
-                    f"another process trains in --out {self.out} at this moment; wait until it is done, or give "
-                    f"another folder"
+                    f"another process is training in --out {self.out}; wait until it is finished, or give another "
+                    "folder"
                 )
             try:
                 if not self.run.exists():
                     write_text(self.run, json.dumps(mine, indent=2) + "\n")
-                for left in self.out.glob("**/.*.part*"):  # a killed life's
+                for left in self.out.glob("**/.*.part*"):  # of an interrupted run
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             except BaseException:
                 lease.release()
@@ -130,7 +122,7 @@ class RunFolder:
         return lease
 
     def _unfinished(self) -> bool:
-        """Whether there is nothing but what a run leaves that is killed while it claims the folder."""
+        """Return whether there are only files of a run that was interrupted while it claimed the folder."""
         return all(path == self.training for path in self.out.iterdir()) and all(
             path.name.startswith((".run.json", _LOCK)) for path in self.training.iterdir()
         )
@@ -138,7 +130,7 @@ class RunFolder:
     def _compare(self, mine: Mapping[str, Mapping[str, Json]]) -> None:
         try:
             theirs = json.loads(self.run.read_text(encoding="utf-8"))
-            theirs["config"] = {**_unsaid(), **theirs["config"]}
+            theirs["config"] = {**_default_settings(), **theirs["config"]}
             differ = [
                 f"{name} is {theirs[part].get(name)!r} there and {mine[part].get(name)!r} here"
                 for part in ("config", "data")
@@ -150,16 +142,14 @@ class RunFolder:
         if differ:
             raise ConfigError(
                 f"--out {self.out} holds another training: {'; '.join(differ[:5])}. Give another --out, or the same "
-                f"flags and genome to go on with that one"
+                "flags and genome to resume that training"
             )
 
-    # The losses, a line a step.
-
     def rewind(self, step: int) -> None:
-        """Leaves the losses of the steps up to this one, as a run does that goes on from there.
+        """Cut the losses after a step, as a run resumes from there.
 
         Raises:
-            ConfigError: Some of them are not there.
+            ConfigError: Losses of earlier steps are missing.
         """
         kept: list[str] = []
         if step and self.losses.exists():
@@ -167,34 +157,32 @@ class RunFolder:
             kept = [line for line in lines if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
         if len(kept) != step:
             raise ConfigError(
-                f"{self.losses} holds {len(kept)} of the {step} steps of the checkpoint beside it; put the file back, "
+                f"{self.losses} holds {len(kept)} of the {step} steps of the checkpoint next to it; restore the file, "
                 f"or delete {self.training} to start over"
             )
         write_text(self.losses, _HEADER + "\n" + "".join(kept))
 
     def append(self, losses: Sequence[StepLoss]) -> None:
-        """Adds the losses of some steps."""
+        """Append the losses of some steps."""
         with self.losses.open("a", encoding="utf-8") as file:
             file.writelines(loss.line() for loss in losses)
 
     def settle(self) -> None:
-        """Waits until the losses are on the disk, before a checkpoint says that these steps are done."""
+        """Flush the losses to the disk, before a checkpoint says that these steps are done."""
         with self.losses.open("rb") as file:
             os.fsync(file.fileno())
 
     def write_validations(self, validations: Sequence[Validation]) -> None:
-        """All validations so far."""
+        """Write all validations so far."""
         lines = [f"{one.step},{one.perplexity!r},{one.n_letters},{one.seconds}\n" for one in validations]
         write_text(self.validation, "step,perplexity,letters,seconds\n" + "".join(lines))
 
-    # Models.
-
     def write_model(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
-        """The model as it is, in place of an older one."""
+        """Write the model, in place of an older one."""
         write_model(self.out, network, family, config)
 
     def keep_step(self, network: PreTrainedModel, family: Family, config: PretrainConfig, step: int) -> None:
-        """The model as it is, beside the newest of the earlier ones."""
+        """Keep the model of a step, with ``--keep``, and delete the oldest ones."""
         if not config.keep:
             return
         write_model(self.out / f"{_STEP}{step}", network, family, config)
@@ -203,20 +191,20 @@ class RunFolder:
             shutil.rmtree(self.out / f"{_STEP}{old}", ignore_errors=True)
 
     def write_best(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
-        """The best model in a folder of its own."""
+        """Write the best model into its own folder."""
         write_model(self.out / "best", network, family, config)
 
-    def forget_position(self) -> None:
-        """Deletes the checkpoints, once the training is over and its summary written."""
+    def delete_checkpoints(self) -> None:
+        """Delete the checkpoints, after the summary is written."""
         for path in (self.training / "last.safetensors", *self.training.glob("best-*.safetensors")):
             path.unlink(missing_ok=True)
 
 
 def write_model(folder: Path, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
-    """A folder that the project's embedders, and transformers where it knows the network, can load.
+    """Write a model folder that the embedders, and transformers if it has the network, can load.
 
     Raises:
-        RecordError: It cannot be written.
+        RecordError: The folder cannot be written.
     """
     part = folder / f".model.part{os.getpid()}"
     try:
@@ -227,7 +215,7 @@ def write_model(folder: Path, network: PreTrainedModel, family: Family, config: 
         for path in sorted(part.iterdir()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(path, folder / path.name)
+            path.replace(folder / path.name)
     except OSError as error:
         raise RecordError(f"{folder} cannot be written ({error}); free some space or give another --out") from error
     finally:
@@ -236,7 +224,7 @@ def write_model(folder: Path, network: PreTrainedModel, family: Family, config: 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Without the bar that transformers shows while it saves."""
+    """Disable the progress bar of transformers while it saves."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -248,13 +236,13 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _told(config: PretrainConfig) -> dict[str, Json]:
-    """What two lives of one run must agree in."""
+def _settings(config: PretrainConfig) -> dict[str, Json]:
+    """Return the settings that must not change when a run resumes."""
     return {name: jsonable(getattr(config, name)) for name in settings_in_key(PretrainConfig)}
 
 
-def _unsaid() -> dict[str, Json]:
-    """What a run means that was started before a field was there: its default."""
+def _default_settings() -> dict[str, Json]:
+    """Return the defaults, for runs that were started before a field existed."""
     in_key = settings_in_key(PretrainConfig)
     return {one.name: jsonable(one.default) for one in fields(PretrainConfig) if one.name in in_key}
 
@@ -265,7 +253,7 @@ _LINE_EVERY_SECONDS: Final = 30.0
 
 
 def line(*, step: int, n_steps: int, loss: float, nucleotides_per_second: float, seconds_left: float) -> str:
-    """What is told of a step."""
+    """Return the line of the log for a step."""
     return (
         f"step {step} of {n_steps:,}: loss {loss:.4f}, {nucleotides_per_second:,.0f} nucleotides/s, "
         f"{clock(seconds_left)} left"
@@ -273,7 +261,7 @@ def line(*, step: int, n_steps: int, loss: float, nucleotides_per_second: float,
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Format a duration as hours, minutes and seconds.
 
     >>> clock(75.4)
     '0:01:15'

@@ -1,4 +1,4 @@
-"""The record of a training: what was run, on what, how fast, and what came of it beside counting letters.
+"""The summary of a pretraining: configuration, data, speed, and perplexity next to that of n-gram tables.
 
 >>> sorted(machine())
 ['cores', 'cpu', 'platform']
@@ -14,20 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf import __version__
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import write_text
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags
-from bend_hf.training.pretraining.data import Inputs
+from bend_hf.training.pretraining.data import Inputs, PretrainRun
 from bend_hf.training.pretraining.ngram_baseline import TableRow, table_rows
 from bend_hf.training.pretraining.run_folder import RunFolder, clock
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import nn
 
     from bend_hf.training.pretraining.trainer import Trained
     from bend_hf.training.pretraining.validation import Validation
@@ -37,15 +36,14 @@ _VERSIONS_OF: Final = ("torch", "transformers", "accelerate", "numpy", "safetens
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a training gave.
+    """The result of a pretraining.
 
     Attributes:
         out: The folder of the model.
-        step: Steps done.
-        steps: Steps in all.
-        validations: Each of them.
-        tables: The context tables, empty where they were not counted.
-        facts: All of it, as ``summary.json`` holds it.
+        step: Steps that are done.
+        steps: Steps of the whole training.
+        tables: The n-gram tables; empty if they were not counted.
+        facts: The content of ``summary.json``.
     """
 
     out: Path
@@ -57,56 +55,40 @@ class Summary:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step was done."""
+        """Whether the last step is done."""
         return self.step == self.steps
 
 
-def tables_beside(config: PretrainConfig, inputs: Inputs, folder: RunFolder) -> tuple[TableRow, ...]:
-    """The perplexities of context tables on the same data: counted once, then read from the folder."""
+def ngram_tables(config: PretrainConfig, inputs: Inputs, folder: RunFolder) -> tuple[TableRow, ...]:
+    """Return the perplexities of n-gram tables on the same data: counted once, then read from the folder."""
     if config.no_tables:
         return ()
     if folder.tables.exists():
         return tuple(TableRow(**row) for row in json.loads(folder.tables.read_text(encoding="utf-8")))
-    rows = tuple(table_rows(inputs.parts, inputs.genome, config.family.objective))
+    rows = tuple(table_rows(inputs.split, inputs.genome, config.family.objective))
     write_text(folder.tables, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     return rows
 
 
-def summarise(
-    config: PretrainConfig,
-    inputs: Inputs,
-    network: nn.Module,
-    trained: Trained,
-    tables: Sequence[TableRow],
-    accelerator: Accelerator,
-    *,
-    out: Path,
-    began: float,
-) -> Summary:
-    """The record of a training that is over, or was stopped.
+def summarize(run: PretrainRun, trained: Trained, tables: Sequence[TableRow]) -> Summary:
+    """Summarize a training that is finished, or was stopped.
 
     Args:
-        config: Resolved.
-        inputs: What was read.
-        network: What was trained.
-        trained: How far it came.
-        tables: What it is compared with.
-        accelerator: What it ran on.
-        out: Its folder.
-        began: When this life of it began, by ``time.perf_counter``.
+        run: The run.
+        trained: How far its training is.
+        tables: The n-gram tables that it is compared with.
     """
-    state, best = trained.state, trained.best
+    config, state, best = run.config, trained.state, trained.best
     nucleotides = state.step * config.batch_windows * config.window_bp
-    named = jsonable(asdict(config))
-    facts: dict[str, Any] = {
+    facts: dict[str, Json] = {
         "command": ["python", "-m", "bend_hf.pretrain", *as_flags(config)],
-        "config": named,
-        "data": {**inputs.identity, **inputs.facts},
+        "config": jsonable(asdict(config)),
+        "data": {**run.inputs.identity, **run.inputs.facts},
         "model": {
             "family": config.family.key,
             "objective": config.family.objective,
-            "sizes": dict(config.family.resolve(config.set, window_bp=config.window_bp)),
-            "n_parameters": sum(weight.numel() for weight in network.parameters()),
+            "sizes": jsonable(config.family.resolve(config.set, window_bp=config.window_bp)),
+            "n_parameters": sum(weight.numel() for weight in run.network.parameters()),
         },
         "seed": config.seed,
         "steps": state.step,
@@ -114,29 +96,27 @@ def summarise(
         "seconds": state.seconds,
         "nucleotides_per_second": nucleotides / state.seconds if state.seconds else None,
         "input_wait_share": state.waited_seconds / state.seconds if state.seconds else None,
-        "wall_seconds": time.perf_counter() - began,
+        "wall_seconds": time.perf_counter() - run.began,
         "resumed_at": trained.resumed_at,
-        "curve": [asdict(one) for one in state.history],
-        "perplexity": state.history[-1].perplexity if state.history else None,
-        "best": None if best is None else asdict(best),
-        "tables": [asdict(row) for row in tables],
-        "machine": {**machine(), **device_of(accelerator)},
+        "curve": jsonable([asdict(one) for one in state.history]),
+        "perplexity": jsonable(state.history[-1].perplexity) if state.history else None,
+        "best": None if best is None else jsonable(asdict(best)),
+        "tables": jsonable([asdict(row) for row in tables]),
+        "machine": {**machine(), **device_of(run.accelerator)},
         "created_with": {"bend_hf": __version__, "python": platform.python_version(), **_versions()},
     }
-    checked = jsonable(facts)
-    assert isinstance(checked, dict)
     return Summary(
-        out=out,
+        out=run.folder.out,
         step=state.step,
         steps=config.steps,
         validations=tuple(state.history),
         tables=tuple(tables),
-        facts=checked,
+        facts=facts,
     )
 
 
 def read_summary(folder: RunFolder) -> Summary:
-    """The record of a training that is over."""
+    """Read the summary of a finished training."""
     from bend_hf.training.pretraining.validation import Validation
 
     facts = json.loads(folder.summary.read_text(encoding="utf-8"))
@@ -151,7 +131,7 @@ def read_summary(folder: RunFolder) -> Summary:
 
 
 def as_text(summary: Summary, config: PretrainConfig) -> str:
-    """What a training says at its end."""
+    """Return the text that a training ends with."""
     facts = summary.facts
     rows = [(f"{row.name} (table)", row.perplexity) for row in summary.tables]
     if summary.validations:
@@ -167,23 +147,25 @@ def as_text(summary: Summary, config: PretrainConfig) -> str:
     speed, waited, seconds = facts["nucleotides_per_second"], facts["input_wait_share"], facts["seconds"]
     if isinstance(speed, float) and isinstance(waited, float) and isinstance(seconds, float):
         lines.append(
-            f"{facts['nucleotides']:,} nucleotides in {clock(seconds)}, {speed:,.0f} a second; "
+            f"{facts['nucleotides']:,} nucleotides in {clock(seconds)}, {speed:,.0f} per second; "
             f"{100 * waited:.1f} % of the time was spent waiting for input"
         )
     if summary.finished:
         lines.append(f"use it with {config.family.command(summary.out)}")
     else:
-        lines.append(f"stopped at step {summary.step:,} of {summary.steps:,}; without --stop-after it goes on")
+        lines.append(
+            f"stopped at step {summary.step:,} of {summary.steps:,}; repeat the command without --stop-after to resume"
+        )
     return "\n".join(lines)
 
 
 def machine() -> dict[str, Json]:
-    """What the computer is."""
+    """Describe the computer."""
     return {"cpu": _cpu(), "cores": os.cpu_count(), "platform": platform.platform()}
 
 
 def device_of(accelerator: Accelerator) -> dict[str, Json]:
-    """What of it is used."""
+    """Describe the device in use."""
     import torch
 
     facts: dict[str, Json] = {
@@ -198,7 +180,7 @@ def device_of(accelerator: Accelerator) -> dict[str, Json]:
 
 
 def _cpu() -> str:
-    """Its name as the system tells it."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

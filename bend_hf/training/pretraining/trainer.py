@@ -4,7 +4,7 @@ Windows, masks and learning rate are computed from the number of the step, so th
 the same bits. Processes share each step's windows; the loss is the mean over all of its targets. An interval ends with
 a validation every ``--validate-every`` steps.
 
-    trained = Pretrainer(config, inputs, learner, accelerator, folder).train()
+    trained = Pretrainer(run, LanguageModelObjective(run.config.family, run.network)).train()
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,14 +21,17 @@ from torch import Tensor
 from bend_hf.errors import ConfigError
 from bend_hf.training.losses import LossParts
 from bend_hf.training.pretraining.config import PretrainConfig
-from bend_hf.training.pretraining.data import Inputs
-from bend_hf.training.pretraining.objectives import Learner, Questions, on_device, optimizer_of, training_questions
-from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss
+from bend_hf.training.pretraining.data import PretrainRun
+from bend_hf.training.pretraining.objectives import (
+    LanguageModelObjective,
+    ObjectiveBatch,
+    on_device,
+    optimizer_of,
+    training_batch,
+)
+from bend_hf.training.pretraining.run_folder import Progress, StepLoss
 from bend_hf.training.pretraining.validation import Validation, validate
 from bend_hf.training.trainer import StepParts, StepSettings, Trainer, TrainingState
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 _READ_EVERY_STEPS: Final = 10  # reading a loss waits for the device
 
@@ -63,15 +66,12 @@ def step_settings(config: PretrainConfig) -> StepSettings:
     )
 
 
-class Pretrainer(Trainer[Validation, int, Questions, Questions]):
-    """One life of a pretraining.
+class Pretrainer(Trainer[Validation, int, ObjectiveBatch, ObjectiveBatch]):
+    """The training of a language model: an interval ends with a validation.
 
     Args:
-        config: Resolved.
-        inputs: What is read.
-        learner: With its first weights, which change.
-        accelerator: Device, precision and processes.
-        folder: The folder of the run.
+        run: What is trained on what.
+        objective: The network of the run with its loss.
 
     Raises:
         ConfigError: There are more processes than windows in a step.
@@ -79,9 +79,8 @@ class Pretrainer(Trainer[Validation, int, Questions, Questions]):
 
     entry = Validation
 
-    def __init__(
-        self, config: PretrainConfig, inputs: Inputs, learner: Learner, accelerator: Accelerator, folder: RunFolder
-    ) -> None:
+    def __init__(self, run: PretrainRun, objective: LanguageModelObjective) -> None:
+        config, accelerator = run.config, run.accelerator
         n_parts = accelerator.num_processes * config.accumulation_steps
         if config.batch_windows < n_parts:
             raise ConfigError(
@@ -90,15 +89,15 @@ class Pretrainer(Trainer[Validation, int, Questions, Questions]):
             )
         settings = step_settings(config)
         optimizer = optimizer_of(
-            learner.network,
+            run.network,
             learning_rate=settings.learning_rate,
             weight_decay=config.weight_decay,
             betas=(config.betas[0], config.betas[1]),
         )
-        self.config, self.inputs, self.learner, self.network = config, inputs, learner, learner.network
-        self.folder, self.is_main = folder, accelerator.is_main_process
+        self.config, self.inputs, self.objective, self.network = config, run.inputs, objective, run.network
+        self.folder, self.is_main = run.folder, accelerator.is_main_process
         super().__init__(
-            learner.network, learner, optimizer, accelerator, settings, folder.checkpoints(writes=self.is_main)
+            run.network, objective, optimizer, accelerator, settings, run.folder.checkpoints(writes=self.is_main)
         )
         self.unread: list[Tensor] = []  # sums of losses and weights of each step since they were last read
         self.unread_seconds: list[float] = []
@@ -124,7 +123,7 @@ class Pretrainer(Trainer[Validation, int, Questions, Questions]):
         """Return the numbers of the steps."""
         return range(first, end)
 
-    def make(self, item: int) -> Questions:
+    def make(self, item: int) -> ObjectiveBatch:
         """Read this process's windows of a step, and choose the targets."""
         size, rank, n_processes = (
             self.config.batch_windows,
@@ -133,21 +132,21 @@ class Pretrainer(Trainer[Validation, int, Questions, Questions]):
         )
         low, high = size * rank // n_processes, size * (rank + 1) // n_processes
         windows = self.inputs.train.batch(item, size, low=low, high=high)
-        return training_questions(self.config, windows, step=item, first_row=low)
+        return training_batch(self.config, windows, step=item, first_row=low)
 
-    def parts_of_step(self, step: int, made: Iterator[Questions]) -> StepParts[Questions]:
+    def parts_of_step(self, step: int, made: Iterator[ObjectiveBatch]) -> StepParts[ObjectiveBatch]:
         """Cut the windows of a step into the parts of an accumulation."""
-        asked = next(made)
+        batch = next(made)
         self.unread.append(torch.zeros(2, dtype=torch.float64, device=self.accelerator.device))
         return StepParts(
             weight=torch.tensor(
-                float(asked.weight_N.sum(dtype="float64")), dtype=torch.float64, device=self.accelerator.device
+                float(batch.weight_N.sum(dtype="float64")), dtype=torch.float64, device=self.accelerator.device
             ),
             n_parts=self.config.accumulation_steps,
-            parts=asked.parts(self.config.accumulation_steps),
+            parts=batch.parts(self.config.accumulation_steps),
         )
 
-    def loss(self, part: Questions) -> LossParts:
+    def loss(self, part: ObjectiveBatch) -> LossParts:
         """Return the loss of some windows."""
         with self.accelerator.autocast():
             total, weight = self.model(*on_device(part, self.accelerator.device))
@@ -195,7 +194,7 @@ class Pretrainer(Trainer[Validation, int, Questions, Questions]):
     def evaluate(self, started: float) -> None:
         """Compute the perplexity on the held-out windows, and keep the weights if it is the lowest."""
         found = validate(
-            self.learner,
+            self.objective,
             self.inputs.held_out_BL,
             self.config,
             self.accelerator,

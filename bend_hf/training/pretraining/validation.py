@@ -1,6 +1,6 @@
-"""How well a language model guesses letters of held-out windows: its perplexity per nucleotide.
+"""The perplexity per nucleotide of a language model on held-out windows.
 
-validate(learner, inputs.held_out_BL, config, accelerator).perplexity
+validate(objective, inputs.held_out_BL, config, accelerator).perplexity
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bend_hf.training.pretraining.config import PretrainConfig
-from bend_hf.training.pretraining.objectives import Learner, on_device, validation_questions
+from bend_hf.training.pretraining.objectives import LanguageModelObjective, on_device, validation_batch
 from bend_hf.types import Bytes
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class Validation:
     """One validation.
 
     Attributes:
-        step: Steps that were done.
-        perplexity: exp of the mean loss in nats per nucleotide; 4 is guessing.
+        step: Steps that are done.
+        perplexity: exp of the mean loss in nats per nucleotide; 4 is chance.
         nats: That mean.
-        n_letters: Letters that were asked for.
-        seconds: Of training until then.
+        n_letters: Number of targets; the name is that in ``summary.json``.
+        seconds: Seconds of training until then.
     """
 
     step: int
@@ -39,20 +39,26 @@ class Validation:
 
 
 def validate(
-    learner: Learner, held_out_BL: Bytes, config: PretrainConfig, accelerator: Accelerator, *, step: int, seconds: float
+    objective: LanguageModelObjective,
+    held_out_BL: Bytes,
+    config: PretrainConfig,
+    accelerator: Accelerator,
+    *,
+    step: int,
+    seconds: float,
 ) -> Validation:
-    """Asks for the same letters each time; the processes share the windows."""
+    """Compute the perplexity on the same targets each time. The processes share the windows."""
     rows = max(1, config.batch_windows // (config.accumulation_steps * accelerator.num_processes))
     sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    was_training = learner.training
-    learner.eval()
+    was_training = objective.training
+    objective.eval()
     batches = range(0, len(held_out_BL), rows)
     with torch.no_grad():
         for low in list(batches)[accelerator.process_index :: accelerator.num_processes]:
-            asked = validation_questions(config, held_out_BL[low : low + rows], first_row=low)
+            batch = validation_batch(config, held_out_BL[low : low + rows], first_row=low)
             with accelerator.autocast():
-                sums += learner(*on_device(asked, accelerator.device)).double()
-    learner.train(was_training)
+                sums += objective(*on_device(batch, accelerator.device)).double()
+    objective.train(was_training)
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums, "sum")
     total, count = sums.tolist()

@@ -1,31 +1,15 @@
-"""Draws training windows straight out of the memory-mapped genome, as a pure function of seed and step.
-
-For the training loop:
+r"""Draw training windows from the memory-mapped genome, as a function of seed and step.
 
 >>> from pathlib import Path; from tempfile import mkdtemp
 >>> from bend_hf.training.pretraining.regions import Regions
 >>> fasta = Path(mkdtemp()) / "tiny.fa"
->>> _ = fasta.write_text(">chr1\\nACGTacgtNNNNACGT\\n")
+>>> _ = fasta.write_text(">chr1\nACGTacgtNNNNACGT\n")
 >>> genome = Genome(fasta)
 >>> sampler = WindowSampler(genome, Regions.of_genome(genome), window_bp=4, seed=1)
->>> sampler.n_windows, sampler.n_rich
+>>> sampler.n_windows, sampler.n_left_out
 (6, 7)
 >>> sampler.batch(3, 8, low=2, high=4).codes_BL.shape
 (2, 4)
-
-Which places of a genome a window may start at, kept as runs of places and not one by one.
-
-For the sampler:
-
->>> from pathlib import Path; from tempfile import mkdtemp
->>> from bend_hf.data.genome import Genome
->>> fasta = Path(mkdtemp()) / "tiny.fa"
->>> _ = fasta.write_text(">chr1\\nACGTACGTNNNNACGT\\n")
->>> regions = Regions.of_genome(Genome(fasta))
->>> starts = admissible_starts(
-...     regions, Regions.of_places(["chr1:8-12"], Genome(fasta)), window_bp=4, max_unknown=1)
->>> starts.place(np.arange(starts.n_starts))[1].tolist(), starts.n_rich
-([0, 1, 2, 3, 4, 5, 11, 12], 5)
 """
 
 from __future__ import annotations
@@ -37,46 +21,46 @@ import numpy as np
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError
-from bend_hf.training.pretraining.nucleotides import CODE_OF, COMPLEMENT_CODE_OF, Stream, unknown_letters, words
+from bend_hf.training.pretraining.nucleotides import CODE_OF, COMPLEMENT_CODE_OF, Stream, random_words, unknown_runs
 from bend_hf.training.pretraining.regions import Regions
 from bend_hf.types import Bools, Bytes, Ints
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Starts:
-    """Runs of places that windows may start at; R runs in the order of the genome.
+    """R runs of positions that windows may start at, in the order of the genome.
 
     Attributes:
         contig: Number of each run's contig, shape (R,).
         first_bp: The first start of each run, shape (R,).
-        before: How many starts come before each run, and how many there are in all, shape (R + 1,).
-        n_rich: How many other starts lie wholly inside the regions but have too many unknown letters.
+        before: Number of starts before each run, and of all starts, shape (R + 1,).
+        n_left_out: Number of other starts of windows inside the regions, which have too many unknown nucleotides.
     """
 
     contig: Ints
     first_bp: Ints
     before: Ints
-    n_rich: int
+    n_left_out: int
 
     @property
     def n_starts(self) -> int:
-        """How many starts there are."""
+        """Number of starts."""
         return int(self.before[-1])
 
     def place(self, number: Ints) -> tuple[Ints, Ints]:
-        """The contig and the place of starts, by their numbers, shape (starts,) each."""
+        """Return contig and position of starts by their numbers, shape (starts,) each."""
         run = np.searchsorted(self.before, number, side="right") - 1
         return self.contig[run], self.first_bp[run] + number - self.before[run]
 
     def holds(self, contig: Ints, start_bp: Ints) -> Bools:
-        """Whether places are among these starts.
+        """Return whether positions are among these starts.
 
         Args:
-            contig: Number of each place's contig, shape (places,).
-            start_bp: Where on the contig, shape (places,).
+            contig: Contig number of each position, shape (positions,).
+            start_bp: Position on the contig, shape (positions,).
 
         Returns:
-            A flag for each, shape (places,).
+            One flag per position, shape (positions,).
         """
         if not self.n_starts:
             return np.zeros(len(contig), np.bool_)
@@ -89,17 +73,26 @@ class Starts:
 
 
 def admissible_starts(regions: Regions, unknown: Regions, *, window_bp: int, max_unknown: int) -> Starts:
-    """The starts of windows that lie inside one interval and hold few unknown letters.
+    r"""Find the starts of windows that lie inside one interval and have few unknown nucleotides.
 
-    The number of unknown letters in a window is a function of its start that is linear between a few borders: where
-    a run of unknown letters begins or ends at one edge of the window. So each stretch between two borders has one
-    run of admissible starts, and no letter is looked at.
+    The number of unknown nucleotides in a window is a function of its start that is linear between a few borders,
+    where a run of unknown nucleotides begins or ends at an edge of the window. Each stretch between two borders
+    therefore has one run of admissible starts, and no sequence is read.
+
+    >>> from pathlib import Path; from tempfile import mkdtemp
+    >>> fasta = Path(mkdtemp()) / "tiny.fa"
+    >>> _ = fasta.write_text(">chr1\nACGTACGTNNNNACGT\n")
+    >>> regions = Regions.of_genome(Genome(fasta))
+    >>> starts = admissible_starts(
+    ...     regions, Regions.of_places(["chr1:8-12"], Genome(fasta)), window_bp=4, max_unknown=1)
+    >>> starts.place(np.arange(starts.n_starts))[1].tolist(), starts.n_left_out
+    ([0, 1, 2, 3, 4, 5, 11, 12], 5)
 
     Args:
-        regions: Where windows may lie.
-        unknown: The runs of unknown letters in these regions.
-        window_bp: Nucleotides in a window.
-        max_unknown: How many unknown letters it may hold.
+        regions: Regions that windows must lie in.
+        unknown: Runs of unknown nucleotides in these regions.
+        window_bp: Nucleotides of a window.
+        max_unknown: Unknown nucleotides that a window may have.
     """
     fits = regions.length_bp >= window_bp
     first, owner = regions.start_bp[fits], regions.contig[fits]
@@ -128,7 +121,7 @@ def admissible_starts(regions: Regions, unknown: Regions, *, window_bp: int, max
     from_bp, to_bp = from_bp[some], to_bp[some]
     contig = np.searchsorted(shift, from_bp, side="right") - 1
     before = np.concatenate([[0], np.cumsum(to_bp - from_bp)])
-    return Starts(contig=contig, first_bp=from_bp - shift[contig], before=before, n_rich=n_all - int(before[-1]))
+    return Starts(contig=contig, first_bp=from_bp - shift[contig], before=before, n_left_out=n_all - int(before[-1]))
 
 
 MAX_N_FRACTION: Final = 0.1
@@ -140,11 +133,11 @@ class Windows:
     """B windows of L nucleotides.
 
     Attributes:
-        codes_BL: 0 to 3 for A, C, G and T, 4 for any other letter, shape (batch, nucleotides).
-        repeats_BL: What stands in lower case in the FASTA, repeats as a rule, shape (batch, nucleotides).
-        contig_B: Number of each window's contig in the order of the file, shape (batch,).
-        starts_B: First nucleotide of each on its contig, 0-based, shape (batch,).
-        flipped_B: Whether it is read as the reverse complement, shape (batch,).
+        codes_BL: 0 to 3 for A, C, G and T, 4 for unknown nucleotides, shape (batch, nucleotides).
+        repeats_BL: Whether the FASTA has lower case, usually for repeats, shape (batch, nucleotides).
+        contig_B: Contig number of each window in the order of the file, shape (batch,).
+        starts_B: First nucleotide of each window on its contig, 0-based, shape (batch,).
+        flipped_B: Whether the window is read as the reverse complement, shape (batch,).
     """
 
     codes_BL: Bytes
@@ -159,36 +152,36 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """Windows laid side by side over some regions.
+    """Adjacent windows over some regions.
 
     Attributes:
         windows: The windows, in the order of the genome.
-        n_tiles: How many there are in all, those that are not in ``windows`` counted too.
-        n_rich: How many of these were left out as rich in letters other than A, C, G and T.
+        n_tiles: Number of all adjacent windows, including those that are not in ``windows``.
+        n_left_out: Number of those with too many unknown nucleotides.
     """
 
     windows: Windows
     n_tiles: int
-    n_rich: int
+    n_left_out: int
 
 
 class WindowSampler:
-    """Windows that lie wholly inside one interval of some regions.
+    """Windows that lie inside one interval of some regions.
 
     Args:
-        genome: Where they are read.
-        regions: Where they may lie.
-        window_bp: Nucleotides in each.
-        max_n_fraction: A window with a larger share of letters other than A, C, G and T is left out.
+        genome: The genome.
+        regions: Regions that windows must lie in.
+        window_bp: Nucleotides of a window.
+        max_n_fraction: Windows with a larger fraction of unknown nucleotides are left out.
         reverse_complement: Whether each window is read from the other strand with probability one half.
         seed: 0 or more.
 
     Attributes:
-        n_windows: How many windows can be drawn.
-        n_rich: How many lie inside the regions but are left out for their unknown letters.
+        n_windows: Number of windows that can be drawn.
+        n_left_out: Number of windows inside the regions that are left out for unknown nucleotides.
 
     Raises:
-        ConfigError: A value out of range, or no window that can be drawn.
+        ConfigError: A value is out of range, or no window can be drawn.
     """
 
     def __init__(
@@ -204,7 +197,7 @@ class WindowSampler:
         if window_bp < 1:
             raise ConfigError(f"window_bp is {window_bp}; expected 1 or more nucleotides")
         if not 0 <= max_n_fraction <= 1:
-            raise ConfigError(f"max_n_fraction is {max_n_fraction}; expected a share between 0 and 1")
+            raise ConfigError(f"max_n_fraction is {max_n_fraction}; expected a fraction between 0 and 1")
         if seed < 0:
             raise ConfigError(f"seed is {seed}; expected 0 or more")
         self.genome = genome
@@ -214,43 +207,43 @@ class WindowSampler:
         self.seed = seed
         self._max_unknown = int(max_n_fraction * window_bp + 1e-9)  # 0.29 * 100 is 28.999999999999996
         self._starts: Starts = admissible_starts(
-            regions, unknown_letters(genome, regions), window_bp=window_bp, max_unknown=self._max_unknown
+            regions, unknown_runs(genome, regions), window_bp=window_bp, max_unknown=self._max_unknown
         )
         self.n_windows = self._starts.n_starts
-        self.n_rich = self._starts.n_rich
+        self.n_left_out = self._starts.n_left_out
         if not self.n_windows:
             longest = int(regions.length_bp.max(initial=0))
             raise ConfigError(
                 f"no window of {window_bp} bp can be drawn: the longest of {len(regions)} regions has {longest} bp, "
-                f"and {self.n_rich} windows hold more than {self._max_unknown} letters other than A, C, G and T; "
-                "take shorter windows, larger regions or a larger max_n_fraction"
+                f"and {self.n_left_out} windows have more than {self._max_unknown} unknown nucleotides; "
+                "use shorter windows, larger regions or a larger max_n_fraction"
             )
 
     def batch(self, step: int, size: int, *, low: int = 0, high: int | None = None) -> Windows:
-        """The windows of a training step, or some of them; each is drawn uniformly, with replacement.
+        """Draw the windows of a training step, or some of them, uniformly and with replacement.
 
         Args:
-            step: Which step, 0 or more.
-            size: How many windows the whole step has, over all processes.
-            low: First of the rows to return.
-            high: Behind the last of them; None for ``size``.
+            step: Number of the step, from 0.
+            size: Windows of the whole step, over all processes.
+            low: First row to return.
+            high: End of the rows to return; None for ``size``.
         """
         high = size if high is None else high
         if not 0 <= low <= high <= size:
             raise ValueError(f"rows {low} to {high} of a batch of {size}")
-        drawn = words(Stream.WINDOWS, seed=self.seed, step=step, first_row=low, n_rows=high - low, n_words=2)
-        # The remainder of 64 bits favours no start by more than one part in 2^64 / n_windows.
+        drawn = random_words(Stream.WINDOWS, seed=self.seed, step=step, first_row=low, n_rows=high - low, n_words=2)
+        # The remainder of 64 bits favors no start by more than one part in 2^64 / n_windows.
         contig_B, starts_B = self._starts.place((drawn[:, 0] % np.uint64(self.n_windows)).astype(np.int64))
         flipped_B = (drawn[:, 1] >> np.uint64(63)).astype(np.bool_) & self.reverse_complement
         return self._read(contig_B, starts_B, flipped_B)
 
     def validation(self, max_windows: int | None = None) -> Tiles:
-        """These regions cut into windows side by side, on the plus strand.
+        """Cut the regions into adjacent windows, on the plus strand.
 
-        What remains at the end of an interval and is shorter than a window is in no tile.
+        The rest of an interval that is shorter than a window is left out.
 
         Args:
-            max_windows: Where there are more, so many are taken, evenly spread; None for all.
+            max_windows: Largest number of windows, evenly spaced if there are more; None for all.
         """
         n_tiles = self.regions.length_bp // self.window_bp
         owner = np.repeat(np.arange(len(n_tiles)), n_tiles)
@@ -263,11 +256,11 @@ class WindowSampler:
         else:
             taken = kept
         windows = self._read(contig[taken], start_bp[taken], np.zeros(len(taken), np.bool_))
-        return Tiles(windows=windows, n_tiles=len(owner), n_rich=len(owner) - len(kept))
+        return Tiles(windows=windows, n_tiles=len(owner), n_left_out=len(owner) - len(kept))
 
     def _read(self, contig_B: Ints, starts_B: Ints, flipped_B: Bools) -> Windows:
-        letters_BL = self.genome.windows(contig_B, starts_B, self.window_bp)
-        codes_BL, repeats_BL = CODE_OF[letters_BL], (letters_BL & _LOWER_CASE_BIT).astype(np.bool_)
+        bases_BL = self.genome.windows(contig_B, starts_B, self.window_bp)
+        codes_BL, repeats_BL = CODE_OF[bases_BL], (bases_BL & _LOWER_CASE_BIT).astype(np.bool_)
         codes_BL[flipped_B] = COMPLEMENT_CODE_OF[codes_BL[flipped_B][:, ::-1]]
         repeats_BL[flipped_B] = repeats_BL[flipped_B][:, ::-1]
         return Windows(

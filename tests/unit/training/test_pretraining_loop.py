@@ -28,13 +28,13 @@ from bend_hf.errors import BendError, ConfigError, RegistryError
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags, parse_pretrain
 from bend_hf.training.pretraining.families import FAMILIES
 from bend_hf.training.pretraining.objectives import (
-    Learner,
-    Questions,
-    next_letters,
+    LanguageModelObjective,
+    ObjectiveBatch,
+    next_targets,
     on_device,
     optimizer_of,
-    training_questions,
-    validation_questions,
+    training_batch,
+    validation_batch,
 )
 from bend_hf.training.pretraining.run import main, refuse_emulation, run
 from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss, write_model
@@ -80,14 +80,14 @@ def tiny_run(genome: Path, out: Path, **changes: Any) -> PretrainConfig:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": None}, r"--model is missing; give one"),
+        ({"model": None}, r"--model is missing; give it"),
         ({"genome": None}, r"--genome is missing"),
         ({"out": None}, r"--out is missing"),
-        ({"objective": "causal"}, r"--objective causal is not what convnet learns; it is masked"),
+        ({"objective": "causal"}, r"--objective is causal, but convnet is a masked model"),
         ({"steps": 0}, r"--steps is 0; it must be 1 or more"),
         ({"window_bp": 1}, r"--window-bp is 1; it must be 2 or more"),
         ({"accumulation_steps": 0}, r"--accumulation-steps is 0; it must be 1 or more"),
-        ({"mask_rate": 0.0}, r"--mask-rate is 0, which asks the model for nothing"),
+        ({"mask_rate": 0.0}, r"--mask-rate is 0, so that there is nothing to predict"),
         ({"mask_rate": 1.5}, r"--mask-rate is 1.5; it must lie between 0 and 1"),
         ({"seed": -1}, r"--seed is -1; it must lie between 0 and 4294967295"),
         ({"learning_rate": 0.0}, r"--learning-rate is 0.0; it must be above 0"),
@@ -95,14 +95,14 @@ def tiny_run(genome: Path, out: Path, **changes: Any) -> PretrainConfig:
         ({"betas": (0.9,)}, r"--betas is \[0.9\]; expected two numbers"),
         ({"betas": (0.9, 1.0)}, r"--betas is \[0.9, 1.0\]; expected two numbers"),
         ({"set": ("hiden_size=8",)}, r"convnet has no size 'hiden_size'; did you mean 'hidden_size'\?"),
-        ({"set": ("hidden_size",)}, r"--set 'hidden_size' sets nothing; expected name=value, such as hidden_size=128"),
-        ({"set": ("hidden_size=big",)}, r"'big' is no int; expected one, such as 128"),
-        ({"set": ("hidden_size=8.5",)}, r"'8.5' is no int"),
+        ({"set": ("hidden_size",)}, r"--set 'hidden_size' has no value; expected name=value, such as hidden_size=128"),
+        ({"set": ("hidden_size=big",)}, r"'big' is not of type int; give a value such as 128"),
+        ({"set": ("hidden_size=8.5",)}, r"'8.5' is not of type int"),
         ({"set": ("n_layers=0",)}, r"--set 'n_layers=0': 0 is too small; expected 1 or more"),
         ({"set": ("hidden_size=6",)}, r"--set 'hidden_size=6': 6 is too small; expected 7 or more"),
         (
             {"model": "awdlstm", "set": (), "mixed_precision": "bf16"},
-            r"bf16: awdlstm computes in float32 alone; leave the flag out",
+            r"is bf16, but awdlstm computes in float32 only; leave the flag out",
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_scores_of_picked_states_are_those_of_the_network(key: str) -> None:
 def test_sizes_that_do_not_fit_each_other_are_told() -> None:
     family = FAMILIES.get("bert")
     sizes = family.resolve(("hidden_size=10", "num_attention_heads=4"), window_bp=16)
-    with pytest.raises(ConfigError, match=r"no bert can be built of .*; change it with --set"):
+    with pytest.raises(ConfigError, match=r"bert cannot be built with .*; change the sizes with --set"):
         family.build(sizes, 0)
 
 
@@ -200,112 +200,114 @@ def test_the_window_decides_the_longest_input() -> None:
     assert FAMILIES.get("bert").resolve((), window_bp=300)["max_position_embeddings"] == 300
 
 
-# Questions.
+# ObjectiveBatch.
 
 
 def test_causal_questions_ask_for_the_next_known_letter() -> None:
-    asked = next_letters(np.array([[4, 0, 4, 2], [1, 1, 3, 4]], np.uint8), np.ones((2, 4), np.float32))
+    batch = next_targets(np.array([[4, 0, 4, 2], [1, 1, 3, 4]], np.uint8), np.ones((2, 4), np.float32))
     # places 0 and 2 of the first row, 4 and 5 of the second; never the first letter of a row
-    assert asked.place_N.tolist() == [0, 2, 4, 5]
-    assert asked.answer_N.tolist() == [0, 2, 1, 3]
+    assert batch.position_N.tolist() == [0, 2, 4, 5]
+    assert batch.target_N.tolist() == [0, 2, 1, 3]
 
 
 def test_repeats_count_less_in_training_and_alike_in_validation() -> None:
     codes, repeats = [[0, 1, 2, 3]], [[False, True, False, True]]
     config = config_of(model="hyena", set=(), repeat_weight=0.25).resolved()
-    asked = training_questions(config, windows_of(codes, repeats), step=0, first_row=0)
-    assert asked.weight_N.tolist() == [0.25, 1.0, 0.25]
-    assert validation_questions(config, np.array(codes, np.uint8), first_row=0).weight_N.tolist() == [1.0] * 3
+    batch = training_batch(config, windows_of(codes, repeats), step=0, first_row=0)
+    assert batch.weight_N.tolist() == [0.25, 1.0, 0.25]
+    assert validation_batch(config, np.array(codes, np.uint8), first_row=0).weight_N.tolist() == [1.0] * 3
 
 
 def test_masked_questions_ask_where_a_letter_was_chosen() -> None:
     codes = np.random.default_rng(0).integers(0, 5, (6, 50)).astype(np.uint8)
-    asked = training_questions(config_of(mask_rate=0.4).resolved(), windows_of(codes), step=2, first_row=0)
-    np.testing.assert_array_equal(asked.answer_N, codes.ravel()[asked.place_N])
-    assert (asked.answer_N < 4).all()
+    batch = training_batch(config_of(mask_rate=0.4).resolved(), windows_of(codes), step=2, first_row=0)
+    np.testing.assert_array_equal(batch.target_N, codes.ravel()[batch.position_N])
+    assert (batch.target_N < 4).all()
     untouched = np.ones(codes.size, np.bool_)
-    untouched[asked.place_N] = False
-    np.testing.assert_array_equal(asked.inputs_BL.ravel()[untouched], codes.ravel()[untouched])
-    assert (asked.inputs_BL.ravel()[asked.place_N] == 5).mean() == pytest.approx(0.8, abs=0.15)
+    untouched[batch.position_N] = False
+    np.testing.assert_array_equal(batch.inputs_BL.ravel()[untouched], codes.ravel()[untouched])
+    assert (batch.inputs_BL.ravel()[batch.position_N] == 5).mean() == pytest.approx(0.8, abs=0.15)
 
 
 def test_validation_hides_all_that_it_asks_for() -> None:
     codes = np.random.default_rng(0).integers(0, 4, (6, 50)).astype(np.uint8)
-    asked = validation_questions(config_of().resolved(), codes, first_row=0)
-    assert len(asked.place_N) > 20
-    assert (asked.inputs_BL.ravel()[asked.place_N] == 5).all()
+    batch = validation_batch(config_of().resolved(), codes, first_row=0)
+    assert len(batch.position_N) > 20
+    assert (batch.inputs_BL.ravel()[batch.position_N] == 5).all()
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 5, 9])
 def test_parts_ask_together_what_the_whole_asks(n_parts: int) -> None:
     codes = np.random.default_rng(1).integers(0, 5, (5, 20)).astype(np.uint8)
-    whole = training_questions(config_of().resolved(), windows_of(codes), step=0, first_row=0)
+    whole = training_batch(config_of().resolved(), windows_of(codes), step=0, first_row=0)
     parts = list(whole.parts(n_parts))
     assert len(parts) == n_parts
     shift = np.cumsum([0, *(part.inputs_BL.size for part in parts)])
-    places = np.concatenate([part.place_N + at for part, at in zip(parts, shift, strict=False)])
-    np.testing.assert_array_equal(places, whole.place_N)
-    np.testing.assert_array_equal(np.concatenate([part.answer_N for part in parts]), whole.answer_N)
+    places = np.concatenate([part.position_N + at for part, at in zip(parts, shift, strict=False)])
+    np.testing.assert_array_equal(places, whole.position_N)
+    np.testing.assert_array_equal(np.concatenate([part.target_N for part in parts]), whole.target_N)
     np.testing.assert_array_equal(np.concatenate([part.inputs_BL for part in parts]), whole.inputs_BL)
 
 
 # Losses and weights.
 
 
-def hyena() -> Learner:
+def hyena() -> LanguageModelObjective:
     """A small causal model; some of its vocabulary does not compete."""
     family = FAMILIES.get("hyena")
-    return Learner(family, family.build(family.resolve(("d_model=8", "d_inner=8", "n_layer=1"), window_bp=9), 0))
+    return LanguageModelObjective(
+        family, family.build(family.resolve(("d_model=8", "d_inner=8", "n_layer=1"), window_bp=9), 0)
+    )
 
 
 def test_the_loss_is_weighted_cross_entropy_over_what_competes() -> None:
-    learner = hyena()
-    asked = Questions(
+    objective = hyena()
+    batch = ObjectiveBatch(
         inputs_BL=np.array([[0, 1, 2, 4]], np.uint8),
-        place_N=np.array([0, 2]),
-        answer_N=np.array([1, 3], np.uint8),
+        position_N=np.array([0, 2]),
+        target_N=np.array([1, 3], np.uint8),
         weight_N=np.array([1.0, 0.5], np.float32),
     )
     with torch.no_grad():
-        both = learner(*on_device(asked, torch.device("cpu")))
-        logits = learner.network(torch.tensor([[7, 8, 9, 11]])).logits[0, [0, 2], 7:12].double().log_softmax(-1)
+        both = objective(*on_device(batch, torch.device("cpu")))
+        logits = objective.network(torch.tensor([[7, 8, 9, 11]])).logits[0, [0, 2], 7:12].double().log_softmax(-1)
     assert both[0].item() == pytest.approx(-(logits[0, 1] + 0.5 * logits[1, 3]).item(), rel=1e-5)
     assert both[1].item() == 1.5
 
 
 def test_what_is_learned_beside_letters_is_in_the_gradient_and_not_in_the_loss() -> None:
-    family = FAMILIES.get("twoscale")
+    family = FAMILIES.get("bend-mini")
     sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
-    learner = Learner(family, family.build(family.resolve(sizes, window_bp=16), 0))
-    asked = Questions(
+    objective = LanguageModelObjective(family, family.build(family.resolve(sizes, window_bp=16), 0))
+    batch = ObjectiveBatch(
         inputs_BL=np.arange(16, dtype=np.uint8)[None] % 4,
-        place_N=np.array([3, 9]),
-        answer_N=np.array([3, 1], np.uint8),
+        position_N=np.array([3, 9]),
+        target_N=np.array([3, 1], np.uint8),
         weight_N=np.array([1.0, 0.5], np.float32),
     )
-    arguments = on_device(asked, torch.device("cpu"))
-    learner.train()(*arguments)[0].backward()
-    gradient = learner.network.around.weight.grad.clone()
-    _, beside_N = learner.network.learned_at(learner.token_of_code[arguments[0].long()], arguments[1])
-    (wanted,) = torch.autograd.grad((beside_N * arguments[3]).sum(), [learner.network.around.weight])
+    arguments = on_device(batch, torch.device("cpu"))
+    objective.train()(*arguments)[0].backward()
+    gradient = objective.network.around.weight.grad.clone()
+    _, beside_N = objective.network.learned_at(objective.token_of_code[arguments[0].long()], arguments[1])
+    (wanted,) = torch.autograd.grad((beside_N * arguments[3]).sum(), [objective.network.around.weight])
     assert wanted.any()
     torch.testing.assert_close(gradient, wanted)
-    torch.testing.assert_close(learner(*arguments), learner.eval()(*arguments))
+    torch.testing.assert_close(objective(*arguments), objective.eval()(*arguments))
 
 
 def test_a_part_that_asks_nothing_has_no_loss_and_a_gradient_of_zero() -> None:
-    learner = hyena()
+    objective = hyena()
     nothing = np.zeros(0, np.int64)
-    asked = Questions(
+    batch = ObjectiveBatch(
         inputs_BL=np.full((2, 9), 4, np.uint8),
-        place_N=nothing,
-        answer_N=nothing.astype(np.uint8),
+        position_N=nothing,
+        target_N=nothing.astype(np.uint8),
         weight_N=nothing.astype(np.float32),
     )
-    both = learner(*on_device(asked, torch.device("cpu")))
+    both = objective(*on_device(batch, torch.device("cpu")))
     both[0].backward()
     assert both.tolist() == [0.0, 0.0]
-    gradients = [weight.grad for weight in learner.parameters() if weight.grad is not None]
+    gradients = [weight.grad for weight in objective.parameters() if weight.grad is not None]
     assert len(gradients) > 5
     assert not any(gradient.any() for gradient in gradients)
 
@@ -419,7 +421,7 @@ def test_a_run_that_was_started_before_a_field_was_there_goes_on(tmp_path: Path)
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ConfigError, match=r"holds something that is no training \(thesis.tex\); give another folder"):
+    with pytest.raises(ConfigError, match=r"holds files of something else \(thesis.tex\); give another folder"):
         RunFolder(tmp_path).claim(config_of(), {}).release()
 
 
@@ -502,7 +504,7 @@ def test_the_rate_rises_then_falls_to_its_least_share() -> None:
         ({"held_out": ("chr2:100-110",)}, r"window of 16 bp"),
         ({"held_out": ("chr1", "chr2")}, r"nothing is left to train on"),
         ({"held_out": ("chr3",)}, r"no contig 'chr3'"),
-        ({"exclude": ("nowhere.bed",)}, r"'nowhere.bed' is neither a bed file nor a place"),
+        ({"exclude": ("nowhere.bed",)}, r"'nowhere.bed' is neither a BED file nor a region"),
         ({"accumulation_steps": 5}, r"--batch-windows is 4, but 1 processes share .* 5 parts each; give at least 5"),
     ],
 )
@@ -515,7 +517,9 @@ def test_bad_input_is_told_before_training(genome: Path, tmp_path: Path, changes
 def test_a_gpu_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     refuse_emulation(torch.device("cpu"))
-    with pytest.raises(ConfigError, match=r"--mixed-precision bf16: the GPU cuda:1 has no arithmetic of bfloat16"):
+    with pytest.raises(
+        ConfigError, match=r"--mixed-precision is bf16, but the GPU cuda:1 does not compute in bfloat16"
+    ):
         refuse_emulation(torch.device("cuda:1"))
 
 
@@ -569,7 +573,7 @@ def test_what_is_computed_when_training_is_over_is_so_for_the_last_and_the_best_
 
     monkeypatch.setattr("bend_hf.training.pretraining.trainer.validate", judged)
     sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
-    changes = {"model": "twoscale", "set": sizes, "steps": 40, "validate_every": 20, "batch_windows": 8}
+    changes = {"model": "bend-mini", "set": sizes, "steps": 40, "validate_every": 20, "batch_windows": 8}
     run(tiny_run(genome, tmp_path / "out", **changes))
     for folder in (tmp_path / "out", tmp_path / "out" / "best"):
         embedder = load_embedder("bend-mini", checkpoint=folder, device="cpu")

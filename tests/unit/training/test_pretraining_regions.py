@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError, GenomeError, InputError
 from bend_hf.training.pretraining.regions import Regions
-from bend_hf.training.pretraining.splits import split
+from bend_hf.training.pretraining.splits import HoldOut, split
 from tests.tiny import CONTIGS, write_bed, write_genome
 
 
@@ -51,12 +52,12 @@ def test_margins_end_at_the_ends_of_a_contig(genome: Genome) -> None:
 @pytest.mark.parametrize(
     ("place", "error", "text"),
     [
-        ("chr3:1-2", GenomeError, "holds no contig 'chr3'"),
+        ("chr3:1-2", GenomeError, "has no contig 'chr3'"),
         ("chr1:5-120001", GenomeError, "chr1 of .* has 120000 bp"),
-        ("chr1:7-7", InputError, "start \(7\) must be smaller than end \(7\)"),
-        ("chr1:a-b", InputError, "neither a bed file nor a place"),
-        ("nowhere.bed", InputError, "neither a bed file nor a place"),
-        ("1", InputError, "holds no contig '1'"),
+        ("chr1:7-7", InputError, r"start \(7\) must be smaller than end \(7\)"),
+        ("chr1:a-b", InputError, "neither a BED file nor a region"),
+        ("nowhere.bed", InputError, "neither a BED file nor a region"),
+        ("1", InputError, "has no contig '1'"),
     ],
 )
 def test_a_place_that_is_not_right_is_named_with_the_reason(
@@ -69,7 +70,7 @@ def test_a_place_that_is_not_right_is_named_with_the_reason(
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        (("chrX", 1, 2), "holds no contig 'chrX'; did you mean"),
+        (("chrX", 1, 2), "has no contig 'chrX'; did you mean"),
         (("chr1", 119_999, 120_001), r"line 3 \(chr1:119999-120001\); check that the bed belongs"),
     ],
 )
@@ -91,13 +92,13 @@ def test_regions_of_two_genomes_do_not_mix(genome: Genome, tmp_path: Path) -> No
 
 def test_named_blocks_are_held_out_inside_the_bed_and_outside_what_is_excluded(genome: Genome, tmp_path: Path) -> None:
     bed = write_bed(tmp_path / "use.bed", ("chromosome", "start", "end"), [("chr1", 0, 1000), ("chr2", 0, 500)])
-    parts = split(genome, bed=bed, held_out=["chr1:800-2000"], exclude=["chr1:850-860"], margin_bp=10)
+    parts = split(genome, HoldOut(regions=["chr1:800-2000"]), bed=bed, exclude=["chr1:850-860"], margin_bp=10)
     assert parts.held_out.places() == ["chr1:800-850", "chr1:860-1000"]
     assert parts.train.places() == ["chr1:0-790", "chr2:0-500"]
 
 
 def test_chosen_blocks_are_whole_squares_of_the_grid_and_follow_the_seed(genome: Genome) -> None:
-    chosen = [split(genome, held_out_fraction=0.2, block_bp=10_000, seed=seed).held_out for seed in (1, 1, 2)]
+    chosen = [split(genome, HoldOut(fraction=0.2, block_bp=10_000, seed=seed)).held_out for seed in (1, 1, 2)]
     assert chosen[0].places() == chosen[1].places() != chosen[2].places()
     for held in chosen:
         assert (held.start_bp % 10_000 == 0).all()
@@ -105,11 +106,11 @@ def test_chosen_blocks_are_whole_squares_of_the_grid_and_follow_the_seed(genome:
         assert 0.2 <= held.total_bp / sum(CONTIGS.values()) < 0.2 + 10_000 / sum(CONTIGS.values())
 
 
-def test_a_block_of_unknown_letters_is_never_held_out(tmp_path: Path) -> None:
+def test_a_block_of_unknown_nucleotides_is_never_held_out(tmp_path: Path) -> None:
     (tmp_path / "gap.fa").write_text(">chr1\n" + ("ACGT" * 25 + "N" * 100) * 20 + "\n")
     genome = Genome(tmp_path / "gap.fa")
     for seed in range(5):
-        held = split(genome, held_out_fraction=0.3, block_bp=100, seed=seed).held_out
+        held = split(genome, HoldOut(fraction=0.3, block_bp=100, seed=seed)).held_out
         assert ((held.start_bp // 100) % 2 == 0).all()
         assert held.total_bp == 600
 
@@ -117,22 +118,23 @@ def test_a_block_of_unknown_letters_is_never_held_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"held_out_fraction": 0.0}, "held_out_fraction is 0.0; expected a share above 0"),
-        ({"held_out_fraction": 0.6}, "at most 0.5"),
-        ({"held_out_fraction": 0.05}, "choose a smaller block_bp"),
+        ({"fraction": 0.0}, "held_out_fraction is 0.0; expected a fraction above 0"),
+        ({"fraction": 0.6}, "at most 0.5"),
+        ({"fraction": 0.05}, "choose a smaller block_bp"),
         ({"block_bp": 0}, "block_bp is 0"),
         ({"margin_bp": -1}, "margin_bp is -1"),
         ({"seed": -1}, "seed is -1"),
-        ({"held_out": ["chr1", "chr2"]}, "nothing is left to train on"),
-        ({"held_out": ["chr1"], "exclude": ["chr1"]}, "nothing is left to hold out"),
+        ({"regions": ["chr1", "chr2"]}, "nothing is left to train on"),
+        ({"regions": ["chr1"], "exclude": ["chr1"]}, "nothing is left to hold out"),
         ({"exclude": ["chr1", "chr2"]}, "whole blocks of .* bp give 0"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused_with_the_reason(
-    genome: Genome, options: dict[str, object], text: str
-) -> None:
+def test_a_split_that_cannot_be_is_refused_with_the_reason(genome: Genome, options: dict[str, Any], text: str) -> None:
+    of_hold_out = {"regions", "fraction", "block_bp", "seed"} & options.keys()
+    hold_out = HoldOut(**{name: options[name] for name in of_hold_out})
+    others = {name: value for name, value in options.items() if name not in of_hold_out}
     with pytest.raises(ConfigError, match=text):
-        split(genome, **options)  # type: ignore[arg-type]
+        split(genome, hold_out, **others)
 
 
 def test_overlaps_tells_touching_from_sharing(genome: Genome) -> None:

@@ -15,7 +15,7 @@ from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError
 from bend_hf.training.pretraining import nucleotides as letters
 from bend_hf.training.pretraining.ngram_baseline import causal_table_perplexity, masked_table_perplexity, table_rows
-from bend_hf.training.pretraining.splits import split
+from bend_hf.training.pretraining.splits import HoldOut, split
 from bend_hf.types import Bytes
 from tests.shared_data import CHR20, needs_shared
 
@@ -82,7 +82,7 @@ def test_the_rows_of_a_split_do_not_depend_on_how_the_genome_is_cut(
     rng = np.random.default_rng(1)
     (tmp_path / "genome.fa").write_text(">chr1\n" + "".join(rng.choice(list("ACGTNacgt"), 5000)) + "\n")
     genome = Genome(tmp_path / "genome.fa")
-    parts = split(genome, held_out=["chr1:1000-1500", "chr1:3000-3100"], exclude=["chr1:4000-4003"])
+    parts = split(genome, HoldOut(regions=["chr1:1000-1500", "chr1:3000-3100"]), exclude=["chr1:4000-4003"])
     text = genome.fetch(["chr1"], [0], [5000]).one(0)
     train = [codes(text[low:high]) for low, high in ((0, 1000), (1500, 3000), (3100, 4000), (4003, 5000))]
     held = [codes(text[1000:1500]), codes(text[3000:3100])]
@@ -106,6 +106,6 @@ def test_the_tables_of_chromosome_20(tmp_path: Path) -> None:
     with gzip.open(CHR20 / "genome.fa.gz") as packed, (tmp_path / "genome.fa").open("wb") as plain:
         shutil.copyfileobj(packed, plain, 1 << 22)
     genome = Genome(tmp_path / "genome.fa")
-    rows = table_rows(split(genome, held_out=["chr20:50000000-52000000"]), genome, "masked")
+    rows = table_rows(split(genome, HoldOut(regions=["chr20:50000000-52000000"])), genome, "masked")
     assert [round(row.perplexity, 3) for row in rows] == [3.704, 3.632, 3.516, 3.350, 3.285]
     assert [row.n_positions for row in rows] == [2_000_000 - 2 * k for k in range(1, 6)]

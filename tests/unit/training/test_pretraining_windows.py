@@ -10,7 +10,7 @@ import pytest
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError, GenomeError
-from bend_hf.training.pretraining.nucleotides import Stream, words
+from bend_hf.training.pretraining.nucleotides import Stream, random_words
 from bend_hf.training.pretraining.regions import Regions
 from bend_hf.training.pretraining.windows import WindowSampler
 from tests.bgzip import bgzip
@@ -34,7 +34,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Genome:
 
 def test_windows_are_drawn_evenly_over_all_admissible_starts(genome: Genome) -> None:
     sampler = WindowSampler(genome, Regions.of_genome(genome), window_bp=4, max_n_fraction=0.25, seed=5)
-    assert (sampler.n_windows, sampler.n_rich) == (10 + 8 + 5, 9)
+    assert (sampler.n_windows, sampler.n_left_out) == (10 + 8 + 5, 9)
     drawn = [sampler.batch(step, 230) for step in range(100)]
     at = np.concatenate([windows.contig_B * 100 + windows.starts_B for windows in drawn])
     places, counts = np.unique(at, return_counts=True)
@@ -62,12 +62,12 @@ def test_steps_and_seeds_give_other_windows_and_the_same_step_the_same(larger: G
 def test_validation_lays_tiles_side_by_side_and_counts_those_rich_in_n(genome: Genome) -> None:
     sampler = WindowSampler(genome, Regions.of_genome(genome), window_bp=5, max_n_fraction=0.4)
     tiles = sampler.validation()
-    assert (tiles.n_tiles, tiles.n_rich) == (7, 2)
+    assert (tiles.n_tiles, tiles.n_left_out) == (7, 2)
     assert tiles.windows.contig_B.tolist() == [0, 0, 0, 0, 1]
     assert tiles.windows.starts_B.tolist() == [0, 5, 20, 25, 0]
     assert tiles.windows.repeats_BL.all(axis=1).tolist() == [False, False, True, True, False]
     few = sampler.validation(2)
-    assert (few.windows.starts_B.tolist(), few.n_tiles, few.n_rich) == ([0, 20], 7, 2)
+    assert (few.windows.starts_B.tolist(), few.n_tiles, few.n_left_out) == ([0, 20], 7, 2)
 
 
 def test_a_rank_without_rows_gets_an_empty_batch(genome: Genome) -> None:
@@ -154,6 +154,6 @@ def test_the_bits_are_those_of_philox() -> None:
         0x9CC7D7C69CD777B6,
         0xA09CAEBF594F0BA0,
     ]
-    drawn = words(Stream.MASKS, seed=9, step=5, first_row=3, n_rows=2, n_words=6)
+    drawn = random_words(Stream.MASKS, seed=9, step=5, first_row=3, n_rows=2, n_words=6)
     blocks = [philox4x64([3 * 2 + block + 1, 0, 5, Stream.MASKS], [9, 0]) for block in range(4)]
     assert drawn.tolist() == [(blocks[0] + blocks[1])[:6], (blocks[2] + blocks[3])[:6]]

@@ -1,4 +1,4 @@
-"""The families of language models that can be trained from nothing, a file each.
+"""The families of language models that can be pretrained, one file each.
 
 >>> FAMILIES.get("convnet").objective
 'masked'
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from bend_hf.registry import Registry
-from bend_hf.training.pretraining.families._family import LETTERS as LETTERS
+from bend_hf.training.pretraining.families._family import SYMBOLS as SYMBOLS
 from bend_hf.training.pretraining.families._family import Family as Family
 from bend_hf.training.pretraining.families._family import Objective as Objective
 

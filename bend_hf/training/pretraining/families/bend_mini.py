@@ -1,15 +1,21 @@
-"""The two-scale model of k-mers that bend-mini is: much learned for little arithmetic.
+"""bend-mini: k-mer embeddings at two scales, fast enough to train on a CPU.
 
-bend-hf pretrain --model twoscale --genome GRCh38.fa --out mini
+bend-hf pretrain --model bend-mini --genome GRCh38.fa --out mini
 """
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters
+from bend_hf.training.pretraining.families._family import (
+    NUCLEOTIDE_IDS,
+    VOCABULARY_SIZE,
+    Family,
+    write_tokenizer_of_nucleotides,
+)
 
 FAMILIES = (
     Family(
-        key="twoscale",
+        key="bend-mini",
+        aliases=("twoscale",),  # its name in the first release
         objective="masked",
         network="bend_hf.embedders.networks.bend_mini:BendMiniForMaskedLM",
         configuration="bend_hf.embedders.networks.bend_mini:BendMiniConfig",
@@ -17,7 +23,7 @@ FAMILIES = (
         scores_at="scores_at",
         learned_at="learned_at",
         finish="whiten",
-        token_ids=LETTER_IDS,
+        token_ids=NUCLEOTIDE_IDS,
         learning_rate=6e-3,
         sizes={
             "kmer": 5,
@@ -37,6 +43,6 @@ FAMILIES = (
         },
         fixed={"vocab_size": VOCABULARY_SIZE},
         opens_with="bend-mini",
-        write_tokenizer=write_letters,
+        write_tokenizer=write_tokenizer_of_nucleotides,
     ),
 )

@@ -1,11 +1,16 @@
-"""BERT over single nucleotides, as transformers has it; any part of transformers can read what it leaves.
+"""BERT over single nucleotides, as transformers has it; transformers can load the result without this package.
 
 bend-hf pretrain --model bert --set num_hidden_layers=6 --genome GRCh38.fa --out nucleotide-bert
 """
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters_of_a_window
+from bend_hf.training.pretraining.families._family import (
+    NUCLEOTIDE_IDS,
+    VOCABULARY_SIZE,
+    Family,
+    write_window_tokenizer,
+)
 
 FAMILIES = (
     Family(
@@ -14,7 +19,7 @@ FAMILIES = (
         network="transformers:BertForMaskedLM",
         configuration="transformers:BertConfig",
         head="cls",
-        token_ids=LETTER_IDS,
+        token_ids=NUCLEOTIDE_IDS,
         learning_rate=5e-4,
         # Small for a CPU; without dropout, as a genome is read about once.
         sizes={
@@ -29,6 +34,6 @@ FAMILIES = (
         },
         fixed={"vocab_size": VOCABULARY_SIZE, "type_vocab_size": 1, "pad_token_id": 0},
         window_sizes={"max_position_embeddings": 0},
-        write_tokenizer=write_letters_of_a_window,
+        write_tokenizer=write_window_tokenizer,
     ),
 )

@@ -1,11 +1,16 @@
-"""The dilated convolutional network that BEND trained as its baseline, here as small as a CPU can train.
+"""The dilated convolutional network that BEND trained as its baseline, here small enough for a CPU.
 
 bend-hf pretrain --model convnet --set hidden_size=256 --set n_layers=30 --genome GRCh38.fa --out resnetlm
 """
 
 from __future__ import annotations
 
-from bend_hf.training.pretraining.families._family import LETTER_IDS, VOCABULARY_SIZE, Family, write_letters
+from bend_hf.training.pretraining.families._family import (
+    NUCLEOTIDE_IDS,
+    VOCABULARY_SIZE,
+    Family,
+    write_tokenizer_of_nucleotides,
+)
 
 FAMILIES = (
     Family(
@@ -14,7 +19,7 @@ FAMILIES = (
         network="bend_hf.embedders.networks.convnet:ConvNetForMaskedLM",
         configuration="bend_hf.embedders.networks.convnet:ConvNetConfig",
         head="cls",
-        token_ids=LETTER_IDS,
+        token_ids=NUCLEOTIDE_IDS,
         learning_rate=1e-3,
         # BEND's own has hidden_size 256 and 30 layers; kernel and dilations are its own.
         sizes={
@@ -27,9 +32,9 @@ FAMILIES = (
             "dilation_base": 2,
             "initializer_range": 0.02,
         },
-        least={"hidden_size": VOCABULARY_SIZE},  # the letters are the first channels
+        least={"hidden_size": VOCABULARY_SIZE},  # one-hot sequence is in the first channels
         fixed={"vocab_size": VOCABULARY_SIZE},
         opens_with="resnetlm",
-        write_tokenizer=write_letters,
+        write_tokenizer=write_tokenizer_of_nucleotides,
     ),
 )

@@ -1,4 +1,4 @@
-"""HyenaDNA: gated long convolutions that look back only; the tokenizer is in the code of its embedder.
+"""HyenaDNA: gated long convolutions that look back only; its tokenizer is part of the embedder.
 
 bend-hf pretrain --model hyena --window-bp 1024 --genome GRCh38.fa --out hyenadna-tiny
 """
@@ -32,7 +32,7 @@ FAMILIES = (
             "initializer_range": 0.02,
         },
         fixed={"vocab_size": 12},
-        window_sizes={"max_seq_len": 2},  # as the published ones: 1,026 for 1,024 letters
+        window_sizes={"max_seq_len": 2},  # as the published ones: 1,026 for 1,024 nucleotides
         competing=tuple(NUCLEOTIDES),
         opens_with="hyenadna-tiny-1k-hf",
     ),
