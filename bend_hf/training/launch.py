@@ -129,4 +129,5 @@ def _patient_group() -> ProcessGroup | None:
     """Return a group of all processes with a long timeout, over gloo whatever the devices are."""
     from torch import distributed
 
-    return distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+    group: ProcessGroup | None = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+    return group

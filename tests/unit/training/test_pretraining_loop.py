@@ -445,7 +445,7 @@ def test_what_a_killed_life_left_half_written_goes_away(tmp_path: Path) -> None:
 
 def test_two_trainings_in_one_folder_are_refused_while_the_first_lives(tmp_path: Path) -> None:
     first = RunFolder(tmp_path).claim(config_of(), {})
-    with pytest.raises(ConfigError, match=r"another process trains in --out .* at this moment; wait until it is done"):
+    with pytest.raises(ConfigError, match=r"another process is training in --out .*; wait until it is finished"):
         RunFolder(tmp_path).claim(config_of(), {})
     first.release()
     RunFolder(tmp_path).claim(config_of(), {}).release()

@@ -71,7 +71,7 @@ def test_a_place_that_is_not_right_is_named_with_the_reason(
     ("row", "text"),
     [
         (("chrX", 1, 2), "has no contig 'chrX'; did you mean"),
-        (("chr1", 119_999, 120_001), r"line 3 \(chr1:119999-120001\); check that the bed belongs"),
+        (("chr1", 119_999, 120_001), r"line 3 \(chr1:119999-120001\); check that the BED file belongs"),
     ],
 )
 def test_a_bed_row_outside_the_genome_is_named(

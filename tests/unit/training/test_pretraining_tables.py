@@ -94,9 +94,9 @@ def test_the_rows_of_a_split_do_not_depend_on_how_the_genome_is_cut(
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
-    with pytest.raises(ConfigError, match="would count words of 15 letters; expected 1 to 13"):
+    with pytest.raises(ConfigError, match="would count 15-mers; expected 1 to 13"):
         masked_table_perplexity([], [], k=7)
-    with pytest.raises(ConfigError, match="no held-out letter has 2 letters before"):
+    with pytest.raises(ConfigError, match="no held-out nucleotide has 2 letters before"):
         causal_table_perplexity([codes("ACGT")], [codes("AC"), codes("ANCGN")], order=2)
 
 

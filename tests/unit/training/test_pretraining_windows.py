@@ -88,7 +88,7 @@ def test_rows_outside_the_batch_are_refused(genome: Genome) -> None:
         ({"window_bp": 5, "max_n_fraction": 1.5}, "max_n_fraction is 1.5"),
         ({"window_bp": 5, "seed": -1}, "seed is -1"),
         ({"window_bp": 31}, "no window of 31 bp can be drawn: the longest of 2 regions has 30 bp"),
-        ({"window_bp": 25, "max_n_fraction": 0.1}, "6 windows hold more than 2 letters"),
+        ({"window_bp": 25, "max_n_fraction": 0.1}, "6 windows have more than 2 unknown nucleotides"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_with_the_reason(
