@@ -57,8 +57,8 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        after_step = bend_hf.training.head_trainer.HeadTrainer.after_step
-        bend_hf.training.head_trainer.HeadTrainer.after_step = before(after_step, number, die)  # type: ignore[method-assign]
+        step = bend_hf.training.head_trainer.HeadTrainer._step  # so many are done, with their checkpoint, before the next
+        bend_hf.training.head_trainer.HeadTrainer._step = before(step, number + 1, die)  # type: ignore[method-assign]
     elif where == "rename":  # a checkpoint is written but not yet in its place
         os.replace = before(os.replace, number, die)
     elif where == "epoch":

@@ -16,7 +16,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.training.finetuning import TunedModel, check_shardable, open_for_tuning
 from bend_hf.training.heads.basset import SharedBatchNorm1d
 from bend_hf.training.heads.cnn import CnnHead
-from bend_hf.training.sharding import shard_like, block_classes, choose_units, is_sharded, shard_if_asked, whole
+from bend_hf.training.sharding import block_classes, choose_units, is_sharded, shard_if_asked, shard_like, whole
 from tests.fake_checkpoints import make_tiny
 
 
