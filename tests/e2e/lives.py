@@ -57,7 +57,9 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
 def arm(where: str, number: int) -> None:
     """Makes this process kill itself at a place, when it comes there for the so-manieth time."""
     if where == "step":
-        step = bend_hf.training.head_trainer.HeadTrainer._step  # so many are done, with their checkpoint, before the next
+        step = (
+            bend_hf.training.head_trainer.HeadTrainer._step
+        )  # so many are done, with their checkpoint, before the next
         bend_hf.training.head_trainer.HeadTrainer._step = before(step, number + 1, die)  # type: ignore[method-assign]
     elif where == "rename":  # a checkpoint is written but not yet in its place
         os.replace = before(os.replace, number, die)

@@ -255,7 +255,9 @@ def _read_place(place: str, genome: Genome) -> tuple[int, int, int]:
         raise GenomeError(f"{place!r}: {_unknown_contig(name, genome)}")
     start_bp, end_bp = (int(parts[side].replace(",", "").replace("_", "")) for side in ("start", "end"))
     if not start_bp < end_bp:
-        raise InputError(f"{place!r} is empty: start must be smaller than end (0-based, half-open)")
+        raise InputError(
+            f"{place!r}: start ({start_bp}) must be smaller than end ({end_bp}); regions are 0-based, half-open. Fix it."
+        )
     if end_bp > genome.contigs[name]:
         raise GenomeError(
             f"{place!r} ends after its contig: {name} of {genome.path} has {genome.contigs[name]} bp; "
