@@ -377,7 +377,7 @@ def test_losses_that_lack_a_step_of_the_checkpoint_are_told(tmp_path: Path) -> N
     folder = RunFolder(tmp_path)
     folder.rewind(0)
     folder.append([line(1)])
-    with pytest.raises(ConfigError, match=r"losses.csv holds 1 of the 2 steps of the checkpoint beside it"):
+    with pytest.raises(ConfigError, match=r"losses.csv holds 1 of the 2 steps of the checkpoint next to it"):
         folder.rewind(2)
 
 
