@@ -54,9 +54,9 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     from bend_hf.embedders.token_embeddings import Targets
     from bend_hf.training.batches import Split
     from bend_hf.training.checkpoints import Checkpoints, load_trained
+    from bend_hf.training.head_trainer import Callbacks, FitConfig, HeadData, fit
     from bend_hf.training.losses import build_loss
     from bend_hf.training.predict import predict
-    from bend_hf.training.head_trainer import Callbacks, FitConfig, HeadData, fit
 
     task, config, accelerator = run.data.task, run.config, run.accelerator
     settings = FitConfig.of(config)
