@@ -101,14 +101,14 @@ def test_lengths_by_text_and_by_offsets_agree(folder: str, sequences: list[str])
 
 @needs_shared
 def test_the_gap_rule_is_read_from_the_file() -> None:
-    assert tokenizer(T2T).gap == GapRule(token=GAP, letter="-", n_min=10)
+    assert tokenizer(T2T).gap == GapRule(token=GAP, character="-", n_min=10)
     assert tokenizer(HUMAN).gap is None
     tiny = BpeTokenizer.read(GOLDEN / "ckpt" / "gena-bert_tiny" / "tokenizer.json")
-    assert tiny.gap == GapRule(token=5, letter="-", n_min=11)
+    assert tiny.gap == GapRule(token=5, character="-", n_min=11)
 
 
 def test_gap_lengths_do_not_run_over_the_end_of_a_sequence() -> None:
-    rule = GapRule(token=5, letter="-", n_min=3)
+    rule = GapRule(token=5, character="-", n_min=3)
     assert rule.lengths_bp(Nucleotides.of(["ANNN", "NNNNA", "NN", "N-NNN"])).tolist() == [3, 4, 1, 3]
 
 
@@ -137,10 +137,10 @@ def test_a_fused_unknown_token_stands_for_all_its_nucleotides(tmp_path: Path) ->
 
 
 @needs_shared
-def test_a_normaliser_that_does_more_raises() -> None:
+def test_an_unsupported_normalizer_raises() -> None:
     from dataclasses import replace
 
-    odd = replace(tokenizer(T2T), gap=GapRule(token=GAP, letter="-", n_min=12))
+    odd = replace(tokenizer(T2T), gap=GapRule(token=GAP, character="-", n_min=12))
     with pytest.raises(AlignmentError, match="made 1 tokens for runs of N; expected 0"):
         odd.stream(["A" + "N" * 11])
 
