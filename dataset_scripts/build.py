@@ -1,4 +1,4 @@
-"""Builds the Hub-shaped dataset folders; the same as ``bend-hf build``.
+"""Build dataset folders in the layout of the Hub, as ``bend-hf build`` does.
 
 python dataset_scripts/build.py gene_finding --data data --out bend
 """

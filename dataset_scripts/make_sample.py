@@ -1,6 +1,6 @@
-"""Makes the bundled sample: real human sequence with labels that sequence and annotation give.
+"""Make the bundled sample: real human sequence, with labels derived from sequence and annotation.
 
-For maintainers; whoever uses the package has its result in ``bend_hf/sample``.
+For maintainers; the package contains the result, ``bend_hf/sample``.
 
     python dataset_scripts/make_sample.py --out bend_hf/sample
     python dataset_scripts/make_sample.py --fasta 20.fa.gz --genes hg19_genes.txt.gz --out bend_hf/sample
@@ -21,18 +21,19 @@ from sample_files import CHECKSUMS, write_bgzip_fasta, write_checksums
 from sample_region import REGIONS, Region, cut_region
 from sample_rules import CHROMATIN_RULES, CPG_RULES, HISTONE_RULES, WINDOW_BP
 from sample_sources import SampleError, fetch_fasta, fetch_genes, read_sequence, read_transcripts
-from sample_tables import SEED, make_disease, make_enhancers, make_expression, make_gene_finding, make_windows
+from sample_tables import DISEASE, EXPRESSION, SEED, make_enhancers, make_gene_finding, make_variants, make_windows
 from sample_windows import cpg_windows, tile_windows
 
 
 def main() -> None:
+    """Read the sources, make the sample, and replace an earlier one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier sample is replaced")
     parser.add_argument("--fasta", type=Path, help="chromosome 20 of GRCh37: FASTA or the Debian package vt-examples")
     parser.add_argument("--genes", type=Path, help="RefSeq genes of GRCh37: the table or the wheel of figeno")
     options = parser.parse_args()
     if options.out.exists() and any(options.out.iterdir()) and not (options.out / CHECKSUMS).is_file():
-        raise SystemExit(f"{options.out} holds other things than a sample; name an empty or a new folder with --out")
+        raise SystemExit(f"{options.out} contains files that are not a sample; pass an empty or a new folder as --out")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             chromosome = read_sequence(options.fasta or fetch_fasta(Path(scratch)))
@@ -59,18 +60,18 @@ def make(regions: list[Region], out: Path) -> None:
 
     rng = np.random.default_rng([SEED, 1])
     found = [tile_windows(r, b, CHROMATIN_RULES, offset_bp=0, stranded=False, rng=rng) for r, b in places]
-    tasks.append(make_windows("chromatin_accessibility", places, CHROMATIN_RULES, found, rng, out, stranded=False))
+    tasks.append(make_windows("chromatin_accessibility", places, CHROMATIN_RULES, found, rng, out))
 
     rng = np.random.default_rng([SEED, 2])
     half_bp = WINDOW_BP // 2
     found = [tile_windows(r, b, HISTONE_RULES, offset_bp=half_bp, stranded=True, rng=rng) for r, b in places]
-    tasks.append(make_windows("histone_modification", places, HISTONE_RULES, found, rng, out, stranded=True))
+    tasks.append(make_windows("histone_modification", places, HISTONE_RULES, found, rng, out))
 
     rng = np.random.default_rng([SEED, 3])
     found = [cpg_windows(r, b, rng) for r, b in places]
-    tasks.append(make_windows("cpg_methylation", places, CPG_RULES, found, rng, out, stranded=True))
+    tasks.append(make_windows("cpg_methylation", places, CPG_RULES, found, rng, out))
 
-    tasks += [make_expression(regions, out), make_disease(regions, out)]
+    tasks += [make_variants(recipe, regions, out) for recipe in (EXPRESSION, DISEASE)]
     write_card(out / "README.md", regions, borders, tasks)
     write_checksums(out)
 

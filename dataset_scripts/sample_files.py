@@ -1,9 +1,4 @@
-"""Writes the tables and label files of the bundled sample in the layout of BEND's data folder.
-
-For ``make_sample.py``: beds are tab-separated with a header, ``split`` last; hdf5 holds a dataset ``labels``.
-
->>> write_bed(Path("toy.bed"), {"chromosome": ["c"], "start": [0], "end": [512]})  # doctest: +SKIP
-"""
+"""Write the FASTA, BED and label files of the bundled sample in the layout of BEND's data folder."""
 
 from __future__ import annotations
 
@@ -64,7 +59,7 @@ def _block(text: bytes) -> bytes:
 
 
 def write_bed(path: Path, columns: dict[str, Column]) -> None:
-    """Write a table, its header first."""
+    """Write a tab-separated table with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = zip(*columns.values(), strict=True)
     lines = ["\t".join(columns), *("\t".join(map(str, row)) for row in rows)]
@@ -72,13 +67,13 @@ def write_bed(path: Path, columns: dict[str, Column]) -> None:
 
 
 def write_names(path: Path, names: Sequence[str]) -> None:
-    """Write the names of the labels, a line each."""
+    """Write the names of the labels, one per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names), newline="\n")
 
 
 def write_ragged(path: Path, rows: list[NDArray[np.int8]]) -> None:
-    """Write one array a row."""
+    """Write labels as one array per row."""
     with h5py.File(path, "w") as file:
         data = file.create_dataset(
             "labels", shape=(len(rows),), dtype=h5py.vlen_dtype(np.int8), chunks=(len(rows),), compression="gzip"
@@ -88,21 +83,21 @@ def write_ragged(path: Path, rows: list[NDArray[np.int8]]) -> None:
 
 
 def write_rectangular(path: Path, labels: NDArray[np.int8]) -> None:
-    """Write a matrix, a row each."""
+    """Write labels as a matrix."""
     with h5py.File(path, "w") as file:
         file.create_dataset("labels", data=labels, chunks=labels.shape, compression="gzip", compression_opts=9)
 
 
 def label_lists(labels: NDArray[np.bool_]) -> list[str]:
-    """The positive labels of each row, comma-separated indices; empty where there is none."""
+    """Return the indices of the positive labels of each row, comma-separated."""
     return [",".join(map(str, np.flatnonzero(row))) for row in labels]
 
 
 def write_checksums(folder: Path) -> None:
-    """Write ``sha256.json``: of each file, and of what the compressed ones hold.
+    """Write ``sha256.json``: checksums of the files, and of the content of compressed files.
 
     The bytes of a compressed file may change with the libraries that write it (``made_with``); its content,
-    the text of the FASTA or the labels one row after the other as int8, may not.
+    the text of the FASTA file, or the labels row by row as int8, may not.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
     names = {p: p.relative_to(folder).as_posix() for p in files}
@@ -120,7 +115,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def made_with() -> dict[str, str]:
-    """The versions that decide on compressed bytes."""
+    """Return the versions that decide the compressed bytes."""
     return {
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "h5py": h5py.__version__,
@@ -130,7 +125,7 @@ def made_with() -> dict[str, str]:
 
 
 def content_sha256(path: Path) -> str:
-    """The sha256 of what a compressed file holds."""
+    """Hash the content of a compressed file."""
     if path.suffix == ".gz":
         return hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
     with h5py.File(path, "r") as file:

@@ -1,7 +1,7 @@
-"""The stretches of chromosome that the sample is cut from, and where they are split.
+"""The regions of chromosome 20 that the sample is made of, and how they are divided into splits.
 
-For ``make_sample.py``. Each region becomes a contig of its own whose name says where it comes from; it is
-divided into blocks of about 400 kb, ten in all; a block is wholly in one split, and no row reaches over a border.
+Each region becomes a contig, named by its position. It is divided into blocks of about 400 kb, ten in total. A block is
+in one split, and no row crosses the border of a block.
 
 >>> REGIONS[0].name
 'chr20_GRCh37_2750000_3850000'
@@ -27,11 +27,11 @@ _COMPLEMENT[list(b"ACGT")] = list(b"TGCA")
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of chromosome 20 of GRCh37.
+    """An interval on chromosome 20 of GRCh37.
 
     Attributes:
         first_block: Number of its first block among all blocks of the sample.
-        n_blocks: How many blocks it has.
+        n_blocks: Number of its blocks.
     """
 
     start_bp: int
@@ -41,16 +41,17 @@ class Span:
 
     @property
     def name(self) -> str:
+        """Name of its contig."""
         return f"chr20_GRCh37_{self.start_bp}_{self.end_bp}"
 
 
-# Where short coding genes stand closest, by count: 20p13, 20q13.12 and 20q13.33, between the gaps of the assembly.
+# Where short coding genes are densest: 20p13, 20q13.12 and 20q13.33, between the gaps of the assembly.
 REGIONS: Final = (
     Span(start_bp=2_750_000, end_bp=3_850_000, first_block=0, n_blocks=2),
     Span(start_bp=43_330_000, end_bp=44_830_000, first_block=2, n_blocks=4),
     Span(start_bp=61_400_000, end_bp=62_900_000, first_block=6, n_blocks=4),
 )
-# Split of each block in BEND's words: genes enough in each split, and both ends of the GC range in the test.
+# Split of each block in BEND's words: enough genes in each split, and both ends of the GC range in the test split.
 SPLIT_OF_BLOCK: Final = (
     "train", "test",
     "train", "train", "valid", "train",
@@ -60,13 +61,13 @@ SPLIT_OF_BLOCK: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A stretch with its letters and the transcripts on it; all coordinates count from its start.
+    """A region with its sequence and transcripts; all coordinates count from its start.
 
     Attributes:
-        span: Where it comes from.
+        span: Its position on the chromosome.
         bases: Upper-case letters, shape (nucleotides,).
-        transcripts: Those that lie on it in full.
-        clipped: Exons of those that reach over an edge are cut to it: what must not be called intergenic.
+        transcripts: Transcripts within the region.
+        clipped: Transcripts that cross an edge; what they cover is not intergenic.
     """
 
     span: Span
@@ -76,10 +77,11 @@ class Region:
 
     @property
     def n_bp(self) -> int:
+        """Length in nucleotides."""
         return len(self.bases)
 
     def covered(self, intervals: Ints) -> Bools:
-        """Which nucleotides some interval covers.
+        """Mark the nucleotides that an interval covers, shape (nucleotides,).
 
         Args:
             intervals: Starts and ends, shape (n, 2); cut to the region.
@@ -90,7 +92,7 @@ class Region:
         return np.cumsum(steps[:-1]) > 0
 
     def letters(self, positions: Ints, strand: str) -> Bytes:
-        """The letters at some places, complemented for the minus strand."""
+        """Return the letters at some positions, complemented for the minus strand."""
         letters = self.bases[positions]
         return letters if strand == "+" else _COMPLEMENT[letters]
 
@@ -100,7 +102,7 @@ class Region:
         return representatives([t for t in self.transcripts if self.is_intact(t)])
 
     def is_intact(self, transcript: Transcript) -> bool:
-        """Whether the coding sequence reads through here: all there, ATG, whole codons, one stop, real introns."""
+        """Whether the coding sequence is complete on this genome: ATG, whole codons, one stop, real introns."""
         if transcript.cds_bp is None or len(transcript.coding_positions) % 3:
             return False
         if transcript.start_bp < 0 or transcript.end_bp > self.n_bp:
@@ -113,7 +115,7 @@ class Region:
 
 
 def representatives(transcripts: list[Transcript]) -> tuple[Transcript, ...]:
-    """One transcript of each gene, in the order of their places."""
+    """Choose one transcript of each gene, in genome order."""
     best: dict[str, Transcript] = {}
     for transcript in sorted(transcripts, key=_preference):
         best.setdefault(transcript.gene, transcript)
@@ -129,14 +131,14 @@ def _preference(transcript: Transcript) -> tuple[int, int, str]:
 
 
 def cut_region(span: Span, chromosome: Bytes, transcripts: list[Transcript]) -> Region:
-    """One region out of the chromosome.
+    """Cut one region out of the chromosome.
 
     Raises:
-        SampleError: It holds an unknown base.
+        SampleError: The region contains an unknown base.
     """
     bases = chromosome[span.start_bp : span.end_bp]
     if not np.isin(bases, list(b"ACGT")).all():
-        raise SampleError(f"{span.name} holds letters other than A, C, G and T; choose another stretch")
+        raise SampleError(f"{span.name} contains letters other than A, C, G and T; choose another region")
     near = [t.shifted(-span.start_bp) for t in transcripts if t.end_bp > span.start_bp and t.start_bp < span.end_bp]
     inside = [t.start_bp >= 0 and t.end_bp <= len(bases) for t in near]
     return Region(
@@ -148,14 +150,14 @@ def cut_region(span: Span, chromosome: Bytes, transcripts: list[Transcript]) -> 
 
 
 def block_borders(region: Region, keep_whole: Ints) -> Ints:
-    """Where the blocks of a region start and end.
+    """Place the borders of the blocks of a region.
 
     Args:
         region: The region.
-        keep_whole: Starts and ends of what no border may cut, shape (n, 2).
+        keep_whole: Starts and ends of intervals that no border may cut, shape (n, 2).
 
     Returns:
-        Ascending, shape (blocks + 1,); inner borders stand as near to equal blocks as ``keep_whole`` allows.
+        Ascending borders, shape (blocks + 1,); the blocks are as equal as ``keep_whole`` allows.
     """
     forbidden = region.covered(keep_whole + np.array([1, 0]))
     free = np.flatnonzero(~forbidden)
@@ -165,6 +167,6 @@ def block_borders(region: Region, keep_whole: Ints) -> Ints:
 
 
 def block_of(starts: Ints, ends: Ints, borders: Ints) -> Ints:
-    """The block that each interval lies in wholly, -1 where it lies over a border; shape (n,)."""
+    """Return the block of each interval, -1 if it crosses a border; shape (n,)."""
     block = np.searchsorted(borders, starts, side="right") - 1
     return np.where(ends <= borders[block + 1], block, -1)

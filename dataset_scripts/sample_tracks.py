@@ -46,9 +46,11 @@ class Tracks:
         return self._covered([np.array([[t.start_bp, t.end_bp]]) for t in self._of(strand)])
 
     def exon(self, strand: str = "+-") -> Bools:
+        """In an exon of a transcript on one of those strands."""
         return self._covered([t.exons for t in self._of(strand)])
 
     def coding_exon(self, strand: str = "+-") -> Bools:
+        """In the coding sequence of a transcript on one of those strands."""
         return self._covered([t.coding for t in self._of(strand)])
 
     def utr(self) -> Bools:
@@ -132,6 +134,7 @@ class Tracks:
 
     @cached_property
     def tandem_repeat(self) -> Bools:
+        """In an exact repeat of a short unit."""
         return tandem_repeats(self.region.bases)
 
 

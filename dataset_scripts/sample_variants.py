@@ -33,13 +33,13 @@ _DISPUTED: Final = -2
 
 Changes = dict[str, Ints]
 
-_DEEP: Final = f"in an intron, {DEEP_INTRON_BP} nt or more from every exon"
+_DEEP: Final = f"in an intron, {DEEP_INTRON_BP} bp or more from every exon"
 DISEASE_KINDS: Final = {
     "stop_gained": "a codon becomes a stop codon",
-    "splice_donor_variant": "the GT that opens an intron loses one of its letters",
-    "splice_acceptor_variant": "the AG that ends an intron loses one of its letters",
+    "splice_donor_variant": "the GT that begins an intron loses one of its bases",
+    "splice_acceptor_variant": "the AG that ends an intron loses one of its bases",
     "synonymous_variant": (
-        f"a codon becomes another of the same amino acid, {SPLICE_REGION_BP} nt or more from the ends of exons"
+        f"a codon becomes another of the same amino acid, {SPLICE_REGION_BP} bp or more from the ends of exons"
     ),
     "intron_variant": _DEEP,
 }
@@ -48,7 +48,7 @@ EXPRESSION_KINDS: Final = {
         f"from {_PROMOTER_BP[0]} upstream to {_PROMOTER_BP[1]} downstream of the start of a coding transcript, "
         "not coding"
     ),
-    "splice_consensus": "the intron behind a donor loses the letter of GTRAG at its third, fourth or fifth place",
+    "splice_consensus": "the intron after a donor loses the base of GTRAG at its third, fourth or fifth position",
     "deep_intron": f"{_DEEP}, outside promoters",
 }
 
@@ -84,15 +84,15 @@ def expression_changes(region: Region) -> Changes:
 
 
 def draw_changes(changes: list[Changes], counts: dict[str, int], rng: np.random.Generator) -> dict[str, Ints]:
-    """Choose so many changes of each kind by chance, at most one at a place.
+    """Draw changes of each kind at random, at most one per position.
 
     Args:
-        changes: Those of each region.
-        counts: How many of each kind.
-        rng: Where chance comes from.
+        changes: The changes of each region.
+        counts: Number of changes of each kind.
+        rng: Random generator.
 
     Returns:
-        For each kind an array of shape (count, 3): region, place, new letter.
+        For each kind an array of shape (count, 3): region, position, new letter.
     """
     drawn: dict[str, Ints] = {}
     taken = np.empty(0, np.int64)
@@ -155,7 +155,7 @@ def _coding_changes(region: Region, codes: Ints) -> Changes:
         same = (amino[changed] == amino[codon]) & (changed != codon) & ~near_edge
         for kind, chosen in (("stop_gained", stop), ("synonymous_variant", same)):
             found[kind].append(np.stack([places, alt], axis=1)[chosen])
-    return {kind: np.concatenate(parts) for kind, parts in found.items()}
+    return {kind: np.concatenate(changes) for kind, changes in found.items()}
 
 
 def _near_exon_edge(region: Region) -> Bools:

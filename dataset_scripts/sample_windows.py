@@ -1,6 +1,4 @@
-"""The tasks of the bundled sample that label windows: what stands in for chromatin, histone, CpG and enhancers.
-
-For ``make_sample.py``: where windows stand, and which of them are taken.
+"""Choose the windows of the bundled sample for the chromatin, histone, CpG and enhancer tasks.
 
 >>> draw(np.eye(4, dtype=bool), 2, np.random.default_rng(0)).shape
 (2,)
@@ -20,14 +18,14 @@ from sample_tracks import Tracks, sums
 
 ENHANCER_WINDOW_BP: Final = 100_096  # BEND: enhancer_annotation, 782 bins of 128 bp
 BIN_BP: Final = 128
-_ENHANCER_WINDOWS_A_BLOCK: Final = 4
+_ENHANCER_WINDOWS_PER_BLOCK: Final = 4
 _HALF_BIN_BP: Final = BIN_BP // 2
-_CPG_STEP_BP: Final = 128  # at most one CpG out of each such stretch, so that islands do not fill the task
+_CPG_STEP_BP: Final = 128  # at most one CpG per such stretch, so that islands do not dominate the task
 _OWN_PROMOTER_BP: Final = 1_000
 ENHANCER_NAMES: Final = ("other", "distal_cpg_island")
 ENHANCER_TEXT: Final = (
-    "at least half of the bin's 128 nt in a CpG island after Takai and Jones and more than "
-    f"{_OWN_PROMOTER_BP:,} nt from the start of the gene in the middle"
+    "at least half of the bin's 128 bp in a CpG island after Takai and Jones and more than "
+    f"{_OWN_PROMOTER_BP:,} bp from the start of the gene in the middle"
 )
 
 
@@ -55,7 +53,7 @@ def tile_windows(
     stranded: bool,
     rng: np.random.Generator,
 ) -> Windows:
-    """All windows side by side that lie in one block, on strands drawn by chance or all on plus."""
+    """Tile the region with adjacent windows within blocks, on random strands or all on plus."""
     starts = np.arange(offset_bp, region.n_bp - WINDOW_BP + 1, WINDOW_BP)
     starts = starts[block_of(starts, starts + WINDOW_BP, borders) >= 0]
     strands = rng.choice(["+", "-"], len(starts)) if stranded else np.full(len(starts), "+")
@@ -63,7 +61,7 @@ def tile_windows(
 
 
 def cpg_windows(region: Region, borders: Ints, rng: np.random.Generator) -> Windows:
-    """Windows around CpG dinucleotides, one out of each stretch of 128, on strands drawn by chance."""
+    """Return windows around CpG dinucleotides, one per 128 bp, on random strands."""
     tracks = Tracks(region)
     sites = np.flatnonzero(tracks.cpg)
     sites = sites[rng.permutation(len(sites))]
@@ -76,14 +74,14 @@ def cpg_windows(region: Region, borders: Ints, rng: np.random.Generator) -> Wind
 
 
 def draw(labels: Bools, n_rows: int, rng: np.random.Generator) -> Ints:
-    """Choose rows by chance, those with rare labels more often.
+    """Draw rows at random, those with rare labels more often.
 
     Weighted sampling without replacement (Efraimidis and Spirakis 2006, doi 10.1016/j.ipl.2005.11.003).
 
     Args:
         labels: Truth values, shape (n, labels).
-        n_rows: How many to take.
-        rng: Where chance comes from.
+        n_rows: Number of rows to draw.
+        rng: Random generator.
 
     Returns:
         Ascending row numbers, shape (n_rows,).
@@ -103,14 +101,14 @@ class EnhancerWindows:
 
 
 def enhancer_windows(region: Region, borders: Ints) -> EnhancerWindows:
-    """Four genes of each block, spread over it, whose window lies in the block."""
+    """Choose four genes of each block, spread over it, whose windows are within the block."""
     starts = np.unique([t.tss_bp for t in region.representatives]) - ENHANCER_WINDOW_BP // 2
     starts = starts[(starts >= 0) & (starts + ENHANCER_WINDOW_BP <= region.n_bp)]
     blocks = block_of(starts, starts + ENHANCER_WINDOW_BP, borders)
     chosen = []
     for block in range(region.span.n_blocks):
         within = np.flatnonzero(blocks == block)
-        chosen += within[np.linspace(0, len(within) - 1, _ENHANCER_WINDOWS_A_BLOCK).round().astype(int)].tolist()
+        chosen += within[np.linspace(0, len(within) - 1, _ENHANCER_WINDOWS_PER_BLOCK).round().astype(int)].tolist()
     starts, blocks = starts[chosen], blocks[chosen]
     bins = starts[:, None] + np.arange(0, ENHANCER_WINDOW_BP, BIN_BP)
     in_island = sums(Tracks(region).strict_island, bins, BIN_BP) >= _HALF_BIN_BP

@@ -1,4 +1,4 @@
-"""Reads a built folder again and checks it against bed, labels and genome; the same as ``bend-hf verify``.
+"""Check a built folder against BED, labels and genome, as ``bend-hf verify`` does.
 
 python dataset_scripts/verify.py gene_finding --data data --built bend
 """

@@ -1,10 +1,7 @@
-"""What is repeated in a built dataset: places that stand in it twice, and sequences that stand in two splits.
+"""Count what is repeated in a built dataset: rows at one place, and sequences that two splits share.
 
-For the dataset card. A sequence that is trained on and tested on makes a score too good; it is counted and named,
-never taken out in silence.
-
->>> sequence_hashes(np.frombuffer(b"ACGTACGTAC", np.uint8), np.array([0, 4, 8, 10])).tolist()[:2].count(0)
-0
+The dataset card reports the counts. A sequence that is both trained on and tested on makes a score too good; it is
+counted and named, never removed silently.
 """
 
 from __future__ import annotations
@@ -12,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bend_hf.types import Bytes, Ints, Json
+from bend_hf.types import Ints, Json
 
 _EXAMPLES: Final = 5
-_TEXT_OF_PLACE: Final = ("chromosome", "strand")
-_MULTIPLIER: Final = np.uint64(0xFF51AFD7ED558CCD)  # 64-bit finaliser of MurmurHash3 (Appleby)
+_PLACE: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
+Hashes: TypeAlias = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +27,9 @@ class Repetition:
     """How much of a dataset is repeated.
 
     Attributes:
-        places: Rows whose place (for variants: place, REF and ALT) an earlier row has already.
+        places: Number of rows at the place of an earlier row (for variants: place, REF and ALT).
         place_items: Items of the first such rows.
-        shared: For each pair of splits, rows of the second whose sequence stands in the first.
+        shared: For each pair of splits, number of rows of the second whose sequence is in the first.
         shared_items: For each pair, items of the first such rows.
     """
 
@@ -43,7 +39,7 @@ class Repetition:
     shared_items: dict[str, tuple[int, ...]]
 
     def as_json(self) -> dict[str, Json]:
-        """The same as plain JSON."""
+        """Return the counts as JSON."""
         return {
             "rows_at_a_place_seen_before": self.places,
             "items_at_a_place_seen_before": list(self.place_items),
@@ -52,27 +48,27 @@ class Repetition:
         }
 
 
-def repetitions(parts: Sequence[tuple[str, Sequence[Path]]]) -> Repetition:
-    """Counts what is repeated in and between the parts of a dataset.
+def repetitions(subsets: Sequence[tuple[str, Sequence[Path]]]) -> Repetition:
+    """Count what is repeated in and between the subsets of a dataset.
 
     Args:
-        parts: Name and Parquet files of each split, or of each part of folds.
+        subsets: Name and Parquet files of each split, or of each subset that folds are made of.
     """
     items, hashes, places = [], [], []
-    for _, paths in parts:
+    for _, paths in subsets:
         read = [_read(path) for path in paths]
-        items.append(np.concatenate([part[0] for part in read]))
-        hashes.append(np.concatenate([part[1] for part in read]))
-        places.append(np.concatenate([part[2] for part in read]))
+        items.append(np.concatenate([one[0] for one in read]))
+        hashes.append(np.concatenate([one[1] for one in read]))
+        places.append(np.concatenate([one[2] for one in read]))
     all_items, all_places = np.concatenate(items), np.concatenate(places)
     _, first = np.unique(all_places, return_index=True)
     repeated = np.setdiff1d(np.arange(len(all_items)), first)
     shared, shared_items = {}, {}
-    for low in range(len(parts)):
-        for high in range(low + 1, len(parts)):
+    for low in range(len(subsets)):
+        for high in range(low + 1, len(subsets)):
             again = items[high][np.isin(hashes[high], hashes[low])]
             if len(again):
-                pair = f"{parts[low][0]}, {parts[high][0]}"
+                pair = f"{subsets[low][0]}, {subsets[high][0]}"
                 shared[pair], shared_items[pair] = len(again), tuple(again[:_EXAMPLES].tolist())
     return Repetition(
         places=len(repeated),
@@ -82,60 +78,16 @@ def repetitions(parts: Sequence[tuple[str, Sequence[Path]]]) -> Repetition:
     )
 
 
-def _read(path: Path) -> tuple[Ints, NDArray[np.uint64], NDArray[np.uint64]]:
-    """Items, hashes of the sequences and hashes of the places of one file, a row group at a time."""
+def _read(path: Path) -> tuple[Ints, Hashes, Hashes]:
+    """Read the items of one file, and hashes of their sequences and places, one row group at a time."""
+    from pandas.util import hash_array, hash_pandas_object
+
     file = pq.ParquetFile(path)
-    text = [name for name in (*_TEXT_OF_PLACE, "ref", "alt") if name in file.schema_arrow.names]
+    place = [name for name in _PLACE if name in file.schema_arrow.names]
     items, sequences, places = [], [], []
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=["item", "sequence", "start", "end", *text])
+        table = file.read_row_group(group, columns=["item", "sequence", *place])
         items.append(table["item"].to_numpy())
-        for chunk in table["sequence"].chunks:
-            column = chunk.cast(pa.large_string())
-            offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-            letters = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-            sequences.append(sequence_hashes(letters, offsets - offsets[0]))
-        place = _mixed(table["start"].to_numpy().astype(np.uint64))
-        place = _mixed(place + table["end"].to_numpy().astype(np.uint64))
-        for name in text:
-            place = _mixed(place + _hashes_of_names(table[name]))
-        places.append(place)
+        sequences.append(hash_array(table["sequence"].to_numpy(), categorize=False))
+        places.append(hash_pandas_object(table.select(place).to_pandas(), index=False).to_numpy())
     return np.concatenate(items), np.concatenate(sequences), np.concatenate(places)
-
-
-def _hashes_of_names(column: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """A hash of each row of a column of few different words."""
-    encoded = column.combine_chunks().dictionary_encode()
-    words = [word.encode() for word in encoded.dictionary.to_pylist()]
-    letters = np.frombuffer(b"".join(words), np.uint8)
-    hashes: NDArray[np.uint64] = sequence_hashes(letters, np.cumsum([0, *map(len, words)]))[encoded.indices.to_numpy()]
-    return hashes
-
-
-def sequence_hashes(letters: Bytes, offsets: Ints) -> NDArray[np.uint64]:
-    """A 64-bit hash of each of n byte strings laid end to end.
-
-    Args:
-        letters: Bytes of all of them, shape (sum of lengths,).
-        offsets: Where each starts, shape (n + 1,).
-    """
-    lengths = np.diff(offsets)
-    if len(lengths) == 0:
-        return np.zeros(0, np.uint64)
-    weights = np.random.default_rng(0).integers(0, 1 << 63, int(lengths.max()) + 1, np.uint64) * 2 + 1
-    if (lengths == lengths[0]).all() and lengths[0] % 8 == 0 and lengths[0]:
-        words = _mixed(letters.reshape(len(lengths), -1).view(np.uint64))
-        total = (words * weights[: words.shape[1]]).sum(axis=1, dtype=np.uint64)
-    else:
-        place = np.arange(len(letters)) - np.repeat(offsets[:-1], lengths)
-        running = np.concatenate(
-            [np.zeros(1, np.uint64), np.cumsum(_mixed(letters.astype(np.uint64) + 1) * weights[place])]
-        )
-        total = running[offsets[1:]] - running[offsets[:-1]]
-    return _mixed(total + lengths.astype(np.uint64) * weights[-1])
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spreads every bit of a word over the word."""
-    spread = (values ^ (values >> np.uint64(33))) * _MULTIPLIER
-    return spread ^ (spread >> np.uint64(33))

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +17,7 @@ from bend_hf.data.sources import BuiltSource, find_source
 from bend_hf.errors import BendError
 from bend_hf.publishing import dataset_folder as dataset_folder
 from bend_hf.publishing.dataset_folder import build
-from bend_hf.publishing.duplicates import repetitions, sequence_hashes
+from bend_hf.publishing.duplicates import repetitions
 from bend_hf.publishing.verify_dataset import verify
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
@@ -148,17 +147,6 @@ def test_duplicates_are_counted_and_named(tmp_path: Path) -> None:
     card = (tmp_path / "bend/histone_modification/README.md").read_text()
     assert "2 rows have the interval of an earlier row" in card
     assert "1 rows of test have a sequence that also occurs in train (items 20" in card
-
-
-def test_hashes_tell_sequences_apart() -> None:
-    rng = np.random.default_rng(1)
-    letters = rng.choice(np.frombuffer(b"ACGT", np.uint8), (4096, 16))
-    whole = sequence_hashes(letters.reshape(-1), np.arange(4097) * 16)
-    assert len(np.unique(whole)) == len(np.unique(letters, axis=0))
-    ragged = [row[: 1 + i % 15] for i, row in enumerate(letters)]
-    offsets = np.cumsum([0, *map(len, ragged)])
-    hashes = sequence_hashes(np.concatenate(ragged), offsets)
-    assert len(np.unique(hashes)) == len({row.tobytes() for row in ragged})
 
 
 def test_repetitions_over_parts(built: Path) -> None:
