@@ -246,6 +246,7 @@ def measure(fasta: Path | None, *, n_rows: int, rounds: int, rows_of_reference: 
         plain = plain_copy(fasta, Path(folder))
         packed = plain.with_name("genome.bgzip.fa.gz")
         packed.write_bytes(bgzip(plain.read_bytes()))
+        os.environ["BEND_HF_CACHE"] = folder  # where the compressed genome is inflated
         genome, genome_bgzip = Genome(plain), Genome(packed)
         window = (WINDOW_BP, WINDOW_BP)
         in_order = make_bed("512-bp windows in genome order", genome, n_rows, window, in_order=True)

@@ -294,7 +294,7 @@ class Genome:
         letter = chr(self._text[byte])
         return (
             f"{self.path}: {letter!r} at {self._index.names[strange.contig]}:{strange.base} is not a nucleotide "
-            f"({row}); check that the file is a DNA FASTA and was not changed while in use, and write N for unknown letters"
+            f"({row}); check that the file is a DNA FASTA and did not change while in use. Write N for unknown letters"
         )
 
     def _contig_of(self, chromosomes: pa.Array | pa.ChunkedArray | Sequence[str], describe: Describe) -> Ints:

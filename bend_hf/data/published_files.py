@@ -30,7 +30,7 @@ from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 # Share ids have changed before; --base-url gives a new address.
 SHARES: Final = {
     "erda": "https://sid.erda.dk/share_redirect/aNQa0Oz2lY/data",  # BEND scripts/download_bend.py
-    "gcs": "https://storage.googleapis.com/curvebio-mahdibaghbanzadeh/bend",  # a mirror, named in the Makefile of a fork
+    "gcs": "https://storage.googleapis.com/curvebio-mahdibaghbanzadeh/bend",  # a mirror, named in a fork's Makefile
 }
 GENOMES: Final = {
     "GRCh38": "genomes/GRCh38.primary_assembly.genome.fa",  # BEND conf/embedding/embed.yaml, reference_fasta
@@ -39,7 +39,8 @@ GENOMES: Final = {
 # For shares without a genome: the same sequence, compressed, from its publisher.
 GENOME_ORIGINS: Final = {
     # GENCODE, human, release 44: file of the primary assembly, contigs chr1 ...
-    "GRCh38": "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human/release_44/GRCh38.primary_assembly.genome.fa.gz",
+    "GRCh38": "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human/release_44/"
+    "GRCh38.primary_assembly.genome.fa.gz",
     # Ensembl: the contigs of GRCh37 are named 1, 2 ..., as in BEND's file "no-chr"
     "GRCh37": "https://ftp.ensembl.org/pub/grch37/current/fasta/homo_sapiens/dna/"
     "Homo_sapiens.GRCh37.dna.primary_assembly.fa.gz",

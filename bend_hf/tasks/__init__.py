@@ -15,9 +15,12 @@ from collections.abc import Sequence
 
 from bend_hf.errors import RegistryError, did_you_mean
 from bend_hf.registry import Registry, names_file
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.tasks._spec import (
+    BEND,
     Citation,
     Folds,
+    Head,
     NamedSplits,
     Partition,
     TaskSpec,
@@ -66,11 +69,18 @@ def _task_of_file(name: str) -> TaskSpec:
 
 
 __all__ = [
+    "BEND",
     "TASKS",
+    "BinClasses",
     "Citation",
     "Folds",
+    "Head",
+    "LabelKind",
+    "MultiLabel",
     "NamedSplits",
+    "NucleotideClasses",
     "Partition",
+    "SequenceClass",
     "TaskSpec",
     "TrainingSpec",
     "Unsplit",

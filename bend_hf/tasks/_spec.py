@@ -1,10 +1,4 @@
-"""What a task declares: where its labels come from, how it is split, which head learns it, what counts.
-
-For whoever adds a task: one file in this package with a tuple ``TASKS`` of these.
-
->>> TaskSpec.__dataclass_fields__["window_bp"].type
-'int | None'
-"""
+"""What a task declares: labels, splits, head, training settings and metrics."""
 
 from __future__ import annotations
 
@@ -49,19 +43,19 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSplits:
-    """The bed's ``split`` column says train, valid or test."""
+    """The ``split`` column of the BED file says train, valid (or validation) or test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folds:
-    """The bed's ``split`` column names ``n`` parts; fold k tests on part k, validates on part k + 1."""
+    """The ``split`` column of the BED file names ``n`` subsets; fold k tests on subset k and validates on the next."""
 
     n: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unsplit:
-    """Nothing is trained: every row is scored."""
+    """Nothing is trained, and every row is scored."""
 
 
 Partition: TypeAlias = NamedSplits | Folds | Unsplit
@@ -69,7 +63,12 @@ Partition: TypeAlias = NamedSplits | Folds | Unsplit
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """How a head is trained on a task, as in the task's file below ``conf/supervised_tasks`` of BEND."""
+    """How a head is trained on a task; the defaults are BEND's.
+
+    Attributes:
+        batch_size: Sequences per optimizer step.
+        positive_weight: Weight of positive labels in a binary loss; None for 1.
+    """
 
     loss: Literal["cross_entropy", "bce", "mse", "poisson"]
     batch_size: int
@@ -81,12 +80,12 @@ class TrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSpec:
-    """How much sequence a variant task looks at, in nucleotides.
+    """How much sequence around a variant is used.
 
     Attributes:
-        context_bp: On each side of the variant in what an embedder sees.
-        causal_context_bp: On the left for causal models, whose embedding ends at the variant.
-        stored_context_bp: On each side in the published data, enough for both.
+        context_bp: Nucleotides on each side of the variant that an embedder sees.
+        causal_context_bp: Nucleotides to the left for causal models, whose embedding ends at the variant.
+        stored_context_bp: Nucleotides on each side in the dataset, enough for both.
     """
 
     context_bp: int = 256  # BEND scripts/predict_variant_effects.py, extra_context_left and _right
@@ -96,7 +95,7 @@ class VariantSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Citation:
-    """A publication, enough of it to find and to cite."""
+    """A publication."""
 
     authors: str
     title: str
@@ -110,19 +109,19 @@ class TaskSpec:
     """One task.
 
     Attributes:
-        key: Registry key, command-line name and name of its bed.
-        group: Folder and Hub repository it lies in.
-        config: Its configuration there; None where the repository holds this task alone.
-        assembly: Genome build that its coordinates speak of.
-        window_bp: Length of every sequence, or None where lengths differ.
-        label: Kind and names of its labels.
-        stranded: Whether minus rows are read as their reverse complement.
-        head: Head that BEND trains on frozen embeddings; None where nothing is trained.
-        training: How; None where nothing is trained.
-        variant: How variants are shown to a model; None for other tasks.
+        key: Registry key, command-line name and name of the BED file.
+        group: Folder and Hub repository that contain the task.
+        config: Configuration in the repository; None if the task is alone there.
+        assembly: Genome assembly of the coordinates.
+        window_bp: Length of every sequence; None if lengths differ.
+        label: Kind and names of the labels.
+        stranded: Whether rows of the minus strand are read as their reverse complement.
+        head: Default head on frozen embeddings; None if nothing is trained.
+        training: Training settings of the head; None if nothing is trained.
+        variant: Context of variants; None for other tasks.
         metric: Main metric.
-        further_metrics: What else is reported.
-        license: Of the label source, as its authors state it.
+        further_metrics: Other reported metrics.
+        license: License of the label source, as its authors state it.
     """
 
     key: str
@@ -145,16 +144,16 @@ class TaskSpec:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The main metric, then the others."""
+        """All metrics, the main one first."""
         return (self.metric, *self.further_metrics)
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels in index order."""
+        """Names of the labels, in index order."""
         return self.label.names
 
     def with_label_names(self, names: tuple[str, ...]) -> TaskSpec:
-        """The same task with other labels, as a ``.labels.txt`` beside a bed gives them."""
+        """Return the task with other label names, such as those of a ``.labels.txt`` next to a BED file."""
         return replace(self, label=replace(self.label, names=names))
 
 

@@ -48,8 +48,7 @@ TASK = Addition(
         "bend_hf/tasks/promoter_finding.py": '''
             """Promoter finding: does a window hold a promoter."""
 
-            from bend_hf.tasks._labels import MultiLabel
-            from bend_hf.tasks._spec import Head, NamedSplits, TaskSpec, TrainingSpec
+            from bend_hf.tasks import Head, MultiLabel, NamedSplits, TaskSpec, TrainingSpec
 
             TASKS = (
                 TaskSpec(

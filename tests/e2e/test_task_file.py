@@ -15,8 +15,7 @@ from tests.tiny import write_data
 MY_TASK = """
 from dataclasses import replace
 
-from bend_hf.tasks import TASKS as BEND_TASKS
-from bend_hf.tasks._spec import Head
+from bend_hf.tasks import TASKS as BEND_TASKS, Head
 
 _HISTONE = BEND_TASKS.get("histone_modification")
 

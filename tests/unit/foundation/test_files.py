@@ -24,9 +24,13 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(ValueError, match="stopped"), atomic_path(path) as part:
+
+    def stop(part: Path) -> None:
         part.write_text("new, but not whole")
         raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"), atomic_path(path) as part:
+        stop(part)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -34,8 +38,7 @@ def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
 def test_the_first_writer_wins_without_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with pytest.raises(FileExistsError), atomic_path(path, overwrite=False) as part:
-        part.write_text("second")
-        path.write_text("first")
+        path.write_text(part.write_text("first") and "first")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 

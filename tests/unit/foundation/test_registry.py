@@ -167,6 +167,6 @@ def test_an_added_declaration_is_found(kitchen: Path) -> None:
     assert found.get("thick") is found.get("udon") is added
     assert found.add(added) is added
     for taken in (type(ramen)("noodles"), type(ramen)("soba", ("ramen",)), type(ramen)("ramen", ("new",))):
-        with pytest.raises(RegistryError, match="cannot be added: .* is already a name of dish 'ramen'"):
+        with pytest.raises(RegistryError, match=r"cannot be added: .* is already a name of dish 'ramen'"):
             found.add(taken)
     assert found.names() == ["ramen", "udon"]
