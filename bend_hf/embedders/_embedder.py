@@ -410,7 +410,7 @@ class NetworkEmbedder(Embedder):
         return super()._hidden_at(ids_BT, mask_BT, layer, tokens_BQ) if found is None else found
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-        """As ``_hidden_at``, with the head at the selected tokens only."""
+        """Compute the scores of selected tokens, with the head at these tokens only."""
         found = None
         if type(self)._logits is NetworkEmbedder._logits and not self.compile:
             from bend_hf.embedders.networks.selected_tokens import logits_at

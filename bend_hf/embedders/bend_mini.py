@@ -78,7 +78,7 @@ class BendMiniEmbedder(NucleotideEmbedder):
         return x_ND.view(*tokens_BQ.shape, -1)
 
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
-        """As ``_hidden_at``, with the head at the selected tokens only."""
+        """Compute the scores of selected tokens, with the head at these tokens only."""
         if tokens_BQ is None:
             return super()._logits_at(ids_BT, mask_BT, tokens_BQ)
         scores_NV: Tensor = self.model.scores_at(ids_BT, _flat(ids_BT, tokens_BQ), mask_BT)

@@ -1,4 +1,4 @@
-"""What BEND's own code gave for its BERT-like models, read for the parity tests of DNABERT, GROVER and GENA-LM."""
+"""Outputs of BEND's code for its BERT-like models, for the parity tests of DNABERT, GROVER and GENA-LM."""
 
 from __future__ import annotations
 

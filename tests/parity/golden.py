@@ -49,7 +49,7 @@ def arrays(name: str) -> Any:
 
 
 def sequence_of(name: str, case: str) -> str:
-    """The letters of a case."""
+    """The nucleotides of a case."""
     return str(golden(name).sequences[case])
 
 

@@ -1,4 +1,4 @@
-"""What the parity tests of the models of single letters share: references by name, and sequences that are hard."""
+"""References and difficult sequences for the parity tests of models of single nucleotides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.parity.golden import reader
 from tests.shared_data import GOLDEN
 
 EDGES: Final = {
-    "one letter": "A",
-    "two letters": "CG",
+    "one nucleotide": "A",
+    "two nucleotides": "CG",
     "all N": "N" * 40,
     "runs of N": "ACGT" + "N" * 30 + "GG" + "N" * 5,
     "lower case": "acgtnACGTacgt",

@@ -1,4 +1,4 @@
-"""BEND's AWD-LSTM gives BEND's rows, one a nucleotide, whatever the batch."""
+"""BEND's AWD-LSTM gives BEND's embeddings, whatever the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caduceus, ``ph`` and ``ps``, gives what the authors' code gives on the same weights."""
+"""Caduceus, ``ph`` and ``ps``, gives the outputs of the authors' code for the same weights."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_embeddings_equal_the_reference(name: str, case: str, protocol: Protocol
 
 def _is_cut(name: str, case: str) -> None:
     embedder, sequence = embedder_of(name, "bend-hf-1"), sequence_of(name, case)
-    pieces = [embedder(sequence[:1023]), embedder(sequence[1023:])]
-    np.testing.assert_allclose(embedder(sequence), np.concatenate(pieces), atol=1e-5, rtol=0)
+    chunks = [embedder(sequence[:1023]), embedder(sequence[1023:])]
+    np.testing.assert_allclose(embedder(sequence), np.concatenate(chunks), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES, holding="logits"))
@@ -147,7 +147,7 @@ def test_any_ps_model_is_equivariant_for_any_sequence(sequence: str) -> None:
     model = CaduceusForMaskedLM(CaduceusConfig(d_model=8, n_layer=3, rcps=True)).eval()
     table = dict(zip("ACGTN", range(7, 12), strict=True))
     rows, back = (
-        rows_of(model, np.array([table[letter] for letter in strand]))
+        rows_of(model, np.array([table[nucleotide] for nucleotide in strand]))
         for strand in (sequence, reverse_complement(sequence))
     )
     np.testing.assert_allclose(back[::-1, ::-1], rows, atol=1e-5, rtol=0)
@@ -207,7 +207,7 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
 def test_every_sequence_has_one_finite_embedding_per_nucleotide(
     runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
-    sequence = "".join(letters * times for letters, times in runs)
+    sequence = "".join(nucleotides * times for nucleotides, times in runs)
     rows = embedder_of(name, protocol)(sequence, upsample_embeddings=True)
     assert rows.shape == (len(sequence), WIDTHS[name])
     assert np.isfinite(rows).all()

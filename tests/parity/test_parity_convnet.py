@@ -1,4 +1,4 @@
-"""BEND's convolutional language model gives BEND's rows, one a nucleotide, whatever the batch."""
+"""BEND's convolutional language model gives BEND's embeddings, whatever the batch."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 Where the protocols differ, or BEND's output is not defined:
 
-- Shorter than k: BEND has no k-mer and raises; here one [UNK] stands for all letters, in both protocols.
-- Lower case: BEND's k-mers are all [UNK]; here letters are upper-cased first. The tokens of the letters as they
+- Shorter than k: BEND has no k-mer and raises; here one [UNK] stands for all nucleotides, in both protocols.
+- Lower case: BEND's k-mers are all [UNK]; here nucleotides are upper-cased first. The tokens of the nucleotides as they
   stand are compared all the same.
 - k = 5 and 6: ``bend-2024`` has BEND's copy of the first row near the end, ``bend-hf-1`` has it in front.
-- Over 512 tokens: ``bend-2024`` cuts CLS + k-mers + SEP, ``bend-hf-1`` gives each piece its own.
+- Over 512 tokens: ``bend-2024`` cuts CLS + k-mers + SEP, ``bend-hf-1`` gives each chunk its own.
 """
 
 from __future__ import annotations

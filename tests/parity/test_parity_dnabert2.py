@@ -1,4 +1,4 @@
-"""DNABERT-2 gives what BEND's copy and the published code give on the same weights."""
+"""DNABERT-2 gives the outputs of BEND's copy and of the published code for the same weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = needs_shared
 BEND, HUB = "dnabert2_tiny", "dnabert2-hub-tiny"
 ATOL = 5e-5
 
-UPPER = "the published tokenizer knows no lower-case letter; here they are upper-cased first"
+UPPER = "the published tokenizer knows no lower-case nucleotide; here they are upper-cased first"
 OTHER_INPUT = {
     (BEND, "soft_masked_512"): UPPER,
     (BEND, "all_lower_100"): UPPER,
@@ -44,9 +44,9 @@ SAME_INPUT = [case for case in cases(BEND, HUB) if case not in OTHER_INPUT]
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
 def test_model_inputs_equal_the_reference(name: str, sequence: str) -> None:
     tokenized = embedder_of(name).tokenize([sequence_of(name, sequence)])
-    pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
+    chunks = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
     theirs = golden(name).input_ids(name, sequence)
-    assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in theirs]
+    assert [chunk.tolist() for chunk in chunks] == [chunk.tolist() for chunk in theirs]
 
 
 @pytest.mark.parametrize(("name", "sequence"), SAME_INPUT)
@@ -66,10 +66,10 @@ def test_nucleotide_embeddings_equal_bend(sequence: str) -> None:
 
 @pytest.mark.parametrize(("name", "sequence"), list(OTHER_INPUT))
 def test_lower_case_is_upper_cased_and_whole(name: str, sequence: str) -> None:
-    letters = sequence_of(name, sequence)
-    lower, upper = embedder_of(name).embed([letters, letters.upper()], upsample_embeddings=True)
+    nucleotides = sequence_of(name, sequence)
+    lower, upper = embedder_of(name).embed([nucleotides, nucleotides.upper()], upsample_embeddings=True)
     np.testing.assert_array_equal(lower, upper)
-    assert len(lower) == len(letters)
+    assert len(lower) == len(nucleotides)
 
 
 @pytest.mark.parametrize(
@@ -102,39 +102,41 @@ def test_padded_batch_equals_the_published_code() -> None:
 
 @pytest.mark.parametrize("name", [BEND, HUB])
 def test_embeddings_do_not_depend_on_the_batch(name: str) -> None:
-    letters = [letters for letters in golden(name).sequences.values() if len(letters) < 2700]
-    for together, alone in zip(embedder_of(name).embed(letters), map(embedder_of(name), letters), strict=True):
+    nucleotides = [nucleotides for nucleotides in golden(name).sequences.values() if len(nucleotides) < 2700]
+    for together, alone in zip(embedder_of(name).embed(nucleotides), map(embedder_of(name), nucleotides), strict=True):
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", [BEND, HUB])
 def test_half_precision_gives_float32_embeddings_near_the_full_ones(name: str, dtype: Any) -> None:
-    letters = sequence_of(name, "n_runs_512")
-    rows = DNABert2Embedder(folder_of(name), dtype=dtype, device="cpu")(letters)
+    nucleotides = sequence_of(name, "n_runs_512")
+    rows = DNABert2Embedder(folder_of(name), dtype=dtype, device="cpu")(nucleotides)
     assert rows.dtype == np.float32
-    assert 0 < np.abs(rows - embedder_of(name)(letters)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
+    assert 0 < np.abs(rows - embedder_of(name)(nucleotides)).mean() < {"bfloat16": 0.08, "float16": 0.01}[dtype]
 
 
 def test_bias_made_in_blocks_gives_the_same_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = [sequence_of(HUB, "len1200"), sequence_of(HUB, "n_runs_512")]
-    whole = embedder_of(HUB).embed(letters)
+    nucleotides = [sequence_of(HUB, "len1200"), sequence_of(HUB, "n_runs_512")]
+    whole = embedder_of(HUB).embed(nucleotides)
     monkeypatch.setattr(dnabert2, "QUERY_BLOCK", 50)
-    for ours, theirs in zip(embedder_of(HUB).embed(letters), whole, strict=True):
+    for ours, theirs in zip(embedder_of(HUB).embed(nucleotides), whole, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_protocols_differ_only_in_the_special_tokens_between_inputs() -> None:
-    letters = sequence_of(BEND, "len10050")
+    nucleotides = sequence_of(BEND, "len10050")
     bend, right = embedder_of(BEND), embedder_of(BEND, "bend-hf-1")
-    np.testing.assert_array_equal(right(letters), bend(letters))
-    assert len(right(letters, remove_special_tokens=False)) == len(bend(letters, remove_special_tokens=False)) + 2
+    np.testing.assert_array_equal(right(nucleotides), bend(nucleotides))
+    assert (
+        len(right(nucleotides, remove_special_tokens=False)) == len(bend(nucleotides, remove_special_tokens=False)) + 2
+    )
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, -1])
 def test_layer_is_the_one_of_the_network(layer: int) -> None:
-    letters = sequence_of(HUB, "len100")
-    ours = DNABert2Embedder(folder_of(HUB), layer=layer, device="cpu")(letters, remove_special_tokens=False)
+    nucleotides = sequence_of(HUB, "len100")
+    ours = DNABert2Embedder(folder_of(HUB), layer=layer, device="cpu")(nucleotides, remove_special_tokens=False)
     with torch.inference_mode():
         ids = torch.from_numpy(arrays(HUB)["len100/ids"])[None].long()
         states = embedder_of(HUB).model.bert(ids, output_hidden_states=True).hidden_states  # type: ignore[union-attr,operator]
@@ -166,19 +168,19 @@ def change_weights(folder: Path, change: Any) -> None:
 def test_output_matrix_may_be_left_out_as_it_is_the_table_of_token_vectors(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     change_weights(folder, lambda key: None if key == "cls.predictions.decoder.weight" else key)
-    letters = [sequence_of(BEND, "len13")]
-    ours = DNABert2Embedder(folder, device="cpu").logits(letters)[0]
-    np.testing.assert_array_equal(ours, embedder_of(BEND).logits(letters)[0])
+    nucleotides = [sequence_of(BEND, "len13")]
+    ours = DNABert2Embedder(folder, device="cpu").logits(nucleotides)[0]
+    np.testing.assert_array_equal(ours, embedder_of(BEND).logits(nucleotides)[0])
 
 
 def test_weights_saved_without_the_head_give_the_same_embeddings_and_no_logits(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     change_weights(folder, lambda key: key.removeprefix("bert.") if key.startswith("bert.") else None)
     headless = DNABert2Embedder(folder, device="cpu")
-    letters = sequence_of(BEND, "len513")
-    np.testing.assert_allclose(headless(letters), embedder_of(BEND)(letters), atol=1e-6, rtol=0)
+    nucleotides = sequence_of(BEND, "len513")
+    np.testing.assert_allclose(headless(nucleotides), embedder_of(BEND)(nucleotides), atol=1e-6, rtol=0)
     with pytest.raises(ModelError, match="lacks the language-model head"):
-        headless.logits([letters])
+        headless.logits([nucleotides])
 
 
 def test_missing_weight_is_named(tmp_path: Path) -> None:
@@ -192,10 +194,10 @@ def test_checkpoint_saved_by_transformers_loads_again(tmp_path: Path) -> None:
     folder = copy_of(BEND, tmp_path)
     embedder_of(BEND).model.save_pretrained(folder)  # type: ignore[union-attr,operator]
     (folder / "pytorch_model.bin").unlink()
-    letters = sequence_of(BEND, "len513")
+    nucleotides = sequence_of(BEND, "len513")
     again = DNABert2Embedder(folder, device="cpu")
-    np.testing.assert_array_equal(again(letters), embedder_of(BEND)(letters))
-    np.testing.assert_array_equal(again.logits([letters])[0], embedder_of(BEND).logits([letters])[0])
+    np.testing.assert_array_equal(again(nucleotides), embedder_of(BEND)(nucleotides))
+    np.testing.assert_array_equal(again.logits([nucleotides])[0], embedder_of(BEND).logits([nucleotides])[0])
 
 
 def test_configuration_of_a_plain_bert_raises(tmp_path: Path) -> None:
@@ -208,9 +210,9 @@ def test_configuration_of_a_plain_bert_raises(tmp_path: Path) -> None:
 
 
 def test_loads_by_registry_key_from_a_folder() -> None:
-    letters = sequence_of(BEND, "len13")
+    nucleotides = sequence_of(BEND, "len13")
     embedder = load_embedder("dnabert2", checkpoint=folder_of(BEND), device="cpu")
-    np.testing.assert_allclose(embedder(letters), embedder_of(BEND)(letters), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(embedder(nucleotides), embedder_of(BEND)(nucleotides), atol=1e-6, rtol=0)
 
 
 REAL = "DNABERT-2-117M"
@@ -224,10 +226,10 @@ def real() -> DNABert2Embedder:
 
 @pytest.mark.parametrize("sequence", sorted(REAL_IDS))
 def test_real_vocabulary_gives_the_published_ids(sequence: str) -> None:
-    letters = sequence_of(HUB, sequence)
-    tokenized = real()._tokenize([letters])  # lower case as it stands, as it was recorded
+    nucleotides = sequence_of(HUB, sequence)
+    tokenized = real()._tokenize([nucleotides])  # lower case as it stands, as it was recorded
     assert tokenized.ids.tolist() == REAL_IDS[sequence]
-    tokenized.check([len(letters)])
+    tokenized.check([len(nucleotides)])
 
 
 def test_real_configuration_has_the_declared_size() -> None:

@@ -4,9 +4,9 @@ Where the protocols differ, or BEND's output is not defined:
 
 - The norm behind the last layer (bert-base-lastln-t2t, bert-large-t2t): BEND's copy of the architecture has none,
   so ``bend-2024`` leaves it out; ``bend-hf-1`` and all logits have it, as the authors' code.
-- Lower case and IUPAC letters: BEND counts an [UNK] as five letters; here letters are upper-cased and [UNK] is one.
-  Token ids of the letters as they stand are compared all the same.
-- A run of N of one token: BEND gives it one row; here each letter has one.
+- Lower case and IUPAC codes: BEND counts an [UNK] as five nucleotides; here sequences are upper-cased and [UNK] is one.
+  Token ids of the nucleotides as they stand are compared all the same.
+- A run of N of one token: BEND gives it one row; here each nucleotide has one.
 - BigBird after a short input: BEND's object stays on full attention; here each input is read as by a fresh object.
 """
 

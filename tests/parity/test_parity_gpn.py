@@ -1,4 +1,4 @@
-"""GPN, first architecture and later one, gives the original code's rows and logits, one row a nucleotide."""
+"""GPN, both architectures, gives the embeddings and logits of the original code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_logits_are_the_originals(name: str) -> None:
 
 @needs_shared
 def test_logits_of_a_masked_nucleotide_are_the_originals() -> None:
-    """Position 50 of the hundred letters is masked."""
+    """Position 50 of the hundred nucleotides is masked."""
     embedder = GPNEmbedder(OLD.folder)
     ids = torch.from_numpy(OLD.ids()["len100"].astype(np.int64))[None].clone()
     ids[0, 50] = 1  # [MASK] in tokenizer.json

@@ -1,7 +1,7 @@
 """GROVER gives the rows that BEND's code gave.
 
-Where BEND's output differs on purpose: lower case is all [UNK] in BEND; here letters are upper-cased first (token
-ids of the letters as they stand are compared all the same). The golden folder has a vocabulary without merges, so
+Where BEND's output differs on purpose: lower case is all [UNK] in BEND; here nucleotides are upper-cased first (token
+ids of the nucleotides as they stand are compared all the same). The golden folder has a vocabulary without merges, so
 that ``bend-hf-1`` cuts it into the same words; byte pairs are tested with the tokenizer.
 """
 

@@ -50,7 +50,7 @@ def head_of(case: dict[str, Any]) -> nn.Module:
 
 
 def input_of(case: dict[str, Any], length: int | None) -> Tensor:
-    """BEND's heads make letters one-hot themselves, and interpolate between tokens where they upsample."""
+    """BEND's heads make nucleotides one-hot themselves, and interpolate between tokens where they upsample."""
     x = torch.from_numpy(np.load(GOLDEN / case["npz"])["x"])
     if x.dtype == torch.int64:
         x = nn.functional.one_hot(x, 5).float()

@@ -26,7 +26,7 @@ PLAIN, HF = "hyenadna-tiny-1k-seqlen", "hyenadna-tiny-1k-seqlen-hf"
 NAMES = (PLAIN, HF)
 ATOL = 1e-4  # another length of the transform than the published code's: up to 3e-5
 
-UPPER = "the published tokenizers make [UNK] of lower-case letters; here they are upper-cased first"
+UPPER = "the published tokenizers make [UNK] of lower-case nucleotides; here they are upper-cased first"
 LONGER = "the published code raises past 1,026 tokens; here the sequence is cut"
 OTHER_INPUT = {
     (PLAIN, "soft_masked_512"): UPPER,
@@ -37,7 +37,7 @@ OTHER_INPUT = {
     (HF, "len1200"): LONGER,
     (HF, "len1300"): LONGER,
 }
-# BEND's own loss raises where a letter is [UNK]; here that letter's loss is nan.
+# BEND's own loss raises where a nucleotide is [UNK]; here that nucleotide's loss is nan.
 NO_LOSS = ("soft_masked_512", "all_lower_100", "iupac_60")
 
 
@@ -60,7 +60,7 @@ def test_token_ids_equal_the_published_tokenizer(name: str, case: str) -> None:
 @pytest.mark.parametrize("protocol", get_args(ProtocolName))
 @pytest.mark.parametrize(("name", "case"), SAME_INPUT)
 def test_embeddings_equal_the_reference(name: str, case: str, protocol: ProtocolName) -> None:
-    """With special tokens, those between the pieces of a long sequence included, and without."""
+    """With special tokens, those between the chunks of a long sequence included, and without."""
     embedder, sequence = embedder_of(name, protocol), sequence_of(name, case)
     for keep in (True, False):
         rows = embedder.embed([sequence], remove_special_tokens=not keep)[0]
@@ -88,7 +88,7 @@ def test_loss_is_nan_where_bend_raises_and_finite_elsewhere() -> None:
 
 
 def test_loss_of_the_first_nucleotide_needs_something_in_front() -> None:
-    """-hf inputs have no [CLS], so that nothing predicts their first letter."""
+    """-hf inputs have no [CLS], so that nothing predicts their first nucleotide."""
     loss = embedder_of(HF).loss(["ACGT"])[0]
     assert np.isfinite(loss).tolist() == [False, True, True, True]
 
@@ -176,7 +176,7 @@ def test_both_kinds_of_files_are_one_network() -> None:
 def test_every_sequence_has_one_finite_embedding_per_nucleotide(
     runs: list[tuple[str, int]], protocol: ProtocolName, name: str
 ) -> None:
-    sequence = "".join(letters * times for letters, times in runs)
+    sequence = "".join(nucleotides * times for nucleotides, times in runs)
     rows = embedder_of(name, protocol)(sequence, upsample_embeddings=True)
     assert rows.shape == (len(sequence), 64)
     assert np.isfinite(rows).all()

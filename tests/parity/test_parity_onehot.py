@@ -1,4 +1,4 @@
-"""One-hot rows against BEND's own."""
+"""One-hot embeddings equal BEND's."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class DilatedLayer(nn.Module):
         self.ffn = nn.ModuleDict({"0": nn.Linear(width, width), "2": nn.LayerNorm(width)})
 
     def forward(self, x_BTD: Tensor, token_BT1: Tensor | None = None) -> Tensor:
-        """One layer.
+        """Run the layer.
 
         Args:
             x_BTD: Shape (batch, tokens, width), zero for padding.

@@ -1,4 +1,4 @@
-"""Cutting tokens into pieces and keeping the account of which token gives which nucleotide's row."""
+"""Cut tokens into chunks, and find the token that gives the embedding of each nucleotide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ConfigError
 
 CLS, SEP = 901, 902
-TABLE = nucleotide_table({letter: ord(letter) for letter in "ACGTN"}, unknown=7)
+TABLE = nucleotide_table({nucleotide: ord(nucleotide) for nucleotide in "ACGTN"}, unknown=7)
 
 
 def stream_of(counts: list[int]) -> TokenStream:
@@ -222,8 +222,8 @@ def test_kmer_codes_agree_with_a_plain_loop(sequences: list[str], k: int) -> Non
             word = sequence[i : i + k]
             good = len(word) == k and set(word) <= set("ATCG")
             code = 0
-            for letter in word:
-                code = code * 4 + "ATCG".find(letter)
+            for nucleotide in word:
+                code = code * 4 + "ATCG".find(nucleotide)
             expected.append(code if good else -1)
     assert kmer_codes(Nucleotides.of(sequences), k, "ATCG").tolist() == expected
 
@@ -259,14 +259,14 @@ def _words_with_frames(sequence: str, k: int) -> list[str]:
     """Clean runs are cut into words of k from their start; what is left of a run is single letters."""
     words: list[str] = []
     run = ""
-    for letter in [*sequence, "."]:
-        if letter in "ACGT":
-            run += letter
+    for nucleotide in [*sequence, "."]:
+        if nucleotide in "ACGT":
+            run += nucleotide
             continue
         words += greedy_by_hand(run, k)
         run = ""
-        if letter != ".":
-            words.append(letter)
+        if nucleotide != ".":
+            words.append(nucleotide)
     return words
 
 

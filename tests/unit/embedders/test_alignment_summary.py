@@ -1,4 +1,4 @@
-"""How tokens became nucleotides, in words."""
+"""The sentences that describe how tokens were aligned with nucleotides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any transformers model by folder: what is aligned, and what is refused with its reason."""
+"""Any model of transformers by its folder: how it is aligned, and the errors for models that do not work."""
 
 from __future__ import annotations
 

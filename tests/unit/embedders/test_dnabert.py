@@ -1,4 +1,4 @@
-"""K-mers by lookup table against k-mers by slicing strings, and the rows they give."""
+"""DNABERT's k-mers, compared with slices of the sequence, and its embeddings."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_input_has_one_embedding_per_nucleotide(k: int, protocol: str, tmp
     shutil.copy(SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 4**k + 5}))
     embedder = DNABertEmbedder(tmp_path, kmer=k, protocol=protocol, random_init=True, device="cpu")
-    longest = 510 + k - 1  # letters of a full piece
+    longest = 510 + k - 1  # nucleotides of a full chunk
     lengths = [1, k - 1, k, k + 1, longest - 1, longest, longest + 1, 512, 513, 1025]
     sequences = [("ACGTTGCANRacgtn" * 80)[:length] for length in lengths] + ["N" * 700, "n", "RYSWKM"]
     rows = embedder.embed(sequences, upsample_embeddings=True)

@@ -1,4 +1,4 @@
-"""DNABERT-2's byte pairs, inputs and rows, with a small vocabulary and with the published one."""
+"""DNABERT-2's byte-pair tokens, inputs and embeddings, with a small vocabulary and the published one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FIELDS: dict[str, object] = {
     "layer_norm_eps": 1e-12,
     "pad_token_id": 0,
 }
-LETTERS = st.text(alphabet="ACGTacgtNnRYKM", min_size=1, max_size=300)
+CODES = st.text(alphabet="ACGTacgtNnRYKM", min_size=1, max_size=300)
 
 
 def write_checkpoint(folder: Path, **changes: object) -> Path:
@@ -64,37 +64,37 @@ def embedders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DNABert2Emb
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@given(sequences=st.lists(LETTERS, min_size=1, max_size=3))
+@given(sequences=st.lists(CODES, min_size=1, max_size=3))
 @settings(max_examples=20, deadline=None)
 def test_every_nucleotide_has_one_embedding_whatever_the_nucleotides(
     embedders: Any, protocol: str, sequences: list[str]
 ) -> None:
     embedder = embedders[protocol]
     rows = embedder.embed(sequences, upsample_embeddings=True)
-    assert [one.shape for one in rows] == [(len(letters), 12) for letters in sequences]
+    assert [one.shape for one in rows] == [(len(nucleotides), 12) for nucleotides in sequences]
     losses = embedder.loss(sequences, upsample_embeddings=True)
-    assert [len(loss) for loss in losses] == [len(letters) for letters in sequences]
+    assert [len(loss) for loss in losses] == [len(nucleotides) for nucleotides in sequences]
     assert all(np.isfinite(one).all() for one in [*rows, *losses])
 
 
-@given(sequences=st.lists(LETTERS, min_size=1, max_size=4))
+@given(sequences=st.lists(CODES, min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_tokens_spell_the_sequence_and_a_nucleotide_without_one_is_unknown(
     embedders: Any, sequences: list[str]
 ) -> None:
     tokenized = embedders["bend-2024"].tokenize(sequences)
-    pieces = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
-    for letters, piece in zip(sequences, pieces, strict=True):
-        assert (piece[0], piece[-1]) == (VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"))
-        texts = ["?" if token == 0 else VOCABULARY[token] for token in piece[1:-1]]
-        assert "".join(texts) == "".join(one if one in "ACGT" else "?" for one in letters.upper())
+    chunks = np.split(tokenized.ids, tokenized.chunk_starts[1:-1])
+    for nucleotides, chunk in zip(sequences, chunks, strict=True):
+        assert (chunk[0], chunk[-1]) == (VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"))
+        texts = ["?" if token == 0 else VOCABULARY[token] for token in chunk[1:-1]]
+        assert "".join(texts) == "".join(one if one in "ACGT" else "?" for one in nucleotides.upper())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("length_bp", [SECTION_BP, SECTION_BP + 1, 2 * SECTION_BP + 7])
 def test_long_sequence_is_cut_every_ten_thousand_nucleotides(embedders: Any, protocol: str, length_bp: int) -> None:
-    letters = ("ACGTTGCAN" * (length_bp // 9 + 1))[:length_bp]
-    tokenized = embedders[protocol].tokenize([letters])
+    nucleotides = ("ACGTTGCAN" * (length_bp // 9 + 1))[:length_bp]
+    tokenized = embedders[protocol].tokenize([nucleotides])
     edges = [tokenized.ids[tokenized.chunk_starts[:-1]], tokenized.ids[tokenized.chunk_starts[1:] - 1]]
     assert [edge.tolist() for edge in edges] == [[1] * len(edges[0]), [2] * len(edges[0])]
     cuts = np.searchsorted(tokenized.embedding_token, tokenized.chunk_starts[1:-1])
@@ -106,17 +106,17 @@ def test_long_sequence_is_cut_every_ten_thousand_nucleotides(embedders: Any, pro
 def test_sliding_windows_keep_one_embedding_per_nucleotide(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "dnabert2")
     embedder = DNABert2Embedder(folder, random_init=True, device="cpu", overlap_tokens=100)
-    letters = "ACGTTGCANR" * 300
-    tokenized = embedder.tokenize([letters])
+    nucleotides = "ACGTTGCANR" * 300
+    tokenized = embedder.tokenize([nucleotides])
     assert np.diff(tokenized.chunk_starts).max() == SLIDING_TOKENS
     assert (tokenized.ids[tokenized.chunk_starts[:-1]] == 1).all()
-    assert embedder(letters, upsample_embeddings=True).shape == (len(letters), 12)
+    assert embedder(nucleotides, upsample_embeddings=True).shape == (len(nucleotides), 12)
 
 
 def test_embeddings_do_not_depend_on_padding(embedders: Any) -> None:
-    letters = ["ACGTAC" * 50, "ACG", "N", "GATTACAGATTACA"]
+    nucleotides = ["ACGTAC" * 50, "ACG", "N", "GATTACAGATTACA"]
     embedder = embedders["bend-2024"]
-    for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):
+    for together, alone in zip(embedder.embed(nucleotides), map(embedder, nucleotides), strict=True):
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
 
@@ -170,11 +170,13 @@ def real() -> BpeTokenizer:
 
 
 @needs_shared
-@given(sequences=st.lists(LETTERS | st.text("ACGT", min_size=1, max_size=1000), min_size=1, max_size=5))
+@given(sequences=st.lists(CODES | st.text("ACGT", min_size=1, max_size=1000), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_published_vocabulary_covers_every_sequence_exactly(sequences: list[str]) -> None:
     stream = real().stream(sequences)
-    assert np.add.reduceat(stream.token_bp, stream.starts[:-1]).tolist() == [len(letters) for letters in sequences]
+    assert np.add.reduceat(stream.token_bp, stream.starts[:-1]).tolist() == [
+        len(nucleotides) for nucleotides in sequences
+    ]
     unknown = stream.ids == real().special["[UNK]"]
-    assert unknown.sum() == sum(letter not in "ACGT" for letters in sequences for letter in letters)
+    assert unknown.sum() == sum(nucleotide not in "ACGT" for nucleotides in sequences for nucleotide in nucleotides)
     assert (stream.token_bp[unknown] == 1).all()

@@ -1,4 +1,4 @@
-"""What all embedders do alike, seen on a tiny masked and a tiny causal model of single letters."""
+"""What all embedders share, tested on a tiny masked and a tiny causal model of single nucleotides."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONFIG = BertConfig(
 
 
 class ToyEmbedder(Embedder):
-    """BERT over single letters: PAD 0, CLS 1, SEP 2, UNK 3, A C G T 4 to 7."""
+    """BERT over single nucleotides: PAD 0, CLS 1, SEP 2, UNK 3, A C G T 4 to 7."""
 
     needs_checkpoint = False
 

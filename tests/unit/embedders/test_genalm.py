@@ -1,4 +1,4 @@
-"""GENA-LM's published byte-pair tokenizers: their ids, and how many nucleotides each token stands for."""
+"""GENA-LM's published byte-pair tokenizers: their ids, and the nucleotides of each token."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_every_input_has_one_embedding_per_nucleotide(
     embedder = GENALMEmbedder(tmp_path, protocol=protocol, random_init=True, device="cpu")
     unit = "ACGTTGCAAGGCT"
     sequences = ["A", "n", "N" * 9, "N" * 300, "RYSW", unit * 30, unit.lower() * 3, f"{unit}{'N' * 50}{unit}R" * 4]
-    full = [embedder.tokenize([unit * 30]).embedding_bp[:n].sum() for n in (13, 14, 15)]  # one piece holds 14 tokens
+    full = [embedder.tokenize([unit * 30]).embedding_bp[:n].sum() for n in (13, 14, 15)]  # one chunk holds 14 tokens
     sequences += [(unit * 30)[:n_bp] for n_bp in full]
     rows = embedder.embed(sequences, upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 8) for sequence in sequences]

@@ -1,4 +1,4 @@
-"""GROVER's longest tokens, in arrays, against the plain way of taking one word after the other."""
+"""GROVER's longest tokens, compared with a loop that takes one token after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HyenaDNA's tokens, and that both kinds of published files are read whole or refused."""
+"""HyenaDNA's tokens, and both kinds of published files."""
 
 from __future__ import annotations
 

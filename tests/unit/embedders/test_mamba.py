@@ -1,4 +1,4 @@
-"""The selective scan gives what one step after the other gives, at any length, in bounded memory."""
+"""The selective scan equals a step-by-step scan, at any length and in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal convolutions equal the plain ones, whatever the length and however many channels go at once."""
+"""Causal convolutions equal plain ones, at any length and for any number of channels at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Nucleotide Transformer's words, inputs and rows, against a tokenizer written letter by letter."""
+"""The Nucleotide Transformer's k-mers, inputs and embeddings, compared with a tokenizer that loops over nucleotides."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from bend_hf.embedders.nucleotide_transformer import KmerVocabulary, join_runs
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.types import PROTOCOLS
 
-WORDS = ["".join(letters) for letters in product("ATCG", repeat=6)]
+WORDS = ["".join(nucleotides) for nucleotides in product("ATCG", repeat=6)]
 TOKENS = {
     "v1": ["<unk>", "<pad>", "<mask>", "<cls>", *WORDS, *"ATCGN", "<eos>", "<bos>"],
     "v2": ["<unk>", "<pad>", "<mask>", "<cls>", "<eos>", "<bos>", *WORDS, *"ATCGN"],
 }
-CONTEXT = 20  # tokens; 19 words of 6 letters beside <cls>
+CONTEXT = 20  # tokens; 19 words of 6 nucleotides beside <cls>
 CLEAN_BP = 6 * (CONTEXT - 1)
 SIZES = {
     "hidden_size": 8,
@@ -51,7 +51,7 @@ FIELDS = {
     "v2": SIZES
     | {"add_bias_fnn": False, "vocab_size": 4107, "position_embedding_type": "rotary", "token_dropout": False},
 }
-LETTERS = st.text(alphabet="ACGTacgtNnRYKM", min_size=1, max_size=400)
+CODES = st.text(alphabet="ACGTacgtNnRYKM", min_size=1, max_size=400)
 CLEAN = st.text(alphabet="ACGT", min_size=1, max_size=400)
 
 
@@ -79,53 +79,53 @@ def embedders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
     }
 
 
-def words_of(letters: str, *, join_unknown: bool) -> list[str]:
+def words_of(nucleotides: str, *, join_unknown: bool) -> list[str]:
     odd = r"[^ACGTN]+" if join_unknown else r"[^ACGTN]"
-    return re.findall(rf"[ACGT]{{6}}|[ACGTN]|{odd}", letters)
+    return re.findall(rf"[ACGT]{{6}}|[ACGTN]|{odd}", nucleotides)
 
 
-def pieces_of(letters: str, version: str, protocol: str) -> list[list[int]]:
-    """Ids of each input, one letter after the other: what the embedder does for all sequences at once."""
+def pieces_of(nucleotides: str, version: str, protocol: str) -> list[list[int]]:
+    """Ids of each input, one nucleotide after the other: what the embedder does for all sequences at once."""
     id_of = {token: index for index, token in enumerate(TOKENS[version])}
-    letters = letters.upper()
-    pieces: list[list[int]] = []
+    nucleotides = nucleotides.upper()
+    chunks: list[list[int]] = []
     if protocol == "bend-2024":
-        for start in range(0, len(letters), CLEAN_BP):
-            words = words_of(letters[start : start + CLEAN_BP], join_unknown=True)
+        for start in range(0, len(nucleotides), CLEAN_BP):
+            words = words_of(nucleotides[start : start + CLEAN_BP], join_unknown=True)
             ids = [id_of["<cls>"], *(id_of.get(word, 0) for word in words)]
-            pieces += [ids[first : first + CONTEXT] for first in range(0, len(ids), CONTEXT)]
+            chunks += [ids[first : first + CONTEXT] for first in range(0, len(ids), CONTEXT)]
     else:
-        ids = [id_of.get(word, 0) for word in words_of(letters, join_unknown=False)]
+        ids = [id_of.get(word, 0) for word in words_of(nucleotides, join_unknown=False)]
         for first in range(0, len(ids), CONTEXT - 1):
-            pieces.append([id_of["<cls>"], *ids[first : first + CONTEXT - 1]])
-    return pieces
+            chunks.append([id_of["<cls>"], *ids[first : first + CONTEXT - 1]])
+    return chunks
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("version", list(TOKENS))
-@given(sequences=st.lists(LETTERS | CLEAN, min_size=1, max_size=4))
+@given(sequences=st.lists(CODES | CLEAN, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_inputs_equal_those_made_nucleotide_by_nucleotide(
     embedders: Any, version: str, protocol: str, sequences: list[str]
 ) -> None:
     tokenized = embedders[version, protocol].tokenize(sequences)
-    pieces = [piece.tolist() for piece in np.split(tokenized.ids, tokenized.chunk_starts[1:-1])]
-    expected = [pieces_of(letters, version, protocol) for letters in sequences]
-    assert pieces == [piece for one in expected for piece in one]
+    chunks = [chunk.tolist() for chunk in np.split(tokenized.ids, tokenized.chunk_starts[1:-1])]
+    expected = [pieces_of(nucleotides, version, protocol) for nucleotides in sequences]
+    assert chunks == [chunk for one in expected for chunk in one]
     assert tokenized.chunk_sequence.tolist() == [i for i, one in enumerate(expected) for _ in one]
     assert (np.diff(tokenized.chunk_starts) <= CONTEXT).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("version", list(TOKENS))
-@given(sequences=st.lists(LETTERS, min_size=1, max_size=3))
+@given(sequences=st.lists(CODES, min_size=1, max_size=3))
 @settings(max_examples=15, deadline=None)
 def test_every_nucleotide_has_one_embedding_whatever_the_nucleotides(
     embedders: Any, version: str, protocol: str, sequences: list[str]
 ) -> None:
     embedder = embedders[version, protocol]
     rows = embedder.embed(sequences, upsample_embeddings=True)
-    assert [one.shape for one in rows] == [(len(letters), 8) for letters in sequences]
+    assert [one.shape for one in rows] == [(len(nucleotides), 8) for nucleotides in sequences]
     assert all(np.isfinite(one).all() for one in rows)
     assert [tokens.embedding_bp.sum() for tokens in embedder.embed_tokens(sequences)] == [len(one) for one in sequences]
     assert [len(loss) for loss in embedder.loss(sequences, upsample_embeddings=True)] == [len(s) for s in sequences]
@@ -134,13 +134,13 @@ def test_every_nucleotide_has_one_embedding_whatever_the_nucleotides(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("version", list(TOKENS))
 @pytest.mark.parametrize(
-    "letters",
+    "nucleotides",
     ["A", "ACGTA", "N" * 500, "R", "RYRYR", "acgtacgtacgt", "A" * CLEAN_BP, "A" * (CLEAN_BP + 1), "ACGTN" * 90],
 )
 def test_edge_of_the_promise_has_one_embedding_per_nucleotide(
-    embedders: Any, version: str, protocol: str, letters: str
+    embedders: Any, version: str, protocol: str, nucleotides: str
 ) -> None:
-    assert embedders[version, protocol](letters, upsample_embeddings=True).shape == (len(letters), 8)
+    assert embedders[version, protocol](nucleotides, upsample_embeddings=True).shape == (len(nucleotides), 8)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_edge_of_the_promise_has_one_embedding_per_nucleotide(
         ("bend-hf-1", CLEAN_BP, [20]),
         ("bend-2024", CLEAN_BP + 1, [20, 2]),
         ("bend-hf-1", CLEAN_BP + 1, [20, 2]),
-        ("bend-2024", CLEAN_BP - 1, [20, 4]),  # the last five letters are a token each; 24 with <cls>
+        ("bend-2024", CLEAN_BP - 1, [20, 4]),  # the last five nucleotides are a token each; 24 with <cls>
         ("bend-hf-1", CLEAN_BP - 1, [20, 5]),  # and one more <cls>
     ],
 )
@@ -166,17 +166,17 @@ def test_sliding_windows_keep_one_embedding_per_nucleotide(version: str, tmp_pat
     embedder = NucleotideTransformerEmbedder(
         write_checkpoint(tmp_path / version, version), random_init=True, device="cpu", overlap_tokens=5
     )
-    letters = "ACGTTGCANRR" * 40
-    tokenized = embedder.tokenize([letters])
-    assert (tokenized.ids[tokenized.chunk_starts[:-1]] == 3).all()  # each piece has its own <cls>
-    assert embedder(letters, upsample_embeddings=True).shape == (len(letters), 8)
+    nucleotides = "ACGTTGCANRR" * 40
+    tokenized = embedder.tokenize([nucleotides])
+    assert (tokenized.ids[tokenized.chunk_starts[:-1]] == 3).all()  # each chunk has its own <cls>
+    assert embedder(nucleotides, upsample_embeddings=True).shape == (len(nucleotides), 8)
 
 
 @pytest.mark.parametrize("version", list(TOKENS))
 def test_embeddings_do_not_depend_on_padding(embedders: Any, version: str) -> None:
     embedder = embedders[version, "bend-hf-1"]
-    letters = ["ACGTAC" * 19, "ACG", "N", "GATTACAGATTACA"]
-    for together, alone in zip(embedder.embed(letters), map(embedder, letters), strict=True):
+    nucleotides = ["ACGTAC" * 19, "ACG", "N", "GATTACAGATTACA"]
+    for together, alone in zip(embedder.embed(nucleotides), map(embedder, nucleotides), strict=True):
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
 
@@ -216,7 +216,7 @@ def test_losses_compete_among_kmers_and_nucleotides(embedders: Any, version: str
 
 
 def test_vocabulary_of_other_kmers_is_read_by_its_kmer_length() -> None:
-    words = ["".join(letters) for letters in product("ATCG", repeat=3)]
+    words = ["".join(nucleotides) for nucleotides in product("ATCG", repeat=3)]
     vocabulary = KmerVocabulary.of(["<unk>", "<pad>", "<mask>", "<cls>", *words, *"ATCGN"])
     stream = vocabulary.stream(Nucleotides.of(["ATCGN"]), join_unknown=True)
     assert (vocabulary.k, stream.token_bp.tolist()) == (3, [3, 1, 1])

@@ -1,4 +1,4 @@
-"""A few tokens of the last layer, and the head at them, beside the whole forward."""
+"""Hidden states and scores at selected tokens equal those of the complete forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights are read whole or refused with the reason."""
+"""Weights load completely or raise with the reason."""
 
 from __future__ import annotations
 
