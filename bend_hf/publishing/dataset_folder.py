@@ -28,7 +28,7 @@ from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
 from bend_hf.files import file_sha256, write_text
 from bend_hf.publishing.dataset_card import write_dataset_card
-from bend_hf.publishing.duplicates import Repetition, repetitions
+from bend_hf.publishing.duplicates import find_duplicates
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -132,14 +132,14 @@ def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]
     folder = Path(builder._output_dir)
     splits: dict[str, datasets.SplitInfo] = builder.info.splits
     facts = file_facts(rows, builder.config.hashes, {part: splits[part].num_examples for part in shards})
-    repeated: Repetition = repetitions([(part, [folder / name for name in names]) for part, names in shards.items()])
+    duplicates = find_duplicates([(part, [folder / name for name in names]) for part, names in shards.items()])
     return {
         "task": rows.task.key,
         "config": rows.task.config,
         "stranded": rows.task.stranded,
         "label_names": list(rows.task.label_names),
         "facts": facts,
-        "repetitions": repeated.as_json(),
+        "repetitions": duplicates.as_json(),
         "shards": {part: list(names) for part, names in shards.items()},
         "sha256": {name: file_sha256(folder / name) for names in shards.values() for name in names},
         "bytes": {name: (folder / name).stat().st_size for names in shards.values() for name in names},

@@ -1,4 +1,4 @@
-"""Pushes and reads, end to end, against a Hub on the loopback interface."""
+"""Pushes and downloads, end to end, against a Hub on the loopback interface."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _refused(run: Done) -> str:
     return next(line for line in run.stderr.splitlines() if line.startswith("error: "))
 
 
-def test_datasets_are_pushed_once_and_loaded_plainly(client: Client, bend: Path) -> None:
+def test_datasets_are_pushed_once_and_load(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "--namespace", "me", "--from", bend)
     shown = _done(client.bend_hf(*push, "--dry-run"))
     assert client.hub.requests == []
@@ -135,7 +135,7 @@ def test_datasets_are_pushed_once_and_loaded_plainly(client: Client, bend: Path)
     }
 
 
-def test_a_shard_that_is_no_longer_built_goes_and_a_changed_file_alone_is_sent(client: Client, bend: Path) -> None:
+def test_stale_shards_are_removed_and_only_changed_files_are_sent(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
     _done(client.bend_hf(*push))
     repo = client.hub.repos[("dataset", "me/cpg_methylation")]
@@ -201,7 +201,7 @@ def test_a_card_and_its_scores_are_read_back(client: Client) -> None:
     assert "nothing to change" in _done(client.bend_hf("push", "card", "--namespace", "me"))
 
 
-def test_scores_go_to_a_models_own_repository_as_one_pull_request(client: Client) -> None:
+def test_scores_go_to_the_repository_of_a_model_as_one_pull_request(client: Client) -> None:
     name = ".eval_results/bend_gene_finding_cnn.yaml"
     repo = client.hub.repo("model", MODEL, files={"README.md": b"their card", "weights.bin": b"w"})
     _card(client, record("gene_finding", value=0.61))
@@ -222,7 +222,7 @@ def test_scores_go_to_a_models_own_repository_as_one_pull_request(client: Client
     assert values == [0.61, 0.7]
 
 
-def test_a_card_that_is_not_ours_is_not_replaced(client: Client) -> None:
+def test_a_card_by_someone_else_is_not_replaced(client: Client) -> None:
     repo = client.hub.repo("model", "me/model", files={"README.md": b"---\nlicense: mit\n---\nmine"})
     _card(client, record())
     assert "has a card that bend_hf did not write" in _refused(client.bend_hf("push", "card", "--repo", "me/model"))
@@ -263,7 +263,7 @@ def test_predictions_that_were_changed_are_not_pushed(client: Client) -> None:
     assert client.hub.requests == []
 
 
-def test_scores_of_a_folder_are_pushed_for_the_dataset_that_holds_the_same(client: Client, bend: Path) -> None:
+def test_scores_of_a_folder_are_pushed_for_the_dataset_with_the_same_files(client: Client, bend: Path) -> None:
     _done(client.bend_hf("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend))
     revision = client.hub.repos[("dataset", "me/cpg_methylation")].refs["main"]
     facts = json.loads((bend / "cpg_methylation/data/bend_facts.json").read_text())["facts"]
@@ -288,7 +288,7 @@ def test_scores_of_a_folder_are_pushed_for_the_dataset_that_holds_the_same(clien
     ],
     ids=["sample", "partial", "settings", "dirty"],
 )
-def test_scores_that_are_none_of_bend_are_refused_everywhere(client: Client, made: ResultRecord, reason: str) -> None:
+def test_unpublishable_scores_are_refused_everywhere(client: Client, made: ResultRecord, reason: str) -> None:
     folder = write(client.folder / "results", made)
     _done(client.bend_hf("card", folder, "--out", "card"))
     write_report([folder], client.folder / "report", plots=False)
@@ -322,7 +322,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("status", "match", "said"), FAILURES, ids=lambda value: str(value)[:12])
-def test_a_failure_says_what_to_do_and_the_next_push_ends_it(
+def test_a_failure_says_what_to_do_and_the_next_push_completes(
     client: Client, bend: Path, status: int | None, match: str, said: str
 ) -> None:
     push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
@@ -339,7 +339,7 @@ def test_a_failure_says_what_to_do_and_the_next_push_ends_it(
     assert "nothing to change" in _done(client.bend_hf(*push))
 
 
-def test_repositories_that_were_done_before_a_failure_stay_done(client: Client, bend: Path) -> None:
+def test_repositories_pushed_before_a_failure_are_complete(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "--namespace", "me", "--from", bend)
     client.hub.fail(500, "variant_effects/commit")
     assert "dataset me/variant_effects" in _refused(client.bend_hf(*push))
@@ -347,12 +347,12 @@ def test_repositories_that_were_done_before_a_failure_stay_done(client: Client, 
     assert _done(client.bend_hf(*push)).count("nothing to change") == 2
 
 
-def test_another_owner_is_told_apart(client: Client, bend: Path) -> None:
+def test_pushing_to_another_owner_raises(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "cpg_methylation", "--namespace", "someone", "--from", bend)
     assert "answered 403: the token has no write access there" in _refused(client.bend_hf(*push))
 
 
-def test_without_a_token_nothing_is_tried(client: Client, bend: Path) -> None:
+def test_without_a_token_nothing_is_sent(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "--namespace", "me", "--from", bend)
     assert "no Hub token is stored on this machine; run 'hf auth login' first" in _refused(
         client.bend_hf(*push, token=None)
@@ -381,7 +381,7 @@ def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> Non
         (("dataset", "--namespace", "me"), "run 'bend-hf build' first"),
     ],
 )
-def test_flags_that_do_not_fit_say_so(
+def test_contradicting_flags_raise(
     words: tuple[str, ...],
     said: str,
     tmp_path: Path,

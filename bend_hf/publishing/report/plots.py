@@ -5,7 +5,7 @@ a text form for the terminal. matplotlib is imported when something is drawn. Th
 
 >>> print(overview_text([TaskScore(task="a", metric="mcc", model="k-mer", value=0.5, low=0.4, high=0.6)]))
 task  metric  k-mer
------------------------------------
+---------------------------------
 a     mcc     0.5000 [0.40, 0.60]
 """
 

@@ -17,14 +17,14 @@ def test_the_verdict_counts_only_differences_beyond_the_interval() -> None:
         "variants": {"probe": "zero_shot", "against_random_twin": {**pair, "low": -0.2, "high": -0.1}},
     }
     assert verdict([tasks]) == (
-        "bend-mini is better than random weights in 1 of 3 comparisons (genes, cnn) and worse in 1 (variants, zero-shot), "
-        "counting differences whose 95 % interval excludes 0."
+        "bend-mini is better than random weights in 1 of 3 comparisons (genes, cnn) and worse in 1 (variants, "
+        "zero-shot), counting differences whose 95 % interval excludes 0."
     )
     assert gain(tasks["genes"]) == "+0.100 (+0.020 to +0.180)"
     assert gain({"against_evened_twin": None}, "against_evened_twin") == "-"  # the control was not run
 
 
-def test_a_command_is_cut_before_each_flag() -> None:
+def test_a_command_is_broken_before_each_flag() -> None:
     assert lines(["python", "-m", "x", "--set", "a=1", "b=2", "--seed", "0"]) == [
         "python -m x",
         "--set a=1 b=2",

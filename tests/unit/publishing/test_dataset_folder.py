@@ -1,4 +1,4 @@
-"""Hub-shaped folders: loaded by plain `datasets`, verified, and safe to write again."""
+"""Dataset folders: `datasets` loads them, verify checks them, and they can be written again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bend_hf.data.sources import BuiltSource, find_source
 from bend_hf.errors import BendError
 from bend_hf.publishing import dataset_folder as dataset_folder
 from bend_hf.publishing.dataset_folder import build
-from bend_hf.publishing.duplicates import repetitions
+from bend_hf.publishing.duplicates import find_duplicates
 from bend_hf.publishing.verify_dataset import verify
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
@@ -149,8 +149,8 @@ def test_duplicates_are_counted_and_named(tmp_path: Path) -> None:
     assert "1 rows of test have a sequence that also occurs in train (items 20" in card
 
 
-def test_repetitions_over_parts(built: Path) -> None:
+def test_folds_without_duplicates_report_none(built: Path) -> None:
     shards = sorted((built / "enhancer_annotation/data").glob("*.parquet"))
-    found = repetitions([(path.stem.split("-")[0], [path]) for path in shards])
-    assert found.places == 0
+    found = find_duplicates([(path.stem.split("-")[0], [path]) for path in shards])
+    assert found.n_intervals == 0
     assert found.shared == {}

@@ -1,4 +1,4 @@
-"""The Hub's score files: boards, our own strict check, merging, and which dataset a score is of."""
+"""The Hub's score files: task ids, the strict check, merging, and the dataset of a score."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _dataset(**changes: Any) -> dict[str, Any]:
     return _entry(dataset={**_entry()["dataset"], **changes})
 
 
-def test_every_task_has_a_board_for_each_protocol() -> None:
+def test_every_task_has_a_task_id_for_each_protocol() -> None:
     for task in TASKS:
         boards = eval_task_ids(task.group)
         for protocol in PROTOCOLS:
@@ -59,7 +59,7 @@ def test_eval_yaml_passes_our_check_and_names_splits_that_are_built(group: str) 
     assert {task["config"] for task in body["tasks"]} == configs.get(group, {"default"})
 
 
-def test_a_group_of_ones_own_has_no_board() -> None:
+def test_a_group_that_is_not_of_bend_has_no_eval_yaml() -> None:
     with pytest.raises(RecordError, match="no task of BEND belongs to a dataset 'mine'"):
         eval_yaml("mine")
 
@@ -98,7 +98,7 @@ def test_a_group_of_ones_own_has_no_board() -> None:
         ),
     ],
 )
-def test_a_bad_eval_yaml_is_refused(body: object, said: str) -> None:
+def test_an_invalid_eval_yaml_raises(body: object, said: str) -> None:
     with pytest.raises(RecordError, match=said):
         check_eval_yaml(body, "eval.yaml")
 
@@ -114,7 +114,7 @@ def test_written_entries_are_read_back_by_huggingface_hub() -> None:
     assert entry.source_url == "https://example.org/x"
 
 
-def test_a_good_entry_passes() -> None:
+def test_a_valid_entry_passes() -> None:
     check_eval_results([_entry(), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "x", now=NOW)
     check_eval_results([_entry(date="2026-01-31", source={"url": "https://a.b", "name": "n"})], "x", now=NOW)
 
@@ -146,17 +146,17 @@ def test_a_good_entry_passes() -> None:
         ([_entry(), _entry()], "is repeated"),
     ],
 )
-def test_each_thing_that_is_wrong_is_named(body: object, said: str) -> None:
+def test_each_error_of_an_entry_is_named(body: object, said: str) -> None:
     with pytest.raises(RecordError, match=said):
         check_eval_results(body, "file", now=NOW)
 
 
-def test_text_that_is_no_yaml_is_refused() -> None:
+def test_text_that_is_not_yaml_raises() -> None:
     with pytest.raises(RecordError, match="is not YAML"):
         check_eval_text("a: [", "file")
 
 
-def test_merging_keeps_other_boards_and_replaces_ones_own() -> None:
+def test_merging_keeps_other_task_ids_and_replaces_the_same() -> None:
     old = to_yaml([_entry(), _dataset(task_id="gene_finding_linear_bend-2024")], "f")
     new = to_yaml([_entry(value=0.7), _dataset(task_id="gene_finding_cnn_bend-hf-1")], "f")
     together = yaml.safe_load(merged(old, new, "f"))
@@ -168,33 +168,33 @@ def test_merging_keeps_other_boards_and_replaces_ones_own() -> None:
     assert merged(merged(old, new, "f"), new, "f") == merged(old, new, "f")
 
 
-def test_a_file_of_another_form_is_not_merged_over() -> None:
+def test_merging_into_a_file_of_another_form_raises() -> None:
     with pytest.raises(RecordError, match="is not a list of evaluation results"):
         merged("score: 3", to_yaml([_entry()], "f"), "f")
 
 
-def test_two_settings_of_one_board_are_refused() -> None:
+def test_two_results_of_one_task_id_raise() -> None:
     first = record("gene_finding")
     other = record("gene_finding", config={**first.config, "epochs": 3})
     with pytest.raises(RecordError, match="is repeated"):
         eval_result_files(group_records([first, other]))
 
 
-# Which dataset a record is of.
+# The dataset of a record.
 
 
 def _facts(made: dict[str, Json]) -> Any:
     return lambda dataset, task: made
 
 
-def test_a_folder_score_is_of_the_dataset_that_holds_the_same() -> None:
+def test_a_folder_score_matches_the_dataset_with_the_same_files() -> None:
     made = record("gene_finding", origin="folder")
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
     [said] = match_dataset([made], named, _facts(dict(made.data)))
     assert (said.data["origin"], said.data["repo"], said.data["revision"]) == ("hub", "me/gene_finding", COMMIT)
 
 
-def test_a_dataset_of_other_files_is_refused() -> None:
+def test_a_dataset_of_other_files_raises() -> None:
     made = record("gene_finding", origin="folder")
     other = {**made.data, "files": {"bed": {"sha256": "f" * 64}}}
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
@@ -203,24 +203,24 @@ def test_a_dataset_of_other_files_is_refused() -> None:
 
 
 @pytest.mark.parametrize("origin", ["sample", "files"])
-def test_a_score_on_the_sample_or_ones_own_files_stays_what_it_is(origin: str) -> None:
+def test_a_score_on_the_sample_or_user_files_is_not_matched(origin: str) -> None:
     made = record("gene_finding", origin=origin)
     named = {"gene_finding": DatasetRef(repo="me/gene_finding", revision=COMMIT)}
     assert match_dataset([made], named, _facts(dict(made.data))) == [made]
 
 
-def test_without_a_dataset_it_is_asked_for() -> None:
+def test_a_missing_dataset_raises_and_names_the_flag() -> None:
     with pytest.raises(RecordError, match=r"Give --dataset gene_finding=OWNER/NAME@COMMIT"):
         eval_result_files(group_records([record("gene_finding", origin="folder")]))
 
 
 @pytest.mark.parametrize("text", ["gene_finding", "gene_finding=me/x", "nothing=me/x@" + COMMIT, "=me/x@" + COMMIT])
-def test_a_dataset_flag_of_another_form_is_refused(text: str) -> None:
+def test_a_malformed_dataset_flag_raises(text: str) -> None:
     with pytest.raises(RecordError, match="expected GROUP=OWNER/NAME@COMMIT"):
         parse_datasets([text])
 
 
-def test_facts_are_asked_of_the_named_dataset_only() -> None:
+def test_facts_are_read_for_the_given_groups_only() -> None:
     def never(dataset: DatasetRef, task: TaskSpec) -> dict[str, Json]:
         raise AssertionError(dataset.repo)
 

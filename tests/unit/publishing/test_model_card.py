@@ -1,4 +1,4 @@
-"""Cards: exact text, metadata that the Hub's own classes read, and no place left unfilled."""
+"""Model cards: exact text, metadata that huggingface_hub reads, and no empty field."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_placeholder_survives(name: str) -> None:
 
 
 @pytest.mark.parametrize("card", sorted(asset_folder("metrics").glob("*/README.md")), ids=lambda path: path.parent.name)
-def test_no_placeholder_stands_in_a_metric_card(card: Path) -> None:
+def test_no_placeholder_is_in_a_metric_card(card: Path) -> None:
     assert not re.findall(r"\{\{ |\{%|\bTODO\b|More Information Needed", card.read_text(encoding="utf-8"))
 
 
@@ -46,7 +46,7 @@ def test_model_index_holds_every_published_score() -> None:
     assert {r.dataset_name for r in results} == {"BEND"}
 
 
-def test_refused_scores_stand_in_no_metadata_and_are_called_so() -> None:
+def test_unpublishable_scores_are_marked_and_not_in_the_metadata() -> None:
     card = ModelCard(TEXTS["model_card_refused.md"]())
     assert card.data.eval_results is None
     assert card.data.datasets is None
@@ -64,7 +64,7 @@ def test_text_of_records_cannot_become_markup() -> None:
     assert "a&#124;b&lt;script&gt;" in outside_of_code
 
 
-def test_a_card_of_two_models_is_refused() -> None:
+def test_a_card_of_two_models_raises() -> None:
     with pytest.raises(RecordError, match=r"of 2 models \(dnabert2, onehot\); a card describes one"):
         model_card([record(), record(model="onehot")])
 
@@ -78,11 +78,11 @@ def test_written_folder_is_the_model_repository(tmp_path: Path) -> None:
     ]
 
 
-def test_refused_scores_get_no_file_for_the_hub(tmp_path: Path) -> None:
+def test_unpublishable_scores_get_no_score_file(tmp_path: Path) -> None:
     assert [path.name for path in write_card([record(origin="sample")], tmp_path)] == ["README.md"]
 
 
-def test_a_protocol_has_a_table_of_its_own() -> None:
+def test_each_protocol_has_its_own_table() -> None:
     mine = [made for made in several() if made.model["model"] == "dnabert2"]
     for section in re.split(r"### Protocol ", model_card(mine).split("## Controls")[0])[1:]:
         name, rows = section.split("\n", 1)
@@ -90,7 +90,7 @@ def test_a_protocol_has_a_table_of_its_own() -> None:
         assert {float(score) for score in re.findall(r"\| (0\.\d{4}) \|", rows)} == {round(s or 0, 4) for s in scores}
 
 
-def test_command_leaves_out_defaults_and_places() -> None:
+def test_command_leaves_out_defaults_and_local_paths() -> None:
     config = {
         "task": ["gene_finding"],
         "data": "folder",
@@ -129,7 +129,7 @@ def test_a_field_that_is_not_given_is_an_error(tmp_path: Path) -> None:
         render(template, {})
 
 
-def test_records_of_controls_stand_in_the_card_of_a_model() -> None:
+def test_records_of_controls_are_in_the_card_of_a_model() -> None:
     control = record(model="kmer", value=0.6789, family="control")
     elsewhere = record(model="gc", value=0.5123, family="control", protocol="bend-hf-1")
     text = model_card([record()], [control, elsewhere])

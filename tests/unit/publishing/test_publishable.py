@@ -11,7 +11,7 @@ from bend_hf.publishing.publishable import reasons_not_to_publish
 from tests.records import CREATED_WITH, record
 
 
-def test_a_whole_run_as_declared_on_a_dataset_of_the_hub_may_be_published() -> None:
+def test_a_complete_run_as_declared_on_a_hub_dataset_may_be_published() -> None:
     assert reasons_not_to_publish(record()) == []
     assert reasons_not_to_publish(record("variant_effects_disease")) == []
 

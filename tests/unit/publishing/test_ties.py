@@ -1,4 +1,4 @@
-"""Which rows are tied with the best: the paired test where predictions lie beside the records, intervals elsewhere."""
+"""Ties with the best row: by the paired test if there are predictions, by intervals otherwise."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def marks(board: Leaderboard) -> dict[str, tuple[str, str]]:
     return {row.name: (row.mark, "" if row.tie is None else row.tie.basis) for row in board.rows}
 
 
-def test_what_intervals_cannot_tell_apart_the_paired_test_can(tmp_path: Path) -> None:
+def test_the_paired_test_separates_models_whose_intervals_overlap(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said) for name, said in MODELS.items()]
     (by_intervals,) = leaderboards([read_record(path) for path in paths])
     assert {row.name: row.mark for row in by_intervals.rows}["far"] == "≈"
@@ -87,12 +87,12 @@ def test_p_is_that_of_compare_corrected_over_the_rows(tmp_path: Path) -> None:
     assert found == {low: pytest.approx(2 * plain[low]), high: pytest.approx(max(2 * plain[low], plain[high]))}
 
 
-def test_a_row_without_predictions_falls_back_on_intervals_and_says_so(tmp_path: Path) -> None:
+def test_a_row_without_predictions_falls_back_on_intervals_with_a_mark(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "far") for name, said in MODELS.items()]
     assert marks(leaderboard_of(paths)) == {"best": ("=", ""), "near": ("=", "paired"), "far": ("≈", "overlap")}
 
 
-def test_without_those_of_the_best_row_all_fall_back(tmp_path: Path) -> None:
+def test_without_predictions_of_the_best_row_all_rows_fall_back(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "best") for name, said in MODELS.items()]
     found = marks(leaderboard_of(paths))
     assert found["best"] == ("≈", "")
@@ -104,7 +104,7 @@ def test_equal_scores_need_no_test(tmp_path: Path) -> None:
     assert marks(leaderboard_of(paths)) == {"a": ("=", ""), "b": ("=", "equal")}
 
 
-def test_predictions_of_other_items_are_not_paired_and_that_is_said(tmp_path: Path) -> None:
+def test_predictions_of_other_items_are_not_paired_and_logged(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, "best", MODELS["best"]), write_run(tmp_path, "far", predictions(0.8, 4, first=7))]
     said: list[str] = []
     assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
@@ -148,7 +148,7 @@ def test_many_models_leave_room_for_the_correction(tmp_path: Path) -> None:
     assert not any(row.tied for row in board.rows)  # 2 / 1001 times 26 would be above 0.05
 
 
-def test_tables_and_page_tell_the_two_marks_apart(tmp_path: Path) -> None:
+def test_tables_and_page_show_both_marks(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said, keep=name != "far") for name, said in MODELS.items()]
     board = leaderboard_of(paths)
     text = as_markdown([board])
@@ -164,7 +164,7 @@ def test_tables_and_page_tell_the_two_marks_apart(tmp_path: Path) -> None:
     assert html.count('class="dot tied"') == 3
 
 
-def test_a_report_can_leave_the_test_out(tmp_path: Path) -> None:
+def test_a_report_without_the_paired_test_uses_intervals(tmp_path: Path) -> None:
     for name, said in MODELS.items():
         write_run(tmp_path / "results", name, said)
     for paired, mark in ((True, "3 | far"), (False, "3 ≈ | far")):

@@ -1,0 +1,145 @@
+"""Reports: CSV, Markdown, the web page and plots, from the same leaderboards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.leaderboard import leaderboards
+from bend_hf.publishing.report import write_report
+from bend_hf.publishing.report.page import page
+from bend_hf.publishing.report.plots import plot_files
+from bend_hf.publishing.report.tables import as_csv, as_markdown
+from tests.records import record, several, write
+
+
+def _with(made: ResultRecord, part: str, **changes: object) -> ResultRecord:
+    return replace(made, **{part: {**getattr(made, part), **changes}})  # type: ignore[arg-type]
+
+
+def test_csv_holds_each_row_and_control_in_full() -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(leaderboards(several())))))
+    assert len(lines) == 24 + 12
+    assert {line["score"] for line in lines if line["family"] != "control"} == {repr(made.value) for made in several()}
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_no_cell_is_a_formula(sign: str) -> None:
+    text = as_csv(leaderboards([record(model=f"{sign}HYPERLINK(1)")]))
+    assert next(csv.DictReader(io.StringIO(text)))["model"] == f"'{sign}HYPERLINK(1)"
+
+
+def test_markdown_escapes_names() -> None:
+    assert "a&#124;b&lt;i&gt;" in as_markdown(leaderboards([record(model="a|b<i>")]))
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.opened.append((tag, dict(attrs)))
+
+
+def _tags(text: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(text)
+    return parser.opened
+
+
+HOSTILE = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'{{ 7*7 }}"
+
+
+def test_text_of_records_cannot_become_markup_in_the_page() -> None:
+    made = record(model=HOSTILE, family=HOSTILE, controls={HOSTILE: 0.3}, created_with={"git_commit": "-dirty"})
+    made = _with(made, "data", repo=HOSTILE)
+    tags = _tags(page(leaderboards([made]), {}))
+    assert [tag for tag, _ in tags].count("script") == 1
+    assert "img" not in [tag for tag, _ in tags]
+    assert not [name for _, attrs in tags for name in attrs if name.startswith("on") and name != "onsubmit"]
+
+
+def test_the_page_fetches_nothing() -> None:
+    text = page(leaderboards(several()), {"plots/a.svg": b"<svg/>"})
+    addresses = [v for _, attrs in _tags(text) for k, v in attrs.items() if k in ("src", "href")]
+    assert all(value and value.startswith(("#", "data:")) for value in addresses), addresses
+    assert not re.search(r"https?://", text)
+
+
+def test_every_table_of_the_page_is_of_one_protocol() -> None:
+    text = page(leaderboards(several()), {})
+    for section in re.findall(r"<section .*?</section>", text, re.DOTALL):
+        protocol = re.search(r'data-protocol="([^"]*)"', section)
+        assert protocol is not None
+        other = {"bend-2024": "bend-hf-1", "bend-hf-1": "bend-2024"}[protocol[1]]
+        assert other not in section
+
+
+def test_page_marks_ties_draws_intervals_and_controls() -> None:
+    text = page(leaderboards(several()), {})
+    tied = [row for board in leaderboards(several()) for row in board.rows if row.tied]
+    assert text.count('class="dot tied"') == len(tied) == 4
+    drawn = [made for made in several() if made.metrics[made.main_metric]["interval"]]  # type: ignore[index,call-overload]
+    assert text.count('class="range"') == len(drawn)
+    assert "k-mer logistic regression" in text
+
+
+def test_plots_are_png_and_svg_of_each_kind() -> None:
+    pytest.importorskip("matplotlib")
+    made = [record(), record(protocol="bend-hf-1", controls={"GC content": 0.6})]
+    files = plot_files(leaderboards(made), lambda text: None)
+    kinds = {re.sub(r"_.*", "", path.removeprefix("plots/").rsplit(".", 1)[0]) for path in files}
+    assert kinds == {"heatmap", "forest", "score"}
+    assert {path for path in files if "score_" in path} == {
+        f"plots/score_{what}_{protocol}.{ending}"
+        for what in ("parameters", "cost")
+        for protocol in ("bend-2024", "bend-hf-1")
+        for ending in ("png", "svg")
+    }
+    assert all(content.startswith(b"\x89PNG") for path, content in files.items() if path.endswith("png"))
+    for path, content in files.items():
+        if path.endswith("svg"):
+            ElementTree.fromstring(content)
+
+
+def test_plots_of_hostile_names_and_no_scores_are_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    made = [record(model="$\\frac{$<b>"), record(model="void", value=None, interval=None)]
+    files = plot_files(leaderboards(made), lambda text: None)
+    assert b"<b>" not in files["plots/heatmap_bend-2024.svg"]
+
+
+def test_the_same_records_give_the_same_report(tmp_path: Path) -> None:
+    folder = write(tmp_path / "records", *several()[:2])
+    first = {p.name: p.read_bytes() for p in write_report([folder], tmp_path / "a")}
+    second = {p.name: p.read_bytes() for p in write_report([folder], tmp_path / "b")}
+    assert first == second
+    assert {"README.md", "index.html", "scores.csv", "report.json"} < set(first)
+
+
+def test_a_report_says_why_it_may_not_be_published(tmp_path: Path) -> None:
+    folder = write(tmp_path / "records", record(origin="sample"))
+    write_report([folder], tmp_path / "report", plots=False)
+    body = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert body["refusals"] == ["scored on the bundled sample, whose labels are stand-ins and not BEND's"]
+    assert "Why these are not BEND scores" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_without_matplotlib_the_report_is_written_without_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bend_hf.publishing.report.plots.importlib.util.find_spec", lambda name: None)
+    said: list[str] = []
+    paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", log=said.append)
+    assert said == ["no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"]
+    assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
