@@ -157,6 +157,7 @@ class SkipGram(nn.Linear):
         return fractions
 
 
+STORED_ARCHITECTURE: Final = "TwoScaleForMaskedLM"  # in the config.json of published checkpoints
 UNKNOWN: Final = 4  # the fifth symbol: padding, masked, unknown, or beyond an end
 N_SYMBOLS: Final = 5
 
@@ -229,6 +230,13 @@ class BendMiniConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is
         self.initializer_range = initializer_range
         self.tie_word_embeddings = False  # there are no embeddings of single nucleotides to tie
         super().__init__(**common)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the content of ``config.json``, in which the architecture has its published name."""
+        content: dict[str, object] = super().to_dict()
+        if content.get("architectures") == [BendMiniForMaskedLM.__name__]:
+            content["architectures"] = [STORED_ARCHITECTURE]
+        return content
 
     @property
     def hidden_size(self) -> int:
@@ -547,7 +555,3 @@ class BendMiniForMaskedLM(_BendMiniPreTrained):
         scales = self.model.scales_at(input_ids, None, token_N)
         cost_N = self.around.loss(scales.body(), input_ids, scales.at_N)
         return self.cls(scales.fine[-1]), self.config.around_weight * cost_N
-
-
-# The name of the architecture in the config.json of checkpoints.
-TwoScaleForMaskedLM = BendMiniForMaskedLM

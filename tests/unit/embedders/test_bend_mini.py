@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from bend_hf.embedders.networks.bend_mini import BendMiniConfig, BendMiniForMaskedLM, KmerTable
 from bend_hf.errors import ModelError
+from bend_hf.files import asset_folder
 
 SIZES = {"kmer": 3, "table_width": 8, "side_kmers": 2, "stride": 4, "body_width": 8, "body_layers": 3}
 FINE = {"detail_width": 6, "local_width": 16, "fine_width": 16, "fine_layers": 2, "around_word": 2, "around_places": 2}
@@ -112,6 +115,15 @@ def test_hidden_states_are_inputs_and_outputs_of_the_fine_layers() -> None:
     states = MODEL.model(ids(9), output_hidden_states=True)
     assert len(states.hidden_states) == 1 + FINE["fine_layers"]
     assert torch.equal(states.hidden_states[-1], states.last_hidden_state)
+
+
+def test_saved_configuration_keeps_the_published_names(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["architectures"] == ["TwoScaleForMaskedLM"]
+    assert saved["model_type"] == "TwoScale"
+    published = json.loads((asset_folder("pretrained") / "bend-mini" / "config.json").read_text())
+    assert published["architectures"] == saved["architectures"]
 
 
 @pytest.mark.parametrize("wrong", [{"stride": 3}, {"vocab_size": 9}])
