@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bend_hf.tables import escaped, markdown_table, n_bytes, number, text_table, whole
+from bend_hf.errors import RecordError
+from bend_hf.tables import escaped, markdown_table, n_bytes, number, render, text_table, whole
 from bend_hf.types import Json
 
 HEADER = ("task", "score")
@@ -46,13 +49,13 @@ def test_what_is_not_a_number_is_undefined(value: Json) -> None:
 
 
 def test_numbers_have_four_decimals_and_counts_commas() -> None:
-    assert (number(1), number(-0.00004)) == ("1.0000", "-0.0000")
+    assert (number(1), number(0.5), number(-0.00004)) == ("1.0000", "0.5000", "-0.0000")
     assert (whole(1234567), whole(None), whole(1.5)) == ("1,234,567", "not recorded", "not recorded")
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(999, "999 bytes"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (5e12, "5,000.0 GB"), (None, "not recorded")],
+    [(999, "999 bytes"), (1500, "1.5 kB"), (2_500_000, "2.5 MB"), (2.5e12, "2,500.0 GB"), (None, "not recorded")],
 )
 def test_sizes_have_the_unit_that_fits(size: Json, text: str) -> None:
     assert n_bytes(size) == text
@@ -60,3 +63,11 @@ def test_sizes_have_the_unit_that_fits(size: Json, text: str) -> None:
 
 def test_escaped_text_cannot_break_a_table() -> None:
     assert escaped("a|b\nc `d` [e](f) <g>") == "a&#124;b c &#96;d&#96; &#91;e&#93;(f) &lt;g&gt;"
+    assert escaped("a\n|`*[x]<b>\\") == "a &#124;&#96;&#42;&#91;x&#93;&lt;b&gt;&#92;"
+
+
+def test_a_template_with_a_missing_field_raises(tmp_path: Path) -> None:
+    template = tmp_path / "t.md.jinja"
+    template.write_text("{{ nothing }}")
+    with pytest.raises(RecordError, match=r"t\.md\.jinja uses a field that is not given"):
+        render(template, {})

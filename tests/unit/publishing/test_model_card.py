@@ -12,7 +12,6 @@ from bend_hf.errors import RecordError
 from bend_hf.files import asset_folder
 from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card, write_card
 from bend_hf.publishing.model_card_runs import command
-from bend_hf.tables import escaped, n_bytes, number, render
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
 
@@ -104,29 +103,6 @@ def test_command_leaves_out_defaults_and_local_paths() -> None:
 
 def test_command_quotes_what_a_shell_would_read() -> None:
     assert command({"task": ["gene_finding"], "model": "a; rm -rf /\nx"}).endswith("--model 'a; rm -rf / x'")
-
-
-@pytest.mark.parametrize(("value", "text"), [(0.5, "0.5000"), (1, "1.0000"), (None, "undefined"), (True, "undefined")])
-def test_numbers_are_printed_alike(value: float | None, text: str) -> None:
-    assert number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(999, "999 bytes"), (1500, "1.5 kB"), (2.5e12, "2,500.0 GB"), (None, "not recorded")]
-)
-def test_sizes_have_a_unit(value: float | None, text: str) -> None:
-    assert n_bytes(value) == text
-
-
-def test_escaped_text_is_one_line_without_signs_of_markup() -> None:
-    assert escaped("a\n|`*[x]<b>\\") == "a &#124;&#96;&#42;&#91;x&#93;&lt;b&gt;&#92;"
-
-
-def test_a_field_that_is_not_given_is_an_error(tmp_path: Path) -> None:
-    template = tmp_path / "t.md.jinja"
-    template.write_text("{{ nothing }}")
-    with pytest.raises(RecordError, match=r"t\.md\.jinja uses a field that is not given"):
-        render(template, {})
 
 
 def test_records_of_controls_are_in_the_card_of_a_model() -> None:
