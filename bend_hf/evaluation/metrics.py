@@ -32,10 +32,13 @@ from bend_hf.errors import ConfigError, RegistryError, did_you_mean
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, file_sha256
 from bend_hf.registry import plugin_modules
+from bend_hf.tasks._labels import MultiLabel
 from bend_hf.types import IGNORE_LABEL, Json
 
 if TYPE_CHECKING:
     import evaluate
+
+    from bend_hf.tasks._spec import TaskSpec
 
 _Numbers: TypeAlias = NDArray[np.generic]
 
@@ -134,29 +137,41 @@ def load_metric(metric: str) -> evaluate.Metric:
     return evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Check the metrics of a task before anything expensive starts.
-
-    Args:
-        metrics: Names of metrics or paths of metric folders; the first one is the main metric.
+def check_metrics(task: TaskSpec) -> None:
+    """Check that the metrics of a task can score its predictions, before anything expensive starts.
 
     Raises:
-        ConfigError: The module of a metric fails on import, or the main metric is better when it is lower.
+        ConfigError: The module of a metric fails on import, a metric does not take the labels of the task, or the main
+            metric is better when it is lower.
         RegistryError: As for ``metric_folder``.
     """
-    folders = [metric_folder(metric) for metric in metrics]
-    for rank, (metric, folder) in enumerate(zip(metrics, folders, strict=True)):
-        if rank and metric in metric_names(plugins=False):
-            continue  # the tests of bend_hf load these
+    for metric in task.metrics:
+        folder = metric_folder(metric)
         try:
             loaded = load_metric(metric)
         except Exception as error:  # a user's module may raise anything
             raise ConfigError(f"{_script(folder)} fails on import with {error!r}; correct the module") from error
-        if rank == 0 and _declared(loaded, "HIGHER_IS_BETTER") is False:
+        if metric == task.metric and _declared(loaded, "HIGHER_IS_BETTER") is False:
             raise ConfigError(
                 f"metric {folder.name} is better when it is lower, but epochs and models are ranked by the highest "
                 "value; choose another main metric and report this one in addition"
             )
+        predictions, references = _example_of(task)
+        names = None if predictions.ndim == 1 and predictions.dtype.kind == "f" else task.label_names
+        try:
+            score(metric, predictions, references, names=names)
+        except Exception as error:
+            raise ConfigError(f"metric {folder.name} cannot score {task.key}: {error}") from error
+
+
+def _example_of(task: TaskSpec) -> tuple[_Numbers, _Numbers]:
+    """Predictions and labels of four items, in the form that a head or a variant score of the task gives them."""
+    labels = np.array([0, 1, 0, 1], np.int16)
+    if isinstance(task.label, MultiLabel):
+        labels = np.tile(labels[:, None], len(task.label_names))
+    elif task.variant is None and len(task.label_names) > 2:
+        return labels, labels
+    return np.where(labels, np.float32(0.75), np.float32(0.25)), labels
 
 
 def score(

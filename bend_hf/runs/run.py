@@ -365,7 +365,7 @@ def open_data(source: Source, message: str, config: RunConfig) -> TaskData:
     data = open_task(source, config)
     if config.metric:
         data = replace(data, task=replace(data.task, metric=config.metric[0], further_metrics=config.metric[1:]))
-    check_metrics(data.task.metrics)
+    check_metrics(data.task)
     return data
 
 

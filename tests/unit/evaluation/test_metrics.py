@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from bend_hf.evaluation.metrics import (
     write_metric_folders,
 )
 from bend_hf.files import asset_folder
+from bend_hf.tasks import TASKS
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -139,7 +140,18 @@ def test_a_main_value_that_is_not_computed_is_named(tmp_path: Path) -> None:
 def test_a_metric_that_fails_on_import_is_found_by_the_check(tmp_path: Path) -> None:
     path = plain_metric(tmp_path / "hits", text="import evaluate\nnot_defined\n")
     with pytest.raises(ConfigError, match=r"hits.py fails on import with NameError.*correct the module"):
-        check_metrics(["mcc", path])
+        check_metrics(replace(TASKS.get("gene_finding"), further_metrics=(path,)))
+
+
+def test_the_metrics_of_every_task_score_its_labels() -> None:
+    for task in TASKS:
+        check_metrics(task)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("gene_finding", "auroc"), ("cpg_methylation", "mcc")])
+def test_a_metric_of_other_labels_is_found_by_the_check(task: str, metric: str) -> None:
+    with pytest.raises(ConfigError, match=f"metric {metric} cannot score {task}: "):
+        check_metrics(replace(TASKS.get(task), metric=metric))
 
 
 def test_a_path_with_the_name_of_our_metric_is_refused(tmp_path: Path) -> None:
