@@ -1,8 +1,8 @@
-"""Writes the tables of the README from the declarations and from the files that the benchmarks wrote.
+"""Render the tables and outputs in README.md and docs/ from the declarations and from benchmarks/results.
 
     python -m benchmarks._docs
 
-``tests/e2e/test_readme.py`` fails if the README differs from what this writes.
+``tests/e2e/test_documents.py`` fails if a page differs from what this writes.
 """
 
 from __future__ import annotations
@@ -11,43 +11,79 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from bend_hf.cli.list import model_table, task_table
+from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.tables import markdown_table
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results"
+Result: TypeAlias = dict[str, Any]  # the JSON of one benchmark
 
-Result: TypeAlias = dict[str, Any]  # a results file; each reader knows the fields of its own
+# Columns of the demo that the README shows, and what it calls them.
+DEMO_MODELS: Final = {"k-mers": "k-mers", "Random twin": "random weights", "bend-mini": "bend-mini"}
 
 
-def section(text: str, name: str, body: str) -> str:
-    """The text with one marked section filled."""
-    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"README.md has no section {name!r}")
-    return pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text)
+def pages() -> list[Path]:
+    """Return README.md, CONTRIBUTING.md and every page in docs/."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def render(text: str) -> str:
+    """Fill every marked section of a page.
+
+    Raises:
+        SystemExit: A section has no renderer.
+    """
+    return _SECTION.sub(lambda found: f"{found[1]}{_body(found[2])}\n{found[3]}", text)
+
+
+_SECTION: Final = re.compile(r"(<!-- begin ([a-z-]+(?: [a-z-]+)?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def _body(section: str) -> str:
+    name, _, argument = section.partition(" ")
+    if name == "output":
+        return output(argument)
+    if name not in SECTIONS:
+        raise SystemExit(f"unknown section {section!r}; known are {', '.join(SECTIONS)} and output NAME")
+    return SECTIONS[name]()
+
+
+def output(name: str) -> str:
+    """Show what a command of the README printed when benchmarks/first_steps.py ran it."""
+    printed = json.loads((RESULTS / "first_steps.json").read_text(encoding="utf-8"))
+    return f"```text\n{printed[name].strip()}\n```"
 
 
 def demo() -> str:
-    """What the demo printed, without the paths of its files, and its picture."""
-    printed = (RESULTS / "demo.txt").read_text(encoding="utf-8")
-    table = re.split(r"^(?:picture|plot): ", printed, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    """Show the scores that the demo printed for three models, without their intervals."""
+    lines = (RESULTS / "demo.txt").read_text(encoding="utf-8").splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("task "))
+    names = re.split(r"\s{2,}", lines[first].strip())
+    rows = [
+        dict(zip(names, re.split(r"\s{2,}", line.strip()), strict=True))
+        for line in lines[first + 2 : first + 2 + lines[first + 2 :].index("")]
+    ]
+    shown = [(row["task"], row["metric"], *(row[name].partition(" [")[0] for name in DEMO_MODELS)) for row in rows]
+    return markdown_table(("task", "metric", *DEMO_MODELS.values()), shown)
+
+
+def demo_time() -> str:
+    """Say how long the demo took, and on how many cores."""
     facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
-    took = f"From a warm install it took {facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores:"
-    return f"{took}\n\n```text\n{table}\n```\n\n![the same with its intervals](benchmarks/results/demo.png)"
+    return f"With everything installed, the demo took {facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores."
 
 
 def speed() -> str:
-    """One line for each measurement of each benchmark."""
-    rows = [row for path in sorted(RESULTS.glob("*.json")) for row in lines(path.stem, json.loads(path.read_text()))]
-    return markdown_table(("what", "against", "measured", "script"), rows, padded=True)
-
-
-def lines(name: str, result: Result) -> list[tuple[str, ...]]:
-    """The measurements of one benchmark as rows of the table."""
-    return [(*row, f"benchmarks/{name}.py") for row in READERS[name](result)] if name in READERS else []
+    """Show one row per measurement of each benchmark."""
+    rows = [
+        (*row, f"`benchmarks/{path.stem}.py`")
+        for path in sorted(RESULTS.glob("*.json"))
+        if path.stem in READERS
+        for row in READERS[path.stem](json.loads(path.read_text(encoding="utf-8")))
+    ]
+    return markdown_table(("what", "compared with", "measured", "script"), rows)
 
 
 def _genome(result: Result) -> list[tuple[str, ...]]:
@@ -55,7 +91,7 @@ def _genome(result: Result) -> list[tuple[str, ...]]:
     return [
         (
             f"genome: {line['rows']:,} {line['name']}",
-            f"{line['reference']}, a fetch a row",
+            f"{line['reference']}, one fetch per row",
             f"{line['ratio']:.1f} times",
         )
         for line in result["lines"]
@@ -66,8 +102,8 @@ def _genome(result: Result) -> list[tuple[str, ...]]:
 def _build(result: Result) -> list[tuple[str, ...]]:
     return [
         (
-            "build of 512-bp rows with 125 labels, rows a second",
-            "pandas and pyfaidx by row",
+            "building 512-bp rows with 125 labels, rows per second",
+            "pandas and pyfaidx, row by row",
             f"{result['ratio']:.1f} times",
         )
     ]
@@ -82,16 +118,19 @@ def _metrics(result: Result) -> list[tuple[str, ...]]:
 
 def _embedders(result: Result) -> list[tuple[str, ...]]:
     low = min(row["whole_of_bare"] for row in result["rows"])
-    share = max(row["tokenizing_share"] for row in result["rows"])
+    fraction = max(row["tokenizing_share"] for row in result["rows"])
     n = len({row["model"] for row in result["rows"]})
     return [
         (f"whole embedder, lowest of {n} families", "the bare model's forward", f"{low:.2f} of its speed"),
-        (f"tokenising, highest of {n} families", "the whole embedder", f"{share:.1%} of the time"),
+        (f"tokenizing, highest of {n} families", "the whole embedder", f"{fraction:.1%} of the time"),
     ]
 
 
 def _cache(result: Result) -> list[tuple[str, ...]]:
-    return [(f"embedding cache: {line['name']}", "see left", f"{line['ratio']:.2f} times") for line in result["lines"]]
+    return [
+        (f"embedding cache: {line['name']}", "see the first column", f"{line['ratio']:.2f} times")
+        for line in result["lines"]
+    ]
 
 
 def _demo(result: Result) -> list[tuple[str, ...]]:
@@ -110,8 +149,8 @@ def _training(result: Result) -> list[tuple[str, ...]]:
 def _uncertainty(result: Result) -> list[tuple[str, ...]]:
     return [
         (
-            f"{row['resamples']:,} resamples of {row['name']} by {row['n_items']:,} items, {row['ours_s']:.1f} s",
-            "scikit-learn a resample",
+            f"{row['resamples']:,} resamples of {row['name']} on {row['n_items']:,} items, {row['ours_s']:.1f} s",
+            "scikit-learn, once per resample",
             f"{row['ratio']:.0f} times",
         )
         for row in result["rows"]
@@ -119,7 +158,7 @@ def _uncertainty(result: Result) -> list[tuple[str, ...]]:
 
 
 def _variants(result: Result) -> list[tuple[str, ...]]:
-    plain = "two sequences a forward, SciPy's cosine"
+    plain = "two sequences per forward pass, SciPy's cosine"
     return [
         row
         for entry in result["comparisons"]
@@ -143,13 +182,16 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 }
 
 
-def render(text: str) -> str:
-    """The README as it should be."""
-    for name, body in (("tasks", task_table()), ("models", model_table()), ("speed", speed()), ("demo", demo())):
-        text = section(text, name, body)
-    return text
+SECTIONS: dict[str, Callable[[], str]] = {
+    "baselines": baseline_table,
+    "demo": demo,
+    "demo-time": demo_time,
+    "models": model_table,
+    "speed": speed,
+    "tasks": task_table,
+}
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,119 @@
+"""The documents say what is so: tables and outputs are up to date, links resolve, and the blocks of each page run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks._docs import pages, render
+from benchmarks.first_steps import commands
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = pages()
+# Lines that are not run here, each with its reason.
+LEFT_OUT = {
+    "bend-hf demo": "takes minutes; test_as_typed.py runs it",
+    "make ": "makes virtual environments, uses the network, or runs these tests",
+    "source .venv": "belongs to make setup",
+    "pip install": "needs a package index",
+    "bend-hf download": "needs the network; downloads are tested against a loopback server",
+    "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
+}
+_BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the file that it is saved as."""
+
+    language: str
+    body: str
+    file: str | None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Every fenced block of a page."""
+    for file, language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        named = re.match(r"# save as (\S+)", body)
+        yield Block(language, body, file or (named[1] if named else None))
+
+
+def names(page: Path) -> str:
+    """A page's path inside the repository."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def masked(printed: str) -> str:
+    """What a command printed, without numbers, which differ between machines, and without the width of columns."""
+    return re.sub(r"[ -]+", " ", re.sub(r"\d[\d,.T]*", "#", printed)).strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_tables_are_what_the_declarations_and_benchmarks_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert render(text) == text, "run make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_links_between_files_resolve(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_page_is_listed_in_the_readme_and_in_the_index() -> None:
+    readme, index = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/README.md"))
+    for page in (ROOT / "docs").glob("[!R]*.md"):
+        assert f"(docs/{page.name})" in readme
+        assert f"({page.name})" in index
+
+
+def test_every_reason_for_leaving_a_line_out_is_in_use() -> None:
+    lines = [line for page in PAGES for block in blocks(page) for line in block.body.splitlines()]
+    assert not [start for start in LEFT_OUT if not any(line.startswith(start) for line in lines)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=names)
+def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    make_inputs(tmp_path)
+    shown = {body: name for name, body in commands().items()} if page.name == "README.md" else {}
+    for block in blocks(page):
+        if block.file:
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.file).write_text(block.body, encoding="utf-8")
+        if block.language == "python" and not (block.file or "").startswith(("bend_hf/", "metrics/", "tests/")):
+            (tmp_path / "block.py").write_text(block.body, encoding="utf-8")
+            command = [sys.executable, "block.py"]
+        elif block.language == "bash":
+            kept = [line for line in block.body.splitlines() if not line.startswith(tuple(LEFT_OUT))]
+            command = ["bash", "-euo", "pipefail", "-c", "\n".join(kept) or "true"]
+        else:
+            continue
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block.body}\n{done.stdout}\n{done.stderr}"
+        if block.body in shown:
+            name = shown[block.body]
+            printed = page.read_text(encoding="utf-8").partition(f"<!-- begin output {name} -->")[2]
+            expected = printed.partition("```text\n")[2].partition("```")[0]
+            assert masked(done.stdout) == masked(expected), "run python benchmarks/first_steps.py and make docs"
+
+
+def make_inputs(folder: Path) -> None:
+    """Write the user's own files that pages speak of: a BED file with labels, and a genome."""
+    rows = [f"chr1\t{i * 64}\t{i * 64 + 64}\t{i % 3}\t{('train', 'valid', 'test')[i % 3]}" for i in range(30)]
+    (folder / "my_task.bed").write_text("\n".join(["chromosome\tstart\tend\tlabel\tsplit", *rows]) + "\n")
+    letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), 64 * 30)
+    letters[[100, 150, 200, 250]] = np.frombuffer(b"ACGT", np.uint8)  # the REF alleles in docs/variants.md
+    (folder / "my_genome.fa").write_text(f">chr1\n{letters.tobytes().decode()}\n")
