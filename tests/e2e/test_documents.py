@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ LEFT_OUT = {
     "bend-hf download": "needs the network; downloads are tested against a loopback server",
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
 }
-_BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?(```+)(\w+)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
+# Recipes that add a file to the package run in a copy of it.
+COPIED = ("bend_hf", "metrics", "model_cards", "accelerate_configs", "dataset_scripts", "tests", "pyproject.toml")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Block:
 
 def blocks(page: Path) -> Iterator[Block]:
     """Every fenced block of a page."""
-    for file, language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
+    for file, _, language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
         named = re.match(r"# save as (\S+)", body)
         yield Block(language, body, file or (named[1] if named else None))
 
@@ -87,13 +90,16 @@ def test_every_reason_for_leaving_a_line_out_is_in_use() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=names)
 def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    if page.name == "CONTRIBUTING.md":
+        copy_checkout(tmp_path)
+        environment["PYTHONPATH"] = str(tmp_path)
     make_inputs(tmp_path)
     shown = {body: name for name, body in commands().items()} if page.name == "README.md" else {}
     for block in blocks(page):
         if block.file:
             (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.file).write_text(block.body, encoding="utf-8")
-        if block.language == "python" and not (block.file or "").startswith(("bend_hf/", "metrics/", "tests/")):
+        if block.language == "python" and not (block.file or "").startswith(("bend_hf/", "metrics/")):
             (tmp_path / "block.py").write_text(block.body, encoding="utf-8")
             command = [sys.executable, "block.py"]
         elif block.language == "bash":
@@ -108,6 +114,29 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
             printed = page.read_text(encoding="utf-8").partition(f"<!-- begin output {name} -->")[2]
             expected = printed.partition("```text\n")[2].partition("```")[0]
             assert masked(done.stdout) == masked(expected), "run python benchmarks/first_steps.py and make docs"
+
+
+def test_the_files_of_the_recipes_pass_ruff(tmp_path: Path) -> None:
+    copy_checkout(tmp_path)
+    files = [block for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "python" and block.file]
+    for block in files:
+        path = tmp_path / str(block.file)
+        assert not path.exists(), f"{block.file} is there already; a recipe must not change a file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.body, encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", *(str(block.file) for block in files)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy what the package is made of, so that a recipe's files join it."""
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
 
 
 def make_inputs(folder: Path) -> None:
