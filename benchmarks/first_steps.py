@@ -1,6 +1,6 @@
 """Run the commands of the README in an empty folder and keep what they print.
 
-    python benchmarks/first_steps.py
+    python -m benchmarks.first_steps
 
 A block of bash in README.md that is followed by ``<!-- begin output NAME -->`` is run, in order. Writes
 ``benchmarks/results/first_steps.json``, from which ``python -m benchmarks._docs`` fills the outputs.

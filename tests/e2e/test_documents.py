@@ -113,7 +113,7 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
             name = shown[block.body]
             printed = page.read_text(encoding="utf-8").partition(f"<!-- begin output {name} -->")[2]
             expected = printed.partition("```text\n")[2].partition("```")[0]
-            assert masked(done.stdout) == masked(expected), "run python benchmarks/first_steps.py and make docs"
+            assert masked(done.stdout) == masked(expected), "run python -m benchmarks.first_steps and make docs"
 
 
 def test_the_files_of_the_recipes_pass_ruff(tmp_path: Path) -> None:
