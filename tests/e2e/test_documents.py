@@ -23,8 +23,6 @@ PAGES = pages()
 LEFT_OUT = {
     "bend-hf demo": "takes minutes; test_as_typed.py runs it",
     "make ": "makes virtual environments, uses the network, or runs these tests",
-    "source .venv": "belongs to make setup",
-    "pip install": "needs a package index",
     "bend-hf download": "needs the network; downloads are tested against a loopback server",
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
 }
