@@ -110,7 +110,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """What is told about a training.
+    """Functions that are called during a training.
 
     Attributes:
         on_progress: Called after each step with the step, the steps of all epochs, and the mean loss of the epoch so
@@ -156,7 +156,7 @@ def fit(
         config: Epochs, batches and rates.
         accelerator: Device, precision and processes.
         checkpoints: Where checkpoints are kept; the training resumes from one that is there.
-        callbacks: What is told about the training.
+        callbacks: Functions that are called during the training.
 
     Raises:
         ConfigError: The split is empty, or the loss becomes nan or infinite.

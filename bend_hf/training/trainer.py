@@ -72,9 +72,9 @@ class StepSettings:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        share = factor(self.schedule, step, n_steps=self.n_steps, warmup_steps=self.warmup_steps)
+        fraction = factor(self.schedule, step, n_steps=self.n_steps, warmup_steps=self.warmup_steps)
         least = self.min_rate_fraction
-        return self.learning_rate * (share if step < self.warmup_steps else least + (1.0 - least) * share)
+        return self.learning_rate * (fraction if step < self.warmup_steps else least + (1.0 - least) * fraction)
 
 
 Entry = TypeVar("Entry", bound="DataclassInstance")

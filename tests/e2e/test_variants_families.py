@@ -50,9 +50,7 @@ FAMILIES = (
     "onehot",
     "resnetlm",
 )
-SPEC = VariantSpec(
-    context_bp=6, causal_context_bp=12, stored_context_bp=12
-)  # tiny models have a context of 24 tokens
+SPEC = VariantSpec(context_bp=6, causal_context_bp=12, stored_context_bp=12)  # tiny models have a context of 24 tokens
 
 
 @pytest.fixture(scope="module")

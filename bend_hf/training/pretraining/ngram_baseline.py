@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.data.genome import Genome
 from bend_hf.errors import ConfigError
+from bend_hf.training.pretraining.families import Objective
 from bend_hf.training.pretraining.nucleotides import NUCLEOTIDES, OTHER, read_codes
 from bend_hf.training.pretraining.regions import Regions
 from bend_hf.training.pretraining.splits import TrainingSplit
@@ -27,7 +28,6 @@ from bend_hf.types import Bytes, Ints
 
 _log = logging.getLogger(__name__)
 
-Objective: TypeAlias = Literal["masked", "causal"]
 CAUSAL_ORDERS: Final = (0, 3, 6, 9)
 MASKED_SIDES: Final = (1, 2, 3, 4, 5)
 ADDED: Final = 0.5  # Krichevsky and Trofimov 1981, IEEE Trans. Inf. Theory 27:199, "add-half"

@@ -72,7 +72,9 @@ def test_a_write_that_dies_before_its_rename_leaves_the_old_one(
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "best-1.safetensors"])
-def test_a_damaged_checkpoint_is_said_and_not_used(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_logged_and_not_used(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     place = Checkpoints(tmp_path)
     place.write(saved(1), best=best(1), best_at=1)
     file = tmp_path / name
@@ -106,7 +108,7 @@ def test_frozen_weights_are_not_stored() -> None:
     assert torch.equal(other[0].weight, before)
 
 
-def test_an_optimizer_goes_on_as_if_nothing_had_been() -> None:
+def test_a_restored_optimizer_continues_to_the_bit() -> None:
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, times: int) -> None:
         for _ in range(times):
             optimizer.zero_grad()

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 12), world=st.integers(1, 4), epoch=st.integers(0, 3))
-def test_the_processes_share_out_every_batch(n: int, batch_size: int, world: int, epoch: int) -> None:
+def test_every_batch_is_divided_among_the_processes(n: int, batch_size: int, world: int, epoch: int) -> None:
     whole = batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=0, n_processes=1)
     shares = [
         batch_rows(n, batch_size=batch_size, seed=5, epoch=epoch, rank=r, n_processes=world) for r in range(world)
@@ -133,7 +133,7 @@ def test_without_a_defined_metric_the_last_epoch_stands() -> None:
     assert [epoch.validation for epoch in fitted.history] == [None] * CONFIG.epochs
 
 
-def test_an_empty_split_and_a_loss_that_is_no_number_are_refused() -> None:
+def test_an_empty_split_and_a_loss_that_is_nan_are_refused() -> None:
     with pytest.raises(ConfigError, match="holds no item"):
         trained(split=gene_like(0))
     with pytest.raises(ConfigError, match="lower --learning-rate"):
@@ -202,7 +202,7 @@ def test_killed_anywhere_and_resumed_is_equal_to_the_bit(
         assert_equal_to_the_bit(killed_and_resumed(config, kills, Path(folder) / "run"), trained(config))
 
 
-def test_a_resumed_run_does_not_repeat_what_lies_behind_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_repeat_the_steps_before_its_checkpoint(tmp_path: Path) -> None:
     seen: list[int] = []
 
     def die_at_seven(step: int, steps: int, loss: float) -> None:
@@ -224,7 +224,7 @@ def test_a_finished_training_is_read_back_without_a_step(tmp_path: Path) -> None
     assert_equal_to_the_bit(first, again)
 
 
-def test_several_labels_a_window_train_too() -> None:
+def test_several_labels_per_window_train_too() -> None:
     fitted = trained(
         replace(CONFIG, epochs=10, learning_rate=0.05),
         split=window_like(24),
@@ -235,7 +235,7 @@ def test_several_labels_a_window_train_too() -> None:
     assert fitted.history[-1].loss < 0.8 * fitted.history[0].loss
 
 
-def test_every_epoch_is_told(tmp_path: Path) -> None:
+def test_every_epoch_is_passed_to_the_callback(tmp_path: Path) -> None:
     told: list[Epoch] = []
     torch.manual_seed(0)
     fit(

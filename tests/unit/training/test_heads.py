@@ -13,7 +13,7 @@ from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.tasks import TASKS
 from bend_hf.tasks._spec import Head
-from bend_hf.training.heads import BASELINES, HEADS, build_head, head_entry, head_of, without_alias
+from bend_hf.training.heads import BASELINES, HEADS, HeadRegistry, build_head, head_entry, head_of, without_alias
 
 MEAN_HEAD = """
 from torch import nn
@@ -39,6 +39,13 @@ def head_file(folder: Path, key: str) -> Path:
     file = folder / f"{key}.py"
     file.write_text(MEAN_HEAD.replace("{key}", key))
     return file
+
+
+@pytest.fixture
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the heads that a test adds out of other tests."""
+    heads = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
+    monkeypatch.setattr("bend_hf.training.heads.HEADS", heads)
 
 
 def test_a_head_is_plain_data() -> None:
@@ -115,6 +122,7 @@ def test_records_and_run_keys_keep_the_names_of_the_first_release() -> None:
     assert head_entry(None) is None
 
 
+@pytest.mark.usefixtures("_own_registry")
 def test_a_head_from_a_file_is_built_and_known_by_its_content(tmp_path: Path) -> None:
     file = head_file(tmp_path, "mean_of_a_file")
     head = head_of(str(file), TASKS.get("cpg_methylation"))
@@ -132,6 +140,21 @@ def test_a_head_from_a_file_is_built_and_known_by_its_content(tmp_path: Path) ->
     assert changed_entry["source_sha256"] != entry["source_sha256"]
 
 
+def test_a_head_of_a_plugin_is_listed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head_file(tmp_path, "head_of_a_plugin")
+    package = tmp_path / "some_package-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[bend_hf.plugins]\nheads = head_of_a_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    heads = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
+    before_import = heads.names()
+    assert "head_of_a_plugin" in before_import
+    assert heads.get("head_of_a_plugin").for_task(TASKS.get("cpg_methylation")).settings["pool_bp"] == 512
+    assert [spec.key for spec in heads] == heads.names() == before_import
+
+
+@pytest.mark.usefixtures("_own_registry")
 def test_a_head_from_a_file_must_not_have_the_key_of_another(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="head 'cnn' cannot be added"):
         head_of(str(head_file(tmp_path, "cnn")), TASKS.get("cpg_methylation"))

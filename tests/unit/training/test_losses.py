@@ -60,7 +60,7 @@ def test_padding_changes_neither_loss_nor_gradient(
 @pytest.mark.parametrize(("name", "loss"), LOSSES, ids=str)
 @settings(deadline=None, max_examples=25)
 @given(cut=st.integers(1, 3), **SIZES)
-def test_parts_of_pieces_add_up_to_the_whole(
+def test_parts_of_batches_add_up_to_the_whole(
     name: LossName, loss: Loss, cut: int, n_items: int, n_windows: int, seed: int
 ) -> None:
     logits, target = batch(name, n_items + cut, n_windows, seed)

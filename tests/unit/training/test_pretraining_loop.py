@@ -106,7 +106,7 @@ def tiny_run(genome: Path, out: Path, **changes: Any) -> PretrainConfig:
         ),
     ],
 )
-def test_a_bad_configuration_is_told(changes: dict[str, Any], message: str) -> None:
+def test_a_bad_configuration_is_an_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_of(**changes)
 
@@ -188,7 +188,7 @@ def test_scores_of_picked_states_are_those_of_the_network(key: str) -> None:
         torch.testing.assert_close(scores, network(ids).logits.flatten(0, 1)[[3, 20]])
 
 
-def test_sizes_that_do_not_fit_each_other_are_told() -> None:
+def test_sizes_that_do_not_fit_each_other_are_an_error() -> None:
     family = FAMILIES.get("bert")
     sizes = family.resolve(("hidden_size=10", "num_attention_heads=4"), window_bp=16)
     with pytest.raises(ConfigError, match=r"bert cannot be built with .*; change the sizes with --set"):
@@ -203,7 +203,7 @@ def test_the_window_decides_the_longest_input() -> None:
 # ObjectiveBatch.
 
 
-def test_causal_questions_ask_for_the_next_known_letter() -> None:
+def test_causal_targets_are_the_next_known_nucleotides() -> None:
     batch = next_targets(np.array([[4, 0, 4, 2], [1, 1, 3, 4]], np.uint8), np.ones((2, 4), np.float32))
     # places 0 and 2 of the first row, 4 and 5 of the second; never the first letter of a row
     assert batch.position_N.tolist() == [0, 2, 4, 5]
@@ -218,7 +218,7 @@ def test_repeats_count_less_in_training_and_alike_in_validation() -> None:
     assert validation_batch(config, np.array(codes, np.uint8), first_row=0).weight_N.tolist() == [1.0] * 3
 
 
-def test_masked_questions_ask_where_a_letter_was_chosen() -> None:
+def test_masked_targets_are_the_chosen_nucleotides() -> None:
     codes = np.random.default_rng(0).integers(0, 5, (6, 50)).astype(np.uint8)
     batch = training_batch(config_of(mask_rate=0.4).resolved(), windows_of(codes), step=2, first_row=0)
     np.testing.assert_array_equal(batch.target_N, codes.ravel()[batch.position_N])
@@ -229,7 +229,7 @@ def test_masked_questions_ask_where_a_letter_was_chosen() -> None:
     assert (batch.inputs_BL.ravel()[batch.position_N] == 5).mean() == pytest.approx(0.8, abs=0.15)
 
 
-def test_validation_hides_all_that_it_asks_for() -> None:
+def test_validation_masks_all_of_its_targets() -> None:
     codes = np.random.default_rng(0).integers(0, 4, (6, 50)).astype(np.uint8)
     batch = validation_batch(config_of().resolved(), codes, first_row=0)
     assert len(batch.position_N) > 20
@@ -237,7 +237,7 @@ def test_validation_hides_all_that_it_asks_for() -> None:
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 3, 5, 9])
-def test_parts_ask_together_what_the_whole_asks(n_parts: int) -> None:
+def test_parts_hold_together_the_targets_of_the_whole(n_parts: int) -> None:
     codes = np.random.default_rng(1).integers(0, 5, (5, 20)).astype(np.uint8)
     whole = training_batch(config_of().resolved(), windows_of(codes), step=0, first_row=0)
     parts = list(whole.parts(n_parts))
@@ -275,7 +275,7 @@ def test_the_loss_is_weighted_cross_entropy_over_what_competes() -> None:
     assert both[1].item() == 1.5
 
 
-def test_what_is_learned_beside_letters_is_in_the_gradient_and_not_in_the_loss() -> None:
+def test_a_further_objective_is_in_the_gradient_and_not_in_the_loss() -> None:
     family = FAMILIES.get("bend-mini")
     sizes = ("kmer=2", "table_width=4", "body_width=8", "body_layers=1", "local_width=8", "fine_width=8")
     objective = LanguageModelObjective(family, family.build(family.resolve(sizes, window_bp=16), 0))
@@ -295,7 +295,7 @@ def test_what_is_learned_beside_letters_is_in_the_gradient_and_not_in_the_loss()
     torch.testing.assert_close(objective(*arguments), objective.eval()(*arguments))
 
 
-def test_a_part_that_asks_nothing_has_no_loss_and_a_gradient_of_zero() -> None:
+def test_a_part_without_targets_has_no_loss_and_a_gradient_of_zero() -> None:
     objective = hyena()
     nothing = np.zeros(0, np.int64)
     batch = ObjectiveBatch(
@@ -330,7 +330,7 @@ def test_only_matrices_decay(key: str) -> None:
 # What it says meanwhile.
 
 
-def test_without_a_terminal_a_line_is_told_now_and_then(
+def test_without_a_terminal_a_line_is_logged_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
@@ -373,7 +373,7 @@ def test_losses_are_rewound_to_the_checkpoint(tmp_path: Path) -> None:
     assert float(rows[1].split(",")[1]) == 1 / 3
 
 
-def test_losses_that_lack_a_step_of_the_checkpoint_are_told(tmp_path: Path) -> None:
+def test_losses_that_lack_a_step_of_the_checkpoint_are_an_error(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.rewind(0)
     folder.append([line(1)])
@@ -408,7 +408,7 @@ def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
     assert json.loads(RunFolder(tmp_path).run.read_text())["config"]["steps"] == 2
 
 
-def test_a_run_that_was_started_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
+def test_a_run_that_was_started_before_a_field_existed_resumes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.claim(config_of(), {}).release()
     told = json.loads(folder.run.read_text())
@@ -425,14 +425,14 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path).claim(config_of(), {}).release()
 
 
-def test_a_damaged_account_of_the_run_is_told(tmp_path: Path) -> None:
+def test_a_damaged_description_of_the_run_is_an_error(tmp_path: Path) -> None:
     RunFolder(tmp_path).claim(config_of(), {}).release()
     RunFolder(tmp_path).run.write_text("[]")
     with pytest.raises(ConfigError, match=r"run.json cannot be read .* give another --out, or delete it"):
         RunFolder(tmp_path).claim(config_of(), {}).release()
 
 
-def test_what_a_killed_life_left_half_written_goes_away(tmp_path: Path) -> None:
+def test_files_that_a_killed_run_left_half_written_are_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.claim(config_of(), {}).release()
     (tmp_path / ".model.part123").mkdir()
@@ -490,7 +490,7 @@ def rates(config: PretrainConfig) -> list[float]:
     return [settings.rate(step) for step in range(config.steps)]
 
 
-def test_the_rate_rises_then_falls_to_its_least_share() -> None:
+def test_the_rate_rises_then_falls_to_its_smallest_fraction() -> None:
     found = rates(config_of(steps=6, warmup_steps=2, min_learning_rate_share=0.2))
     cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * done / 4)) for done in range(4)]
     assert found == pytest.approx([0.5, 1.0, *cosine])
@@ -508,7 +508,9 @@ def test_the_rate_rises_then_falls_to_its_least_share() -> None:
         ({"accumulation_steps": 5}, r"--batch-windows is 4, but 1 processes share .* 5 parts each; give at least 5"),
     ],
 )
-def test_bad_input_is_told_before_training(genome: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_bad_input_is_an_error_before_training(
+    genome: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(BendError, match=message):
         run(tiny_run(genome, tmp_path / "out", **changes))
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -523,7 +525,7 @@ def test_a_gpu_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         refuse_emulation(torch.device("cuda:1"))
 
 
-def test_a_precision_that_accelerate_refuses_is_told(
+def test_a_precision_that_accelerate_refuses_is_an_error(
     genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AcceleratorState, "_shared_state", {})
@@ -533,7 +535,7 @@ def test_a_precision_that_accelerate_refuses_is_told(
         run(replace(config, mixed_precision="bf16"))
 
 
-def test_a_loss_that_is_no_number_stops_the_training(genome: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_nan_stops_the_training(genome: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the loss became nan in step \d+; lower --learning-rate"):
         run(tiny_run(genome, tmp_path / "out", learning_rate=1e30, clip=0.0, steps=20, warmup_steps=0))
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -550,7 +552,7 @@ def test_bfloat16_learns_about_the_same(genome: Path, tmp_path: Path, monkeypatc
     assert theirs != ours
 
 
-def test_the_best_model_is_kept_beside_the_last(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_model_is_kept_next_to_the_last(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def judged(*_: object, step: int, seconds: float) -> Validation:
         perplexity = {1: 3.9, 2: 3.5, 3: 3.7, 4: 3.5}[step]
         return Validation(step=step, perplexity=perplexity, nats=1.0, n_letters=1, seconds=seconds)

@@ -24,7 +24,7 @@ def is_share(count: int, n: int, share: float) -> bool:
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
-def test_the_shares_are_those_of_bert(codes: Bytes, rate: float) -> None:
+def test_the_fractions_are_those_of_bert(codes: Bytes, rate: float) -> None:
     masked = mask(codes, rate=rate, seed=4, step=17)
     chosen = int(masked.chosen_BL.sum())
     inputs, letters = masked.inputs_BL[masked.chosen_BL], codes[masked.chosen_BL]
@@ -38,7 +38,7 @@ def test_the_shares_are_those_of_bert(codes: Bytes, rate: float) -> None:
         assert is_share(n_such, chosen, 0.1 / 4)
 
 
-def test_what_is_not_chosen_stays_and_the_batch_that_was_given_too(codes: Bytes) -> None:
+def test_nucleotides_that_are_not_chosen_and_the_input_batch_stay_unchanged(codes: Bytes) -> None:
     given = codes.copy()
     masked = mask(given, seed=4, step=17)
     assert np.array_equal(masked.inputs_BL[~masked.chosen_BL], codes[~masked.chosen_BL])
@@ -52,14 +52,14 @@ def test_places_are_chosen_independently_of_each_other_and_of_the_step(codes: By
     assert is_share(int((first[1:] & first[:-1]).sum()), first[1:].size, 0.15**2)
 
 
-def test_an_unknown_letter_is_never_chosen(codes: Bytes) -> None:
+def test_an_unknown_nucleotide_is_never_chosen(codes: Bytes) -> None:
     holed = np.where(np.arange(N_LETTERS) % 3 == 0, np.uint8(4), codes)
     for masked in (mask(holed, rate=1.0, seed=0, step=0), validation_mask(holed, rate=1.0, seed=0)):
         assert np.array_equal(masked.chosen_BL, holed < 4)
         assert (masked.inputs_BL[holed == 4] == 4).all()
 
 
-def test_validation_hides_all_that_it_asks_for_and_always_asks_the_same(codes: Bytes) -> None:
+def test_validation_masks_all_of_its_targets_and_always_the_same(codes: Bytes) -> None:
     masked, again, other = (validation_mask(codes, seed=seed) for seed in (1, 1, 2))
     assert is_share(int(masked.chosen_BL.sum()), codes.size, 0.15)
     assert (masked.inputs_BL[masked.chosen_BL] == MASK).all()
@@ -69,12 +69,12 @@ def test_validation_hides_all_that_it_asks_for_and_always_asks_the_same(codes: B
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.01])
-def test_a_rate_that_is_no_share_is_refused(codes: Bytes, rate: float) -> None:
+def test_a_rate_that_is_not_a_fraction_is_refused(codes: Bytes, rate: float) -> None:
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         mask(codes, rate=rate, seed=0, step=0)
 
 
-def test_weights_count_repeats_less_and_what_is_not_asked_for_nothing() -> None:
+def test_weights_count_repeats_less_and_non_targets_not_at_all() -> None:
     chosen = np.array([[True, True, False, False]])
     repeats = np.array([[True, False, True, False]])
     found = weights(chosen, repeats, 0.1)

@@ -38,12 +38,12 @@ def test_a_masked_table_worked_by_hand() -> None:
     assert (row.name, row.n_positions) == ("1 letter on each side", 2)
 
 
-def test_order_zero_counts_letters_alone() -> None:
+def test_order_zero_counts_single_nucleotides() -> None:
     row = causal_table_perplexity([codes("AAAC")], [codes("AG")], order=0)
     assert row.perplexity == pytest.approx(1 / math.sqrt(3.5 / 6 * 0.5 / 6))
 
 
-def test_an_unknown_letter_is_neither_scored_nor_context_and_no_context_crosses_stretches() -> None:
+def test_an_unknown_nucleotide_is_neither_scored_nor_context_and_no_context_crosses_stretches() -> None:
     row = masked_table_perplexity([codes("ACGT")], [codes("ACNGTTA"), codes("ac")], k=1)
     assert row.n_positions == 2
     whole = causal_table_perplexity([codes("ACGTACGT")], [codes("GTAC")], order=2)

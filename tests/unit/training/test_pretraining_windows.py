@@ -43,7 +43,7 @@ def test_windows_are_drawn_evenly_over_all_admissible_starts(genome: Genome) -> 
     assert np.abs(counts - 1000).max() < 5 * 31
 
 
-def test_half_of_the_windows_are_flipped_when_asked_for_and_none_otherwise(larger: Genome) -> None:
+def test_half_of_the_windows_are_flipped_with_the_flag_and_none_without(larger: Genome) -> None:
     regions = Regions.of_genome(larger)
     sampler = WindowSampler(larger, regions, window_bp=10, reverse_complement=True, seed=1)
     n_flipped = int(sampler.batch(0, 10_000).flipped_B.sum())
@@ -98,7 +98,7 @@ def test_what_cannot_be_sampled_is_refused_with_the_reason(
         WindowSampler(genome, Regions.of_genome(genome), **options)  # type: ignore[arg-type]
 
 
-def test_a_letter_that_is_none_is_found_before_the_training(tmp_path: Path) -> None:
+def test_an_invalid_character_is_found_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "bad.fa").write_text(">chr1\nACGTACGTAC\nGTAC!GTACG\n")
     genome = Genome(tmp_path / "bad.fa")
     with pytest.raises(GenomeError, match="'!' at chr1:14 is not a nucleotide"):

@@ -33,7 +33,9 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("asked", "n"), [("true", 1), ("false", 2)])
-def test_nothing_is_spread_unasked_or_over_one_process(asked: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sharded_without_the_flag_or_on_one_process(
+    asked: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", asked)
     found = accelerator(n)
     shard_if_asked(found)
@@ -63,7 +65,7 @@ def test_blocks_are_what_the_outermost_lists_hold() -> None:
     assert block_classes(nn.Linear(2, 2)) == []
 
 
-def test_what_is_not_spread_stays_itself() -> None:
+def test_a_tensor_that_is_not_sharded_stays_itself() -> None:
     weight = torch.ones(3)
     assert whole(weight) is weight
     assert shard_like(nn.Parameter(torch.zeros(3)), weight) is weight

@@ -61,7 +61,7 @@ def notes(tmp_path: Path, tracker: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (tmp_path / "site" / tracker / "notes.jsonl").read_text().splitlines()]
 
 
-def test_a_run_tells_its_tracker_everything_once(tracker: str, tmp_path: Path) -> None:
+def test_a_run_sends_its_tracker_everything_once(tracker: str, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ["gene_finding"], n=12)
     config = RunConfig(
         task=("gene_finding",), data=str(data), model="onehot", epochs=2, out=tmp_path / "out", tracker=(tracker,)
