@@ -85,10 +85,10 @@ docs: setup-dev  ## render the tables in README.md and docs/ from declarations a
 status: setup  ## show versions, devices and where data was found
 	$(BIN)/bend-hf status
 
-download-data: setup  ## download BEND's files from the mirror into $(DATA_DIR)
+download-data: setup  ## download BEND's files from the mirror into DATA_DIR, by default data
 	$(BIN)/bend-hf download --source gcs --data-dir $(DATA_DIR)
 
-download-data-original: setup  ## download BEND's files from their original share into $(DATA_DIR)
+download-data-original: setup  ## download BEND's files from their original share into DATA_DIR, by default data
 	$(BIN)/bend-hf download --source erda --data-dir $(DATA_DIR)
 
 clean:  ## remove the virtual environments, caches and demo results
