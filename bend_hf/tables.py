@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bend_hf.errors import RecordError
 from bend_hf.types import Json
@@ -103,7 +103,7 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def render(template: Path, fields: Mapping[str, Any], *, html: bool = False) -> str:
+def render(template: Path, fields: Mapping[str, object], *, html: bool = False) -> str:
     """Fill a Jinja template; a missing field is an error, not an empty place.
 
     Args:

@@ -51,7 +51,7 @@ def test_valid_is_read_as_validation_and_other_names_stay(tmp_path: Path) -> Non
     assert table.columns["split"].to_pylist()[0] == "valid"
 
 
-def test_without_strand_and_split_there_are_none(tmp_path: Path) -> None:
+def test_a_file_without_strand_and_split_gives_none(tmp_path: Path) -> None:
     table = read_bed(bed(tmp_path, "chromosome\tstart\tend\nchr1\t0\t5\n"))
     assert table.strand is None
     assert table.split is None
@@ -70,7 +70,7 @@ def test_a_fourth_column_of_plus_and_minus_is_the_strand(tmp_path: Path) -> None
     assert table.strand.tolist() == [-1, 1]
 
 
-def test_a_deletion_in_the_fourth_column_is_no_strand(tmp_path: Path) -> None:
+def test_a_deletion_in_the_fourth_column_is_not_a_strand(tmp_path: Path) -> None:
     table = read_bed(bed(tmp_path, "chromosome\tstart\tend\tref\talt\nc\t0\t5\t-\tA\n"))
     assert table.strand is None
 
@@ -98,7 +98,7 @@ def test_line_ends_and_marks_change_nothing(tmp_path: Path, text: str) -> None:
     assert table.split.to_pylist() == ["train", "validation"]
 
 
-def test_quotes_are_letters_like_others(tmp_path: Path) -> None:
+def test_quotes_are_ordinary_characters(tmp_path: Path) -> None:
     table = read_bed(bed(tmp_path, 'chromosome\tstart\tend\tnote\nc\t0\t5\t"a\nc\t0\t5\tb"c\\t\n'))
     assert table.columns["note"].to_pylist() == ['"a', 'b"c\\t']
 
@@ -170,7 +170,7 @@ def test_bad_input_names_file_row_and_remedy(tmp_path: Path, text: str, message:
     assert str(tmp_path / "my.bed") in str(raised.value)
 
 
-def test_a_required_column_must_be_there(tmp_path: Path) -> None:
+def test_a_missing_required_column_raises(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"no column 'label' among chromosome, start, end, lable; did you mean 'lable'"
     ):
@@ -182,7 +182,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         read_bed(tmp_path / "none.bed")
 
 
-def test_a_folder_is_no_bed(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_bed_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_bed(tmp_path)
 

@@ -50,7 +50,7 @@ def test_stranded_windows_and_their_labels(tmp_path: Path) -> None:
     assert data.subsets["train"].features["labels"].feature.names == list(TASKS.get("histone_modification").label_names)
 
 
-def test_ragged_labels_stand_beside_their_sequence(tmp_path: Path) -> None:
+def test_ragged_labels_belong_to_their_sequence(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["gene_finding"])
     data = open_tiny(folder, "gene_finding")
     with h5py.File(folder / "gene_finding/gene_finding.hdf5") as file:

@@ -129,7 +129,7 @@ def test_whole_file_arrives_under_its_name(server: Server, tmp_path: Path) -> No
     assert [entry.name for entry in path.parent.iterdir()] == ["weights.bin"]
 
 
-def test_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     download(server.file(), tmp_path, retry=Clock().retry())
     download(server.file(), tmp_path, retry=Clock().retry())
     assert len(server.ranges) == 1

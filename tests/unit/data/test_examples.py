@@ -127,7 +127,7 @@ def test_row_counts_of_bed_and_hdf5_must_agree(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["not a fasta\n", ""])
-def test_what_is_no_fasta_is_refused(folder: Path, content: str) -> None:
+def test_a_file_that_is_not_fasta_is_refused(folder: Path, content: str) -> None:
     (folder / "genomes" / "genome.fa").write_text(content)
     with pytest.raises(GenomeError, match=r"genome\.fa"):
         read_examples(files(folder, "histone_modification"))
@@ -194,7 +194,7 @@ def test_an_indel_is_refused(folder: Path) -> None:
         read_examples(variants(folder, [("chr1", 5, 6, "A", "AC", 1)]))
 
 
-def test_label_names_beside_the_bed_win(folder: Path) -> None:
+def test_label_names_next_to_the_bed_file_win(folder: Path) -> None:
     (folder / "histone_modification" / "histone_modification.labels.txt").write_text("\n".join("abcdefghijklmnopqr"))
     assert read_examples(files(folder, "histone_modification")).task.label_names == tuple("abcdefghijklmnopqr")
 

@@ -57,7 +57,7 @@ def test_contigs_are_names_and_lengths_in_file_order(fasta: Path) -> None:
     assert list(Genome(fasta).contigs.items()) == [("chr1", 12), ("chr2", 5)]
 
 
-def test_soft_masked_letters_are_read_in_upper_case_and_u_as_t(fasta: Path) -> None:
+def test_soft_masked_nucleotides_are_read_in_upper_case_and_u_as_t(fasta: Path) -> None:
     assert sequences(Genome(fasta).fetch(["chr2"], [0], [5])) == ["GGCCT"]
 
 
@@ -106,7 +106,7 @@ def test_arrow_shares_the_memory_of_the_batch(fasta: Path) -> None:
     assert batch.to_arrow().buffers()[2].address == batch.bases.ctypes.data
 
 
-def test_reverse_complement_refuses_what_is_no_nucleotide() -> None:
+def test_reverse_complement_refuses_other_letters() -> None:
     with pytest.raises(ValueError, match="'Q' is not a nucleotide"):
         reverse_complement("ACQT")
 
@@ -155,7 +155,7 @@ def test_an_extra_prefix_is_named(tmp_path: Path) -> None:
         Genome(tmp_path / "plain_names.fa").fetch(["chr20"], [0], [1])
 
 
-def test_an_unknown_contig_names_the_nearest_or_what_there_is(fasta: Path) -> None:
+def test_an_unknown_contig_names_the_nearest_or_all(fasta: Path) -> None:
     with pytest.raises(GenomeError, match=r"'chr11': did you mean 'chr1'\?"):
         Genome(fasta).fetch(["chr11"], [0], [1])
     with pytest.raises(GenomeError, match="'MT': its 2 contigs are chr1, chr2"):
@@ -179,7 +179,7 @@ def test_columns_of_unlike_length_are_refused(fasta: Path) -> None:
 
 
 @pytest.mark.parametrize("strand", [1, -1])
-def test_a_letter_that_is_no_nucleotide_raises_with_its_place(tmp_path: Path, strand: int) -> None:
+def test_a_letter_that_is_not_a_nucleotide_raises_with_its_position(tmp_path: Path, strand: int) -> None:
     (tmp_path / "protein.fa").write_bytes(b">p\nACGT\nAELC\n")
     genome = Genome(tmp_path / "protein.fa")
     with pytest.raises(GenomeError, match=r"'E' at p:5 is not a nucleotide \(row 1"):
@@ -217,7 +217,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         "gzip cut", "bgzip without end", "bgzip cut", "bgzip damaged", "bgzip with a tail",
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_whole_fasta_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_complete_fasta_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.fa"
     path.write_bytes(content)
     with pytest.raises(GenomeError, match=message):
@@ -312,7 +312,7 @@ def test_a_plain_file_may_be_called_gz(tmp_path: Path) -> None:
 # The index
 
 
-def test_the_index_is_left_beside_the_fasta_for_other_tools(fasta: Path) -> None:
+def test_the_index_is_left_next_to_the_fasta_for_other_tools(fasta: Path) -> None:
     Genome(fasta)
     assert Path(f"{fasta}.fai").read_text() == "chr1\t12\t12\t5\t6\nchr2\t5\t33\t5\t6\n"
     assert sorted(path.name for path in fasta.parent.iterdir()) == ["tiny.fa", "tiny.fa.fai"]

@@ -22,7 +22,7 @@ from bend_hf.tasks import TASKS, select_tasks
 GENOME = b">chr1\n" + b"ACGT" * 5000 + b"\n"
 
 
-class RankSlice:
+class Share:
     """A loopback server of files by path."""
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ class RankSlice:
 
 
 @pytest.fixture
-def share() -> Iterator[RankSlice]:
-    made = RankSlice()
+def share() -> Iterator[Share]:
+    made = Share()
     thread = threading.Thread(target=made.http.serve_forever, args=(0.01,))
     thread.start()
     yield made
@@ -96,7 +96,7 @@ def test_every_task_has_its_bed_and_a_genome_that_has_an_origin(task: object) ->
     assert set(GENOMES) == set(GENOME_ORIGINS)
 
 
-def test_files_arrive_and_their_sums_are_recorded(share: RankSlice, tmp_path: Path) -> None:
+def test_files_arrive_and_their_sums_are_recorded(share: Share, tmp_path: Path) -> None:
     paths = fetch_published(GENE, tmp_path, share.published())
     names = ["gene_finding/gene_finding.bed", "gene_finding/gene_finding.hdf5", GENOMES["GRCh38"]]
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == names
@@ -105,42 +105,42 @@ def test_files_arrive_and_their_sums_are_recorded(share: RankSlice, tmp_path: Pa
     assert [path.name for path in tmp_path.rglob("*.part*")] == []
 
 
-def test_a_second_run_fetches_nothing(share: RankSlice, tmp_path: Path) -> None:
+def test_a_second_run_fetches_nothing(share: Share, tmp_path: Path) -> None:
     fetch_published(GENE, tmp_path, share.published())
     share.requests.clear()
     fetch_published(GENE, tmp_path, share.published())
     assert share.requests == []
 
 
-def test_a_file_that_was_changed_since_is_named(share: RankSlice, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_since_is_named(share: Share, tmp_path: Path) -> None:
     bed = fetch_published(GENE, tmp_path, share.published())[0]
     bed.write_bytes(b"edited")
     with pytest.raises(DownloadError, match=r"gene_finding\.bed has sha256 .* It was changed or damaged"):
         fetch_published(GENE, tmp_path, share.published())
 
 
-def test_a_sum_that_is_known_beforehand_is_what_must_arrive(share: RankSlice, tmp_path: Path) -> None:
+def test_a_sum_that_is_known_beforehand_is_what_must_arrive(share: Share, tmp_path: Path) -> None:
     (tmp_path / "sha256.json").write_text(json.dumps({"gene_finding/gene_finding.bed": "0" * 64}))
     with pytest.raises(DownloadError, match=f"expected {'0' * 64}"):
         fetch_published(GENE, tmp_path, share.published())
     assert not (tmp_path / "gene_finding" / "gene_finding.bed").exists()
 
 
-def test_a_broken_connection_is_resumed(share: RankSlice, tmp_path: Path) -> None:
+def test_a_broken_connection_is_resumed(share: Share, tmp_path: Path) -> None:
     share.break_after = 10
     paths = fetch_published(GENE, tmp_path, share.published())
     assert paths[0].read_bytes() == share.files["/data/gene_finding/gene_finding.bed"]
     assert share.requests.count("/data/gene_finding/gene_finding.bed") == 2
 
 
-def test_bytes_that_are_not_what_the_server_says_are_refused(share: RankSlice, tmp_path: Path) -> None:
+def test_bytes_that_are_not_what_the_server_says_are_refused(share: Share, tmp_path: Path) -> None:
     share.wrong_md5 = True
     with pytest.raises(DownloadError, match="the server says"):
         fetch_published(GENE, tmp_path, share.published())
     assert not (tmp_path / "gene_finding" / "gene_finding.bed").exists()
 
 
-def test_progress_counts_up_to_the_whole(share: RankSlice, tmp_path: Path) -> None:
+def test_progress_counts_up_to_the_whole(share: Share, tmp_path: Path) -> None:
     seen: dict[str, list[tuple[int, int | None]]] = {}
 
     def progress(name: str, done: int, total: int | None) -> None:
@@ -154,7 +154,7 @@ def test_progress_counts_up_to_the_whole(share: RankSlice, tmp_path: Path) -> No
     assert len(seen) == 3
 
 
-def test_a_genome_the_share_lacks_comes_from_its_origin_unpacked(share: RankSlice, tmp_path: Path) -> None:
+def test_a_genome_the_share_lacks_comes_from_its_origin_unpacked(share: Share, tmp_path: Path) -> None:
     said: list[str] = []
     genome = fetch_published(CHROMATIN, tmp_path, share.published(), log=said.append)[-1]
     assert genome.relative_to(tmp_path).as_posix() == "genomes/GRCh37.no-chr.fa"
@@ -163,19 +163,19 @@ def test_a_genome_the_share_lacks_comes_from_its_origin_unpacked(share: RankSlic
     assert any("not in the share" in line for line in said)
 
 
-def test_a_genome_that_is_cut_is_not_put_in_place(share: RankSlice, tmp_path: Path) -> None:
+def test_a_truncated_genome_is_not_put_in_place(share: Share, tmp_path: Path) -> None:
     share.files["/origin/GRCh37.fa.gz"] = gzip.compress(GENOME)[:-20]
     with pytest.raises(DownloadError, match="is not a complete gzip file"):
         fetch_published(CHROMATIN, tmp_path, share.published())
     assert list((tmp_path / "genomes").iterdir()) == []
 
 
-def test_a_bed_the_share_lacks_says_where_it_was_looked_for(share: RankSlice, tmp_path: Path) -> None:
+def test_a_bed_the_share_lacks_says_where_it_was_looked_for(share: Share, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"answered 404 .*cpg_methylation\.bed"):
         fetch_published(select_tasks(["cpg_methylation"]), tmp_path, share.published())
 
 
-def test_damaged_sums_are_not_overwritten(share: RankSlice, tmp_path: Path) -> None:
+def test_damaged_sums_are_not_overwritten(share: Share, tmp_path: Path) -> None:
     (tmp_path / "sha256.json").write_text("{")
     with pytest.raises(DownloadError, match="is not valid JSON"):
         fetch_published(GENE, tmp_path, share.published())
@@ -183,7 +183,7 @@ def test_damaged_sums_are_not_overwritten(share: RankSlice, tmp_path: Path) -> N
 
 
 def test_the_command_lists_what_it_fetched(
-    share: RankSlice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: Share, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--base-url", f"{share.root}/data", "--data-dir", str(tmp_path)]
     assert main(["download", "gene_finding", "--source", "erda", *flags]) == 0

@@ -153,7 +153,7 @@ def test_stranded_tasks_have_both_strands_in_the_fourth_column(task: str) -> Non
 
 @pytest.mark.parametrize("task", WINDOW_TASKS)
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_every_label_is_there_and_not_there_in_every_split(task: str, split: str) -> None:
+def test_every_label_is_both_positive_and_negative_in_every_split(task: str, split: str) -> None:
     in_split = [r["label"].split(",") for r in rows(task) if r["split"] == split]
     for index in range(len(names(task))):
         assert 5 <= sum(str(index) in labels for labels in in_split) <= len(in_split) - 5
@@ -427,7 +427,7 @@ def test_coding_variants_change_the_codon_as_they_say(kind: str, is_stop: bool) 
 
 
 @pytest.mark.parametrize("task", [*TASKS, *VARIANTS])
-def test_the_card_counts_what_is_there(task: str) -> None:
+def test_the_card_counts_the_rows_and_names_the_labels(task: str) -> None:
     card = (SAMPLE / "README.md").read_text()
     assert "not BEND's data" in card.replace("\n", " ")
     assert f"| {task} | {len(rows(task)):,} |" in card

@@ -43,7 +43,7 @@ def test_the_holder_of_another_machine_is_watched(tmp_path: Path, monkeypatch: p
         assert not lock.exists()
 
 
-def test_a_holder_of_this_machine_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_living_holder_on_this_machine_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "run.lock"
     lease = take_for_long(lock)
     assert lease is not None

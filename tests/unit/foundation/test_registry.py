@@ -51,7 +51,7 @@ def test_a_private_module_takes_no_part(kitchen: Path) -> None:
     assert dishes(kitchen, _secret='Dish("haggis")', soups='Dish("ramen")').names() == ["ramen"]
 
 
-def test_an_unknown_name_is_told_its_nearest_alias(kitchen: Path) -> None:
+def test_an_unknown_name_is_answered_with_its_nearest_alias(kitchen: Path) -> None:
     with pytest.raises(RegistryError, match="unknown dish 'beetroot-sup'; did you mean 'beetroot-soup'"):
         dishes(kitchen, soups='Dish("borscht", ("beetroot-soup",))').get("beetroot-sup")
 
