@@ -8,6 +8,7 @@ A block of bash in README.md that is followed by ``<!-- begin output NAME -->`` 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -27,6 +28,7 @@ def commands() -> dict[str, str]:
 
 def main() -> None:
     """Run them all in one folder, without a network and with empty caches."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     printed = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = {
