@@ -223,7 +223,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         return make_batch(self.data.train, self.accelerator.device, item)
 
     def _rows(self, step: int) -> list[Ints]:
-        """This process's rows of every batch of a step's epoch."""
+        """Return this process's rows of every batch of the step's epoch."""
         return batch_rows(
             len(self.data.train),
             batch_size=self.config.batch_size,
@@ -306,7 +306,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         return super().local_tensors() | {"sums": self.sums.cpu()}
 
     def restore_local(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take them back. Sums of another number of processes go to the first process."""
+        """Restore them. Sums of another number of processes go to the first process."""
         super().restore_local(tensors)
         rank, sums = self.accelerator.process_index, [one["sums"] for one in tensors]
         if len(sums) == self.accelerator.num_processes:

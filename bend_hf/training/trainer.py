@@ -93,7 +93,7 @@ class TrainingState(Generic[Entry]):
 
     Attributes:
         step: Steps that are done.
-        seconds: Time they took, without evaluations and checkpoints, over all lives of the training.
+        seconds: Time they took, without evaluations and checkpoints, including those before it was interrupted.
         waited_seconds: Time of these spent waiting for input.
         history: One entry per evaluation.
         best: The best evaluation, larger is better; None before the first.
@@ -140,11 +140,11 @@ class TrainingState(Generic[Entry]):
 
 @dataclass(frozen=True, kw_only=True)
 class StepParts(Generic[Part]):
-    """What one step learns from, in parts that fit the memory.
+    """The parts that one step learns from, each of a size that fits the memory.
 
     Attributes:
         weight: This process's sum of the weights of all labels, which the loss is divided by, float64, a scalar.
-        n_parts: How many parts there are.
+        n_parts: Number of parts.
         parts: The parts, possibly read while they are used.
     """
 
@@ -154,18 +154,18 @@ class StepParts(Generic[Part]):
 
 
 class Trainer(ABC, Generic[Entry, Item, Made, Part]):
-    """One life of a training, from its start or its last checkpoint to its end.
+    """A training, from its start or its last checkpoint to its end.
 
     Args:
         module: The module whose weights are saved.
-        model: What is called in a step; ``module`` itself, or a module around it.
+        model: The module that a step calls: ``module`` itself, or a module around it.
         optimizer: Of torch, over the weights of ``module``.
         accelerator: Device, precision and processes.
         settings: The steps.
         checkpoints: Where checkpoints are kept; None to keep none.
     """
 
-    entry: type[Entry]  # what the history holds
+    entry: type[Entry]  # class of the entries of the history
 
     def __init__(
         self,
@@ -182,26 +182,29 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
         self.state: TrainingState[Entry] = TrainingState()
         self.until = min(settings.n_steps, settings.stop_after or settings.n_steps)
 
-    # What a training is.
-
     @abstractmethod
     def interval_end(self, step: int) -> int:
         """Return the step after which the interval of a step ends; the step is counted from 0."""
 
     @abstractmethod
     def items(self, first: int, end: int) -> Iterable[Item]:
-        """Return what ``make`` makes the inputs of some steps of, in order."""
+        """Return the items of some steps, in order; ``make`` turns each into an input.
+
+        Args:
+            first: The first step, counted from 0.
+            end: The step after the last one, at most the end of the interval.
+        """
 
     @abstractmethod
     def make(self, item: Item) -> Made:
-        """Read an input; runs in a background thread."""
+        """Read the input for an item; runs in a background thread."""
 
     @abstractmethod
     def parts_of_step(self, step: int, made: Iterator[Made]) -> StepParts[Part]:
-        """Return what a step learns from.
+        """Return the parts that a step learns from.
 
         Args:
-            step: Which step, counted from 0.
+            step: Number of the step, from 0.
             made: The inputs of this and later steps, in order.
         """
 
@@ -211,11 +214,11 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
 
     @abstractmethod
     def add_loss(self, sums: Tensor) -> None:
-        """Take note of a part's summed loss and weight, float64, shape (2,), on the device."""
+        """Add the summed loss and weight of a part, float64, shape (2,), on the device."""
 
     @abstractmethod
     def after_step(self, *, is_last: bool) -> None:
-        """Take note of a step that is done.
+        """Report a step that is done.
 
         Args:
             is_last: Whether a checkpoint, an evaluation or the end follows.
@@ -234,15 +237,13 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
         """Settle the state after the last step, before it is saved."""
 
     def local_tensors(self) -> dict[str, Tensor]:
-        """Return what each process must get back, on the CPU."""
+        """Return the tensors of this process that a checkpoint must restore, on the CPU."""
         return random_states()
 
     def restore_local(self, tensors: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take back what ``local_tensors`` returned on each process of the interrupted life."""
+        """Restore the tensors that ``local_tensors`` returned on each process of the interrupted run."""
         if self.accelerator.process_index < len(tensors):
             restore_random_states(tensors[self.accelerator.process_index])
-
-    # The loop.
 
     def run(self) -> int | None:
         """Train to the end; return how many steps were done before if the training was resumed, else None."""
@@ -309,8 +310,6 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-    # Checkpoints.
 
     def save(self) -> None:
         """Write a checkpoint; all processes call it together."""

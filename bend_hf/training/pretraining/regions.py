@@ -256,7 +256,7 @@ def _read_place(place: str, genome: Genome) -> tuple[int, int, int]:
     start_bp, end_bp = (int(parts[side].replace(",", "").replace("_", "")) for side in ("start", "end"))
     if not start_bp < end_bp:
         raise InputError(
-            f"{place!r}: start ({start_bp}) must be smaller than end ({end_bp}); regions are 0-based, half-open. Fix it."
+            f"{place!r}: start ({start_bp}) must be smaller than end ({end_bp}); regions are 0-based, half-open"
         )
     if end_bp > genome.contigs[name]:
         raise GenomeError(
