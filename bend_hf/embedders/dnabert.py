@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,6 @@ from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from bend_hf.embedders._spec import EmbedderOptions
 
 _ALPHABET: Final = "ACGT"
