@@ -113,7 +113,7 @@ def test_train_describes_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         train.main(["--help"])
     text = capsys.readouterr().out
-    assert "train and score" in text
+    assert "Train and score one model" in text
     assert "--checkpoint-every" in text
 
 
