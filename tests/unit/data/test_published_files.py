@@ -182,9 +182,7 @@ def test_damaged_sums_are_not_overwritten(share: Share, tmp_path: Path) -> None:
     assert (tmp_path / "sha256.json").read_text() == "{"
 
 
-def test_the_command_lists_what_it_fetched(
-    share: Share, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_lists_what_it_fetched(share: Share, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--base-url", f"{share.root}/data", "--data-dir", str(tmp_path)]
     assert main(["download", "gene_finding", "--source", "erda", *flags]) == 0
     assert "gene_finding.hdf5 (0.0 MB)" in capsys.readouterr().out
