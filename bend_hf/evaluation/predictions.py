@@ -68,6 +68,14 @@ class Predictions:
         return values
 
     @property
+    def n_answered(self) -> int:
+        """Number of items whose values are all finite: those that metrics are taken of."""
+        finite = np.isfinite(self.values)
+        of_window = finite.all(axis=1) if finite.ndim == 2 else finite
+        n_missing = np.concatenate([[0], np.cumsum(~of_window)])
+        return int((np.diff(n_missing[self.windows]) == 0).sum())
+
+    @property
     def item_sha256(self) -> str:
         """Hash of the sorted item ids: equal for two models that were scored on the same items."""
         return hashlib.sha256(np.sort(self.item).astype("<i8").tobytes()).hexdigest()
@@ -135,7 +143,7 @@ def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def write_predictions(predictions: Predictions, path: Path) -> str:
-    """Write predictions to a Parquet file atomically.
+    """Write predictions to a Parquet file atomically, in place of the empty file that takes the name for the run.
 
     Returns:
         The sha256 of the file.
@@ -143,9 +151,10 @@ def write_predictions(predictions: Predictions, path: Path) -> str:
     Raises:
         RecordError: The file exists already, or cannot be written.
     """
-    if path.exists():
+    taken = path.is_file() and path.stat().st_size == 0
+    if path.exists() and not taken:
         raise RecordError(f"{path} exists and is never overwritten; give another --out")
-    with explain_write_errors(path), atomic_path(path, overwrite=False) as part:
+    with explain_write_errors(path), atomic_path(path, overwrite=taken) as part:
         pq.write_table(predictions.table(), part, compression="zstd")
         return hashlib.sha256(part.read_bytes()).hexdigest()
 

@@ -8,6 +8,9 @@ Model cards, leaderboards and uploads are made from records. A record is never o
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import itertools
 import json
 import math
 import os
@@ -273,12 +276,27 @@ def run_name(task: str, model: str, seed: int, moment: str) -> str:
 
 
 def free_stem(folder: Path, name: str) -> Path:
-    """Find a path in a folder, without ending, that no earlier run has taken."""
-    stem, number = folder / name, 1
-    while any(folder.glob(f"{stem.name}.*")):
-        number += 1
-        stem = folder / f"{name}-{number}"
+    """Take a path in a folder, without ending, that no other run has taken or takes.
+
+    The path is taken by creating an empty prediction file, which ``write_predictions`` replaces. Of several processes
+    that ask at once for one name, each gets a path of its own. Call it in one process of a run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        stem = folder / (name if number == 1 else f"{name}-{number}")
+        if any(folder.glob(f"{glob.escape(stem.name)}.*")):
+            continue
+        with contextlib.suppress(FileExistsError):
+            stem.with_name(stem.name + ".parquet").open("xb").close()
+            break
     return stem
+
+
+def release_stem(stem: Path) -> None:
+    """Give back a path that ``free_stem`` took, if no predictions were written there."""
+    taken = stem.with_name(stem.name + ".parquet")
+    if taken.is_file() and taken.stat().st_size == 0:
+        taken.unlink()
 
 
 def write_record(record: ResultRecord, path: Path) -> None:

@@ -10,6 +10,7 @@ Trained heads, zero-shot variants, controls and files of variants all end here.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from bend_hf.config import RunConfig
 from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
-from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
+from bend_hf.evaluation.record import ResultRecord, jsonable, release_stem, write_record
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._embedder import Embedder
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +149,11 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     predictions, config = results.predictions, info.config
     if len(predictions) != info.n_items:
         raise BendError(f"{info.task}: {len(predictions)} of {info.n_items} items were scored; please report this bug")
+    scored = predictions.n_answered
+    if scored < info.n_items:
+        log.warning(
+            "%s: only %d of %d items have a score; the result cannot be published", info.task, scored, info.n_items
+        )
     metrics = results.metrics
     if metrics is None:
         metrics = with_detail(summarize(results.folds), results.detail)
@@ -158,7 +167,7 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
         metrics=dict(metrics),
         main_metric=next(iter(metrics)),
         coverage={
-            "scored": len(predictions),
+            "scored": scored,
             "items": info.n_items,
             "windows": int(predictions.windows[-1]),
             "item_sha256": predictions.item_sha256,
@@ -178,10 +187,14 @@ def write_outcome(record: ResultRecord, results: Results, stem: Path) -> Outcome
     Args:
         record: As built.
         results: Whose predictions are written.
-        stem: Path of all files of the run, without the ending.
+        stem: Path of all files of the run, without the ending; see ``free_stem``.
     """
     file = prediction_file(stem)
-    digest = write_predictions(results.predictions, file)
+    try:
+        digest = write_predictions(results.predictions, file)
+    except BaseException:
+        release_stem(stem)
+        raise
     for name, predictions in results.further.items():
         write_predictions(predictions, prediction_file(stem, name))
     entry: dict[str, Json] = {"file": file.name, "sha256": digest, "items": len(results.predictions)}

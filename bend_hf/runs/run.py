@@ -237,9 +237,9 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
         started=started,
     )
     record = build_record(info, results, controls_entry(controls))
-    stem = free_stem(run.config.out, name)
-    outcome = Outcome(record=record, path=stem.with_name(stem.name + ".json"))
+    outcome = Outcome(record=record, path=run.config.out / f"{name}.json")
     if run.accelerator.is_main_process:
+        stem = free_stem(run.config.out, name)
         outcome = write_outcome(record, results, stem)
         _clean_up(run, results, stem)
     return replace(outcome, control=None if run.control is None else run.control.key)

@@ -129,9 +129,9 @@ def score_file(
     )
     record = build_record(info, results)
     label = label_of(embedder, config.model)
-    stem = free_stem(config.out, run_name(info.task, label, config.seed, moment.strftime("%Y%m%dT%H%M%S")))
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
+        stem = free_stem(config.out, run_name(info.task, label, config.seed, moment.strftime("%Y%m%dT%H%M%S")))
         outcome = write_outcome(record, results, stem)
         record = outcome.record
         files = {

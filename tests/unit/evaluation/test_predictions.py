@@ -62,6 +62,15 @@ def test_predictions_are_never_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
+def test_an_item_is_answered_if_all_its_values_are_finite() -> None:
+    of_labels = labels([2, 7, 9], 3)
+    assert of_labels.n_answered == 3
+    of_labels.score[1, 2] = np.nan  # type: ignore[index]  # labels() makes scores
+    of_labels.score[2, 0] = np.inf  # type: ignore[index]  # labels() makes scores
+    assert of_labels.n_answered == 1
+    assert classes([3, 5, 6], [4, 2, 0]).n_answered == 3
+
+
 def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(RecordError, match="is not a prediction file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.record import ResultRecord, find_records, read_record, write_record
+from bend_hf.evaluation.record import (
+    ResultRecord,
+    find_records,
+    free_stem,
+    read_record,
+    release_stem,
+    write_record,
+)
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
 from tests.records import record, schema, schema_errors, write
 
@@ -185,3 +193,28 @@ def test_a_folder_without_records_says_who_writes_them(tmp_path: Path) -> None:
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="nowhere does not exist"):
         find_records([tmp_path / "nowhere"])
+
+
+def _take(arguments: tuple[Path, int]) -> str:
+    folder, _ = arguments
+    return free_stem(folder, "task__model__seed0").name
+
+
+def test_processes_that_ask_at_once_for_one_name_get_a_name_each(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        names = pool.map(_take, [(tmp_path, number) for number in range(40)], chunksize=1)
+    assert len(set(names)) == 40
+    assert "task__model__seed0" in names
+
+
+def test_a_name_that_holds_pattern_letters_is_taken_once(tmp_path: Path) -> None:
+    assert [free_stem(tmp_path, "a[b]*").name for _ in range(2)] == ["a[b]*", "a[b]*-2"]
+
+
+def test_a_taken_name_is_given_back_only_without_predictions(tmp_path: Path) -> None:
+    stem = free_stem(tmp_path, "x")
+    release_stem(stem)
+    assert free_stem(tmp_path, "x") == stem
+    stem.with_name("x.parquet").write_bytes(b"rows")
+    release_stem(stem)
+    assert stem.with_name("x.parquet").read_bytes() == b"rows"
