@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bend_hf.data.user_task import user_task_from_column
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.metrics import (
     Score,
@@ -146,6 +147,11 @@ def test_a_metric_that_fails_on_import_is_found_by_the_check(tmp_path: Path) -> 
 def test_the_metrics_of_every_task_score_its_labels() -> None:
     for task in TASKS:
         check_metrics(task)
+
+
+@pytest.mark.parametrize("column", [["0", "1"], ["0", "1", "2"], ["0,1", "1"], ["0"]])
+def test_the_metrics_of_an_inferred_task_score_its_labels(column: list[str]) -> None:
+    check_metrics(user_task_from_column("mine", column, lengths_bp=np.full(len(column), 64)))
 
 
 @pytest.mark.parametrize(("task", "metric"), [("gene_finding", "auroc"), ("cpg_methylation", "mcc")])
