@@ -43,7 +43,7 @@ def test_the_wheel_holds_what_travels_with_it(installed: Path) -> None:
     assert (assets / "metrics" / "mcc" / "mcc.py").is_file()
     assert (assets / "accelerate_configs" / "cpu.yaml").is_file()
     assert (assets / "dataset_scripts" / "dataset_card.md.jinja").is_file()
-    assert (installed / "bend_hf" / "sample" / "genomes" / "sample.fa.gz.fai").is_file()
+    assert (installed / "bend_hf" / "sample" / "genomes" / "sample.fa.gz").is_file()
     assert (installed / "bend_hf" / "pretrained" / "bend-mini" / "model.safetensors").is_file()
     assert any((assets / "model_cards").iterdir())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)

@@ -218,8 +218,8 @@ def test_whole_weights_count_an_item_so_often(pair: Arrays, data: st.DataObject)
 
 def test_weights_that_cannot_be_counted_are_refused() -> None:
     for weights in ([0.5, 1.0], [-1, 1], [1], [math.nan, 1.0]):
-        with pytest.raises(ValueError, match="how often it counts, a whole number from 0 on"):
+        with pytest.raises(ValueError, match="a whole number from 0 on per item: how often it counts"):
             metric("mcc").compute(predictions=[0, 1], references=[0, 1], sample_weight=weights)
     for name in CURVES:
-        with pytest.raises(ValueError, match=r"expected \(items,\), finite, 0 or more each"):
+        with pytest.raises(ValueError, match=r"expected shape \(items,\) and finite numbers of 0 or more"):
             metric(name).compute(predictions=[0.1, 0.2], references=[0, 1], sample_weight=[1.0, math.inf])

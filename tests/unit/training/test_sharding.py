@@ -28,7 +28,7 @@ def accelerator(n: int) -> Any:
 def test_the_first_version_of_fsdp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "1")
-    with pytest.raises(ConfigError, match=r"fsdp_version is 1, .*use fsdp_version: 2"):
+    with pytest.raises(ConfigError, match=r"fsdp_version is 1, .*set fsdp_version: 2"):
         shard_if_asked(accelerator(2))
 
 
