@@ -208,6 +208,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         self.loss_function = data.loss.to(accelerator.device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
         self.shown, self.shown_at = float("nan"), 0.0
+        self.last_inputs: tuple[Tensor, ...] = ()
 
     def interval_end(self, step: int) -> int:
         """Return the last step of the epoch."""
@@ -247,6 +248,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
 
     def loss(self, part: Batch) -> LossParts:
         """Return the loss of a batch."""
+        self.last_inputs = part.inputs
         with self.accelerator.autocast():
             logits = self.model(*part.inputs)
         loss: LossParts = self.loss_function(logits.float(), self._target(part.labels))
@@ -263,12 +265,27 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         self.sums += sums
 
     def after_step(self, *, is_last: bool) -> None:
-        """Report progress. The loss is read only now and then, as that waits for the device."""
+        """Report progress. The loss is read only now and then, as that waits for the device.
+
+        Raises:
+            ConfigError: The loss that was read is nan or infinite.
+        """
         now = time.monotonic()
         if now - self.shown_at >= _PROGRESS_EVERY_SECONDS:
             total, count = self.sums.tolist()
+            if not np.isfinite(total):
+                raise ConfigError(f"the loss became {total} by step {self.state.step}; {self._cause()}")
             self.shown, self.shown_at = total / max(count, 1.0), now
         self.callbacks.on_progress(self.state.step, self.settings.n_steps, self.shown)
+
+    def _cause(self) -> str:
+        """Say what made the loss of the last batch nan or infinite."""
+        if all(bool(torch.isfinite(x).all()) for x in self.last_inputs if x.is_floating_point()):
+            return "lower --learning-rate"
+        return (
+            "the embedder gave numbers that are not finite for this batch; compute with --model-dtype float32, or "
+            "correct the model"
+        )
 
     def evaluate(self, started: float) -> None:
         """Validate after an epoch, and keep its weights if it is the best.
@@ -281,7 +298,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         sums = self.accelerator.reduce(self.sums, "sum") if several else self.sums
         mean = float(sums[0]) / max(float(sums[1]), 1.0)
         if not np.isfinite(mean):
-            raise ConfigError(f"the loss became {mean} in epoch {number}; lower --learning-rate")
+            raise ConfigError(f"the loss became {mean} in epoch {number}; {self._cause()}")
         value = self.data.validate(self.module)
         epoch = Epoch(epoch=number, loss=mean, validation=value, seconds=time.perf_counter() - started)
         self.state.history.append(epoch)

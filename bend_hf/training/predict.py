@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, ModelError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.training.batches import Batch, Split, feed
@@ -66,12 +66,38 @@ def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
             return np.ones_like(lengths_bp)
 
 
+def _check_finite(logits: torch.Tensor, split: Split, batch: Batch) -> None:
+    """Check that the head's logits are finite, so that nan does not become a class.
+
+    Raises:
+        ModelError: Some are not; the message names the item and says whether its embeddings are finite.
+    """
+    finite = torch.isfinite(logits).flatten(1).all(dim=1).cpu().numpy()[: len(batch.rows)]
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    names = [name for name in _COORDINATES if name in split.dataset.column_names]
+    item = split.dataset.select_columns(["item", *names])[int(batch.rows[first])]
+    x = batch.inputs[0][first]
+    good = not x.is_floating_point() or bool(torch.isfinite(x).all())
+    cause = (
+        "its embeddings are finite, so the head diverged; lower --learning-rate"
+        if good
+        else ("the embedder gave a number that is not finite; compute with --model-dtype float32, or correct the model")
+    )
+    raise ModelError(
+        f"the logits of item {item['item']} ({', '.join(f'{name} {item[name]}' for name in names)}) are not finite: "
+        f"{cause}"
+    )
+
+
 @torch.inference_mode()
 def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Accelerator) -> Predictions | None:
     with accelerator.autocast():
         logits = head(*batch.inputs).float()
     if not len(batch.rows):
         return None
+    _check_finite(logits, split, batch)
     kind, target = split.targets.kind, batch.labels
     table = split.dataset.select_columns(
         ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]

@@ -154,6 +154,7 @@ def _score_group(model: VariantModel, given: pa.Table) -> pa.Table:
     substitutions, others = np.flatnonzero(shown.is_substitution), np.flatnonzero(~shown.is_substitution)
     batch = VariantBatch(model=model, stored=_take(stored, substitutions))
     if len(substitutions):
+        _check_finite(batch, given.take(pa.array(substitutions)))
         for key, values in _substitution_scores(batch):
             columns[key][substitutions] = values
     if len(others):
@@ -174,6 +175,23 @@ def _score_group(model: VariantModel, given: pa.Table) -> pa.Table:
         for name, embeddings in ((REF_EMBEDDING, batch.ref_embeddings), (ALT_EMBEDDING, batch.alt_embeddings)):
             table = table.append_column(name, _embedding_column(embeddings, substitutions, n))
     return table
+
+
+def _check_finite(batch: VariantBatch, given: pa.Table) -> None:
+    """Check that the embeddings at the variants are finite, so that no distance is made of nan.
+
+    Raises:
+        ModelError: One is not; the message names the variant.
+    """
+    finite = np.isfinite(batch.ref_embeddings).all(axis=1) & np.isfinite(batch.alt_embeddings).all(axis=1)
+    if finite.all():
+        return
+    row = given.slice(int(np.argmin(finite)), 1).select(list(COORDINATES)).to_pylist()[0]
+    raise ModelError(
+        f"{batch.model.embedder.name} gave an embedding that is not finite for {row['chromosome']}:{row['start'] + 1} "
+        f"{row['ref']}>{row['alt']}, and for {int((~finite).sum()) - 1} other variants of {len(given)}; expected "
+        "finite numbers. Compute with --model-dtype float32, or correct the model."
+    )
 
 
 def _substitution_scores(batch: VariantBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:

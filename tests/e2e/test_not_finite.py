@@ -1,0 +1,69 @@
+"""Numbers that are not finite stop the run, with the item's name; nothing plausible is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bend_hf import load_task, score_file
+from bend_hf.config import RunConfig
+from bend_hf.errors import BendError
+from bend_hf.runs.run import run
+from bend_hf.variants import VariantRun
+from tests.tiny import write_bed, write_data, write_genome
+
+MODEL = """
+import numpy as np
+
+
+def embed(sequences):
+    rows = [np.array([[base == x for x in "ACGT"] for base in s], np.float32) for s in sequences]
+    for row, s in zip(rows, sequences):
+        if {condition}:
+            row[:] = {value}
+    return rows
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    data = write_data(tmp_path / "data", ("cpg_methylation",), n=20)
+    return RunConfig(
+        task=("cpg_methylation",),
+        data=str(data),
+        model=str(tmp_path / "model.py"),
+        epochs=1,
+        no_cache=True,
+        out=tmp_path / "out",
+    )
+
+
+@pytest.mark.parametrize("value", ["np.nan", "np.inf"])
+def test_embeddings_that_are_not_finite_stop_training_in_the_first_step(config: RunConfig, value: str) -> None:
+    Path(config.model).write_text(MODEL.format(condition="True", value=value))
+    with pytest.raises(BendError, match=r"by step 1; the embedder gave numbers that are not finite"):
+        run(config)
+    assert not list(config.out.glob("*.json"))
+
+
+def test_embeddings_that_are_not_finite_are_named_with_their_item(config: RunConfig, tmp_path: Path) -> None:
+    first = load_task("cpg_methylation", data=str(tmp_path / "data")).splits(None)["test"][0]
+    Path(config.model).write_text(
+        MODEL.format(condition="s == TESTED", value="np.nan") + f"\n\nTESTED = {first['sequence']!r}\n"
+    )
+    with pytest.raises(
+        BendError, match=rf"start {first['start']}, end {first['end']}.* are not finite: the embedder gave"
+    ):
+        run(config)
+    assert not list(config.out.glob("*.json"))
+
+
+def test_variants_whose_embeddings_are_not_finite_are_named(config: RunConfig, tmp_path: Path) -> None:
+    genome = tmp_path / "data" / "genomes" / "genome.fa"
+    bases = write_genome(genome)["chr1"]
+    rows = [("chr1", at, at + 1, bases[at], "CAAA"["ACGT".index(bases[at])]) for at in (2000, 2001, 2002)]
+    bed = write_bed(tmp_path / "variants.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
+    Path(config.model).write_text(MODEL.format(condition="True", value="np.nan"))
+    with pytest.raises(BendError, match=rf"not finite for chr1:2001 {rows[0][3]}>{rows[0][4]}, and for 2 other"):
+        score_file(bed, VariantRun(model=config.model, genome=genome, out=config.out, no_plot=True))
