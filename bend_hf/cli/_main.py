@@ -9,6 +9,8 @@ Heavy packages are imported where a command needs them, so ``bend-hf --help`` an
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -31,13 +33,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     start_logging()
     try:
-        return COMMANDS.get(parsed.command).run(parsed)
+        status = COMMANDS.get(parsed.command).run(parsed)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _reader_stopped():
+            raise
+        return 0
     except BendError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         return 130
+
+
+def _reader_stopped() -> bool:
+    """Check whether the reader of the output, such as ``head``, has stopped; the rest of the output is dropped then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -128,25 +128,39 @@ def score_file(
         started=started,
     )
     record = build_record(info, results)
-    label = label_of(embedder, config.model)
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
-        stem = free_stem(config.out, run_name(info.task, label, config.seed, moment.strftime("%Y%m%dT%H%M%S")))
+        name = run_name(info.task, label_of(embedder, config.model), config.seed, moment.strftime("%Y%m%dT%H%M%S"))
+        stem = free_stem(config.out, name)
         outcome = write_outcome(record, results, stem)
         record = outcome.record
-        files = {
-            "scores": prediction_file(stem),
-            **{f"probe_{kind}": prediction_file(stem, kind) for kind in results.further},
-        }
-        if config.csv:
-            files["csv"] = write_bend_csv(scored.predictions, stem.with_name(stem.name + ".csv"))
-        if draws:
-            title = f"{file.name}, {record.model.get('model')}"
-            files["picture"], files["drawing"] = draw_score(scored.predictions, stem, title=title)
+        files = _write_further(
+            config, results, stem, title=f"{file.name}, {record.model.get('model')}" if draws else None
+        )
         files["record"] = outcome.path
         checkpoint.remove(scored.keys)
     accelerator.wait_for_everyone()
     return ScoredFile(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
+
+
+def _write_further(config: VariantRun, results: Results, stem: Path, *, title: str | None) -> dict[str, Path]:
+    """Write the table and the figures that were asked for; name them and the prediction files.
+
+    Args:
+        config: The settings.
+        results: What was computed.
+        stem: Path of all files of the run, without the ending.
+        title: Title of the figures; None draws none.
+    """
+    files = {
+        "scores": prediction_file(stem),
+        **{f"probe_{kind}": prediction_file(stem, kind) for kind in results.further},
+    }
+    if config.csv:
+        files["csv"] = write_bend_csv(results.predictions, stem.with_name(stem.name + ".csv"))
+    if title is not None:
+        files["picture"], files["drawing"] = draw_score(results.predictions, stem, title=title)
+    return files
 
 
 def _read(file: Path, config: VariantRun) -> VariantFile:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bend_hf.errors import ConfigError, ModelError
@@ -66,29 +67,31 @@ def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:
             return np.ones_like(lengths_bp)
 
 
-def _check_finite(logits: torch.Tensor, split: Split, batch: Batch) -> None:
-    """Check that the head's logits are finite, so that nan does not become a class.
+def _check_finite(finite: NDArray[np.bool_], split: Split, batch: Batch) -> None:
+    """Check that the logits of every item are finite, so that nan does not become a class.
+
+    Args:
+        finite: Whether all logits of an item's windows are finite, shape (batch,).
+        split: The split.
+        batch: The batch.
 
     Raises:
         ModelError: Some are not; the message names the item and says whether its embeddings are finite.
     """
-    finite = torch.isfinite(logits).flatten(1).all(dim=1).cpu().numpy()[: len(batch.rows)]
     if finite.all():
         return
     first = int(np.argmin(finite))
     names = [name for name in _COORDINATES if name in split.dataset.column_names]
     item = split.dataset.select_columns(["item", *names])[int(batch.rows[first])]
-    x = batch.inputs[0][first]
-    good = not x.is_floating_point() or bool(torch.isfinite(x).all())
-    cause = (
-        "its embeddings are finite, so the head diverged; lower --learning-rate"
-        if good
-        else ("the embedder gave a number that is not finite; compute with --model-dtype float32, or correct the model")
-    )
-    raise ModelError(
-        f"the logits of item {item['item']} ({', '.join(f'{name} {item[name]}' for name in names)}) are not finite: "
-        f"{cause}"
-    )
+    x_TD = batch.inputs[0][first]
+    if x_TD.is_floating_point() and not bool(torch.isfinite(x_TD).all()):
+        cause = (
+            "the embedder gave a number that is not finite; compute with --model-dtype float32, or correct the model"
+        )
+    else:
+        cause = "its embeddings are finite, so the head diverged; lower --learning-rate"
+    place = ", ".join(f"{name} {item[name]}" for name in names)
+    raise ModelError(f"the logits of item {item['item']} ({place}) are not finite: {cause}")
 
 
 @torch.inference_mode()
@@ -97,7 +100,6 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
         logits = head(*batch.inputs).float()
     if not len(batch.rows):
         return None
-    _check_finite(logits, split, batch)
     kind, target = split.targets.kind, batch.labels
     table = split.dataset.select_columns(
         ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
@@ -105,6 +107,7 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
     columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
     item = table["item"].to_numpy()
     if isinstance(kind, MultiLabel):
+        _check_finite(torch.isfinite(logits[:, 0]).all(dim=1).cpu().numpy(), split, batch)
         return Predictions(
             item=item,
             windows=np.arange(len(batch.rows) + 1),
@@ -118,6 +121,8 @@ def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Acc
     counts = n_windows(kind, batch.lengths_bp())
     real = np.arange(target.shape[1]) < counts[:, None]
     scored = logits[:, : target.shape[1]]
+    finite_BW: NDArray[np.bool_] = torch.isfinite(scored).all(dim=2).cpu().numpy()
+    _check_finite(np.all(finite_BW | ~real, axis=1), split, batch)
     one_score = logits.shape[-1] == 1
     return Predictions(
         item=item,

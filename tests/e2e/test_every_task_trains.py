@@ -126,7 +126,9 @@ def test_embeddings_under_the_tasks_own_head(data: Path, tmp_path: Path, name: s
     of_model = {"model": model} if model == "onehot" else language_model(tmp_path)
     folds = {"fold": (1, N_PARTS)} if name == "enhancer_annotation" else {}
     config = RunConfig(task=(name,), data=str(data), epochs=1, batch_size=4, out=tmp_path / "out", **of_model, **folds)
-    trained(config, n_test=2)
+    runs = trained(config, n_test=2)["runs"]
+    assert isinstance(runs, list)
+    assert len(runs) == len(folds.get("fold", (None,)))
 
 
 @pytest.mark.parametrize("name", SPLIT_TASKS)

@@ -27,6 +27,9 @@ from bend_hf.types import Json
 if TYPE_CHECKING:
     from torch import nn
 
+    from bend_hf.training.heads._upsample import pool as pool
+    from bend_hf.training.heads._upsample import spread as spread
+
 
 class HeadRegistry(Registry[HeadSpec]):
     """The heads. The files of the package define torch modules, so listing their names does not import them."""
@@ -162,3 +165,9 @@ def without_alias(config: RunConfig) -> RunConfig:
     if config.checkpoint is not None:
         raise ConfigError(f"--model {config.model} is trained from scratch; leave --checkpoint out")
     return replace(config, model=baseline.model, head=baseline.head)
+
+
+def __getattr__(name: str) -> object:
+    if name in ("pool", "spread"):  # they import torch
+        return getattr(importlib.import_module(f"{__name__}._upsample"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
