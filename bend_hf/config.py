@@ -83,6 +83,11 @@ def settings_in_key(config: type[DataclassInstance]) -> frozenset[str]:
     )
 
 
+def scored_settings(config: DataclassInstance) -> dict[str, object]:
+    """Return the values of a configuration that decide the numbers of a run, by field name."""
+    return {name: getattr(config, name) for name in flags_of(type(config)) if name in settings_in_key(type(config))}
+
+
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]

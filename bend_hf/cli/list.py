@@ -89,11 +89,25 @@ def status() -> Iterator[str]:
         except metadata.PackageNotFoundError:
             yield f"{name} is not installed; run 'pip install bend-hf'"
     yield from _devices()
+    yield from _places()
+
+
+def _places() -> Iterator[str]:
+    """Yield where the data of each task was found, the tasks of the bundled sample in one line."""
+    in_sample = []
     for task in TASKS:
         try:
-            yield default_data(task).message
+            found = default_data(task)
         except BendError as error:
             yield f"{task.key}: {error}"
+            continue
+        if found.data == "sample":
+            in_sample.append(task.key)
+        else:
+            yield found.message
+    if in_sample:
+        yield f"bundled sample (NOT BEND's DATA, its labels are stand-ins): {', '.join(in_sample)}"
+        yield "For the real tasks pass --data FOLDER or --data hub, or run 'bend-hf download'."
 
 
 def _devices() -> Iterator[str]:

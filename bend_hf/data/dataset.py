@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -93,11 +95,30 @@ def load_task(
         ConfigError: The name is that of a group of several tasks.
     """
     config = DataConfig(task=(str(task),), data=data, bed=bed, labels=labels, genome=genome)
-    sources = sources_of(config)
-    if len(sources) > 1:
-        raise ConfigError(f"{task!r} is a group of {len(sources)} tasks; name one of them ('bend-hf tasks' lists them)")
-    source, message = sources[0]
-    log.info(message)
+    openers = task_openers(config)
+    if len(openers) > 1:
+        raise ConfigError(f"{task!r} is a group of {len(openers)} tasks; name one of them ('bend-hf tasks' lists them)")
+    (open_one,) = openers.values()
+    return open_one()
+
+
+def task_openers(config: DataConfig) -> dict[str, Callable[[], TaskData]]:
+    """Find the data of each task of a configuration, and return what opens them, by task key.
+
+    Raises:
+        BendError: A task is unknown, or its files do not exist.
+    """
+    found = sources_of(config)
+    return {_key(source): partial(_open_with_message, source, message, config) for source, message in found}
+
+
+def _key(source: Source) -> str:
+    return source.task.key if isinstance(source, BuiltSource) else source.key
+
+
+def _open_with_message(source: Source, message: str, config: DataConfig) -> TaskData:
+    """Open a task's data, and log where they come from."""
+    log.warning(message) if "NOT BEND" in message else log.info(message)
     return open_task(source, config)
 
 

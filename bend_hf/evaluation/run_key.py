@@ -9,12 +9,10 @@ It finds a finished run among the records and an interrupted run among the check
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, settings_in_key
 from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.metrics import metric_identity
 from bend_hf.evaluation.record import jsonable
@@ -30,17 +28,15 @@ _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
 
 
-def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: Mapping[str, Json] | None) -> str:
+def run_key(settings: Mapping[str, object], data: TaskData, embedder: Embedder, head: Mapping[str, Json] | None) -> str:
     """Compute the key of a run.
 
     Args:
-        config: The configuration, resolved for the task.
+        settings: The settings that decide the numbers, resolved for the task; see ``config.scored_settings``.
         data: The data of the task.
         embedder: The embedder with its weights.
         head: The head as the record holds it; None if nothing is trained.
     """
-    in_key = settings_in_key(type(config))
-    settings = {name: value for name, value in asdict(config).items() if name in in_key}
     task = {name: jsonable(getattr(data.task, name)) for name in _TASK}
     task["metrics"] = [metric_identity(metric) for metric in data.task.metrics]
     return json_sha256(
@@ -49,18 +45,20 @@ def run_key(config: RunConfig, data: TaskData, embedder: Embedder, head: Mapping
             "data": {name: data.facts.get(name) for name in _FACTS},
             "model": jsonable(embedder.identity),
             "head": None if head is None else dict(head),
-            "settings": jsonable(settings),
+            "settings": jsonable(dict(settings)),
         }
     )
 
 
-def control_key(control: str, config: RunConfig, data: TaskData) -> str:
+def control_key(control: str, data: TaskData, *, protocol: str, seed: int, fold: Sequence[int]) -> str:
     """Compute the key of a control that predicts without a model: it depends on neither model nor head.
 
     Args:
         control: Key of the control.
-        config: The configuration of the model that it is compared with.
         data: The data of the task.
+        protocol: Which flaws of the paper are fixed.
+        seed: Seed of the run.
+        fold: The folds that were asked for; empty for all.
     """
     metrics: list[Json] = [metric_identity(metric) for metric in data.task.metrics]
     return json_sha256(
@@ -68,9 +66,9 @@ def control_key(control: str, config: RunConfig, data: TaskData) -> str:
             "control": control,
             "task": {"key": data.task.key, "label": jsonable(data.task.label), "metrics": metrics},
             "data": {name: data.facts.get(name) for name in _FACTS},
-            "protocol": config.protocol,
-            "seed": config.seed,
-            "fold": list(config.fold),
+            "protocol": protocol,
+            "seed": seed,
+            "fold": list(fold),
         }
     )
 

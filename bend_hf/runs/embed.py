@@ -71,16 +71,12 @@ def embed(config: EmbedConfig) -> list[str]:
     """
     from accelerate import Accelerator
 
-    from bend_hf.data.dataset import open_task
-    from bend_hf.data.sources import sources_of
+    from bend_hf.data.dataset import task_openers
     from bend_hf.embedders.cache.fill import RankSlice
     from bend_hf.embedders.cache.open import CacheSettings, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
-    opened = []
-    for source, message in sources_of(config):
-        log.info(message)
-        opened.append(open_task(source, config))
+    opened = [open_one() for open_one in task_openers(config).values()]
     chosen = [(data, name, split) for data in opened for name, split in _chosen(data, config.splits)]
     rank_slice = RankSlice.of(Accelerator())
     embedder = open_model(config)

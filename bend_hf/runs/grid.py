@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bend_hf.config import RunConfig
-from bend_hf.data.dataset import TaskData
-from bend_hf.data.sources import BuiltSource, Source, sources_of
+from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.runs import run as runs
 from bend_hf.runs.outcome import seed_lines
 from bend_hf.tables import number, text_table
-from bend_hf.training.launch import start_accelerator
 from bend_hf.training.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -72,19 +70,17 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_trackers(config.tracker)
     for model in models:
         runs.check_model_name(model)
-    sources = sources_of(config)
-    accelerator = start_accelerator(config)
-    opened: dict[str, TaskData | _Failed] = {}
-    for source, message in sources:
-        opened[_key(source)] = _attempt(partial(runs.open_data, source, message, config))
+    openers = task_openers(config)
+    accelerator = runs.start_processes(config)
+    opened = {key: _attempt(partial(_open, open_one, config.metric)) for key, open_one in openers.items()}
     results: list[CellResult] = []
     for model in dict.fromkeys(models):
         results += _of_model(replace(config, model=model), opened, accelerator)
     return results
 
 
-def _key(source: Source) -> str:
-    return source.task.key if isinstance(source, BuiltSource) else source.key
+def _open(open_one: Callable[[], TaskData], metrics: Sequence[str]) -> TaskData:
+    return runs.with_metrics(open_one(), metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

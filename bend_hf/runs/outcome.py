@@ -14,14 +14,13 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bend_hf.config import RunConfig
 from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
@@ -30,8 +29,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
-from bend_hf.types import Json
-from bend_hf.variants.config import VariantRun
+from bend_hf.types import Json, ProtocolName
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,7 +78,7 @@ class Results:
     """
 
     folds: Sequence[FoldResult]
-    model: Mapping[str, Json]
+    model: Mapping[str, Json] = field(default_factory=dict)
     head: Json = None
     loss: Json = None
     metrics: Mapping[str, Json] | None = None
@@ -103,8 +101,9 @@ class RunInfo:
 
     Attributes:
         task: Task key.
-        config: The resolved configuration.
-        config_extra: What is recorded next to its fields: the run key, or the file of variants.
+        protocol: Which flaws of the paper are fixed.
+        seed: Seed of the run, and of the resampling for intervals.
+        settings: The resolved configuration, with the run key or the file of variants.
         data: Origin, hashes and counts of the data.
         n_items: Items that were to be scored.
         accelerator: What the run ran on.
@@ -112,8 +111,9 @@ class RunInfo:
     """
 
     task: str
-    config: RunConfig | VariantRun
-    config_extra: Mapping[str, Json]
+    protocol: ProtocolName
+    seed: int
+    settings: Mapping[str, Json]
     data: dict[str, Json]
     n_items: int
     accelerator: Accelerator
@@ -146,7 +146,7 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     Raises:
         BendError: Not every item was scored.
     """
-    predictions, config = results.predictions, info.config
+    predictions = results.predictions
     if len(predictions) != info.n_items:
         raise BendError(f"{info.task}: {len(predictions)} of {info.n_items} items were scored; please report this bug")
     scored = predictions.n_answered
@@ -157,13 +157,13 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     metrics = results.metrics
     if metrics is None:
         metrics = with_detail(summarize(results.folds), results.detail)
-        metrics = with_intervals(metrics, predictions, Bootstrap(seed=config.seed))
+        metrics = with_intervals(metrics, predictions, Bootstrap(seed=info.seed))
     return ResultRecord(
         task=info.task,
-        protocol=config.protocol,
+        protocol=info.protocol,
         model=dict(results.model),
         data=info.data,
-        config={**{name: jsonable(value) for name, value in asdict(config).items()}, **info.config_extra},
+        config=dict(info.settings),
         metrics=dict(metrics),
         main_metric=next(iter(metrics)),
         coverage={

@@ -15,16 +15,15 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, Tune
-from bend_hf.data.dataset import TaskData, open_task
-from bend_hf.data.sources import Source, sources_of
+from bend_hf.config import RunConfig, Tune, scored_settings
+from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, RegistryError, did_you_mean
@@ -37,7 +36,7 @@ from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
 from bend_hf.tasks import Folds, TaskSpec
-from bend_hf.training.heads import BASELINES, head_entry, head_of, without_alias
+from bend_hf.training.heads import BASELINES, baseline_of, head_entry, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
@@ -163,11 +162,11 @@ def prepare(config: RunConfig) -> list[PreparedTask]:
     check_trackers(config.tracker)
     check_model_name(config.model)
     opened = []
-    for source, message in sources_of(config):
-        data = open_data(source, message, config)
+    for open_one in task_openers(config).values():
+        data = with_metrics(open_one(), config.metric)
         check_fit(config, data)
         opened.append(data)
-    accelerator = start_accelerator(config)
+    accelerator = start_processes(config)
     return [task for data in opened for task in tasks_of(config, data, accelerator)]
 
 
@@ -229,8 +228,9 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
     results = compute(run, name)
     info = RunInfo(
         task=run.data.task.key,
-        config=run.config,
-        config_extra={KEY_FIELD: run.key},
+        protocol=run.config.protocol,
+        seed=run.config.seed,
+        settings={**{name: jsonable(value) for name, value in asdict(run.config).items()}, KEY_FIELD: run.key},
         data=run.data.facts,
         n_items=sum(len(run.data.splits(fold)["test"]) for fold in run.folds),
         accelerator=run.accelerator,
@@ -256,10 +256,12 @@ def compute(run: Run, name: str) -> Results:
         case ControlRun():
             return predict_control(run)
         case ModelRun(head=None):
-            return score_variant_task(run)
+            results = score_variant_task(run)
         case ModelRun():
-            return train_head(run, name)
-    raise TypeError(f"{type(run).__name__} is not a run; give a ModelRun or a ControlRun")
+            results = train_head(run, name)
+        case _:
+            raise TypeError(f"{type(run).__name__} is not a run; give a ModelRun or a ControlRun")
+    return replace(results, model=run.description, alignment=run.alignment)
 
 
 def finished(run: Run) -> Outcome | None:
@@ -299,7 +301,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         config=config,
         data=task.data,
         accelerator=task.accelerator,
-        key=run_key(config, task.data, embedder, head_entry(head)),
+        key=run_key(scored_settings(config), task.data, embedder, head_entry(head)),
         label=label_of(embedder, config.model),
         folds=chosen_folds(config, task.data),
         control=control,
@@ -339,7 +341,9 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         config=replace(task.config, model=control.key),
         data=task.data,
         accelerator=task.accelerator,
-        key=control_key(control.key, task.config, task.data),
+        key=control_key(
+            control.key, task.data, protocol=task.config.protocol, seed=task.config.seed, fold=task.config.fold
+        ),
         label=control.key,
         folds=chosen_folds(task.config, task.data),
         control=control,
@@ -355,23 +359,33 @@ def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:
     }
 
 
-def open_data(source: Source, message: str, config: RunConfig) -> TaskData:
-    """Open the data of one task, and log where they come from.
+def with_metrics(data: TaskData, metrics: Sequence[str]) -> TaskData:
+    """Return a task's data with other metrics, the main one first; with the task's own if none are named.
 
     Raises:
-        BendError: A file or a metric is bad.
+        BendError: A metric is unknown or does not fit the task.
     """
-    log.warning(message) if "NOT BEND" in message else log.info(message)
-    data = open_task(source, config)
-    if config.metric:
-        data = replace(data, task=replace(data.task, metric=config.metric[0], further_metrics=config.metric[1:]))
+    if metrics:
+        data = replace(data, task=replace(data.task, metric=metrics[0], further_metrics=tuple(metrics[1:])))
     check_metrics(data.task)
     return data
 
 
 def open_embedder(config: RunConfig) -> Embedder:
     """Load the embedder that a configuration names, or that of the supervised baseline it names."""
-    return open_model(without_alias(config))
+    baseline = baseline_of(config.model, head=config.head, checkpoint=config.checkpoint)
+    return open_model(config if baseline is None else replace(config, model=baseline.model))
+
+
+def start_processes(config: RunConfig) -> Accelerator:
+    """Start the processes of a run.
+
+    Raises:
+        ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
+    """
+    return start_accelerator(
+        mixed_precision=config.mixed_precision, processes=config.processes, tunes=config.tune != "head"
+    )
 
 
 def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
@@ -380,12 +394,18 @@ def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
         return config
     return replace(
         config,
-        head=without_alias(config).head,
+        head=chosen_head(config),
         epochs=config.epochs or task.training.epochs,
         batch_size=config.batch_size or task.training.batch_size,
         learning_rate=config.learning_rate or TUNING_RATES.get(config.tune, task.training.learning_rate),
         weight_decay=task.training.weight_decay if config.weight_decay is None else config.weight_decay,
     )
+
+
+def chosen_head(config: RunConfig) -> str | None:
+    """Return the head that was asked for, which may be that of a supervised baseline; None for the task's."""
+    baseline = baseline_of(config.model, head=config.head, checkpoint=config.checkpoint)
+    return config.head if baseline is None else baseline.head
 
 
 def check_model_name(model: str) -> None:
@@ -407,7 +427,7 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
     Raises:
         ConfigError: They do not.
     """
-    task, head = data.task, without_alias(config).head
+    task, head = data.task, chosen_head(config)
     if head is not None or task.head is not None:
         head_of(head, task)
     needed = tuple(data.subsets) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)

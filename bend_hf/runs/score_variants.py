@@ -72,11 +72,9 @@ def score_variant_task(run: ModelRun) -> Results:
         detail["probe"] = {"left_out": str(error)}
     return Results(
         folds=[FoldResult(fold=None, predictions=predictions, scores=scores_of(task, predictions))],
-        model=run.description,
         detail=detail,
         further=further,
         cache_bytes=checkpoint.size_bytes(scored.keys),
         batch_keys=scored.keys,
         figure_title=f"{task.key}, {run.label}" if draws else None,
-        alignment=run.alignment,
     )

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
+    from bend_hf.config import RunConfig
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.runs.run import ModelRun
     from bend_hf.training.batches import InputSource
+    from bend_hf.training.head_trainer import FitConfig
 
 
 def train_head(run: ModelRun, name: str) -> Results:
@@ -41,11 +43,9 @@ def train_head(run: ModelRun, name: str) -> Results:
     folds = [_train_fold(run, fold, name) for fold in run.folds]
     return Results(
         folds=folds,
-        model=run.description,
         head=head_entry(run.head),
         loss=jsonable(run.data.task.training),
         cache_bytes=cached_bytes(folds),
-        alignment=run.alignment,
     )
 
 
@@ -54,12 +54,12 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     from bend_hf.embedders.token_embeddings import Targets
     from bend_hf.training.batches import Split
     from bend_hf.training.checkpoints import Checkpoints, load_trained
-    from bend_hf.training.head_trainer import Callbacks, FitConfig, HeadData, fit
+    from bend_hf.training.head_trainer import Callbacks, HeadData, fit
     from bend_hf.training.losses import build_loss
     from bend_hf.training.predict import predict
 
     task, config, accelerator = run.data.task, run.config, run.accelerator
-    settings = FitConfig.of(config)
+    settings = fit_config(config)
     if task.training is None:
         raise ConfigError(f"{task.key} declares no training, so no head can be trained on it")
     embedder = _embedder_for(run, fold)
@@ -82,7 +82,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         tracking(
             trackers,
             run=name + (f"__fold{fold}" if fold else ""),
-            config=config,
+            settings=asdict(config),
             folder=config.out / "trackers",
         ) as log_epoch,
     ):
@@ -110,6 +110,33 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             "history": jsonable(fitted.history),
         },
         cache_files=frozenset(file for one in inputs.values() for file in one.files),
+    )
+
+
+def fit_config(config: RunConfig) -> FitConfig:
+    """Return how a head is trained, from a resolved configuration.
+
+    Raises:
+        ConfigError: A number is missing, as the task declares no training.
+    """
+    from bend_hf.training.head_trainer import FitConfig
+
+    epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
+    if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
+        raise ConfigError(
+            f"{config.task} declares no training; give --epochs, --batch-size, --learning-rate and --weight-decay"
+        )
+    return FitConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
+        accumulation=config.gradient_accumulation,
+        patience=config.patience,
+        checkpoint_every=config.checkpoint_every,
     )
 
 

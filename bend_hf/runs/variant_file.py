@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -120,8 +120,9 @@ def score_file(
     )
     info = RunInfo(
         task=file.name.split(".")[0],
-        config=config,
-        config_extra={"file": str(file)},
+        protocol=config.protocol,
+        seed=config.seed,
+        settings={**{name: jsonable(value) for name, value in asdict(config).items()}, "file": str(file)},
         data=_data_facts(file, config, variants, scored),
         n_items=len(variants),
         accelerator=accelerator,

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bend_hf.config import RunConfig, Schedule
+from bend_hf.config import Schedule
 from bend_hf.errors import ConfigError
 from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
 from bend_hf.training.checkpoints import Checkpoints, trained_state
@@ -52,31 +52,6 @@ class FitConfig:
     accumulation: int = 1
     patience: int | None = None
     checkpoint_every: int = 200
-
-    @classmethod
-    def of(cls, config: RunConfig) -> FitConfig:
-        """Return the numbers of a resolved configuration.
-
-        Raises:
-            ConfigError: One is missing, as the task declares no training.
-        """
-        epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
-        if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
-            raise ConfigError(
-                f"{config.task} declares no training; give --epochs, --batch-size, --learning-rate and --weight-decay"
-            )
-        return cls(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps,
-            accumulation=config.gradient_accumulation,
-            patience=config.patience,
-            checkpoint_every=config.checkpoint_every,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

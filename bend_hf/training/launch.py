@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from bend_hf.config import RunConfig
+from bend_hf.config import Precision
 from bend_hf.errors import BendError, ConfigError
 
 if TYPE_CHECKING:
@@ -48,8 +48,15 @@ def missing_processes(environment: Mapping[str, str], *, n_processes: int) -> st
     return None
 
 
-def start_accelerator(config: RunConfig) -> Accelerator:
+def start_accelerator(
+    *, mixed_precision: Precision = "no", processes: int | None = None, tunes: bool = False
+) -> Accelerator:
     """Start the accelerator of a run.
+
+    Args:
+        mixed_precision: Precision of the training.
+        processes: Number of processes that the run must have; None takes any.
+        tunes: Whether a language model is trained too. Some of its weights do not contribute to its embeddings.
 
     Raises:
         ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
@@ -59,15 +66,14 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 
     from bend_hf.training.sharding import shard_if_asked
 
-    # a language model has weights that do not contribute to its embeddings
-    handlers = [] if config.tune == "head" else [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if tunes else []
     try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=handlers)
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
     except ValueError as error:
-        raise ConfigError(f"--mixed-precision {config.mixed_precision} does not work here: {error}") from error
-    if config.processes not in (None, accelerator.num_processes):
+        raise ConfigError(f"--mixed-precision {mixed_precision} does not work here: {error}") from error
+    if processes not in (None, accelerator.num_processes):
         raise ConfigError(
-            f"--processes is {config.processes}, but this run has {accelerator.num_processes}; start that many with "
+            f"--processes is {processes}, but this run has {accelerator.num_processes}; start that many with "
             f"torchrun --nproc_per_node or accelerate launch --num_processes. {_HINT}"
         )
     shard_if_asked(accelerator)

@@ -8,13 +8,11 @@ bend_hf.errors.ConfigError: unknown --tracker 'tensorbord'; did you mean 'tensor
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,13 +36,15 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path) -> Iterator[Callable[[Epoch], None]]:
+def tracking(
+    names: Sequence[str], *, run: str, settings: Mapping[str, object], folder: Path
+) -> Iterator[Callable[[Epoch], None]]:
     """Open the trackers of one training, and yield a function that sends them an epoch.
 
     Args:
         names: Keys of the trackers.
         run: Name of the training.
-        config: Resolved configuration, sent once.
+        settings: Settings of the run by name, sent once.
         folder: Folder for trackers that write files.
 
     Yields:
@@ -60,7 +60,7 @@ def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path)
         else:
             tracker = tracker_class(_PROJECT, name=run)
         tracker.start()
-        tracker.store_init_configuration(_plain(config))
+        tracker.store_init_configuration(_plain(settings))
         opened.append(tracker)
 
     def log_epoch(epoch: Epoch) -> None:
@@ -77,9 +77,8 @@ def tracking(names: Sequence[str], *, run: str, config: RunConfig, folder: Path)
             tracker.finish()
 
 
-def _plain(config: RunConfig) -> dict[str, bool | int | float | str]:
-    """Return the configuration with values of types that every tracker takes."""
+def _plain(settings: Mapping[str, object]) -> dict[str, bool | int | float | str]:
+    """Return the settings with values of types that every tracker takes."""
     return {
-        name: value if isinstance(value, bool | int | float | str) else str(value)
-        for name, value in asdict(config).items()
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in settings.items()
     }

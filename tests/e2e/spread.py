@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bend_hf.config import RunConfig
 from bend_hf.embedders import MODELS, Embedder, load_embedder
 from bend_hf.training.finetuning import TunedModel, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
@@ -34,7 +33,7 @@ def families() -> list[str]:
 
 def note_differences(path: Path) -> None:
     """Writes, for each family, its units, how far its weights moved, and how far from whole ones; ends the process."""
-    accelerator = start_accelerator(RunConfig(task=("gene_finding",), tune="full"))
+    accelerator = start_accelerator(tunes=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     found = {}
     for key in families():

@@ -11,11 +11,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
 from bend_hf.registry import Registry, names_file, plugin_modules
 from bend_hf.tasks import TaskSpec
@@ -148,23 +147,31 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
 )
 
 
-def without_alias(config: RunConfig) -> RunConfig:
-    """Return the configuration with the name of a baseline replaced by its embedder and head.
+def baseline_of(model: str, *, head: str | None = None, checkpoint: str | None = None) -> Baseline | None:
+    """Return the supervised baseline that a model name stands for; None if it names an embedder.
+
+    >>> baseline_of("basset-supervised").head, baseline_of("dnabert6", head="cnn")
+    ('basset', None)
+
+    Args:
+        model: Name of the model.
+        head: Head that was asked for; None for the baseline's or the task's.
+        checkpoint: Weights that were asked for; a baseline has none.
 
     Raises:
-        ConfigError: Another head, or weights, are given as well.
+        ConfigError: It is a baseline, but another head, or weights, are asked for.
     """
-    baseline = BASELINES.get(config.model)
+    baseline = BASELINES.get(model)
     if baseline is None:
-        return config
-    if config.head not in (None, baseline.head):
+        return None
+    if head not in (None, baseline.head):
         raise ConfigError(
-            f"--model {config.model} is the head {baseline.head!r} on {baseline.model!r}, but --head is "
-            f"{config.head!r}; leave one of them out"
+            f"--model {model} is the head {baseline.head!r} on {baseline.model!r}, but --head is {head!r}; leave one "
+            "of them out"
         )
-    if config.checkpoint is not None:
-        raise ConfigError(f"--model {config.model} is trained from scratch; leave --checkpoint out")
-    return replace(config, model=baseline.model, head=baseline.head)
+    if checkpoint is not None:
+        raise ConfigError(f"--model {model} is trained from scratch; leave --checkpoint out")
+    return baseline
 
 
 def __getattr__(name: str) -> object:

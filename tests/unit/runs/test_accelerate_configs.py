@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError
 from bend_hf.files import asset_folder
 from bend_hf.training.launch import missing_processes, start_accelerator
@@ -89,4 +88,4 @@ def test_fewer_processes_than_promised_are_said(
 
 def test_a_run_does_not_start_with_fewer_processes_than_it_must_have() -> None:
     with pytest.raises(ConfigError, match=r"--processes is 2, but this run has 1; .*torchrun"):
-        start_accelerator(RunConfig(task=("gene_finding",), processes=2))
+        start_accelerator(processes=2)

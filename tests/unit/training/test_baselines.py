@@ -12,6 +12,7 @@ from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.run import resolve_config
+from bend_hf.runs.train_head import fit_config
 from bend_hf.tasks import TASKS
 from bend_hf.training.head_trainer import FitConfig, HeadData, fit
 from bend_hf.training.heads import BASELINES, build_head, head_of
@@ -50,7 +51,7 @@ BEND_NUMBERS = {  # BEND conf/supervised_tasks/*.yaml: epochs, batch, learning r
 @pytest.mark.parametrize("name", BEND_NUMBERS)
 def test_a_run_without_flags_trains_as_bend_does(name: str) -> None:
     task = TASKS.get(name)
-    config = FitConfig.of(resolve_config(RunConfig(task=(name,)), task))
+    config = fit_config(resolve_config(RunConfig(task=(name,)), task))
     assert task.training is not None
     found = (config.epochs, config.batch_size, config.learning_rate, config.weight_decay, task.training.positive_weight)
     assert found == BEND_NUMBERS[name]

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.tasks import TASKS
 from bend_hf.tasks._spec import Head
-from bend_hf.training.heads import BASELINES, HEADS, HeadRegistry, build_head, head_entry, head_of, without_alias
+from bend_hf.training.heads import BASELINES, HEADS, HeadRegistry, baseline_of, build_head, head_entry, head_of
 
 MEAN_HEAD = """
 from torch import nn
@@ -162,6 +161,8 @@ def test_a_head_from_a_file_must_not_have_the_key_of_another(tmp_path: Path) -> 
 
 def test_a_baseline_and_another_head_contradict_each_other() -> None:
     with pytest.raises(ConfigError, match="leave one of them out"):
-        without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised", head="cnn"))
-    plain = without_alias(RunConfig(task=("gene_finding",), model="resnet-supervised"))
-    assert (plain.model, plain.head) == ("onehot", "resnet")
+        baseline_of("resnet-supervised", head="cnn")
+    with pytest.raises(ConfigError, match="leave --checkpoint out"):
+        baseline_of("resnet-supervised", checkpoint="weights")
+    assert baseline_of("resnet-supervised", head="resnet") == BASELINES["resnet-supervised"]
+    assert baseline_of("resnet", head="cnn") is None

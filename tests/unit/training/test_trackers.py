@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_a_training_that_fails_closes_its_tracker(tracker: str, tmp_path: Path) 
     config = RunConfig(task=("gene_finding",))
 
     def fail() -> None:
-        with tracking([tracker], run="x", config=config, folder=tmp_path) as tell:
+        with tracking([tracker], run="x", settings=asdict(config), folder=tmp_path) as tell:
             tell(Epoch(epoch=1, loss=0.5, validation=None, seconds=1.0))
             raise KeyboardInterrupt
 
