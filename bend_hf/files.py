@@ -177,7 +177,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hash a file's bytes in hexadecimal.
 
     Hashing a genome of three gigabytes takes seconds. A note in the user's cache folder therefore remembers the hash
-    of a path, size and modification time. If the cache cannot be read or written, the file is hashed each time.
+    of a path, size, inode, and times of modification and change (the last of which no tool can set back). If the cache
+    cannot be read or written, the file is hashed each time.
 
     Raises:
         OSError: The file cannot be read.
@@ -185,13 +186,13 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     path = Path(path).resolve()
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
-        key = [str(path), stat.st_size, stat.st_mtime_ns]
+        key = [str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
         note = cache_folder("sha256") / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
         remembered = _read_note(note)
         if remembered is not None and remembered[0] == key:
             return remembered[1]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         with contextlib.suppress(OSError), atomic_path(note) as part:
             part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
     return digest

@@ -86,6 +86,7 @@ def dataset() -> str:
             "items_with_a_sequence_of_another_split": {},
         },
         "shards": {"test": files["test"]},
+        "sha256": {files["test"][0]: "d" * 64},
         "bytes": {files["test"][0]: 4321},
         "features": [{"name": "item", "dtype": "int64"}, {"name": "sequence", "dtype": "string"}],
     }

@@ -14,7 +14,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
-from bend_hf.files import asset_folder, write_text
+from bend_hf.files import asset_folder, json_sha256, write_text
 from bend_hf.tasks import TASKS, Folds
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
@@ -88,6 +88,8 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
             },
             {
                 "config_name": name,
+                # `datasets` names its cache by these metadata alone, so content that changes must change them.
+                "description": f"Content sha256: {_content_sha256(facts, files)}",
                 "features": facts["features"],
                 "splits": [
                     {"name": split, "num_bytes": sizes[split], "num_examples": sum(items[part] for part in parts)}
@@ -106,6 +108,11 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
         splits = {"train": [parts[n] for n in train], "validation": [parts[validation]], "test": [parts[test]]}
         found.append(one(f"fold_{fold}", splits))
     return found
+
+
+def _content_sha256(facts: Mapping[str, Any], files: Mapping[str, list[str]]) -> str:
+    """Hash the Parquet files of each split."""
+    return json_sha256({split: [facts["sha256"][name] for name in names] for split, names in files.items()})
 
 
 def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:

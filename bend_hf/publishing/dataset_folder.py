@@ -34,6 +34,7 @@ from bend_hf.types import Json
 if TYPE_CHECKING:
     import datasets
 
+_CARD: Final = "README.md"
 _SHARD_SIZE: Final = "500MB"  # default of datasets, config.MAX_SHARD_SIZE
 
 
@@ -70,9 +71,10 @@ def build(
         if not isinstance(source, TaskFiles):
             raise SourceError(f"{source.task.key}: {source.repo} is already built; give --data a folder of BED files")
         found.append(read_examples(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
-    built = [_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc) for rows in found]
-    for group in sorted({rows.task.group for rows in found}):
-        write_dataset_card(out / group)
+    built = []
+    for rows in found:
+        built.append(_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc))
+        write_dataset_card(out / rows.task.group)
     write_metric_folders(out)
     return built
 
@@ -91,6 +93,8 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         facts = _facts(rows, builder, shards)
         body = json.dumps(facts, indent=2, allow_nan=False) + "\n"
         write_text(part / "files" / FACTS_FILE, body)
+        # The old card names the old content; next to new files it would make `datasets` read its cache of the old ones.
+        (out / task.group / _CARD).unlink(missing_ok=True)
         _swap(part / "files", target)
     except OSError as error:
         raise BendError(f"cannot write {target} ({error}); free some disk space or give another --out") from error

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.files import atomic_path, cache_folder, explain_write_errors, json_sha256, write_bytes, write_text
+from bend_hf.files import (
+    atomic_path,
+    cache_folder,
+    explain_write_errors,
+    file_sha256,
+    json_sha256,
+    write_bytes,
+    write_text,
+)
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -109,3 +118,16 @@ def test_the_hash_of_json_does_not_depend_on_the_order_of_keys() -> None:
 def test_the_hash_of_json_refuses_what_json_lacks() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_sha256(float("nan"))
+
+
+def test_a_file_that_is_replaced_with_its_times_kept_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bend_hf.files._SETTLED_NS", -1)  # remember at once
+    path = tmp_path / "labels.hdf5"
+    digests = []
+    for content in (b"old", b"new"):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 10**18))  # as `cp -p`, `rsync -t` and `tar` do
+        digests.append(file_sha256(path))
+    assert digests == [hashlib.sha256(content).hexdigest() for content in (b"old", b"new")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -81,6 +83,36 @@ def test_building_again_gives_the_same_bytes(data: Path, built: Path) -> None:
     before = {path: path.read_bytes() for path in built.rglob("*.parquet")}
     build(DataConfig(task=NAMES, data=str(data)), built)
     assert {path: path.read_bytes() for path in built.rglob("*.parquet")} == before
+
+
+def test_a_folder_that_is_built_again_is_loaded_anew(tmp_path: Path) -> None:
+    loaded = "import datasets; print(datasets.load_dataset('bend/cpg_methylation', split='train')['sequence'][0])"
+    bed = tmp_path / "mine.bed"
+    rows = [f"chrT\t{512 * n}\t{512 * n + 512}\t+\t{n % 7}\t{('train', 'valid', 'test')[n % 3]}\n" for n in range(9)]
+    bed.write_text("chromosome\tstart\tend\tstrand\tlabel\tsplit\n" + "".join(rows))
+    for letter in "AC":  # of equal size, so that no file size changes
+        genome = tmp_path / f"{letter}.fa"
+        genome.write_text(f">chrT\n{letter * 9 * 512}\n")
+        build(DataConfig(task=("cpg_methylation",), bed=bed, genome=genome), tmp_path / "bend")
+        here = datasets.load_dataset(str(tmp_path / "bend" / "cpg_methylation"), split="train")
+        assert here["sequence"][0] == letter * 512
+        there = subprocess.run([sys.executable, "-c", loaded], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert there.stdout.strip() == letter * 512
+
+
+def test_a_build_that_is_interrupted_leaves_no_card_of_the_old_content(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig(task=("gene_finding",), data=str(data))
+    build(config, tmp_path / "bend")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset_folder, "write_dataset_card", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(config, tmp_path / "bend")
+    assert not (tmp_path / "bend" / "gene_finding" / "README.md").exists()
 
 
 def test_bad_input_leaves_an_earlier_build_alone(data: Path, built: Path, tmp_path: Path) -> None:
