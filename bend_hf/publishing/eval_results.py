@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -26,6 +26,7 @@ from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.types import PROTOCOLS, Json
 
 if TYPE_CHECKING:
+    import yaml
     from huggingface_hub import EvalResultEntry
 
 Entries: TypeAlias = Sequence[Mapping[str, Json]]
@@ -178,22 +179,115 @@ def to_yaml(entries: Entries, name: str) -> str:
 
 
 def merged(old: str, new: str, name: str) -> str:
-    """Merge two ``.eval_results`` files. New entries replace old ones of the same task id; other old ones are kept.
+    """Merge two ``.eval_results`` files. New entries replace old ones of the same dataset and task id.
+
+    Every other entry of the old file is kept as it is written there, whatever its benchmark: only what the Hub requires
+    of an entry is asked of it.
+
+    Args:
+        old: Text of the file in the repository.
+        new: Text of our file.
+        name: Name of the file in messages.
 
     Raises:
-        RecordError: The old file is not a list of entries, or the merged file fails the check.
+        RecordError: The old file is not a list of entries, or the new file fails the check.
+    """
+    import yaml
+
+    before = _entries_there(old, name)
+    added = dict(check_eval_results(yaml.safe_load(new), name))
+    text = _spliced(old, [_entry_key(item) for item in before], added)
+    kept = [item for item in before if _entry_key(item) not in added]
+    if sorted(_loaded(text), key=repr) != sorted(
+        [*kept, *added.values()], key=repr
+    ):  # an anchor, or a list on one line
+        text = yaml.safe_dump([*kept, *added.values()], sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def entry_keys(text: str, name: str) -> set[tuple[str, str]]:
+    """Dataset and task id of each entry of a file.
+
+    Raises:
+        RecordError: The text is not a list of entries.
+    """
+    return {_entry_key(item) for item in _entries_there(text, name)}
+
+
+def _entries_there(text: str, name: str) -> list[dict[str, Json]]:
+    """The entries of a file in a repository, which other tools may have written.
+
+    Raises:
+        RecordError: The text is not a list of entries with the id and task id of a dataset, and a value.
     """
     import yaml
 
     try:
-        before = yaml.safe_load(old) or []
-        entries = {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in before}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise RecordError(
-            f"{name} in the repository is not a list of evaluation results ({error}); fix or remove it there"
-        ) from error
-    entries |= {(item["dataset"]["id"], item["dataset"]["task_id"]): item for item in yaml.safe_load(new)}
-    return to_yaml(list(entries.values()), name)
+        body = yaml.safe_load(text) or []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _not_entries(name, f"{type(error).__name__}") from error
+    if not isinstance(body, list):
+        raise _not_entries(name, f"it holds {type(body).__name__}")
+    for position, item in enumerate(body, start=1):
+        texts = [member(item, "dataset", key) for key in ("id", "task_id")]
+        if not all(isinstance(one, str) and one for one in texts) or "value" not in item:
+            raise _not_entries(name, f"entry {position} lacks the id or task_id of its dataset, or its value")
+    return body
+
+
+def _not_entries(name: str, why: str) -> RecordError:
+    return RecordError(f"{name} in the repository is not a list of evaluation results ({why}); fix or remove it there")
+
+
+def _entry_key(item: Mapping[str, Json]) -> tuple[str, str]:
+    return str(member(item, "dataset", "id")), str(member(item, "dataset", "task_id"))
+
+
+def _loaded(text: str) -> list[Json]:
+    import yaml
+
+    try:
+        body = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return []
+    return body if isinstance(body, list) else []
+
+
+def _spliced(old: str, keys: Sequence[tuple[str, str]], added: Mapping[tuple[str, str], Mapping[str, Json]]) -> str:
+    """Write entries into the text of a file: over those of the same key, or at its end. The rest keeps its bytes."""
+    import yaml
+
+    root = yaml.compose(old, Loader=yaml.SafeLoader)
+    nodes = root.value if root is not None else []
+    indent = " " * (root.start_mark.column if nodes else 0)
+    texts = {
+        key: indent
+        + yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=110).replace("\n", "\n" + indent)
+        for key, entry in added.items()
+    }
+    texts = {key: text.rstrip() for key, text in texts.items()}
+    pieces, at, written = list[str](), 0, set[tuple[str, str]]()
+    for key, node in zip(keys, nodes, strict=True):
+        if key not in texts:
+            continue
+        dash = old.rfind("-", at, node.start_mark.index)
+        pieces += [old[at:dash], "" if key in written else texts[key][len(indent) :]]
+        at, written = max(_ends(node)), written | {key}
+    text = "".join([*pieces, old[at:]])
+    further = [texts[key] for key in sorted(texts) if key not in written]
+    if nodes or root is None:
+        return text + ("\n" if text and not text.endswith("\n") else "") + "".join(f"{one}\n" for one in further)
+    return "".join(f"{one}\n" for one in further)
+
+
+def _ends(node: yaml.Node) -> Iterator[int]:
+    """Where the scalars and the one-line collections of a node end; a block collection ends after its comments."""
+    if isinstance(node.value, str) or node.flow_style:
+        yield node.end_mark.index
+        return
+    for child in node.value:
+        for one in child if isinstance(child, tuple) else (child,):
+            yield from _ends(one)
 
 
 def check_eval_yaml(body: object, name: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from bend_hf.errors import BendError, HubError
-from bend_hf.publishing.eval_results import FOLDER, merged
+from bend_hf.publishing.eval_results import FOLDER, entry_keys, merged
 from bend_hf.tables import n_bytes
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
         api.update_repo_settings(upload.repo, repo_type=upload.repo_type, private=False)
     remote = set(api.list_repo_files(upload.repo, repo_type=upload.repo_type, revision=revision))
     files = [_merged_with_remote(api, upload, file, remote, revision) for file in upload.files]
+    _check_one_value_each(api, upload, remote, revision)
     done = api.create_commit(
         upload.repo,
         [
@@ -180,18 +181,53 @@ def _merged_with_remote(
     api: HfApi, upload: Upload, file: UploadFile, remote: Collection[str], revision: str | None
 ) -> UploadFile:
     """The file with the remote scores of other task ids kept. Raise if it would replace a card of someone else."""
-    is_scores = file.path.startswith(f"{FOLDER}/")
+    is_scores = _is_scores(file.path)
     is_card = upload.own_card and file.path == "README.md"
     if file.path not in remote or not (is_scores or is_card):
         return file
-    path = api.hf_hub_download(upload.repo, file.path, repo_type=upload.repo_type, revision=revision)
-    old = Path(path).read_text(encoding="utf-8")
+    old = _remote_text(api, upload, file.path, revision)
     if is_card and _MADE_BY_BEND_HF not in old:
         raise HubError(
             f"{upload.name} has a card that bend_hf did not write, and it is not replaced. Give another --repo, or "
             "add only the scores with --create-pr."
         )
     return UploadFile(file.path, merged(old, file.read().decode(), file.path).encode()) if is_scores else file
+
+
+def _check_one_value_each(api: HfApi, upload: Upload, remote: Collection[str], revision: str | None) -> None:
+    """Raise if another score file of the repository holds a value of a leaderboard that is pushed."""
+    pushed = {
+        key for file in upload.files if _is_scores(file.path) for key in entry_keys(_utf8(file, upload), file.path)
+    }
+    for path in sorted(path for path in remote if pushed and _is_scores(path)):
+        if any(file.path == path for file in upload.files):
+            continue
+        try:
+            there = entry_keys(_remote_text(api, upload, path, revision), path)
+        except BendError:
+            continue  # a file of another form holds no value
+        for dataset, task_id in sorted(pushed & there):
+            raise HubError(
+                f"{upload.name}: {path} already holds a value for {task_id} of {dataset}, and a leaderboard takes one. "
+                "Remove that entry there and repeat the command."
+            )
+
+
+def _is_scores(path: str) -> bool:
+    return path.startswith(f"{FOLDER}/") and path.endswith((".yaml", ".yml"))
+
+
+def _remote_text(api: HfApi, upload: Upload, path: str, revision: str | None) -> str:
+    """Text of a remote file with its line ends as they are."""
+    local = api.hf_hub_download(upload.repo, path, repo_type=upload.repo_type, revision=revision)
+    return _utf8(UploadFile(path, Path(local)), upload)
+
+
+def _utf8(file: UploadFile, upload: Upload) -> str:
+    try:
+        return file.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HubError(f"{upload.name}: {file.path} is not UTF-8 text ({error.reason}); fix or remove it") from error
 
 
 def _stale(upload: Upload, remote: Collection[str]) -> list[str]:

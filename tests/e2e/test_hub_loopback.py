@@ -222,6 +222,27 @@ def test_scores_go_to_the_repository_of_a_model_as_one_pull_request(client: Clie
     assert values == [0.61, 0.7]
 
 
+OTHER_SCORES = b"- dataset:\r\n    id: cais/hle  # another benchmark\r\n    task_id: hle\r\n  value: 20.9\r\n"
+
+
+@pytest.mark.parametrize("name", ["hle.yaml", "bend_gene_finding_cnn.yaml"])
+def test_scores_of_another_benchmark_keep_their_bytes(client: Client, name: str) -> None:
+    repo = client.hub.repo("model", "me/model", files={f".eval_results/{name}": OTHER_SCORES})
+    _card(client, record("gene_finding", value=0.61))
+    _done(client.bend_hf("push", "card", "--repo", "me/model"))
+    assert OTHER_SCORES in repo.files[f".eval_results/{name}"]
+    assert yaml.safe_load(repo.files[".eval_results/bend_gene_finding_cnn.yaml"])[-1]["value"] == 0.61
+
+
+def test_a_second_value_of_one_leaderboard_is_refused(client: Client) -> None:
+    theirs = b"- dataset:\n    id: bend/gene_finding\n    task_id: gene_finding_cnn_bend-2024\n  value: 0.9\n"
+    repo = client.hub.repo("model", "me/model", files={".eval_results/mine.yaml": theirs})
+    _card(client, record("gene_finding", value=0.61))
+    said = _refused(client.bend_hf("push", "card", "--repo", "me/model"))
+    assert ".eval_results/mine.yaml already holds a value for gene_finding_cnn_bend-2024" in said
+    assert repo.files == {".eval_results/mine.yaml": theirs}
+
+
 def test_a_card_by_someone_else_is_not_replaced(client: Client) -> None:
     repo = client.hub.repo("model", "me/model", files={"README.md": b"---\nlicense: mit\n---\nmine"})
     _card(client, record())

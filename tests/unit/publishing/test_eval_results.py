@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import RecordError
@@ -168,9 +170,56 @@ def test_merging_keeps_other_task_ids_and_replaces_the_same() -> None:
     assert merged(merged(old, new, "f"), new, "f") == merged(old, new, "f")
 
 
-def test_merging_into_a_file_of_another_form_raises() -> None:
+OTHER_ENTRIES = (
+    "- dataset:\n    id: bend/gene_finding\n    task_id: gene_finding_cnn_bend-hf-1\n  value: 0.4\n",
+    "- dataset:\n    id: cais/hle\n    task_id: hle\n    revision: 0123456789abcdef\n  value: 20.9  # percent\n",
+    "- dataset: {id: a/b, task_id: c}\n  value: 1e3\n  verifyToken: abc\n  further: [1, 2]\n# a note\n",
+    "- value: -3\n  dataset:\n    task_id: 'c'\n    id: \"a/d\"\n  notes: |\n    two\n    lines\n\n",
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    chosen=st.lists(st.sampled_from(OTHER_ENTRIES), unique=True),
+    ours_at=st.none() | st.integers(0, 4),
+    indent=st.sampled_from(["", "  "]),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    head=st.sampled_from(["", "# scores of this model\n", "---\n"]),
+)
+def test_entries_of_others_keep_their_bytes(
+    chosen: list[str], ours_at: int | None, indent: str, line_end: str, head: str
+) -> None:
+    new = to_yaml([_entry(value=0.7)], "f")
+    ours = "- dataset:\n    id: bend/gene_finding\n    task_id: gene_finding_cnn_bend-2024\n  value: 0.1\n"
+    entries = [*chosen] if ours_at is None else [*chosen[:ours_at], ours, *chosen[ours_at:]]
+    written = ["".join(f"{indent}{line}" for line in entry.splitlines(keepends=True)) for entry in entries]
+    old = (head + "".join(written)).replace("\n", line_end)
+    text = merged(old, new, "f")
+    for entry, indented in zip(entries, written, strict=True):
+        assert (indented.replace("\n", line_end) in text) == (entry is not ours)
+    expected = [entry for one in chosen for entry in yaml.safe_load(one)] + yaml.safe_load(new)
+    assert sorted(yaml.safe_load(text), key=repr) == sorted(expected, key=repr)
+    assert merged(text, new, "f") == text
+
+
+@pytest.mark.parametrize(
+    "old",
+    ['[{"dataset": {"id": "a/b", "task_id": "c"}, "value": 3}]', "- &x {dataset: {id: a/b, task_id: c}, value: 3}"],
+)
+def test_entries_in_another_style_keep_their_values(old: str) -> None:
+    together = yaml.safe_load(merged(old, to_yaml([_entry()], "f"), "f"))
+    assert {item["dataset"]["task_id"]: item["value"] for item in together} == {
+        "c": 3,
+        "gene_finding_cnn_bend-2024": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "old", ["score: 3", "- 3", "- dataset: x\n  value: 1", "- dataset: {id: a/b}\n  value: 1", "- [", "{" * 5000]
+)
+def test_merging_into_a_file_of_another_form_raises(old: str) -> None:
     with pytest.raises(RecordError, match="is not a list of evaluation results"):
-        merged("score: 3", to_yaml([_entry()], "f"), "f")
+        merged(old, to_yaml([_entry()], "f"), "f")
 
 
 def test_two_results_of_one_task_id_raise() -> None:
