@@ -23,8 +23,9 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from bend_hf import __version__
-from bend_hf.data.examples import TaskExamples, Variants
+from bend_hf.data.examples import TaskExamples
 from bend_hf.data.sequences import SequenceBatch
+from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError
 from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
@@ -202,11 +203,10 @@ def _variant_sequences(
     start = np.maximum(position - context_bp, 0)
     end = np.minimum(position + context_bp + 1, length_of[names.indices.to_numpy()])
     sequences = rows.genome.fetch(names, start, end, describe=lambda row: bed.describe(int(chosen[row])))
-    letters = pa.array([chr(code) for code in range(128)])
     return sequences, {
         "variant_offset": pa.array((position - start).astype(np.int32)),
-        "ref": letters.take(pa.array(variants.ref[chosen].astype(np.int32))),
-        "alt": letters.take(pa.array(variants.alt[chosen].astype(np.int32))),
+        "ref": variants.ref.take(pa.array(chosen)),
+        "alt": variants.alt.take(pa.array(chosen)),
     }
 
 

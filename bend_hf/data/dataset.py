@@ -157,6 +157,7 @@ def file_facts(rows: TaskExamples, hashes: dict[str, str], items: dict[str, int]
         names = rows.bed.chromosome.dictionary.to_pylist()
         ends = np.array([rows.genome.contigs[name] for name in names], np.int64)[rows.bed.chromosome.indices.to_numpy()]
         padded = int((rows.bed.end_bp > ends).sum())
+    normalized = 0 if rows.variants is None else int((rows.variants.is_normalized & rows.keep).sum())
     return {
         "origin": rows.files.origin,
         "assembly": "GRCh37" if rows.files.origin == "sample" else rows.task.assembly,
@@ -168,6 +169,8 @@ def file_facts(rows: TaskExamples, hashes: dict[str, str], items: dict[str, int]
             "rows_padded": padded,
             "rows_dropped_out_of_bounds": len(rows) - rows.n_ref_mismatches - sum(items.values()),
             "rows_dropped_ref_mismatch": rows.n_ref_mismatches,
+            # Left out if zero, so that runs of files without such rows keep their key.
+            **({"rows_normalized": normalized} if normalized else {}),
         },
     }
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.data.bed import BedTable, name_rows, read_bed
@@ -22,29 +19,12 @@ from bend_hf.data.genome import Genome
 from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names
 from bend_hf.data.sources import TaskFiles
 from bend_hf.data.user_task import user_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
+from bend_hf.data.variants import Variants, WrittenVariants
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
-
-_BASES: Final = np.frombuffer(b"ACGT", np.uint8)
-_COMPLEMENT_OF: Final = {"A": "T", "C": "G", "G": "C", "T": "A"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variants:
-    """The variants of n rows.
-
-    Attributes:
-        position_bp: Position of the changed base, 0-based, shape (n,).
-        ref: Reference base, ASCII, shape (n,).
-        alt: Alternative base, ASCII, shape (n,).
-    """
-
-    position_bp: Ints
-    ref: NDArray[np.uint8]
-    alt: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +98,8 @@ def read_examples(
     keep = np.ones(len(bed), np.bool_)
     variants, n_mismatches = None, 0
     if task.variant is not None:
-        variants = substitutions(bed)
-        agrees = agrees_with_genome(variants, bed, genome, ref_mismatch)
-        keep, n_mismatches = agrees, int((~agrees).sum())
+        variants, keep = _variants(bed, genome, ref_mismatch)
+        bed, n_mismatches = variants.bed, int((~keep).sum())
     else:
         if task.window_bp is not None:
             _check_windows(bed, task.window_bp, task.key)
@@ -229,94 +208,14 @@ def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:
         )
 
 
-def substitutions(bed: BedTable) -> Variants:
-    """Return the substitutions of single bases in a BED file with ``ref`` and ``alt``.
-
-    Raises:
-        InputError: A column is missing, or a row is not a substitution of one base.
-    """
-    ref, alt = (_single_bases(bed, name) for name in ("ref", "alt"))
-    wide = np.flatnonzero(bed.end_bp - bed.start_bp > 1)
-    if len(wide):
+def _variants(bed: BedTable, genome: Genome, policy: RefMismatch) -> tuple[Variants, Bools]:
+    """Return the variants of a task, and which of them agree with the genome, shape (n,)."""
+    written = WrittenVariants.of(bed)
+    others = np.flatnonzero(~written.is_substitution)
+    if len(others):
         raise InputError(
-            f"{bed.path}: expected variants of one base (end = start + 1, or start = end): "
-            f"{name_rows(wide, bed.describe)}. Correct these rows"
+            f"{bed.path}: {len(others)} of {len(bed)} variants are not substitutions of one base (A, C, G, T): "
+            f"{written.name(others)}. Remove insertions and deletions; this task scores substitutions of one base"
         )
-    return Variants(position_bp=bed.start_bp, ref=ref, alt=alt)
-
-
-def allele_texts(bed: BedTable, name: str) -> pa.ChunkedArray:
-    """Return the column ``ref`` or ``alt`` in upper case.
-
-    Raises:
-        InputError: The column is missing.
-    """
-    if name not in bed.columns.column_names:
-        found = ", ".join(bed.columns.column_names)
-        raise InputError(f"{bed.path} has no column {name!r} (it has {found}); variants need ref and alt")
-    return pc.utf8_upper(pc.utf8_trim_whitespace(pc.fill_null(bed.columns[name], "")))
-
-
-def _single_bases(bed: BedTable, name: str) -> NDArray[np.uint8]:
-    text = allele_texts(bed, name)
-    single = pc.match_substring_regex(text, "^[ACGT]$").to_numpy()
-    if not single.all():
-        rows = np.flatnonzero(~single)
-        raise InputError(
-            f"{bed.path}: {name} is not a single base (A, C, G or T) in {len(rows)} of {len(bed)} rows: "
-            f"{name_rows(rows, lambda r: f'{bed.describe(r)}: {text[r].as_py()!r}')}. "
-            "Remove insertions and deletions; this task scores substitutions of one base"
-        )
-    codes = text.combine_chunks().dictionary_encode()
-    ascii_of = np.array([ord(base) for base in codes.dictionary.to_pylist()], np.uint8)
-    bases: NDArray[np.uint8] = ascii_of[codes.indices.to_numpy()]
-    return bases
-
-
-def agrees_with_genome(variants: Variants, bed: BedTable, genome: Genome, policy: RefMismatch) -> Bools:
-    """Return whether each variant's REF is the genome's base and differs from its ALT, shape (n,).
-
-    Raises:
-        InputError: A REF disagrees and the policy is ``error``; the message guesses the reason.
-    """
-    found = genome.base_at(bed.chromosome, variants.position_bp, describe=bed.describe)
-    agrees: Bools = (variants.ref != variants.alt) & (found == variants.ref)
-    bad = np.flatnonzero(~agrees)
-    if not len(bad) or policy == "drop":
-        return agrees
-
-    def describe(row: int) -> str:
-        ref, alt, base = (chr(a[row]) for a in (variants.ref, variants.alt, found))
-        if ref == alt:
-            return f"{bed.describe(row)}: REF and ALT are both {ref}"
-        guess = _guess(ref, alt, base)
-        return f"{bed.describe(row)}: REF is {ref}, the genome has {base}" + (f" ({guess})" if guess else "")
-
-    raise InputError(
-        f"{bed.path}: REF disagrees with {genome.path} in {len(bad)} of {len(bed)} rows: {name_rows(bad, describe)}; "
-        f"{_reason(variants, bed, genome, bad)}correct the rows, or drop them with --ref-mismatch drop"
-    )
-
-
-def _guess(ref: str, alt: str, base: str) -> str:
-    if base == alt:
-        return "REF and ALT swapped?"
-    return "other strand?" if _COMPLEMENT_OF.get(ref) == base else ""
-
-
-def _reason(variants: Variants, bed: BedTable, genome: Genome, bad: Ints) -> str:
-    """Guess what is wrong with all rows, from those that disagree."""
-    lengths = pc.index_in(bed.chromosome.dictionary, pa.array(list(genome.contigs))).to_numpy(zero_copy_only=False)
-    contig_bp = np.array(list(genome.contigs.values()), np.int64)[lengths.astype(np.int64)]
-    for shift, text in (
-        (-1, "the positions look 1-based, but BED is 0-based; "),
-        (1, "the positions look too small by one; "),
-    ):
-        moved = variants.position_bp[bad] + shift
-        inside = (moved >= 0) & (moved < contig_bp[bed.chromosome.indices.to_numpy()[bad]])
-        if not inside.all():
-            continue
-        there = genome.base_at(bed.chromosome.take(pa.array(bad)), moved, describe=bed.describe)
-        if len(bad) >= 4 and (there == variants.ref[bad]).mean() > 0.9:
-            return text
-    return "check that the variants were called on this assembly; " if len(bad) > 0.3 * len(bed) else ""
+    agrees = written.agree_with(genome, policy)
+    return written.normalized(np.arange(len(bed)), genome), agrees

@@ -9,8 +9,8 @@ r"""Read a VCF file as the columns of a BED file of variants: 0-based, one row p
 ([10, 10], ['G', 'T'], ['1', '1'])
 
 Positions of a VCF file are 1-based and become 0-based here. A line with several alternative alleles becomes one row per
-allele. Bases that both alleles share at an end are trimmed, so that ``CA`` to ``CT`` is the substitution of ``A`` by
-``T`` one base further. Fields of INFO become columns if they are requested by name.
+allele, as it is written; ``bend_hf.data.variants`` compares REF with the genome and normalizes. Fields of INFO become
+columns if they are requested by name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _ENDINGS: Final = (".vcf", ".vcf.gz", ".vcf.bgz")
 _COLUMNS: Final = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")  # VCF 4.3, section 1.5
 _LABELS: Final = ("label", "full_label")
-_PLAIN: Final = r"^[ACGTN]+$"
 
 
 def is_vcf(path: str | Path) -> bool:
@@ -71,13 +70,14 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
     line = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
     ref = pc.utf8_upper(lines["REF"]).combine_chunks().take(pa.array(line))
-    alleles = _trimmed(ref, texts.flatten(), position[line] - 1)
+    start_bp = position[line] - 1
+    end_bp = start_bp + pc.utf8_length(ref).to_numpy().astype(np.int64)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "chromosome": lines["#CHROM"].take(pa.array(line)),
-        "start": pa.array(alleles.start_bp).cast(pa.string()),
-        "end": pa.array(alleles.end_bp).cast(pa.string()),
-        "ref": alleles.ref,
-        "alt": alleles.alt,
+        "start": pa.array(start_bp).cast(pa.string()),
+        "end": pa.array(end_bp).cast(pa.string()),
+        "ref": ref,
+        "alt": texts.flatten(),
         "id": lines["ID"].take(pa.array(line)),
         "filter": lines["FILTER"].take(pa.array(line)),
     }
@@ -90,8 +90,8 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
         path=path,
         columns=table,
         chromosome=table["chromosome"].combine_chunks().dictionary_encode(),
-        start_bp=alleles.start_bp,
-        end_bp=alleles.end_bp,
+        start_bp=start_bp,
+        end_bp=end_bp,
         strand=None,
         split=None,
         line_numbers=line_numbers[line],
@@ -183,38 +183,6 @@ def _positions(path: Path, column: pa.ChunkedArray, line_numbers: Ints) -> Ints:
         raise InputError(f"{path}: POS must be a whole number, 1 or more: {told}. Fix or remove these lines")
     positions: Ints = column.cast(pa.int64()).to_numpy()
     return positions
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Alleles:
-    ref: pa.Array
-    alt: pa.Array
-    start_bp: Ints
-    end_bp: Ints
-
-
-def _trimmed(ref: pa.Array, alt: pa.Array, start_bp: Ints) -> _Alleles:
-    """Trim the bases that both alleles share at an end; at least one base of each stays."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    lengths = pc.utf8_length(ref).to_numpy().astype(np.int64)
-    longer = pc.and_(pc.greater(pc.utf8_length(ref), 1), pc.greater(pc.utf8_length(alt), 1))
-    longer = pc.and_(longer, pc.and_(pc.match_substring_regex(ref, _PLAIN), pc.match_substring_regex(alt, _PLAIN)))
-    rows = np.flatnonzero(longer.to_numpy(zero_copy_only=False))
-    if not len(rows):
-        return _Alleles(ref=ref, alt=alt, start_bp=start_bp, end_bp=start_bp + lengths)
-    refs, alts, start_bp = ref.to_pylist(), alt.to_pylist(), start_bp.copy()
-    for row in rows.tolist():  # alleles of several bases only
-        a, b = refs[row], alts[row]
-        while min(len(a), len(b)) > 1 and a[-1] == b[-1]:
-            a, b = a[:-1], b[:-1]
-        while min(len(a), len(b)) > 1 and a[0] == b[0]:
-            a, b, start_bp[row] = a[1:], b[1:], start_bp[row] + 1
-        refs[row], alts[row], lengths[row] = a, b, len(a)
-    return _Alleles(
-        ref=pa.array(refs, pa.string()), alt=pa.array(alts, pa.string()), start_bp=start_bp, end_bp=start_bp + lengths
-    )
 
 
 def _info_column(

@@ -171,8 +171,9 @@ def _changes_in_words(changes: Mapping[str, Any]) -> str:
             ("rows_padded", "padded with N because they extend past the end of their contig"),
             ("rows_dropped_out_of_bounds", "dropped because they extend past the end of their contig"),
             ("rows_dropped_ref_mismatch", "dropped because REF differs from the genome or equals ALT"),
+            ("rows_normalized", "normalized, because they wrote their variant with bases that both alleles share"),
         )
-        if changes[key]
+        if changes.get(key)
     )
 
 

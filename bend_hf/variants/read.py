@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.data.bed import BedTable, name_rows, read_bed
-from bend_hf.data.examples import agrees_with_genome, allele_texts, substitutions
+from bend_hf.data.bed import BedTable, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.labels import labels_from_column
+from bend_hf.data.variants import WrittenVariants
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
@@ -36,8 +36,6 @@ COORDINATES: Final = ("chromosome", "start", "end", "ref", "alt")
 CONSEQUENCE: Final = "full_label"  # BEND variant_effects_disease.bed, the kind of variant
 LABELS: Final = SequenceClass(names=("no_effect", "effect"))
 _NEEDED: Final = ("item", "sequence", "variant_offset", "label")
-_BASE: Final = "^[ACGT]$"
-_BASES: Final = "^[ACGT]+$"
 
 
 class VariantSource(Protocol):
@@ -111,6 +109,7 @@ class VariantCounts:
 
     Attributes:
         rows: Rows of the file, one per alternative allele.
+        normalized: Scored rows that write their variant with more bases than needed, or not as far left as possible.
         dropped_ref_mismatch: Dropped because REF is not the genome's.
         dropped_indels: Dropped because they are not substitutions of one base.
         scored_by_likelihood_alone: Kept although they are not substitutions of one base.
@@ -118,6 +117,7 @@ class VariantCounts:
     """
 
     rows: int
+    normalized: int
     dropped_ref_mismatch: int
     dropped_indels: int
     scored_by_likelihood_alone: int
@@ -239,25 +239,27 @@ def read_variants(
     settings, context = settings or ReadSettings(), context or VariantSpec()
     bed = _read_rows(path, [name for name in (settings.label_column, *settings.keep) if name is not None])
     reference = Genome(genome)
-    rows = _Rows.of(bed)
-    kept = _without_indels(rows, settings.indels)
-    agrees = _agrees(rows, kept, reference, settings.ref_mismatch)
-    chosen = np.flatnonzero(kept & agrees)
+    written = WrittenVariants.of(bed)
+    kept = _without_indels(written, settings.indels)
+    agrees = written.agree_with(reference, settings.ref_mismatch, kept=kept)
+    chosen = np.flatnonzero(agrees)
+    variants = written.normalized(chosen, reference)
     label = _labels(bed, settings.label_column or "label")[chosen]
     return VariantFile(
-        bed=bed.take(chosen),
+        bed=variants.bed,
         item=chosen,
-        ref=rows.ref.take(pa.array(chosen)),
-        alt=rows.alt.take(pa.array(chosen)),
+        ref=variants.ref,
+        alt=variants.alt,
         label=label,
         genome=reference,
         stored_bp=context.stored_context_bp,
         keep=tuple(dict.fromkeys(settings.keep)),
         counts=VariantCounts(
             rows=len(bed),
+            normalized=int(variants.is_normalized.sum()),
             dropped_ref_mismatch=int((kept & ~agrees).sum()),
             dropped_indels=int((~kept).sum()),
-            scored_by_likelihood_alone=int((~rows.is_substitution[chosen]).sum()),
+            scored_by_likelihood_alone=int((~variants.is_substitution).sum()),
             unlabelled=int((label == IGNORE_LABEL).sum()),
         ),
     )
@@ -278,35 +280,6 @@ def _read_rows(path: Path, named: Sequence[str]) -> BedTable:
     return bed
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """The rows of a file with their alleles in upper case, and which of them replace one base by one base."""
-
-    bed: BedTable
-    ref: pa.Array
-    alt: pa.Array
-    is_substitution: Bools
-
-    @classmethod
-    def of(cls, bed: BedTable) -> _Rows:
-        ref, alt = (allele_texts(bed, name).combine_chunks() for name in ("ref", "alt"))
-        return cls(bed=bed, ref=ref, alt=alt, is_substitution=_matches(ref, _BASE) & _matches(alt, _BASE))
-
-    def name(self, rows: Ints) -> str:
-        """Name some rows with their alleles, for a message."""
-
-        def describe(row: int) -> str:
-            ref, alt = (column[row].as_py() or "nothing" for column in (self.ref, self.alt))
-            return f"{self.bed.describe(row)} ({ref} to {alt})"
-
-        return name_rows(rows, describe)
-
-
-def _matches(column: pa.Array, pattern: str) -> Bools:
-    found: Bools = pc.match_substring_regex(column, pattern).to_numpy(zero_copy_only=False)
-    return found
-
-
 def _contig_bp(genome: Genome, chromosome: pa.DictionaryArray) -> Ints:
     """Look up the length of each row's contig, shape (n,); 0 if the genome lacks it, which reading reports."""
     lengths = np.array([genome.contigs.get(name, 0) for name in chromosome.dictionary.to_pylist()], np.int64)
@@ -314,59 +287,25 @@ def _contig_bp(genome: Genome, chromosome: pa.DictionaryArray) -> Ints:
     return of_rows
 
 
-def _without_indels(rows: _Rows, indels: Indels) -> Bools:
+def _without_indels(written: WrittenVariants, indels: Indels) -> Bools:
     """Decide which rows are kept by the kind of their variant, shape (n,)."""
-    bed, single = rows.bed, rows.is_substitution
+    single = written.is_substitution
     others = np.flatnonzero(~single)
     if not len(others) or indels == "drop":
         return single
+    path = written.bed.path
     if indels == "error":
         raise InputError(
-            f"{bed.path}: {len(others)} of {len(bed)} variants are not substitutions of one base (A, C, G, T): "
-            f"{rows.name(others)}. Give --indels likelihood to score them by likelihood alone, or --indels drop."
+            f"{path}: {len(others)} of {len(written)} variants are not substitutions of one base (A, C, G, T): "
+            f"{written.name(others)}. Give --indels likelihood to score them by likelihood alone, or --indels drop."
         )
-    unwritten = np.flatnonzero(~(_matches(rows.ref, _BASES) & _matches(rows.alt, _BASES)))
+    unwritten = others[np.isin(others, written.not_spelled_out())]
     if len(unwritten):
         raise InputError(
-            f"{bed.path}: {len(unwritten)} of {len(bed)} variants do not spell out both alleles: "
-            f"{rows.name(unwritten)}. Remove them, or drop all that are not substitutions with --indels drop."
+            f"{path}: {len(unwritten)} of {len(written)} variants do not spell out both alleles: "
+            f"{written.name(unwritten)}. Remove them, or drop all that are not substitutions with --indels drop."
         )
-    return np.ones(len(bed), np.bool_)
-
-
-def _agrees(rows: _Rows, kept: Bools, genome: Genome, policy: RefMismatch) -> Bools:
-    """Check REF of the kept rows against the genome, shape (n,)."""
-    bed, single = rows.bed, rows.is_substitution
-    agrees = np.zeros(len(bed), np.bool_)
-    at = np.flatnonzero(single)
-    if len(at):
-        of_single = bed.take(at)
-        agrees[at] = agrees_with_genome(substitutions(of_single), of_single, genome, policy)
-    others = np.flatnonzero(kept & ~single)
-    if len(others):
-        agrees[others] = _indels_agree(rows, others, genome, policy)
-    return agrees
-
-
-def _indels_agree(rows: _Rows, chosen: Ints, genome: Genome, policy: RefMismatch) -> Bools:
-    """Check REF of any length against the genome, shape (chosen rows,)."""
-    bed, picked = rows.bed.take(chosen), pa.array(chosen)
-    ref = rows.ref.take(picked)
-    ends = bed.start_bp + pc.utf8_length(ref).to_numpy().astype(np.int64)
-    found = genome.fetch(bed.chromosome, bed.start_bp, ends, describe=bed.describe).to_arrow()
-    same = pc.equal(found.cast(pa.string()), ref.cast(pa.string()))
-    agrees: Bools = pc.and_(same, pc.not_equal(ref, rows.alt.take(picked))).to_numpy(zero_copy_only=False)
-    bad = np.flatnonzero(~agrees)
-    if len(bad) and policy == "error":
-
-        def describe(row: int) -> str:
-            return f"{bed.describe(row)}: REF is {ref[row].as_py()}, the genome has {found[row].as_py()}"
-
-        raise InputError(
-            f"{bed.path}: REF disagrees with {genome.path} or equals ALT in {len(bad)} of {len(chosen)} insertions "
-            f"and deletions: {name_rows(bad, describe)}. Fix the rows, or drop them with --ref-mismatch drop."
-        )
-    return agrees
+    return np.ones(len(written), np.bool_)
 
 
 def _labels(bed: BedTable, name: str) -> NDArray[np.int16]:

@@ -127,7 +127,9 @@ def test_a_file_that_is_replaced_with_its_times_kept_is_hashed_again(
     path = tmp_path / "labels.hdf5"
     digests = []
     for content in (b"old", b"new"):
-        path.write_bytes(content)
-        os.utime(path, ns=(0, 10**18))  # as `cp -p`, `rsync -t` and `tar` do
+        part = tmp_path / content.decode()
+        part.write_bytes(content)
+        os.utime(part, ns=(0, 10**18))
+        part.replace(path)  # as `rsync -t` does
         digests.append(file_sha256(path))
     assert digests == [hashlib.sha256(content).hexdigest() for content in (b"old", b"new")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
 from bend_hf.data.vcf import read_vcf
 from bend_hf.errors import BendError, ConfigError, GenomeError, InputError, LabelError
+from bend_hf.types import RefMismatch
 from bend_hf.variants import ReadSettings, VariantRun, read_variants
 from bend_hf.variants.read import VariantFile
 from tests.bgzip import bgzip
@@ -21,6 +23,16 @@ from tests.tiny import write_bed, write_genome
 VCF_HEADER = '##fileformat=VCFv4.2\n##INFO=<ID=label,Number=A,Type=Integer,Description="class">\n'
 VCF_COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
+
+
+@pytest.fixture
+def genome_of(tmp_path: Path) -> Callable[[str], Path]:
+    def write(sequence: str) -> Path:
+        path = tmp_path / "small.fa"
+        path.write_text(f">chr1\n{sequence}\n")
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +93,59 @@ def test_multi_allelic_lines_are_split_with_their_labels(tmp_path: Path, contigs
     assert found.bed.line_numbers.tolist() == [4, 4, 4]
 
 
-def test_bases_that_both_alleles_share_are_trimmed(tmp_path: Path) -> None:
-    found = read_vcf(vcf(tmp_path / "a.vcf", ["chr1\t11\t.\tCAG\tCTG,CG,C\t.\t.\t."]))
-    columns = (found.columns[name].to_pylist() for name in ("start", "end", "ref", "alt"))
-    assert list(zip(*columns, strict=True)) == [
-        ("11", "12", "A", "T"),
-        ("10", "12", "CA", "C"),
-        ("10", "13", "CAG", "C"),
-    ]
+def test_bases_that_both_alleles_share_are_trimmed(tmp_path: Path, genome_of: Callable[[str], Path]) -> None:
+    genome = genome_of("GGCAGTT")
+    path = vcf(tmp_path / "a.vcf", ["chr1\t3\t.\tCAG\tCTG,CG,C,CAGG\t.\t.\t."])
+    found = read_variants(path, genome, ReadSettings(indels="likelihood"))
+    assert [place[1:4] for place in places(found)] == [(3, "A", "T"), (2, "CA", "C"), (2, "CAG", "C"), (3, "A", "AG")]
+    assert found.counts.normalized == 3
+
+
+@pytest.mark.parametrize(
+    ("sequence", "row", "expected"),
+    [
+        ("GACACACT", ("7", "CT", "T"), None),  # the C of CT is not repeated: it stays, written after the A before it
+        ("GACACACT", ("4", "ACA", "A"), (0, "GAC", "G")),  # one unit of a repeat, wherever it is deleted
+        ("GACACACT", ("1", "GACACACT", "GACACT"), (0, "GAC", "G")),
+        ("GACACACT", ("7", "C", "CAC"), (0, "G", "GAC")),
+        ("AAAAT", ("4", "AT", "T"), (0, "AA", "A")),  # no base before the contig: written before the base after it
+        ("AAAAT", ("4", "A", "AAA"), (0, "A", "AAA")),
+        ("GCAT", ("2", "CA", "TTT"), (1, "CA", "TTT")),  # replaced as a whole: nothing to move
+    ],
+)
+def test_insertions_and_deletions_are_written_as_far_left_as_they_go(
+    tmp_path: Path,
+    genome_of: Callable[[str], Path],
+    sequence: str,
+    row: tuple[str, str, str],
+    expected: tuple[int, str, str] | None,
+) -> None:
+    position, ref, alt = row
+    path = vcf(tmp_path / "a.vcf", [f"chr1\t{position}\t.\t{ref}\t{alt}\t.\t.\t."])
+    (found,) = places(read_variants(path, genome_of(sequence), ReadSettings(indels="likelihood")))
+    assert found[1:4] == (expected or (5, "AC", "A"))
+
+
+def test_a_long_repeat_is_passed_whole(tmp_path: Path, genome_of: Callable[[str], Path]) -> None:
+    genome = genome_of("C" + "AT" * 2_000 + "G")
+    path = vcf(tmp_path / "a.vcf", ["chr1\t3999\t.\tTAT\tT\t.\t.\t."])
+    (found,) = places(read_variants(path, genome, ReadSettings(indels="likelihood")))
+    assert found[1:4] == (0, "CAT", "C")
+
+
+@pytest.mark.parametrize("ref_mismatch", ["error", "drop"])
+@pytest.mark.parametrize(("ref", "alt"), [("AC", "AT"), ("CCAG", "CCTG"), ("CAT", "CAA"), ("CAGG", "CAG")])
+def test_ref_is_checked_before_shared_bases_are_trimmed(
+    tmp_path: Path, genome_of: Callable[[str], Path], ref: str, alt: str, ref_mismatch: RefMismatch
+) -> None:
+    genome = genome_of("GGCAGTT")
+    path = vcf(tmp_path / "a.vcf", [f"chr1\t3\t.\t{ref}\t{alt}\t.\t.\t."])
+    settings = ReadSettings(indels="likelihood", ref_mismatch=ref_mismatch)
+    if ref_mismatch == "drop":
+        assert read_variants(path, genome, settings).counts.dropped_ref_mismatch == 1
+        return
+    with pytest.raises(InputError, match=f"REF is {ref}, the genome has"):
+        read_variants(path, genome, settings)
 
 
 def test_lower_case_vcf_alleles_are_read(tmp_path: Path) -> None:
@@ -235,7 +292,7 @@ def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tupl
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        (("chr1", 10, 20, "A", "C", 0), InputError, r"expected variants of one base"),
+        (("chr1", 10, 20, "A", "C", 0), InputError, "line 2 has 10 bp and 1 bases"),
         (("chr1", 130_000, 130_001, "A", "C", 0), GenomeError, "past the end of its contig"),
         (("chr9", 10, 11, "A", "C", 0), GenomeError, "chr9"),
         (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are not substitutions of one base"),
