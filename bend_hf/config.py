@@ -18,11 +18,12 @@ publishing are all derived from these declarations.
 from __future__ import annotations
 
 import argparse
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype
@@ -30,6 +31,7 @@ from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, St
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+T = TypeVar("T", int, float)
 Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
 
@@ -132,6 +134,7 @@ class ModelFlags:
     seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
         _check_seed("--seed is", self.seed)
@@ -185,6 +188,7 @@ class DataConfig:
     protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if not self.task and self.bed is None:
             raise ConfigError("no task is given; name one with --task ('bend-hf tasks' lists them) or give --bed FILE")
         if len(self.task) > 1 and (self.bed or self.labels):
@@ -278,6 +282,37 @@ class RunConfig(ModelConfig):
 def _check_seed(words: str, seed: int) -> None:
     if not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"{words} {seed}; a seed must lie between 0 and {MAX_SEED}")
+
+
+def check_finite(config: DataclassInstance) -> None:
+    """Check that no number of a configuration is nan or infinite, which pass comparisons such as ``value < 0``.
+
+    Raises:
+        ConfigError: A number is.
+    """
+    for item in fields(config):
+        value = getattr(config, item.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ConfigError(f"--{item.name.replace('_', '-')} is {one}; expected a finite number")
+
+
+def number_between(low: float, high: float = math.inf, *, kind: type[T]) -> Callable[[str], T]:
+    """Return the type of a flag that holds a finite number from ``low`` to ``high``, for ``add_argument``.
+
+    >>> number_between(1, kind=int)("3")
+    3
+    """
+
+    def read(text: str) -> T:
+        value = kind(text)
+        if not (low <= value <= high and math.isfinite(value)):
+            limits = f"{low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range; expected {limits}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it if the text is no number
+    return read
 
 
 def add_run_flags(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:

@@ -8,17 +8,30 @@ True
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class BendError(Exception):
-    """Something that the user can correct; the message says what, the value, what was expected and what to do."""
+    """Something that the user can correct; the message says what, the value, what was expected and what to do.
+
+    Attributes:
+        exit_status: What a command returns that ends with this error: 2 if a flag or the configuration is wrong, 1 if
+            the data are bad or the run failed.
+    """
+
+    exit_status: ClassVar[int] = 1
 
 
 class RegistryError(BendError):
     """A name that is not registered or registered twice, or a plug-in or file that cannot be used."""
 
+    exit_status: ClassVar[int] = 2
+
 
 class ConfigError(BendError):
     """A flag or a configuration field with an invalid value."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class InputError(BendError):
@@ -59,6 +72,10 @@ class HubError(BendError):
 
 class CacheError(BendError):
     """A cache of embeddings that cannot be written or read: a full disk, a number out of range, a cut file."""
+
+
+class TrainingError(BendError):
+    """A training that cannot continue, such as one whose loss is not finite."""
 
 
 class RecordError(BendError):

@@ -29,7 +29,8 @@ class Command:
     Attributes:
         key: Name of the command, as typed after ``bend-hf``.
         text: One line for the help.
-        run: Does the work and returns the exit status. A ``BendError`` is printed, and the exit status is 1.
+        run: Does the work and returns the exit status. A ``BendError`` is printed, and its
+            ``exit_status`` returned.
         add_flags: Adds the command's flags to its parser.
     """
 

@@ -13,18 +13,24 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from bend_hf import __version__
 from bend_hf.cli import COMMANDS
 from bend_hf.errors import BendError
 from bend_hf.files import start_logging
 
+EXIT_STATUSES: Final = (
+    "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
+    "interrupted"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0 for success, 1 for an invalid input, 2 for invalid flags, 130 if interrupted.
+        The exit status; see ``EXIT_STATUSES``.
     """
     parser = _parser()
     parsed = parser.parse_args(argv)
@@ -42,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except BendError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         return 130
@@ -62,13 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bend-hf",
         description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
+        epilog=EXIT_STATUSES,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
         made = subparsers.add_parser(
-            command.key, help=command.text, description=_sentence(command.text), allow_abbrev=False
+            command.key,
+            help=command.text,
+            description=_sentence(command.text),
+            epilog=EXIT_STATUSES,
+            allow_abbrev=False,
         )
         command.add_flags(made)
     return parser

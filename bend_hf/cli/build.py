@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
-from bend_hf.config import DataConfig, add_flags, given_values
+from bend_hf.config import DataConfig, add_flags, given_values, number_between
 
 
 def _data_config(parsed: argparse.Namespace) -> DataConfig:
@@ -22,7 +22,7 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
 def _add_build_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("bend"), help="folder to write (default: bend)")
-    parser.add_argument("--num-proc", type=int, help="number of processes per task")
+    parser.add_argument("--num-proc", type=number_between(1, kind=int), help="number of processes per task")
 
 
 def _build(parsed: argparse.Namespace) -> int:

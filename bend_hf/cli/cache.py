@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
+from bend_hf.config import number_between
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     for action in (listed, verified, pruned):
         action.add_argument("names", nargs="*", metavar="WORD", help="select by a word in the folder, label or model")
         action.add_argument("--cache", type=Path, help="cache folder (default: embeddings in $BEND_HF_CACHE)")
-    pruned.add_argument("--older-than", type=float, metavar="DAYS", help="select what has not changed for DAYS days")
+    pruned.add_argument(
+        "--older-than",
+        type=number_between(0, kind=float),
+        metavar="DAYS",
+        help="select what has not changed for DAYS days",
+    )
     pruned.add_argument("--unfinished", action="store_true", help="select what has missing shards")
     pruned.add_argument("--broken", action="store_true", help="select what cannot be read")
     pruned.add_argument("--all", action="store_true", help="select everything")

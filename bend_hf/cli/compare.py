@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bend_hf.cli import Command
+from bend_hf.config import MAX_SEED, number_between
 from bend_hf.tables import number, text_table
 
 if TYPE_CHECKING:
@@ -22,10 +23,24 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clusters", default="item", help="unit of resampling: item, chromosome or block (default: item)"
     )
-    parser.add_argument("--block-bp", type=int, default=1_000_000, help="length of a block in bp (default: 1000000)")
-    parser.add_argument("--resamples", type=int, default=2000, help="number of resamples (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
-    parser.add_argument("--level", type=float, default=0.95, help="confidence level of the intervals (default: 0.95)")
+    parser.add_argument(
+        "--block-bp",
+        type=number_between(1, kind=int),
+        default=1_000_000,
+        help="length of a block in bp (default: 1000000)",
+    )
+    parser.add_argument(
+        "--resamples", type=number_between(1, kind=int), default=2000, help="number of resamples (default: 2000)"
+    )
+    parser.add_argument(
+        "--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed of the resamples (default: 0)"
+    )
+    parser.add_argument(
+        "--level",
+        type=number_between(0.01, 0.9999, kind=float),
+        default=0.95,
+        help="confidence level of the intervals (default: 0.95)",
+    )
     parser.add_argument(
         "--method",
         choices=["bootstrap", "delong"],

@@ -15,14 +15,16 @@ CONTROLS: Final = ("kmer", "onehot", "random_twin")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from bend_hf.config import DEFAULT_MODEL
+    from bend_hf.config import DEFAULT_MODEL, MAX_SEED, number_between
 
     parser.add_argument(
         "--out", type=Path, default=Path("demo_results"), help="folder for records and report (default: demo_results)"
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs per head (default: {EPOCHS})")
+    parser.add_argument(
+        "--epochs", type=number_between(1, kind=int), default=EPOCHS, help=f"epochs per head (default: {EPOCHS})"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"key of the model (default: {DEFAULT_MODEL})")
-    parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument("--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed (default: 0)")
 
 
 def _run(parsed: argparse.Namespace) -> int:

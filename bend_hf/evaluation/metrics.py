@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bend_hf.errors import ConfigError, RegistryError, did_you_mean
+from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, file_sha256
 from bend_hf.registry import plugin_modules
@@ -284,7 +284,7 @@ class _PlainMetric:
         if predicted.dtype.kind == "f" and self.takes_classes_only:
             raise ConfigError(f"metric {self.name} takes class numbers, but the predictions are scores; use another")
         if predicted.dtype.kind == "f" and np.isnan(predicted[scored]).any():
-            raise ConfigError(f"the predictions for metric {self.name} hold nan; find out why")
+            raise RecordError(f"the predictions for metric {self.name} hold nan; find out why")
         if true.ndim > 1 and not self.takes_rows:
             return self._mean_over_labels(predicted, true)
         whole = scored if true.ndim == 1 else scored.all(axis=-1)

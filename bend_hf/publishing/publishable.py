@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.sources import DatasetRef
-from bend_hf.errors import RecordError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.types import Json
@@ -102,7 +102,7 @@ def parse_datasets(texts: Sequence[str]) -> dict[str, DatasetRef]:
     """Parse the values of ``--dataset``, each ``GROUP=OWNER/NAME@COMMIT``, into one dataset per task group.
 
     Raises:
-        RecordError: A text has another form or names a task group that BEND does not have.
+        ConfigError: A text has another form or names a task group that BEND does not have.
     """
     groups = sorted({task.group for task in TASKS})
     datasets = {}
@@ -110,7 +110,7 @@ def parse_datasets(texts: Sequence[str]) -> dict[str, DatasetRef]:
         group, _, rest = text.partition("=")
         repo, _, revision = rest.partition("@")
         if group not in groups or not repo or not revision:
-            raise RecordError(
+            raise ConfigError(
                 f"--dataset {text!r}; expected GROUP=OWNER/NAME@COMMIT with GROUP one of {', '.join(groups)}"
             )
         datasets[group] = DatasetRef(repo=repo, revision=revision)

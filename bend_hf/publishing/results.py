@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
-from bend_hf.errors import RecordError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.files import json_sha256
@@ -118,7 +118,7 @@ def records_of_model(records: Sequence[ResultRecord], model: str | None) -> list
         model: Name of the model; None selects the records of all models.
 
     Raises:
-        RecordError: There is no record of that model.
+        ConfigError: There is no record of that model.
     """
     models = [record for record in records if not record.is_control]
     found = [record for record in models if model is None or model_label(record) == model]
@@ -126,7 +126,7 @@ def records_of_model(records: Sequence[ResultRecord], model: str | None) -> list
         if not models:
             raise RecordError("all given records are of controls; give the records of a model")
         known = ", ".join(sorted({model_label(record) for record in models}))
-        raise RecordError(f"--model {model!r}: no record of this model; expected one of {known}")
+        raise ConfigError(f"--model {model!r}: no record of this model; expected one of {known}")
     return found
 
 

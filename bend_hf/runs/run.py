@@ -26,7 +26,7 @@ from bend_hf.config import RunConfig, Tune, scored_settings
 from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import ConfigError, RegistryError, did_you_mean
+from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
 from bend_hf.evaluation.metrics import check_metrics
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, read_record, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
@@ -426,6 +426,7 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
 
     Raises:
         ConfigError: They do not.
+        InputError: A split is empty.
     """
     task, head = data.task, chosen_head(config)
     if head is not None or task.head is not None:
@@ -433,7 +434,7 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
     needed = tuple(data.subsets) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)
     for name in needed:
         if not len(data.subsets.get(name, ())):
-            raise ConfigError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
+            raise InputError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
     chosen_folds(config, data)
     if config.tune != "head":
         if task.head is None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
-from bend_hf.errors import ConfigError
+from bend_hf.errors import InputError, TrainingError
 from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
 from bend_hf.training.checkpoints import Checkpoints, trained_state
 from bend_hf.training.losses import Loss, LossParts
@@ -134,10 +134,11 @@ def fit(
         callbacks: Functions that are called during the training.
 
     Raises:
-        ConfigError: The split is empty, or the loss becomes nan or infinite.
+        InputError: The split is empty.
+        TrainingError: The loss becomes nan or infinite.
     """
     if not len(data.train):
-        raise ConfigError("the training split holds no item; check the split column of the BED file")
+        raise InputError("the training split holds no item; check the split column of the BED file")
     trainer = HeadTrainer(head, data, config, accelerator, checkpoints, callbacks or Callbacks())
     resumed_at = trainer.run()
     return Fitted(
@@ -243,13 +244,13 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         """Report progress. The loss is read only now and then, as that waits for the device.
 
         Raises:
-            ConfigError: The loss that was read is nan or infinite.
+            TrainingError: The loss that was read is nan or infinite.
         """
         now = time.monotonic()
         if now - self.shown_at >= _PROGRESS_EVERY_SECONDS:
             total, count = self.sums.tolist()
             if not np.isfinite(total):
-                raise ConfigError(f"the loss became {total} by step {self.state.step}; {self._cause()}")
+                raise TrainingError(f"the loss became {total} by step {self.state.step}; {self._cause()}")
             self.shown, self.shown_at = total / max(count, 1.0), now
         self.callbacks.on_progress(self.state.step, self.settings.n_steps, self.shown)
 
@@ -266,14 +267,14 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         """Validate after an epoch, and keep its weights if it is the best.
 
         Raises:
-            ConfigError: The loss is nan or infinite.
+            TrainingError: The loss is nan or infinite.
         """
         number = self.state.step // self.steps_per_epoch
         several = self.accelerator.num_processes > 1
         sums = self.accelerator.reduce(self.sums, "sum") if several else self.sums
         mean = float(sums[0]) / max(float(sums[1]), 1.0)
         if not np.isfinite(mean):
-            raise ConfigError(f"the loss became {mean} in epoch {number}; {self._cause()}")
+            raise TrainingError(f"the loss became {mean} in epoch {number}; {self._cause()}")
         value = self.data.validate(self.module)
         epoch = Epoch(epoch=number, loss=mean, validation=value, seconds=time.perf_counter() - started)
         self.state.history.append(epoch)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bend_hf.errors import ConfigError, ModelError
+from bend_hf.errors import InputError, ModelError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
 from bend_hf.training.batches import Batch, Split, feed
@@ -36,7 +36,7 @@ def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_si
         batch_size: Items per forward pass, over all processes.
 
     Raises:
-        ConfigError: The split holds no item.
+        InputError: The split holds no item.
     """
     head.eval()
     mine = np.arange(len(split))[accelerator.process_index :: accelerator.num_processes]
@@ -52,7 +52,7 @@ def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_si
 
         parts = gather_object(parts)
     if not parts:
-        raise ConfigError("a split to predict holds no item; check the split column of the BED file")
+        raise InputError("a split to predict holds no item; check the split column of the BED file")
     return concatenate(parts)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.errors import ConfigError, ModelError
+from bend_hf.errors import InputError, ModelError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.types import Ints, Json
 from bend_hf.variants.alleles import Context, StoredVariants
@@ -80,13 +80,13 @@ def score_variants(
         on_progress: Called with the number of this process's variants that are done, and their total.
 
     Raises:
-        ConfigError: There is no variant.
+        InputError: There is no variant.
         ModelError: Likelihoods are needed and the model has none.
     """
     settings = settings or ScoreSettings()
     order = source.by_site()
     if not len(order):
-        raise ConfigError("there is no variant to score; check the input file")
+        raise InputError("there is no variant to score; check the input file")
     model = VariantModel.of(embedder, settings)
     if model.no_likelihood and settings.likelihood:
         log.info("no likelihoods: %s", model.no_likelihood)

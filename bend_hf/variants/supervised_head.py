@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import InputError
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
@@ -77,7 +77,7 @@ def fold_by_position(
             model is shown.
 
     Raises:
-        ConfigError: There is no gap to cut at.
+        InputError: There is no gap to cut at.
     """
     names = pa.array(chromosome, pa.string()) if not isinstance(chromosome, pa.Array) else chromosome
     encoded = names.cast(pa.string()).dictionary_encode()
@@ -106,7 +106,7 @@ def _by_blocks(start_bp: Ints, n_folds: int, apart_bp: int) -> PositionFolds:
     middle = np.cumsum(size) - size / 2
     wanted = np.minimum((middle * n_folds / len(ranked)).astype(np.int64), n_folds - 1)
     if len(size) < 2:
-        raise ConfigError(
+        raise InputError(
             f"the {len(start_bp)} variants are on one chromosome without a gap of {apart_bp} bp to cut at. A head "
             "needs two folds that share no sequence; give more variants or leave out --probe."
         )
@@ -173,7 +173,7 @@ def cross_validate_heads(
         on_progress: Called with the number of trainings that are done, and their total.
 
     Raises:
-        ConfigError: The labeled variants are of one class, or cannot be split into folds.
+        InputError: The labeled variants are of one class, or cannot be split into folds.
         RecordError: A batch is missing or holds no embeddings.
     """
     settings = settings or VariantHeadSettings()
@@ -184,7 +184,7 @@ def cross_validate_heads(
     target = scored.target[chosen]
     n_classes = len(np.unique(target))
     if n_classes < 2:
-        raise ConfigError(
+        raise InputError(
             f"there are {len(chosen)} labeled variants of {n_classes} class; a head needs both. Leave out --probe."
         )
     columns = {name: column.take(pa.array(chosen)) for name, column in scored.columns.items()}

@@ -412,5 +412,5 @@ def test_contradicting_flags_raise(
     from bend_hf.cli._main import main
 
     monkeypatch.chdir(tmp_path)
-    assert main(["push", *words]) == 1
+    assert main(["push", *words]) == 2
     assert said in capsys.readouterr().err

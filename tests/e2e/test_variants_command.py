@@ -178,7 +178,7 @@ def test_command_reports_bad_input_before_a_model_loads(
     flags = ["--genome", str(folder / "genome.fa"), "--model", "no/such-model", "--out", str(tmp_path)]
     assert main(["variants", str(bad), *flags]) == 1
     assert "REF and ALT are both A" in capsys.readouterr().err
-    assert main(["variants", str(bad)]) == 1
+    assert main(["variants", str(bad)]) == 2
     assert "--genome FASTA is needed" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP, clusters_of, codes_of
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
@@ -353,4 +353,4 @@ def _check(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstra
     if predictions.score is not None:
         unscored = np.isnan(predictions.score) & (predictions.target >= 0)
         if unscored.any():
-            raise ConfigError(f"{int(unscored.sum()):,} scores are nan; find out which items the model gives nan")
+            raise RecordError(f"{int(unscored.sum()):,} scores are nan; find out which items the model gives nan")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.types import IGNORE_LABEL
 
 
@@ -89,7 +89,7 @@ def delong(score: NDArray[Any], target: NDArray[Any]) -> DeLong:
         raise ConfigError(f"targets hold {sorted(set(target.tolist()) - {0, 1, IGNORE_LABEL})[:5]}; expected 0 and 1")
     positive, negative = score[:, target == 1], score[:, target == 0]
     if np.isnan(positive).any() or np.isnan(negative).any():
-        raise ConfigError("scores hold nan; find out which items the model gives nan")
+        raise RecordError("scores hold nan; find out which items the model gives nan")
     m, n_positive, n_negative = len(score), positive.shape[1], negative.shape[1]
     if not n_positive or not n_negative:
         return DeLong(areas=np.full(m, np.nan), covariance=np.full((m, m), np.nan))

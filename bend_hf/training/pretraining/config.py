@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
-from bend_hf.config import Schedule, add_flags, flag, given_values
+from bend_hf.config import Schedule, add_flags, check_finite, flag, given_values
 from bend_hf.errors import ConfigError
 from bend_hf.training.pretraining.families import FAMILIES, Family, Objective
 
@@ -77,6 +77,7 @@ class PretrainConfig:
     threads: int | None = flag(None, "threads for computation on the CPU; default: all cores", "speed")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in ("model", "genome", "out"):
             if getattr(self, name) is None:
                 raise ConfigError(f"--{name} is missing; give it, as in --model convnet --genome genome.fa --out DIR")

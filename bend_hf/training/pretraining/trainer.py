@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, TrainingError
 from bend_hf.training.losses import LossParts
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.data import PretrainRun
@@ -166,7 +166,7 @@ class Pretrainer(Trainer[Validation, int, ObjectiveBatch, ObjectiveBatch]):
         """Write down the losses since they were last read; return their mean.
 
         Raises:
-            ConfigError: One is nan or infinite.
+            TrainingError: One is nan or infinite.
         """
         sums = torch.stack(self.unread)
         if self.accelerator.num_processes > 1:
@@ -184,7 +184,7 @@ class Pretrainer(Trainer[Validation, int, ObjectiveBatch, ObjectiveBatch]):
         self.unread, self.unread_seconds = [], []
         for one in losses:
             if not math.isfinite(one.loss):
-                raise ConfigError(
+                raise TrainingError(
                     f"the loss became {one.loss} in step {one.step}; lower --learning-rate, or --clip the gradients"
                 )
         if self.is_main:

@@ -241,7 +241,7 @@ def test_the_commands_embed_list_verify_and_prune(
     assert "GB free" in caplog.text
     assert main([*flags, "--splits", "validation"]) == 0
     assert "0 of 1 shards computed, 1 of 1 finished" in capsys.readouterr().out
-    assert main([*flags, "--splits", "nothing"]) == 1
+    assert main([*flags, "--splits", "nothing"]) == 2
     assert "has no split 'nothing'" in capsys.readouterr().err
     assert main(["cache", "list", "--cache", str(cache)]) == 0
     assert "gene_finding validation: ones, width 2" in capsys.readouterr().out
@@ -256,7 +256,7 @@ def test_the_commands_embed_list_verify_and_prune(
 
 
 def test_the_command_refuses_a_model_that_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["embed", "--task", "gene_finding", "--data", "sample", "--model", "onehot"]) == 1
+    assert main(["embed", "--task", "gene_finding", "--data", "sample", "--model", "onehot"]) == 2
     assert "costs nothing to compute" in capsys.readouterr().err
 
 

@@ -211,7 +211,7 @@ def test_settings_that_cannot_be_drawn_are_refused(
 
 
 def test_scores_of_nan_are_refused_where_they_count() -> None:
-    with pytest.raises(ConfigError, match="1 scores are nan"):
+    with pytest.raises(RecordError, match="1 scores are nan"):
         interval_of(scored([math.nan, 0.2], [0, 1]), "auroc")
     assert interval_of(scored([math.nan, 0.2, 0.1], [-100, 1, 0]), "auroc", Bootstrap(resamples=30)).high == 1.0
 

@@ -139,5 +139,5 @@ def test_the_command_prints_a_line_a_pair(tmp_path: Path, capsys: pytest.Capture
     assert "raise --resamples" in lines[-1]
     assert main(["compare", *paths, "--method", "delong", "--metric", "auroc"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
-    assert main(["compare", paths[0], paths[0]]) == 1
+    assert main(["compare", paths[0], paths[0]]) == 2
     assert "is given twice" in capsys.readouterr().err

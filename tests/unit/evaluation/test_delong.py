@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.uncertainty.delong import delong
 
 # positives 0.35 and 0.8, negatives 0.1 and 0.4: three of four pairs are won. Of the positives 1/2 and 1 are won, by
@@ -80,7 +80,7 @@ def test_bad_input_is_named() -> None:
         delong(SCORE, TARGET)
     with pytest.raises(ConfigError, match=r"targets hold \[2\]"):
         delong(SCORE[None], np.array([0, 1, 2, 1]))
-    with pytest.raises(ConfigError, match="hold nan"):
+    with pytest.raises(RecordError, match="hold nan"):
         delong(np.array([[math.nan, 1.0]]), np.array([0, 1]))
     with pytest.raises(ConfigError, match="level is 95"):
         delong(SCORE[None], TARGET).interval(level=95)

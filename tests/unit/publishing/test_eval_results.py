@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bend_hf.data.sources import DatasetRef
-from bend_hf.errors import RecordError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.publishing.eval_results import (
     check_eval_results,
     check_eval_text,
@@ -265,7 +265,7 @@ def test_a_missing_dataset_raises_and_names_the_flag() -> None:
 
 @pytest.mark.parametrize("text", ["gene_finding", "gene_finding=me/x", "nothing=me/x@" + COMMIT, "=me/x@" + COMMIT])
 def test_a_malformed_dataset_flag_raises(text: str) -> None:
-    with pytest.raises(RecordError, match="expected GROUP=OWNER/NAME@COMMIT"):
+    with pytest.raises(ConfigError, match="expected GROUP=OWNER/NAME@COMMIT"):
         parse_datasets([text])
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bend_hf.errors import RecordError
+from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.results import group_records, model_label, records_of_model
 from tests.records import record
@@ -62,7 +62,7 @@ def test_a_model_label_names_what_sets_its_use_apart() -> None:
 
 
 def test_selecting_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(RecordError, match="no record of this model; expected one of dnabert2, onehot"):
+    with pytest.raises(ConfigError, match="no record of this model; expected one of dnabert2, onehot"):
         records_of_model([record(), record(model="onehot")], "grover")
 
 

@@ -23,7 +23,7 @@ from bend_hf.data.dataset import TaskData, open_task
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.data.sources import find_source
 from bend_hf.embedders import OneHotEmbedder
-from bend_hf.errors import ConfigError, RegistryError
+from bend_hf.errors import InputError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
@@ -428,7 +428,7 @@ def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_pat
 def test_split_without_items_is_refused(opened: dict[str, TaskData]) -> None:
     data = opened["cpg_methylation"]
     parts = {name: part for name, part in data.subsets.items() if name != "validation"}
-    with pytest.raises(ConfigError, match="no item in its split 'validation'"):
+    with pytest.raises(InputError, match="no item in its split 'validation'"):
         check_fit(RunConfig(task=("x",)), replace(data, subsets=parts))
 
 

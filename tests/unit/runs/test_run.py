@@ -105,7 +105,7 @@ def test_the_module_train_is_the_command(data: Path, tmp_path: Path, capsys: pyt
     assert train.main(flags.split()) == 0
     (path,) = find_records([tmp_path])
     assert capsys.readouterr().out.splitlines()[-1] == f"record: {path}"
-    assert train.main(["--task", "cpg_methylatoin"]) == 1
+    assert train.main(["--task", "cpg_methylatoin"]) == 2
     assert "did you mean 'cpg_methylation'" in capsys.readouterr().err
 
 

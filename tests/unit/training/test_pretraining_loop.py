@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bend_hf.embedders import load_embedder
-from bend_hf.errors import BendError, ConfigError, RegistryError
+from bend_hf.errors import BendError, ConfigError, RegistryError, TrainingError
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags, parse_pretrain
 from bend_hf.training.pretraining.families import FAMILIES
 from bend_hf.training.pretraining.objectives import (
@@ -536,7 +536,7 @@ def test_a_precision_that_accelerate_refuses_is_an_error(
 
 
 def test_a_loss_that_is_nan_stops_the_training(genome: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the loss became nan in step \d+; lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"the loss became nan in step \d+; lower --learning-rate"):
         run(tiny_run(genome, tmp_path / "out", learning_rate=1e30, clip=0.0, steps=20, warmup_steps=0))
     assert not (tmp_path / "out" / "model.safetensors").exists()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from bend_hf.errors import ConfigError, RecordError
+from bend_hf.errors import ConfigError, InputError, RecordError
 from bend_hf.variants import ScoreSettings, VariantHeadSettings, score_variants
 from bend_hf.variants.allele_store import AlleleStore
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -61,7 +61,7 @@ def test_unlabeled_variants_are_left_out(tmp_path: Path) -> None:
 def test_one_class_raises(tmp_path: Path) -> None:
     found, checkpoint = scored(tmp_path)
     one = replace(found, predictions=replace(found.predictions, target=np.ones(len(ROWS), np.int16)))
-    with pytest.raises(ConfigError, match="48 labeled variants of 1 class; a head needs both"):
+    with pytest.raises(InputError, match="48 labeled variants of 1 class; a head needs both"):
         cross_validate_heads(one, checkpoint, Accelerator(cpu=True))
 
 

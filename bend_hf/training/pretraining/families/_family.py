@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,6 +181,8 @@ def _read(setting: str, text: str, like: Size, least: int) -> Size:
         raise ConfigError(
             f"--set {setting!r}: {text!r} is not of type {type(like).__name__}; give a value such as {like}"
         )
+    if isinstance(value, float) and not math.isfinite(value):  # json reads NaN and Infinity
+        raise ConfigError(f"--set {setting!r}: {text} is not finite; give a value such as {like}")
     if isinstance(like, int) and not isinstance(like, bool) and value < least:
         raise ConfigError(f"--set {setting!r}: {text} is too small; expected {least} or more")
     number: Size = value
