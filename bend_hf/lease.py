@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -107,7 +109,9 @@ def take(path: Path, watch: Watch | None = None) -> Lease | None:
     """
     token = uuid.uuid4().hex
     if watch is not None and watch.is_stale(path):
-        _set_aside(path, token)
+        with _alone_in(path.parent):
+            if watch.is_stale(path):  # not if another process has taken it over since
+                _set_aside(path, token)
     if not _link(path, token):
         return None
     lease = Lease(path=path, token=token)
@@ -163,6 +167,24 @@ def _create(path: Path, text: str) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time take leases over in a folder, on file systems that can lock a folder.
+
+    Otherwise a process that judged a lease a moment ago could remove the one that another process has since put in
+    its place. The lock ends with its process, and it is held for a few system calls only.
+    """
+    descriptor: int | None = None
+    with contextlib.suppress(OSError):  # network file systems lock files that are open for writing only
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _set_aside(path: Path, token: str) -> None:
     """Remove a dead holder's lease, by a rename, so that only one of several processes does it."""
     aside = path.with_name(f"{path.name}.{token}.dead")
@@ -191,13 +213,18 @@ def _alive(holder: dict[str, object]) -> bool:
     pid = holder.get("pid")
     if not isinstance(pid, int):
         return True
+    return process_lives(pid) and holder.get("born") == _born(pid)
+
+
+def process_lives(pid: int) -> bool:
+    """Return whether a process of that number exists on this machine."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number beyond those of the machine overflows
         return False
     except OSError:
-        return True
-    return holder.get("born") == _born(pid)
+        return True  # another user's
+    return pid > 0
 
 
 def _born(pid: int) -> str | None:

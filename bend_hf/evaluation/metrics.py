@@ -372,9 +372,8 @@ def write_metric_folders(out: Path) -> list[Path]:
 
 
 def _write_folder(files: Mapping[str, bytes], target: Path) -> Path:
-    staged = target.with_name(
-        f".{target.name}.{uuid.uuid4().hex}"
-    )  # on the same file system, so that it can be renamed
+    # on the same file system, so that it can be renamed
+    staged = target.with_name(f".{target.name}.part{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         for name, content in files.items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)

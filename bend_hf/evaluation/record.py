@@ -368,7 +368,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         RecordError: Nothing can be written there.
     """
-    trial = folder / f".writable{os.getpid()}"
+    trial = folder / f".writable.part{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"")

@@ -10,10 +10,11 @@ push uploads the folders unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,8 +28,10 @@ from bend_hf.errors import BendError, SourceError
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
 from bend_hf.files import file_sha256, write_text
+from bend_hf.lease import take_for_long
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.duplicates import find_duplicates
+from bend_hf.tasks import TaskSpec
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def build(
     """Build tasks and metrics into a folder.
 
     All inputs are checked before anything is written. A task replaces an earlier build of itself once it is complete.
+    What killed builds of the same tasks left in the folder is removed.
 
     Args:
         config: The tasks and their data.
@@ -62,7 +66,7 @@ def build(
         log: Receives one line about the data of each task.
 
     Raises:
-        BendError: An input is invalid, or the folder cannot be written.
+        BendError: An input is invalid, the folder cannot be written, or another process is building one of the tasks.
     """
     check_writable(out)
     found = []
@@ -73,17 +77,48 @@ def build(
         found.append(read_examples(source, out_of_bounds=config.out_of_bounds, ref_mismatch=config.ref_mismatch))
     built = []
     for rows in found:
-        built.append(_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc))
-        write_dataset_card(out / rows.task.group)
+        with _only_build(rows.task, out):
+            built.append(_build_task(rows, out, flip=config.protocol != "bend-2024", num_proc=num_proc))
+            write_dataset_card(out / rows.task.group)
     write_metric_folders(out)
     return built
 
 
+def _target(task: TaskSpec, out: Path) -> Path:
+    return out / task.group / "data" / (task.config or "")
+
+
+@contextlib.contextmanager
+def _only_build(task: TaskSpec, out: Path) -> Iterator[None]:
+    """Keep other processes from building the task in this folder, and sweep what killed ones left."""
+    try:
+        lease = take_for_long(out / f".{task.key}.lock")
+    except OSError as error:
+        raise BendError(f"cannot write {out} ({error}); free some disk space or give another --out") from error
+    if lease is None:
+        raise BendError(
+            f"another process is building {task.key} in {out}; wait until it is finished, or give another --out"
+        )
+    with lease:
+        _sweep(task, out)
+        yield
+
+
+def _sweep(task: TaskSpec, out: Path) -> None:
+    """Remove what killed builds of a task left; only the holder of its lease may call it."""
+    target = _target(task, out)
+    for old in sorted(target.parent.glob(f".{target.name}.old*")):
+        if not target.exists():
+            old.rename(target)  # the build was killed while it replaced the folder
+        shutil.rmtree(old, ignore_errors=True)
+    for part in out.glob(f".{task.key}.part*"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | None) -> BuiltTask:
     task = rows.task
-    target = out / task.group / "data" / (task.config or "")
+    target = _target(task, out)
     part = out / f".{task.key}.part{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
     builder = make_builder(rows, flip_labels=flip, cache_dir=part / "cache")
     try:
         builder.download_and_prepare(

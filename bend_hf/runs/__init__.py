@@ -3,6 +3,7 @@
 In: a ``RunConfig`` (the flags of ``bend-hf train``). Out: ``Outcome`` objects, whose records lie in ``--out``.
 Start at ``run.py``, which follows a run from its flags to its record. ``train_head.py`` and ``score_variants.py``
 compute the two kinds of tasks, ``outcome.py`` builds the record, ``grid.py`` and ``demo.py`` loop over runs,
-``variant_file.py`` scores a file of variants, and ``embed.py`` fills the embedding cache. To add a control, add a file
+``variant_file.py`` scores a file of variants, ``embed.py`` fills the embedding cache, and
+``leftovers.py`` finds what interrupted processes left. To add a control, add a file
 to ``controls/``.
 """

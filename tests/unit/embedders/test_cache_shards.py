@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from bend_hf.embedders.cache.manage import list_entries, remove, select, verify
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.errors import CacheError
-from bend_hf.lease import Watch, take
+from bend_hf.lease import Lease, Watch, take
 from tests.cached import arrow_bytes, leftovers, made, small_dataset, small_entry
 
 
@@ -104,6 +105,50 @@ def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     lease.release()
     assert place.exists()  # it is the new holder's now
     taken.release()
+
+
+def test_a_lease_that_was_taken_over_meanwhile_stays_with_its_new_holder(tmp_path: Path) -> None:
+    place = tmp_path / "shard.lock"
+    dead_lease(place)
+    taken: list[Lease | None] = []
+
+    class Overtaken(Watch):
+        def is_stale(self, path: Path) -> bool:
+            judged = super().is_stale(path)
+            if not taken:  # another process is faster
+                taken.append(take(path, Watch()))
+            return judged
+
+    assert take(place, Overtaken()) is None
+    assert taken[0] is not None
+    assert taken[0].token in place.read_text()
+    taken[0].release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_finds_a_finished_cache_removes_the_lease_of_a_dead_process(tmp_path: Path) -> None:
+    entry = made(tmp_path)
+    dead_lease(entry.shards[0].lock)
+    entry.shards[0].work_folder("x").mkdir()
+    assert entry.fill() == 0
+    assert leftovers(entry) == []
+
+
+@pytest.mark.parametrize("pid", [1 << 70, -(1 << 70), "1", None, 0, -1, True])
+def test_a_lease_with_an_impossible_process_is_no_traceback(tmp_path: Path, pid: object) -> None:
+    place = tmp_path / "shard.lock"
+    place.write_text(json.dumps({**json.loads(written_lease(tmp_path)), "pid": pid}))
+    Watch().is_stale(place)
+
+
+def written_lease(folder: Path) -> str:
+    with take(folder / "other.lock") as lease:  # type: ignore[union-attr]
+        return lease.path.read_text()
+
+
+def dead_lease(place: Path) -> None:
+    beyond = 4194305  # Linux's highest process id and one
+    place.write_text(json.dumps({**json.loads(written_lease(place.parent)), "pid": beyond}))
 
 
 def test_the_lease_of_another_machine_goes_stale_only_when_it_is_not_touched(

@@ -17,6 +17,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import BuiltSource, find_source
 from bend_hf.errors import BendError
+from bend_hf.lease import take
 from bend_hf.publishing import dataset_folder as dataset_folder
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.duplicates import find_duplicates
@@ -113,6 +114,47 @@ def test_a_build_that_is_interrupted_leaves_no_card_of_the_old_content(
     with pytest.raises(KeyboardInterrupt):
         build(config, tmp_path / "bend")
     assert not (tmp_path / "bend" / "gene_finding" / "README.md").exists()
+
+
+DEAD = 4194305  # Linux's highest process id and one
+
+
+def test_a_build_sweeps_what_killed_builds_left(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bend"
+    left = out / f".gene_finding.part{DEAD}" / "cache" / "x.arrow"
+    old = out / "gene_finding" / f".data.old{DEAD}" / "x.parquet"
+    for path in (left, old):
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+    (out / ".gene_finding.lock").write_text(
+        json.dumps({**written_lease(tmp_path), "pid": DEAD})  # of the process that was killed
+    )
+    build(DataConfig(task=("gene_finding",), data=str(data)), out)
+    hidden = [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert hidden == []
+
+
+def test_a_build_that_was_killed_while_it_replaced_an_earlier_one_gives_that_back(tmp_path: Path) -> None:
+    task = TASKS.get("gene_finding")
+    target = tmp_path / "gene_finding" / "data"
+    target.mkdir(parents=True)
+    (target / "a.parquet").write_text("complete")
+    target.rename(target.with_name(f".data.old{DEAD}"))
+    dataset_folder._sweep(task, tmp_path)
+    assert (target / "a.parquet").read_text() == "complete"
+    assert [path.name for path in target.parent.iterdir()] == ["data"]
+
+
+def test_a_second_build_of_a_task_at_the_same_time_is_refused(data: Path, tmp_path: Path) -> None:
+    with take(tmp_path / ".gene_finding.lock"), pytest.raises(BendError, match="another process is building gene_find"):
+        build(DataConfig(task=("gene_finding",), data=str(data)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def written_lease(folder: Path) -> dict[str, object]:
+    with take(folder / "other.lock") as lease:
+        found: dict[str, object] = json.loads(lease.path.read_text())
+    return found
 
 
 def test_bad_input_leaves_an_earlier_build_alone(data: Path, built: Path, tmp_path: Path) -> None:
