@@ -25,7 +25,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from bend_hf.errors import ConfigError, did_you_mean
+from bend_hf.errors import ConfigError, InputError, did_you_mean
+from bend_hf.files import read_text
 from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype
 
 if TYPE_CHECKING:
@@ -422,8 +423,8 @@ def read_toml(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
         ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(read_text(path))
+    except (OSError, ValueError, InputError) as error:
         raise ConfigError(f"--config {path} cannot be read as TOML ({error}); fix the file or the path") from error
     values: dict[str, Any] = {}
     for key, value in content.items():

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from bend_hf.errors import RecordError, SourceError
+from bend_hf.errors import InputError, RecordError, SourceError
 from bend_hf.types import Json
 
 Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample", "pretrained"]
@@ -135,6 +135,43 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         if isinstance(error, FileExistsError) and error.filename == str(path):
             raise RecordError(f"{path} exists and is never overwritten; give another --out") from error
         raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
+
+
+UTF8_MARK: Final = b"\xef\xbb\xbf"  # written by editors of Windows; not part of the text
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a user wrote: UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: The file cannot be read.
+        InputError: It is not UTF-8; the message names the line.
+    """
+    return decode_utf8(path.read_bytes().removeprefix(UTF8_MARK), path)
+
+
+def decode_utf8(raw: bytes, path: Path, *, first_line: int = 1) -> str:
+    """Decode the bytes of a text file.
+
+    Args:
+        raw: The bytes.
+        path: The file that they are from.
+        first_line: Number of the first line of ``raw`` in the file.
+
+    Raises:
+        InputError: They are not UTF-8.
+
+    >>> decode_utf8("café".encode(), Path("a.bed"))
+    'café'
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first_line + raw.count(b"\n", 0, error.start)
+        raise InputError(
+            f"{path}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8, which is expected. "
+            "Save the file as UTF-8 (iconv -f latin1 -t utf-8)"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -8,16 +8,15 @@ r"""Read a BED file as columns, and name file and line of everything that is wro
 ([10], ['validation'])
 
 The format is BEND's: tab-separated with a header, 0-based, half-open. Columns are found by name, in any order. The
-header may also name the first three as UCSC does (``chrom``, ``#chrom``, ``chromStart``, ``chromEnd``). The strand
-is in the column ``strand``, or, as in older files of BEND, in the fourth column if it holds only + and -.
+header may also name the first three as UCSC does (``chrom``, ``#chrom``, ``chromStart``, ``chromEnd``), and spell any
+name in capitals. The strand is in the column ``strand``, or, as in older files of BEND, in the fourth column if it
+holds only + and -.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,21 +24,24 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.data.fasta_index import is_gzip
+from bend_hf.data.tab_separated import TabSeparated
 from bend_hf.errors import InputError, did_you_mean
 from bend_hf.types import Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow import csv
 
+# The columns that have a meaning, and their other spellings, in lower case. PyRanges and R write capitals.
 _NAMES: Final = {
     "chromosome": ("chromosome", "chrom", "#chrom", "#chromosome", "chr", "#chr"),
-    "start": ("start", "chromStart"),
-    "end": ("end", "chromEnd"),
+    "start": ("start", "chromstart"),
+    "end": ("end", "chromend"),
+    **{name: (name,) for name in ("strand", "label", "full_label", "split", "ref", "alt")},
 }
+_REQUIRED: Final = ("chromosome", "start", "end")
 _NEVER_STRAND: Final = frozenset({"ref", "alt", "label", "split"})
 _SHOWN: Final = 5
+_FIRST_ROWS: Final = 16  # enough to see that most columns hold no strand
 
 
 def name_rows(rows: Iterable[int], describe: Callable[[int], str]) -> str:
@@ -59,8 +61,8 @@ class BedTable:
 
     Attributes:
         path: The file.
-        columns: All columns as strings, as in the file, but with the first three named ``chromosome``, ``start`` and
-            ``end``.
+        columns: All columns as strings, as in the file; those that have a meaning are named ``chromosome``,
+            ``start``, ``end``, ``strand``, ``label``, ``full_label``, ``split``, ``ref`` and ``alt``.
         chromosome: Contig names, dictionary of strings, length R.
         start_bp: First nucleotide, 0-based, shape (R,).
         end_bp: Position after the last nucleotide, shape (R,).
@@ -89,6 +91,16 @@ class BedTable:
     def describe(self, row: int) -> str:
         """Name a row for a message: file and line."""
         return f"{self.path}, line {self.row_number(row)}"
+
+    def signed_columns(self) -> list[str]:
+        """Return the names of columns that hold only + and -, as a strand does."""
+        names = [name for name in self.columns.column_names if name not in _NEVER_STRAND]
+        return [
+            name
+            for name in names
+            if set(self.columns[name].slice(0, _FIRST_ROWS).to_pylist()) <= {"+", "-"}
+            and set(self.columns[name].unique().to_pylist()) <= {"+", "-"}
+        ]
 
     def split_names(self) -> list[str]:
         """Return the sorted names in ``split``; an empty list if there is no such column."""
@@ -120,7 +132,7 @@ def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool
     import pyarrow.compute as pc
 
     path = Path(path)
-    columns, line_numbers = read_columns(path, canonical=_NAMES)
+    columns, line_numbers = _read_columns(path)
     _require(path, columns.column_names, require)
 
     def show(column: str) -> Callable[[int], str]:
@@ -160,7 +172,7 @@ def read_bed(path: str | Path, *, require: Sequence[str] = (), allow_empty: bool
 
 def _require(path: Path, found: list[str], wanted: Sequence[str]) -> None:
     """Raise if a column is missing."""
-    for name in (*_NAMES, *wanted):
+    for name in (*_REQUIRED, *wanted):
         if name not in found:
             raise InputError(
                 f"{path} has no column {name!r} among {', '.join(found)}; {did_you_mean(name, found)} "
@@ -209,114 +221,41 @@ def _strand(path: Path, columns: pa.Table, show: Callable[[str], Callable[[int],
     return signs
 
 
-_LONGEST_HEADER: Final = 1 << 16
 _HEADER_ADVICE: Final = "expected a tab-separated header such as chromosome, start, end, strand, label, split"
 
 
-def read_columns(path: Path, *, canonical: Mapping[str, Sequence[str]]) -> tuple[pa.Table, Ints]:
-    """Read a tab-separated file with a header into string columns.
-
-    Args:
-        path: The file, plain or compressed with gzip or bgzip.
-        canonical: For each column name, all accepted spellings.
-
-    Returns:
-        The columns, and the line of each row in the file, counted from 1 with the header, shape (rows,). Blank lines
-        are skipped.
-
-    Raises:
-        InputError: The file cannot be read, has no header or no rows, or a row has another number of columns.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv
-
-    header, compressed = _header(path)
-    names = _column_names(path, header, canonical)
-    blanks: list[int] = []
-    ragged: list[tuple[int, int]] = []
-
-    def on_other_width(row: csv.InvalidRow) -> str:
-        if row.text.strip():
-            ragged.append((row.number, row.actual_columns))
-        else:
-            blanks.append(row.number)
-        return "skip"
-
-    try:
-        with pa.input_stream(path, compression="gzip" if compressed else None) as stream:
-            table = csv.read_csv(
-                stream,
-                read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-                parse_options=tab_separated(on_other_width),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-                ),
-            )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as tab-separated text ({error}); write or download it again"
-        ) from None
-    if ragged:
-        shown = ", ".join(f"line {line} has {n_found}" for line, n_found in ragged[:5])
-        more = f" and {len(ragged) - 5} more" if len(ragged) > 5 else ""
-        raise InputError(
-            f"{path}: the header has {len(names)} columns, but {shown}{more}. Write every field; "
-            "an empty one is nothing between two tabs"
-        )
-    line_numbers = np.delete(np.arange(2, 2 + table.num_rows + len(blanks)), np.array(blanks, np.int64) - 2)
-    filled = np.zeros(table.num_rows, np.bool_)
-    for column in table.columns:
-        filled |= pc.not_equal(column, "").to_numpy()
-    if not filled.any():
-        raise InputError(f"{path} has a header but no rows; download or write it again")
-    return (table, line_numbers) if filled.all() else (table.filter(filled), line_numbers[filled])
-
-
-def tab_separated(on_other_width: Callable[[csv.InvalidRow], str]) -> csv.ParseOptions:
-    """Return how BED and VCF files are parsed: tabs, no quoting, and a handler for rows of another width."""
-    from pyarrow import csv
-
-    return csv.ParseOptions(
-        delimiter="\t",
-        quote_char=False,
-        double_quote=False,
-        escape_char=False,
-        newlines_in_values=False,
-        ignore_empty_lines=False,
-        invalid_row_handler=on_other_width,
-    )
-
-
-def _header(path: Path) -> tuple[str, bool]:
-    """Read the first line of a file, and whether the file is compressed."""
-    try:
-        with path.open("rb") as file:
-            compressed = is_gzip(file.read(2))
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            line = file.readline(_LONGEST_HEADER)
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file; {_HEADER_ADVICE}") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: the BED file cannot be read ({reason}); check the path") from None
-    if not line:
+def _read_columns(path: Path) -> tuple[pa.Table, Ints]:
+    """Read a BED file as string columns, and the line of each row in the file, counted from 1 with the header."""
+    file = TabSeparated(path=path, kind="BED file", expected=_HEADER_ADVICE)
+    number, line = next(file.first_lines(), (0, b""))
+    if not number:
         raise InputError(f"{path} is empty; {_HEADER_ADVICE}")
-    return text, compressed
+    names = _column_names(path, file.decode(number, line))
+    table = file.rows(names, n_header_lines=number)
+    if not len(table.line_numbers):
+        raise InputError(f"{path} has a header but no rows; download or write it again")
+    return table.columns, table.line_numbers
 
 
-def _column_names(path: Path, header: str, canonical: Mapping[str, Sequence[str]]) -> list[str]:
-    """Parse a header into canonical column names. Raise if it is not a header."""
+def _column_names(path: Path, header: str) -> list[str]:
+    """Parse a header into column names, those that have a meaning as it is spelled here. Raise if it is no header."""
     found = [name.strip() for name in header.split("\t")]
     if len(found) == 1:
         raise InputError(f"{path}: no tab in the first line {header[:60]!r}; {_HEADER_ADVICE}")
     if any(name.isdigit() for name in found):
         raise InputError(f"{path}: the first line {header[:60]!r} looks like data; {_HEADER_ADVICE}")
-    for name, spellings in canonical.items():
-        present = [spelling for spelling in spellings if spelling in found]
-        if present:
-            found[found.index(present[0])] = name
+    lowered = [name.lower() for name in found]
+    for name, spellings in _NAMES.items():
+        if name in found:
+            continue
+        places = [place for place, spelling in enumerate(lowered) if spelling in spellings]
+        if len(places) > 1:
+            raise InputError(
+                f"{path}: {' and '.join(repr(found[place]) for place in places)} may each be the column {name!r}; "
+                f"name one of them {name!r} and the others differently"
+            )
+        for place in places:
+            found[place] = name
     twice = [name for name, count in Counter(found).items() if count > 1]
     if twice or "" in found:
         raise InputError(

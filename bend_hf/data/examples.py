@@ -8,6 +8,7 @@ Everything that a user can get wrong in the input files is found here, before an
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ def read_examples(
         bed = read_vcf(files.bed)
     else:
         bed = read_bed(files.bed, allow_empty=is_variants or files.task is None)
+    _check_strand(bed, files.task)
     task = files.task or _user_task(files, bed)
     if files.label_names is not None:
         task = task.with_label_names(read_label_names(files.label_names))
@@ -118,6 +122,22 @@ def read_examples(
         out_of_bounds=out_of_bounds,
         n_ref_mismatches=n_mismatches,
     )
+
+
+def _check_strand(bed: BedTable, task: TaskSpec | None) -> None:
+    """Raise, or warn about a user's task, if a column looks like a strand but is not named so."""
+    if bed.strand is not None or is_vcf(bed.path) or (task is not None and not task.stranded):
+        return
+    signed = bed.signed_columns()
+    if not signed:
+        return
+    text = f"{bed.path} has no column 'strand', but {signed[0]!r} holds only + and -"
+    if task is not None:
+        raise InputError(
+            f"{text}; {task.key} reads sequences of the minus strand as reverse complements. Name the column 'strand' "
+            "if it is the strand, or remove it to read the plus strand everywhere"
+        )
+    log.warning("%s; all sequences are read from the plus strand. Name the column 'strand' if it is the strand", text)
 
 
 def _user_task(files: TaskFiles, bed: BedTable) -> TaskSpec:

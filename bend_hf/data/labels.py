@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.errors import LabelError
+from bend_hf.files import read_text
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints
 
@@ -257,12 +258,13 @@ def _refuse(
 
 
 def read_label_names(path: Path) -> tuple[str, ...]:
-    """Read a ``.labels.txt`` file: one name per line, in index order.
+    """Read a ``.labels.txt`` file: one name per line, in index order. Blank lines at the end are skipped.
 
     Raises:
+        InputError: The file is not UTF-8.
         LabelError: The file is empty, or a name is blank or occurs twice.
     """
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
     if not names or "" in names or len(set(names)) != len(names):
         raise LabelError(f"{path}: expected one label name per line, none blank or repeated; it holds {names[:8]}")
     return names

@@ -15,9 +15,7 @@ columns if they are requested by name.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.data.bed import BedTable, name_rows, tab_separated
-from bend_hf.data.fasta_index import is_gzip
+from bend_hf.data.bed import BedTable, name_rows
+from bend_hf.data.tab_separated import TabSeparated
 from bend_hf.errors import InputError
-from bend_hf.types import Ints
+from bend_hf.types import Bools, Ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,8 +46,8 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
 
     Args:
         path: The file.
-        info: Keys of INFO that become columns if the file has them. Values per alternative allele (``Number=A`` in
-            the header) are split.
+        info: Keys of INFO that become columns if the file has them. Values per allele (``Number=A`` or ``R`` in the
+            header) are split.
 
     Returns:
         Columns ``chromosome``, ``start``, ``end``, ``ref``, ``alt``, ``id``, ``filter`` and those of INFO, as
@@ -62,8 +60,12 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
     import pyarrow.compute as pc
 
     path = Path(path)
-    header = _header(path)
-    lines, line_numbers = _lines(path, header)
+    file = TabSeparated(path=path, kind="VCF file", expected="expected a VCF file")
+    header = _header(file)
+    read = file.rows(header.columns, n_header_lines=header.n_lines, wanted=_COLUMNS)
+    lines, line_numbers = read.columns, read.line_numbers
+    if not len(line_numbers):
+        raise InputError(f"{path} has a header but no variants; download or write it again")
     position = _positions(path, lines["POS"], line_numbers)
     texts = pc.split_pattern(pc.utf8_upper(lines["ALT"]), ",").combine_chunks()
     counts = pc.list_value_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -81,8 +83,17 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
         "id": lines["ID"].take(pa.array(line)),
         "filter": lines["FILTER"].take(pa.array(line)),
     }
+    fields = _Info(
+        path=path,
+        column=lines["INFO"],
+        number_of=header.number_of,
+        line_numbers=line_numbers,
+        n_alleles=counts,
+        line=line,
+        allele=number,
+    )
     for key in info:
-        values = _info_column(lines["INFO"], key, line, number, counts, by_allele=key in header.by_allele)
+        values = fields.values(key)
         if values is not None and key not in columns:
             columns[key] = values
     table = pa.table(columns)
@@ -100,77 +111,43 @@ def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """The header: its number of lines, the columns, and the INFO keys with one value per allele."""
+    """The header: its number of lines, the columns, and the declared ``Number`` of each INFO key."""
 
     n_lines: int
     columns: list[str]
-    by_allele: frozenset[str]
-    compressed: bool
+    number_of: dict[str, str]
 
 
-def _header(path: Path) -> _Header:
-    by_allele = set()
-    try:
-        with path.open("rb") as file:
-            compressed = is_gzip(file.read(2))
-        with gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8") as text:
-            for number, line in enumerate(text, start=1):
-                if line.startswith("##"):
-                    found = re.match(r"##INFO=<ID=([^,]+),Number=A,", line)
-                    by_allele |= {found.group(1)} if found else set()
-                    continue
-                columns = line.rstrip("\r\n").split("\t")
-                if tuple(columns[: len(_COLUMNS)]) != _COLUMNS:
-                    raise InputError(
-                        f"{path}, line {number}: {line[:60]!r} is not the header of a VCF file; expected "
-                        f"{' '.join(_COLUMNS)} with tabs between them"
-                    )
-                return _Header(n_lines=number, columns=columns, by_allele=frozenset(by_allele), compressed=compressed)
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file; expected a VCF file, plain or compressed with gzip") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: the VCF file cannot be read ({reason}); check the path") from None
-    raise InputError(f"{path} has no line that begins with #CHROM; expected a VCF file")
-
-
-def _lines(path: Path, header: _Header) -> tuple[pa.Table, Ints]:
-    """Read the first eight columns as strings, and the line number of each row."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    odd: list[tuple[int, int]] = []
-    blank: list[int] = []
-
-    def on_other_width(row: csv.InvalidRow) -> str:
-        if row.text.strip():
-            odd.append((row.number, row.actual_columns))
-        else:
-            blank.append(row.number)
-        return "skip"
-
-    try:
-        with pa.input_stream(path, compression="gzip" if header.compressed else None) as stream:
-            table = csv.read_csv(
-                stream,
-                read_options=csv.ReadOptions(use_threads=False, column_names=header.columns, skip_rows=header.n_lines),
-                parse_options=tab_separated(on_other_width),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(_COLUMNS, pa.string()),
-                    include_columns=list(_COLUMNS),
-                    strings_can_be_null=False,
-                ),
+def _header(file: TabSeparated) -> _Header:
+    number_of: dict[str, str] = {}
+    for number, line in file.first_lines():
+        if not line.strip():
+            continue
+        if line.startswith(b"##"):
+            number_of |= _info_number(line.decode("utf-8", "replace"))  # free text may be of any encoding
+            continue
+        text = file.decode(number, line)
+        columns = text.split("\t")
+        if tuple(columns[: len(_COLUMNS)]) != _COLUMNS:
+            raise InputError(
+                f"{file.path}, line {number}: {text[:60]!r} is not the header of a VCF file; expected "
+                f"{' '.join(_COLUMNS)} with tabs between them"
             )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a VCF file ({error}); write or download it again") from None
-    if odd:
-        told = name_rows(range(len(odd)), lambda at: f"line {odd[at][0]} has {odd[at][1]}")
-        raise InputError(f"{path}: the header has {len(header.columns)} columns, but {told}. Write every field")
-    if not table.num_rows:
-        raise InputError(f"{path} has a header but no variants; download or write it again")
-    first = header.n_lines + 1
-    numbers = np.delete(np.arange(first, first + table.num_rows + len(blank)), np.array(blank, np.int64) - first)
-    return table, numbers
+        return _Header(n_lines=number, columns=columns, number_of=number_of)
+    raise InputError(f"{file.path} has no line that begins with #CHROM; expected a VCF file")
+
+
+def _info_number(line: str) -> dict[str, str]:
+    """Return the ``Number`` that a header line declares for an INFO key, if it does.
+
+    >>> _info_number('##INFO=<Number=A,ID=label,Type=Integer,Description="Number=1, or not">')
+    {'label': 'A'}
+    """
+    found = re.match(r"##INFO=<(.*)>", line)
+    if found is None:
+        return {}
+    fields = dict(part.split("=", 1) for part in re.sub(r'"[^"]*"', "", found[1]).split(",") if "=" in part)
+    return {fields["ID"].strip(): fields.get("Number", ".").strip()} if "ID" in fields else {}
 
 
 def _positions(path: Path, column: pa.ChunkedArray, line_numbers: Ints) -> Ints:
@@ -185,23 +162,87 @@ def _positions(path: Path, column: pa.ChunkedArray, line_numbers: Ints) -> Ints:
     return positions
 
 
-def _info_column(
-    info: pa.ChunkedArray, key: str, line: Ints, number: Ints, counts: Ints, *, by_allele: bool
-) -> pa.Array | None:
-    """Return the values of one key, one per row, empty if a line lacks it; None if all lines lack it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+@dataclass(frozen=True, kw_only=True)
+class _Info:
+    """The column INFO of n lines, and the rows that they become.
 
-    found = pc.extract_regex(info, rf"(?:^|;){re.escape(key)}=(?P<value>[^;]*)").combine_chunks()
-    if found.null_count == len(found):
-        return None
-    values = pc.fill_null(pc.struct_field(found, "value"), "")
-    values = pc.if_else(pc.equal(values, "."), "", values)
-    if not by_allele:
-        return values.take(pa.array(line))
-    parts = pc.split_pattern(values, ",")
-    n_parts = pc.list_value_length(parts).to_numpy(zero_copy_only=False).astype(np.int64)
-    starts = np.cumsum(n_parts) - n_parts
-    apart = n_parts[line] == counts[line]
-    flat = parts.flatten().take(pa.array(np.where(apart, starts[line] + number, starts[line])))
-    return pc.if_else(pa.array(apart), flat, "")
+    Attributes:
+        path: The file.
+        column: The texts.
+        number_of: The declared ``Number`` of each key.
+        line_numbers: Line of each text in the file, shape (n,).
+        n_alleles: Alternative alleles of each line, shape (n,).
+        line: Index of each row's line, shape (rows,).
+        allele: Number of each row's allele in its line, counted from 0, shape (rows,).
+    """
+
+    path: Path
+    column: pa.ChunkedArray
+    number_of: dict[str, str]
+    line_numbers: Ints
+    n_alleles: Ints
+    line: Ints
+    allele: Ints
+
+    def values(self, key: str) -> pa.Array | None:
+        """Return the values of one key, one per row, empty if a line lacks it; None if all lines lack it.
+
+        Raises:
+            InputError: The key has no value, has several, or is spelled in several ways.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found, key = self._find(key)
+        if found.null_count == len(found):
+            return None
+        self._refuse(key, pc.fill_null(pc.equal(found, ""), False), "stands without a value; write KEY=VALUE")
+        twice = pc.greater(pc.count_substring_regex(self.column, rf"(?:^|;)\s*{re.escape(key)}\s*="), 1)
+        self._refuse(key, twice, "occurs twice; write it once")
+        values = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(pc.fill_null(found, "="), 1))
+        values = pc.if_else(pc.equal(values, "."), "", values)
+        number = self.number_of.get(key, ".")
+        if number not in ("A", "R"):
+            return values.take(pa.array(self.line))
+        first = int(number == "R")  # R also has a value for the reference allele, the first one
+        parts = pc.split_pattern(values, ",")
+        n_parts = pc.list_value_length(parts).to_numpy(zero_copy_only=False).astype(np.int64)
+        given = pc.not_equal(values, "").to_numpy(zero_copy_only=False)
+        self._refuse(
+            key,
+            given & (n_parts != self.n_alleles + first),
+            f"has another number of values than ALT has alleles (Number={number}); write one for each"
+            + (", and one for REF" if first else ""),
+        )
+        starts = np.cumsum(n_parts) - n_parts
+        flat = pc.utf8_trim_whitespace(parts.flatten())
+        source = np.where(given[self.line], starts[self.line] + first + self.allele, starts[self.line])
+        of_rows = flat.take(pa.array(source))
+        return pc.if_else(pc.equal(of_rows, "."), "", of_rows)
+
+    def _find(self, key: str) -> tuple[pa.Array, str]:
+        """Return ``=`` and the value in each line, empty for a key without a value, null without the key; its spelling.
+
+        Keys are case-sensitive. Another spelling is taken only if no line has the given one.
+        """
+        import pyarrow.compute as pc
+
+        pattern = rf"(?:^|;)\s*(?P<key>{re.escape(key)})\s*(?P<rest>|=[^;]*)(?:;|$)"
+        exact = pc.extract_regex(self.column, pattern).combine_chunks()
+        other = pc.extract_regex(self.column, "(?i)" + pattern).combine_chunks()
+        spellings = sorted(set(pc.struct_field(other, "key").filter(pc.is_valid(other)).unique().to_pylist()))
+        if spellings == [key] or exact.null_count == other.null_count:
+            return pc.if_else(pc.is_valid(exact), pc.struct_field(exact, "rest"), None), key
+        if len(spellings) > 1:
+            raise InputError(
+                f"{self.path}: INFO spells the key {key!r} in several ways ({', '.join(spellings)}); use one of them"
+            )
+        return pc.if_else(pc.is_valid(other), pc.struct_field(other, "rest"), None), spellings[0]
+
+    def _refuse(self, key: str, wrong: pa.Array | pa.ChunkedArray | Bools, text: str) -> None:
+        """Raise if some lines are wrong."""
+        marked = wrong if isinstance(wrong, np.ndarray) else wrong.to_numpy(zero_copy_only=False)
+        bad = np.flatnonzero(marked)
+        if len(bad):
+            told = name_rows(bad, lambda n: f"line {self.line_numbers[n]} ({self.column[int(n)].as_py()[:60]!r})")
+            raise InputError(f"{self.path}: the INFO key {key!r} {text}: {told}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import h5py
 import numpy as np
@@ -27,6 +28,14 @@ from bend_hf.errors import BendError, InputError
 from bend_hf.files import file_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+
+_GZIP: Final = b"\x1f\x8b"  # RFC 1952, section 2.3.1
+_COLUMN: Final = {
+    **dict.fromkeys(("chrom", "#chrom", "chromosome", "#chromosome", "chr", "#chr"), "chromosome"),
+    "chromstart": "start",
+    "chromend": "end",
+    **{name: name for name in ("start", "end", "strand", "label", "split", "ref", "alt")},
+}
 
 
 def verify(config: DataConfig, built: Path) -> Iterator[str]:
@@ -58,13 +67,11 @@ def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
     for name, digest in facts["sha256"].items():
         if file_sha256(folder / name) != digest:
             raise BendError(f"{folder / name} was changed after the build; build the task again")
-    lines = files.bed.read_text(encoding="utf-8").splitlines() if files.bed.suffix == ".bed" else []
     seen: set[int] = set()
     with _open_fasta(files.genome) as fasta:
         source = _Source(
             task=task,
-            columns=lines[0].split("\t") if lines else [],
-            lines=lines[1:],
+            rows=_read_rows(files.bed),
             fasta=fasta,
             labels=h5py.File(files.hdf5)["labels"] if files.hdf5 else None,
             flip_labels=config.protocol != "bend-2024",
@@ -82,12 +89,55 @@ def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
     return f"{task.key}: {len(seen)} rows agree with {files.bed}, its labels and {files.genome}"
 
 
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a BED or VCF file, without the code that the build reads them with."""
+    raw = path.read_bytes()
+    raw = gzip.decompress(raw) if raw[:2] == _GZIP else raw
+    lines = [line.split("\t") for line in raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").split("\n")]
+    lines = [line for line in lines if "".join(line).strip()]
+    if lines[0][0].startswith("##fileformat=VCF"):
+        return _vcf_rows(lines)
+    written = [name.strip() for name in lines[0]]
+    meant = [_COLUMN.get(name.lower(), name) for name in written]
+    columns = [name if other in written else other for name, other in zip(written, meant, strict=True)]
+    rows = [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+    if "strand" not in columns and len(columns) > 3 and {row[columns[3]] for row in rows} <= {"+", "-"}:
+        rows = [{**row, "strand": row[columns[3]]} for row in rows]
+    return rows
+
+
+def _vcf_rows(lines: list[list[str]]) -> list[dict[str, str]]:
+    """Split the lines of a VCF file into one row per alternative allele."""
+    per_allele = any(line[0].startswith("##INFO=<ID=label,Number=A") for line in lines)
+    rows = []
+    for line in lines:
+        if line[0].startswith("#"):
+            continue
+        chromosome, position, _, ref, alts = line[:5]
+        fields = dict(field.strip().split("=", 1) for field in line[7].split(";") if "=" in field)
+        start = int(position) - 1
+        for number, alt in enumerate(alts.split(",")):
+            label = fields.get("label", "")
+            row = {"chromosome": chromosome, "start": str(start), "end": str(start + len(ref)), "ref": ref, "alt": alt}
+            rows.append({**row, "label": label.split(",")[number] if per_allele else label})
+    return rows
+
+
+def _without_shared_bases(start: int, ref: str, alt: str) -> tuple[int, str, str]:
+    """Return position and bases of a substitution that may be written with its neighbors."""
+    pairs = [(at, one, other) for at, (one, other) in enumerate(zip(ref.upper(), alt.upper(), strict=True))]
+    ((at, one, other),) = [pair for pair in pairs if pair[1] != pair[2]]
+    return start + at, one, other
+
+
 @contextmanager
 def _open_fasta(path: Path) -> Iterator[pyfaidx.Fasta]:
     """Open the genome with pyfaidx; a compressed one is decompressed into a temporary folder first."""
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "genome.fa"
-        if path.suffix in (".gz", ".bgz"):
+        with path.open("rb") as file:
+            packed_with_gzip = file.read(2) == _GZIP
+        if packed_with_gzip:
             with gzip.open(path) as packed, plain.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         else:
@@ -101,13 +151,12 @@ class _Source:
     """The files that a dataset was built from.
 
     Attributes:
-        lines: Lines of the BED file without its header; the item of a row is its index.
+        rows: Rows of the BED or VCF file, by column; the item of a row is its index.
         flip_labels: Whether labels are reversed on the minus strand.
     """
 
     task: TaskSpec
-    columns: Sequence[str]
-    lines: Sequence[str]
+    rows: Sequence[Mapping[str, str]]
     fasta: pyfaidx.Fasta
     labels: h5py.Dataset | None
     flip_labels: bool
@@ -124,9 +173,12 @@ class _Source:
             BendError: The sequence, strand, split or labels differ.
         """
         task = self.task
-        fields = dict(zip(self.columns, self.lines[item].split("\t"), strict=False))
+        fields = self.rows[item]
         start, end = int(fields["start"]), int(fields["end"])
+        expected: dict[str, object] = {"chromosome": fields["chromosome"], "start": start}
         if task.variant is not None:
+            start, expected["ref"], expected["alt"] = _without_shared_bases(start, fields["ref"], fields["alt"])
+            expected["start"] = start
             start, end = max(0, start - task.variant.stored_context_bp), start + task.variant.stored_context_bp + 1
         sequence = str(self.fasta[fields["chromosome"]][start:end])
         minus = task.stranded and fields.get("strand") == "-"
@@ -134,7 +186,7 @@ class _Source:
             sequence = sequence.ljust(end - start, "N")
         if minus:
             sequence = str(pyfaidx.Sequence(seq=sequence).reverse.complement)
-        expected: dict[str, object] = {"sequence": sequence, "strand": "-" if minus else "+"}
+        expected |= {"sequence": sequence, "strand": "-" if minus else "+"}
         name = "label" if isinstance(task.label, SequenceClass) else "labels"
         expected[name] = self._label(fields, item, n_bp=end - start, flip=minus and self.flip_labels)
         if "split" in fields and subset in ("train", "validation", "test"):

@@ -193,10 +193,49 @@ def test_a_truncated_gzip_is_an_error(tmp_path: Path) -> None:
         read_bed(bed(tmp_path, packed[: len(packed) // 2]))
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xfe\x00c\thr", START.encode() + b"c\xff\t0\t5\n"], ids=["header", "row"])
-def test_bytes_that_are_no_text_are_an_error(tmp_path: Path, raw: bytes) -> None:
-    with pytest.raises(InputError, match=r"my\.bed.*(not a text file|cannot be read as tab-separated text)"):
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("chromosome\tstart\tend\n".encode("utf-16"), r"my\.bed is UTF-16 text; expected UTF-8"),
+        (b"PK\x03\x04\x00\x00\n", r"my\.bed is not a text file; expected a tab-separated header"),
+        (b"chromosome\tstart\tend\tid\xe9e\n", r"my\.bed, line 1: byte 0xe9 is not UTF-8.*iconv -f latin1 -t utf-8"),
+        (START.encode() + b"c\t0\t5\nc\xff\t0\t5\n", r"my\.bed, line 3: byte 0xff is not UTF-8"),
+    ],
+    ids=["UTF-16", "binary", "header", "row"],
+)
+def test_bytes_that_are_not_utf8_are_an_error(tmp_path: Path, raw: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_bed(bed(tmp_path, raw))
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+@pytest.mark.parametrize("name", ["Strand", "STRAND", "strand", " Strand "])
+def test_the_strand_is_found_anywhere_however_it_is_spelled(tmp_path: Path, name: str, place: int) -> None:
+    names, cells = ["chromosome", "start", "end", "label", "split"], ["chr1", "0", "5", "1", "train"]
+    names.insert(place, name)
+    cells.insert(place, "-")
+    table = read_bed(bed(tmp_path, "\t".join(names) + "\n" + "\t".join(cells) + "\n"))
+    assert table.strand is not None
+    assert table.strand.tolist() == [-1]
+
+
+def test_every_column_with_a_meaning_is_found_in_capitals(tmp_path: Path) -> None:
+    names = ["chromosome", "start", "end", "strand", "label", "full_label", "split", "ref", "alt"]
+    header = "\t".join(
+        ("Chromosome", "START", "chromEND", "Strand", "LABEL", "Full_Label", "Split", "REF", "Alt", "Other")
+    )
+    table = read_bed(bed(tmp_path, header + "\nc\t0\t5\t-\t1\tx\ttrain\tA\tC\tz\n"))
+    assert table.columns.column_names == [*names, "Other"]
+
+
+def test_an_exact_name_is_preferred_to_other_spellings(tmp_path: Path) -> None:
+    table = read_bed(bed(tmp_path, START[:-1] + "\tLabel\tlabel\nc\t0\t5\tbenign\t0\n"))
+    assert table.columns["label"].to_pylist() == ["0"]
+
+
+def test_two_spellings_of_one_column_raise(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'Strand' and 'STRAND' may each be the column 'strand'; name one of them"):
+        read_bed(bed(tmp_path, START[:-1] + "\tStrand\tSTRAND\nc\t0\t5\t+\t-\n"))
 
 
 def test_up_to_five_rows_are_named_without_a_count() -> None:

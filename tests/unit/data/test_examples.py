@@ -245,3 +245,12 @@ def test_real_valued_labels_are_refused(folder: Path) -> None:
     )
     with pytest.raises(LabelError, match=r"'0\.25' is a real number"):
         read_examples(user_source(bed, labels=None, genome=folder / "genomes" / "genome.fa"))
+
+
+def test_a_strand_under_another_name_is_asked_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns, row = ("chromosome", "start", "end", "label", "split", "orientation"), ("chr1", 0, 512, 1, "train", "-")
+    found = bed_of(folder, "histone_modification", columns, [row])
+    with pytest.raises(InputError, match="no column 'strand', but 'orientation' holds only"):
+        read_examples(found)
+    assert read_examples(replace(found, task=None)).strand() is None
+    assert "all sequences are read from the plus strand" in caplog.text

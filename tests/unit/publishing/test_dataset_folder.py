@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -155,6 +158,92 @@ def written_lease(folder: Path) -> dict[str, object]:
     with take(folder / "other.lock") as lease:
         found: dict[str, object] = json.loads(lease.path.read_text())
     return found
+
+
+WINDOWS = [("chrT", 64 * n, 64 * n + 64, "-+"[n % 2], n % 7, ("train", "valid", "test")[n % 3]) for n in range(9)]
+NAMES_OF_COLUMNS = ("chromosome", "start", "end", "strand", "label", "split")
+
+
+def window_task(folder: Path) -> Path:
+    """A task with windows of 64 bp, and a genome for it."""
+    letters = random.Random(0).choices("ACGT", k=9 * 64)
+    (folder / "toy.fa").write_text(f">chrT\n{''.join(letters)}\n")
+    task = folder / "small.py"
+    task.write_text(
+        "from dataclasses import replace\nfrom bend_hf.tasks import TASKS\n"
+        "TASKS = (replace(TASKS.get('cpg_methylation'), key='small', group='small', window_bp=64),)\n"
+    )
+    return task
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text,
+        lambda text: text.replace("chromosome", "#Chrom").replace("start", "chromStart").replace("end", "ChromEnd"),
+        lambda text: text.replace("strand", "Strand").replace("label", "LABEL").replace("split", "Split"),
+        lambda text: text.replace("strand", "fourth"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n").replace("\r\n", "\r\n\r\n", 3) + "  \n\n",
+        lambda text: gzip.compress(text.encode()),
+    ],
+    ids=["plain", "UCSC", "capitals", "strand in the fourth place", "mark, CRLF and blank lines", "gzip"],
+)
+def test_verify_reads_what_build_reads(tmp_path: Path, change: Callable[[str], str | bytes]) -> None:
+    task, bed = window_task(tmp_path), tmp_path / "mine.bed"
+    text = "\n".join("\t".join(map(str, row)) for row in (NAMES_OF_COLUMNS, *WINDOWS)) + "\n"
+    changed = change(text)
+    bed.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    config = DataConfig(task=(str(task),), bed=bed, genome=tmp_path / "toy.fa")
+    build(config, tmp_path / "bend")
+    assert list(verify(config, tmp_path / "bend")) == [
+        f"small: 9 rows agree with {bed}, its labels and {tmp_path / 'toy.fa'}"
+    ]
+
+
+@pytest.mark.parametrize(("column", "value"), [("Strand", "+"), ("START", 64), ("chrom", "chrU"), ("label", 6)])
+def test_verify_notices_a_column_that_the_build_did_not_read(tmp_path: Path, column: str, value: object) -> None:
+    task, bed = window_task(tmp_path), tmp_path / "mine.bed"
+    with (tmp_path / "toy.fa").open("a") as genome:
+        genome.write(">chrU\n" + "ACGTTGCAGT" * 64 + "\n")
+    names = ["chrom", "START", "end", "label", "split", "Strand"]
+
+    def write(rows: list[dict[str, object]]) -> DataConfig:
+        bed.write_text("\n".join("\t".join(map(str, row)) for row in (names, *(row.values() for row in rows))) + "\n")
+        return DataConfig(task=(str(task),), bed=bed, genome=tmp_path / "toy.fa")
+
+    rows = [dict(zip(names, (*row[:3], *row[4:], "-"), strict=True)) for row in WINDOWS]
+    build(write(rows), tmp_path / "bend")
+    rows[0][column] = value
+    if column == "START":
+        rows[0]["end"] = 128
+    with pytest.raises(BendError, match=r"^item 0: .*expected.*build the task again"):
+        list(verify(write(rows), tmp_path / "bend"))
+
+
+@pytest.mark.parametrize("kind", ["vcf", "vcf.gz", "bed"])
+def test_verify_reads_variants_however_they_are_written(tmp_path: Path, data: Path, kind: str) -> None:
+    genome = next(data.glob("genomes/*.fa"))
+    letters = genome.read_text().split(">")[1].partition("\n")[2].replace("\n", "")
+    alt = {"A": "C", "C": "G", "G": "T", "T": "A"}
+    lines = []
+    for number, at in enumerate((900, 2_000, 3_100)):
+        ref = letters[at - number : at + number + 1]
+        changed = ref[:number] + alt[ref[number]] + ref[number + 1 :]
+        if kind == "bed":
+            lines.append(f"chr1\t{at - number}\t{at + number + 1}\t{ref}\t{changed.lower()}\t{number % 2}\n")
+        else:
+            lines.append(f"chr1\t{at - number + 1}\t.\t{ref}\t{changed.lower()}\t.\t.\tlabel={number % 2}\n")
+    head = "chrom\tstart\tend\tREF\tALT\tlabel\n"
+    if kind != "bed":
+        head = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    text, path = (head + "".join(lines)).encode(), tmp_path / f"mine.{kind}"
+    path.write_bytes(gzip.compress(text) if kind.endswith("gz") else text)
+    config = DataConfig(task=("variant_effects_disease",), bed=path, genome=genome)
+    build(config, tmp_path / "bend")
+    assert len(list(verify(config, tmp_path / "bend"))) == 1
+    rows = datasets.load_dataset(str(tmp_path / "bend" / "variant_effects"), "disease", split="test")
+    assert rows["start"] == [900, 2_000, 3_100]
+    assert rows["ref"] == [letters[at] for at in rows["start"]]
 
 
 def test_bad_input_leaves_an_earlier_build_alone(data: Path, built: Path, tmp_path: Path) -> None:

@@ -199,6 +199,69 @@ def test_file_that_is_not_a_vcf_raises(tmp_path: Path, text: str, message: str) 
         read_vcf(path)
 
 
+@pytest.mark.parametrize("blank", ["\n", "  \n", "\n\n"])
+def test_blank_lines_of_a_vcf_are_skipped_and_counted(tmp_path: Path, blank: str) -> None:
+    path, line = tmp_path / "a.vcf", "chr1\t{}\t.\tA\tG\t.\t.\t.\n"
+    path.write_text(VCF_HEADER + blank + VCF_COLUMNS + "\n" + line.format(5) + blank + line.format(6) + blank)
+    found = read_vcf(path)
+    assert found.start_bp.tolist() == [4, 5]
+    assert found.line_numbers.tolist() == [4 + blank.count("\n"), 5 + 2 * blank.count("\n")]
+
+
+def test_marks_and_other_encodings_of_a_vcf(tmp_path: Path) -> None:
+    path = tmp_path / "a.vcf"
+    comment, text = "##author=Andr\xe9\n".encode("latin-1"), (VCF_HEADER + VCF_COLUMNS).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + comment + text + b"\nchr1\t5\t.\tA\tG\t.\t.\t.\n")
+    assert read_vcf(path).start_bp.tolist() == [4]
+    path.write_bytes(text + b"\nchr1\t5\t.\tA\tG\t.\t.\tgene=Andr\xe9\n")
+    with pytest.raises(InputError, match=r"a\.vcf, line 4: byte 0xe9 is not UTF-8"):
+        read_vcf(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "info", "labels"),
+    [
+        ("A", "label=1,0", ["1", "0"]),
+        ("A", "label=1,.", ["1", ""]),
+        ("A", "label=.", ["", ""]),
+        ("A", "label=", ["", ""]),
+        ("R", "label=0,1,0", ["1", "0"]),
+        ("1", "label=1", ["1", "1"]),
+        (".", "DP=3; label=1", ["1", "1"]),
+        (".", "DP=3;label = 1 ;x", ["1", "1"]),
+        ("1", "LABEL=1;xlabel=0;label2=0", ["1", "1"]),
+        ("1", ".", None),
+        ("1", "xlabel=1", None),
+    ],
+)
+def test_labels_of_info(tmp_path: Path, number: str, info: str, labels: list[str] | None) -> None:
+    header = f'##fileformat=VCFv4.2\n##INFO=<ID=label,Type=Integer,Description="Number=A,",Number={number}>\n'
+    header += f"##INFO=<ID=LABEL,Number={number},Type=Integer>\n"
+    path = tmp_path / "a.vcf"
+    path.write_text(f"{header}{VCF_COLUMNS}\nchr1\t5\t.\tA\tG,T\t.\t.\t{info}\n")
+    columns = read_vcf(path).columns
+    assert (columns["label"].to_pylist() if "label" in columns.column_names else None) == labels
+
+
+@pytest.mark.parametrize(
+    ("number", "infos", "message"),
+    [
+        ("A", ["label=1"], r"another number of values than ALT has alleles \(Number=A\).*line 4 \('label=1'\)"),
+        ("A", ["label=1,0,1"], "another number of values than ALT has alleles"),
+        ("R", ["label=1,0"], r"\(Number=R\); write one for each, and one for REF: line 4"),
+        ("0", ["DP=3;label"], r"'label' stands without a value; write KEY=VALUE: line 4 \('DP=3;label'\)"),
+        ("1", ["label=1;label=0"], "'label' occurs twice; write it once: line 4"),
+        ("1", ["label=1", "LABEL=0"], r"spells the key 'label' in several ways \(LABEL, label\)"),
+    ],
+)
+def test_labels_of_info_that_cannot_be_read_raise(tmp_path: Path, number: str, infos: list[str], message: str) -> None:
+    path = tmp_path / "a.vcf"
+    header = f'##fileformat=VCFv4.2\n##INFO=<ID=label,Number={number},Type=Integer,Description="x">\n{VCF_COLUMNS}\n'
+    path.write_text(header + "".join(f"chr1\t5\t.\tA\tG,T\t.\t.\t{info}\n" for info in infos))
+    with pytest.raises(InputError, match=message):
+        read_vcf(path)
+
+
 def test_missing_vcf_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the VCF file cannot be read"):
         read_vcf(tmp_path / "none.vcf")
@@ -252,11 +315,11 @@ def test_dropped_mismatches_are_counted(tmp_path: Path, contigs: tuple[Path, dic
 
 
 def indel_file(folder: Path, letters: str, alts: tuple[str, ...] = ("{0}AA",)) -> Path:
-    base = letters[500]
+    base, labels = letters[500], ",".join("1" * len(alts))
     return vcf(
         folder / "indels.vcf",
         [
-            f"chr1\t501\t.\t{base}\t{','.join(alt.format(base) for alt in alts)}\t.\t.\tlabel=1",
+            f"chr1\t501\t.\t{base}\t{','.join(alt.format(base) for alt in alts)}\t.\t.\tlabel={labels}",
             f"chr1\t601\t.\t{letters[600]}\t{OTHER[letters[600]]}\t.\t.\tlabel=0",
         ],
     )
