@@ -18,11 +18,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.errors import RecordError
 from bend_hf.types import Json
+
+if TYPE_CHECKING:
+    import jinja2
 
 _SIGNS: Final = {
     "&": "&amp;",
@@ -116,6 +120,17 @@ def render(template: Path, fields: Mapping[str, object], *, html: bool = False) 
     """
     import jinja2
 
+    try:
+        return _compiled(template.read_text(encoding="utf-8"), html).render(**fields)
+    except jinja2.UndefinedError as error:
+        raise RecordError(f"the template {template.name} uses a field that is not given ({error})") from error
+
+
+@cache
+def _compiled(text: str, html: bool) -> jinja2.Template:
+    """A template, compiled once for all cards and reports of a process."""
+    import jinja2
+
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         autoescape=html,  # noqa: S701  Markdown and YAML escape by the filters md and quoted
@@ -131,7 +146,4 @@ def render(template: Path, fields: Mapping[str, object], *, html: bool = False) 
         "quoted": quoted,
         "metric": metric_title,
     }
-    try:
-        return environment.from_string(template.read_text(encoding="utf-8")).render(**fields)
-    except jinja2.UndefinedError as error:
-        raise RecordError(f"the template {template.name} uses a field that is not given ({error})") from error
+    return environment.from_string(text)

@@ -108,10 +108,10 @@ def _names(paths: list[Path]) -> list[str]:
 
 def _metric(path: Path, predictions: Predictions) -> str:
     """The main metric of the record next to a file; without a record, the default for its kind of predictions."""
-    from bend_hf.evaluation.record import read_record
+    from bend_hf.evaluation.record import is_record, read_record
 
     record = path.with_suffix(".json")
-    if record.is_file():
+    if record.is_file() and is_record(record):
         return read_record(record).main_metric
     return "mcc" if predictions.score is None else "auroc"
 

@@ -228,6 +228,6 @@ def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
             ) from error
     try:
         facts: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["facts"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BendError(f"{path} is missing or damaged; build the task again with 'bend-hf build'") from error
     return {**facts, "revision": revision}

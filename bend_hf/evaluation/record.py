@@ -12,6 +12,7 @@ import contextlib
 import glob
 import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -44,6 +45,11 @@ _VERSIONS_OF: Final = (
     "torch",
     "transformers",
 )
+
+_DEEPEST: Final = 40  # levels of nesting; records have about ten
+_LARGEST: Final = 2**1000  # a float holds it
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +118,8 @@ class ResultRecord:
         Raises:
             RecordError: A field is missing, unknown or malformed, or the schema version is not supported.
         """
+        if problems := list(_wrong_form(body)):
+            raise RecordError(problems[0])
         body = upgraded(body)
         names = {item.name for item in fields(cls)}
         problems = [f"the record lacks {name!r}" for name in sorted(names - set(body))]
@@ -140,6 +148,27 @@ def member(value: Json, *path: str) -> Json:
     return value
 
 
+def _wrong_form(body: Json) -> Iterator[str]:
+    """Describe what no record holds and what cannot be written again: endless nesting, numbers and text."""
+    waiting: list[tuple[Json, int]] = [(body, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict | list):
+            if depth == _DEEPEST:
+                yield f"it is nested more than {_DEEPEST} levels deep; expected a result record"
+                return
+            waiting += [(one, depth + 1) for one in (value.values() if isinstance(value, dict) else value)]
+            waiting += [(name, depth + 1) for name in value] if isinstance(value, dict) else []
+        elif isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+                yield f"{value[:80]!r} holds half of a surrogate pair; expected text that UTF-8 can hold"
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                yield f"it holds the number {value}; expected finite numbers"
+        elif isinstance(value, int) and abs(value) >= _LARGEST:
+            yield f"it holds a whole number of {value.bit_length()} bits; expected a number that a float holds"
+
+
 def _wrong_types(record: ResultRecord) -> Iterator[str]:
     """Describe the fields that do not have the type of their annotation."""
     for item in fields(record):
@@ -161,6 +190,12 @@ def _wrong_values(record: ResultRecord) -> Iterator[str]:
     for place, value in {**texts, "data.origin": record.data.get("origin")}.items():
         if not isinstance(value, str):
             yield f"{place} is {value!r}; expected text"
+    file = record.predictions.get("file")
+    if file is not None and not (isinstance(file, str) and file and Path(file).name == file and "\0" not in file):
+        yield f"predictions.file is {file!r}; expected the name of a file next to the record"
+    seed = record.config.get("seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        yield f"config.seed is {seed!r}; expected a whole number"
     yield from _wrong_counts_and_hashes(record)
     yield from _wrong_metrics(record.metrics, "metrics")
     for index, fold in enumerate(record.folds):
@@ -173,9 +208,15 @@ def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:
     coverage, data = record.coverage, record.data
     counts = {f"coverage.{name}": coverage.get(name) for name in ("scored", "items")}
     counts |= {f"data.items.{split}": n for split, n in _entries(data.get("items"))}
-    for place, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            yield f"{place} is {value!r}; expected a whole number from 0 on"
+    wrong = {
+        place: value
+        for place, value in counts.items()
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0
+    }
+    for place, value in wrong.items():
+        yield f"{place} is {value!r}; expected a whole number from 0 on"
+    if not wrong and coverage["scored"] > coverage["items"]:  # type: ignore[operator]
+        yield f"coverage.scored is {coverage['scored']}; expected at most the {coverage['items']} items"
     hashes = {"coverage.item_sha256": coverage.get("item_sha256")}
     hashes |= {f"data.files.{name}.sha256": member(file, "sha256") for name, file in _entries(data.get("files"))}
     for place, value in hashes.items():
@@ -271,8 +312,12 @@ def _git_commit() -> str | None:
 
 def run_name(task: str, model: str, seed: int, moment: str) -> str:
     """Name a run's files, without their endings. The name is safe for file systems, whatever the model is called."""
-    safe = [re.sub(r"[^\w.+-]+", "-", part).strip("-.") or "x" for part in (task, model)]
-    return f"{safe[0]}__{safe[1]}__seed{seed}__{moment}"
+    return f"{file_name(task)}__{file_name(model)}__seed{seed}__{moment}"
+
+
+def file_name(text: str) -> str:
+    """Make a name that is safe as one part of a path from the name of a task or a model."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x"
 
 
 def free_stem(folder: Path, name: str) -> Path:
@@ -324,7 +369,7 @@ def read_record(path: Path) -> ResultRecord:
         RecordError: The file is not a record, a field is malformed, or the schema version is not supported.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = _json_of(path)
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is not a result record ({error}); give the .json of a run") from error
     try:
@@ -333,10 +378,19 @@ def read_record(path: Path) -> ResultRecord:
         raise RecordError(f"{path}: {error}. Repeat the run if the file was cut or edited") from error
 
 
+def _json_of(path: Path) -> Json:
+    try:
+        body: Json = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return body
+
+
 def find_records(places: Sequence[Path]) -> list[Path]:
     """Find the record files among paths: a file is taken as it is, a folder is searched for ``*.json``.
 
-    In folders, a ``.json`` file that is not a record is skipped.
+    In folders, a ``.json`` file of something else is left out, with a line in the log if it could be mistaken for a
+    record. A file that is named as records are is never left out.
 
     Raises:
         RecordError: A path does not exist, or there is no record.
@@ -344,7 +398,7 @@ def find_records(places: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for place in places:
         if place.is_dir():
-            found |= {path for path in place.rglob("*.json") if _looks_like_a_record(path)}
+            found |= {path for path in sorted(place.rglob("*.json")) if is_record(path)}
         elif place.is_file():
             found.add(place)
         else:
@@ -354,12 +408,24 @@ def find_records(places: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
-def _looks_like_a_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
+    """Whether a file is a record, or a damaged one by its name; logs a line for a file that could be mistaken."""
+    named_as_one = "__seed" in path.name  # a damaged record must be reported, another file need not
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "__seed" in path.name  # a damaged record must be reported, another file need not
-    return isinstance(body, dict) and "schema_version" in body and "main_metric" in body
+        body = _json_of(path)
+    except (OSError, ValueError) as error:
+        if not named_as_one:
+            logger.warning("%s is left out: it is not a result record (%s)", path, error)
+        return named_as_one
+    if not isinstance(body, dict) or not {"schema_version", "main_metric"} <= set(body):
+        return False
+    try:
+        ResultRecord.from_json(body)
+    except RecordError as error:
+        if not named_as_one:
+            logger.warning("%s is left out: it is not a result record (%s)", path, error)
+        return named_as_one
+    return True
 
 
 def check_writable(folder: Path) -> None:

@@ -85,7 +85,7 @@ def _keys(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.glob("*.json")):
         try:
             body = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue  # not a record, or one that another process is writing
         config = body.get("config") if isinstance(body, dict) else None
         key = config.get(KEY_FIELD) if isinstance(config, dict) else None

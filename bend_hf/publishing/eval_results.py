@@ -240,7 +240,8 @@ def _not_entries(name: str, why: str) -> RecordError:
 
 
 def _entry_key(item: Mapping[str, Json]) -> tuple[str, str]:
-    return str(member(item, "dataset", "id")), str(member(item, "dataset", "task_id"))
+    dataset = item["dataset"]
+    return str(member(dataset, "id")), str(member(dataset, "task_id"))
 
 
 def _loaded(text: str) -> list[Json]:

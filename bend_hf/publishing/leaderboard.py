@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bend_hf.evaluation.record import ResultRecord
+from bend_hf.evaluation.record import ResultRecord, file_name
 from bend_hf.publishing.eval_results import heads_of
 from bend_hf.publishing.results import ResultGroup, group_records, not_settings
 from bend_hf.publishing.ties import Tie, ties_with
@@ -90,7 +90,7 @@ class Leaderboard:
     @property
     def key(self) -> str:
         """A name for files and anchors."""
-        return f"{self.task}_{self.protocol}_{self.data_id}"
+        return f"{file_name(self.task)}_{self.protocol}_{self.data_id}"
 
     @property
     def span(self) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.metrics import metric_files, metric_names
-from bend_hf.evaluation.record import ResultRecord, find_records, read_record
+from bend_hf.evaluation.record import ResultRecord, file_name, find_records, read_record
 from bend_hf.files import asset_folder
 from bend_hf.publishing.eval_results import FOLDER, check_eval_text, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
@@ -181,14 +181,14 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
     check_publishable(match(records), [path.name for path in paths])
     files = []
     for path, record in zip(paths, records, strict=True):
-        files.append(UploadFile(f"{record.task}/{path.name}", path))
+        files.append(UploadFile(f"{file_name(record.task)}/{path.name}", path))
         name, digest = record.predictions.get("file"), record.predictions.get("sha256")
         if not isinstance(name, str):
             continue
         predictions = path.with_name(name)
         if not predictions.is_file() or hashlib.sha256(predictions.read_bytes()).hexdigest() != digest:
             raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
-        files.append(UploadFile(f"{record.task}/{name}", predictions))
+        files.append(UploadFile(f"{file_name(record.task)}/{name}", predictions))
     files.append(UploadFile("README.md", (asset_folder("model_cards") / "results_card.md").read_bytes()))
     return Upload(repo=repo, repo_type="dataset", files=_sorted(files), message="Add results with bend_hf")
 
@@ -203,10 +203,14 @@ def plan_report(folder: Path, repo: str) -> Upload:
     manifest = folder / MANIFEST
     if not manifest.is_file() or not (folder / "index.html").is_file():
         raise ConfigError(f"{folder} holds no report; run 'bend-hf report' first")
-    reasons = json.loads(manifest.read_text(encoding="utf-8"))["refusals"]
-    if reasons:
+    try:
+        reasons = json.loads(manifest.read_text(encoding="utf-8"))["refusals"]
+        texts = [str(reason) for reason in list(reasons)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{manifest} is damaged ({type(error).__name__}); run 'bend-hf report' again") from error
+    if texts:
         raise RecordError(
-            f"{folder} shows scores that may not be published: {'; '.join(reasons)}. Write a report without them."
+            f"{folder} shows scores that may not be published: {'; '.join(texts)}. Write a report without them."
         )
     return Upload(
         repo=repo,
