@@ -15,11 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bend_hf.config import RunConfig
     from bend_hf.data.dataset import load_task
     from bend_hf.data.genome import Genome
     from bend_hf.embedders import MODELS, load_embedder
+    from bend_hf.evaluation.uncertainty.comparison import compare
+    from bend_hf.publishing.notebook import Results, evaluate
     from bend_hf.runs.variant_file import score_file
     from bend_hf.tasks import TASKS
+    from bend_hf.variants.score import score_variants
 
 __version__ = "0.1.0"
 
@@ -27,12 +31,30 @@ _MODULE_OF: Final = {
     "MODELS": "bend_hf.embedders",
     "TASKS": "bend_hf.tasks",
     "Genome": "bend_hf.data.genome",
+    "Results": "bend_hf.publishing.notebook",
+    "RunConfig": "bend_hf.config",
+    "compare": "bend_hf.evaluation.uncertainty.comparison",
+    "evaluate": "bend_hf.publishing.notebook",
     "load_embedder": "bend_hf.embedders",
     "load_task": "bend_hf.data.dataset",
     "score_file": "bend_hf.runs.variant_file",
+    "score_variants": "bend_hf.variants.score",
 }
 
-__all__ = ["MODELS", "TASKS", "Genome", "__version__", "load_embedder", "load_task", "score_file"]
+__all__ = [
+    "MODELS",
+    "TASKS",
+    "Genome",
+    "Results",
+    "RunConfig",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load_embedder",
+    "load_task",
+    "score_file",
+    "score_variants",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -132,9 +132,13 @@ class ModelFlags:
     overlap_tokens: int = flag(
         0, "tokens shared by neighboring chunks of a sequence that exceeds the context", concerns="model"
     )
+    device: str | None = flag(
+        None, "device of the model, such as cpu or cuda:1; default: chosen by the launcher", "speed", in_command=False
+    )
     seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
+        _accept_single_values(self)
         check_finite(self)
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
@@ -189,6 +193,7 @@ class DataConfig:
     protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
 
     def __post_init__(self) -> None:
+        _accept_single_values(self)
         check_finite(self)
         if not self.task and self.bed is None:
             raise ConfigError("no task is given; name one with --task ('bend-hf tasks' lists them) or give --bed FILE")
@@ -221,6 +226,11 @@ class RunConfig(ModelConfig):
     seeds: tuple[int, ...] = flag(
         (), "several seeds: one record each, and a summary", "nothing", in_command=False
     )  # each run has one seed, in `seed`
+    limit: int | None = flag(
+        None,
+        "use only this many items of each split, spread evenly; for trying things out, never for publishing",
+        concerns="data",
+    )
     metric: tuple[str, ...] = flag(
         (), "metrics to report instead of the task's, by name or folder; the first is the main one", by_content=True
     )
@@ -262,6 +272,7 @@ class RunConfig(ModelConfig):
             "patience",
             "checkpoint_every",
             "processes",
+            "limit",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -278,6 +289,23 @@ class RunConfig(ModelConfig):
                 raise ConfigError(f"--{name} is {list(values)}; give each value once")
         if any(fold < 1 for fold in self.fold):
             raise ConfigError(f"--fold is {list(self.fold)}; folds are counted from 1")
+
+
+def _accept_single_values(config: DataConfig | ModelFlags) -> None:
+    """Hold one value as a tuple of one, a list as a tuple, and a text as a path, where the fields are declared so.
+
+    >>> RunConfig(task="gene_finding", out="results").task
+    ('gene_finding',)
+    """
+    for name, kind in kinds_of(type(config)).items():
+        value = getattr(config, name)
+        if kind.several and not isinstance(value, tuple):
+            value = tuple(value) if isinstance(value, list | set) else (value,)
+        elif kind.base is Path and isinstance(value, str):
+            value = Path(value)
+        else:
+            continue
+        object.__setattr__(config, name, value)
 
 
 def _check_seed(words: str, seed: int) -> None:

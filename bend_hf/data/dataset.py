@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -65,6 +65,25 @@ class TaskData:
             "validation": subsets[validation],
             "test": subsets[test],
         }
+
+
+def limited(data: TaskData, limit: int | None) -> TaskData:
+    """Return a task's data with at most ``limit`` items of each split, spread evenly over it.
+
+    Args:
+        data: The data of the task.
+        limit: Number of items; None keeps all.
+    """
+    if limit is None:
+        return data
+    subsets = {
+        name: subset.select(np.unique(np.linspace(0, len(subset) - 1, limit).round().astype(int)))
+        if len(subset) > limit
+        else subset
+        for name, subset in data.subsets.items()
+    }
+    items: dict[str, Json] = {name: len(subset) for name, subset in subsets.items()}
+    return replace(data, subsets=subsets, facts={**data.facts, "items": items, "limit": limit})
 
 
 def fold_subsets(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:

@@ -30,6 +30,8 @@ def embedder_options(config: ModelFlags) -> EmbedderOptions:
         options |= {"random_init": True, "seed": config.seed}
     if config.reverse_complement_average:
         options["reverse_complement_average"] = True
+    if config.device is not None:
+        options["device"] = config.device
     if config.overlap_tokens:
         options["overlap_tokens"] = config.overlap_tokens
     return options

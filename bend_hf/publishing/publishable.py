@@ -67,6 +67,9 @@ def _coverage_reasons(record: ResultRecord) -> list[str]:
     scored, items = record.coverage.get("scored"), record.coverage.get("items")
     if scored != items:
         reasons.append(f"partial coverage: {scored} of {items} items")
+    limit = record.data.get("limit")
+    if limit is not None:
+        reasons.append(f"partial coverage: at most {limit} items of each split were used")
     for name in ("rows_dropped_out_of_bounds", "rows_dropped_ref_mismatch"):
         dropped = member(record.data, "changes", name)
         if dropped:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bend_hf.config import RunConfig
-from bend_hf.data.dataset import TaskData, task_openers
+from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.runs import run as runs
@@ -72,15 +72,15 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
         runs.check_model_name(model)
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
-    opened = {key: _attempt(partial(_open, open_one, config.metric)) for key, open_one in openers.items()}
+    opened = {key: _attempt(partial(_open, open_one, config)) for key, open_one in openers.items()}
     results: list[CellResult] = []
     for model in dict.fromkeys(models):
         results += _of_model(replace(config, model=model), opened, accelerator)
     return results
 
 
-def _open(open_one: Callable[[], TaskData], metrics: Sequence[str]) -> TaskData:
-    return runs.with_metrics(open_one(), metrics)
+def _open(open_one: Callable[[], TaskData], config: RunConfig) -> TaskData:
+    return runs.with_metrics(limited(open_one(), config.limit), config.metric)
 
 
 @dataclass(frozen=True, kw_only=True)

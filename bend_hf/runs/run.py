@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import RunConfig, Tune, scored_settings
-from bend_hf.data.dataset import TaskData, task_openers
+from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
@@ -63,11 +63,13 @@ class PreparedTask:
         config: As the user gave it, with one seed.
         data: The task's data.
         accelerator: The processes.
+        is_object: Whether the model is an object in memory, which ``config.model`` names but cannot open.
     """
 
     config: RunConfig
     data: TaskData
     accelerator: Accelerator
+    is_object: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +140,30 @@ class ControlRun(Run):
     control: ControlSpec = field()
 
 
-def run(config: RunConfig) -> list[Outcome]:
+def run(config: RunConfig, embedder: Embedder | None = None, *, repeat: bool = True) -> list[Outcome]:
     """Run every task of a configuration with every seed, with the controls first if they are asked for.
+
+    Args:
+        config: The configuration.
+        embedder: A loaded model, which the configuration only names; None opens the one that it names.
+        repeat: Whether to run again what has a record in ``config.out`` already.
 
     Raises:
         BendError: An input is bad. Nothing was trained in that case.
     """
-    tasks = prepare(config)
-    embedder = open_embedder(config)
-    return [run_with_controls(task, embedder) for task in tasks]
+    tasks = prepare(config, is_object=embedder is not None)
+    embedder = embedder or open_embedder(config)
+    return [
+        (None if repeat else finished(model_run(task, embedder))) or run_with_controls(task, embedder) for task in tasks
+    ]
 
 
-def prepare(config: RunConfig) -> list[PreparedTask]:
+def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]:
     """Check everything that can be checked without a model, open the data and start the processes.
+
+    Args:
+        config: The configuration.
+        is_object: Whether the model is an object in memory, which the configuration only names.
 
     Returns:
         One for each task and seed.
@@ -160,20 +173,19 @@ def prepare(config: RunConfig) -> list[PreparedTask]:
     """
     check_writable(config.out)
     check_trackers(config.tracker)
-    check_model_name(config.model)
+    if not is_object:
+        check_model_name(config.model)
     opened = []
     for open_one in task_openers(config).values():
-        data = with_metrics(open_one(), config.metric)
+        data = with_metrics(limited(open_one(), config.limit), config.metric)
         check_fit(config, data)
         opened.append(data)
     accelerator = start_processes(config)
-    return [task for data in opened for task in tasks_of(config, data, accelerator)]
-
-
-def tasks_of(config: RunConfig, data: TaskData, accelerator: Accelerator) -> list[PreparedTask]:
-    """Return one prepared task for each seed."""
     return [
-        PreparedTask(config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator)
+        PreparedTask(
+            config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator, is_object=is_object
+        )
+        for data in opened
         for seed in config.seeds or (config.seed,)
     ]
 
@@ -329,7 +341,7 @@ def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_m
             log.info("no control %r: %s", control.key, reason)
         elif control.model is None:
             yield control_run(task, control)
-        elif (config := control.model(task.config)) is None:
+        elif (config := control.model(task.config)) is None or (task.is_object and config.model == task.config.model):
             log.info("no control %r: the model %r has none", control.key, task.config.model)
         else:
             yield model_run(replace(task, config=config), open_embedder(config), control)
@@ -384,7 +396,10 @@ def start_processes(config: RunConfig) -> Accelerator:
         ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
     """
     return start_accelerator(
-        mixed_precision=config.mixed_precision, processes=config.processes, tunes=config.tune != "head"
+        mixed_precision=config.mixed_precision,
+        processes=config.processes,
+        tunes=config.tune != "head",
+        device=config.device,
     )
 
 

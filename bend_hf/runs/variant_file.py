@@ -95,7 +95,7 @@ def score_file(
     check_writable(config.out)
     from accelerate import Accelerator
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=config.device == "cpu")
     if embedder is None:
         embedder = open_model(config)
     checkpoint = ScoringCheckpoint(config.out / _BATCHES)

@@ -49,7 +49,7 @@ def missing_processes(environment: Mapping[str, str], *, n_processes: int) -> st
 
 
 def start_accelerator(
-    *, mixed_precision: Precision = "no", processes: int | None = None, tunes: bool = False
+    *, mixed_precision: Precision = "no", processes: int | None = None, tunes: bool = False, device: str | None = None
 ) -> Accelerator:
     """Start the accelerator of a run.
 
@@ -57,6 +57,7 @@ def start_accelerator(
         mixed_precision: Precision of the training.
         processes: Number of processes that the run must have; None takes any.
         tunes: Whether a language model is trained too. Some of its weights do not contribute to its embeddings.
+        device: Device of this process, such as ``cpu`` or ``cuda:1``; None chooses it from the launcher.
 
     Raises:
         ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
@@ -66,9 +67,11 @@ def start_accelerator(
 
     from bend_hf.training.sharding import shard_if_asked
 
+    if device is not None:
+        _choose_device(device)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if tunes else []
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu", kwargs_handlers=handlers)
     except ValueError as error:
         raise ConfigError(f"--mixed-precision {mixed_precision} does not work here: {error}") from error
     if processes not in (None, accelerator.num_processes):
@@ -81,6 +84,22 @@ def start_accelerator(
     if problem is not None and accelerator.is_main_process:
         log.warning("WARNING: %s", problem)
     return accelerator
+
+
+def _choose_device(device: str) -> None:
+    """Make a device the current one, before the processes start.
+
+    Raises:
+        ConfigError: The device does not exist here.
+    """
+    import torch
+
+    kind, _, number = device.partition(":")
+    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if device not in known and device not in {name.partition(":")[0] for name in known}:
+        raise ConfigError(f"--device {device} does not exist here; expected one of {', '.join(known)}")
+    if kind == "cuda" and number:
+        torch.cuda.set_device(int(number))
 
 
 T = TypeVar("T")

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.publishing.leaderboard import Leaderboard, Row
 from bend_hf.tables import metric_title, number, text_table
@@ -271,6 +272,18 @@ def overview_plot(scores: Sequence[TaskScore], title: str) -> dict[str, bytes]:
         return {}
     with _drawing():
         return _saved("side_by_side", _overview(scores, title))
+
+
+def overview_figure(scores: Sequence[TaskScore], title: str) -> Figure:
+    """The overview as a figure of matplotlib.
+
+    Raises:
+        ConfigError: Matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("plots need matplotlib; run 'pip install matplotlib'")
+    with _drawing():
+        return _overview(scores, title)
 
 
 def _overview(scores: Sequence[TaskScore], title: str) -> Figure:
