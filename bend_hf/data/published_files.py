@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ GENOME_ORIGINS: Final = {
     "Homo_sapiens.GRCh37.dna.primary_assembly.fa.gz",
 }
 SUMS_FILE: Final = "sha256.json"
+SUMS_TEXT: Final = "sha256.txt"
 
 FileProgress: TypeAlias = Callable[[str, int, "int | None"], None]
 
@@ -91,7 +93,8 @@ def fetch_published(
     """Download the files of some tasks, each once; existing files are only checked.
 
     The sha256 of each file is written to ``sha256.json`` in the folder when it arrives, and checked from then on. A
-    sum that is in ``sha256.json`` beforehand, such as a colleague's, must match.
+    sum that is in ``sha256.json`` beforehand, such as a colleague's, must match, and so must the sums of a
+    ``sha256.txt`` in the folder or next to the file, which holds lines as ``sha256sum`` prints them.
 
     Args:
         tasks: The tasks.
@@ -113,8 +116,8 @@ def fetch_published(
 def _fetch(
     file: RemoteFile, folder: Path, published: Published, log: Callable[[str], None], progress: FileProgress
 ) -> Path:
-    known = read_sums(folder).get(file.name)
     target = folder / file.name
+    known = _known_sum(folder, file.name)
     exists = target.is_file()
 
     def report(done: int, total: int | None) -> None:
@@ -134,12 +137,46 @@ def _fetch(
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if known is not None and digest != known:
         raise DownloadError(
-            f"{target} has sha256 {digest}; expected {known}, see {folder / SUMS_FILE}. It was changed or damaged; "
-            "remove it and download it again"
+            f"{target} has sha256 {digest}; expected {known}, see {SUMS_FILE} and {SUMS_TEXT} in {folder}. It was "
+            "changed or damaged; remove it and download it again"
         )
-    if known is None:
+    if file.name not in read_sums(folder):
         add_sums(folder, {file.name: digest})
     return target
+
+
+def _known_sum(folder: Path, name: str) -> str | None:
+    """Return the sum that a file must have, if it is known; two places that know it must agree."""
+    target = folder / name
+    found = {
+        folder / SUMS_FILE: read_sums(folder).get(name),
+        folder / SUMS_TEXT: _read_sums_text(folder / SUMS_TEXT).get(name),
+        target.with_name(SUMS_TEXT): _read_sums_text(target.with_name(SUMS_TEXT)).get(target.name),
+    }
+    known = {path: digest for path, digest in found.items() if digest is not None}
+    if len(set(known.values())) > 1:
+        both = " and ".join(f"{digest} in {path}" for path, digest in known.items())
+        raise DownloadError(f"the sha256 of {name} is {both}; correct one of them, or remove the older one")
+    return next(iter(known.values()), None)
+
+
+def _read_sums_text(path: Path) -> dict[str, str]:
+    """Read the lines ``<sha256>  <name>`` of a file, as ``sha256sum`` prints them; none if there is no file."""
+    sums = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"{path} cannot be read ({error}); write it with sha256sum, or remove it") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"([0-9a-fA-F]{64})[ \t]+\*?(?:\./)?(.+)", line.strip())
+        if match is None:
+            raise DownloadError(
+                f"{path}, line {number} is {line[:100]!r}; expected '<sha256>  <file name>', as sha256sum prints it"
+            )
+        sums[match[2]] = match[1].lower()
+    return sums
 
 
 def _fetch_genome(target: Path, url: str, retry: Retry | None, log: Callable[[str], None], report: Progress) -> None:
@@ -163,8 +200,10 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     path = folder / SUMS_FILE
     try:
-        sums: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+        sums = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(sums, dict) or not all(isinstance(one, str) for one in sums.values()):
+            raise ValueError("an object of file names and sums is expected")
+    except (ValueError, RecursionError) as error:
         raise DownloadError(
             f"{path} is not valid JSON ({error}); correct it, or remove it to record the sums again"
         ) from error

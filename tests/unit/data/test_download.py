@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import itertools
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,11 +246,22 @@ def test_busy_server_is_obeyed_by_date(server: Server, tmp_path: Path) -> None:
     assert clock.waits == [40.0]
 
 
-def test_busy_server_cannot_ask_for_hours(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["86400", "301", "Fri, 02 Jan 1970 00:00:00 GMT"])
+def test_a_server_that_asks_to_wait_for_long_is_told_to_the_user(server: Server, tmp_path: Path, asked: str) -> None:
     clock = Clock()
-    server.script = [fails(429, Retry_After="86400"), whole]
-    download(server.file(), tmp_path, retry=clock.retry())
-    assert clock.waits == [300.0]
+    server.script = [breaks_off_after(1000), fails(429, Retry_After=asked), whole]
+    with pytest.raises(DownloadError, match=r"429 .* to wait [\d,]+ s, after 0 s already; at most 300 s .* kept in"):
+        download(server.file(), tmp_path, retry=clock.retry())
+    assert clock.waits == [1.0]
+    assert (tmp_path / "weights.bin.part").read_bytes() == BODY[:1000]
+
+
+def test_waits_that_a_server_asks_for_add_up(server: Server, tmp_path: Path) -> None:
+    clock = Clock()
+    server.script = [fails(503, Retry_After="140")]
+    with pytest.raises(DownloadError, match="asks to wait 140 s, after 280 s already"):
+        download(server.file(), tmp_path, retry=clock.retry(attempts=9))
+    assert clock.waits == [140.0, 140.0]
 
 
 def test_failing_server_is_tried_with_doubled_waits_and_given_up(server: Server, tmp_path: Path) -> None:
@@ -262,3 +281,242 @@ def test_server_that_cannot_be_reached_is_given_up(server: Server, tmp_path: Pat
 def test_an_address_that_is_not_http_is_refused() -> None:
     with pytest.raises(DownloadError, match=r"cannot download 'file:///etc/hosts'; expected an address"):
         RemoteFile(name="hosts", url="file:///etc/hosts")
+
+
+OTHER = BODY[::-1]  # another version of the file, of the same size
+
+
+def serves(body: bytes, *, obeys: bool = True, cut: int | None = None, **headers: str) -> Callable[..., None]:
+    """A server with a version of the file: ranges, If-Range, and a connection that ends after ``cut`` bytes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int((handler.headers.get("Range") or "bytes=0-")[6:-1])
+        condition = handler.headers.get("If-Range")
+        if obeys and condition is not None and condition not in headers.values():
+            start = 0
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body) - start))
+        handler.end_headers()
+        handler.wfile.write(body[start : None if cut is None else start + cut])
+
+    return answer
+
+
+VERSIONS = [
+    ({"ETag": '"one"'}, {"ETag": '"two"'}),
+    ({"Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"Last_Modified": "Fri, 02 Jan 2026 00:00:00 GMT"}),
+    ({"ETag": 'W/"one"', "Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"ETag": '"two"'}),
+    ({}, {}),  # a server that does not say which version it sends
+]
+
+
+@pytest.mark.parametrize("obeys", [True, False], ids=["with If-Range", "without If-Range"])
+@pytest.mark.parametrize(("old", "new"), VERSIONS)
+@pytest.mark.parametrize("again", [True, False], ids=["another run", "the same run"])
+def test_two_versions_of_a_file_are_never_mixed(
+    server: Server, tmp_path: Path, old: dict[str, str], new: dict[str, str], obeys: bool, again: bool
+) -> None:
+    cut, later = serves(BODY, cut=3000, **old), serves(OTHER, obeys=obeys, **new)
+    file = server.file(n_bytes=None, sha256=None)
+    if again:
+        server.script = [cut]
+        with pytest.raises(DownloadError, match="gave up"):
+            download(file, tmp_path, retry=Clock().retry(attempts=1))
+        server.script = [later]
+    else:
+        server.script = [cut, later]
+    assert download(file, tmp_path, retry=Clock().retry()).read_bytes() == OTHER
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+@pytest.mark.parametrize(("version", "_"), VERSIONS[:3])
+def test_the_same_version_is_resumed(server: Server, tmp_path: Path, version: dict[str, str], _: object) -> None:
+    server.script = [serves(BODY, cut=3000, **version), serves(BODY, **version)]
+    file = server.file(n_bytes=None, sha256=None)
+    assert download(file, tmp_path, retry=Clock().retry()).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=3000-"]
+
+
+def test_a_part_of_an_unknown_version_and_without_a_sum_is_not_used(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin.part").write_bytes(OTHER[:3000])
+    file = server.file(sha256=None)
+    assert download(file, tmp_path, retry=Clock().retry()).read_bytes() == BODY
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"etag": 5}', '{"new": "x"}', "[" * 100_000, '{"n_bytes": "x"}'])
+def test_a_damaged_note_starts_over(server: Server, tmp_path: Path, note: str) -> None:
+    (tmp_path / "weights.bin.part").write_bytes(OTHER[:3000])
+    (tmp_path / "weights.bin.part.json").write_text(note)
+    assert download(server.file(sha256=None), tmp_path, retry=Clock().retry()).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "br"])
+def test_a_body_that_is_packed_for_the_transfer_is_refused(server: Server, tmp_path: Path, encoding: str) -> None:
+    server.script = [serves(gzip.compress(BODY), Content_Encoding=encoding)]
+    with pytest.raises(DownloadError, match=rf"\(weights.bin\) arrives with Content-Encoding '{encoding}'"):
+        download(server.file(n_bytes=None, sha256=None), tmp_path, retry=Clock().retry())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compressed_file_that_is_announced_as_such_is_kept_as_it_is(server: Server, tmp_path: Path) -> None:
+    packed = gzip.compress(BODY)
+    server.script = [serves(packed, Content_Encoding="x-gzip")]
+    file = RemoteFile(name="a.fa.gz", url=server.url.replace("weights.bin", "a.fa.gz"))
+    assert download(file, tmp_path, retry=Clock().retry()).read_bytes() == packed
+
+
+def unsized(body: bytes, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """An answer whose end is the end of the connection."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+MD5 = base64.b64encode(hashlib.md5(BODY, usedforsecurity=False).digest()).decode()
+ENDS_EARLY = [
+    ({"n_bytes": len(BODY)}, {}, "3000 of 10240 bytes arrived"),
+    ({"n_bytes": None}, {"x_goog_stored_content_length": str(len(BODY))}, "3000 of 10240 bytes arrived"),
+    ({"n_bytes": None}, {"x_goog_hash": f"crc32c=AAAAAA==,md5={MD5}"}, "arrived with md5"),
+    ({"n_bytes": None, "sha256": SHA256}, {}, "has sha256"),
+    ({"n_bytes": None}, {"Transfer_Encoding": "chunked"}, "IncompleteRead"),
+]
+
+
+@pytest.mark.parametrize(("declared", "headers", "message"), ENDS_EARLY)
+def test_a_connection_that_ends_early_is_noticed_by_any_size_or_sum(
+    server: Server, tmp_path: Path, declared: dict[str, Any], headers: dict[str, str], message: str
+) -> None:
+    chunk = b"bb8\r\n" + BODY[:3000] + b"\r\n"
+    server.script = [unsized(chunk if "Transfer_Encoding" in headers else BODY[:3000], **headers)]
+    with pytest.raises(DownloadError, match=message):
+        download(server.file(**{"sha256": None, **declared}), tmp_path, retry=Clock().retry(attempts=2))
+    assert not (tmp_path / "weights.bin").exists()
+
+
+def test_a_body_whose_end_cannot_be_checked_is_reported(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script = [unsized(BODY)]
+    download(server.file(n_bytes=None, sha256=None), tmp_path, retry=Clock().retry())
+    assert "neither the size nor a checksum of weights.bin; 10,240 bytes arrived" in caplog.text
+
+
+BAD_HEADERS = [
+    {"Content_Length": "abc"},
+    {"Content_Length": "-5"},
+    {"Content_Length": "9" * 5000},
+    {"Content_Length": "\xb2"},
+    {"x_goog_hash": "md5=no"},
+    {"x_goog_hash": "md5=!!!!"},
+    {"x_goog_hash": "md5=QUJD"},
+]
+
+
+@pytest.mark.parametrize("headers", BAD_HEADERS, ids=lambda headers: str(headers)[:30])
+def test_a_header_that_cannot_be_read_is_an_error_with_the_name(
+    server: Server, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    server.script = [unsized(BODY, **headers)]
+    name = next(iter(headers)).replace("_", "-")
+    with pytest.raises(DownloadError, match=rf"\(weights.bin\) has {name} .*; expected"):
+        download(server.file(), tmp_path, retry=Clock().retry())
+    assert not (tmp_path / "weights.bin").exists()
+
+
+@pytest.mark.parametrize("value", ["\xb2", "soon", "-3", "9" * 5000, "Thu, 99 Foo 1970"])
+def test_a_retry_after_that_cannot_be_read_is_ignored(server: Server, tmp_path: Path, value: str) -> None:
+    clock = Clock()
+    server.script = [fails(503, Retry_After=value), whole]
+    download(server.file(), tmp_path, retry=clock.retry())
+    assert clock.waits == [1.0]
+
+
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    """A few bytes at a time."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(BODY)))
+    handler.end_headers()
+    for at in range(0, 1000, 10):
+        handler.wfile.write(BODY[at : at + 10])
+        handler.wfile.flush()
+        time.sleep(0.001)
+
+
+def test_a_server_that_drips_is_given_up(server: Server, tmp_path: Path) -> None:
+    ticks = itertools.count()
+    server.script = [drips]
+    retry = Retry(attempts=3, sleep=lambda seconds: None, clock=lambda: 30.0 * next(ticks))
+    with pytest.raises(DownloadError, match=r"\d+ bytes arrived in 60 s, expected 60,000 at least; what"):
+        download(server.file(), tmp_path, retry=retry)
+    assert (tmp_path / "weights.bin.part").stat().st_size > 0
+
+
+KILLED = """
+import os, sys, pathlib
+from bend_hf.data.download import RemoteFile, Retry, download
+left = int(sys.argv[3])
+def count(frame, event, argument):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), 9)
+sys.setprofile(count)
+download(RemoteFile(name="weights.bin", url=sys.argv[1]), pathlib.Path(sys.argv[2]))
+sys.setprofile(None)
+print(int(sys.argv[3]) - left)
+"""
+
+
+def test_a_download_that_is_killed_at_any_moment_resumes(server: Server, tmp_path: Path) -> None:
+    server.script = [serves(BODY, ETag='"one"')]
+
+    def run(calls: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, server.url, str(tmp_path / "data"), str(calls)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    n_calls = int(run(1_000_000_000).stdout)
+    (tmp_path / "data" / "weights.bin").unlink()
+    for moment in range(1, 5):  # 4: a process takes a while to start
+        assert run(n_calls * moment // 5).returncode == -9
+    file = server.file(n_bytes=None, sha256=None)
+    assert download(file, tmp_path / "data", retry=Clock().retry()).read_bytes() == BODY
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["weights.bin"]
+
+
+def test_of_two_downloads_of_a_file_one_waits(server: Server, tmp_path: Path) -> None:
+    began = threading.Event()
+
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        began.set()
+        time.sleep(0.2)
+        whole(handler)
+
+    server.script = [slowly]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(download, server.file(), tmp_path)
+        assert began.wait(10)
+        second = threads.submit(download, server.file(), tmp_path)
+        assert first.result().read_bytes() == second.result().read_bytes() == BODY
+    assert len(server.ranges) == 1
+
+
+def test_a_full_disk_is_one_line_and_the_part_is_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DownloadError, match=r"weights.bin cannot be written .*No space left.*free some space"):
+        download(server.file(), tmp_path, retry=Clock().retry())

@@ -126,6 +126,38 @@ def test_a_sum_that_is_known_beforehand_is_what_must_arrive(share: Share, tmp_pa
     assert not (tmp_path / "gene_finding" / "gene_finding.bed").exists()
 
 
+@pytest.mark.parametrize("place", ["sha256.txt", "gene_finding/sha256.txt"])
+def test_sums_that_the_user_adds_as_text_are_what_must_arrive(share: Share, tmp_path: Path, place: str) -> None:
+    name = "gene_finding.bed" if "/" in place else "gene_finding/gene_finding.bed"
+    text = tmp_path / place
+    text.parent.mkdir(exist_ok=True)
+    text.write_text(f"{'0' * 64}  {name}\n\n{'1' * 64} *other.bed\n")
+    with pytest.raises(DownloadError, match=f"expected {'0' * 64}"):
+        fetch_published(GENE, tmp_path, share.published())
+    assert not (tmp_path / "gene_finding" / "gene_finding.bed").exists()
+    right = hashlib.sha256(share.files["/data/gene_finding/gene_finding.bed"]).hexdigest()
+    text.write_text(f"{right.upper()}  ./{name}\n")
+    bed = fetch_published(GENE, tmp_path, share.published())[0]
+    text.write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(DownloadError, match=rf"is {right} in .*sha256.json and {'0' * 64} in .*; correct one"):
+        fetch_published(GENE, tmp_path, share.published())
+    assert bed.is_file()
+
+
+@pytest.mark.parametrize("content", [b"no sum\n", b"abc  x.bed\n", b"\xff\xfe\n"])
+def test_a_sum_as_text_that_cannot_be_read_is_an_error(share: Share, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sha256.txt").write_bytes(content)
+    with pytest.raises(DownloadError, match=r"sha256.txt.* (expected '<sha256>  <file name>'|cannot be read)"):
+        fetch_published(GENE, tmp_path, share.published())
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": 1}', "[" * 100_000, "{"])
+def test_recorded_sums_that_cannot_be_read_are_an_error(share: Share, tmp_path: Path, content: str) -> None:
+    (tmp_path / "sha256.json").write_text(content)
+    with pytest.raises(DownloadError, match=r"sha256.json is not valid JSON .*; correct it"):
+        fetch_published(GENE, tmp_path, share.published())
+
+
 def test_a_broken_connection_is_resumed(share: Share, tmp_path: Path) -> None:
     share.break_after = 10
     paths = fetch_published(GENE, tmp_path, share.published())
