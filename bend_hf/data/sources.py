@@ -112,6 +112,24 @@ def sample_tasks() -> list[TaskSpec]:
     return [task for task in TASKS if _bed_in(asset_folder("sample"), task)]
 
 
+def tasks_in(folder: Path) -> tuple[Path, list[TaskSpec]]:
+    """Find the registered tasks that a folder holds: a data folder, or the folder of one built dataset.
+
+    Returns:
+        The folder to give as ``--data``, and the tasks.
+
+    Raises:
+        SourceError: The folder holds no task.
+    """
+    tasks = [task for task in TASKS if _bed_in(folder, task) or _is_built(folder, task)]
+    if tasks:
+        return folder, tasks
+    built = [task for task in TASKS if task.group == folder.resolve().name and _is_built(folder.resolve().parent, task)]
+    if built:
+        return folder.resolve().parent, built
+    raise SourceError(f"{folder} holds no BED file of a task and no dataset of 'bend-hf build'; {_GIVE_DATA}")
+
+
 def find_source(
     task: TaskSpec,
     *,

@@ -1,0 +1,75 @@
+"""``bend-hf audit``: what test rows share with training rows and with pretraining data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bend_hf.cli import Command
+from bend_hf.config import DataConfig, add_flags, given_values
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks, or a data folder to audit every task of it"
+    )
+    add_flags(parser, DataConfig)
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RECORD",
+        help="records of runs to score again on the part without leaks",
+    )
+    parser.add_argument("--out", type=Path, default=Path("audit"), help="folder to write (default: audit)")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.data.dataset import task_openers
+    from bend_hf.evaluation.audit.leak_free import check_same_data, read_run, score_part
+    from bend_hf.evaluation.audit.task_audit import audit_in_words, audit_task, write_audit
+    from bend_hf.evaluation.record import check_writable
+
+    config = _config(parsed)
+    check_writable(parsed.out)
+    runs = [read_run(path) for path in parsed.predictions]
+    openers = task_openers(config)
+    for number, (key, open_one) in enumerate(openers.items()):
+        data = open_one()
+        mine = [run for run in runs if run.record.task == key or len(openers) == 1]
+        for run in mine:
+            check_same_data(run, key, data.facts)
+        audit = audit_task(data)
+        scores = [score_part(run, audit.items, ~audit.leaks, "without leaks") for run in mine]
+        audit = audit.with_scores(scores)
+        print(("\n" if number else "") + audit_in_words(audit.as_json()))
+        for path in write_audit(audit, parsed.out):
+            print(path)
+    return 0
+
+
+def _config(parsed: argparse.Namespace) -> DataConfig:
+    """Read the flags. A positional argument that is a folder stands for ``--data`` and all of its tasks."""
+    from bend_hf.data.sources import tasks_in
+    from bend_hf.errors import ConfigError
+
+    values = given_values(DataConfig, parsed)
+    folders = [name for name in parsed.tasks if Path(name).is_dir()]
+    names = [*parsed.tasks, *values.get("task", ())]
+    if folders:
+        if len(names) > 1 or "data" in values:
+            raise ConfigError(f"{folders[0]} is a folder; give it alone, or as --data with the names of tasks")
+        folder, tasks = tasks_in(Path(folders[0]))
+        return DataConfig(**{**values, "task": tuple(task.key for task in tasks), "data": str(folder)})
+    return DataConfig(**{**values, "task": tuple(names)})
+
+
+COMMANDS = (
+    Command(
+        key="audit",
+        text="find copies of test rows in the training rows, and what rules without a model score",
+        add_flags=_add_flags,
+        run=_run,
+    ),
+)

@@ -1,0 +1,204 @@
+"""The rows of a task as arrays: sequences, places, splits and labels.
+
+>>> references(("train", "validation", "test"), folds=False).tolist()
+[[False, False, False], [True, False, False], [True, True, False]]
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.data.dataset import TaskData
+from bend_hf.data.sequences import COMPLEMENT
+from bend_hf.errors import InputError
+from bend_hf.evaluation.audit.kmers import Sequences, letters_of
+from bend_hf.tasks import Folds, Unsplit
+from bend_hf.types import Bools, Bytes, Ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Digests = NDArray[np.bytes_]
+
+_BATCH: Final = 4096  # rows read at once
+_DIGEST_BYTES: Final = 16
+_ORDER: Final = {"train": 0, "validation": 1, "test": 2}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """Labels of R rows, end to end.
+
+    Attributes:
+        values: All labels, shape (sum of counts,).
+        offsets: Start of each row's labels, and the end of the last, shape (R + 1,).
+        digest: Hash of each row's labels, shape (R,).
+    """
+
+    values: NDArray[np.int16]
+    offsets: Ints
+    digest: Digests
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditRows:
+    """R rows of all splits.
+
+    Attributes:
+        item: Item ids, shape (R,).
+        split_names: Names of the splits, or of the subsets that folds are made of.
+        split: Index of each row's split, shape (R,).
+        references: Whether rows of the first split are compared with those of the second, shape (splits, splits).
+        chromosome_names: Names of the chromosomes.
+        chromosome: Index of each row's chromosome, shape (R,).
+        start_bp: Start of the sequence, 0-based, shape (R,).
+        end_bp: End of the sequence, exclusive, shape (R,).
+        sequences: The sequences.
+        digest: Hash of each sequence as it is read, shape (R,).
+        canonical: Hash of the sequence or of its reverse complement, whichever is smaller in order, shape (R,).
+        labels: The labels.
+    """
+
+    item: Ints
+    split_names: tuple[str, ...]
+    split: Ints
+    references: Bools
+    chromosome_names: tuple[str, ...]
+    chromosome: Ints
+    start_bp: Ints
+    end_bp: Ints
+    sequences: Sequences
+    digest: Digests
+    canonical: Digests
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def references(split_names: tuple[str, ...], *, folds: bool) -> Bools:
+    """Say which splits are compared: with every earlier one, or each subset of folds with all others.
+
+    Returns:
+        Whether rows of the first split are looked up in the second, shape (splits, splits).
+    """
+    n = len(split_names)
+    if folds:
+        return ~np.eye(n, dtype=np.bool_)
+    rank = np.array([_ORDER.get(name, 0) for name in split_names])
+    return rank[:, None] > rank[None, :]
+
+
+def read_rows(data: TaskData) -> AuditRows:
+    """Read the rows of a task.
+
+    Raises:
+        InputError: The task has no rows.
+    """
+    names = tuple(data.subsets)
+    if not any(len(subset) for subset in data.subsets.values()):
+        raise InputError(f"{data.task.key} has no rows to audit; check the BED file")
+    folds = isinstance(data.task.partition, Folds)
+    unsplit = isinstance(data.task.partition, Unsplit)
+    reader = _Reader(data)
+    sequences = Sequences.of_batches(reader.letters(), n_bp=reader.n_bp())
+    tables = reader.tables
+    chromosome = _column(tables, "chromosome")
+    chromosome_names, numbers = np.unique(chromosome, return_inverse=True)
+    start_bp = _column(tables, "start").astype(np.int64)
+    if data.task.variant is not None:
+        start_bp -= _column(tables, "variant_offset").astype(np.int64)
+    return AuditRows(
+        item=_column(tables, "item").astype(np.int64),
+        split_names=names,
+        split=np.repeat(np.arange(len(names)), [len(subset) for subset in data.subsets.values()]),
+        references=np.zeros((len(names), len(names)), np.bool_) if unsplit else references(names, folds=folds),
+        chromosome_names=tuple(map(str, chromosome_names)),
+        chromosome=numbers.astype(np.int64),
+        start_bp=start_bp,
+        end_bp=start_bp + sequences.length_bp,
+        sequences=sequences,
+        digest=np.array(reader.digests, f"S{2 * _DIGEST_BYTES}"),
+        canonical=np.array(reader.canonical, f"S{2 * _DIGEST_BYTES}"),
+        labels=Labels(
+            values=np.concatenate([np.zeros(0, np.int16), *reader.label_values]),
+            offsets=np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *reader.label_counts]))]),
+            digest=np.array(reader.label_digests, f"S{2 * _DIGEST_BYTES}"),
+        ),
+    )
+
+
+def _column(tables: list[pa.Table], name: str) -> NDArray[Any]:
+    import pyarrow as pa
+
+    found: NDArray[Any] = pa.chunked_array([c for table in tables for c in table[name].chunks]).to_numpy()
+    return found
+
+
+class _Reader:
+    """Reads the splits batch by batch; sequences are handed on, small columns and hashes are kept."""
+
+    def __init__(self, data: TaskData) -> None:
+        self.data = data
+        self.tables: list[pa.Table] = []
+        self.digests: list[str] = []
+        self.canonical: list[str] = []
+        self.label_values: list[NDArray[np.int16]] = []
+        self.label_counts: list[Ints] = []
+        self.label_digests: list[str] = []
+        self.kept = ["item", "chromosome", "start"] + (["variant_offset"] if data.task.variant is not None else [])
+
+    def n_bp(self) -> int:
+        """Estimate the number of nucleotides from the intervals, which for variants hold the context too."""
+        total = 0
+        for subset in self.data.subsets.values():
+            table = subset.data
+            total += sum(
+                chunk.buffers()[2].size for chunk in table["sequence"].chunks if chunk.buffers()[2] is not None
+            )
+        return total
+
+    def letters(self) -> Iterator[tuple[Bytes, Ints]]:
+        """Yield the letters and lengths of each batch of rows."""
+        for subset in self.data.subsets.values():
+            for table in subset.with_format("arrow").iter(_BATCH):
+                self.tables.append(table.select(self.kept))
+                self._read_labels(table)
+                for letters, lengths in letters_of(table["sequence"]):
+                    self._hash(letters, lengths)
+                    yield letters, lengths
+
+    def _hash(self, letters: Bytes, lengths: Ints) -> None:
+        text = letters.tobytes().upper()
+        end = 0
+        for length in lengths.tolist():
+            one = text[end : end + length]
+            end += length
+            other = one[::-1].translate(COMPLEMENT)
+            self.digests.append(_digest(one))
+            self.canonical.append(self.digests[-1] if one <= other else _digest(other))
+
+    def _read_labels(self, table: pa.Table) -> None:
+        for chunk in table["labels" if "labels" in table.column_names else "label"].chunks:
+            if "labels" in table.column_names:
+                offsets = chunk.offsets.to_numpy().astype(np.int64)
+                values = chunk.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int16)
+                offsets = offsets - offsets[0]
+            else:
+                values = chunk.to_numpy(zero_copy_only=False).astype(np.int16)
+                offsets = np.arange(len(values) + 1)
+            self.label_values.append(values)
+            self.label_counts.append(np.diff(offsets))
+            content, starts = values.tobytes(), (offsets * 2).tolist()
+            self.label_digests += [_digest(content[a:b]) for a, b in pairwise(starts)]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
