@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from bend_hf.errors import GenomeError
-from bend_hf.files import atomic_path, cache_folder, file_sha256
+from bend_hf.files import UTF8_MARK, atomic_path, cache_folder, file_sha256
 from bend_hf.lease import Watch, take
 from bend_hf.tables import n_bytes
 from bend_hf.types import Bytes, Ints
@@ -102,6 +102,7 @@ class FastaIndex:
         with the second one's name and nothing else. Up to 256 contigs, evenly spread, are checked.
         """
         order: list[int] = np.argsort(self.offsets, kind="stable").tolist()
+        mark = len_of_mark(raw)
         n_steps = min(_CHECKED_CONTIGS, len(order))
         for place in (step * len(order) // n_steps for step in range(n_steps + 1)):
             first, before = 0, ""
@@ -115,7 +116,7 @@ class FastaIndex:
             name, last = self.names[order[place]], int(self.offsets[order[place]])
             if not first < last <= len(raw) or last - first > _HEADER_BYTES:
                 return name
-            *blank, header = raw[first:last].splitlines() or [b""]
+            *blank, header = raw[first or mark : last].splitlines() or [b""]
             if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()]:
                 return name
             if place and b"".join(blank).strip():
@@ -169,6 +170,11 @@ def load_index(path: Path, raw: mmap.mmap, *, name: Path | None = None) -> Fasta
     return index
 
 
+def len_of_mark(raw: bytes | mmap.mmap) -> int:
+    """Return the number of bytes of the byte order mark that a text begins with; 0 without one."""
+    return len(UTF8_MARK) if raw[: len(UTF8_MARK)] == UTF8_MARK else 0
+
+
 def _index_text(raw: mmap.mmap, path: Path) -> str:
     """Write the ``.fai`` lines of a FASTA text, as samtools faidx does.
 
@@ -176,8 +182,9 @@ def _index_text(raw: mmap.mmap, path: Path) -> str:
         GenomeError: The file is not a FASTA file, or its lines do not have one width.
     """
     text = np.frombuffer(raw, np.uint8)
-    header = 0 if raw[:1] == b">" else raw.find(b"\n>") + 1
-    before = [line for line in raw[:header].splitlines() if line.strip() and not line.startswith(b";")]
+    mark = len_of_mark(raw)
+    header = mark if raw[mark : mark + 1] == b">" else raw.find(b"\n>") + 1
+    before = [line for line in raw[mark:header].splitlines() if line.strip() and not line.startswith(b";")]
     if before or raw[header : header + 1] != b">":
         raise GenomeError(f"{path} cannot be indexed: its first line that is not a comment does not begin with '>'")
     rows = []
@@ -210,7 +217,7 @@ def _measure(raw: mmap.mmap, text: Bytes, start: int, end: int) -> tuple[int, in
     first = raw.find(b"\n", start, end)
     line_bytes = (first + 1 if first >= 0 else end) - start
     line_bp = len(raw[start : start + line_bytes].rstrip(b"\r\n"))
-    while end > start and raw[end - 1] in b"\r\n":
+    while end > start and raw[end - 1] in b"\r\n \t":
         end -= 1
     n_full = max(end - start - 1, 0) // line_bytes if line_bytes else 0
     if end - start - n_full * line_bytes > line_bp:

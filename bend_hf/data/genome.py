@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from bend_hf.data.bed import name_rows
 from bend_hf.data.fasta import InvalidNucleotideError, Stretches, gather, read_windows
-from bend_hf.data.fasta_index import FastaIndex, inflated, is_gzip, load_index
+from bend_hf.data.fasta_index import FastaIndex, inflated, is_gzip, len_of_mark, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
 from bend_hf.files import file_sha256
@@ -361,7 +361,7 @@ def _map_fasta(path: Path) -> tuple[_Stamp, Path, mmap.mmap]:
         raise GenomeError(f"{path} is empty; download the FASTA file again") from None
     except OSError as error:
         raise GenomeError(f"{path}: the FASTA file cannot be read ({error.strerror}); check the path") from None
-    opening = raw[: 1 << 16].lstrip()
+    opening = raw[len_of_mark(raw) : 1 << 16].lstrip()
     if not opening.startswith((b">", b";")):
         raise GenomeError(
             f"{path} is not a FASTA file: it begins with {opening[:20]!r}, expected '>' and a name; "

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bend_hf.data.hdf5 import check_written, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.files import read_text
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
@@ -128,7 +129,7 @@ def labels_from_hdf5(
     """Read the dataset ``labels`` of an HDF5 file, record i for row i.
 
     A rectangular dataset may be padded after a row's labels with a negative number; a ragged one holds one array per
-    row. Inside a row, -100 marks a position without a label.
+    row. Inside a row, -100 marks a position without a label. A place that was never written is no label of class 0.
 
     Args:
         path: The HDF5 file.
@@ -137,39 +138,23 @@ def labels_from_hdf5(
         row_number: Gives the line number of a row for messages.
 
     Raises:
-        LabelError: The file is not HDF5, has no ``labels``, has another number of rows or of labels per row, or holds
-            a label that is out of range.
+        LabelError: The file is not HDF5, has no ``labels``, has another number of rows or of labels per row, was not
+            written to its end, or holds a label that is out of range.
     """
     import h5py
 
-    if not path.is_file():
-        raise LabelError(f"{path} does not exist; put the HDF5 file of labels next to the BED file, or pass --labels")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read as HDF5 ({error}); copy or download it again") from error
-    with file:
-        if "labels" not in file or not isinstance(file["labels"], h5py.Dataset):
-            raise LabelError(
-                f"{path} has no dataset 'labels' (it holds: {', '.join(file) or 'nothing'}); "
-                "store one record per BED row under that name"
-            )
-        dataset = file["labels"]
+    unit = kind.bin_bp if isinstance(kind, BinClasses) else 1
+    expected = lengths_bp // unit
+    with open_labels(path) as dataset:
         if dataset.shape[0] != len(lengths_bp):
             raise LabelError(
                 f"{path} holds {dataset.shape[0]} records, its BED file {len(lengths_bp)} rows; "
                 "expected one record per row. Use the HDF5 file that was made for this BED file"
             )
-        unit = kind.bin_bp if isinstance(kind, BinClasses) else 1
-        expected = lengths_bp // unit
-        try:
-            values = (
-                _read_ragged(dataset, expected, path, row_number)
-                if dataset.ndim == 1 and (h5py.check_vlen_dtype(dataset.dtype) is not None)
-                else _read_rectangular(dataset, expected, path, row_number)
-            )
-        except OSError as error:
-            raise LabelError(f"{path} is damaged ({error}); copy or download it again") from error
+        ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
+        check_written(dataset, path, np.ones_like(expected) if ragged else expected, row_number=row_number)
+        read = _read_ragged if ragged else _read_rectangular
+        values = read(dataset, expected, path, row_number)
     offsets = np.concatenate([[0], np.cumsum(expected)])
     unlabeled = values == IGNORE_LABEL
     if ((values < 0) & ~unlabeled).any() or (values >= len(kind.names)).any():
@@ -190,8 +175,6 @@ def _read_ragged(dataset: h5py.Dataset, expected: Ints, path: Path, row_number: 
 
 
 def _read_rectangular(dataset: h5py.Dataset, expected: Ints, path: Path, row_number: Callable[[int], int]) -> Classes:
-    if dataset.ndim not in (1, 2):
-        raise LabelError(f"{path}: 'labels' has shape {dataset.shape}; expected (rows, labels)")
     width = dataset.shape[1] if dataset.ndim == 2 else 1
     too_long = np.flatnonzero(expected > width)
     if len(too_long):
@@ -215,7 +198,8 @@ def _read_rectangular(dataset: h5py.Dataset, expected: Ints, path: Path, row_num
 def _to_int16(values: NDArray[Any], path: Path) -> Classes:
     if values.dtype.kind not in "iufb":
         raise LabelError(f"{path}: 'labels' holds {values.dtype}; expected class indices (integers)")
-    out = values.astype(np.int16)
+    with np.errstate(invalid="ignore"):  # of nan and infinity, which are refused below
+        out = values.astype(np.int16)
     if (out != values).any():
         odd = values[out != values][0]
         raise LabelError(f"{path}: label {odd} is not a class index; expected whole numbers below 32,768")

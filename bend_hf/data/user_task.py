@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bend_hf.data.hdf5 import open_labels
 from bend_hf.errors import LabelError
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
 from bend_hf.tasks._spec import (
@@ -96,18 +97,17 @@ def user_task_from_hdf5(
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = file["labels"]
-            ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
-            first = np.asarray(dataset[0])
-            width = len(np.atleast_1d(first))
-            n_classes = 0
-            for start in range(0, dataset.shape[0], 256):
-                block = dataset[start : start + 256]
-                n_classes = max(n_classes, int(np.concatenate(block).max() if ragged else block.max()) + 1)
-    except (OSError, KeyError, IndexError, ValueError) as error:
-        raise LabelError(f"{path}: no readable dataset 'labels' ({error}); store one record per BED row") from error
+    with open_labels(path) as dataset:
+        if not dataset.shape[0]:
+            raise LabelError(f"{path}: 'labels' holds no record; store one record per BED row")
+        ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
+        width = len(np.atleast_1d(np.asarray(dataset[0])))
+        n_classes = 0
+        for start in range(0, dataset.shape[0], 256):
+            block = dataset[start : start + 256]
+            values = np.concatenate(block) if ragged else block
+            values = values[np.isfinite(values)]  # the others are refused with their row when labels are read
+            n_classes = max(n_classes, int(np.max(values, initial=-1)) + 1)
     longest = int(lengths_bp[0]) if ragged else int(lengths_bp.max())
     if width == longest:
         nucleotides = NucleotideClasses(names=names or _names(n_classes, "class"))

@@ -470,6 +470,19 @@ def test_without_a_usable_cache_sha256_is_computed(tmp_path: Path, monkeypatch: 
     assert file_sha256(path) == hashlib.sha256(TEXT).hexdigest()
 
 
+# Encodings
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n", b"  \n\n"])
+def test_a_mark_blank_lines_and_other_encodings_change_nothing(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "x.fa"
+    path.write_bytes(b"\xef\xbb\xbf>a caf\xe9\nACGT\nAC\n>b\nGG\n" + end)
+    for _ in range(2):  # the second time with the index that the first one left
+        genome = Genome(path)
+        assert genome.contigs == {"a": 6, "b": 2}
+        assert sequences(genome.fetch(["a", "b"], [0, 0], [6, 2])) == ["ACGTAC", "GG"]
+
+
 # Memory
 
 

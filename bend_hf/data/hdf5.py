@@ -1,0 +1,309 @@
+"""Open the labels of an HDF5 file, and refuse whatever HDF5 would read as zeros although it was never stored.
+
+HDF5 returns its fill value, by default 0, for chunks that were never written, for virtual datasets whose source is
+missing and for external files that are too short. As a label, 0 is a class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bend_hf.data.bed import name_rows
+from bend_hf.errors import LabelError
+from bend_hf.types import Bools, Ints
+
+if TYPE_CHECKING:
+    import h5py
+
+_NAME: Final = "labels"
+_DEEPEST: Final = 8  # virtual datasets of virtual datasets
+_LARGEST_MAP: Final = 1 << 30  # places of a virtual dataset that are marked one by one
+# https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md, and the library's own
+_FILTERS: Final = {
+    1: "gzip",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+    305: "lzo",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32019: "fcidecomp",
+    32022: "b3d",
+    32024: "sz3",
+    32026: "blosc2",
+}
+
+
+@contextlib.contextmanager
+def open_labels(path: Path) -> Iterator[h5py.Dataset]:
+    """Open the dataset ``labels`` of an HDF5 file: one- or two-dimensional, of numbers or of arrays of numbers.
+
+    Raises:
+        LabelError: The file is not HDF5, has no such dataset, or cannot be decompressed here; or reading fails inside
+            the block.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise LabelError(f"{path} does not exist; put the HDF5 file of labels next to the BED file, or pass --labels")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise LabelError(f"{path} cannot be read as HDF5 ({error}); copy or download it again") from error
+    with file:
+        dataset = _dataset(path, file, _NAME)
+        try:
+            yield dataset
+        except (OSError, RuntimeError) as error:
+            raise LabelError(f"{path} is damaged ({error}); copy or download it again") from error
+
+
+def check_written(
+    dataset: h5py.Dataset, path: Path, needed: Ints, *, row_number: Callable[[int], int] = lambda row: row + 1
+) -> None:
+    """Raise if a label was never stored, so that HDF5 would read its fill value in its place.
+
+    A fill value below zero is accepted: it says that there is no label.
+
+    Args:
+        dataset: The labels, one record per row.
+        path: The file.
+        needed: How many labels of each record are read, shape (records,).
+        row_number: Gives the line number of a row for messages.
+
+    Raises:
+        LabelError: A place was never stored, or the file that holds it is missing.
+    """
+    missing = _missing_rows(dataset, path, needed, depth=0)
+    if len(missing):
+        named = name_rows(missing, lambda row: f"row {row_number(row)}")
+        raise LabelError(
+            f"{path}: the labels of {len(missing)} of {len(needed)} rows were never written ({named}); HDF5 would read "
+            f"them as {_fill_text(dataset)}. Run what wrote the file again until it ends"
+        )
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset of numbers in one or two dimensions. Raise if it is anything else."""
+    import h5py
+
+    try:
+        found = file[name]
+    except (KeyError, OSError, RuntimeError) as error:
+        raise LabelError(_why_absent(path, file, name)) from error
+    if not isinstance(found, h5py.Dataset):
+        raise LabelError(
+            f"{path}: {name!r} is a {'group' if isinstance(found, h5py.Group) else 'data type'}, not a dataset; "
+            "store one record per BED row under that name"
+        )
+    if found.shape is None or found.ndim not in (1, 2):
+        shape = "empty" if found.shape is None else "a single value" if not found.ndim else f"of shape {found.shape}"
+        raise LabelError(f"{path}: {name!r} is {shape}; expected (rows, labels). Store one record per BED row")
+    inner = h5py.check_vlen_dtype(found.dtype)
+    of_numbers = found.dtype.kind in "iufb" or (found.ndim == 1 and np.dtype(inner or object).kind in "iufb")
+    if not of_numbers:
+        held = "text" if h5py.check_string_dtype(found.dtype) else str(found.dtype if inner is None else inner)
+        raise LabelError(
+            f"{path}: {name!r} of shape {found.shape} holds {held}; expected class indices (integers). Store one "
+            "record of them per BED row"
+        )
+    _check_filters(path, found)
+    return found
+
+
+def _why_absent(path: Path, file: h5py.File, name: str) -> str:
+    """Say why a name cannot be opened."""
+    import h5py
+
+    link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118  # a broken link is a key too
+    if isinstance(link, h5py.ExternalLink):
+        return (
+            f"{path}: {name!r} is a link to {link.path!r} in {link.filename!r}, which cannot be opened; put that file "
+            "back, or store the labels themselves"
+        )
+    if isinstance(link, h5py.SoftLink):
+        return f"{path}: {name!r} is a link to {link.path!r}, which does not exist; store the labels themselves"
+    return (
+        f"{path} has no dataset {name!r} (it holds: {', '.join(file) or 'nothing'}); "
+        "store one record per BED row under that name"
+    )
+
+
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise if the dataset is compressed with something that is not installed."""
+    import h5py
+
+    plist = dataset.id.get_create_plist()
+    codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    if all(h5py.h5z.filter_avail(code) for code in codes):
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("hdf5plugin")  # makes its filters known to HDF5
+    missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
+    if missing:
+        named = " and ".join(f"{_FILTERS.get(code, 'unknown to bend_hf')}, {code}" for code in missing)
+        raise LabelError(
+            f"{path}: {_NAME!r} is compressed with a filter ({named}) that is not installed; the file is not damaged. "
+            "pip install hdf5plugin, or write the file again with gzip"
+        )
+
+
+def _fill_text(dataset: h5py.Dataset) -> str:
+    """Say what HDF5 reads where nothing was written."""
+    return str(np.asarray(dataset.fillvalue)) if dataset.dtype.kind in "iufb" else "nothing"
+
+
+def _fills_with_no_label(dataset: h5py.Dataset) -> bool:
+    """Whether what was never written reads as a negative number, chosen by whoever made the dataset."""
+    import h5py
+
+    plist = dataset.id.get_create_plist()
+    if plist.fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED or h5py.check_vlen_dtype(dataset.dtype):
+        return False
+    return bool(np.asarray(dataset.fillvalue) < 0)
+
+
+def _missing_rows(dataset: h5py.Dataset, path: Path, needed: Ints, *, depth: int) -> Ints:
+    """Return the rows of which a needed place was never stored."""
+    import h5py
+
+    plist = dataset.id.get_create_plist()
+    if not dataset.size:
+        return np.zeros(0, np.int64)
+    if dataset.is_virtual:
+        return _missing_rows_of_virtual(dataset, path, needed, depth)
+    if plist.get_external_count():
+        _check_external(dataset, path)
+        return np.zeros(0, np.int64)
+    if _fills_with_no_label(dataset) or plist.get_layout() == h5py.h5d.COMPACT:
+        return np.zeros(0, np.int64)
+    if dataset.chunks is None:
+        unwritten = dataset.id.get_storage_size() == 0
+        return np.flatnonzero(needed > 0) if unwritten else np.zeros(0, np.int64)
+    return _missing_rows_of_chunks(dataset, needed)
+
+
+def _missing_rows_of_chunks(dataset: h5py.Dataset, needed: Ints) -> Ints:
+    """Return the rows with a needed place in a chunk that was never written."""
+    grid = [-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    if dataset.id.get_num_chunks() == prod(grid):
+        return np.zeros(0, np.int64)
+    written = np.zeros(grid, np.bool_)
+
+    def mark(chunk: Any) -> None:  # noqa: ANN401  # h5py's StoreInfo has no public name
+        written[tuple(at // size for at, size in zip(chunk.chunk_offset, dataset.chunks, strict=True))] = True
+
+    dataset.id.chunk_iter(mark)
+    rows = np.arange(dataset.shape[0])
+    by_row: Bools = written.reshape(grid[0], -1)[rows // dataset.chunks[0]]
+    first_label = np.arange(by_row.shape[1]) * (dataset.chunks[1] if dataset.ndim == 2 else 1)
+    return np.flatnonzero((~by_row & (first_label < needed[:, None])).any(axis=1))
+
+
+def _check_external(dataset: h5py.Dataset, path: Path) -> None:
+    """Raise if an external file of a dataset is missing or too short."""
+    plist, access = dataset.id.get_create_plist(), dataset.id.get_access_plist()
+    prefix = os.fsdecode(os.environ.get("HDF5_EXTFILE_PREFIX") or access.get_efile_prefix() or b"")
+    folder = prefix.replace("${ORIGIN}", str(path.resolve().parent))
+    wanted = dataset.size * dataset.dtype.itemsize
+    for number in range(plist.get_external_count()):
+        name, offset, size = plist.get_external(number)
+        file = Path(folder) / os.fsdecode(name)
+        n_bytes = min(wanted, size)
+        wanted -= n_bytes
+        if not file.is_file() or file.stat().st_size < offset + n_bytes:
+            state = "is too short" if file.is_file() else "does not exist"
+            raise LabelError(
+                f"{path}: {_NAME!r} is stored in {str(file)!r}, which {state}; copy that file too, or store the labels "
+                "in the HDF5 file itself"
+            )
+
+
+def _missing_rows_of_virtual(dataset: h5py.Dataset, path: Path, needed: Ints, depth: int) -> Ints:
+    """Return the rows of a virtual dataset with a needed place that no source holds. Raise if a source is missing."""
+    if depth >= _DEEPEST:
+        raise LabelError(f"{path}: {_NAME!r} is a virtual dataset of itself; store the labels themselves")
+    if dataset.size > _LARGEST_MAP:
+        raise LabelError(
+            f"{path}: {_NAME!r} is a virtual dataset of {dataset.size:,} places, too many to check; copy it into "
+            "a plain dataset"
+        )
+    stored = np.zeros(dataset.shape, np.bool_)
+    for source in dataset.virtual_sources():
+        _check_source(source, dataset, path, depth)
+        stored[_selected(source.vspace, dataset.shape)] = True
+    if _fills_with_no_label(dataset):
+        return np.zeros(0, np.int64)
+    stored = stored.reshape(len(stored), -1)
+    return np.flatnonzero((~stored & (np.arange(stored.shape[1]) < needed[:, None])).any(axis=1))
+
+
+def _selected(space: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  # h5py.h5s.SpaceID; an index of numpy
+    """Return the index of the places that a source fills."""
+    import h5py
+
+    if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS:
+        return ...
+    if space.is_regular_hyperslab():
+        start, stride, count, block = space.get_regular_hyperslab()
+        sides = []
+        for number, size in enumerate(shape):
+            n_blocks = min(count[number], -(-size // max(stride[number], 1)))
+            at = start[number] + stride[number] * np.arange(n_blocks)[:, None] + np.arange(min(block[number], size))
+            sides.append(np.unique(at[at < size]))
+        return np.ix_(*sides)
+    marked = np.zeros(shape, np.bool_)
+    for first, last in space.get_select_hyper_blocklist():
+        marked[tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))] = True
+    return marked
+
+
+def _check_source(source: Any, dataset: h5py.Dataset, path: Path, depth: int) -> None:  # noqa: ANN401  # h5py.VDSmap
+    """Raise if the source of a part of a virtual dataset is missing, too small, or was not written."""
+    import h5py
+
+    place = f"{path}: {_NAME!r} is a virtual dataset, and its source {source.dset_name!r} in {source.file_name!r}"
+    remedy = "put the file back, or copy the labels into a plain dataset"
+    if "%b" in source.file_name or "%b" in source.dset_name:
+        raise LabelError(f"{place} stands for any number of files; copy the labels into a plain dataset")
+    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", str(path.resolve().parent))
+    own = source.file_name == "."
+    places = [Path(prefix) / source.file_name, path.resolve().parent / source.file_name] if prefix else []
+    file = next((at for at in [*places, path.resolve().parent / source.file_name] if at.is_file()), None)
+    if not own and file is None:
+        raise LabelError(f"{place} does not exist; {remedy}")
+    try:
+        opened = contextlib.nullcontext(dataset.file) if own or file is None else h5py.File(file, "r")
+        with opened as other:
+            found = other[source.dset_name]
+            space = source.src_space
+            reach = [end + 1 for end in space.get_select_bounds()[1]] if space.get_select_npoints() > 0 else []
+            if space.get_select_type() == h5py.h5s.SEL_HYPERSLABS and any(
+                size < end for size, end in zip(found.shape, reach, strict=True)
+            ):
+                raise LabelError(f"{place} has the shape {found.shape}, too small for the part of it; {remedy}")
+            _check_filters(file or path, found)
+            everything = np.full(found.shape[0], prod(found.shape[1:]), np.int64)
+            missing = _missing_rows(found, file or path, everything, depth=depth + 1)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise LabelError(f"{place} cannot be read ({error}); {remedy}") from error
+    if len(missing):
+        raise LabelError(
+            f"{place} was not written in {name_rows(missing, lambda row: f'record {row}')}; run what wrote it again"
+        )
