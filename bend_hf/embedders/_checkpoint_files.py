@@ -134,6 +134,34 @@ def sha256_of(paths: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def read_vocabulary(folder: Path) -> list[str]:
+    """Read the tokens of a vocabulary in the order of their ids, from ``vocab.txt`` or ``tokenizer.json``.
+
+    Published checkpoints have ``vocab.txt``. A copy that transformers 5 saved has only ``tokenizer.json``.
+
+    Raises:
+        ModelError: The folder has neither file, or ``tokenizer.json`` has no vocabulary.
+    """
+    lines = folder / "vocab.txt"
+    if lines.is_file():
+        return lines.read_text(encoding="utf-8").split()
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{folder} has neither vocab.txt nor tokenizer.json; expected one of them. Download the complete checkpoint"
+        )
+    tokenizer = read_json(folder / "tokenizer.json")
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict):
+        raise ModelError(f"{folder}/tokenizer.json has no vocabulary; download it again")
+    added = {one["content"]: one["id"] for one in tokenizer.get("added_tokens") or []}
+    id_of = {**vocabulary, **added}
+    tokens = [""] * (max(id_of.values()) + 1)
+    for token, number in id_of.items():
+        tokens[number] = token
+    return tokens
+
+
 def mask_in_files(folder: Path) -> int | None:
     """Read the token id of the mask from ``vocab.txt`` or ``tokenizer.json``; None if neither names one."""
     vocabulary = folder / "vocab.txt"

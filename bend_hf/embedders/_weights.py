@@ -1,13 +1,15 @@
 """Load published weights into a network, completely or not at all.
 
 Every key of the file must have a place in the network, and every parameter of the network a key in the file.
-Exceptions are patterns that the family declares. ``_checkpoint_files`` finds the folder of a checkpoint.
+Exceptions are patterns that the family declares, and heads of other tasks, such as the classifier of a fine-tuned
+model: they are left out, and a line of the log names them. ``_checkpoint_files`` finds the folder of a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 Rename = Callable[[str], str]
 M = TypeVar("M", bound="nn.Module")
+
+logger = logging.getLogger(__name__)
 
 _NOT_WEIGHTS: Final = {
     b"version https://git-lfs": "is a git-lfs pointer, not the file it points to; run 'git lfs pull' in its folder",
@@ -145,7 +149,8 @@ def load_weights(
         rename: Maps a key of the file to a key of the model.
 
     Returns:
-        The keys of the model that the file lacks.
+        The keys of the model that the file lacks. Heads that the model does not have are left out, see
+        ``other_heads``.
 
     Raises:
         ModelError: Keys are missing or unexpected, two keys become the same, or a shape differs.
@@ -153,14 +158,16 @@ def load_weights(
     import torch
 
     renamed: dict[str, Tensor] = {}
+    in_file: dict[str, str] = {}
     for key, value in state.items():
         new = rename(key) if rename else key
         if new in renamed:
             raise ModelError(f"two keys of {source} are renamed to {new!r}, the second is {key!r}; check the renaming")
         renamed[new] = value
+        in_file[new] = key
     own = model.state_dict(keep_vars=True)
     shapes = [
-        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        f"{in_file[key]} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
         for key, value in renamed.items()
         if key in own and own[key].shape != value.shape
     ]
@@ -172,12 +179,15 @@ def load_weights(
     read = {_storage(own[key]) for key in renamed if key in own}
     lacking = [key for key, value in own.items() if key not in renamed and _storage(value) not in read]
     missing = [key for key in lacking if not _matches(key, allow_missing)]
-    unexpected = [key for key in renamed if key not in own and not _matches(key, allow_unexpected)]
+    unexpected = [in_file[key] for key in renamed if key not in own and not _matches(key, allow_unexpected)]
+    heads = other_heads(unexpected, state, prefix=getattr(model, "base_model_prefix", ""), own=own)
+    unexpected = [key for key in unexpected if key not in heads]
     if missing or unexpected:
         raise ModelError(
             f"{source} does not fit {type(model).__name__}: missing {_first(missing)}; unexpected "
             f"{_first(unexpected)}; expected the same keys. Is it a checkpoint of this family?"
         )
+    log_heads(heads, source)
     with torch.no_grad():
         for key, value in renamed.items():
             if key in own:
@@ -186,6 +196,37 @@ def load_weights(
             if isinstance(own[key], torch.nn.Parameter):
                 own[key].fill_(torch.nan)
     return lacking
+
+
+def other_heads(
+    unexpected: Iterable[str], keys: Iterable[str], *, prefix: str, own: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Find the keys of heads that a model does not have, such as the classifier of a fine-tuned copy.
+
+    A model with a head stores its base model below a prefix, and its head outside. So a key outside the prefix does
+    not change the base model. A file without the prefix holds a bare base model, and each of its keys counts.
+
+    >>> keys = ["bert.encoder.weight", "bert.extra.weight", "classifier.weight"]
+    >>> other_heads(keys[1:], keys, prefix="bert", own=["bert.encoder.weight", "cls.bias"])
+    ('classifier.weight',)
+
+    Args:
+        unexpected: Keys of the file that the model does not have.
+        keys: All keys of the file.
+        prefix: Prefix of the base model, ``base_model_prefix``.
+        own: Keys of the model; a key below a part of its own is not a head of another task.
+    """
+    inside = f"{prefix}."
+    if not prefix or not any(key.startswith(inside) for key in keys):
+        return ()
+    parts = {key.partition(".")[0] for key in own}
+    return tuple(key for key in unexpected if not key.startswith(inside) and key.partition(".")[0] not in parts)
+
+
+def log_heads(heads: Sequence[str], source: str | Path) -> None:
+    """Say which heads of a file are not used."""
+    if heads:
+        logger.info("%s: left out the unused head %s", source, _first(heads))
 
 
 def load_folder(

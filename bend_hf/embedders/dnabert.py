@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, assemble
 from bend_hf.embedders._bert import TINY_BERT, BertEmbedder
 from bend_hf.embedders._bpe import TINY_SPECIALS
+from bend_hf.embedders._checkpoint_files import read_vocabulary
 from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, kmer_codes
 from bend_hf.embedders._windows import starts_of
@@ -72,7 +73,7 @@ MODELS: Final = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class KmerVocabulary:
-    """A ``vocab.txt`` of k-mers as a lookup table.
+    """A vocabulary of k-mers as a lookup table.
 
     Attributes:
         k: Length of the k-mers.
@@ -87,23 +88,21 @@ class KmerVocabulary:
     size: int
 
     @classmethod
-    def read(cls, path: Path) -> KmerVocabulary:
-        """Read a ``vocab.txt``.
+    def read(cls, folder: Path) -> KmerVocabulary:
+        """Read the ``vocab.txt`` or ``tokenizer.json`` of a folder.
 
         Raises:
-            ModelError: The file is missing, has k-mers of several lengths, or lacks a special token.
+            ModelError: The files are missing, have k-mers of several lengths, or lack a special token.
         """
-        if not path.is_file():
-            raise ModelError(f"{path.parent} has no vocab.txt; download the complete checkpoint")
-        lines = path.read_text(encoding="utf-8").split()
+        lines = read_vocabulary(folder)
         numbers = {token: number for number, token in enumerate(lines)}
-        kmers = [token for token in lines if set(token) <= set(_ALPHABET)]
+        kmers = [token for token in lines if token and set(token) <= set(_ALPHABET)]
         lengths = {len(kmer) for kmer in kmers}
         missing = [token for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if token not in numbers]
         if len(lengths) != 1 or missing:
             raise ModelError(
-                f"{path} is not a vocabulary of k-mers: it has k-mers of the lengths {sorted(lengths)}, and lacks "
-                f"{', '.join(missing) or 'no special token'}; expected one length and CLS, SEP, PAD, UNK"
+                f"{folder} does not have a vocabulary of k-mers: it has k-mers of the lengths {sorted(lengths)}, "
+                f"and lacks {', '.join(missing) or 'no special token'}; expected one length and CLS, SEP, PAD, UNK"
             )
         k = lengths.pop()
         ids = np.full(len(_ALPHABET) ** k, numbers["[UNK]"], dtype=np.int32)
@@ -161,7 +160,7 @@ class DNABertEmbedder(BertEmbedder):
     embedding in front. In both, a sequence shorter than k is one ``[UNK]`` that stands for all its nucleotides.
 
     Args:
-        checkpoint: Folder with ``config.json``, ``vocab.txt`` and weights, Hub id, or key; None: the key of ``kmer``.
+        checkpoint: Folder with ``config.json``, a vocabulary and weights, Hub id, or key; None: the key of ``kmer``.
         kmer: Length of the k-mers, checked against the vocabulary; None: that of the vocabulary.
         options: The keywords of every embedder, see ``Embedder``.
     """
@@ -178,11 +177,11 @@ class DNABertEmbedder(BertEmbedder):
         super().__init__(checkpoint, **options)
 
     def _load(self) -> None:
-        self._vocabulary = KmerVocabulary.read(self.folder / "vocab.txt")
+        self._vocabulary = KmerVocabulary.read(self.folder)
         if self.kmer not in (None, self._vocabulary.k):
             raise ModelError(
-                f"kmer={self.kmer} does not match {self.folder}/vocab.txt, which has {self._vocabulary.k}-mers; "
-                f"use kmer={self._vocabulary.k} or another checkpoint"
+                f"kmer={self.kmer} does not match the vocabulary of {self.folder}, which has "
+                f"{self._vocabulary.k}-mers; use kmer={self._vocabulary.k} or another checkpoint"
             )
         self.kmer = self._vocabulary.k
         self.pad_id = self._vocabulary.special["[PAD]"]

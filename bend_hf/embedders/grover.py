@@ -20,7 +20,7 @@ import numpy as np
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
 from bend_hf.embedders._bert import TINY_BERT, BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer, tiny_bpe, vocabulary_size
-from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._checkpoint_files import read_vocabulary
 from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.errors import ModelError
@@ -169,23 +169,6 @@ def _hops(first: Ints, following: Ints) -> Bools:
     return reached[:n_positions]
 
 
-def _vocabulary(folder: Path) -> dict[str, int]:
-    """Read texts and ids from ``vocab.txt``, or from ``tokenizer.json``."""
-    lines = folder / "vocab.txt"
-    if lines.is_file():
-        return {text: number for number, text in enumerate(lines.read_text(encoding="utf-8").split())}
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder} has neither vocab.txt nor tokenizer.json; download one of them")
-    tokenizer = read_json(folder / "tokenizer.json")
-    model = tokenizer.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict):
-        raise ModelError(f"{folder}/tokenizer.json has no vocabulary; download it again")
-    added = tokenizer.get("added_tokens")
-    extra = {one["content"]: one["id"] for one in added} if isinstance(added, list) else {}
-    return {**vocabulary, **extra}
-
-
 class GROVEREmbedder(BertEmbedder):
     """GROVER.
 
@@ -209,7 +192,9 @@ class GROVEREmbedder(BertEmbedder):
                 self.folder,
             )
         self.segmentation = "longest tokens" if self._pairs is None else "byte pairs"
-        self._longest = LongestTokens.of(_vocabulary(self.folder), source=self.folder)
+        self._longest = LongestTokens.of(
+            {token: number for number, token in enumerate(read_vocabulary(self.folder)) if token}, source=self.folder
+        )
         self.pad_id = self._longest.special["[PAD]"]
         self._build_plain_bert(self._longest.size)
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble, merge_sections
 from bend_hf.embedders._bert import TINY_BERT
-from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._checkpoint_files import read_json, read_vocabulary
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides, greedy_kmers, nucleotide_table
@@ -48,7 +48,7 @@ SPECIALS: Final = ("<unk>", "<pad>", "<mask>", "<cls>")  # first tokens of the p
 
 @dataclass(frozen=True, kw_only=True)
 class KmerVocabulary:
-    """A ``vocab.txt`` of k-mers as lookup tables.
+    """A vocabulary of k-mers as lookup tables.
 
     Attributes:
         k: Length of the k-mers, 6 in all published checkpoints.
@@ -67,15 +67,13 @@ class KmerVocabulary:
     cls: int
 
     @classmethod
-    def read(cls, path: Path) -> KmerVocabulary:
-        """Read a ``vocab.txt`` with one token per line.
+    def read(cls, folder: Path) -> KmerVocabulary:
+        """Read the ``vocab.txt`` or ``tokenizer.json`` of a folder.
 
         Raises:
-            ModelError: The file is missing, or is not a vocabulary of k-mers.
+            ModelError: The files are missing, or do not hold a vocabulary of k-mers.
         """
-        if not path.is_file():
-            raise ModelError(f"{path.parent} has no {path.name}; download the complete checkpoint")
-        return cls.of(path.read_text(encoding="utf-8").split(), name=str(path))
+        return cls.of(read_vocabulary(folder), name=f"the vocabulary of {folder}")
 
     @classmethod
     def of(cls, tokens: Sequence[str], *, name: str = "the vocabulary") -> KmerVocabulary:
@@ -91,7 +89,7 @@ class KmerVocabulary:
                 f"{name} lacks {', '.join(missing)}; expected the tokens of a Nucleotide Transformer: "
                 f"{', '.join(SPECIALS)}, all 6-mers, and A T C G N"
             )
-        kmers = [token for token in tokens if set(token) <= set(ALPHABET)]
+        kmers = [token for token in tokens if token and set(token) <= set(ALPHABET)]
         k = max(len(kmer) for kmer in kmers)
         kmers = [kmer for kmer in kmers if len(kmer) == k]
         if len(kmers) != len(ALPHABET) ** k:
@@ -269,11 +267,13 @@ MODELS: Final = (
 )
 
 # A buffer that older releases of transformers stored, and ESM's unused table of absolute positions in rotary models.
-_ESM_UNUSED: Final = ("esm.embeddings.position_ids",)
+# The pooler is that of a checkpoint saved as EsmModel.
+_ESM_UNUSED: Final = ("esm.embeddings.position_ids", "esm.pooler.*")
 _ROTARY_UNUSED: Final = (
     "esm.embeddings.position_embeddings.weight",
     "esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
 )
+_BASE_PARTS: Final = ("embeddings.", "encoder.", "pooler.", "contact_head.", "rotary_embeddings.")
 _ROTARY_KEY: Final = "esm.rotary_embeddings.inv_freq"
 
 
@@ -281,17 +281,18 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
     """The Nucleotide Transformer, either version; the module describes the protocols."""
 
     def _load(self) -> None:
-        self._vocabulary = KmerVocabulary.read(self.folder / "vocab.txt")
+        self._vocabulary = KmerVocabulary.read(self.folder)
         self.pad_id = self._vocabulary.pad
         fields = read_json(self.folder / "config.json")
-        if fields.get("model_type") == "esm":
-            config = self._load_esm(fields)
-        elif "add_bias_fnn" in fields or fields.get("model_type") == "nucleotide_transformer_v2":
+        # A copy of v2 that transformers saved has the model_type 'esm', too.
+        if "add_bias_fnn" in fields or fields.get("model_type") == "nucleotide_transformer_v2":
             config = self._load_v2(fields)
+        elif fields.get("model_type") == "esm":
+            config = self._load_esm(fields)
         else:
             raise ModelError(
                 f"{self.folder / 'config.json'} is not of a Nucleotide Transformer: model_type is "
-                f"{fields.get('model_type')!r}; expected 'esm', or for v2 no model_type but add_bias_fnn"
+                f"{fields.get('model_type')!r}; expected 'esm', or for v2 the field add_bias_fnn"
             )
         # ESM counts positions from pad_token_id + 1; for v2 the same rule gives the published context.
         self._context_tokens: int = config.max_position_embeddings - config.pad_token_id - 1
@@ -345,7 +346,7 @@ class NucleotideTransformerEmbedder(NetworkEmbedder):
 
 def _with_prefix(key: str) -> str:
     """Add the prefix to a key of a file that was saved without the head."""
-    return f"esm.{key}" if key.startswith(("embeddings.", "encoder.", "contact_head.")) else key
+    return f"esm.{key}" if key.startswith(_BASE_PARTS) else key
 
 
 def _esm_key(key: str) -> str:

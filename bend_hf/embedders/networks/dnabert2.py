@@ -25,8 +25,8 @@ from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsMode
 # Queries whose bias is in memory at the same time: 12 heads, 2,048 queries and 10,000 keys take 1 GB in float32.
 QUERY_BLOCK: Final = 2048
 
-# Heads of fine-tuned copies, and the pooler of some copies; neither is part of the language model. fnmatch patterns.
-UNUSED_KEYS: Final[tuple[str, ...]] = ("bert.pooler.dense.*", "classifier.*")
+# The pooler of some copies; it is not part of the language model. fnmatch patterns.
+UNUSED_KEYS: Final[tuple[str, ...]] = ("bert.pooler.dense.*",)
 
 # The last matrix of the head is that of the input embeddings; a file may leave it out.
 TIED_KEYS: Final[dict[str, str]] = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}

@@ -31,6 +31,7 @@ UNUSED_KEYS: Final[tuple[str, ...]] = (
     "esm.embeddings.position_embeddings.weight",
     "esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
     "esm.contact_head.regression.*",
+    "esm.pooler.*",
 )
 
 # Fields that are the same in every published config.json. The network supports only these values.

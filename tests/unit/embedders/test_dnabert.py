@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_token_map
 from bend_hf.errors import ModelError
+from tests.fake_checkpoints import make_tiny
 from tests.shared_data import SHARED, needs_shared
 
 SEQUENCES = st.lists(st.text("ACGTACGTACGTNRYacgtn", min_size=1, max_size=40), min_size=1, max_size=5)
@@ -46,7 +48,7 @@ def test_ids_are_those_of_the_published_vocabulary(k: int, sequences: list[str])
 
 @cache
 def vocabulary(k: int) -> KmerVocabulary:
-    return KmerVocabulary.read(SHARED / "tokenizers" / f"dnabert{k}" / "vocab.txt")
+    return KmerVocabulary.read(SHARED / "tokenizers" / f"dnabert{k}")
 
 
 @needs_shared
@@ -120,10 +122,23 @@ def test_lower_case_is_upper_cased_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[PAD]\n[UNK]\n[CLS]\n[SEP]\nAC\nACG\n", "AC\nAG\n"])
 def test_a_file_that_is_no_kmer_vocabulary_raises(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text(content)
-    with pytest.raises(ModelError, match="is not a vocabulary of k-mers"):
-        KmerVocabulary.read(tmp_path / "vocab.txt")
+    with pytest.raises(ModelError, match="does not have a vocabulary of k-mers"):
+        KmerVocabulary.read(tmp_path)
 
 
 def test_a_missing_vocabulary_raises(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no vocab\.txt; download"):
-        KmerVocabulary.read(tmp_path / "vocab.txt")
+    with pytest.raises(ModelError, match=r"has neither vocab\.txt nor tokenizer\.json"):
+        KmerVocabulary.read(tmp_path)
+
+
+@pytest.mark.parametrize("k", [3, 6])
+def test_a_copy_saved_by_transformers_5_has_the_same_embeddings(k: int, tmp_path: Path) -> None:
+    published = make_tiny(f"dnabert{k}", tmp_path / "published")
+    BertForMaskedLM(BertConfig.from_pretrained(published)).save_pretrained(published)
+    (published / "tokenizer_config.json").write_text('{"do_lower_case": false, "tokenizer_class": "BertTokenizer"}')
+    BertForMaskedLM.from_pretrained(published).save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(published).save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again" / "vocab.txt").exists()
+    first, again = (DNABertEmbedder(folder, kmer=k) for folder in (published, tmp_path / "again"))
+    np.testing.assert_array_equal(again("ACGTTGCANGAC"), first("ACGTTGCANGAC"))
+    assert again.mask_id == first.mask_id

@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import EsmConfig, EsmModel
 
 from bend_hf.embedders import MODELS, NucleotideTransformerEmbedder
 from bend_hf.embedders._alignment import TokenStream
@@ -257,7 +259,7 @@ def test_configuration_of_another_network_raises(
 def test_missing_vocabulary_raises(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "v1", "v1")
     (folder / "vocab.txt").unlink()
-    with pytest.raises(ModelError, match=r"has no vocab\.txt"):
+    with pytest.raises(ModelError, match=r"has neither vocab\.txt nor tokenizer\.json"):
         NucleotideTransformerEmbedder(folder, random_init=True)
 
 
@@ -304,3 +306,34 @@ def test_declared_size_is_that_of_the_network(key: str) -> None:
             else EsmForMaskedLM(EsmConfig.from_dict(fields))
         )
     assert sum(weight.numel() for weight in network.parameters()) == spec.n_parameters
+
+
+def test_a_copy_saved_as_esm_model_with_its_pooler_has_the_same_embeddings(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "v1", "v1")
+    drawn = NucleotideTransformerEmbedder(folder, random_init=True, device="cpu")
+    bare = EsmModel(EsmConfig.from_pretrained(folder))  # with a pooler
+    bare.load_state_dict({**bare.state_dict(), **drawn.model.esm.state_dict()})
+    bare.save_pretrained(folder)
+    loaded = NucleotideTransformerEmbedder(folder, device="cpu")
+    np.testing.assert_array_equal(loaded("ACGTACGTN"), drawn("ACGTACGTN"))
+
+
+def test_a_copy_of_v2_may_have_the_model_type_esm(tmp_path: Path) -> None:
+    published, copy = (
+        NucleotideTransformerEmbedder(
+            write_checkpoint(tmp_path / name, "v2", model_type=model_type), random_init=True, device="cpu"
+        )
+        for name, model_type in (("published", None), ("copy", "esm"))
+    )
+    np.testing.assert_array_equal(copy("ACGTACGTN"), published("ACGTACGTN"))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_vocabulary_may_be_in_tokenizer_json(version: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / version, version)
+    first = NucleotideTransformerEmbedder(folder, random_init=True, device="cpu")
+    (folder / "vocab.txt").unlink()
+    words = {token: number for number, token in enumerate(TOKENS[version])}
+    Tokenizer(models.WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+    again = NucleotideTransformerEmbedder(folder, random_init=True, device="cpu")
+    np.testing.assert_array_equal(again("ACGTACGTN"), first("ACGTACGTN"))

@@ -1,0 +1,43 @@
+"""Every family reads a fine-tuned copy: the base model counts, and the head of another task is named and left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bend_hf.embedders import MODELS, load_embedder
+from bend_hf.errors import ModelError
+from tests.fake_checkpoints import make_tiny
+
+# One key of each family; all keys of a family load alike.
+KEYS = sorted({spec.family: spec.key for spec in MODELS if spec.tiny is not None}.values())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_head_of_another_task_is_left_out(key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_tiny(key, tmp_path)
+    drawn = load_embedder(key, checkpoint=folder, random_init=True)
+    assert drawn.model is not None
+    state = {name: value.clone() for name, value in drawn.model.state_dict().items()}
+    heads = {"classifier.weight": torch.zeros(2, 3), "score.dense.bias": torch.zeros(2)}
+    save_file(state | heads, folder / "model.safetensors")
+    with caplog.at_level("INFO"):
+        loaded = load_embedder(key, checkpoint=folder)
+    np.testing.assert_array_equal(loaded("ACGTTGCANN"), drawn("ACGTTGCANN"))
+    assert "classifier.weight, score.dense.bias" in caplog.text
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_unknown_part_of_the_base_model_raises_by_its_name_in_the_file(key: str, tmp_path: Path) -> None:
+    folder = make_tiny(key, tmp_path)
+    drawn = load_embedder(key, checkpoint=folder, random_init=True)
+    assert drawn.model is not None
+    state = {name: value.clone() for name, value in drawn.model.state_dict().items()}
+    extra = f"{drawn.model.base_model_prefix}.extra.weight"
+    save_file({**state, extra: torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"unexpected {extra};"):
+        load_embedder(key, checkpoint=folder)
