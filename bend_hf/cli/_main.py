@@ -9,10 +9,14 @@ Heavy packages are imported where a command needs them, so ``bend-hf --help`` an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Final
 
 from bend_hf import __version__
@@ -22,7 +26,7 @@ from bend_hf.files import start_logging
 
 EXIT_STATUSES: Final = (
     "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
-    "interrupted"
+    "interrupted, 143 if terminated (SIGTERM)"
 )
 
 
@@ -39,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     start_logging()
     try:
-        status = COMMANDS.get(parsed.command).run(parsed)
+        with _signals():
+            status = COMMANDS.get(parsed.command).run(parsed)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -49,9 +54,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BendError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except _Terminated:
+        print("terminated; finished work is kept", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         return 130
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process got SIGTERM, as schedulers send it; whatever ends at Ctrl-C ends at this one too."""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM end the block as SIGINT does: files are finished or removed, and leases are freed.
+
+    A second signal of either kind ends the process at once. Forked workers end at the first one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    here = os.getpid()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, _: FrameType | None) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_DFL)
+        if os.getpid() != here:
+            os.kill(os.getpid(), number)
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup stays in force
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 def _reader_stopped() -> bool:

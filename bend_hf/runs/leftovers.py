@@ -32,7 +32,7 @@ _SHARD: Final = re.compile(r"shard-\d+-of-\d+\.[0-9a-f]{32}\.part")  # a shard o
 _LOCK: Final = re.compile(r".+\.lock")
 _LOCK_PART: Final = re.compile(r".+\.lock\.[0-9a-f]{32}(?:\.dead)?")  # lease.take, before and after its life
 _RUN: Final = re.compile(r".+__seed-?\d+__\d{8}T\d{6}(?:-\d+)?\.parquet")  # evaluation.record.free_stem
-_RESUMABLE: Final = (".checkpoints", ".variant_parts")
+_RESUMABLE: Final = (".checkpoints", ".variant_parts", ".parts")
 _DOWNLOAD: Final = re.compile(r"[^.].*\.part")
 
 

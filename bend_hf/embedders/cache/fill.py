@@ -17,7 +17,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -146,7 +146,14 @@ class _Filler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.shutdown()
+        try:
+            # A thread's join() that a signal interrupts gives up on the thread in Python 3.11; wait() does not.
+            wait(self._writing)
+        except KeyboardInterrupt:
+            wait(self._writing)  # until the shard is finished and its lease is freed
+            raise
+        finally:
+            self._thread.shutdown()
         if kind is None:
             self._check()
 
