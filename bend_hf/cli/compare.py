@@ -54,6 +54,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
     from bend_hf.evaluation.uncertainty.comparison import compare
 
+    _check_records(parsed.predictions)
     names = _names(parsed.predictions)
     models = {name: read_predictions(path) for name, path in zip(names, parsed.predictions, strict=True)}
     metric = parsed.metric or _metric(parsed.predictions[0], models[names[0]])
@@ -104,6 +105,15 @@ def _names(paths: list[Path]) -> list[str]:
 
         raise ConfigError(f"a file is given twice: {', '.join(names)}; give each file once")
     return names
+
+
+def _check_records(paths: list[Path]) -> None:
+    """Check the record next to each file, if there is one, against the file."""
+    from bend_hf.evaluation.evidence import read_verified
+
+    for path in paths:
+        if path.with_suffix(".json").is_file():
+            read_verified(path.with_suffix(".json"))
 
 
 def _metric(path: Path, predictions: Predictions) -> str:

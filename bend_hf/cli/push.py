@@ -81,7 +81,8 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
 
 
 def _plan_results(parsed: argparse.Namespace) -> Upload:
-    from bend_hf.evaluation.record import find_records, read_record
+    from bend_hf.evaluation.evidence import read_verified
+    from bend_hf.evaluation.record import find_records
     from bend_hf.publishing import uploads
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
     from bend_hf.publishing.results import records_of_model
@@ -91,7 +92,7 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     if not parsed.create_pr:
         repo = _repo(parsed, uploads.RESULTS_REPO)
         return uploads.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
-    records = records_of_model([read_record(path) for path in find_records([folder])], parsed.model)
+    records = records_of_model([read_verified(path) for path in find_records([folder])], parsed.model)
     return uploads.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
 
 

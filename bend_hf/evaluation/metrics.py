@@ -1,8 +1,9 @@
 """Load metrics, score predictions with them, and write each metric as a Space of the Hub.
 
 A metric is a folder of two files: ``<name>/<name>.py``, a module for ``evaluate.load``, and its card ``README.md``.
-The module may declare three constants: ``MAIN``, the name of the result that stands for the metric; ``PERFECT``, the
-best value of it; and ``HIGHER_IS_BETTER``. Metrics come from the folder ``metrics/``, from plug-ins, or from a path.
+The module may declare four constants: ``MAIN``, the name of the result that stands for the metric; ``PERFECT``, the
+best value of it; ``HIGHER_IS_BETTER``; and ``RANGE``, the lowest and the highest value that it can have. Metrics come
+from the folder ``metrics/``, from plug-ins, or from a path.
 
 >>> score("mcc", predictions=[0, 1, 1, 0], references=[0, 1, 1, -100]).value
 1.0
@@ -117,6 +118,22 @@ def metric_identity(metric: str) -> str:
     folder = metric_folder(metric)
     own = folder.name not in metric_names(plugins=False)
     return f"{folder.name}@{file_sha256(_script(folder))}" if own else folder.name
+
+
+@cache
+def metric_range(metric: str) -> tuple[float, float] | None:
+    """Give the ``RANGE`` that a metric declares, without running its module; None if it declares none.
+
+    Args:
+        metric: Name of a metric, as records call it.
+    """
+    folder = _folders().get(metric)
+    tree = ast.parse(_script(folder).read_text(encoding="utf-8")) if folder is not None else ast.Module([], [])
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "RANGE" for t in node.targets):
+            low, high = ast.literal_eval(node.value)
+            return float(low), float(high)
+    return None
 
 
 def load_metric(metric: str) -> evaluate.Metric:

@@ -18,8 +18,9 @@ from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError
+from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
-from bend_hf.evaluation.record import ResultRecord, file_name, find_records, read_record
+from bend_hf.evaluation.record import ResultRecord, file_name, find_records
 from bend_hf.files import asset_folder
 from bend_hf.publishing.eval_results import FOLDER, check_eval_text, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
@@ -177,7 +178,7 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
         RecordError: A score may not be published, or a prediction file is missing or was changed.
     """
     paths = find_records(places)
-    records = [read_record(path) for path in paths]
+    records = [read_verified(path) for path in paths]
     check_publishable(match(records), [path.name for path in paths])
     files = []
     for path, record in zip(paths, records, strict=True):

@@ -27,8 +27,9 @@ from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
+from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import check_metrics
-from bend_hf.evaluation.record import check_writable, free_stem, jsonable, read_record, run_name
+from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
@@ -285,7 +286,7 @@ def _find(run: Run) -> Outcome | None:
     path = finished_runs(run.config.out).get(run.key)
     if path is None:
         return None
-    return Outcome(record=read_record(path), path=path, control=None if run.control is None else run.control.key)
+    return Outcome(record=read_verified(path), path=path, control=None if run.control is None else run.control.key)
 
 
 def _clean_up(run: Run, results: Results, stem: Path) -> None:

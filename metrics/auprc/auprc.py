@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 MAIN = "auprc"  # name of the result that stands for the metric
 PERFECT = 1.0  # its best value
 HIGHER_IS_BETTER = True
+RANGE = (0.0, 1.0)  # what it can be; a record with another value is refused
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # scores, references, weights
 _Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights; None without weights

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 MAIN = "ece"  # name of the result that stands for the metric
 PERFECT = 0.0  # its best value
 HIGHER_IS_BETTER = False
+RANGE = (0.0, 1.0)  # what it can be; a record with another value is refused
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # predictions, references, weights
 _SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 MAIN = "mcc"  # name of the result that stands for the metric
 PERFECT = 1.0  # its best value
 HIGHER_IS_BETTER = True
+RANGE = (-1.0, 1.0)  # what it can be; a record with another value is refused
 
 MAX_CLASSES = 1024  # a matrix of 8 MiB; a higher number is not a class but an error
 _CHUNK = 1 << 17  # items per step, so that they and their joint index fit into the processor's cache

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from bend_hf.errors import RecordError
+from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
@@ -80,7 +81,7 @@ def read_run(path: Path) -> ScoredRun:
         raise RecordError(f"{path} names the predictions {file.name}, which are not next to it; copy them there")
     if file_sha256(file) != record.predictions.get("sha256"):
         raise RecordError(f"{file} was changed after the run: its sha256 differs from the record; repeat the run")
-    return ScoredRun(name=path.stem, record=record, predictions=read_predictions(file))
+    return ScoredRun(name=path.stem, record=read_verified(path), predictions=read_predictions(file))
 
 
 def check_same_data(run: ScoredRun, task: str, facts: Mapping[str, Json]) -> None:

@@ -201,12 +201,48 @@ def draws_of(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootst
     for metric in metrics:
         found = [one[metric] for one in per_fold]
         joined[metric] = Draws(
-            value=float(_mean_of_defined(np.array([one.value for one in found]))),
-            values=_mean_of_defined(np.stack([one.values for one in found], axis=1)),
+            value=float(mean_of_defined(np.array([one.value for one in found]))),
+            values=mean_of_defined(np.stack([one.values for one in found], axis=1)),
             per_label=found[0].per_label if len(found) == 1 else np.empty((bootstrap.resamples, 0)),
             n_clusters=sum(one.n_clusters for one in found),
         )
     return joined
+
+
+def values_of_folds(predictions: Predictions, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Compute metrics of the items as they are, for each fold and label.
+
+    Args:
+        predictions: The predictions, with a column ``fold`` if there are folds.
+        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
+
+    Returns:
+        Values by metric, float64, shape (folds, labels), folds in ascending order; nan if a value is not defined.
+    """
+    fold_of_item = folds_of(predictions)
+    folds = np.unique(fold_of_item) if len(fold_of_item) else np.zeros(1, np.int64)
+    weights = np.ones((1, 1), np.float32)
+    rows: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
+    for fold in folds:
+        window = _windows_of(predictions, np.flatnonzero(fold_of_item == fold))
+        n_windows = int(predictions.windows[-1]) if isinstance(window, slice) else len(window)
+        columns = [
+            metrics_of(weights, metrics)
+            for step in _metrics_of_labels(predictions, window, np.zeros(n_windows, np.int64), 1)
+            for metrics_of in step
+        ]
+        for metric in metrics:
+            rows[metric].append(np.array([column[metric][0] for column in columns]))
+    return {metric: np.stack(found) for metric, found in rows.items()}
+
+
+def _windows_of(predictions: Predictions, rows: Ints) -> slice | Ints:
+    """The windows of some items, in ascending order."""
+    if len(rows) == len(predictions):
+        return slice(None)  # copies nothing
+    lengths = np.diff(predictions.windows)[rows]
+    window: Ints = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths)
+    return window + np.arange(lengths.sum())
 
 
 def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
@@ -260,8 +296,7 @@ def _fold_draws(
     cluster = codes_of(cluster[rows])
     n_clusters = int(cluster.max(initial=-1)) + 1
     lengths = np.diff(predictions.windows)[rows]
-    window = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    chosen = slice(None) if len(rows) == len(predictions) else window  # a slice copies nothing
+    chosen = _windows_of(predictions, rows)
     found: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
     for columns in _metrics_of_labels(predictions, chosen, np.repeat(cluster, lengths), n_clusters):
         for metric, values in _values(columns, n_clusters, metrics, bootstrap, fold).items():
@@ -270,7 +305,7 @@ def _fold_draws(
     has_labels = predictions.score is not None and predictions.target.ndim == 2
     draws = {}
     for metric, values in values_of.items():
-        means = _mean_of_defined(values)
+        means = mean_of_defined(values)
         draws[metric] = Draws(
             value=float(means[0]),
             values=means[1:],
@@ -320,7 +355,7 @@ def _ones_first(n_clusters: int, resamples: int, seed: tuple[int, int]) -> Itera
     yield from draw_weights(n_clusters, resamples, seed)
 
 
-def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean over the last axis of the values that are not nan; nan if all are."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=-1)

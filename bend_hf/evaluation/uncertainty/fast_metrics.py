@@ -157,8 +157,10 @@ class CurveCounts:
         return areas
 
 
-def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> csr_matrix:
-    """A sparse matrix that sums weights of clusters: how many items of each cluster each row holds."""
+def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> csr_matrix | NDArray[Any]:
+    """A matrix that sums weights of clusters: how many items of each cluster each row holds; sparse if it is wide."""
+    if shape[1] == 1:
+        return np.bincount(row, minlength=shape[0]).astype(dtype)[:, None]
     from scipy.sparse import csr_matrix
 
     matrix = csr_matrix((np.ones(len(row), dtype), (row, cluster)), shape=shape)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf import __version__
-from bend_hf.evaluation.record import find_records, read_record
+from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.record import find_records
 from bend_hf.files import write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.page import page
@@ -69,7 +70,7 @@ def write_report(
         RecordError: There are no records, one is damaged, or the folder cannot be written.
     """
     paths = find_records(places)
-    records = [read_record(path) for path in paths]
+    records = [read_verified(path) for path in paths]
     boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
     drawn = plot_files(boards, log) if plots else {}
     reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})

@@ -57,7 +57,11 @@ def write_run(folder: Path, model: str, said: Predictions, *, seed: int = 0, kee
     )
     stem = folder / f"{model}__seed{seed}"
     digest = write_predictions(said, stem.with_suffix(".parquet")) if keep else "e" * 64
-    made = replace(made, predictions={"file": f"{stem.name}.parquet", "sha256": digest, "items": N})
+    made = replace(
+        made,
+        predictions={"file": f"{stem.name}.parquet", "sha256": digest, "items": N},
+        metrics={"auroc": made.metrics["auroc"]},
+    )
     write_record(made, stem.with_suffix(".json"))
     return stem.with_suffix(".json")
 

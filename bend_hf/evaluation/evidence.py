@@ -1,0 +1,229 @@
+"""Check a result record against its evidence: the ranges of its metrics, its interval and its predictions.
+
+Everything that shows or sends scores reads records with ``read_verified``, so that a record that was edited, cut or
+mixed up with another run is refused instead of ranked.
+
+>>> [problem for problem in wrong_ranges({"auroc": {"value": 7.5}}, "metrics")]
+['metrics.auroc.value is 7.5; expected a number from 0 to 1']
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bend_hf.errors import BendError, RecordError
+from bend_hf.evaluation.metrics import metric_names, metric_range, score
+from bend_hf.evaluation.predictions import Predictions, read_predictions
+from bend_hf.evaluation.record import ResultRecord, member, read_record
+from bend_hf.evaluation.uncertainty.bootstrap import (
+    LEVEL,
+    METRICS,
+    Bootstrap,
+    interval_of,
+    mean_of_defined,
+    values_of_folds,
+)
+from bend_hf.types import IGNORE_LABEL, Json
+
+log = logging.getLogger(__name__)
+
+_CLOSE: Final = 1e-6  # two ways to sum the same numbers; a value is shown with four digits
+
+
+def read_verified(path: Path) -> ResultRecord:
+    """Read a record, and check it against its predictions if their file lies next to it.
+
+    Records of releases that counted the rows as ``coverage.scored`` are returned with the number of answers.
+
+    Raises:
+        RecordError: The file is not a record, or the record does not agree with its metrics, its interval or its
+            predictions; the message says where.
+    """
+    record = read_record(path)
+    try:
+        file = predictions_next_to(record, path)
+        problem = next(_wrong_without_predictions(record, complete=file is None), None)
+        if problem is None and file is not None:
+            problem = _wrong_hash(record, file)
+            if problem is None:
+                predictions = read_predictions(file)
+                record = _with_answers_counted(record, predictions, path)
+                problem = next(_wrong_by_predictions(record, predictions, file), None)
+    except BendError as error:
+        raise RecordError(f"{path} cannot be checked against its predictions: {error}") from error
+    if problem is not None:
+        raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
+    return record
+
+
+def _wrong_without_predictions(record: ResultRecord, *, complete: bool) -> Iterator[str]:
+    """Describe what does not agree within a record; ``complete`` if there are no predictions to decide the rest."""
+    yield from wrong_ranges(record.metrics, "metrics")
+    for index, fold in enumerate(record.folds):
+        yield from wrong_ranges(member(fold, "metrics"), f"folds[{index}].metrics")
+    for name, control in record.controls.items():
+        yield from wrong_ranges(member(control, "metrics"), f"controls.{name}.metrics")
+    if complete:
+        yield from (_outside_text(record, name) for name in _outside(record))
+
+
+def _wrong_hash(record: ResultRecord, file: Path) -> str | None:
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    stated = str(record.predictions.get("sha256"))
+    return None if stated == found else f"{file.name} has the sha256 {found[:12]}, but the record states {stated[:12]}"
+
+
+def _with_answers_counted(record: ResultRecord, predictions: Predictions, path: Path) -> ResultRecord:
+    answered, items = predictions.n_answered, record.coverage.get("items")
+    if record.coverage.get("scored") != items or answered == len(predictions):
+        return record
+    log.warning("%s: %d of %s items have a score; the record counts all of them", path, answered, items)
+    return replace(record, coverage={**record.coverage, "scored": answered})
+
+
+def _wrong_by_predictions(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
+    """Describe what the predictions do not give."""
+    yield from _wrong_items(record, predictions, file)
+    yield from _wrong_values(record, predictions, file)
+    yield from _wrong_intervals(record, predictions, file)
+
+
+def predictions_next_to(record: ResultRecord, path: Path) -> Path | None:
+    """Return the prediction file next to a record; None if it is not there."""
+    name = record.predictions.get("file")
+    file = path.parent / Path(name).name if isinstance(name, str) and name else None
+    return file if file is not None and file.is_file() else None
+
+
+def wrong_ranges(metrics: Json, where: str) -> Iterator[str]:
+    """Describe the values and intervals that their metric cannot have."""
+    for name, metric in metrics.items() if isinstance(metrics, dict) else ():
+        low, high = _number(metric, "interval", "low"), _number(metric, "interval", "high")
+        numbers = {"value": _number(metric, "value"), "interval.low": low, "interval.high": high}
+        limits = metric_range(name) or (-np.inf, np.inf)
+        for place, value in numbers.items():
+            if value is not None and not limits[0] - _CLOSE <= value <= limits[1] + _CLOSE:
+                yield f"{where}.{name}.{place} is {value:g}; expected a number from {limits[0]:g} to {limits[1]:g}"
+        if low is not None and high is not None and low > high:
+            yield f"{where}.{name}.interval goes from {low:g} to {high:g}; expected the lower end first"
+
+
+def _wrong_items(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
+    stated, found = record.coverage.get("items"), len(predictions)
+    if stated != found:
+        yield f"coverage.items is {stated}, but {file.name} holds {found} items"
+    elif record.coverage.get("item_sha256") != predictions.item_sha256:
+        yield f"{file.name} holds other items than coverage.item_sha256 states"
+    elif record.coverage.get("scored") != predictions.n_answered:
+        yield f"coverage.scored is {record.coverage.get('scored')}, but {file.name} has {predictions.n_answered} scores"
+
+
+def _wrong_values(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
+    """Compare every value in the record that the predictions give: of metrics, labels and folds."""
+    for metric, values in _computed(record, predictions).items():
+        of_fold = mean_of_defined(values)
+        computed: dict[tuple[str, ...], float] = {("metrics", metric, "value"): float(mean_of_defined(of_fold))}
+        labels = member(record.metrics, metric, "detail", "per_label")
+        if len(values) == 1 and isinstance(labels, list) and len(labels) == values.shape[1]:
+            for label, value in zip(labels, values[0], strict=True):
+                if _differs(label, value):
+                    yield f"metrics.{metric}.detail.per_label holds {label}, but {file.name} gives {value:.6g}"
+        folds = sorted(record.folds, key=lambda fold: _number(fold, "fold") or 0)
+        if len(folds) == len(of_fold):
+            for fold, value in zip(folds, of_fold, strict=True):
+                stated = member(fold, "metrics", metric, "value")
+                if _differs(stated, value):
+                    name = member(fold, "fold")
+                    yield f"metrics.{metric}.value of fold {name} is {stated}, but {file.name} gives {value:.6g}"
+        for place, value in computed.items():
+            stated = member(record.metrics, *place[1:])
+            if _differs(stated, value):
+                yield f"{'.'.join(place)} is {stated}, but {file.name} gives {value:.6g}"
+
+
+def _differs(stated: Json, computed: float) -> bool:
+    """Whether a number in a record is not the one that was computed; null says nothing."""
+    value = _number(stated)
+    return value is not None and not abs(value - computed) <= _CLOSE
+
+
+def _computed(record: ResultRecord, predictions: Predictions) -> dict[str, NDArray[np.float64]]:
+    """Compute the metrics of a record from predictions, shape (folds, labels).
+
+    The metrics of users are left out, because their code is not run when a record is read. Items without an answer do
+    not count, as when the record was written.
+    """
+    predictions = _answered(predictions)
+    fast = [name for name in record.metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
+    computed = values_of_folds(predictions, fast) if fast else {}
+    further = [name for name in record.metrics if name not in METRICS and name in metric_names(plugins=False)]
+    if further and not record.folds:  # loading their modules takes a second
+        names = predictions.label_names if predictions.score is None or predictions.target.ndim == 2 else None
+        for name in further:
+            value = score(name, predictions.values, predictions.target, names=names).value
+            computed[name] = np.array([[value]])
+    return computed
+
+
+def _answered(predictions: Predictions) -> Predictions:
+    """Mark the windows without a finite score as not labeled."""
+    if predictions.score is None or np.isfinite(predictions.score).all():
+        return predictions
+    finite = np.isfinite(predictions.score)
+    return replace(
+        predictions,
+        target=np.where(finite, predictions.target, np.int16(IGNORE_LABEL)),
+        score=np.where(finite, predictions.score, np.float32(0)),
+    )
+
+
+def _outside(record: ResultRecord) -> Iterator[str]:
+    """The metrics whose value lies outside their interval."""
+    for name, metric in record.metrics.items():
+        value, low, high = (_number(metric, *path) for path in (("value",), ("interval", "low"), ("interval", "high")))
+        if value is None or low is None or high is None:
+            continue
+        if not low - _CLOSE <= value <= high + _CLOSE:
+            yield name
+
+
+def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
+    """Compute the intervals again that do not hold their value, which may be so with few items."""
+    for name in _outside(record):
+        interval = member(record.metrics, name, "interval")
+        again = _interval_again(predictions, name, interval)
+        if _differs(member(interval, "low"), again[0]) or _differs(member(interval, "high"), again[1]):
+            yield f"{_outside_text(record, name)}; {file.name} gives another interval"
+
+
+def _outside_text(record: ResultRecord, name: str) -> str:
+    value, low, high = (
+        member(record.metrics, name, *path) for path in (("value",), ("interval", "low"), ("interval", "high"))
+    )
+    return f"metrics.{name}.value is {value}, outside its interval of {low} to {high}"
+
+
+def _interval_again(predictions: Predictions, metric: str, interval: Json) -> tuple[float, float]:
+    """The ends of an interval, drawn as it says; nan if it does not say how it was drawn."""
+    resamples, seed, level = (member(interval, name) for name in ("resamples", "seed", "level"))
+    if metric not in METRICS or not isinstance(resamples, int) or not isinstance(seed, int):
+        return math.nan, math.nan
+    drawn = Bootstrap(resamples=resamples, seed=seed, clusters=str(member(interval, "clusters")))
+    found = interval_of(_answered(predictions), metric, drawn, level=_number(level) or LEVEL)
+    return found.low, found.high
+
+
+def _number(value: Json, *path: str) -> float | None:
+    """A number in nested objects; None if there is no number."""
+    value = member(value, *path)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

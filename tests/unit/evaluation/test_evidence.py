@@ -1,0 +1,240 @@
+"""A record is believed only as far as its metrics, its interval and its predictions agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
+
+from bend_hf.cli._main import main
+from bend_hf.errors import RecordError
+from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.metrics import Score, metric_names, metric_range
+from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
+from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_fold, with_intervals
+from bend_hf.runs.outcome import FoldResult, summarize
+from tests.records import record
+
+
+def predictions_of(kind: str, n: int, seed: int, fold: int | None = None) -> Predictions:
+    """Random predictions: one score per item, several labels per item, or classes of several windows per item."""
+    rng = np.random.default_rng(seed)
+    shape = {"score": (n,), "labels": (n, 3), "classes": (2 * n,)}[kind]
+    target = rng.integers(0, 2, shape).astype(np.int16)
+    target[:2] = np.array([0, 1]).reshape(-1, *(1,) * (len(shape) - 1))
+    target[2:][rng.random(shape)[2:] < 0.1] = -100
+    values = target * rng.integers(0, 2) + rng.normal(size=shape)
+    made = Predictions(
+        item=np.arange(n) + 1000 * (fold or 0),
+        windows=np.arange(n + 1) * (2 if kind == "classes" else 1),
+        target=target,
+        score=None if kind == "classes" else values.astype(np.float32),
+        predicted=(values > 0.5).astype(np.int16) if kind == "classes" else None,
+        label_names=("a", "b", "c") if kind == "labels" else ("a", "b"),
+    )
+    return with_fold(made, fold)
+
+
+def scores_by_scikit_learn(made: Predictions, metric: str) -> Score:
+    """The value of a metric by another library; over labels the mean of those with both classes."""
+    measure = {"mcc": matthews_corrcoef, "auroc": roc_auc_score, "auprc": average_precision_score}[metric]
+    values, target = made.values.reshape(len(made.target), -1), made.target.reshape(len(made.target), -1)
+    per_label = []
+    for column, true in zip(values.T, target.T, strict=True):
+        scored = (true != -100) & np.isfinite(column)
+        both = len(set(true[scored].tolist())) > 1
+        per_label.append(float(measure(true[scored], column[scored])) if both else float("nan"))
+    defined = [value for value in per_label if value == value]
+    mean = sum(defined) / len(defined) if defined else float("nan")
+    return Score(metric=metric, value=mean, detail={"per_label": jsonable(per_label)} if len(per_label) > 1 else {})
+
+
+def write_run(folder: Path, folds: list[Predictions], *, has_folds: bool = False, resamples: int = 20) -> Path:
+    """Write a record and its predictions as a run does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    joined = concatenate(folds)
+    metrics = ["mcc"] if joined.score is None else ["auroc", "auprc"]
+    results = [
+        FoldResult(
+            fold=index + 1 if has_folds else None,
+            predictions=one,
+            scores=tuple(scores_by_scikit_learn(one, metric) for metric in metrics),
+        )
+        for index, one in enumerate(folds)
+    ]
+    found = summarize(results)
+    if joined.n_answered == len(joined):
+        found = with_intervals(found, joined, Bootstrap(resamples=resamples, seed=3))
+    made = record(
+        metrics=found,
+        main_metric=metrics[0],
+        folds=[
+            {
+                "fold": one.fold,
+                "items": len(one.predictions),
+                "metrics": {metric.metric: {"value": jsonable(metric.value), "detail": {}} for metric in one.scores},
+            }
+            for one in results
+            if one.fold is not None
+        ],
+        coverage={"scored": joined.n_answered, "items": len(joined), "item_sha256": joined.item_sha256},
+        predictions={
+            "file": "run__seed0.parquet",
+            "sha256": write_predictions(joined, folder / "run__seed0.parquet"),
+            "items": len(joined),
+        },
+    )
+    write_record(made, folder / "run__seed0.json")
+    return folder / "run__seed0.json"
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> Path:
+    body = json.loads(path.read_text())
+    change(body)
+    path.write_text(json.dumps(body))
+    return path
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["score", "labels", "classes"]),
+    n=st.integers(4, 30),
+    seed=st.integers(0, 99),
+    n_folds=st.sampled_from([0, 0, 3]),
+    off=st.sampled_from([-0.2, 1e-4, 0.3]),
+)
+def test_a_run_is_believed_as_written_and_no_other_number_is(
+    kind: str, n: int, seed: int, n_folds: int, off: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    folds = [predictions_of(kind, n, seed + fold, fold + 1) for fold in range(n_folds)]
+    path = write_run(folder, folds or [predictions_of(kind, n, seed)], has_folds=bool(folds))
+    text = path.read_text()
+    believed = read_verified(path)
+    for metric in believed.metrics:
+        edit(path, lambda body, metric=metric: change_by(body["metrics"][metric], off))
+        with pytest.raises(RecordError, match=rf"metrics\.{metric}\.value is"):
+            read_verified(path)
+        path.write_text(text)
+        for index in range(n_folds):
+            edit(path, lambda body, i=index, metric=metric: change_by(body["folds"][i]["metrics"][metric], off))
+            with pytest.raises(RecordError, match=rf"metrics(\.{metric}\.value of fold|.*expected a number from)"):
+                read_verified(path)
+            path.write_text(text)
+    assert read_verified(path) == believed
+
+
+def change_by(entry: dict[str, Any], off: float) -> None:
+    entry["value"] += off
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "runs", [predictions_of("labels", 40, 5)])
+
+
+def set_value(value: object) -> Callable[[Any], None]:
+    return lambda body: body["metrics"]["auroc"].update(value=value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (set_value(7.5), "metrics.auroc.value is 7.5; expected a number from 0 to 1"),
+        (set_value(-0.1), "metrics.auroc.value is -0.1; expected a number from 0 to 1"),
+        (set_value(0.51234), "metrics.auroc.value is 0.51234, but run__seed0.parquet gives"),
+        (
+            lambda body: body["metrics"]["auroc"]["interval"].update(low=0.9, high=0.95),
+            "gives another",
+        ),
+        (lambda body: body["metrics"]["auroc"]["interval"].update(low=0.9, high=0.1), "expected the lower end first"),
+        (lambda body: body["metrics"]["auprc"]["interval"].update(high=1.5), "auprc.interval.high is 1.5"),
+        (lambda body: body["metrics"]["auroc"]["detail"]["per_label"].__setitem__(0, 0.999), "per_label holds 0.999"),
+        (lambda body: body.update(controls={"gc": {"metrics": {"auroc": {"value": 3}}}}), "controls.gc.metrics.auroc"),
+        (
+            lambda body: body["coverage"].update(items=41, scored=41),
+            "holds 40 items",
+        ),
+        (lambda body: body["coverage"].update(scored=99), "coverage.scored is 99; expected at most the 40"),
+        (
+            lambda body: body["coverage"].update(scored=12),
+            "coverage.scored is 12, but run__seed0.parquet has 40 scores",
+        ),
+        (lambda body: body["coverage"].update(item_sha256="e" * 64), "holds other items than"),
+        (lambda body: body["predictions"].update(sha256="e" * 64), "but the record states eeeeeeeeeeee"),
+    ],
+)
+def test_an_edited_record_is_refused_wherever_records_are_read(
+    change: Callable[[Any], None], said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(run, change)
+    file, out = str(run.with_suffix(".parquet")), str(tmp_path / "out")
+    for argv in (
+        ["report", str(run.parent), "--out", out, "--no-plots"],
+        ["card", str(run), "--out", out],
+        ["push", "results", "--from", str(run.parent), "--namespace", "me", "--dry-run"],
+        ["compare", file, file],
+    ):
+        assert main(argv) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_that_were_exchanged_are_refused(run: Path) -> None:
+    file = run.with_suffix(".parquet")
+    file.unlink()
+    write_predictions(predictions_of("labels", 40, 6), file)
+    with pytest.raises(RecordError, match=r"run__seed0.parquet has the sha256 \w{12}, but the record states"):
+        read_verified(run)
+
+
+def test_a_record_without_its_predictions_is_held_to_its_interval(run: Path) -> None:
+    run.with_suffix(".parquet").unlink()
+    read_verified(run)
+    with pytest.raises(RecordError, match=r"metrics.auroc.value is 0.999, outside its interval of"):
+        read_verified(edit(run, set_value(0.999)))
+
+
+def test_an_interval_that_does_not_hold_its_value_is_believed_if_the_predictions_give_it(tmp_path: Path) -> None:
+    """A percentile interval need not hold the value, and such a run stays readable: here it is of one resample."""
+    path = write_run(tmp_path, [predictions_of("score", 30, 1)], resamples=1)
+    entry = read_verified(path).metrics["auroc"]
+    assert isinstance(entry, dict)
+    assert isinstance(entry["interval"], dict)
+    assert entry["value"] != pytest.approx(entry["interval"]["low"])
+
+
+def test_records_that_counted_rows_are_read_with_the_number_of_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = predictions_of("score", 30, 1)
+    assert made.score is not None
+    made.score[10:14] = np.nan
+    path = write_run(tmp_path, [made])
+    assert read_verified(path).coverage["scored"] == 26
+    edit(path, lambda body: body["coverage"].update(scored=30))
+    assert read_verified(path).coverage["scored"] == 26
+    assert "26 of 30 items have a score" in caplog.text
+
+
+def test_every_metric_of_the_package_declares_its_range() -> None:
+    for name in metric_names(plugins=False):
+        low, high = metric_range(name) or (0.0, 0.0)
+        assert (low, high) in ((0.0, 1.0), (-1.0, 1.0))
+    assert metric_range("mine") is None
+
+
+def test_a_record_of_an_own_metric_is_read_without_running_the_metric(run: Path) -> None:
+    def own(body: Any) -> None:
+        body["metrics"]["mine"] = {"value": 12.5, "detail": {}}
+
+    believed: ResultRecord = read_verified(edit(run, own))
+    assert believed.metrics["mine"] == {"value": 12.5, "detail": {}}
