@@ -200,11 +200,11 @@ def score(
     *,
     names: Sequence[str] | None = None,
 ) -> Score:
-    """Score predictions with one metric. References of -100 are not scored.
+    """Score predictions with one metric. Class numbers of -100 are not scored, and neither are real values of nan.
 
     A metric gets the arguments ``ignore_index`` and ``names`` only if it takes them. For a metric without
-    ``ignore_index``, items whose reference is -100 are dropped first. If such a metric takes one number per item and
-    there are several labels, each label is scored by itself and the value is the mean over the labels.
+    ``ignore_index``, items without a reference are dropped first. If such a metric takes one number per item and there
+    are several labels, each label is scored by itself and the value is the mean over the labels.
 
     Args:
         metric: Name of a metric, or path of a metric folder.
@@ -223,7 +223,7 @@ def score(
     options: dict[str, object] = {"names": names} if "names" in takes else {}
     if "ignore_index" not in takes:
         return _PlainMetric(loaded, name, options).score(np.asarray(predictions), np.asarray(references))
-    options["ignore_index"] = IGNORE_LABEL
+    options["ignore_index"] = None if np.asarray(references).dtype.kind == "f" else IGNORE_LABEL
     return _score_of(loaded, name, loaded.compute(predictions=predictions, references=references, **options))
 
 
@@ -295,7 +295,7 @@ class _PlainMetric:
             predicted: Shape (items,) or (items, labels).
             true: The same shape.
         """
-        scored = true != IGNORE_LABEL
+        scored = ~np.isnan(true) if true.dtype.kind == "f" else true != IGNORE_LABEL
         if predicted.shape != true.shape:
             raise ConfigError(f"predictions have shape {predicted.shape}, references {true.shape}; expected the same")
         if predicted.dtype.kind == "f" and self.takes_classes_only:

@@ -54,18 +54,23 @@ class Masked:
     real: Tensor
 
 
+def is_label(target: Tensor) -> Tensor:
+    """Return which entries are labels and not padding: class numbers other than -100, real values other than nan."""
+    return ~target.isnan() if target.is_floating_point() else target != IGNORE_LABEL
+
+
 def mask_padding(scores: Tensor, target: Tensor) -> Masked:
     """Mark padding, and set scores and labels to zero there, so that no gradient comes from it.
 
     Args:
         scores: Float, of the shape of ``target``, or with one more axis for classes.
-        target: Labels; -100 at padding.
+        target: Labels; at padding -100, or nan if they are real values.
 
     Returns:
         Scores and labels with zeros at padding, and ``real``, float, of the shape of ``target``: 1, or 0 at padding.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    real = target != IGNORE_LABEL
+    real = is_label(target)
     real_of_scores = real if scores.dim() == target.dim() else real.unsqueeze(-1)
     return Masked(
         scores=torch.where(real_of_scores, scores, 0.0),
@@ -82,8 +87,8 @@ class Loss(nn.Module):
         """Compute the loss of a batch."""
 
     def count(self, target: Tensor) -> Tensor:
-        """Return the ``count`` of ``LossParts`` from the labels alone, a scalar; -100 is padding."""
-        return (target != IGNORE_LABEL).sum()
+        """Return the ``count`` of ``LossParts`` from the labels alone, a scalar."""
+        return is_label(target).sum()
 
     @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
@@ -148,7 +153,7 @@ class _PerLabel(Loss):
 
         Args:
             logits: Float, shape (batch, windows, labels).
-            target: The same shape; axes of size 1 after the batch may be left out. -100 at padding.
+            target: The same shape; axes of size 1 after the batch may be left out. -100 at padding, or nan if float.
 
         Raises:
             LabelError: The shapes do not fit.

@@ -36,8 +36,9 @@ several labels, it is the mean over the labels in which neither side is constant
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: Numbers, shape (items,) or (items, labels).
-    references: Measured values, of the same shape; `ignore_index` if a value is not to be scored.
-    ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
+    references: Measured values, of the same shape; nan if a value was not measured. Such cells are left out.
+    ignore_index (`float`, optional): References of this value are left out too. By default no number is: -100.0 is a
+        value like others.
     names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
     sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
         weight 2 counts as two items. An item of weight 0 is left out, whatever its prediction and reference are.
@@ -147,7 +148,7 @@ class Spearmanr(evaluate.Metric):
         *,
         predictions: ArrayLike | None = None,
         references: ArrayLike | None = None,
-        ignore_index: int | None = -100,
+        ignore_index: float | None = None,
         names: Sequence[str] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, Any]:
@@ -237,7 +238,7 @@ def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], 
     return predicted, true
 
 
-def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str] | None) -> dict[str, Any]:
+def _result(batches: list[_Batch], ignore_index: float | None, names: Sequence[str] | None) -> dict[str, Any]:
     """Compute the result as plain Python numbers. Only one label at a time is in memory as doubles."""
     n_labels = 1 if batches[0][0].ndim == 1 else batches[0][0].shape[1]
     if names is not None and len(names) != n_labels:
@@ -256,14 +257,16 @@ def _result(batches: list[_Batch], ignore_index: int | None, names: Sequence[str
 
 
 def _column(
-    batches: list[_Batch], label: int, ignore_index: int | None, weights: NDArray[np.float64] | None
+    batches: list[_Batch], label: int, ignore_index: float | None, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Select the scored items of one label: predictions, references and weights as doubles."""
     predicted, true = (
         np.concatenate([part if part.ndim == 1 else part[:, label] for part in parts])
         for parts in ([batch[0] for batch in batches], [batch[1] for batch in batches])
     )
-    scored = np.ones(len(true), np.bool_) if ignore_index is None else true != ignore_index
+    scored = ~np.isnan(true.astype(np.float64))
+    if ignore_index is not None:
+        scored &= true != ignore_index
     if weights is not None:
         scored &= weights > 0
     predicted, true = predicted[scored].astype(np.float64), true[scored].astype(np.float64)
@@ -272,7 +275,7 @@ def _column(
         if n_bad:
             raise ValueError(
                 f"{what} of label {label} hold {n_bad:,} nan or infinite values; expected numbers, or a reference of "
-                f"{ignore_index} (ignore_index) if a value is not to be scored"
+                "nan if a value was not measured"
             )
     return predicted, true, np.ones(len(true)) if weights is None else weights[scored]
 

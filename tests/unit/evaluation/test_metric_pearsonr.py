@@ -70,10 +70,19 @@ def test_mean_leaves_constant_labels_out_and_counts_them(pearsonr: Any) -> None:
 
 
 def test_ignored_cells_are_not_looked_at(pearsonr: Any) -> None:
-    result = pearsonr.compute(predictions=[1.0, 2.0, math.nan], references=[1.0, 2.0, -100.0])
-    assert (result["pearsonr"], result["n_items"]) == (1.0, [2])
-    kept = pearsonr.compute(predictions=[1.0, 2.0, 3.0], references=[1.0, 2.0, -100.0], ignore_index=None)
-    assert kept["pearsonr"] < 0
+    for reference, ignored in ((math.nan, None), (-7.0, -7.0)):
+        result = pearsonr.compute(
+            predictions=[1.0, 2.0, math.nan], references=[1.0, 2.0, reference], ignore_index=ignored
+        )
+        assert (result["pearsonr"], result["n_items"]) == (1.0, [2])
+
+
+@pytest.mark.parametrize("value", [-100.0, -100, -1.0, 0.0])
+def test_no_number_is_left_out_by_default(pearsonr: Any, value: float) -> None:
+    predictions, references = [1.0, 2.0, 3.0, 4.0], [value, -50.0, 10.0, 20.0]
+    result = pearsonr.compute(predictions=predictions, references=references)
+    assert result["n_items"] == [4]
+    assert result["pearsonr"] == pytest.approx(stats.pearsonr(predictions, references).statistic, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=30)

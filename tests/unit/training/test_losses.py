@@ -34,6 +34,11 @@ def batch(name: LossName, n_items: int, n_windows: int, seed: int) -> tuple[Tens
     return logits, torch.rand((n_items, n_windows, 3), generator=generator) * 5
 
 
+def padding_of(target: Tensor) -> float:
+    """What marks padding: -100 is a value among real values."""
+    return float("nan") if target.is_floating_point() else -100
+
+
 SIZES = {"n_items": st.integers(1, 4), "n_windows": st.integers(1, 6), "seed": st.integers(0, 999)}
 
 
@@ -46,7 +51,7 @@ def test_padding_changes_neither_loss_nor_gradient(
     logits, target = batch(name, n_items, n_windows, seed)
     wild = torch.full((n_items, n_padded, 3), float("nan"))
     padded_logits = torch.cat([logits, wild], dim=1).requires_grad_()
-    padding = torch.full((n_items, n_padded, *target.shape[2:]), -100, dtype=target.dtype)
+    padding = torch.full((n_items, n_padded, *target.shape[2:]), padding_of(target), dtype=target.dtype)
     logits.requires_grad_()
     plain, padded = loss(logits, target), loss(padded_logits, torch.cat([target, padding], dim=1))
     assert padded.count.item() == pytest.approx(plain.count.item(), rel=1e-6)
@@ -74,7 +79,7 @@ def test_parts_of_batches_add_up_to_the_whole(
 def test_only_padding_is_a_loss_of_zero_with_a_gradient_of_zero(name: LossName, loss: Loss) -> None:
     logits, target = batch(name, 2, 3, seed=0)
     logits.requires_grad_()
-    parts = loss(logits, torch.full_like(target, -100))
+    parts = loss(logits, torch.full_like(target, padding_of(target)))
     parts.mean.backward()
     assert (parts.mean.item(), parts.count.item()) == (0, 0)
     assert not logits.grad.any()
@@ -140,3 +145,11 @@ def test_labels_of_another_shape_raise() -> None:
         build_loss("bce")(torch.zeros(2, 4, 1), torch.zeros(2, 5))
     with pytest.raises(LabelError, match=r"need labels of shape \(2, 4\), not \(2, 5\)"):
         build_loss("cross_entropy")(torch.zeros(2, 4, 9), torch.zeros(2, 5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", ["mse", "poisson"])
+def test_a_real_value_of_minus_100_is_learned(name: LossName) -> None:
+    logits, target = torch.zeros(1, 2, 1), torch.tensor([[[-100.0], [float("nan")]]])
+    parts = build_loss(name)(logits, target)
+    assert parts.count.item() == build_loss(name).count(target).item() == 1
+    torch.testing.assert_close(parts.total, build_loss(name).elementwise(logits[:, :1], target[:, :1]).sum())
