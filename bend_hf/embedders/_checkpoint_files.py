@@ -29,7 +29,7 @@ WEIGHT_FILES: Final = (
     "weights.ckpt",
 )
 # Configuration and tokenizer, which are fetched with the weights; never code.
-SMALL_FILES: Final = ("*.json", "*.txt")
+SMALL_FILES: Final = ("*.json", "*.txt", "*.model", "*.bpe", "*.tiktoken")
 _IGNORE_PATTERNS: Final = ("*/*", "flax*", "tf_*", "training_args.bin", "optimizer*", "scheduler*", "rng_state*")
 
 _MASK_TOKENS: Final = ("[MASK]", "<mask>")
@@ -125,10 +125,12 @@ def small_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in WEIGHT_FILES)
 
 
-def sha256_of(paths: Sequence[Path]) -> str:
-    """Hash the contents of several files, in order."""
+def sha256_of(paths: Sequence[Path], *, with_names: bool = False) -> str:
+    """Hash the contents of several files, in order, and their names if those decide how the files are read."""
     total = hashlib.sha256()
     for path in paths:
+        if with_names:
+            total.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

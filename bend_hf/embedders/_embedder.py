@@ -249,6 +249,18 @@ class Embedder(LoadedModel):
             for output in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
 
+    def probe(self) -> Floats | None:
+        """Embed the two sequences by which a model that runs a user's code is recognized; see ``_probe``.
+
+        Returns:
+            Shape (rows, D); None if the files of the model say everything about it.
+        """
+        if not self._runs_user_code:
+            return None
+        from bend_hf.embedders._probe import probe_sequences, summarize
+
+        return summarize([tokens.values for tokens in self.embed_tokens(probe_sequences())])
+
     def tokenize(self, sequences: Sequence[str]) -> Tokenized:
         """Tokenize sequences into the inputs of the model, with their alignment, checked."""
         return self._tokenized([self._normalize(one) for one in checked_sequences(sequences)])

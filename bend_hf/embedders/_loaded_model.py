@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._checkpoint_files import mask_in_files
+from bend_hf.embedders._fingerprint import code_of, weights_of
 from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder
@@ -214,10 +215,13 @@ class LoadedModel(ABC):
         """
         weights = f"random, seed {self.seed}" if self.random_init else self._weights_sha256
         files = [] if self.checkpoint is None else _checkpoint_files.small_files(self.folder)
+        own: dict[str, str] = {}
+        if self._runs_user_code:
+            own = {"user_source": code_of(type(self)), "user_weights": weights_of(self.model)}
         return {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "key": self.spec.key if self.spec else "",
-            "configuration": _checkpoint_files.sha256_of(files),
+            "configuration": _checkpoint_files.sha256_of(files, with_names=True),
             "weights": weights,
             "protocol": self.protocol,
             "layer": str(self.layer),
@@ -225,7 +229,13 @@ class LoadedModel(ABC):
             "overlap_tokens": str(self.overlap_tokens),
             "reverse_complement_average": str(self.reverse_complement_average),
             "code": __version__,
+            **own,
         }
+
+    @property
+    def _runs_user_code(self) -> bool:
+        """Whether the class is a user's, so that files of this package do not say what it computes."""
+        return not type(self).__module__.startswith(f"{__package__.partition('.')[0]}.")
 
     @property
     def description(self) -> dict[str, str | int | bool | None]:

@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike
 from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._batching import BatchFunction
 from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._fingerprint import code_of, content_of_path, state_of, weights_of
 from bend_hf.embedders._spec import EmbedderOptions, TokenEmbeddings
 from bend_hf.embedders._tokens import checked_sequences
 from bend_hf.errors import AlignmentError, ConfigError, ModelError, RegistryError
-from bend_hf.files import file_sha256
 from bend_hf.registry import load_file
 from bend_hf.types import Floats
 
@@ -58,7 +58,7 @@ class UserEmbedder(Embedder):
     Args:
         model: An object with ``embed``, or a function like it.
         name: Name of the model in results.
-        source_sha256: Checksum of the file that holds the model.
+        checkpoint: What the model was made from; a file or a folder counts by its content.
         options: Only ``protocol`` and ``reverse_complement_average`` apply to a user's model.
     """
 
@@ -70,7 +70,7 @@ class UserEmbedder(Embedder):
         model: UserModel | EmbedFunction,
         *,
         name: str | None = None,
-        source_sha256: str = "",
+        checkpoint: str | Path | None = None,
         **options: Unpack[EmbedderOptions],
     ) -> None:
         unused = sorted(set(options) - {"spec", "protocol", "reverse_complement_average"})
@@ -78,7 +78,9 @@ class UserEmbedder(Embedder):
             raise ConfigError(f"options {', '.join(unused)} do not apply to a user's model; leave them out")
         self._embed: EmbedFunction = model.embed if isinstance(model, UserModel) else model
         self._name: str = name or str(getattr(model, "__name__", type(model).__name__))
-        self._source_sha256 = source_sha256
+        self._made_from = "" if checkpoint is None else content_of_path(checkpoint)
+        self._state = state_of(model)  # before the first call, because a model may keep what it computed
+        self._held = model
         self._width: int | None = None
         super().__init__(None, **options)
 
@@ -94,13 +96,27 @@ class UserEmbedder(Embedder):
 
     @property
     def identity(self) -> dict[str, str]:
-        """Name, and checksum of the file that holds the model. A model in memory has only its name."""
-        return {**super().identity, "own_model": self._name, "user_source": self._source_sha256}
+        """Checksums of the model's code, checkpoint, settings and weights, next to its name.
+
+        What they leave out shows in its embeddings of the probes; see ``_probe``.
+        """
+        return {
+            **super().identity,
+            "own_model": self._name,
+            "user_source": code_of(self._held),
+            "user_checkpoint": self._made_from,
+            "user_state": self._state,
+            "user_weights": weights_of(self._held),
+        }
 
     @property
     def description(self) -> dict[str, str | int | bool | None]:
         """Model facts for a result record."""
         return {**super().description, "model": self._name, "family": "own"}
+
+    @property
+    def _runs_user_code(self) -> bool:
+        return True
 
     def _load(self) -> None:
         """Load nothing; the user's model is ready."""
@@ -174,7 +190,7 @@ def load_user_model(
         found = make() if checkpoint is None else make(checkpoint)
     elif checkpoint is not None:
         raise ModelError(f"{path} holds no class that takes checkpoint={str(checkpoint)!r}; leave checkpoint out")
-    return UserEmbedder(found, name=path.stem, source_sha256=file_sha256(path), **options)
+    return UserEmbedder(found, name=path.stem, checkpoint=checkpoint, **options)
 
 
 def _model_in(module: ModuleType, path: Path) -> UserModel | EmbedFunction | type[UserModel]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.metrics import metric_identity
@@ -19,22 +19,21 @@ from bend_hf.evaluation.record import jsonable
 from bend_hf.files import json_sha256
 from bend_hf.types import Json
 
-if TYPE_CHECKING:
-    from bend_hf.embedders._embedder import Embedder
-
 KEY_FIELD: Final = "run_key"  # in a record's config
 
 _TASK: Final = ("key", "label", "stranded", "partition", "training", "variant")
 _FACTS: Final = ("assembly", "files", "items", "changes", "revision")
 
 
-def run_key(settings: Mapping[str, object], data: TaskData, embedder: Embedder, head: Mapping[str, Json] | None) -> str:
+def run_key(
+    settings: Mapping[str, object], data: TaskData, identity: Mapping[str, str], head: Mapping[str, Json] | None
+) -> str:
     """Compute the key of a run.
 
     Args:
         settings: The settings that decide the numbers, resolved for the task; see ``config.scored_settings``.
         data: The data of the task.
-        embedder: The embedder with its weights.
+        identity: The identity of the embedder in the folder of the records; see ``embedders.identity_in``.
         head: The head as the record holds it; None if nothing is trained.
     """
     task = {name: jsonable(getattr(data.task, name)) for name in _TASK}
@@ -43,7 +42,7 @@ def run_key(settings: Mapping[str, object], data: TaskData, embedder: Embedder, 
         {
             "task": task,
             "data": {name: data.facts.get(name) for name in _FACTS},
-            "model": jsonable(embedder.identity),
+            "model": jsonable(dict(identity)),
             "head": None if head is None else dict(head),
             "settings": jsonable(dict(settings)),
         }

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import RunConfig, Tune, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
+from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
@@ -314,7 +315,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         config=config,
         data=task.data,
         accelerator=task.accelerator,
-        key=run_key(scored_settings(config), task.data, embedder, head_entry(head)),
+        key=run_key(scored_settings(config), task.data, identity_in(config.out, embedder), head_entry(head)),
         label=label_of(embedder, config.model),
         folds=chosen_folds(config, task.data),
         control=control,

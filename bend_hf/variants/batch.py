@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.embedders._probe import identity_in
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.types import Ints, Json
 from bend_hf.variants.allele_embeddings import AlleleEmbeddings, EmbeddingsOnDevice, TokenLayout, tokens_overlap
@@ -78,10 +80,14 @@ class VariantModel:
             overlaps=tokens_overlap(embedder),
         )
 
-    def identity(self) -> dict[str, Json]:
-        """Return everything besides the variants that affects the scores."""
+    def identity_in(self, folder: Path) -> dict[str, Json]:
+        """Return everything besides the variants that affects the scores.
+
+        Args:
+            folder: Where finished batches are kept, with what recognizes a user's model; see ``embedders._probe``.
+        """
         return {
-            "embedder": dict(self.embedder.identity),
+            "embedder": dict(identity_in(folder, self.embedder)),
             "batch_tokens": self.embedder.batch_tokens,
             "settings": asdict(self.settings),
         }

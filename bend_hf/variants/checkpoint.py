@@ -13,11 +13,13 @@ variants themselves. Changed inputs therefore never find an old batch.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bend_hf.embedders._probe import PROBES
 from bend_hf.files import atomic_path, explain_write_errors, json_sha256
 from bend_hf.types import Json
 
@@ -64,8 +66,10 @@ class ScoringCheckpoint:
         """Remove batches, and the folder if nothing else is in it."""
         for key in keys:
             self.path(key).unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        if self.folder.is_dir() and not any(self.folder.glob("*.parquet")):
+            shutil.rmtree(self.folder / PROBES, ignore_errors=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
 
 def content_key(affects: Json, table: pa.Table) -> str:

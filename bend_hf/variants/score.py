@@ -93,10 +93,13 @@ def score_variants(
     batches = [order[at : at + _BATCH_VARIANTS] for at in range(0, len(order), _BATCH_VARIANTS)]
     numbers = range(accelerator.process_index, len(batches), accelerator.num_processes)
     n_mine, n_done = sum(len(batches[number]) for number in numbers), 0
+    affects: dict[str, Json] = {"format": _FORMAT, "scores": list(score_keys())}
+    if checkpoint is not None:
+        affects |= model.identity_in(checkpoint.folder)
     found: list[tuple[int, str, pa.Table]] = []
     for number in numbers:
         given = source.table(batches[number])
-        key, scored = _resume_or_score(model, given, checkpoint)
+        key, scored = _resume_or_score(model, given, checkpoint, affects)
         found.append((number, key, without_embeddings(scored)))
         n_done += len(given)
         on_progress(n_done, n_mine)
@@ -115,12 +118,11 @@ def score_variants(
 
 
 def _resume_or_score(
-    model: VariantModel, given: pa.Table, checkpoint: ScoringCheckpoint | None
+    model: VariantModel, given: pa.Table, checkpoint: ScoringCheckpoint | None, affects: dict[str, Json]
 ) -> tuple[str, pa.Table]:
     """Return a batch's key in the checkpoint, empty without one, and its scores."""
     if checkpoint is None:
         return "", score_batch(model, given)
-    affects: dict[str, Json] = {"format": _FORMAT, "scores": list(score_keys()), **model.identity()}
     key = content_key(affects, given)
     kept = [name for name in given.column_names if name not in ("sequence", "variant_offset")]
     scored = checkpoint.read(key, [*kept, *score_keys(), *_CONTEXT_COLUMNS])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,13 +40,16 @@ FORMAT: Final = 2  # raised when the bytes of the files change, so that older ca
 _ITEMS_PER_READ: Final = 16_384
 
 
-def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str, str]:
+def key_parts(
+    content: str, embedder: Embedder, dtype: StoredDtype, identity: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return what the key is made of, by name, for people to read.
 
     Args:
         content: Checksum of the dataset, see ``content_of``.
         embedder: Its ``identity`` names the checkpoint's weights, the layer, the protocol and the arithmetic.
         dtype: How embeddings are stored.
+        identity: The embedder's identity in the folder of the cache, see ``_probe.identity_in``; None: its identity.
     """
     return {
         "format": str(FORMAT),
@@ -53,13 +57,13 @@ def key_parts(content: str, embedder: Embedder, dtype: StoredDtype) -> dict[str,
         "stored_dtype": dtype,
         "width": str(embedder.width),
         "embedder_source": _source_of(type(embedder)),
-        **{f"embedder_{name}": value for name, value in embedder.identity.items()},
+        **{f"embedder_{name}": value for name, value in (identity or embedder.identity).items()},
     }
 
 
-def key_of(content: str, embedder: Embedder, dtype: StoredDtype) -> str:
-    """Return the key, 32 hexadecimal digits; see ``key_parts``."""
-    return json_sha256(dict(key_parts(content, embedder, dtype)))[:32]
+def key_of(parts: Mapping[str, str]) -> str:
+    """Return the key of ``key_parts``, 32 hexadecimal digits."""
+    return json_sha256(dict(parts))[:32]
 
 
 @lru_cache

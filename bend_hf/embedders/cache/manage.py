@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bend_hf.embedders._probe import PROBES
 from bend_hf.embedders.cache.shards import ABOUT, ShardFiles, ShardPlan, State, read_plan
 from bend_hf.errors import CacheError
 from bend_hf.lease import Watch
@@ -156,6 +157,8 @@ def remove(entry: EntryInfo) -> int:
     for files in entry.shards:
         files.record.unlink(missing_ok=True)  # a shard without its record is never taken for good
     shutil.rmtree(entry.path)
+    if not list_entries(entry.path.parent):
+        shutil.rmtree(entry.path.parent / PROBES, ignore_errors=True)
     return entry.size_bytes
 
 

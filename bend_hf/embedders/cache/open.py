@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
@@ -232,7 +233,8 @@ def find_entry(
         raise CacheError(
             f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the BED file"
         )
-    key = key_of(content.digest, embedder, dtype)
+    parts = key_parts(content.digest, embedder, dtype, identity_in(cache, embedder))
+    key = key_of(parts)
     model = embedder.spec.key if embedder.spec is not None else embedder.name
     folder = entry_folder(cache, model, dtype, key)
     plan = read_plan(folder)
@@ -243,7 +245,7 @@ def find_entry(
         shard_bp = int(settings.shard_bytes / (per_bp * embedding_bytes(embedder.width, dtype)))
         new = ShardPlan(
             key=key,
-            parts=key_parts(content.digest, embedder, dtype),
+            parts=parts,
             label=label,
             model=model,
             dtype=dtype,
