@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bend_hf.cli import Command
 from bend_hf.config import DataConfig, add_flags, given_values
+
+if TYPE_CHECKING:
+    from bend_hf.evaluation.audit.task_audit import Pretraining
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +27,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RECORD",
         help="records of runs to score again on the part without leaks",
     )
+    parser.add_argument("--model", help="model whose pretraining data are compared: a key, or a folder with them")
+    parser.add_argument(
+        "--pretraining",
+        type=Path,
+        metavar="FILE",
+        help="BED file of pretraining regions, or FASTA file of their sequence",
+    )
+    parser.add_argument(
+        "--pretraining-genome",
+        type=Path,
+        metavar="FASTA",
+        help="genome that the BED file of --pretraining refers to; default: the task's",
+    )
     parser.add_argument("--out", type=Path, default=Path("audit"), help="folder to write (default: audit)")
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.dataset import task_openers
+    from bend_hf.data.sources import TaskFiles, sources_of
     from bend_hf.evaluation.audit.leak_free import check_same_data, read_run, score_part
+    from bend_hf.evaluation.audit.pretraining import seen_in_words
     from bend_hf.evaluation.audit.task_audit import audit_in_words, audit_task, write_audit
     from bend_hf.evaluation.record import check_writable
 
@@ -35,18 +55,32 @@ def _run(parsed: argparse.Namespace) -> int:
     check_writable(parsed.out)
     runs = [read_run(path) for path in parsed.predictions]
     openers = task_openers(config)
+    genomes = {source.key: source.genome for source, _ in sources_of(config) if isinstance(source, TaskFiles)}
     for number, (key, open_one) in enumerate(openers.items()):
         data = open_one()
         mine = [run for run in runs if run.record.task == key or len(openers) == 1]
         for run in mine:
             check_same_data(run, key, data.facts)
-        audit = audit_task(data)
+        audit = audit_task(data, pretraining=_pretraining(parsed, genomes.get(key)))
         scores = [score_part(run, audit.items, ~audit.leaks, "without leaks") for run in mine]
+        if "pretraining" in audit.summary:
+            scores += [score_part(run, audit.items, audit.unseen, "unseen in pretraining") for run in mine]
         audit = audit.with_scores(scores)
+        if parsed.model and "pretraining" not in audit.summary:
+            audit = replace(audit, summary={**audit.summary, "pretraining_of_model": seen_in_words(parsed.model)})
         print(("\n" if number else "") + audit_in_words(audit.as_json()))
         for path in write_audit(audit, parsed.out):
             print(path)
     return 0
+
+
+def _pretraining(parsed: argparse.Namespace, genome: Path | None) -> Pretraining | None:
+    """The pretraining data that are named, or those next to the model."""
+    from bend_hf.evaluation.audit.pretraining import pretraining_of_model
+    from bend_hf.evaluation.audit.task_audit import Pretraining
+
+    source = parsed.pretraining or (pretraining_of_model(parsed.model) if parsed.model else None)
+    return None if source is None else Pretraining(source=source, genome=parsed.pretraining_genome or genome)
 
 
 def _config(parsed: argparse.Namespace) -> DataConfig:

@@ -88,6 +88,8 @@ class ModelSpec:
         tokenization: A short phrase, for example ``overlapping 6-mers``.
         direction: Which tokens a token embedding depends on.
         training_data: A short phrase.
+        trained_on_human_genome: Whether the human genome is among the training data, and no published file says
+            which part of it. No test row of a human task can then be taken as unseen.
         license: SPDX name, or ``unknown``.
         paper: Address of the paper.
         options: Keywords that this entry passes to its class, for example ``{"kmer": 6}``.
@@ -109,6 +111,7 @@ class ModelSpec:
     tokenization: str = "single nucleotides"
     direction: Direction = "masked"
     training_data: str = ""
+    trained_on_human_genome: bool = False
     license: str = "unknown"
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)

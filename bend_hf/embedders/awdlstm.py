@@ -46,6 +46,7 @@ BEND_AWDLSTM: Final = ModelSpec(
     width=64,  # BEND conf/datadims/embedding_dims.yaml
     direction="causal",
     training_data="human reference genome GRCh38",
+    trained_on_human_genome=True,
     paper="https://arxiv.org/abs/2311.12570",
     tiny=_tiny,
 )

@@ -60,6 +60,7 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         n_parameters=n_parameters,
         context_tokens=context_tokens,
         training_data="human reference genome GRCh38",
+        trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",
         tiny=partial(_tiny, both_strands=key.startswith("caduceus-ps")),

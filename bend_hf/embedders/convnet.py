@@ -63,6 +63,7 @@ MODELS: Final = (
         width=256,
         n_parameters=19_706_880,  # BEND's paper: 30 layers, width 256, kernel 9; without a head
         training_data="human reference genome GRCh38",
+        trained_on_human_genome=True,
         paper="https://arxiv.org/abs/2311.12570",
         tiny=tiny_convnet,
     ),

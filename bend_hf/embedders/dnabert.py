@@ -62,6 +62,7 @@ MODELS: Final = tuple(
         context_tokens=512,
         tokenization=f"overlapping {k}-mers",
         training_data="human genome, GRCh38.p13",
+        trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://doi.org/10.1093/bioinformatics/btab083",
         options={"kmer": k},

@@ -49,6 +49,7 @@ MODELS: Final = (
         context_tokens=None,
         tokenization="byte pairs, 4,096 tokens",
         training_data="human genome and genomes of 135 species (32.5 billion nucleotides)",
+        trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2306.15006",
         tiny=_tiny,

@@ -56,6 +56,7 @@ _genalm = partial(
     context_tokens=512,
     tokenization="byte-pair encoding, 32,000 tokens",
     training_data="human genome T2T-CHM13v2 with 1000 Genomes variants, about 480 billion bp",
+    trained_on_human_genome=True,
     paper="https://doi.org/10.1093/nar/gkae1310",
     tiny=partial(_tiny, last_norm=False),
 )
@@ -70,6 +71,7 @@ MODELS: Final = (
         revision="1513b6e38fb11138dfc61442b95c6b60f125ebd7",
         n_parameters=110_650_880,
         training_data="human genome T2T-CHM13v2 (split v1)",
+        trained_on_human_genome=True,
     ),
     _genalm(
         key="gena-lm-bert-base-t2t",

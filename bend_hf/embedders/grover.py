@@ -49,6 +49,7 @@ MODELS: Final = (
         context_tokens=512,
         tokenization="byte-pair encoding of 600 cycles; bend-2024: its longest tokens, left to right",
         training_data="human genome, hg19",
+        trained_on_human_genome=True,
         paper="https://doi.org/10.1038/s42256-024-00872-0",
         tiny=_tiny,
     ),

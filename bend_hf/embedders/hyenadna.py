@@ -75,6 +75,7 @@ def _specs(
             context_tokens=context_tokens,
             direction="causal",
             training_data="human reference genome GRCh38",
+            trained_on_human_genome=True,
             license="BSD-3-Clause",
             paper="https://arxiv.org/abs/2306.15794",
             tiny=tiny,

@@ -207,6 +207,7 @@ MODELS: Final = (
         width=2560,
         n_parameters=2_547_801_226,
         training_data=_SPECIES,
+        trained_on_human_genome=True,
     ),
     _v1(
         key="nt_transformer_human_ref",
@@ -215,6 +216,7 @@ MODELS: Final = (
         width=1280,
         n_parameters=485_699_306,
         training_data=_HUMAN,
+        trained_on_human_genome=True,
     ),
     _v1(
         key="nt_transformer_1000g",
@@ -223,6 +225,7 @@ MODELS: Final = (
         width=2560,
         n_parameters=2_547_801_226,
         training_data=_1000G,
+        trained_on_human_genome=True,
     ),
     _v1(
         key="nt_transformer_500m_1000g",
@@ -231,6 +234,7 @@ MODELS: Final = (
         width=1280,
         n_parameters=485_699_306,
         training_data=_1000G,
+        trained_on_human_genome=True,
     ),
     _v2(
         key="nt_transformer_v2_50m",
@@ -239,6 +243,7 @@ MODELS: Final = (
         width=512,
         n_parameters=54_855_179,
         training_data=_SPECIES,
+        trained_on_human_genome=True,
     ),
     _v2(
         key="nt_transformer_v2_100m",
@@ -247,6 +252,7 @@ MODELS: Final = (
         width=512,
         n_parameters=96_839_179,
         training_data=_SPECIES,
+        trained_on_human_genome=True,
     ),
     _v2(
         key="nt_transformer_v2_250m",
@@ -255,6 +261,7 @@ MODELS: Final = (
         width=768,
         n_parameters=233_545_995,
         training_data=_SPECIES,
+        trained_on_human_genome=True,
     ),
     _v2(
         key="nt_transformer_v2_500m",
@@ -263,6 +270,7 @@ MODELS: Final = (
         width=1024,
         n_parameters=496_245_771,
         training_data=_SPECIES,
+        trained_on_human_genome=True,
     ),
 )
 

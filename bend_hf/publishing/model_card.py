@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.errors import RecordError
+from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder, write_text
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on, eval_result_files
@@ -267,6 +268,7 @@ def _model_fields(record: ResultRecord, label: str) -> dict[str, Any]:
         "direction": text_or(model.get("direction")),
         "layer": "last" if model.get("layer") == -1 else text_or(model.get("layer")),
         "dtype": text_or(model.get("dtype")),
+        "seen": "nothing" if model.get("n_parameters") == 0 else seen_in_words(str(model.get("model"))),
         "training_data": text_or(model.get("training_data"), untrained),
         "license": text_or(model.get("license"), "unknown"),
         "paper": text_or(model.get("paper"), "none"),

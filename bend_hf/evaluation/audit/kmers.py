@@ -32,9 +32,9 @@ MAX_PARTS: Final = 32  # beyond that, k-mers are sampled
 _CHUNK: Final = 1 << 17  # nucleotides whose k-mers are computed at once
 _IN_MEMORY_BP: Final = 1 << 28  # longer data are kept in a temporary file
 
-_CODE_OF: Final = np.full(256, OTHER, np.uint8)
+CODE_OF: Final = np.full(256, OTHER, np.uint8)
 for _code, _letter in enumerate(b"ACGT"):
-    _CODE_OF[[_letter, _letter + 32]] = _code
+    CODE_OF[[_letter, _letter + 32]] = _code
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +68,7 @@ class Sequences:
         all_lengths: list[Ints] = []
         for letters, lengths in batches:
             codes = np.full(len(letters) + len(lengths), OTHER, np.uint8)
-            codes[np.arange(len(letters)) + np.repeat(np.arange(len(lengths)), lengths)] = _CODE_OF[letters]
+            codes[np.arange(len(letters)) + np.repeat(np.arange(len(lengths)), lengths)] = CODE_OF[letters]
             all_lengths.append(lengths + 1)
             if store is None:
                 parts.append(codes)
@@ -186,6 +186,11 @@ def sampling_of(n_kmers: int) -> float:
     return min(1.0, PART_SIZE * MAX_PARTS / max(1, n_kmers))
 
 
+def sampling_limit(sampling: float) -> np.uint64:
+    """Return the largest scrambled k-mer that is kept."""
+    return np.uint64(min((1 << 64) - 1, int(sampling * (1 << 64))))
+
+
 def shared_kmers(sequences: Sequences, k: int, *, sampling: float = 1.0) -> Iterator[SharedKmers]:
     """Yield the k-mers that occur more than once, in parts; equal k-mers are in one part.
 
@@ -216,8 +221,8 @@ def _packed(codes: Bytes, k: int, sampling: float, n_parts: int) -> Iterator[tup
     The second value holds the bounds of the parts in the first: equal shares of the range of the leading bits.
     """
     position_bits = np.uint64(len(codes).bit_length())
-    limit = int(sampling * ((1 << 64) - 1))
-    inner = np.array([limit // n_parts * part for part in range(1, n_parts)], np.uint64)
+    limit = sampling_limit(sampling)
+    inner = np.array([int(limit) // n_parts * part for part in range(1, n_parts)], np.uint64)
     for start in range(0, len(codes), _CHUNK):
         chunk = np.asarray(codes[start : start + _CHUNK + k - 1])
         if len(chunk) < k:
@@ -225,7 +230,7 @@ def _packed(codes: Bytes, k: int, sampling: float, n_parts: int) -> Iterator[tup
         code, _, keep = canonical_kmers(chunk, k)
         scrambled = mixed(code)
         if sampling < 1:
-            keep &= scrambled <= np.uint64(limit)
+            keep &= scrambled <= limit
         at = np.flatnonzero(keep)
         packed = np.sort((scrambled[at] >> position_bits << position_bits) | (at + start).astype(np.uint64))
         yield packed, [0, *np.searchsorted(packed, inner >> position_bits << position_bits).tolist(), len(packed)]

@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bend_hf.data.dataset import TaskData
+from bend_hf.errors import InputError
 from bend_hf.evaluation.audit.copies import NEAR_BP, SEED_BP, SEEN_BP, Copies, Thresholds, find_copies
 from bend_hf.evaluation.audit.leak_free import PartScore
 from bend_hf.evaluation.audit.places import FAR, Places
+from bend_hf.evaluation.audit.pretraining import PretrainingOverlap, pretraining_overlap
 from bend_hf.evaluation.audit.rows import AuditRows, read_rows
 from bend_hf.evaluation.audit.rules import fit_rules
 from bend_hf.files import atomic_path, explain_write_errors, write_text
@@ -52,6 +54,18 @@ class TaskAudit:
     def items(self) -> Ints:
         """Item ids, shape (rows,)."""
         found: Ints = self.rows["item"].to_numpy()
+        return found
+
+    @property
+    def unseen(self) -> Bools:
+        """Whether each row is tested and was not seen in pretraining, shape (rows,).
+
+        Raises:
+            InputError: The audit was made without pretraining data.
+        """
+        if "unseen" not in self.rows.column_names:
+            raise InputError(f"the audit of {self.task} was made without pretraining data; give --pretraining")
+        found: Bools = self.rows["unseen"].to_numpy(zero_copy_only=False)
         return found
 
     @property
@@ -107,15 +121,31 @@ class _Found:
         return found
 
 
-def audit_task(data: TaskData, thresholds: Thresholds | None = None) -> TaskAudit:
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """Pretraining data to compare with.
+
+    Attributes:
+        source: BED file of regions, or FASTA file.
+        genome: FASTA file that a BED file refers to.
+    """
+
+    source: Path
+    genome: Path | None = None
+
+
+def audit_task(
+    data: TaskData, thresholds: Thresholds | None = None, *, pretraining: Pretraining | None = None
+) -> TaskAudit:
     """Audit the splits of a task.
 
     Args:
         data: The task's data.
         thresholds: When two rows count as copies; None takes the defaults.
+        pretraining: Pretraining data to compare the tested rows with.
 
     Raises:
-        InputError: The task has no rows.
+        InputError: The task has no rows, or the pretraining data cannot be read.
     """
     thresholds = thresholds or Thresholds()
     rows = read_rows(data)
@@ -137,7 +167,27 @@ def audit_task(data: TaskData, thresholds: Thresholds | None = None) -> TaskAudi
         "duplicates": _duplicates(rows, by_strand=isinstance(data.task.label, NucleotideClasses | BinClasses)),
         "rules": rules.as_json(),
     }
-    return TaskAudit(task=data.task.key, summary=summary, rows=_row_table(rows, found))
+    table = _row_table(rows, found)
+    if pretraining is not None:
+        overlap = pretraining_overlap(rows, pretraining.source, pretraining.genome)
+        summary["pretraining"] = overlap.as_json()
+        table = _with_overlap(table, overlap)
+    return TaskAudit(task=data.task.key, summary=summary, rows=table)
+
+
+def _with_overlap(table: pa.Table, overlap: PretrainingOverlap) -> pa.Table:
+    """Add the columns ``unseen``, ``nucleotides_in_pretraining`` and ``kmers_in_pretraining``; null if not tested."""
+    missing = np.ones(len(table), np.bool_)
+    missing[overlap.row] = False
+    unseen = np.zeros(len(table), np.bool_)
+    unseen[overlap.row] = overlap.unseen
+    table = table.append_column("unseen", pa.array(unseen))
+    for name, share in (("nucleotides", overlap.nucleotide_share), ("kmers", overlap.kmer_share)):
+        if share is not None:
+            values = np.zeros(len(table))
+            values[overlap.row] = share
+            table = table.append_column(f"{name}_in_pretraining", pa.array(values, mask=missing))
+    return table
 
 
 def _find(rows: AuditRows, thresholds: Thresholds) -> _Found:
@@ -314,8 +364,25 @@ def audit_in_words(audit: Mapping[str, Any]) -> str:
         lines.append(f"{n_skipped:,} rows are mostly N and were not compared.")
     if audit["method"]["sampled_share_of_kmers"] < 1:
         lines.append(f"A fixed {audit['method']['sampled_share_of_kmers']:.1%} of all k-mers was used.")
+    lines += _pretraining_in_words(audit)
     lines += [PartScore(**score).in_words() for score in audit.get("scores", [])]
     return "\n".join(lines)
+
+
+def _pretraining_in_words(audit: Mapping[str, Any]) -> list[str]:
+    lines = [str(audit["pretraining_of_model"])] if "pretraining_of_model" in audit else []
+    if "pretraining" not in audit:
+        return lines
+    found = audit["pretraining"]
+    nucleotides = found["nucleotides_seen"]
+    seen = "" if nucleotides is None else f"{nucleotides['mean']:.1%} of their nucleotides and "
+    words = (
+        f"Of {found['tested_rows']:,} tested rows, {found['unseen_rows']:,} are unseen in {found['source']['file']}; "
+        f"it holds {seen}{found['share_of_31mers_seen']['mean']:.1%} of their 31-mers."
+    )
+    if nucleotides is None:
+        words += " It names no chromosome of the task, so only 31-mers were compared."
+    return [*lines, words]
 
 
 def _pairs_in_words(audit: Mapping[str, Any]) -> list[str]:
