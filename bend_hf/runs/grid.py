@@ -1,5 +1,8 @@
 """A grid of runs: every model on every task with every seed. Finished cells are skipped, failed ones are listed.
 
+Equal grids that run at once in one folder share the cells: a process leaves the cells that others compute for later,
+and takes them over if their process dies.
+
     results = run_grid(RunConfig(task=("gene_finding",), seeds=(0, 1)), ["onehot", "resnet-supervised"])
 
 >>> failures([CellResult(task="gene_finding", model="onehot", seed=0, error="the disk is full")])
@@ -9,19 +12,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord, check_writable
+from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
-from bend_hf.runs.outcome import seed_lines
+from bend_hf.runs.outcome import Outcome, seed_lines
 from bend_hf.tables import number, text_table
+from bend_hf.training.launch import run_on_main_process
 from bend_hf.training.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_WAIT_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,7 @@ class CellResult:
         path: Where the record is.
         skipped: Whether an earlier run was found.
         error: Why there is no record.
+        lock: The lease of another process that is computing it; None if none is.
     """
 
     task: str
@@ -54,10 +63,11 @@ class CellResult:
     path: Path | None = None
     skipped: bool = False
     error: str | None = None
+    lock: Path | None = None
 
 
 def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
-    """Run every cell, model by model, so that each model is loaded once.
+    """Run every cell, model by model, so that each model is loaded once; then wait for those of other processes.
 
     Args:
         config: What the cells share; its ``model`` is not used.
@@ -73,10 +83,33 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
     opened = {key: _attempt(partial(_open, open_one, config)) for key, open_one in openers.items()}
-    results: list[CellResult] = []
-    for model in dict.fromkeys(models):
-        results += _of_model(replace(config, model=model), opened, accelerator)
-    return results
+    watch = Watch()
+    found = {
+        _place(cell): cell
+        for model in dict.fromkeys(models)
+        for cell in _of_model(replace(config, model=model), opened, accelerator, watch)
+    }
+    while waiting := [cell for cell in found.values() if cell.lock is not None]:
+        log.info("waiting for %d of %d cells that other processes compute", len(waiting), len(found))
+        free = run_on_main_process(accelerator, partial(_wait_for_one, [cell.lock for cell in waiting], watch))
+        for model in dict.fromkeys(cell.model for cell in waiting if cell.lock in free):
+            here = {(cell.task, cell.seed) for cell in waiting if cell.model == model and cell.lock in free}
+            for cell in _of_model(replace(config, model=model), opened, accelerator, watch, only=here):
+                found[_place(cell)] = cell
+    return list(found.values())
+
+
+def _wait_for_one(locks: Sequence[Path | None], watch: Watch) -> list[Path]:
+    """Wait until a process has freed one of some leases or has died, and return these."""
+    while True:
+        free = [lock for lock in locks if lock is not None and (watch.is_stale(lock) or not lock.exists())]
+        if free:
+            return free
+        time.sleep(_WAIT_S)
+
+
+def _place(cell: CellResult) -> tuple[str, str, int]:
+    return cell.task, cell.model, cell.seed
 
 
 def _open(open_one: Callable[[], TaskData], config: RunConfig) -> TaskData:
@@ -102,11 +135,19 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
 
 
 def _of_model(
-    config: RunConfig, opened: Mapping[str, TaskData | _Failed], accelerator: Accelerator
+    config: RunConfig,
+    opened: Mapping[str, TaskData | _Failed],
+    accelerator: Accelerator,
+    watch: Watch,
+    *,
+    only: Container[tuple[str, int]] | None = None,
 ) -> Iterator[CellResult]:
+    """Run the cells of a model, or only some tasks and seeds of it."""
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
-        for seed in config.seeds or (config.seed,):
+        for seed in dict.fromkeys(config.seeds or (config.seed,)):
+            if only is not None and (key, seed) not in only:
+                continue
             cell = CellResult(task=key, model=config.model, seed=seed)
             result: CellResult | _Failed
             if isinstance(data, _Failed):
@@ -117,7 +158,7 @@ def _of_model(
                 task = runs.PreparedTask(
                     config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator
                 )
-                result = _attempt(partial(_run_cell, cell, task, embedder))
+                result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):
                 accelerator.free_memory()
                 log.warning("%s / %s / seed %d failed: %s", key, config.model, seed, result.reason)
@@ -125,14 +166,17 @@ def _of_model(
             yield result
 
 
-def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder) -> CellResult:
+def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder, watch: Watch) -> CellResult:
     runs.check_fit(task.config, task.data)
     # looked up for each cell, because it may be the control of an earlier one
-    earlier = runs.finished(runs.model_run(task, embedder))
-    if earlier is not None:
-        log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier.path)
-        return replace(cell, record=earlier.record, path=earlier.path, skipped=True)
-    outcome = runs.run_with_controls(task, embedder)
+    run = runs.model_run(task, embedder)
+    with runs.claimed(run, watch, wait=False) as earlier:
+        if isinstance(earlier, Outcome):
+            log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier.path)
+            return replace(cell, record=earlier.record, path=earlier.path, skipped=True)
+        if not earlier:
+            return replace(cell, lock=run.lock)
+        outcome = runs.run_with_controls(task, embedder)
     return replace(cell, record=outcome.record, path=outcome.path)
 
 

@@ -11,6 +11,7 @@ embeddings; variant effects are scored zero-shot; controls are runs too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -32,6 +33,7 @@ from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import check_metrics
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
+from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_of, write_outcome
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from bend_hf.tasks._spec import Head
 
 log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 1.0
 
 # The learning rate of a task is meant for a new head and would destroy pretrained weights.
 TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lora": 3e-4})
@@ -100,6 +104,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Folder of the training state, from which an interrupted run resumes."""
         return self.config.out / ".checkpoints" / self.key[:32]
+
+    @property
+    def lock(self) -> Path:
+        """The lease of the process that computes the run, see ``claimed``."""
+        return self.config.out / f".{self.key[:32]}.lock"
 
     @property
     def scored_batches(self) -> Path:
@@ -217,17 +226,23 @@ def run_task(run: Run, controls: Sequence[Outcome] = ()) -> Outcome:
     """Compute, record and write one run. Every process must call it.
 
     An interrupted run resumes when it is repeated: its state lies below ``--out`` until the record is written. A
-    control that was run before is not run again; one that needs no model runs on the main process only.
+    control that was run before, or that another process is running, is not run again; one that needs no model runs on
+    the main process only.
 
     Args:
         run: What to run.
         controls: Finished controls of the run, which its record shows.
     """
-    if run.control is not None:
-        earlier = finished(run)
-        if earlier is not None:
+    if run.control is None:
+        return _run_task(run, controls)
+    with claimed(run, Watch(), wait=True) as earlier:
+        if isinstance(earlier, Outcome):
             log.info("control %r is done: %s", run.control.key, earlier.path)
             return earlier
+        return _run_task(run, controls)
+
+
+def _run_task(run: Run, controls: Sequence[Outcome]) -> Outcome:
     if isinstance(run, ControlRun):
         outcome = run_on_main_process(run.accelerator, partial(_compute_and_write, run, controls))
     else:
@@ -281,6 +296,43 @@ def compute(run: Run, name: str) -> Results:
 def finished(run: Run) -> Outcome | None:
     """Return the outcome of an earlier run with the same key, on every process; None if there is none."""
     return run_on_main_process(run.accelerator, partial(_find, run))
+
+
+_claims: set[Path] = set()  # the leases that this process holds; a control may be a cell of its own grid
+
+
+@contextlib.contextmanager
+def claimed(run: Run, watch: Watch, *, wait: bool) -> Iterator[Outcome | bool]:
+    """Claim a run among the processes that share its output folder, until the block ends. All ranks call it.
+
+    Args:
+        run: The run.
+        watch: Remembers the leases of others, to take over those of dead processes; one for all calls.
+        wait: Wait while another process computes the run.
+
+    Yields:
+        The outcome of an earlier run with the same key; True if this process is to compute the run; False if another
+        process is computing it.
+    """
+    lock = run.lock
+    lease: Lease | None = None
+
+    def claim() -> Outcome | bool:
+        nonlocal lease
+        if lock not in _claims:
+            while (lease := take(lock, watch)) is None:
+                if not wait:
+                    return False
+                time.sleep(_LOOK_S)
+            _claims.add(lock)
+        return _find(run) or True
+
+    try:
+        yield run_on_main_process(run.accelerator, claim)
+    finally:
+        if lease is not None:
+            _claims.discard(lock)
+            lease.release()
 
 
 def _find(run: Run) -> Outcome | None:

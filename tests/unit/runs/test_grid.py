@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import pytest
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.errors import ConfigError, RegistryError
+from bend_hf.lease import _place, take
+from bend_hf.runs import grid
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid
 from bend_hf.runs.outcome import Results
 from bend_hf.training.trackers import check_trackers
+from tests.cached import start
 from tests.command_line import parse_run
 from tests.tiny import write_data
 
@@ -85,6 +91,69 @@ def test_a_baseline_that_does_not_fit_a_task_fails_alone(data: Path, tmp_path: P
     assert cpg.record.model["model"] == "basset-supervised"
     assert cpg.record.training is not None
     assert cpg.record.training["head"] == {"kind": "BassetSpec", "window_bp": 512}
+
+
+def run_and_note(argv: list[str]) -> None:
+    """Run a grid, and write down what is computed and what the table says."""
+    from bend_hf.runs import run as runs
+
+    compute = runs.compute
+
+    def noted(run: runs.Run, name: str) -> Results:
+        with (run.config.out / "computed.txt").open("a") as file:
+            file.write(f"{run.label} {run.config.seed}\n")
+        return compute(run, name)
+
+    runs.compute = noted
+    out = Path(argv[argv.index("--out") + 1])
+    with (out / f"table-{os.getpid()}.txt").open("w") as file, contextlib.redirect_stdout(file):
+        status = main(argv)
+    sys.exit(status)
+
+
+def test_equal_grids_at_once_share_the_cells(data: Path, tmp_path: Path) -> None:
+    flags = ["run", "--task", "gene_finding", "--data", str(data), "--out", str(tmp_path), *FAST, "--controls"]
+    argv = [*flags, "--model", "resnet-supervised", "--seeds", "0", "1"]
+    processes = [start(run_and_note, argv) for _ in range(3)]
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0] * 3
+    computed = (tmp_path / "computed.txt").read_text().splitlines()
+    assert len(computed) == len(set(computed))
+    assert {"resnet-supervised 0", "resnet-supervised 1", "onehot 0"} <= set(computed)
+    assert len(records(tmp_path)) == len(computed)
+    texts = [path.read_text() for path in tmp_path.glob("table-*.txt")]
+    assert sum(text.count("  done") for text in texts) == 2
+    assert sum(text.count("was there") for text in texts) == 4
+    assert not list(tmp_path.glob(".*.lock*"))
+
+
+def test_a_cell_of_a_dead_process_is_taken_over_and_a_living_one_is_waited_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(task=("gene_finding",), data=str(data), out=tmp_path, epochs=1, batch_size=8)
+    (cell,) = run_grid(config, ["onehot"])
+    assert cell.record is not None
+    lock = tmp_path / f".{cell.record.config['run_key'][:32]}.lock"
+    lease = take(lock)
+    assert lease is not None
+    asleep: list[float] = []
+
+    def end(seconds: float) -> None:
+        asleep.append(seconds)
+        lease.release()
+
+    monkeypatch.setattr(grid.time, "sleep", end)
+    (again,) = run_grid(config, ["onehot"])
+    assert again.skipped
+    assert len(asleep) == 1
+    assert cell.path is not None
+    cell.path.unlink()
+    lock.write_text(json.dumps({"token": "x", "place": _place(), "pid": 4194305, "born": "1"}))
+    (again,) = run_grid(config, ["onehot"])
+    assert not again.skipped
+    assert len(asleep) == 1
+    assert not lock.exists()
 
 
 def test_a_mistyped_model_stops_the_grid_before_it_starts(data: Path, tmp_path: Path) -> None:
