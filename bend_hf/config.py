@@ -162,7 +162,8 @@ class DataConfig:
     )
     data: str | None = flag(
         None,
-        "sample, hub, or a data folder; default: $BEND_DATA_DIR or ./data if it holds the task, else sample",
+        "sample, hub (the datasets of $BEND_HF_NAMESPACE, default bend), hub:NAMESPACE, or a data folder; default: "
+        "$BEND_DATA_DIR or ./data if it holds the task, else sample",
         concerns="data",
         by_content=True,
         in_command=False,

@@ -17,7 +17,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="erda: BEND's original share; gcs: its mirror; hub: built datasets (default: gcs)",
     )
     parser.add_argument("--base-url", help="other address with the same folders, for erda and gcs")
-    parser.add_argument("--namespace", default="bend", help="owner of the datasets, for hub (default: bend)")
+    parser.add_argument("--namespace", help="owner of the datasets, for hub (default: $BEND_HF_NAMESPACE, or bend)")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder to write (default: data)")
 
 
@@ -28,8 +28,9 @@ def _run(parsed: argparse.Namespace) -> int:
     tasks = select_tasks(parsed.tasks) if parsed.tasks else [task for task in TASKS if BEND in task.citations]
     if parsed.source == "hub":
         from bend_hf.data.published_files import fetch_from_hub
+        from bend_hf.data.sources import default_namespace
 
-        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace, log=print)
+        found = fetch_from_hub(tasks, parsed.data_dir, namespace=parsed.namespace or default_namespace(), log=print)
     else:
         from tqdm.auto import tqdm
 

@@ -42,6 +42,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    import os
+
+    from bend_hf.data.sources import NAMESPACE_VARIABLE, default_namespace
+
+    if parsed.namespace is None and os.environ.get(NAMESPACE_VARIABLE):
+        parsed.namespace = default_namespace()
     planned = _plan(parsed)
     for upload in planned:
         print("\n".join(upload.lines()))

@@ -200,17 +200,19 @@ def _open_built(source: BuiltSource) -> TaskData:
     task = source.task
     folder = Path(source.repo)
     facts = _built_facts(source, folder)
+    revision = facts["revision"]  # of the Hub, so that facts and rows are of one commit
     try:
         if isinstance(task.partition, Folds):
             # Folds share their subsets, and fold k tests on subset k.
-            names = [n for n in datasets.get_dataset_config_names(source.repo) if n.startswith("fold_")]
+            configs = datasets.get_dataset_config_names(source.repo, revision=revision)
+            names = [name for name in configs if name.startswith("fold_")]
             names.sort(key=lambda name: int(name.removeprefix("fold_")))
             subsets = {
-                f"part_{number}": datasets.load_dataset(source.repo, name, split="test")
+                f"part_{number}": datasets.load_dataset(source.repo, name, split="test", revision=revision)
                 for number, name in enumerate(names)
             }
         else:
-            subsets = dict(datasets.load_dataset(source.repo, task.config))
+            subsets = dict(datasets.load_dataset(source.repo, task.config, revision=revision))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
             f"{task.key}: the dataset {source.repo!r} cannot be loaded ({error}); check the network and the name, "
@@ -228,7 +230,11 @@ def _open_built(source: BuiltSource) -> TaskData:
 
 
 def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
-    """Read the facts that were written when the dataset was built, so that a sample is known as one wherever it is."""
+    """Read the facts that were written when the dataset was built.
+
+    A dataset that is read from the Hub is of the Hub, unless it was built from the bundled sample or from single files
+    of a user's, which are known as such wherever they are.
+    """
     name = f"data/{source.task.config}/{FACTS_FILE}" if source.task.config else f"data/{FACTS_FILE}"
     revision: str | None = None
     path = folder / name
@@ -249,4 +255,6 @@ def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
         facts: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BendError(f"{path} is missing or damaged; build the task again with 'bend-hf build'") from error
+    if source.origin == "hub" and facts.get("origin") not in ("sample", "files"):
+        facts = {**facts, "origin": "hub", "built_from": facts.get("origin")}
     return {**facts, "revision": revision}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from bend_hf.config import DataConfig
-from bend_hf.errors import RecordError, SourceError
+from bend_hf.errors import ConfigError, RecordError, SourceError
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
@@ -26,6 +26,8 @@ Origin: TypeAlias = Literal["sample", "folder", "files", "hub", "built"]
 
 DATA_VARIABLE: Final = "BEND_DATA_DIR"
 HUB_NAMESPACE: Final = "bend"
+NAMESPACE_VARIABLE: Final = "BEND_HF_NAMESPACE"
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")  # what the Hub allows
 _GIVE_DATA: Final = "pass --data FOLDER, or --bed BED and --genome FASTA"
 _FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
 
@@ -130,6 +132,39 @@ def tasks_in(folder: Path) -> tuple[Path, list[TaskSpec]]:
     raise SourceError(f"{folder} holds no BED file of a task and no dataset of 'bend-hf build'; {_GIVE_DATA}")
 
 
+def default_namespace() -> str:
+    """Return the user or organization on the Hub whose datasets are meant: ``$BEND_HF_NAMESPACE``, otherwise ``bend``.
+
+    Raises:
+        ConfigError: The variable holds no name that the Hub allows.
+    """
+    name = os.environ.get(NAMESPACE_VARIABLE) or HUB_NAMESPACE
+    if not _NAMESPACE.fullmatch(name):
+        raise ConfigError(f"${NAMESPACE_VARIABLE} is {name!r}, which is not the name of a user or organization")
+    return name
+
+
+def hub_namespace(data: str) -> str | None:
+    """Return the namespace on the Hub that a value of ``--data`` names; None if it names something else.
+
+    >>> hub_namespace("hub:someone"), hub_namespace("sample")
+    ('someone', None)
+
+    Raises:
+        ConfigError: It is not a name that the Hub allows.
+    """
+    kind, colon, name = data.partition(":")
+    if kind != "hub":
+        return None
+    if not colon:
+        return default_namespace()
+    if not _NAMESPACE.fullmatch(name):
+        raise ConfigError(
+            f"--data {data!r}: {name!r} is not the name of a user or organization; expected hub:NAMESPACE"
+        )
+    return name
+
+
 def find_source(
     task: TaskSpec,
     *,
@@ -142,7 +177,8 @@ def find_source(
 
     Args:
         task: The task.
-        data: ``sample``, ``hub``, a folder in BEND's layout (or flat), or a folder that ``bend-hf build`` wrote.
+        data: ``sample``, ``hub``, ``hub:NAMESPACE``, a folder in BEND's layout (or flat), or a folder that
+            ``bend-hf build`` wrote.
         bed: BED file to use instead of the folder's.
         labels: HDF5 file to use instead of the folder's.
         genome: FASTA file to use instead of the folder's.
@@ -150,12 +186,14 @@ def find_source(
     Raises:
         SourceError: A file is missing; the message says where it was expected.
     """
-    if data == "hub":
-        return BuiltSource(task=task, repo=f"{HUB_NAMESPACE}/{task.group}", origin="hub")
+    namespace = hub_namespace(data)
+    if namespace is not None:
+        return BuiltSource(task=task, repo=f"{namespace}/{task.group}", origin="hub")
     folder = asset_folder("sample") if data == "sample" else Path(data)
     if not folder.is_dir():
         raise SourceError(
-            f"--data {data!r} is not a folder; pass 'sample', 'hub' or a folder with {task.group}/{task.key}.bed"
+            f"--data {data!r} is not a folder; pass 'sample', 'hub', 'hub:NAMESPACE' or a folder with "
+            f"{task.group}/{task.key}.bed"
         )
     if bed is None and _is_built(folder, task):
         return BuiltSource(task=task, repo=str(folder / task.group), origin="built")

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from bend_hf.config import RunConfig, flags_of
+from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec
@@ -72,7 +73,7 @@ def run_fields(record: ResultRecord) -> dict[str, Any]:
         "created_at": text_or(record.created_at, "at an unrecorded time"),
         "version": text_or(member(record.created_with, "bend_hf")),
         "commit": text_or(member(record.created_with, "git_commit"), "of a release"),
-        "command": command({**record.config, "task": [record.task], "data": data.get("origin")}),
+        "command": command({**record.config, "task": [record.task], "data": _data_flag(record)}),
     }
 
 
@@ -87,6 +88,12 @@ def _training_text(record: ResultRecord) -> str:
     runs = record.training.get("runs")
     best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
     return f"{text}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else text + "."
+
+
+def _data_flag(record: ResultRecord) -> str:
+    """The value of ``--data`` that reads the data again: ``hub:NAMESPACE`` for datasets of another namespace."""
+    origin, owner = str(record.data.get("origin")), str(record.data.get("repo")).partition("/")[0]
+    return f"hub:{owner}" if origin == "hub" and owner != HUB_NAMESPACE else origin
 
 
 def _data_text(record: ResultRecord) -> str:
@@ -108,7 +115,7 @@ def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> st
     tasks, origin = config.get("task"), config.get("data")
     words = ["bend-hf", "train", "--task", *map(str, tasks if isinstance(tasks, list) else [])]
     if origin is not None:
-        words += ["--data", str(origin) if origin in ("sample", "hub") else "data"]
+        words += ["--data", str(origin) if str(origin).partition(":")[0] in ("sample", "hub") else "data"]
     infos = flags_of(kind)
     for item in fields(kind):
         value = config.get(item.name)
