@@ -25,7 +25,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.evidence import read_verified
     from bend_hf.evaluation.record import find_records
-    from bend_hf.publishing.model_card import write_card
+    from bend_hf.publishing.card_folder import write_card
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
     from bend_hf.publishing.results import records_of_model
 

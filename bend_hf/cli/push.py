@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,9 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
         raise ConfigError("--create-pr needs --repo OWNER/NAME of a model, and works for a card or for results")
     if parsed.kind == "card":
         folder = parsed.folder or Path("card")
-        return [uploads.plan_card(folder, _repo(parsed, uploads.card_name(folder)), create_pr=parsed.create_pr)]
+        return [uploads.plan_card(folder, _repo(parsed, lambda: uploads.card_repo(folder)), create_pr=parsed.create_pr)]
     if parsed.kind == "report":
-        return [uploads.plan_report(parsed.folder or Path("report"), _repo(parsed, uploads.REPORT_REPO))]
+        return [uploads.plan_report(parsed.folder or Path("report"), _repo(parsed, lambda: uploads.REPORT_REPO))]
     return [_plan_results(parsed)]
 
 
@@ -96,20 +97,20 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     named = parse_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")
     if not parsed.create_pr:
-        repo = _repo(parsed, uploads.RESULTS_REPO)
+        repo = _repo(parsed, lambda: uploads.RESULTS_REPO)
         return uploads.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
     records = records_of_model([read_verified(path) for path in find_records([folder])], parsed.model)
     return uploads.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
 
 
-def _repo(parsed: argparse.Namespace, name: str) -> str:
+def _repo(parsed: argparse.Namespace, name: Callable[[], str]) -> str:
     from bend_hf.errors import ConfigError
 
     if parsed.repo:
         return str(parsed.repo)
     if parsed.namespace is None:
         raise ConfigError("the repository is not given; give --namespace NAME or --repo OWNER/NAME")
-    return f"{parsed.namespace}/{name}"
+    return f"{parsed.namespace}/{name()}"
 
 
 COMMANDS = (

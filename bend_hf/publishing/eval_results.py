@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -21,12 +21,12 @@ from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import member
 from bend_hf.files import asset_folder
 from bend_hf.publishing.results import ResultGroup
+from bend_hf.publishing.yaml_text import content_ends, dumped
 from bend_hf.tables import number, render
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.types import PROTOCOLS, Json
 
 if TYPE_CHECKING:
-    import yaml
     from huggingface_hub import EvalResultEntry
 
 Entries: TypeAlias = Sequence[Mapping[str, Json]]
@@ -169,13 +169,8 @@ def to_yaml(entries: Entries, name: str) -> str:
     Raises:
         RecordError: An entry fails the check.
     """
-    import yaml
-
     checked = check_eval_results(list(entries), name)
-    text: str = yaml.safe_dump(
-        [checked[key] for key in sorted(checked)], sort_keys=False, allow_unicode=True, width=110
-    )
-    return text
+    return dumped([dict(checked[key]) for key in sorted(checked)])
 
 
 def merged(old: str, new: str, name: str) -> str:
@@ -201,7 +196,7 @@ def merged(old: str, new: str, name: str) -> str:
     if sorted(_loaded(text), key=repr) != sorted(
         [*kept, *added.values()], key=repr
     ):  # an anchor, or a list on one line
-        text = yaml.safe_dump([*kept, *added.values()], sort_keys=False, allow_unicode=True, width=110)
+        text = dumped([*kept, *(dict(entry) for entry in added.values())])
     return text
 
 
@@ -212,6 +207,11 @@ def entry_keys(text: str, name: str) -> set[tuple[str, str]]:
         RecordError: The text is not a list of entries.
     """
     return {_entry_key(item) for item in _entries_there(text, name)}
+
+
+def values_of(text: str) -> dict[tuple[str, str], Json]:
+    """The value of each entry of one of our files, by dataset and task id."""
+    return {_entry_key(item): item["value"] for item in _entries_there(text, FOLDER)}
 
 
 def _entries_there(text: str, name: str) -> list[dict[str, Json]]:
@@ -261,11 +261,7 @@ def _spliced(old: str, keys: Sequence[tuple[str, str]], added: Mapping[tuple[str
     root = yaml.compose(old, Loader=yaml.SafeLoader)
     nodes = root.value if root is not None else []
     indent = " " * (root.start_mark.column if nodes else 0)
-    texts = {
-        key: indent
-        + yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=110).replace("\n", "\n" + indent)
-        for key, entry in added.items()
-    }
+    texts = {key: indent + dumped([dict(entry)]).replace("\n", "\n" + indent) for key, entry in added.items()}
     texts = {key: text.rstrip() for key, text in texts.items()}
     pieces, at, written = list[str](), 0, set[tuple[str, str]]()
     for key, node in zip(keys, nodes, strict=True):
@@ -273,22 +269,12 @@ def _spliced(old: str, keys: Sequence[tuple[str, str]], added: Mapping[tuple[str
             continue
         dash = old.rfind("-", at, node.start_mark.index)
         pieces += [old[at:dash], "" if key in written else texts[key][len(indent) :]]
-        at, written = max(_ends(node)), written | {key}
+        at, written = max(content_ends(node)), written | {key}
     text = "".join([*pieces, old[at:]])
     further = [texts[key] for key in sorted(texts) if key not in written]
     if nodes or root is None:
         return text + ("\n" if text and not text.endswith("\n") else "") + "".join(f"{one}\n" for one in further)
     return "".join(f"{one}\n" for one in further)
-
-
-def _ends(node: yaml.Node) -> Iterator[int]:
-    """Where the scalars and the one-line collections of a node end; a block collection ends after its comments."""
-    if isinstance(node.value, str) or node.flow_style:
-        yield node.end_mark.index
-        return
-    for child in node.value:
-        for one in child if isinstance(child, tuple) else (child,):
-            yield from _ends(one)
 
 
 def check_eval_yaml(body: object, name: str) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
-from bend_hf.errors import BendError, HubError
+from bend_hf.errors import BendError, ConfigError, HubError
+from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, RemoteCard, merged_with
 from bend_hf.publishing.eval_results import FOLDER, entry_keys, merged
 from bend_hf.tables import n_bytes
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 RepoType: TypeAlias = Literal["model", "dataset", "space"]
 
-_MADE_BY_BEND_HF: Final = "library_name: bend_hf"
 _ADVICE: Final = {
     401: "the token is missing, wrong or expired; run 'hf auth login' and try again",
     403: "the token has no write access there; ask for it, or give another --namespace",
     404: "the repository does not exist, or the token cannot see it; check --namespace and --repo",
+    412: "the repository was changed meanwhile; repeat the command",
     429: "too many requests; wait some minutes and repeat the command",
 }
 _SERVER_FAILED: Final = "the Hub failed; repeat the command later"
@@ -68,7 +69,7 @@ class Upload:
         space_sdk: SDK of a Space that does not exist yet.
         mirrored: Folders from which remote files that are not among ``files`` are removed.
         create_pr: Whether to open a pull request on an existing repository instead of committing to one's own.
-        own_card: Whether ``README.md`` may replace only a card that bend_hf wrote.
+        own_card: Whether the files are those of a model card, which is merged with the repository's.
     """
 
     repo: str
@@ -79,6 +80,18 @@ class Upload:
     mirrored: tuple[str, ...] = ()
     create_pr: bool = False
     own_card: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the name of the repository, before anything is sent."""
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        try:
+            validate_repo_id(self.repo)
+        except HFValidationError as error:
+            raise ConfigError(f"the Hub takes no repository name {_short(self.repo)!r} ({_one_line(error)})") from error
+        if "/" not in self.repo:
+            raise ConfigError(f"the repository is {self.repo!r}; expected OWNER/NAME")
 
     @property
     def name(self) -> str:
@@ -143,8 +156,9 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
     if public and not upload.create_pr and before.private:
         api.update_repo_settings(upload.repo, repo_type=upload.repo_type, private=False)
     remote = set(api.list_repo_files(upload.repo, repo_type=upload.repo_type, revision=revision))
-    files = [_merged_with_remote(api, upload, file, remote, revision) for file in upload.files]
-    _check_one_value_each(api, upload, remote, revision)
+    repository = _Repository(api=api, upload=upload, files=frozenset(remote), revision=before.sha)
+    files = _merged_with_remote(repository)
+    _check_one_value_each(repository)
     done = api.create_commit(
         upload.repo,
         [
@@ -155,6 +169,7 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
         repo_type=upload.repo_type,
         revision=revision,
         create_pr=upload.create_pr and revision is None,
+        parent_commit=before.sha,  # what was merged is what is there
     )
     changed = done.oid != before.sha  # create_commit returns the last commit if nothing differs
     url = str(done.pr_url or done.commit_url) if changed else _repository_url(api, upload)
@@ -177,33 +192,51 @@ def _open_pull_request(api: HfApi, upload: Upload) -> str | None:
     return None
 
 
-def _merged_with_remote(
-    api: HfApi, upload: Upload, file: UploadFile, remote: Collection[str], revision: str | None
-) -> UploadFile:
-    """The file with the remote scores of other task ids kept. Raise if it would replace a card of someone else."""
-    is_scores = _is_scores(file.path)
-    is_card = upload.own_card and file.path == "README.md"
-    if file.path not in remote or not (is_scores or is_card):
-        return file
-    old = _remote_text(api, upload, file.path, revision)
-    if is_card and _MADE_BY_BEND_HF not in old:
-        raise HubError(
-            f"{upload.name} has a card that bend_hf did not write, and it is not replaced. Give another --repo, or "
-            "add only the scores with --create-pr."
+@dataclass(frozen=True, kw_only=True)
+class _Repository:
+    """A repository as it is before a push."""
+
+    api: HfApi
+    upload: Upload
+    files: frozenset[str]
+    revision: str | None
+
+    def text(self, path: str) -> str | None:
+        """Text of a file with its line ends as they are; None if it is not there."""
+        if path not in self.files:
+            return None
+        local = self.api.hf_hub_download(
+            self.upload.repo, path, repo_type=self.upload.repo_type, revision=self.revision
         )
-    return UploadFile(file.path, merged(old, file.read().decode(), file.path).encode()) if is_scores else file
+        return _utf8(UploadFile(path, Path(local)), self.upload)
 
 
-def _check_one_value_each(api: HfApi, upload: Upload, remote: Collection[str], revision: str | None) -> None:
+def _merged_with_remote(repository: _Repository) -> list[UploadFile]:
+    """The files of an upload, with what the repository holds of others and of other days."""
+    upload = repository.upload
+    files = {file.path: file for file in upload.files}
+    if upload.own_card and CARD_FILE in files:
+        remote = RemoteCard(readme=repository.text(CARD_FILE), records=repository.text(RECORDS_FILE))
+        readme, records = (_utf8(files[path], upload) for path in (CARD_FILE, RECORDS_FILE))
+        for path, text in merged_with(remote, readme, records, upload.name).items():
+            files[path] = UploadFile(path, text.encode())
+    for path, file in files.items():
+        old = repository.text(path) if _is_scores(path) else None
+        if old is not None:
+            files[path] = UploadFile(path, merged(old, _utf8(file, upload), path).encode())
+    return list(files.values())
+
+
+def _check_one_value_each(repository: _Repository) -> None:
     """Raise if another score file of the repository holds a value of a leaderboard that is pushed."""
+    upload = repository.upload
     pushed = {
         key for file in upload.files if _is_scores(file.path) for key in entry_keys(_utf8(file, upload), file.path)
     }
-    for path in sorted(path for path in remote if pushed and _is_scores(path)):
-        if any(file.path == path for file in upload.files):
-            continue
+    ours = {file.path for file in upload.files}
+    for path in sorted(path for path in repository.files - ours if pushed and _is_scores(path)):
         try:
-            there = entry_keys(_remote_text(api, upload, path, revision), path)
+            there = entry_keys(repository.text(path) or "", path)
         except BendError:
             continue  # a file of another form holds no value
         for dataset, task_id in sorted(pushed & there):
@@ -215,12 +248,6 @@ def _check_one_value_each(api: HfApi, upload: Upload, remote: Collection[str], r
 
 def _is_scores(path: str) -> bool:
     return path.startswith(f"{FOLDER}/") and path.endswith((".yaml", ".yml"))
-
-
-def _remote_text(api: HfApi, upload: Upload, path: str, revision: str | None) -> str:
-    """Text of a remote file with its line ends as they are."""
-    local = api.hf_hub_download(upload.repo, path, repo_type=upload.repo_type, revision=revision)
-    return _utf8(UploadFile(path, Path(local)), upload)
 
 
 def _utf8(file: UploadFile, upload: Upload) -> str:
@@ -278,6 +305,10 @@ def _status(error: BaseException | None) -> int | None:
             return status
         error = error.__cause__ or error.__context__
     return None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:40] + "..."
 
 
 def _one_line(error: Exception) -> str:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
-from bend_hf.files import asset_folder, write_text
-from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on, eval_result_files
+from bend_hf.files import asset_folder
+from bend_hf.publishing.card_text import marked
+from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
 from bend_hf.publishing.results import ResultGroup, group_records
 from bend_hf.tables import escaped, markdown_table, number, render
@@ -34,35 +34,8 @@ _COUNTS: Final = frozenset({"support", "n_positive", "n_negative", "items"})
 _NOT_COLUMNS: Final = frozenset({"names", "confusion_matrix"})
 
 
-def write_card(
-    records: Sequence[ResultRecord],
-    out: Path,
-    *,
-    controls: Sequence[ResultRecord] = (),
-    source_url: str | None = None,
-) -> list[Path]:
-    """Write ``README.md`` and, for scores that may be published, the ``.eval_results`` files.
-
-    Args:
-        records: Records of one model.
-        out: Folder to write, laid out like the repository on the Hub.
-        controls: Records of controls, and of other models to compare with on the same items.
-        source_url: Address of the records.
-
-    Returns:
-        The files.
-
-    Raises:
-        RecordError: The records are of several models, or the folder cannot be written.
-    """
-    files = {"README.md": model_card(records, controls)}
-    publishable = [result for result in group_records(records) if not result.reasons_not_to_publish]
-    files |= eval_result_files(publishable, source_url=source_url)
-    return [write_text(out / name, text) for name, text in files.items()]
-
-
 def model_card(records: Sequence[ResultRecord], controls: Sequence[ResultRecord] = ()) -> str:
-    """The whole card, metadata and text.
+    """The whole card, metadata and text, with the text between the marks of `card_text`.
 
     Args:
         records: Records of one model.
@@ -81,7 +54,7 @@ def model_card(records: Sequence[ResultRecord], controls: Sequence[ResultRecord]
     metadata = str(card_data(results))
     text = render(asset_folder("model_cards") / _TEMPLATE, card_fields(results, group_records(controls)))
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
-    return f"---\n{metadata.strip()}\n---\n\n{text.strip()}\n"
+    return f"---\n{metadata.strip()}\n---\n\n{marked(text)}"
 
 
 def card_data(results: Sequence[ResultGroup]) -> ModelCardData:

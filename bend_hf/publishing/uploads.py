@@ -22,7 +22,8 @@ from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
 from bend_hf.evaluation.record import ResultRecord, file_name, find_records
 from bend_hf.files import asset_folder
-from bend_hf.publishing.eval_results import FOLDER, check_eval_text, eval_result_files, eval_yaml
+from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
+from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
 from bend_hf.publishing.model_card import NOT_BEND_SCORES
 from bend_hf.publishing.publishable import reasons_not_to_publish
@@ -32,6 +33,7 @@ from bend_hf.tasks import TASKS
 
 DatasetMatcher: TypeAlias = Callable[[list[ResultRecord]], list[ResultRecord]]
 
+_LONGEST_NAME: Final = 96  # huggingface_hub.utils.validate_repo_id
 RESULTS_REPO: Final = "bend_results"
 REPORT_REPO: Final = "bend_report"
 _IGNORED: Final = frozenset({"__pycache__", ".git", ".cache"})
@@ -111,35 +113,55 @@ def plan_card(folder: Path, repo: str, *, create_pr: bool = False) -> Upload:
 
     Raises:
         ConfigError: The folder holds no card.
-        RecordError: The scores may not be published or fail the check.
+        RecordError: The scores may not be published, or differ from the records of the card.
     """
-    card = folder / "README.md"
-    if not card.is_file():
-        raise ConfigError(f"{folder} holds no README.md; run 'bend-hf card' first")
-    if NOT_BEND_SCORES in card.read_text(encoding="utf-8"):
+    card = folder / CARD_FILE
+    if card.is_file() and NOT_BEND_SCORES in card.read_text(encoding="utf-8"):
         raise RecordError(f"{card} holds scores that may not be published and lists the reasons; write a card without")
-    paths = sorted((folder / FOLDER).glob("*.yaml"))
-    scores = [UploadFile(f"{FOLDER}/{path.name}", path) for path in paths]
-    for file in scores:
-        check_eval_text(file.read().decode("utf-8"), file.path)
-    if create_pr and not scores:
-        raise ConfigError(f"{folder} holds no {FOLDER}; give 'bend-hf card' the --dataset of the records")
+    records, paths = read_card(folder)
+    check_publishable(records.records)
+    scores = [UploadFile(name, path) for name, path in sorted(paths.items())]
+    own = [UploadFile(name, folder / name) for name in (CARD_FILE, RECORDS_FILE)]
     return Upload(
         repo=repo,
         repo_type="model",
-        files=tuple(scores) if create_pr else (UploadFile("README.md", card), *scores),
+        files=tuple(scores) if create_pr else _sorted([*own, *scores]),
         message="Add BEND evaluation results",
         create_pr=create_pr,
         own_card=True,
     )
 
 
-def card_name(folder: Path) -> str:
-    """The default name of a card's repository, such as ``dnabert2-bend``."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    title = re.search(r"^# (.+) on BEND$", text, re.MULTILINE)
-    return (re.sub(r"[^\w.-]+", "-", title[1]).strip("-.") if title else "card") + "-bend"
+def card_repo(folder: Path) -> str:
+    """The default name of a card's repository, such as ``dnabert2-bend``, from the name of its model.
+
+    Raises:
+        ConfigError: The folder holds no card, or the Hub does not take such a name.
+    """
+    records, _ = read_card(folder)
+    return repo_name(records.model)
+
+
+def repo_name(model: str) -> str:
+    """The default name of the repository of a model's card.
+
+    >>> repo_name("my*model[v1], layer 6")
+    'my-model-v1-layer-6-bend'
+
+    Raises:
+        ConfigError: The name would lose letters or is too long, so that the user has to choose one.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", model)
+    name = re.sub(r"\.{2,}", ".", name).strip("-.") + "-bend"
+    lost = sorted({sign for sign in model if sign.isalnum() and not sign.isascii()})
+    if lost or name == "-bend" or len(name) > _LONGEST_NAME:
+        why = f"holds {lost[0]!r}, which a name on the Hub cannot" if lost else "gives no name that the Hub takes"
+        raise ConfigError(f"the name of the model, {_shown(model)}, {why}; give --repo OWNER/NAME")
+    return name
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_NAME else text[:40] + "...")
 
 
 def plan_scores(records: Sequence[ResultRecord], repo: str, *, create_pr: bool) -> Upload:

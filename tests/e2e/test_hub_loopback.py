@@ -243,11 +243,85 @@ def test_a_second_value_of_one_leaderboard_is_refused(client: Client) -> None:
     assert repo.files == {".eval_results/mine.yaml": theirs}
 
 
-def test_a_card_by_someone_else_is_not_replaced(client: Client) -> None:
-    repo = client.hub.repo("model", "me/model", files={"README.md": b"---\nlicense: mit\n---\nmine"})
-    _card(client, record())
-    assert "has a card that bend_hf did not write" in _refused(client.bend_hf("push", "card", "--repo", "me/model"))
-    assert list(repo.files) == ["README.md"]
+THEIR_CARD = b"""---
+license: mit  # chosen by hand
+library_name: transformers
+tags: [dna]
+model-index:
+- name: mine
+  results:
+  - task: {type: text-classification}
+    dataset: {name: other, type: someone/other}
+    metrics:
+    - {type: accuracy, value: 0.9}
+---
+
+# My model
+
+Trained in a garage.
+"""
+
+
+def _scores_of(readme: bytes) -> set[tuple[str, float]]:
+    metadata = yaml.safe_load(readme.split(b"\n---\n")[0].removeprefix(b"---"))
+    results = [result for model in metadata["model-index"] for result in model["results"]]
+    return {(result["dataset"]["type"], metric["value"]) for result in results for metric in result["metrics"]}
+
+
+def test_a_card_by_someone_else_keeps_its_text_metadata_and_scores(client: Client) -> None:
+    repo = client.hub.repo("model", "me/model", files={"README.md": THEIR_CARD})
+    _card(client, record("gene_finding", value=0.61))
+    _done(client.bend_hf("push", "card", "--repo", "me/model"))
+    readme = repo.files["README.md"]
+    assert b"license: mit  # chosen by hand\nlibrary_name: transformers\n" in readme
+    assert THEIR_CARD.split(b"---\n")[-1].strip() in readme
+    assert _scores_of(readme) == {("someone/other", 0.9), ("bend/gene_finding", 0.61)}
+    assert b"| Gene finding | mcc | 0.6100 |" in readme
+    assert "nothing to change" in _done(client.bend_hf("push", "card", "--repo", "me/model"))
+
+
+def test_cards_of_several_days_become_one(client: Client) -> None:
+    push = ("push", "card", "--repo", "me/model")
+    repo = client.hub.repo("model", "me/model", files={})
+    days = (
+        [record("gene_finding", value=0.61)],
+        [record("chromatin_accessibility", value=0.8), record("gene_finding", value=0.63, protocol="bend-hf-1")],
+        [record("gene_finding", value=0.66, created_at="2026-02-01T12:00:00Z")],
+    )
+    for day, records in enumerate(days):
+        folder = write(client.folder / f"results{day}", *records)
+        _done(client.bend_hf("card", folder, "--out", f"card{day}"))
+        _done(client.bend_hf(*push, "--from", f"card{day}"))
+        if day == 0:
+            text = repo.files["README.md"].replace(b"license: apache-2.0", b"license: mit") + b"\n## My notes\n"
+            repo.commit("main", {**repo.files, "README.md": text})
+    readme = repo.files["README.md"]
+    assert _scores_of(readme) == {
+        ("bend/gene_finding", 0.66),
+        ("bend/gene_finding", 0.63),
+        ("bend/chromatin_accessibility", 0.8),
+    }
+    for row in (b"| Gene finding | mcc | 0.6600 |", b"| Gene finding | mcc | 0.6300 |", b"| auroc | 0.8000 |"):
+        assert row in readme
+    assert b"0.6100" not in readme
+    assert b"license: mit" in readme
+    assert readme.endswith(b"\n## My notes\n")
+    together = write(client.folder / "together", *days[2], *days[1])
+    _done(client.bend_hf("card", together, "--out", "at_once"))
+    section = (client.folder / "at_once" / "README.md").read_bytes().split(b"<!-- bend_hf")[1]
+    assert section in readme
+    assert "nothing to change" in _done(client.bend_hf(*push, "--from", "card2"))
+
+
+def test_the_card_of_another_model_is_refused(client: Client) -> None:
+    _card(client, record("gene_finding", value=0.61))
+    _done(client.bend_hf("push", "card", "--repo", "me/model"))
+    before = dict(client.hub.repos[("model", "me/model")].files)
+    folder = write(client.folder / "other", record("gene_finding", "hyenadna", 0.3))
+    _done(client.bend_hf("card", folder, "--out", "other_card"))
+    said = _refused(client.bend_hf("push", "card", "--repo", "me/model", "--from", "other_card"))
+    assert "holds the card of 'dnabert2', and this one is of 'hyenadna'" in said
+    assert client.hub.repos[("model", "me/model")].files == before
 
 
 def _with_predictions(folder: Path, made: ResultRecord) -> Path:

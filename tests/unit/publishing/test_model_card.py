@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 
 from bend_hf.errors import RecordError
 from bend_hf.files import asset_folder
-from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card, write_card
+from bend_hf.publishing.card_folder import write_card
+from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card
 from bend_hf.publishing.model_card_runs import command
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
@@ -72,13 +73,17 @@ def test_written_folder_is_the_model_repository(tmp_path: Path) -> None:
     paths = write_card([record(), record("gene_finding")], tmp_path / "card")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         "card/README.md",
+        "card/bend_records.json",
         "card/.eval_results/bend_chromatin_accessibility_cnn.yaml",
         "card/.eval_results/bend_gene_finding_cnn.yaml",
     ]
 
 
 def test_unpublishable_scores_get_no_score_file(tmp_path: Path) -> None:
-    assert [path.name for path in write_card([record(origin="sample")], tmp_path)] == ["README.md"]
+    assert [path.name for path in write_card([record(origin="sample")], tmp_path)] == [
+        "README.md",
+        "bend_records.json",
+    ]
 
 
 def test_each_protocol_has_its_own_table() -> None:
