@@ -117,7 +117,7 @@ class Genome:
         end_bp: ArrayLike,
         strand: ArrayLike | None = None,
         *,
-        out_of_bounds: OutOfBounds = "error",
+        out_of_bounds: OutOfBounds | None = None,
         describe: Describe = _any_row,
     ) -> SequenceBatch:
         """Read the sequences of all intervals in upper case, those of the minus strand as reverse complements.
@@ -130,7 +130,8 @@ class Genome:
             end_bp: Position after the last nucleotide, shape (intervals,).
             strand: 1 or -1 for each interval, shape (intervals,); None means plus for all.
             out_of_bounds: For intervals that reach past an end of their contig: ``error`` raises, ``pad`` writes N for
-                each missing nucleotide, ``drop`` drops the interval. The batch counts the changes.
+                each missing nucleotide, ``drop`` drops the interval. The batch counts the changes. None raises as
+                ``error`` does, but the message offers no choice.
             describe: Names an interval, given its number, in messages.
 
         Raises:
@@ -148,7 +149,7 @@ class Genome:
         strand: ArrayLike | None = None,
         *,
         rows_per_batch: int = 20_000,
-        out_of_bounds: OutOfBounds = "error",
+        out_of_bounds: OutOfBounds | None = None,
         describe: Describe = _any_row,
     ) -> Iterator[SequenceBatch]:
         r"""Read as ``fetch`` does, in batches, so that millions of intervals need the memory of one batch.
@@ -218,11 +219,11 @@ class Genome:
         start_bp: ArrayLike,
         end_bp: ArrayLike,
         strand: ArrayLike | None,
-        out_of_bounds: OutOfBounds,
+        out_of_bounds: OutOfBounds | None,
         describe: Describe,
     ) -> _Places:
         """Find the contigs of all intervals, and check the intervals."""
-        if out_of_bounds not in OUT_OF_BOUNDS:
+        if out_of_bounds is not None and out_of_bounds not in OUT_OF_BOUNDS:
             raise ValueError(f"out_of_bounds is {out_of_bounds!r}; expected one of {OUT_OF_BOUNDS}")
         contig = self._contig_of(chromosomes, describe)
         start, end = np.asarray(start_bp, np.int64), np.asarray(end_bp, np.int64)
@@ -246,16 +247,17 @@ class Genome:
                 "Correct these intervals"
             )
         inside = (start >= 0) & (end <= self._index.lengths_bp[contig])
-        if out_of_bounds == "error" and not inside.all():
+        if out_of_bounds in (None, "error") and not inside.all():
+            remedy = "take the line out" if out_of_bounds is None else "pass --out-of-bounds pad (fill with N) or drop"
             raise GenomeError(
                 f"an interval reaches past the end of its contig in {self.path}: "
-                f"{name_rows(np.flatnonzero(~inside), interval)}; check that the BED file belongs to this assembly, "
-                "or pass --out-of-bounds pad (fill with N) or drop"
+                f"{name_rows(np.flatnonzero(~inside), interval)}; check that the file belongs to this assembly, or "
+                f"{remedy}"
             )
         return _Places(contig=contig, start_bp=start, end_bp=end, minus=turn < 0, inside=inside)
 
     def _read(
-        self, places: _Places, low: int, high: int, out_of_bounds: OutOfBounds, describe: Describe
+        self, places: _Places, low: int, high: int, out_of_bounds: OutOfBounds | None, describe: Describe
     ) -> SequenceBatch:
         """Read the sequences of a range of checked intervals."""
         here = places.between(low, high)

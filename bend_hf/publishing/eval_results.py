@@ -147,7 +147,7 @@ def dataset_scored_on(result: ResultGroup) -> DatasetRef:
         group = TASKS.get(result.task).group if result.task in TASKS else result.task
         raise RecordError(
             f"{result.task}: the records do not name the Hub dataset that they were scored on. Give --dataset "
-            f"{group}=OWNER/NAME@COMMIT, or repeat the run with --data hub."
+            f"{group}=OWNER/NAME@COMMIT, or repeat the run: 'bend-hf train --data hub'."
         )
     return DatasetRef(repo=repo, revision=revision)
 

@@ -26,7 +26,7 @@ def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
     The data, the model and the head are compared by content, and a group holds records of several seeds.
     """
     skipped = {name for kind in (config, VariantRun) for name in set(flags_of(kind)) - settings_in_key(kind)}
-    return frozenset(skipped | {"seed", KEY_FIELD})
+    return frozenset(skipped | {"seed", "file", KEY_FIELD})  # "file" is the path of a file of variants
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ class VariantRun(ModelFlags):
         ConfigError: A number is out of range, or two flags exclude each other.
     """
 
-    genome: Path = flag(None, "FASTA of the genome that the variants refer to")
+    genome: Path = flag(None, "FASTA of the genome that the variants refer to", concerns="data", by_content=True)
     out: Path = flag(Path("results"), "folder for scores, record and figure", affects="nothing")
     ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
     indels: Indels = flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")

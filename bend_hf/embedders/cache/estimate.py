@@ -51,8 +51,8 @@ class Estimate:
         if self.n_bytes * _SPARE > self.free_bytes:
             raise CacheError(
                 f"embeddings of about {self.n_bytes / 1e9:.2f} GB do not fit on the disk of {folder}, which has "
-                f"{self.free_bytes / 1e9:.2f} GB free. Give another cache folder, a smaller dtype or fewer splits, or "
-                "embed without the cache: --no-cache."
+                f"{self.free_bytes / 1e9:.2f} GB free. Give another folder with --cache or a smaller --cache-dtype, or "
+                "train without a cache: 'bend-hf train --no-cache'."
             )
 
     def text(self) -> str:

@@ -222,6 +222,6 @@ def _explain_full(folder: Path, n_shards: int, error: OSError) -> str:
     free = shutil.disk_usage(folder).free
     return (
         f"the disk of {folder} is full ({error.strerror or error}; {free / 1e9:.2f} GB free); {done} of {n_shards} "
-        "shards are finished and kept. Free space or give another cache folder and run the same command again, or "
-        "embed without the cache: --no-cache."
+        "shards are finished and kept. Free space or give another --cache and run the same command again, or train "
+        "without a cache: 'bend-hf train --no-cache'."
     )

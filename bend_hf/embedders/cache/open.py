@@ -259,7 +259,8 @@ def find_entry(
             plan = publish_plan(folder, new)
         except OSError as error:
             raise CacheError(
-                f"the cache {cache} cannot be written ({error}); give another folder, or --no-cache"
+                f"the cache {cache} cannot be written ({error}); give another --cache, or train "
+                "without one: 'bend-hf train --no-cache'"
             ) from error
     return CacheEntry(
         folder=folder,

@@ -113,7 +113,9 @@ def test_reverse_complement_refuses_other_letters() -> None:
 
 def test_past_contig_end_raises_and_names_the_row_and_the_remedy(fasta: Path) -> None:
     with pytest.raises(GenomeError, match=r"my\.bed, line 3 \(chr1:8-13, chr1 has 12 bp\).*out-of-bounds pad"):
-        Genome(fasta).fetch(["chr1"] * 2, [0, 8], [3, 13], describe=lambda row: f"my.bed, line {row + 2}")
+        Genome(fasta).fetch(
+            ["chr1"] * 2, [0, 8], [3, 13], out_of_bounds="error", describe=lambda row: f"my.bed, line {row + 2}"
+        )
 
 
 def test_a_negative_start_raises(fasta: Path) -> None:

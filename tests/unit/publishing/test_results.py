@@ -69,3 +69,15 @@ def test_selecting_an_unknown_model_names_the_known_ones() -> None:
 def test_the_run_key_of_a_seed_makes_no_other_group() -> None:
     made = [_with(record(seed=seed), "config", run_key=f"key{seed}") for seed in (0, 1)]
     assert len(group_records(made)) == 1
+
+
+def test_seeds_of_one_file_of_variants_are_one_group_wherever_files_lie_and_whatever_else_was_written() -> None:
+    made = [
+        _with(record(seed=seed), "config", file=file, genome=genome, csv=csv, no_plot=not csv, out=f"out{seed}")
+        for seed, (file, genome, csv) in enumerate(
+            [("v.vcf", "g.fa", True), ("/data/v.vcf", "/data/g.fa", False), ("./v.vcf", "x/../g.fa", True)]
+        )
+    ]
+    (group,) = group_records(made)
+    assert group.seeds == (0, 1, 2)
+    assert len(group_records([*made, _with(record(seed=3), "config", window_bp=8)])) == 2
