@@ -39,8 +39,9 @@ class TokenStream:
 
     Attributes:
         ids: Token ids without special tokens, one sequence after the other, shape (N,).
-        token_bp: Number of nucleotides that each token stands for, shape (N,). Ignored if ``assemble`` is given a
-            ``TokenMap``.
+        token_bp: Number of nucleotides that each token stands for, shape (N,). A token of 0 nucleotides, such as a
+            blank that a tokenizer puts in front of a text, is an input of the model, but gives no embedding. Ignored
+            if ``assemble`` is given a ``TokenMap``.
         starts: Where the tokens of each sequence start, shape (S + 1,).
     """
 
@@ -167,7 +168,7 @@ def assemble(tokens: TokenStream, window: Window, *, token_map: TokenMap | None 
     position_of = np.empty(len(tokens.ids), dtype=np.int64)
     position_of[source[owned]] = target[owned]
     if token_map is None:
-        token_map = TokenMap(token=np.arange(len(tokens.ids)), bp=tokens.token_bp, starts=tokens.starts)
+        token_map = _one_for_each(tokens)
     return Tokenized(
         ids=ids,
         chunk_starts=layout.chunk_starts,
@@ -177,6 +178,14 @@ def assemble(tokens: TokenStream, window: Window, *, token_map: TokenMap | None 
         embedding_bp=np.asarray(token_map.bp, dtype=np.int64),
         embedding_starts=np.asarray(token_map.starts, dtype=np.int64),
     )
+
+
+def _one_for_each(tokens: TokenStream) -> TokenMap:
+    """Give each token one embedding, except for tokens that stand for no nucleotide."""
+    kept = np.flatnonzero(tokens.token_bp)
+    if len(kept) == len(tokens.ids):
+        return TokenMap(token=kept, bp=tokens.token_bp, starts=tokens.starts)
+    return TokenMap(token=kept, bp=tokens.token_bp[kept], starts=np.searchsorted(kept, tokens.starts).astype(np.int64))
 
 
 def output_tokens(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool) -> TokenMap:

@@ -200,6 +200,7 @@ def stream_from_offsets(
     *,
     lengths_bp: Ints,
     name: str,
+    silent: Ints | None = None,
 ) -> TokenStream:
     """Align tokens by the character offsets of a fast tokenizer.
 
@@ -211,6 +212,7 @@ def stream_from_offsets(
         offsets: Start and end (exclusive) of each token in its sequence.
         lengths_bp: Nucleotides of each sequence, shape (S,).
         name: Name of the tokenizer, for the message.
+        silent: Ids of tokens that stand for no nucleotide, such as a blank in front; None: there are none.
 
     Raises:
         AlignmentError: Two tokens overlap, or a token ends past its sequence.
@@ -220,6 +222,22 @@ def stream_from_offsets(
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=n_tokens)
     pairs = chain.from_iterable(chain.from_iterable(offsets))
     spans = np.fromiter(pairs, dtype=np.int64, count=2 * n_tokens).reshape(-1, 2)
+    kept = np.flatnonzero(~np.isin(flat, silent)) if silent is not None and len(silent) else np.arange(n_tokens)
+    token_bp = np.zeros(n_tokens, dtype=np.int64)
+    token_bp[kept] = _lengths_of_spans(spans[kept], np.searchsorted(kept, starts), lengths_bp=lengths_bp, name=name)
+    return TokenStream(ids=flat, token_bp=token_bp, starts=starts)
+
+
+def _lengths_of_spans(spans: Ints, starts: Ints, *, lengths_bp: Ints, name: str) -> Ints:
+    """Count the nucleotides from the start of each token to the start of the next one.
+
+    Args:
+        spans: Start and end of each token in its sequence, shape (N, 2).
+        starts: Where the tokens of each sequence start, shape (S + 1,).
+        lengths_bp: As in ``stream_from_offsets``.
+        name: As in ``stream_from_offsets``.
+    """
+    n_tokens = len(spans)
     counts = np.diff(starts)
     begin = spans[:, 0].copy()
     begin[starts[:-1][counts > 0]] = 0
@@ -236,7 +254,7 @@ def stream_from_offsets(
             f"the offsets {tuple(int(x) for x in spans[first])}, and the next token starts at "
             f"{int(following[first])}; expected tokens of at least one nucleotide that do not overlap"
         )
-    return TokenStream(ids=flat, token_bp=token_bp, starts=starts)
+    return token_bp
 
 
 # IUPAC nucleotide codes and their complements (Cornish-Bowden 1985, Nucleic Acids Research 13:3021).

@@ -3,6 +3,10 @@
 For models without a family in this package. Tokens are aligned by the offsets of a fast tokenizer, or by the texts of
 the tokens. Remote code is not run.
 
+When a model is opened, its tokenizer and its network are tried on short fixed inputs (``_dna_tokenizer``,
+``_behavior``). What is found decides how it is batched and cut, and stands in ``description``. A model whose embeddings
+do not depend on the sequence alone is refused.
+
 >>> AutoEmbedder("no-such-owner/")
 Traceback (most recent call last):
 bend_hf.errors.ModelError: there is no checkpoint folder no-such-owner; pass a folder ...
@@ -10,52 +14,38 @@ bend_hf.errors.ModelError: there is no checkpoint folder no-such-owner; pass a f
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import inspect
+import logging
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
+from bend_hf.embedders._alignment import Tokenized, assemble
+from bend_hf.embedders._behavior import Behavior, measure
 from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._tokens import stream_from_offsets
-from bend_hf.embedders._weights import build_random, check_weight_file, find_weights
-from bend_hf.embedders._windows import starts_of
-from bend_hf.errors import AlignmentError, ModelError
+from bend_hf.embedders._weights import build_random, check_weight_file, find_weights, log_heads, other_heads
+from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-# Keys that a base model does not have, and keys that many checkpoints lack and embeddings do not use.
-_HEADS: Final = ("cls.", "lm_head.", "classifier.", "qa_outputs.", "score.", "generator_")
+logger = logging.getLogger(__name__)
+
+# Keys that many checkpoints lack and embeddings do not use.
 _UNUSED: Final = ("pooler.", "contact_head.")
 # Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
-# create_position_ids_from_input_ids.
+# create_position_ids_from_input_ids. The measured table may be smaller still.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})
-# Block-sparse attention depends on the padded length, so that padding would change a result.
-_LENGTH_MATTERS: Final = frozenset({"big_bird"})
-_NO_LIMIT_TOKENS: Final = 10**9  # transformers writes 10 ** 30 for a tokenizer without a limit
-_SAMPLE: Final = "ACGTTGCAACGGTCATGACC"
-
-
-class _Tokenizer(Protocol):
-    """The methods of a transformers tokenizer that are used here."""
-
-    is_fast: bool
-    model_max_length: int
-    mask_token_id: int | None
-    pad_token_id: int | None
-    unk_token: str | None
-    unk_token_id: int | None
-
-    def __call__(
-        self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool = False
-    ) -> dict[str, Any]: ...
-
-    def tokenize(self, text: str) -> list[str]: ...
-
-    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]: ...
+_CONTEXT_FIELDS: Final = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
+# The inputs that the network is measured on. Layers that work in chunks behave differently on longer inputs, so the
+# long input has more than two chunks, up to a limit that keeps the measurement short.
+_MEASURED_TOKENS: Final = 48
+_MOST_MEASURED_TOKENS: Final = 512
+_CHUNK_FIELDS: Final = ("chunk", "window", "stride")
 
 
 class AutoEmbedder(Embedder):
@@ -74,102 +64,170 @@ class AutoEmbedder(Embedder):
         self._refuse_code()
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-            self._tokenizer: _Tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise ModelError(self._cannot(f"transformers does not load it: {error}")) from error
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 self._cannot("it is an encoder-decoder model, which does not have one embedding per token")
             )
-        self.equal_lengths = config.model_type in _LENGTH_MATTERS
-        self.pad_id = self._tokenizer.pad_token_id or 0
-        self.mask_id = self._tokenizer.mask_token_id
-        self._prefix, self._suffix = self._specials()
-        self._context_tokens = self._context(config)
-        self.model = self._network(config)
+        self._tokenizer = DnaTokenizer(tokenizer, name=self.name, cannot=self._cannot)
+        self.pad_id = tokenizer.pad_token_id or 0
+        self.mask_id = tokenizer.mask_token_id
+        self._context_tokens = self._stated_context(config)
+        self.model = self._network(config).eval()
+        self._takes_mask = "attention_mask" in inspect.signature(self.model.base_model.forward).parameters
+        # Block-sparse attention pads inputs to whole blocks, for inputs longer than those that are measured.
+        self._sparse = getattr(config, "attention_type", None) == "block_sparse"
+        self._measure(config)
+
+    @property
+    def width(self) -> int:
+        """Embedding width D, as measured."""
+        return self._width
+
+    @property
+    def description(self) -> dict[str, str | int | bool | None]:
+        """Model facts for a result record, with what was found when the model was opened."""
+        return {
+            **super().description,
+            "context_tokens": self._context_tokens,
+            "direction": self.direction,
+            "padding_changes_embeddings": self.equal_lengths,
+            "tokenizer_has_n": not self._tokenizer.drops_n,
+            "tokenizer_adds_blank": self._tokenizer.has_blank,
+        }
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = self._by_offsets(sequences) if self._tokenizer.is_fast else self._by_texts(sequences)
-        return assemble(stream, self._window(self._context_tokens, prefix=self._prefix, suffix=self._suffix))
+        stream = self._tokenizer.stream(sequences)
+        window = self._window(self._context_tokens, prefix=self._tokenizer.prefix, suffix=self._tokenizer.suffix)
+        return assemble(stream, window)
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        base = self.model.base_model
-        return self._pick(base(ids_BT, attention_mask=mask_BT, output_hidden_states=layer != -1), layer)
+        self._choose_attention(ids_BT.shape[1])
+        mask = {"attention_mask": mask_BT} if self._takes_mask else {}
+        return self._pick(self.model.base_model(ids_BT, **mask, output_hidden_states=layer != -1), layer)
 
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         if not self._has_head:
             return super()._logits(ids_BT, mask_BT)
-        logits: Tensor = self.model(ids_BT, attention_mask=mask_BT).logits
+        self._choose_attention(ids_BT.shape[1])
+        mask = {"attention_mask": mask_BT} if self._takes_mask else {}
+        logits: Tensor = self.model(ids_BT, **mask).logits
         return logits
 
-    def _by_offsets(self, sequences: list[str]) -> TokenStream:
-        encoded = self._tokenizer(sequences, add_special_tokens=False, return_offsets_mapping=True)
-        lengths_bp = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-        return stream_from_offsets(
-            encoded["input_ids"], encoded["offset_mapping"], lengths_bp=lengths_bp, name=self.name
-        )
+    def _choose_attention(self, n_tokens: int) -> None:
+        """Set sparse or full attention by the length of the input.
 
-    def _by_texts(self, sequences: list[str]) -> TokenStream:
-        """Align tokens whose concatenated texts are the sequence; an unknown token is one nucleotide."""
-        texts = [self._tokenizer.tokenize(sequence) for sequence in sequences]
-        unknown = self._tokenizer.unk_token
-        for index, (sequence, tokens) in enumerate(zip(sequences, texts, strict=True)):
-            spelled = "".join(tokens).upper()
-            if spelled != sequence and sum(1 if token == unknown else len(token) for token in tokens) != len(sequence):
-                raise AlignmentError(
-                    f"{self.name} has a tokenizer without offsets, and its tokens for sequence {index} spell "
-                    f"{spelled[:40]!r} instead of {sequence[:40]!r}. Write a family with _tokenize(), or a Python "
-                    f"file with embed() and pass its path as the model"
-                )
-        starts = starts_of([len(tokens) for tokens in texts])
-        flat = list(chain.from_iterable(texts))
-        ids = np.array(self._tokenizer.convert_tokens_to_ids(flat), dtype=np.int32)
-        token_bp = np.array([1 if token == unknown else len(token) for token in flat], dtype=np.int64)
-        return TokenStream(ids=ids, token_bp=token_bp, starts=starts)
+        BigBird of transformers switches to full attention at the first short input, and stays there. Here the length
+        of each input decides, by the same rule (``BigBirdModel.forward``).
+        """
+        if not self._sparse:
+            return
+        import torch
 
-    def _specials(self) -> tuple[list[int], list[int]]:
-        """Find the special tokens in front and behind, by encoding a sample with and without them."""
-        (whole,) = self._tokenizer([_SAMPLE], add_special_tokens=True)["input_ids"]
-        (bare,) = self._tokenizer([_SAMPLE], add_special_tokens=False)["input_ids"]
-        if not bare or all(token == self._tokenizer.unk_token_id for token in bare):
+        config = self.model.config
+        short = n_tokens <= (5 + 2 * config.num_random_blocks) * config.block_size
+        with torch.device("meta"):  # the modules that are made take over all weights of the old ones
+            self.model.base_model.set_attention_type("original_full" if short else "block_sparse")
+
+    def _stated_context(self, config: PretrainedConfig) -> int | None:
+        limits = [self._tokenizer.limit_tokens]
+        for field in _CONTEXT_FIELDS:
+            positions = getattr(config, field, None)
+            if isinstance(positions, int) and positions > 0:
+                shifted = config.model_type in _SHIFTED_POSITIONS
+                limits.append(positions - self.pad_id - 1 if shifted else positions)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _measure(self, config: PretrainedConfig) -> None:
+        """Find out what padding, direction, width and positions of the network are, and check its vocabulary."""
+        drawn = np.random.default_rng(1).choice(list("ACGT"), (16, 1000))
+        stream = self._tokenizer.stream(["".join(row) for row in drawn])
+        n_rows = self.model.get_input_embeddings().num_embeddings if self._has_table() else None
+        largest = largest_id(stream, (*self._tokenizer.prefix, *self._tokenizer.suffix, self._tokenizer.stand_in))
+        if n_rows is not None and largest >= n_rows:
             raise ModelError(
                 self._cannot(
-                    f"its tokenizer reads {_SAMPLE!r} as unknown; it may expect k-mers separated by spaces. Models "
-                    f"such as DNABERT have their own family, see 'bend-hf models'"
+                    f"its tokenizer gives the token id {largest}, but its network has {n_rows} tokens; the files do "
+                    f"not belong together"
                 )
             )
-        for front in range(len(whole) - len(bare) + 1):
-            if whole[front : front + len(bare)] == bare:
-                return whole[:front], whole[front + len(bare) :]
-        raise ModelError(self._cannot("its tokenizer changes the tokens of a sequence when it adds special tokens"))
+        found = self._measured(stream.ids.tolist(), _measured_tokens(config, self._context_tokens))
+        if found.n_positions is not None and found.n_positions < (self._context_tokens or found.n_positions + 1):
+            self._context_tokens = found.n_positions
+        if found.direction is not None:
+            self.direction = found.direction
+        self.equal_lengths = self._sparse or not self._takes_mask or not found.padding_is_safe
+        if not found.padding_is_safe:
+            logger.info("%s: padding changes its embeddings, so a batch holds sequences of equal length", self.name)
+        self._width = found.width if self.layer == -1 else self._width_of_layer(stream.ids.tolist()[:4])
 
-    def _context(self, config: PretrainedConfig) -> int | None:
-        limits = [int(self._tokenizer.model_max_length)]
-        positions = getattr(config, "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > 0:
-            shifted = config.model_type in _SHIFTED_POSITIONS
-            limits.append(positions - self.pad_id - 1 if shifted else positions)
-        limits = [limit for limit in limits if limit < _NO_LIMIT_TOKENS]
-        return min(limits) if limits else None
+    def _measured(self, content: list[int], n_tokens: int) -> Behavior:
+        import torch
+
+        prefix, suffix = self._tokenizer.prefix, self._tokenizer.suffix
+        n_long = max(n_tokens - len(prefix) - len(suffix), 1)
+        n_short = max(n_long * 3 // 5, 1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return measure(
+                    lambda ids_BT, mask_BT: self._hidden(ids_BT, mask_BT, -1),
+                    long_ids=[*prefix, *content[:n_long], *suffix],
+                    short_ids=[*prefix, *content[-n_short:], *suffix],
+                    pad_id=self.pad_id,
+                    name=self.name,
+                )
+        except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            if n_long > 2:  # a shorter context than the files state
+                return self._measured(content, n_tokens // 2)
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            raise ModelError(
+                self._cannot(f"it does not run on {n_tokens} tokens of DNA: {type(error).__name__}: {reason}")
+            ) from error
+
+    def _width_of_layer(self, content: list[int]) -> int:
+        import torch
+
+        ids = torch.tensor([[*self._tokenizer.prefix, *content, *self._tokenizer.suffix]])
+        with torch.no_grad():
+            return int(self._hidden(ids, None, self.layer).shape[-1])
 
     def _network(self, config: PretrainedConfig) -> PreTrainedModel:
-        """Build the network, with its language-model head if the configuration says that it was saved with one."""
-        import torch
+        """Build the network, with its language-model head if the checkpoint has one."""
         from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
         saved_as = (getattr(config, "architectures", None) or [""])[0]
-        self._has_head = True
-        if saved_as.endswith("ForMaskedLM"):
+        maker = None
+        if saved_as.endswith(("ForMaskedLM", "ForPreTraining")):
             maker = AutoModelForMaskedLM
         elif saved_as.endswith(("ForCausalLM", "LMHeadModel")):
             maker, self.direction = AutoModelForCausalLM, "causal"
-        else:
-            maker, self._has_head = AutoModel, False
+        if maker is not None and type(config) not in maker._model_mapping:
+            maker = None
+        self._has_head = maker is not None
         if self.random_init:
-            return build_random(lambda: maker.from_config(config), self.seed)
+            return build_random(lambda: (maker or AutoModel).from_config(config), self.seed)
         self.weight_files = tuple(find_weights(self.folder))
         for path in self.weight_files:
             check_weight_file(path)
+        if maker is not None:
+            network, missing = self._loaded(maker, config)
+            prefix = f"{network.base_model_prefix}."
+            if not missing or any(key.startswith(prefix) for key in missing):
+                return self._whole(network, missing)
+            logger.info("%s: its checkpoint has no language-model head (%s)", self.name, missing[0])
+            self._has_head = False
+        return self._whole(*self._loaded(AutoModel, config))
+
+    def _loaded(self, maker: type[_BaseAutoModelClass], config: PretrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+        """Load the weights; return the network and the keys that the files lack.
+
+        Raises:
+            ModelError: transformers cannot load them, a shape differs, or the base model has no place for a key.
+        """
+        import torch
+
         try:
             network, info = maker.from_pretrained(
                 self.folder,
@@ -180,17 +238,54 @@ class AutoEmbedder(Embedder):
             )
         except Exception as error:  # transformers raises many kinds of errors
             raise ModelError(self._cannot(f"{type(error).__name__}: {str(error).splitlines()[0]}")) from error
-        missing = [key for key in info["missing_keys"] if not any(part in key for part in _UNUSED)]
-        known = _UNUSED if self._has_head else (*_UNUSED, *_HEADS)
-        unexpected = [key for key in info["unexpected_keys"] if not any(part in key for part in known)]
-        if missing or unexpected or info["mismatched_keys"]:
-            raise ModelError(
-                self._cannot(
-                    f"its weights do not fit {type(network).__name__}: missing {sorted(missing)[:5]}, unexpected "
-                    f"{sorted(unexpected)[:5]}, with another shape {sorted(map(str, info['mismatched_keys']))[:5]}"
-                )
-            )
+        missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED))
+        unexpected = sorted(key for key in info["unexpected_keys"] if not any(part in key for part in _UNUSED))
+        if unexpected:
+            in_files = self._keys_in_files()
+            unexpected = sorted(_as_in_file(key, in_files) for key in unexpected)
+            heads = other_heads(unexpected, in_files, prefix=network.base_model_prefix)
+            log_heads(heads, self.folder)
+            unexpected = [key for key in unexpected if key not in heads]
+        mismatched = sorted(map(str, info["mismatched_keys"]))
+        if unexpected or mismatched:
+            self._refuse_weights(network, missing, unexpected, mismatched)
+        return network, missing
+
+    def _whole(self, network: PreTrainedModel, missing: list[str]) -> PreTrainedModel:
+        if missing:
+            self._refuse_weights(network, missing, [], [])
         return network
+
+    def _refuse_weights(
+        self, network: PreTrainedModel, missing: list[str], unexpected: list[str], mismatched: list[str]
+    ) -> None:
+        raise ModelError(
+            self._cannot(
+                f"its weights do not fit {type(network).__name__}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
+                f"with another shape {mismatched[:5]}"
+            )
+        )
+
+    def _keys_in_files(self) -> set[str]:
+        keys: set[str] = set()
+        for path in self.weight_files:
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, framework="pt") as file:
+                    keys.update(file.keys())
+            else:
+                import torch
+
+                keys.update(torch.load(path, map_location="meta", weights_only=True))
+        return keys
+
+    def _has_table(self) -> bool:
+        """Whether the network looks token ids up in one table of embeddings."""
+        try:
+            return hasattr(self.model.get_input_embeddings(), "num_embeddings")
+        except NotImplementedError:
+            return False
 
     def _refuse_code(self) -> None:
         """Raise if the architecture comes as remote code that transformers itself does not have."""
@@ -207,3 +302,25 @@ class AutoEmbedder(Embedder):
 
     def _cannot(self, reason: str) -> str:
         return f"cannot load {str(self.checkpoint)!r} as a transformers model: {reason}"
+
+
+def _measured_tokens(config: PretrainedConfig, context_tokens: int | None) -> int:
+    """Choose the length of the long input: more than two of the chunks in which the layers work."""
+    lengths = [_MEASURED_TOKENS]
+    fields = config.to_dict()
+    for name, value in fields.items():
+        if any(part in name for part in _CHUNK_FIELDS):
+            sizes = value if isinstance(value, list) else [value]
+            lengths += [size * 5 // 2 for size in sizes if type(size) is int and 0 < size <= _MOST_MEASURED_TOKENS]
+    block = fields.get("block_size")
+    if type(block) is int and block > 0:
+        lengths.append((5 + 2 * int(fields.get("num_random_blocks") or 0)) * block + block + 1)
+    longest = max(length for length in lengths if length <= _MOST_MEASURED_TOKENS)
+    return min(longest, context_tokens or longest)
+
+
+def _as_in_file(key: str, in_files: set[str]) -> str:
+    """Find the name that a key has in the weight files."""
+    if key in in_files:
+        return key
+    return next((name for name in sorted(in_files) if name.endswith(f".{key}") or key.endswith(f".{name}")), key)

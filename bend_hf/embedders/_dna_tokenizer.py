@@ -1,0 +1,237 @@
+"""Read DNA with any tokenizer of transformers, and refuse tokenizers that do not read DNA.
+
+``DnaTokenizer`` tries its tokenizer on fixed sequences when it is made. It finds the special tokens around a sequence,
+a blank that is put in front of it, whether A, C, G, T and N have tokens, and whether a long window becomes one unknown
+token.
+
+A tokenizer without an unknown token drops the nucleotides that it does not know. They belong to the token before them.
+A sequence of nothing else is one stand-in token: the mask, or padding if there is no mask.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from bend_hf.embedders._alignment import TokenStream
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, stream_from_offsets
+from bend_hf.embedders._windows import starts_of
+from bend_hf.errors import AlignmentError, ModelError
+from bend_hf.types import Ints
+
+logger = logging.getLogger(__name__)
+
+SAMPLE: Final = "ACGTTGCAACGGTCATGACC"
+_ALPHABET: Final = "ACGT"
+# Marks of a blank or of a part of a word: SentencePiece, byte-level BPE, WordPiece.
+_BLANKS: Final = "\u2581\u0120 "
+_CONTINUES: Final = "##"
+_LONG_BP: Final = 2000  # longer than the words that WordPiece reads (100 letters), and than the windows of most tasks
+_RUN_BP: Final = 24  # a multiple of all usual k-mers, so that no nucleotide is left over
+_NO_LIMIT_TOKENS: Final = 10**9  # transformers writes 10 ** 30 for a tokenizer without a limit
+
+
+class Tokenizer(Protocol):
+    """The methods of a transformers tokenizer that are used here."""
+
+    is_fast: bool
+    model_max_length: int
+    mask_token_id: int | None
+    pad_token_id: int | None
+    unk_token: str | None
+    unk_token_id: int | None
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool = False
+    ) -> dict[str, Any]: ...
+
+    def tokenize(self, text: str) -> list[str]: ...
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+class DnaTokenizer:
+    """A tokenizer of transformers that reads DNA.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: Name of the model, for messages.
+        cannot: Makes the message of an error from its reason.
+
+    Attributes:
+        prefix: Ids of the special tokens in front.
+        suffix: Ids of the special tokens at the end.
+        limit_tokens: Maximum number of tokens that the tokenizer states; None: it states none.
+        stand_in: Id of the token for a sequence without any known nucleotide; None: there is none, or none is needed.
+        drops_n: Whether N has no token.
+
+    Raises:
+        ModelError: The tokenizer does not read DNA.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, name: str, cannot: Callable[[str], str]) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        self._cannot = cannot
+        vocabulary = tokenizer.get_vocab()
+        blanks = [number for text, number in vocabulary.items() if text and not text.strip(_BLANKS)]
+        self._blanks: Ints = np.array(sorted(blanks), dtype=np.int64)
+        self.prefix, self.suffix = self._specials()
+        self._check_nucleotides()
+        limit = int(tokenizer.model_max_length)
+        self.limit_tokens = limit if limit < _NO_LIMIT_TOKENS else None
+        self.stand_in: int | None = None
+        self.drops_n = set(self._content("N" * _RUN_BP)) <= set(blanks)
+        if self.drops_n:
+            others = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id, *self.prefix)
+            self.stand_in = next((token for token in others if token is not None), None)
+            logger.warning(
+                "%s has no token for N: an N belongs to the token before it, and a window of N alone is %s",
+                name,
+                "refused" if self.stand_in is None else f"one token {self._text(self.stand_in)!r}",
+            )
+        self.stream(["".join(np.random.default_rng(0).choice(list(_ALPHABET), _LONG_BP))])
+
+    @property
+    def has_blank(self) -> bool:
+        """Whether the tokenizer puts a blank in front of a sequence, as a token of its own."""
+        (bare,) = self._tokenizer([SAMPLE], add_special_tokens=False)["input_ids"]
+        return bool(np.isin(bare[:1], self._blanks).any())
+
+    def stream(self, sequences: list[str]) -> TokenStream:
+        """Tokenize upper-case sequences, without special tokens.
+
+        Raises:
+            AlignmentError: The tokens cannot be aligned with a sequence.
+            ModelError: A, C, G or T became part of one unknown token, or a sequence has no token.
+        """
+        stream = self._by_offsets(sequences) if self._tokenizer.is_fast else self._by_texts(sequences)
+        self._check_unknown(sequences, stream)
+        return stream
+
+    def _by_offsets(self, sequences: list[str]) -> TokenStream:
+        encoded = self._tokenizer(sequences, add_special_tokens=False, return_offsets_mapping=True)
+        ids: list[list[int]] = encoded["input_ids"]
+        offsets: list[list[tuple[int, int]]] = encoded["offset_mapping"]
+        blanks = set(self._blanks.tolist())
+        for index, tokens in enumerate(ids):
+            if len(tokens) < 2 and all(token in blanks for token in tokens):
+                ids[index] = [*tokens, self._instead(sequences[index])]
+                offsets[index] = [*offsets[index], (0, len(sequences[index]))]
+        return stream_from_offsets(
+            ids,
+            offsets,
+            lengths_bp=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
+            name=self._name,
+            silent=self._blanks,
+        )
+
+    def _by_texts(self, sequences: list[str]) -> TokenStream:
+        """Align tokens whose concatenated texts are the sequence; an unknown token is one nucleotide."""
+        texts = [self._tokenizer.tokenize(sequence) for sequence in sequences]
+        unknown = self._tokenizer.unk_token
+        bp: list[int] = []
+        for index, (sequence, tokens) in enumerate(zip(sequences, texts, strict=True)):
+            bare = [token if token == unknown else _bare(token) for token in tokens]
+            lengths = [1 if token == unknown else len(token) for token in bare]
+            spelled = "".join(bare).upper()
+            if spelled != sequence and sum(lengths) != len(sequence):
+                raise AlignmentError(
+                    f"{self._name} has a tokenizer without offsets, and its tokens for sequence {index} spell "
+                    f"{spelled[:40]!r} instead of {sequence[:40]!r}. Write a family with _tokenize(), or a Python "
+                    f"file with embed() and pass its path as the model"
+                )
+            bp += lengths
+        starts = starts_of([len(tokens) for tokens in texts])
+        flat = list(chain.from_iterable(texts))
+        ids = np.array(self._tokenizer.convert_tokens_to_ids(flat), dtype=np.int32)
+        return TokenStream(ids=ids, token_bp=np.array(bp, dtype=np.int64), starts=starts)
+
+    def _instead(self, sequence: str) -> int:
+        if self.stand_in is None:
+            raise ModelError(
+                f"{self._name} has no token for {sequence[:20]!r} ({len(sequence)} nucleotides), and no unknown, mask "
+                f"or padding token to stand for it; leave out such windows, or use another model"
+            )
+        return self.stand_in
+
+    def _check_unknown(self, sequences: list[str], stream: TokenStream) -> None:
+        """Raise if one unknown token stands for several nucleotides and A, C, G or T is among them."""
+        suspects = np.flatnonzero((stream.ids == self._tokenizer.unk_token_id) & (stream.token_bp > 1))
+        if not len(suspects):
+            return
+        codes = Nucleotides.of(sequences).codes
+        known = nucleotide_table(dict.fromkeys(_ALPHABET, 1), 0)[codes]
+        n_known = np.concatenate([[0], np.cumsum(known)])
+        ends = np.cumsum(stream.token_bp)[suspects]
+        first = next(iter(np.flatnonzero(n_known[ends] > n_known[ends - stream.token_bp[suspects]])), None)
+        if first is None:
+            return
+        index = int(np.searchsorted(stream.starts, suspects[first], side="right")) - 1
+        raise ModelError(
+            self._cannot(
+                f"its tokenizer reads a window of {int(stream.token_bp[suspects[first]])} nucleotides as one unknown "
+                f"token, {sequences[index][:12]}...; expected tokens for A, C, G and T. WordPiece does not read words "
+                f"longer than max_input_chars_per_word (100): set a larger number in tokenizer.json"
+            )
+        )
+
+    def _specials(self) -> tuple[list[int], list[int]]:
+        """Find the special tokens in front and behind, by encoding a sample with and without them."""
+        (whole,) = self._tokenizer([SAMPLE], add_special_tokens=True)["input_ids"]
+        bare = self._content(SAMPLE)
+        if not bare or all(token == self._tokenizer.unk_token_id for token in bare):
+            raise ModelError(
+                self._cannot(
+                    f"its tokenizer reads {SAMPLE!r} as unknown; it may expect k-mers separated by spaces. Models "
+                    f"such as DNABERT have their own family, see 'bend-hf models'"
+                )
+            )
+        for front in range(len(whole) - len(bare) + 1):
+            if whole[front : front + len(bare)] == bare:
+                return whole[:front], whole[front + len(bare) :]
+        raise ModelError(self._cannot("its tokenizer changes the tokens of a sequence when it adds special tokens"))
+
+    def _check_nucleotides(self) -> None:
+        """Raise if a nucleotide is unknown, or if two nucleotides have the same tokens."""
+        runs = {letter: self._content(letter * _RUN_BP) for letter in _ALPHABET}
+        unknown = {self._tokenizer.unk_token_id, *self._blanks.tolist()}
+        missing = [letter for letter, tokens in runs.items() if all(token in unknown for token in tokens)]
+        if missing:
+            raise ModelError(
+                self._cannot(
+                    f"its tokenizer has no token for {' and '.join(missing)}; expected tokens for A, C, G and T. A "
+                    f"model of RNA or protein does not read DNA"
+                )
+            )
+        kinds = {tuple(tokens): letter for letter, tokens in runs.items()}
+        if len(kinds) < len(_ALPHABET):
+            raise ModelError(
+                self._cannot(
+                    f"its tokenizer gives the same tokens for several of A, C, G and T; it tells apart only "
+                    f"{', '.join(sorted(kinds.values()))}. Use another model"
+                )
+            )
+
+    def _content(self, sequence: str) -> list[int]:
+        (tokens,) = self._tokenizer([sequence], add_special_tokens=False)["input_ids"]
+        return list(tokens)
+
+    def _text(self, token: int) -> str:
+        return next((text for text, number in self._tokenizer.get_vocab().items() if number == token), str(token))
+
+
+def _bare(text: str) -> str:
+    """Remove the marks of blanks and of parts of words from the text of a token."""
+    return text.removeprefix(_CONTINUES).strip(_BLANKS)
+
+
+def largest_id(stream: TokenStream, others: Sequence[int | None]) -> int:
+    """Return the largest token id of a stream and of other tokens."""
+    return max(int(stream.ids.max()), *(token for token in others if token is not None), 0)
