@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 
@@ -29,7 +30,7 @@ def record(
     model: str = "dnabert2",
     value: float | None = 0.8,
     *,
-    interval: tuple[float, float] | None = (0.78, 0.82),
+    interval: tuple[float, float] | Literal["around"] | None = "around",
     seed: int = 0,
     protocol: str = "bend-2024",
     origin: str = "hub",
@@ -42,10 +43,13 @@ def record(
     """A record that may be published: scored on a dataset of the Hub, at the task's own settings.
 
     Args:
+        interval: Ends of the interval; ``around`` for 0.02 on each side of the value.
         changes: Fields that differ, as ``dataclasses.replace`` takes them.
     """
     spec = TASKS.get(task)
     training = spec.training
+    if interval == "around":
+        interval = None if value is None or not math.isfinite(value) else _around(value)
     made = ResultRecord(
         task=task,
         protocol=protocol,
@@ -124,6 +128,11 @@ def record(
         created_with=CREATED_WITH,
     )
     return replace(made, **changes)
+
+
+def _around(value: float) -> tuple[float, float]:
+    lowest = 0.0 if value >= 0 else -1.0
+    return max(round(value - 0.02, 9), lowest), min(round(value + 0.02, 9), 1.0)
 
 
 def write(folder: Path, *records: ResultRecord) -> Path:
