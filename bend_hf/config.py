@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.files import read_text
-from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype
+from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype, ValueLoss
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -190,6 +190,12 @@ class DataConfig:
     )
     ref_mismatch: RefMismatch = flag(
         "error", "what to do with a variant whose REF differs from the genome", concerns="data"
+    )
+    loss: ValueLoss | None = flag(
+        None,
+        "the column label of your own task holds real values (mse) or counts (poisson), to be learned with this loss",
+        concerns="data",
+        by_content=True,
     )
     protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
 

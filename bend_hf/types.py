@@ -16,6 +16,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
 Classes: TypeAlias = NDArray[np.int16]
 Floats: TypeAlias = NDArray[np.float32]
+Labels: TypeAlias = Classes | Floats  # -100 is no class, and nan no value
 Strings: TypeAlias = NDArray[np.str_]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -26,6 +27,7 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 ProtocolName: TypeAlias = Literal["bend-2024", "bend-hf-1"]
 PROTOCOLS: Final[tuple[ProtocolName, ...]] = ("bend-2024", "bend-hf-1")
 
+ValueLoss: TypeAlias = Literal["mse", "poisson"]  # of real-valued labels
 OutOfBounds: TypeAlias = Literal["error", "pad", "drop"]  # an interval past its contig's end
 RefMismatch: TypeAlias = Literal["error", "drop"]  # a variant whose REF is not the genome's base
 ModelDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of weights and arithmetic

@@ -20,7 +20,7 @@ from bend_hf.embedders import MODELS
 from bend_hf.errors import BendError
 from bend_hf.tables import markdown_table
 from bend_hf.tasks import TASKS, Folds, NamedSplits, TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues
 
 
 def task_table() -> str:
@@ -37,6 +37,8 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
             labels = f"yes or no per {task.label.bin_bp}-bp bin"
         case MultiLabel():
             labels = f"{len(task.label_names)} labels"
+        case RealValues():
+            labels = f"{len(task.label_names)} real values"
         case _:
             labels = "yes or no per variant" if task.variant else "one class"
     match task.partition:

@@ -29,7 +29,7 @@ from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError
 from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import Ints, Json
 
 TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are not used
@@ -60,7 +60,11 @@ def features(task: TaskSpec, further: tuple[str, ...] = ()) -> datasets.Features
             "ref": datasets.Value("string"),
             "alt": datasets.Value("string"),
         }
-    columns |= {"label": named} if isinstance(task.label, SequenceClass) else {"labels": datasets.List(named)}
+    if isinstance(task.label, SequenceClass):
+        columns["label"] = named
+    else:
+        real = isinstance(task.label, RealValues)
+        columns["labels"] = datasets.List(datasets.Value("float32") if real else named)
     return datasets.Features(columns | {name: datasets.Value("string") for name in further})
 
 
@@ -221,7 +225,7 @@ def _label_column(rows: TaskExamples, chosen: Ints, *, flip: bool) -> dict[str, 
     strand = rows.strand()
     if flip and strand is not None and isinstance(rows.task.label, NucleotideClasses | BinClasses):
         labels = labels.flipped(strand[chosen] < 0)
-    values = pa.array(labels.values.astype(np.int64))
+    values = pa.array(labels.values if labels.values.dtype.kind == "f" else labels.values.astype(np.int64))
     if isinstance(rows.task.label, SequenceClass):
         return {"label": values}
     return {"labels": pa.ListArray.from_arrays(pa.array(labels.offsets.astype(np.int32)), values)}
@@ -240,7 +244,7 @@ def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Pat
 
 def n_outputs(task: TaskSpec) -> int:
     """Return how many numbers a head gives per window: one for a yes-or-no bin, otherwise one per class or label."""
-    if isinstance(task.label, MultiLabel):
+    if isinstance(task.label, MultiLabel | RealValues):
         return len(task.label_names)
     binary = task.training is not None and task.training.loss == "bce"
     return 1 if binary else len(task.label_names)

@@ -22,7 +22,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
-from bend_hf.tasks import Folds, TaskSpec
+from bend_hf.tasks import Folds, RealValues, TaskSpec
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _open_built(source: BuiltSource) -> TaskData:
         raise SourceError(f"{task.key}: the dataset {source.repo!r} has no split; build it again with 'bend-hf build'")
     column = first.features["labels"].feature if "labels" in first.features else first.features["label"]
     return TaskData(
-        task=task.with_label_names(tuple(column.names)),
+        task=task if isinstance(task.label, RealValues) else task.with_label_names(tuple(column.names)),
         subsets=subsets,
         facts={**facts, "repo": source.repo, "items": {name: len(subset) for name, subset in subsets.items()}},
     )

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
-from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names
+from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names, values_from_column
 from bend_hf.data.sources import TaskFiles
-from bend_hf.data.user_task import user_partition, user_task_from_column, user_task_from_hdf5, user_variant_task
+from bend_hf.data.user_task import (
+    user_partition,
+    user_task_from_column,
+    user_task_from_hdf5,
+    user_task_of_values,
+    user_variant_task,
+)
 from bend_hf.data.variants import Variants, WrittenVariants
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 log = logging.getLogger(__name__)
@@ -143,6 +149,8 @@ def _check_strand(bed: BedTable, task: TaskSpec | None) -> None:
 def _user_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
     names = read_label_names(files.label_names) if files.label_names else None
     if {"ref", "alt"} <= set(bed.columns.column_names):
+        if files.loss is not None:
+            raise InputError(f"{files.bed} holds variants, which are scored without training; leave --loss out")
         return user_variant_task(files.key)
     if bed.split is None:
         raise InputError(
@@ -151,6 +159,18 @@ def _user_task(files: TaskFiles, bed: BedTable) -> TaskSpec:
         )
     partition = user_partition(bed.split_names())
     lengths_bp, stranded = bed.end_bp - bed.start_bp, bed.strand is not None
+    if files.loss is not None and files.hdf5 is None and "label" in bed.columns.column_names:
+        column = bed.columns["label"]
+        task = user_task_of_values(
+            files.key, files.loss, column, lengths_bp=lengths_bp, names=names, partition=partition
+        )
+        return replace(task, stranded=stranded)
+    if files.loss is not None:
+        raise InputError(
+            f"--loss {files.loss} reads real values from a column 'label' of {files.bed}, but "
+            + ("it has none" if files.hdf5 is None else f"the labels come from {files.hdf5}")
+            + "; add the column, and move an HDF5 file of the same name away"
+        )
     if files.hdf5 is not None:
         return user_task_from_hdf5(
             files.key, files.hdf5, lengths_bp, names=names, partition=partition, stranded=stranded
@@ -173,13 +193,17 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
             if files.hdf5 is None:
                 raise LabelError(f"the labels of {task.key} come from an HDF5 file, and none is given; pass --labels")
             return labels_from_hdf5(files.hdf5, task.label, bed.end_bp - bed.start_bp, row_number=bed.row_number)
-        case MultiLabel() | SequenceClass():
+        case MultiLabel() | SequenceClass() | RealValues():
             if "label" not in bed.columns.column_names:
                 raise InputError(
                     f"{files.bed} has no column 'label' (it has {', '.join(bed.columns.column_names)}); "
                     f"{task.key} reads its labels from it"
                 )
-            return labels_from_column(bed.columns["label"], task.label, where=str(files.bed), row_number=bed.row_number)
+            column, where = bed.columns["label"], str(files.bed)
+            if not isinstance(task.label, RealValues):
+                return labels_from_column(column, task.label, where=where, row_number=bed.row_number)
+            counts = task.training is not None and task.training.loss == "poisson"
+            return values_from_column(column, task.label, where=where, row_number=bed.row_number, counts=counts)
 
 
 def subset_number(name: str) -> int | None:

@@ -23,14 +23,16 @@ from numpy.typing import NDArray
 from bend_hf.data.hdf5 import check_written, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.files import read_text
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
-from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
+from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints, Labels
 
 if TYPE_CHECKING:
     import h5py
 
 _ROWS_PER_READ: Final = 512  # ragged HDF5 rows held as objects at one time
 _NUMBERS_PER_READ: Final = 1 << 24  # rectangular HDF5 labels held at one time
+_MISSING: Final = r"^(?i:nan|na)?$"
+_REAL: Final = r"^(nan|[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)$"
 _N_NAMED: Final = 5  # bad rows that a message lists
 
 
@@ -39,11 +41,12 @@ class LabelTable:
     """The labels of n rows.
 
     Attributes:
-        values: Class indices of all rows, one row after the other; -100 marks a position without a label.
+        values: Class indices of all rows, one row after the other; -100 marks a position without a label. Or real
+            values, nan if one is missing.
         offsets: Where each row starts in ``values``, shape (n + 1,).
     """
 
-    values: Classes
+    values: Labels
     offsets: Ints
 
     def __len__(self) -> int:
@@ -117,6 +120,54 @@ def labels_from_column(
         )
     _check_range(values, row_of, kind, where, row_number)
     return LabelTable(values=values.astype(np.int16), offsets=offsets)
+
+
+def values_from_column(
+    column: pa.Array | pa.ChunkedArray,
+    kind: RealValues,
+    *,
+    where: str = "label column",
+    row_number: Callable[[int], int] = lambda row: row + 1,
+    counts: bool = False,
+) -> LabelTable:
+    """Read a ``label`` column of real values: one per name, comma-separated. Every number is a value, -100.0 too.
+
+    Args:
+        column: One string per row; ``nan``, ``NA`` and nothing are missing, for a value or for the whole row.
+        kind: Names of the values.
+        where: Name of the file in messages.
+        row_number: Gives the line number of a row for messages.
+        counts: Whether values below zero are refused.
+
+    Raises:
+        LabelError: A value is not a finite number, or a row does not have one value per name.
+
+    >>> values_from_column(pa.array(["-100.0", "", "2e1"]), RealValues(names=("a",))).values.tolist()
+    [-100.0, nan, 20.0]
+    """
+    n_names = len(kind.names)
+    text = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.large_string()), ""))
+    text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    text = pc.if_else(pc.match_substring_regex(text, _MISSING), ",".join(["nan"] * n_names), text)
+    parts = pc.split_pattern(text, ",")
+    n_parts = pc.list_value_length(parts).to_numpy(zero_copy_only=False).astype(np.int64)
+    wrong = np.flatnonzero(n_parts != n_names)
+    if len(wrong):
+        shown = [f"{n_parts[row]} values" for row in wrong[:_N_NAMED]]
+        expected = f"{n_names} ({', '.join(kind.names[:_N_NAMED])})"
+        _refuse(where, wrong, row_number, shown, expected, "write one number per name, comma-separated; NA if missing")
+    flat = pc.utf8_trim_whitespace(parts.flatten())
+    flat = pc.if_else(pc.match_substring_regex(flat, _MISSING), "nan", flat)
+    numeric = pc.match_substring_regex(flat, _REAL).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        values = pc.if_else(pa.array(numeric), flat, "nan").cast(pa.float64()).to_numpy().astype(np.float32)
+    bad = ~numeric | np.isinf(values) | (values < 0 if counts else False)
+    if bad.any():
+        rows = np.flatnonzero(bad) // n_names
+        shown = flat.filter(pa.array(bad))[:_N_NAMED].to_pylist()
+        expected = f"{'counts, 0 or more' if counts else 'finite numbers'}, comma-separated"
+        _refuse(where, rows, row_number, shown, expected, "write NA if a value is missing")
+    return LabelTable(values=values, offsets=np.arange(len(n_parts) + 1) * n_names)
 
 
 def labels_from_hdf5(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -19,8 +20,9 @@ from bend_hf.config import DataConfig
 from bend_hf.errors import ConfigError, RecordError, SourceError
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec, select_tasks
-from bend_hf.tasks._labels import BinClasses, NucleotideClasses
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.tasks._spec import BEND
+from bend_hf.types import ValueLoss
 
 Origin: TypeAlias = Literal["sample", "folder", "files", "hub", "built"]
 
@@ -44,6 +46,7 @@ class TaskFiles:
         label_names: The ``.labels.txt`` next to the BED file, if there is one.
         genome: FASTA file of the reference genome.
         origin: Kind of place that the files come from.
+        loss: Loss of real-valued labels, for a task without a declaration; None reads classes.
     """
 
     task: TaskSpec | None
@@ -53,6 +56,7 @@ class TaskFiles:
     label_names: Path | None
     genome: Path
     origin: Origin
+    loss: ValueLoss | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,13 +272,26 @@ def sources_of(config: DataConfig) -> list[tuple[Source, str]]:
     """
     if config.bed is not None and not config.task:
         source = user_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
+        source = replace(source, loss=config.loss)
         return [(source, f"{source.key}: your own task from {config.bed}")]
     found: list[tuple[Source, str]] = []
-    for task in select_tasks(config.task):
+    for task in map(partial(_with_loss, loss=config.loss), select_tasks(config.task)):
         place = _place(task, config)
         source_of_task = find_source(task, data=place.data, bed=config.bed, labels=config.labels, genome=config.genome)
         found.append((source_of_task, place.message))
     return found
+
+
+def _with_loss(task: TaskSpec, loss: ValueLoss | None) -> TaskSpec:
+    """Return a task of real values with the loss of ``--loss``."""
+    if loss is None:
+        return task
+    if task.training is None or not isinstance(task.label, RealValues):
+        raise ConfigError(
+            f"--loss {loss} is for real-valued labels, but {task.key} has classes; leave it out, or leave --task out "
+            "and pass --bed, whose column 'label' holds the values"
+        )
+    return replace(task, training=replace(task.training, loss=loss))
 
 
 def _place(task: TaskSpec, config: DataConfig) -> FoundData:

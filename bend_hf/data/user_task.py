@@ -10,7 +10,9 @@ SequenceClass(names=('class_0', 'class_1'))
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,7 @@ import pyarrow.compute as pc
 
 from bend_hf.data.hdf5 import open_labels
 from bend_hf.errors import LabelError
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.tasks._spec import (
     BEND,
     Folds,
@@ -30,7 +32,9 @@ from bend_hf.tasks._spec import (
     Unsplit,
     VariantSpec,
 )
-from bend_hf.types import Ints
+from bend_hf.types import Ints, ValueLoss
+
+_FIRST_ROWS: Final = 1000  # one of them says how many values a row has
 
 
 def _names(n: int, prefix: str) -> tuple[str, ...]:
@@ -67,7 +71,7 @@ def user_task_from_column(
         first = pc.index(real, pa.scalar(True)).as_py()
         raise LabelError(
             f"{name}: label {text[first].as_py()!r} is a real number; expected class indices. "
-            "Bin the values into classes, or declare a task with loss='mse' in a file and pass --task FILE"
+            "Pass --loss mse to learn the values, or bin them into classes"
         )
     flat = pc.split_pattern(text, ",").combine_chunks().flatten()
     indices = pc.replace_substring_regex(pc.utf8_trim_whitespace(flat), r"\.0*$", "")
@@ -79,6 +83,29 @@ def user_task_from_column(
         return _task(name, label, pool_bp, partition, stranded)
     label = MultiLabel(names=names or tuple(f"label_{index}" for index in range(max(n, 1))))
     return _task(name, label, pool_bp, partition, stranded)
+
+
+def user_task_of_values(
+    name: str,
+    loss: ValueLoss,
+    values: pa.ChunkedArray,
+    *,
+    lengths_bp: Ints,
+    names: tuple[str, ...] | None = None,
+    partition: Partition | None = None,
+) -> TaskSpec:
+    """Return the task of a ``label`` column of real values; the arguments are those of ``user_task_from_column``.
+
+    Raises:
+        LabelError: The windows have several lengths.
+    """
+    texts = [str(text or "").strip() for text in values.slice(0, _FIRST_ROWS).to_pylist()]
+    first = next((text for text in texts if text.lower() not in ("", "na", "nan")), "")
+    n_values = first.count(",") + 1
+    label = RealValues(names=names or (("value",) if n_values == 1 else tuple(f"value_{n}" for n in range(n_values))))
+    task = _task(name, label, _common_length(name, lengths_bp), partition, stranded=False)
+    settings = TrainingSpec(loss=loss, batch_size=256, learning_rate=0.003)
+    return replace(task, training=settings, metric="pearsonr", further_metrics=("spearmanr",))
 
 
 def user_task_from_hdf5(
@@ -162,7 +189,7 @@ def _common_length(name: str, lengths_bp: Ints | None) -> int:
 
 
 def _task(name: str, label: LabelKind, pool_bp: int | None, partition: Partition | None, stranded: bool) -> TaskSpec:
-    whole = isinstance(label, MultiLabel | SequenceClass)
+    whole = isinstance(label, MultiLabel | SequenceClass | RealValues)
     metrics: tuple[str, ...]
     match label:
         case MultiLabel():

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.tasks._labels import LabelKind, MultiLabel
-from bend_hf.types import IGNORE_LABEL, Floats, Ints
+from bend_hf.tasks._labels import LabelKind, MultiLabel, RealValues
+from bend_hf.types import IGNORE_LABEL, Floats, Ints, Labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,11 +125,11 @@ class Targets:
         self._labels = dataset.select_columns([self._column]).with_format("arrow")
         self.kind = kind
 
-    def rows(self, rows: Ints) -> NDArray[np.int16]:
+    def rows(self, rows: Ints) -> Labels:
         """Return the labels of items, in the given order.
 
         Returns:
-            Classes, shape (batch, windows), -100 for padding; or 0 and 1, shape (batch, 1, labels).
+            Classes, shape (batch, windows), -100 for padding; or 0 and 1, or real values, shape (batch, 1, labels).
         """
         column = self._labels[rows][self._column]
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -142,8 +142,8 @@ class Targets:
         return dense_labels(values, offsets, self.kind)
 
 
-def dense_labels(values: NDArray[Any], offsets: Ints, kind: LabelKind) -> NDArray[np.int16]:
-    """Turn ragged labels into a rectangle: 0 and 1 for each label, or padded classes.
+def dense_labels(values: NDArray[Any], offsets: Ints, kind: LabelKind) -> Labels:
+    """Turn ragged labels into a rectangle: 0 and 1 for each label, padded classes, or real values.
 
     Args:
         values: Classes or indices of labels of all items, concatenated.
@@ -152,6 +152,9 @@ def dense_labels(values: NDArray[Any], offsets: Ints, kind: LabelKind) -> NDArra
     """
     counts = np.diff(offsets)
     row_of = np.repeat(np.arange(len(counts)), counts)
+    if isinstance(kind, RealValues):
+        real: Floats = values.astype(np.float32).reshape(len(counts), 1, len(kind.names))
+        return real
     if isinstance(kind, MultiLabel):
         dense = np.zeros((len(counts), 1, len(kind.names)), np.int16)
         dense[row_of, 0, values] = 1

@@ -33,7 +33,7 @@ from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, file_sha256
 from bend_hf.registry import plugin_modules
-from bend_hf.tasks._labels import MultiLabel
+from bend_hf.tasks._labels import MultiLabel, RealValues
 from bend_hf.types import IGNORE_LABEL, Json
 
 if TYPE_CHECKING:
@@ -186,6 +186,9 @@ def _example_of(task: TaskSpec) -> tuple[_Numbers, _Numbers]:
     from bend_hf.data.builder import n_outputs
 
     labels = np.array([0, 1, 0, 1], np.int16)
+    if isinstance(task.label, RealValues):
+        values = np.tile(np.array([-1.5, 0.25, 2.0, 30.0], np.float32)[:, None], len(task.label_names))
+        return values, values
     if isinstance(task.label, MultiLabel):
         labels = np.tile(labels[:, None], len(task.label_names))
     elif task.variant is None and n_outputs(task) > 1:

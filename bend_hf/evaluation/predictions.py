@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import RecordError
 from bend_hf.files import atomic_path, explain_write_errors
-from bend_hf.types import Floats, Ints
+from bend_hf.types import Floats, Ints, Labels
 
 _NAMES: Final = "bend_hf.label_names"
 _LABELS_PER_WINDOW: Final = "bend_hf.labels_a_window"  # 0 if a window has one class
@@ -37,7 +37,8 @@ class Predictions:
     Attributes:
         item: Row numbers of the items in the BED file of the task, int64, shape (n,).
         windows: Start of each item's windows, int64, shape (n + 1,).
-        target: True classes, int16, shape (N,), or 0 and 1 per label, shape (N, C); -100 if not labeled.
+        target: True classes, int16, shape (N,), or 0 and 1 per label, shape (N, C); -100 if not labeled. Real values
+            are float32, shape (N, C); nan if not measured.
         score: Scores of the positive class or of each label, float32, shaped as ``target``; None for classes.
         predicted: Predicted classes, int16, shape (N,); None for scores.
         label_names: Names of the classes or labels.
@@ -46,7 +47,7 @@ class Predictions:
 
     item: Ints
     windows: Ints
-    target: NDArray[np.int16]
+    target: Labels
     score: Floats | None
     predicted: NDArray[np.int16] | None
     label_names: tuple[str, ...]

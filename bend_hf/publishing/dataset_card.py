@@ -137,7 +137,8 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _column(feature: Mapping[str, Any]) -> dict[str, str]:
-    kind = feature.get("dtype", "list of classes" if "list" in feature else "class")
+    listed = feature.get("list")
+    kind = feature.get("dtype", f"list of {listed if isinstance(listed, str) else 'classes'}" if listed else "class")
     return {"name": feature["name"], "kind": "class" if isinstance(kind, Mapping) else str(kind)}
 
 

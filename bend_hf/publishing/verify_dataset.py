@@ -27,7 +27,7 @@ from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, InputError
 from bend_hf.files import file_sha256
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 
 _GZIP: Final = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _COLUMN: Final = {
@@ -192,6 +192,8 @@ class _Source:
         if "split" in fields and subset in ("train", "validation", "test"):
             row = {**row, "split": subset}
             expected["split"] = "validation" if fields["split"] == "valid" else fields["split"]
+        if isinstance(task.label, RealValues):  # nan differs from itself
+            row = {**row, name: list(map(str, np.array(row[name], np.float32)))}
         for column, value in expected.items():
             if row[column] != value:
                 raise BendError(
@@ -207,6 +209,10 @@ class _Source:
                 unit_bp = self.task.label.bin_bp if isinstance(self.task.label, BinClasses) else 1
                 values = np.asarray(self.labels[item])[: n_bp // unit_bp].tolist()
                 return values[::-1] if flip else values
+            case RealValues(names=names):
+                texts = ["nan" if text.strip().lower() in ("", "na") else text for text in fields["label"].split(",")]
+                texts = texts * len(names) if len(texts) == 1 else texts
+                return list(map(str, np.array(texts, np.float64).astype(np.float32)))
             case MultiLabel():
                 return [int(float(value)) for value in fields["label"].split(",") if value]
             case _:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,11 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         for split, dataset in datasets.items()
     }
     model = _new_model(run, fold, embedder)
+    loss = build_loss(task.training.loss, positive_weight=task.training.positive_weight)
+    predict_split = partial(predict, accelerator=accelerator, batch_size=settings.batch_size, values_of=loss.predict)
 
     def validate(model: nn.Module) -> float | None:
-        predictions = predict(model, splits["validation"], accelerator, batch_size=settings.batch_size)
+        predictions = predict_split(model, splits["validation"])
         value = scores_of(task, predictions, main_only=True)[0].value
         return value if np.isfinite(value) else None
 
@@ -90,7 +93,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             model,
             HeadData(
                 train=splits["train"],
-                loss=build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+                loss=loss,
                 validate=validate,
             ),
             settings,
@@ -99,7 +102,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             callbacks=Callbacks(on_progress=bar.with_loss, on_epoch=log_epoch),
         )
     load_trained(model, fitted.state)
-    predictions = with_fold(predict(model, splits["test"], accelerator, batch_size=settings.batch_size), fold)
+    predictions = with_fold(predict_split(model, splits["test"]), fold)
     return FoldResult(
         fold=fold,
         predictions=predictions,

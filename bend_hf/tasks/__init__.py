@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from bend_hf.errors import RegistryError, did_you_mean
 from bend_hf.registry import Registry, names_file
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, SequenceClass
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.tasks._spec import (
     BEND,
     Citation,
@@ -80,6 +80,7 @@ __all__ = [
     "NamedSplits",
     "NucleotideClasses",
     "Partition",
+    "RealValues",
     "SequenceClass",
     "TaskSpec",
     "TrainingSpec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,4 +35,12 @@ class SequenceClass:
     names: tuple[str, ...]
 
 
-LabelKind: TypeAlias = NucleotideClasses | BinClasses | MultiLabel | SequenceClass
+@dataclass(frozen=True, kw_only=True)
+class RealValues:
+    """One real value per name and sequence; the ``label`` column lists them. ``nan``, ``NA`` or nothing is missing."""
+
+    names: tuple[str, ...]
+    dtype: Literal["float32"] = "float32"
+
+
+LabelKind: TypeAlias = NucleotideClasses | BinClasses | MultiLabel | SequenceClass | RealValues

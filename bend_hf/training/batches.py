@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bend_hf.embedders.token_embeddings import Targets
 from bend_hf.prefetch import prefetch
-from bend_hf.types import IGNORE_LABEL, Ints
+from bend_hf.types import IGNORE_LABEL, Ints, Labels
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,12 +56,12 @@ class Batch:
     Attributes:
         rows: Items of the split; empty if this process has none.
         inputs: The model's arguments, on the device; the last is ``token_of_BL``.
-        labels: As returned by ``Targets.rows``; all -100 if this process has no item.
+        labels: As returned by ``Targets.rows``; all -100, or nan for real values, if this process has no item.
     """
 
     rows: Ints
     inputs: tuple[Tensor, ...]
-    labels: NDArray[np.int16]
+    labels: Labels
 
     def lengths_bp(self) -> Ints:
         """Return the nucleotides of each item, int64, shape (batch,). Waits for the device."""
@@ -90,11 +90,12 @@ def feed(split: Split, slices: Sequence[Ints], device: torch.device) -> Generato
     return prefetch(partial(make_batch, split, device), slices)
 
 
-def labels_of(split: Split, rows: Ints) -> NDArray[np.int16]:
+def labels_of(split: Split, rows: Ints) -> Labels:
     """Return the labels of some items; for no items, those of one item with every label marked as padding."""
     if len(rows):
         return split.targets.rows(rows)
-    return np.full_like(split.targets.rows(np.zeros(1, np.int64)), IGNORE_LABEL)
+    one = split.targets.rows(np.zeros(1, np.int64))
+    return np.full_like(one, np.nan if one.dtype.kind == "f" else IGNORE_LABEL)
 
 
 def make_batch(split: Split, device: torch.device, rows: Ints) -> Batch:

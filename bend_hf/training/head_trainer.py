@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
@@ -28,7 +27,7 @@ from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_b
 from bend_hf.training.checkpoints import Checkpoints, trained_state
 from bend_hf.training.losses import Loss, LossParts
 from bend_hf.training.trainer import StepParts, StepSettings, Trainer
-from bend_hf.types import Ints
+from bend_hf.types import Ints, Labels
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -230,10 +229,11 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         loss: LossParts = self.loss_function(logits.float(), self._target(part.labels))
         return loss
 
-    def _target(self, labels: NDArray[np.int16]) -> Tensor:
-        return to_device(labels, self.accelerator.device).long()
+    def _target(self, labels: Labels) -> Tensor:
+        target = to_device(labels, self.accelerator.device)
+        return target if target.is_floating_point() else target.long()
 
-    def _count(self, labels: NDArray[np.int16]) -> Tensor:
+    def _count(self, labels: Labels) -> Tensor:
         return self.loss_function.count(self._target(labels)).double()
 
     def add_loss(self, sums: Tensor) -> None:

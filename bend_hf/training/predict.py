@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bend_hf.errors import InputError, ModelError
 from bend_hf.evaluation.predictions import Predictions, concatenate
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
+from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues
 from bend_hf.training.batches import Batch, Split, feed
 from bend_hf.training.sharding import is_sharded
 from bend_hf.types import Ints
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 _COORDINATES = ("chromosome", "start", "end", "strand")
 
 
-def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_size: int) -> Predictions:
+def predict(
+    head: nn.Module,
+    split: Split,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    values_of: Callable[[Tensor], Tensor] = lambda logits: logits,
+) -> Predictions:
     """Predict every item of a split once, divided among the processes. Every process gets all predictions.
 
     Args:
@@ -34,6 +42,7 @@ def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_si
         split: The split.
         accelerator: Device and processes.
         batch_size: Items per forward pass, over all processes.
+        values_of: Turns logits into predicted values, for real-valued labels; see ``Loss.predict``.
 
     Raises:
         InputError: The split holds no item.
@@ -46,7 +55,12 @@ def predict(head: nn.Module, split: Split, accelerator: Accelerator, *, batch_si
         longest = -(-len(split) // accelerator.num_processes)
         slices += [mine[:0]] * (-(-longest // per_process) - len(slices))
     batches = feed(split, slices, accelerator.device)
-    parts = [part for batch in batches if (part := _predict_batch(head, split, batch, accelerator)) is not None]
+    parts = []
+    for batch in batches:
+        with torch.inference_mode(), accelerator.autocast():
+            logits = head(*batch.inputs).float()
+        if len(batch.rows):
+            parts.append(_predictions_of(logits, split, batch, values_of))
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
@@ -95,24 +109,21 @@ def _check_finite(finite: NDArray[np.bool_], split: Split, batch: Batch) -> None
 
 
 @torch.inference_mode()
-def _predict_batch(head: nn.Module, split: Split, batch: Batch, accelerator: Accelerator) -> Predictions | None:
-    with accelerator.autocast():
-        logits = head(*batch.inputs).float()
-    if not len(batch.rows):
-        return None
+def _predictions_of(logits: Tensor, split: Split, batch: Batch, values_of: Callable[[Tensor], Tensor]) -> Predictions:
+    """Turn the logits of a batch into predictions."""
     kind, target = split.targets.kind, batch.labels
     table = split.dataset.select_columns(
         ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
     ).with_format("arrow")[batch.rows]
     columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
     item = table["item"].to_numpy()
-    if isinstance(kind, MultiLabel):
+    if isinstance(kind, MultiLabel | RealValues):
         _check_finite(torch.isfinite(logits[:, 0]).all(dim=1).cpu().numpy(), split, batch)
         return Predictions(
             item=item,
             windows=np.arange(len(batch.rows) + 1),
             target=target[:, 0],
-            score=logits[:, 0].sigmoid().cpu().numpy(),
+            score=(values_of(logits[:, 0]) if isinstance(kind, RealValues) else logits[:, 0].sigmoid()).cpu().numpy(),
             predicted=None,
             label_names=kind.names,
             columns=columns,

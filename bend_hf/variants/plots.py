@@ -19,7 +19,7 @@ import numpy as np
 from bend_hf.errors import BendError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.files import write_bytes
-from bend_hf.types import IGNORE_LABEL, Classes, Floats
+from bend_hf.types import IGNORE_LABEL, Floats, Labels
 from bend_hf.variants.scores import MAIN, SCORES
 from bend_hf.variants.summary import values_of
 
@@ -42,7 +42,7 @@ def plots_available() -> bool:
     return False
 
 
-def roc_points(values: Floats, target: Classes) -> tuple[Floats, Floats]:
+def roc_points(values: Floats, target: Labels) -> tuple[Floats, Floats]:
     """Compute false and true positive rates, one point per distinct value, from (0, 0) to (1, 1).
 
     >>> [list(map(float, axis)) for axis in roc_points(np.array([.9, .8, .1]), np.array([1, 0, 1]))]
@@ -99,7 +99,7 @@ def draw_score(predictions: Predictions, stem: Path, *, key: str = MAIN, title: 
     return written
 
 
-def _draw_distributions(axes: Axes, values: Floats, target: Classes, names: tuple[str, ...], text: str) -> None:
+def _draw_distributions(axes: Axes, values: Floats, target: Labels, names: tuple[str, ...], text: str) -> None:
     edges = np.linspace(float(values.min()), float(values.max()) or 1.0, _N_BINS + 1)
     if edges[0] == edges[-1]:
         edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, _N_BINS + 1)
@@ -117,7 +117,7 @@ def _draw_distributions(axes: Axes, values: Floats, target: Classes, names: tupl
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_curve(axes: Axes, values: Floats, target: Classes) -> None:
+def _draw_curve(axes: Axes, values: Floats, target: Labels) -> None:
     known = target != IGNORE_LABEL
     false, true = roc_points(values[known], target[known])
     area = float(np.trapezoid(true, false))

@@ -28,7 +28,7 @@ from bend_hf.errors import InputError
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
-from bend_hf.types import Bools, Classes, Floats, Ints, Json
+from bend_hf.types import Bools, Floats, Ints, Json, Labels
 from bend_hf.variants.allele_store import AlleleStore
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.read import COORDINATES
@@ -252,7 +252,7 @@ class _HeadTrainer:
 
     store: AlleleStore
     variants: Ints
-    target: Classes
+    target: Labels
     accelerator: Accelerator
     settings: VariantHeadSettings
 

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from bend_hf.embedders._tokens import Nucleotides, kmer_codes
 from bend_hf.embedders.token_embeddings import Targets
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses
-from bend_hf.types import Floats, Ints
+from bend_hf.types import Floats, Ints, Labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +94,7 @@ class WindowBatch:
 
     rows: Ints
     features: Floats
-    target: NDArray[np.int16]
+    target: Labels
 
 
 class Windows:
@@ -143,7 +142,7 @@ class Windows:
             yield self._batch(np.arange(first, last))
             first = last
 
-    def sample(self, most: int, seed: int) -> tuple[Floats, NDArray[np.int16]]:
+    def sample(self, most: int, seed: int) -> tuple[Floats, Labels]:
         """Return features and targets of windows that have a label, drawn without replacement, in order.
 
         Args:

@@ -27,7 +27,7 @@ from bend_hf.runs.controls._features import KmerFeatures, WindowBatch, Windows
 from bend_hf.runs.controls._spec import ControlResult
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import MultiLabel
-from bend_hf.types import Floats, Ints, Json
+from bend_hf.types import Floats, Ints, Json, Labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +55,7 @@ class Linear:
         return features @ self.weights + self.bias
 
 
-def fit_linear(features: Floats, target: NDArray[np.int16], *, n_outputs: int, c: float) -> Linear:
+def fit_linear(features: Floats, target: Labels, *, n_outputs: int, c: float) -> Linear:
     """Fit on features that are scaled to mean 0 and deviation 1.
 
     Args:
@@ -94,7 +94,7 @@ def choose_c(fit: Callable[[float], Linear], value: Callable[[Linear], float]) -
     return ChosenC(c=best, linear=fitted[best], values={f"{c:g}": found for c, found in values.items()})
 
 
-def _two_classes(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> tuple[NDArray[np.float64], float]:
+def _two_classes(scaled: NDArray[np.float64], target: Labels, c: float) -> tuple[NDArray[np.float64], float]:
     positive = int((target == 1).sum())
     if positive in (0, len(target)):  # one class only; the bias says which
         return np.zeros(scaled.shape[1]), float(np.log((positive + 1) / (len(target) - positive + 1)))
@@ -103,7 +103,7 @@ def _two_classes(scaled: NDArray[np.float64], target: NDArray[np.int16], c: floa
 
 
 def _many_classes(
-    scaled: NDArray[np.float64], target: NDArray[np.int16], n_classes: int, c: float
+    scaled: NDArray[np.float64], target: Labels, n_classes: int, c: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit several classes; a class that training lacks never has the highest score."""
     weights, bias = np.zeros((scaled.shape[1], n_classes)), np.full(n_classes, -1e9)
@@ -126,7 +126,7 @@ class _Fitted(Protocol):
     intercept_: NDArray[np.float64]
 
 
-def _fitted(scaled: NDArray[np.float64], target: NDArray[np.int16], c: float) -> _Fitted:
+def _fitted(scaled: NDArray[np.float64], target: Labels, c: float) -> _Fitted:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -170,12 +170,12 @@ def learner(
     return predict
 
 
-def to_predictions(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.float32] | NDArray[np.int16]:
+def to_predictions(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.float32] | Labels:
     """Return scores between 0 and 1 if the task is scored by them, and the likeliest class otherwise."""
     if is_scored(task):
         likely: NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(logits, -60, 60)))).astype(np.float32)
         return likely if isinstance(task.label, MultiLabel) else likely[:, 0]
-    classes: NDArray[np.int16] = logits.argmax(axis=1).astype(np.int16)
+    classes: Labels = logits.argmax(axis=1).astype(np.int16)
     return classes
 
 
@@ -201,8 +201,8 @@ def of_windows(
     dataset: Dataset,
     rows: Ints,
     counts: Ints,
-    target: NDArray[np.int16],
-    values: NDArray[np.float32] | NDArray[np.int16],
+    target: Labels,
+    values: NDArray[np.float32] | Labels,
 ) -> Predictions:
     """Return the predictions of some items.
 
@@ -228,7 +228,7 @@ def of_windows(
     )
 
 
-def fraction_of(target: NDArray[np.int16], *, n_outputs: int) -> NDArray[np.float64]:
+def fraction_of(target: Labels, *, n_outputs: int) -> NDArray[np.float64]:
     """Return how frequent each label or class is among windows, shape (outputs,); of two classes, the second.
 
     >>> fraction_of(np.array([[1, 0], [1, 1]], np.int16), n_outputs=2).tolist()

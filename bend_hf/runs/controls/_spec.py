@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.tasks import TaskSpec
+from bend_hf.tasks import RealValues, TaskSpec
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -62,8 +62,15 @@ def always(task: TaskSpec) -> str | None:
     return None
 
 
-def needs_training(task: TaskSpec) -> str | None:
-    """Apply a control to tasks with a training split."""
-    if task.variant is None:
+def needs_classes(task: TaskSpec) -> str | None:
+    """Apply a control to tasks whose labels are classes."""
+    if not isinstance(task.label, RealValues):
         return None
+    return f"the labels of {task.key} are real values, and it predicts classes"
+
+
+def needs_training(task: TaskSpec) -> str | None:
+    """Apply a control to tasks with a training split and classes."""
+    if task.variant is None:
+        return needs_classes(task)
     return f"{task.key} is scored without training, so there is nothing to learn it from"

@@ -12,7 +12,7 @@ import numpy as np
 
 from bend_hf.runs.controls._features import KmerFeatures
 from bend_hf.runs.controls._linear import learner
-from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
+from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_classes
 from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
 from bend_hf.tasks import TaskSpec
 
@@ -43,7 +43,7 @@ CONTROLS = (
         key="cpg",
         title="CpG content",
         text="Logistic regression on the fraction of CpG in a window; for a variant, the CpG it makes and breaks.",
-        why_not=always,
+        why_not=needs_classes,
         predict=_predict_cpg,
         head="LogisticRegression",
     ),
@@ -51,7 +51,7 @@ CONTROLS = (
         key="gc",
         title="GC content",
         text="Logistic regression on the fraction of G and C in a window; for a variant, that fraction around it.",
-        why_not=always,
+        why_not=needs_classes,
         predict=_predict_gc,
         head="LogisticRegression",
     ),

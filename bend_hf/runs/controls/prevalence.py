@@ -13,7 +13,7 @@ import numpy as np
 from bend_hf.data.builder import n_outputs
 from bend_hf.runs.controls._features import Windows
 from bend_hf.runs.controls._linear import collect, fraction_of
-from bend_hf.runs.controls._spec import ControlResult, ControlSpec, always
+from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_classes
 from bend_hf.runs.controls._variants import variant_predictions
 from bend_hf.tasks import TaskSpec
 
@@ -47,7 +47,7 @@ CONTROLS = (
         key="prevalence",
         title="Prevalence",
         text="The frequency of each label in training, the same for every item.",
-        why_not=always,
+        why_not=needs_classes,
         predict=_predict,
         head="Constant",
     ),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Union, get_args, get_origin
 from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.files import file_sha256
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel
+from bend_hf.tasks._labels import BinClasses, MultiLabel, RealValues
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.types import Json
 
@@ -30,7 +30,7 @@ def pool_bp_of(task: TaskSpec) -> int | None:
     match task.label:
         case BinClasses(bin_bp=bin_bp):
             return bin_bp
-        case MultiLabel():
+        case MultiLabel() | RealValues():
             return task.window_bp
         case _:
             pool_bp = None if task.head is None else task.head.settings.get("pool_bp")
