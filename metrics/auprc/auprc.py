@@ -174,7 +174,11 @@ class Auprc(evaluate.Metric):
         return result
 
     def _keep(self, scores: NDArray[Any], labels: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Keep a batch if it has the shape of the others."""
+        """Keep a batch if it has the shape of the others. An empty batch has none and fits all."""
+        if self._batches and not len(scores):
+            return
+        if self._batches and not len(self._batches[0][0]):
+            self._batches, self._n_small = [], 0
         if self._batches and self._batches[0][0].shape[1:] != scores.shape[1:]:
             raise ValueError(
                 f"a batch of shape {scores.shape} after one of shape {self._batches[0][0].shape}; "

@@ -23,6 +23,8 @@ import evaluate
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.metrics import (
@@ -149,6 +151,39 @@ def test_combine_takes_the_metric_in_each_way(name: str) -> None:
     np.testing.assert_equal(combined.compute(), expected)
     for prediction, reference in ((0, 0), (1, 1), (0, 1)):
         combined.add(prediction=prediction, reference=reference)
+    np.testing.assert_equal(combined.compute(), expected)
+
+
+EMPTY = ([], np.zeros(0), np.zeros(0, np.int64))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    pieces=st.lists(st.integers(0, 3) | st.just("add"), min_size=1, max_size=7),
+    n_labels=st.sampled_from([None, 2]),
+    empty=st.sampled_from(EMPTY),
+    seed=st.integers(0, 2**32 - 1),
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_items_in_pieces_of_any_size_and_order_give_the_result_of_one_call(
+    name: str, pieces: list[int | str], n_labels: int | None, empty: Any, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    n_items = 2 + sum(1 if piece == "add" else int(piece) for piece in pieces)
+    shape = (n_items,) if n_labels is None else (n_items, n_labels)
+    references = random.integers(0, 2, shape)
+    predictions = random.integers(0, 2, shape) if takes_classes(name) else random.random(shape).round(2)
+    expected = loaded(name).compute(predictions=predictions, references=references)
+    combined, at = evaluate.combine([loaded(name)]), 0
+    for piece in [*pieces, 2]:
+        if piece == "add":
+            combined.add(prediction=predictions[at], reference=references[at])
+            at += 1
+        elif piece == 0:
+            combined.add_batch(predictions=empty, references=empty)
+        else:
+            combined.add_batch(predictions=predictions[at : at + piece], references=references[at : at + piece])
+            at += int(piece)
     np.testing.assert_equal(combined.compute(), expected)
 
 
