@@ -101,7 +101,8 @@ def load_embedder(
             - a key of ``MODELS``, an alias, or the Hub id that an entry declares;
             - the path of a Python file, which is run: it declares ``MODELS``, or holds an object, a class or a
               function with ``embed`` (see ``bend_hf.embedders.user_model``);
-            - any other Hub id or folder, which ``AutoEmbedder`` loads.
+            - any other Hub id or folder: its configuration says which family of this package reads it, and
+              ``AutoEmbedder`` loads the others.
         checkpoint: With a key: the folder or Hub id to read instead of the declared one.
         options: The keywords that every embedder takes, see ``Embedder``.
 
@@ -123,9 +124,18 @@ def load_embedder(
         return load_user_model(Path(model), checkpoint=checkpoint, **options)
     if "/" not in str(model) and not Path(model).exists():
         MODELS.get(str(model))  # a misspelled key: raises and names the nearest one
-    from bend_hf.embedders.auto import AutoEmbedder
+    return _by_configuration(checkpoint or model, **options)
 
-    return AutoEmbedder(checkpoint or model, **options)
+
+def _by_configuration(checkpoint: str | Path, **options: Unpack[EmbedderOptions]) -> Embedder:
+    """Load a folder or Hub id with the family that its configuration names, or with ``AutoEmbedder``."""
+    from bend_hf.embedders._checkpoint_files import resolve_checkpoint
+    from bend_hf.embedders._family import family_of
+
+    folder = resolve_checkpoint(checkpoint, revision=options.get("revision"), with_weights=False)
+    module, _, name = (family_of(folder) or "auto:AutoEmbedder").partition(":")
+    loaded: type[Embedder] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return loaded(checkpoint, **options)
 
 
 def _declared(name: str) -> ModelSpec | None:
