@@ -155,7 +155,7 @@ class DataConfig:
 
     task: tuple[str, ...] = flag(
         (),
-        "task or group of tasks; 'bend-hf tasks' lists them",
+        "tasks, groups of tasks, or all; 'bend-hf tasks' lists them",
         concerns="data",
         by_content=True,
         in_command=False,
@@ -354,7 +354,15 @@ def number_between(low: float, high: float = math.inf, *, kind: type[T]) -> Call
 def add_run_flags(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
     """Add the flags of a run to a parser: one per field, and ``--config`` for a file that holds them."""
     parser.add_argument("--config", type=Path, help="TOML file with any of these flags; the command line wins")
+    add_task_words(parser)
     add_flags(parser, RunConfig, several)
+
+
+def add_task_words(parser: argparse.ArgumentParser) -> None:
+    """Let a command take tasks as plain words, as in ``bend-hf train gene_finding``; ``--task`` stays."""
+    parser.add_argument(
+        "task", nargs="*", action="extend", default=argparse.SUPPRESS, metavar="TASK", help="the same as --task"
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], several: Sequence[str] = ()) -> None:

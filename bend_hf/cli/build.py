@@ -6,16 +6,15 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
-from bend_hf.config import DataConfig, add_flags, given_values, number_between
+from bend_hf.config import DataConfig, add_flags, add_task_words, given_values, number_between
 
 
 def _data_config(parsed: argparse.Namespace) -> DataConfig:
-    values = given_values(DataConfig, parsed)
-    return DataConfig(**{**values, "task": (*parsed.tasks, *values.get("task", ()))})
+    return DataConfig(**given_values(DataConfig, parsed))
 
 
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks")
+    add_task_words(parser)
     add_flags(parser, DataConfig)
 
 

@@ -1,6 +1,6 @@
 """``bend-hf embed``: compute the embeddings of tasks before training.
 
-bend-hf embed --task gene_finding --model dnabert2
+bend-hf embed gene_finding --model dnabert2
 accelerate launch -m bend_hf embed --task gene_finding --model dnabert2
 bend-hf embed --task gene_finding --model dnabert2 --splits train --shards 10-19
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 
 from bend_hf.cli import Command
-from bend_hf.config import add_flags, given_values
+from bend_hf.config import add_flags, add_task_words, given_values
 from bend_hf.runs.embed import EmbedConfig
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_task_words(parser)
     add_flags(parser, EmbedConfig)
 
 

@@ -12,6 +12,7 @@ file: ``--task my_task.py``. Declarations read no files and import no torch. ``_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from bend_hf.errors import RegistryError, did_you_mean
 from bend_hf.registry import Registry, names_file
@@ -29,6 +30,7 @@ from bend_hf.tasks._spec import (
     VariantSpec,
 )
 
+ALL: Final = "all"  # the word for every registered task
 TASKS: Registry[TaskSpec] = Registry(kind="task", package="bend_hf.tasks", attribute="TASKS")
 
 
@@ -41,7 +43,7 @@ def select_tasks(names: Sequence[str]) -> list[TaskSpec]:
     """Return the tasks of some names, each once and in the order of the names.
 
     Args:
-        names: Keys, groups (each stands for its tasks), or files as ``Registry.get`` takes them.
+        names: Keys, groups (each stands for its tasks), ``all``, or files as ``Registry.get`` takes them.
 
     Raises:
         RegistryError: A name is unknown (the message names the nearest one), or a file declares another task under
@@ -52,9 +54,9 @@ def select_tasks(names: Sequence[str]) -> list[TaskSpec]:
         if names_file(name):
             matching = [_task_of_file(name)]
         else:
-            matching = [task for task in TASKS if name in (task.key, task.group)]
+            matching = [task for task in TASKS if name in (task.key, task.group, ALL)]
         if not matching:
-            raise RegistryError(f"unknown task {name!r}; {did_you_mean(name, task_names())}")
+            raise RegistryError(f"unknown task {name!r}; {did_you_mean(name, [*task_names(), ALL])}")
         chosen.update({task.key: task for task in matching})
     return list(chosen.values())
 

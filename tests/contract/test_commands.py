@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from bend_hf.cli import COMMANDS, Command
+from bend_hf.cli import COMMANDS, Command, _main
 from bend_hf.cli._main import main
+from bend_hf.tasks import TASKS, select_tasks
 
 HEAVY = ("torch", "datasets", "transformers", "evaluate", "accelerate", "pandas", "sklearn", "matplotlib")
 KEYS = COMMANDS.names()
@@ -93,3 +94,16 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "run", "controls", "embed", "build", "verify"])
+def test_tasks_are_plain_words_or_flags(command: str) -> None:
+    parse = _main._parser().parse_args
+    for words in (["gene_finding", "all"], ["--task", "gene_finding", "all"], ["gene_finding", "--task", "all"]):
+        assert parse([command, *words]).task == ["gene_finding", "all"]
+    assert "task" not in parse([command])
+
+
+def test_all_stands_for_every_task() -> None:
+    assert select_tasks(["all"]) == list(TASKS)
+    assert select_tasks(["gene_finding", "all"])[0].key == "gene_finding"
