@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 
 from bend_hf.config import DataConfig, RunConfig
+from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
 from bend_hf.errors import BendError, ConfigError, InputError, LabelError
+from bend_hf.evaluation.audit.task_audit import audit_task
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.verify_dataset import verify
@@ -130,3 +132,10 @@ def test_a_loss_that_cannot_apply_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.bed").write_text("chromosome\tstart\tend\tref\talt\nchrT\t1\t2\tA\tC\n")
     with pytest.raises(InputError, match="holds variants, which are scored without training; leave --loss out"):
         run(trained(tmp_path))
+
+
+def test_real_values_are_not_audited(tmp_path: Path) -> None:
+    config = write_task(tmp_path, values_of(N))
+    ((source, _),) = sources_of(config)
+    with pytest.raises(InputError, match="the labels of mine are real values; an audit needs classes"):
+        audit_task(open_task(source, config))

@@ -28,7 +28,7 @@ from bend_hf.evaluation.audit.rows import AuditRows, read_rows
 from bend_hf.evaluation.audit.rules import fit_rules
 from bend_hf.files import atomic_path, explain_write_errors, write_text
 from bend_hf.tables import number, text_table
-from bend_hf.tasks._labels import BinClasses, NucleotideClasses
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.types import Bools, Ints, Json
 
 AUDIT_VERSION: Final = 1  # raised when the meaning of a stored value changes
@@ -145,8 +145,10 @@ def audit_task(
         pretraining: Pretraining data to compare the tested rows with.
 
     Raises:
-        InputError: The task has no rows, or the pretraining data cannot be read.
+        InputError: The task has no rows, its labels are real values, or the pretraining data cannot be read.
     """
+    if isinstance(data.task.label, RealValues):
+        raise InputError(f"the labels of {data.task.key} are real values; an audit needs classes. Leave --loss out")
     thresholds = thresholds or Thresholds()
     rows = read_rows(data)
     found = _find(rows, thresholds)

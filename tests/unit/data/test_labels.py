@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from bend_hf.data.labels import labels_from_column, labels_from_hdf5, read_label_names
-from bend_hf.errors import LabelError
+from bend_hf.errors import InputError, LabelError
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, SequenceClass
 
 ABC = MultiLabel(names=("a", "b", "c"))
@@ -112,4 +112,18 @@ def test_label_names_must_be_unique_and_not_blank(tmp_path: Path) -> None:
     assert read_label_names(path) == ("a", "b")
     path.write_text("a\na\n")
     with pytest.raises(LabelError, match="none blank or repeated"):
+        read_label_names(path)
+
+
+@pytest.mark.parametrize("raw", [b"a\nb\n", b"\xef\xbb\xbfa\r\nb", b"a\nb\n\n  \n"])
+def test_marks_line_ends_and_blank_last_lines_are_no_part_of_label_names(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "x.labels.txt"
+    path.write_bytes(raw)
+    assert read_label_names(path) == ("a", "b")
+
+
+def test_label_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.labels.txt"
+    path.write_bytes(b"a\ncaf\xe9\n")
+    with pytest.raises(InputError, match=r"x\.labels\.txt, line 2: byte 0xe9 is not UTF-8"):
         read_label_names(path)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bend_hf.errors import ConfigError, InputError
+from bend_hf.errors import InputError, TrainingError
 from bend_hf.training.batches import Split, batch_rows
 from bend_hf.training.checkpoints import Checkpoints
 from bend_hf.training.head_trainer import Callbacks, Epoch, FitConfig, Fitted, HeadData, fit
@@ -136,7 +136,7 @@ def test_without_a_defined_metric_the_last_epoch_stands() -> None:
 def test_an_empty_split_and_a_loss_that_is_nan_are_refused() -> None:
     with pytest.raises(InputError, match="holds no item"):
         trained(split=gene_like(0))
-    with pytest.raises(ConfigError, match="lower --learning-rate"):
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
         trained(replace(CONFIG, learning_rate=1e30))
 
 
