@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -131,10 +132,31 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         if isinstance(error, FileExistsError) and error.filename == str(path):
             raise RecordError(f"{path} exists and is never overwritten; give another --out") from error
+        if not isinstance(error, OSError) and full_disk(error) is None:
+            raise
         raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
+
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """Find the write that failed for lack of space behind an error; libraries raise errors of their own.
+
+    >>> full_disk(ValueError("I/O error: No space left on device (os error 28)"))
+    OSError(28, 'No space left on device')
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        number = re.search(r"\(os error (\d{1,4})\)", str(error))  # as Rust writes it, for safetensors
+        if number is not None and int(number[1]) in _FULL:
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 UTF8_MARK: Final = b"\xef\xbb\xbf"  # written by editors of Windows; not part of the text

@@ -12,17 +12,20 @@ import argparse
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from bend_hf import __version__
 from bend_hf.cli import COMMANDS
 from bend_hf.errors import BendError
-from bend_hf.files import start_logging
+from bend_hf.files import cache_folder, full_disk, start_logging
 
 EXIT_STATUSES: Final = (
     "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status; see ``EXIT_STATUSES``.
     """
     parser = _parser()
-    parsed = parser.parse_args(argv)
+    parsed = parser.parse_args([_utf8(argument, parser) for argument in (sys.argv[1:] if argv is None else argv)])
     if parsed.command is None:
         parser.print_help()
         return 2
@@ -54,12 +57,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BendError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except Exception as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        print(f"error: {_explain_full(full, parsed)}", file=sys.stderr)
+        return 1
     except _Terminated:
         print("terminated; finished work is kept", file=sys.stderr)
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         return 130
+
+
+def _utf8(argument: str, parser: argparse.ArgumentParser) -> str:
+    """Check that an argument can be written into a record; Python reads other bytes as halves of surrogate pairs."""
+    if not argument.isascii() and any("\ud800" <= sign <= "\udfff" for sign in argument):
+        shown = argument.encode("utf-8", "backslashreplace").decode()
+        parser.error(f"the argument {shown} is not UTF-8, which a record must hold; rename the file")
+    return argument
+
+
+def _explain_full(error: OSError, parsed: argparse.Namespace) -> str:
+    """Say which disk is full, as far as it is known, and what to do."""
+    folders = [Path(tempfile.gettempdir()), *(one for one in vars(parsed).values() if isinstance(one, Path))]
+    folders += [cache_folder("")]
+    free = []
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):
+            there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+            free.append(f"{shutil.disk_usage(there).free / 1e9:.2f} GB for {folder}")
+    file = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+    return (
+        f"{file} ({error.strerror or error}; free: {', '.join(free)}). Free some space or give another folder and "
+        "repeat the command; finished work is kept"
+    )
 
 
 class _Terminated(KeyboardInterrupt):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import itertools
 import json
 import logging
@@ -310,14 +311,25 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+_LONGEST_PART: Final = 60  # bytes; two such parts, seed, time and a temporary ending stay below 255, Linux's limit
+
+
 def run_name(task: str, model: str, seed: int, moment: str) -> str:
-    """Name a run's files, without their endings. The name is safe for file systems, whatever the model is called."""
+    """Name a run's files, without their endings. The name is safe for file systems, whatever the model is called.
+
+    >>> len(run_name("a" * 240, "b" * 240, 0, "20260101T000000"))
+    146
+    """
     return f"{file_name(task)}__{file_name(model)}__seed{seed}__{moment}"
 
 
 def file_name(text: str) -> str:
-    """Make a name that is safe as one part of a path from the name of a task or a model."""
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x"
+    """Make a safe part of a file name from the name of a task or a model; a long one ends with a hash of the whole."""
+    safe = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x"
+    if len(safe.encode()) <= _LONGEST_PART:
+        return safe
+    digest = hashlib.sha256(safe.encode()).hexdigest()[:8]
+    return f"{safe.encode()[: _LONGEST_PART - 9].decode(errors='ignore')}-{digest}"
 
 
 def free_stem(folder: Path, name: str) -> Path:
@@ -335,13 +347,6 @@ def free_stem(folder: Path, name: str) -> Path:
             stem.with_name(stem.name + ".parquet").open("xb").close()
             break
     return stem
-
-
-def release_stem(stem: Path) -> None:
-    """Give back a path that ``free_stem`` took, if no predictions were written there."""
-    taken = stem.with_name(stem.name + ".parquet")
-    if taken.is_file() and taken.stat().st_size == 0:
-        taken.unlink()
 
 
 def write_record(record: ResultRecord, path: Path) -> None:
@@ -428,6 +433,9 @@ def is_record(path: Path) -> bool:
     return True
 
 
+_TRIAL_BYTES: Final = 1 << 20  # more than a record takes; predictions and checkpoints may take more
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder and check that files can be written there, before anything expensive starts.
 
@@ -437,7 +445,11 @@ def check_writable(folder: Path) -> None:
     trial = folder / f".writable.part{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"")
-        trial.unlink()
+        try:
+            trial.write_bytes(bytes(_TRIAL_BYTES))
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
-        raise RecordError(f"--out {folder} cannot be written ({error}); give another folder") from error
+        raise RecordError(
+            f"--out {folder} cannot be written ({error}); give another folder, or free some space there"
+        ) from error

@@ -27,7 +27,7 @@ from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, SourceError
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
-from bend_hf.files import file_sha256, write_text
+from bend_hf.files import file_sha256, full_disk, write_text
 from bend_hf.lease import take_for_long
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.duplicates import find_duplicates
@@ -131,8 +131,11 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         # The old card names the old content; next to new files it would make `datasets` read its cache of the old ones.
         (out / task.group / _CARD).unlink(missing_ok=True)
         _swap(part / "files", target)
-    except OSError as error:
-        raise BendError(f"cannot write {target} ({error}); free some disk space or give another --out") from error
+    except Exception as error:  # datasets raises errors of its own when a write fails
+        reason = error if isinstance(error, OSError) else full_disk(error)
+        if reason is None:
+            raise
+        raise BendError(f"cannot write {target} ({reason}); free some disk space or give another --out") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     paths = [target / name for names in shards.values() for name in names]

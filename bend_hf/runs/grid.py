@@ -23,6 +23,7 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord, check_writable
+from bend_hf.files import full_disk
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
 from bend_hf.runs.outcome import Outcome, seed_lines
@@ -130,6 +131,9 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
     except BendError as error:
         return _Failed(reason=str(error))
     except Exception as error:  # a cell that runs out of memory must not stop the others
+        full = full_disk(error)
+        if full is not None:
+            return _Failed(reason=f"the disk is full ({full}); free some space and repeat the command")
         log.exception("this cell failed; the others continue")
         return _Failed(reason=f"{type(error).__name__}: {error}")
 

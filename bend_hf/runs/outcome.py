@@ -24,7 +24,7 @@ import numpy as np
 from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
-from bend_hf.evaluation.record import ResultRecord, jsonable, release_stem, write_record
+from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
@@ -189,18 +189,20 @@ def write_outcome(record: ResultRecord, results: Results, stem: Path) -> Outcome
         results: Whose predictions are written.
         stem: Path of all files of the run, without the ending; see ``free_stem``.
     """
-    file = prediction_file(stem)
+    written = [prediction_file(stem)]
     try:
-        digest = write_predictions(results.predictions, file)
+        digest = write_predictions(results.predictions, written[0])
+        for name, predictions in results.further.items():
+            written.append(prediction_file(stem, name))
+            write_predictions(predictions, written[-1])
+        entry: dict[str, Json] = {"file": written[0].name, "sha256": digest, "items": len(results.predictions)}
+        record = replace(record, predictions=entry)
+        path = stem.with_name(stem.name + ".json")
+        write_record(record, path)
     except BaseException:
-        release_stem(stem)
+        for file in written:  # predictions without a record belong to nothing
+            file.unlink(missing_ok=True)
         raise
-    for name, predictions in results.further.items():
-        write_predictions(predictions, prediction_file(stem, name))
-    entry: dict[str, Json] = {"file": file.name, "sha256": digest, "items": len(results.predictions)}
-    record = replace(record, predictions=entry)
-    path = stem.with_name(stem.name + ".json")
-    write_record(record, path)
     return Outcome(record=record, path=path)
 
 

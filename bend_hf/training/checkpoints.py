@@ -25,7 +25,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bend_hf.files import atomic_path
+from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.training.sharding import shard_like, whole
 from bend_hf.types import Json
 
@@ -68,7 +68,8 @@ class Checkpoints:
         """Replace the last checkpoint, and write the best weights if they changed."""
         if not self.writes:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with explain_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         best_file = self.folder / f"best-{best_at}.safetensors"
         if best_at and not best_file.exists():
             _write(best_file, best, {"epoch": best_at})
@@ -101,7 +102,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Json]) ->
     from safetensors.torch import save_file
 
     own = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-    with atomic_path(path, durable=True) as part:
+    with explain_write_errors(path), atomic_path(path, durable=True) as part:
         save_file(own, part, metadata={_HEADER: json.dumps(facts)})
 
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.config import settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import write_text
+from bend_hf.files import explain_write_errors, write_text
 from bend_hf.lease import Lease, take_for_long
 from bend_hf.training.checkpoints import Checkpoints
 from bend_hf.training.pretraining.config import PretrainConfig
@@ -164,12 +164,12 @@ class RunFolder:
 
     def append(self, losses: Sequence[StepLoss]) -> None:
         """Append the losses of some steps."""
-        with self.losses.open("a", encoding="utf-8") as file:
+        with explain_write_errors(self.losses), self.losses.open("a", encoding="utf-8") as file:
             file.writelines(loss.line() for loss in losses)
 
     def settle(self) -> None:
         """Flush the losses to the disk, before a checkpoint says that these steps are done."""
-        with self.losses.open("rb") as file:
+        with explain_write_errors(self.losses), self.losses.open("rb") as file:
             os.fsync(file.fileno())
 
     def write_validations(self, validations: Sequence[Validation]) -> None:
@@ -208,16 +208,15 @@ def write_model(folder: Path, network: PreTrainedModel, family: Family, config: 
     """
     part = folder / f".model.part{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _without_bars():
-            network.save_pretrained(part)
-        family.write_tokenizer(part, config.window_bp)
-        for path in sorted(part.iterdir()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.replace(folder / path.name)
-    except OSError as error:
-        raise RecordError(f"{folder} cannot be written ({error}); free some space or give another --out") from error
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _without_bars():
+                network.save_pretrained(part)
+            family.write_tokenizer(part, config.window_bp)
+            for path in sorted(part.iterdir()):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                path.replace(folder / path.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

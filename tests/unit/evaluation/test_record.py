@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import (
@@ -16,10 +19,11 @@ from bend_hf.evaluation.record import (
     find_records,
     free_stem,
     read_record,
-    release_stem,
+    run_name,
     write_record,
 )
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
+from bend_hf.files import atomic_path
 from tests.records import record, schema, schema_errors, write
 
 
@@ -211,10 +215,18 @@ def test_a_name_that_holds_pattern_letters_is_taken_once(tmp_path: Path) -> None
     assert [free_stem(tmp_path, "a[b]*").name for _ in range(2)] == ["a[b]*", "a[b]*-2"]
 
 
-def test_a_taken_name_is_given_back_only_without_predictions(tmp_path: Path) -> None:
-    stem = free_stem(tmp_path, "x")
-    release_stem(stem)
-    assert free_stem(tmp_path, "x") == stem
-    stem.with_name("x.parquet").write_bytes(b"rows")
-    release_stem(stem)
-    assert stem.with_name("x.parquet").read_bytes() == b"rows"
+@pytest.mark.parametrize(
+    "text", ["a" * 240, "\u00e9" * 200, "\U0001f9ec" * 100, "a\n\tb", "\udcff", "", " ", "../../x", ".", "-"]
+)
+def test_files_of_any_task_and_model_can_be_named(tmp_path: Path, text: str) -> None:
+    name = run_name(text, text, 2**63, "20260101T000000")
+    stem = free_stem(tmp_path, name)
+    assert stem.parent == tmp_path
+    with atomic_path(stem.with_name(f"{stem.name}-999.supervised.parquet")) as part:
+        part.write_text("x")
+
+
+@given(st.lists(st.text(min_size=61, max_size=80), min_size=2, max_size=4, unique=True))
+def test_long_names_stay_apart(texts: list[str]) -> None:
+    safe = {re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x" for text in texts}
+    assert len({run_name(text, "m", 0, "") for text in texts}) == len(safe)
