@@ -111,7 +111,8 @@ class ModelFlags:
     protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
     model: str = flag(
         DEFAULT_MODEL,
-        "model key, Hub name, folder or .py file; 'bend-hf models' lists the keys",
+        "model key, Hub name, folder or .py file; 'bend-hf models' lists the keys; with 'bend-hf run' also "
+        "KEY=FOLDER, a key with the weights of a folder",
         concerns="model",
         by_content=True,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.errors import ConfigError, RecordError
@@ -150,8 +151,8 @@ def model_label(record: ResultRecord) -> str:
     if record.is_control:
         return label
     details = []
-    if record.config.get("checkpoint"):
-        details.append("own weights")
+    if weights := record.config.get("checkpoint"):
+        details.append(f"own weights {PurePath(str(weights)).name}")
     if model.get("random_init"):
         details.append("random weights")
     if model.get("layer") not in (None, -1):

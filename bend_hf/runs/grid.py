@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, limited, task_openers
-from bend_hf.errors import BendError
+from bend_hf.errors import BendError, ConfigError
 from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.files import full_disk
 from bend_hf.lease import Watch
@@ -72,7 +72,7 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
 
     Args:
         config: What the cells share; its ``model`` is not used.
-        models: The models.
+        models: The models. ``KEY=FOLDER`` is the model of that key with the weights of a folder.
 
     Raises:
         BendError: A task, model or tracker is unknown, or ``--out`` cannot be written. Nothing was run.
@@ -80,7 +80,7 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_writable(config.out)
     check_trackers(config.tracker)
     for model in models:
-        runs.check_model_name(model)
+        runs.check_model_name(with_model(config, model).model)
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
     opened = {key: _attempt(partial(_open, open_one, config)) for key, open_one in openers.items()}
@@ -88,14 +88,14 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     found = {
         _place(cell): cell
         for model in dict.fromkeys(models)
-        for cell in _of_model(replace(config, model=model), opened, accelerator, watch)
+        for cell in _of_model(config, model, opened, accelerator, watch)
     }
     while waiting := [cell for cell in found.values() if cell.lock is not None]:
         log.info("waiting for %d of %d cells that other processes compute", len(waiting), len(found))
         free = run_on_main_process(accelerator, partial(_wait_for_one, [cell.lock for cell in waiting], watch))
         for model in dict.fromkeys(cell.model for cell in waiting if cell.lock in free):
             here = {(cell.task, cell.seed) for cell in waiting if cell.model == model and cell.lock in free}
-            for cell in _of_model(replace(config, model=model), opened, accelerator, watch, only=here):
+            for cell in _of_model(config, model, opened, accelerator, watch, only=here):
                 found[_place(cell)] = cell
     return list(found.values())
 
@@ -138,8 +138,35 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
         return _Failed(reason=f"{type(error).__name__}: {error}")
 
 
+def with_model(config: RunConfig, model: str) -> RunConfig:
+    """Set the model of a configuration.
+
+    >>> one = with_model(RunConfig(task=("gene_finding",)), "dnabert6=models/promoters")
+    >>> one.model, one.checkpoint
+    ('dnabert6', 'models/promoters')
+
+    Args:
+        config: The configuration.
+        model: A name, or ``KEY=FOLDER``: the model of that key with the weights of a folder.
+
+    Raises:
+        ConfigError: The key or the folder is empty, or ``checkpoint`` is set, too.
+    """
+    key, equals, folder = model.partition("=")
+    if not equals or Path(model).exists():
+        return replace(config, model=model)
+    if not key or not folder:
+        raise ConfigError(f"--model {model!r} is not complete; expected KEY=FOLDER, such as dnabert6=models/promoters")
+    if config.checkpoint is not None:
+        raise ConfigError(
+            f"--model {model!r} names its weights, and so does --checkpoint {config.checkpoint!r}; leave one out"
+        )
+    return replace(config, model=key, checkpoint=folder)
+
+
 def _of_model(
-    config: RunConfig,
+    shared: RunConfig,
+    model: str,
     opened: Mapping[str, TaskData | _Failed],
     accelerator: Accelerator,
     watch: Watch,
@@ -147,12 +174,13 @@ def _of_model(
     only: Container[tuple[str, int]] | None = None,
 ) -> Iterator[CellResult]:
     """Run the cells of a model, or only some tasks and seeds of it."""
+    config = with_model(shared, model)
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
         for seed in dict.fromkeys(config.seeds or (config.seed,)):
             if only is not None and (key, seed) not in only:
                 continue
-            cell = CellResult(task=key, model=config.model, seed=seed)
+            cell = CellResult(task=key, model=model, seed=seed)
             result: CellResult | _Failed
             if isinstance(data, _Failed):
                 result = data
@@ -165,7 +193,7 @@ def _of_model(
                 result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):
                 accelerator.free_memory()
-                log.warning("%s / %s / seed %d failed: %s", key, config.model, seed, result.reason)
+                log.warning("%s / %s / seed %d failed: %s", key, model, seed, result.reason)
                 result = replace(cell, error=result.reason)
             yield result
 

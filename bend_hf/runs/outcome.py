@@ -215,7 +215,11 @@ def label_of(embedder: Embedder, model: str) -> str:
     """
     if model in BASELINES:
         return model
-    return embedder.spec.key if embedder.spec is not None else Path(model).name
+    if embedder.spec is None:
+        return Path(model).name
+    if embedder.checkpoint in (None, embedder.spec.checkpoint):
+        return embedder.spec.key
+    return f"{embedder.spec.key}-{Path(str(embedder.checkpoint)).name}"
 
 
 def prediction_file(stem: Path, further: str | None = None) -> Path:
@@ -349,7 +353,8 @@ def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
     """Return one line for each task and model that has several seeds: mean, deviation and number of seeds."""
     groups: dict[tuple[str, str], list[ResultRecord]] = {}
     for record in records:
-        groups.setdefault((record.task, str(record.model.get("model"))), []).append(record)
+        model, weights = str(record.model.get("model")), record.config.get("checkpoint")
+        groups.setdefault((record.task, f"{model}={weights}" if weights else model), []).append(record)
     lines = []
     for (task, model), group in groups.items():
         if len(group) < 2:

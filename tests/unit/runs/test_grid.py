@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
+from bend_hf.embedders import load_embedder
 from bend_hf.errors import ConfigError, RegistryError
+from bend_hf.evaluation.record import read_record
 from bend_hf.lease import _place, take
+from bend_hf.publishing.results import model_label
 from bend_hf.runs import grid
 from bend_hf.runs import run as train
-from bend_hf.runs.grid import CellResult, grid_table, run_grid
+from bend_hf.runs.grid import CellResult, grid_table, run_grid, with_model
 from bend_hf.runs.outcome import Results
 from bend_hf.training.trackers import check_trackers
 from tests.cached import start
 from tests.command_line import parse_run
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
 
 FAST = ("--epochs", "1", "--batch-size", "8")
@@ -154,6 +159,44 @@ def test_a_cell_of_a_dead_process_is_taken_over_and_a_living_one_is_waited_for(
     assert not again.skipped
     assert len(asleep) == 1
     assert not lock.exists()
+
+
+def test_several_local_checkpoints_run_in_one_grid_under_their_own_names(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, models = "caduceus-ph-1k", []
+    for seed, name in enumerate(("first", "second")):
+        folder = make_tiny(key, tmp_path / name)
+        drawn = load_embedder(key, checkpoint=folder, random_init=True, seed=seed).model
+        assert drawn is not None
+        save_file({key: value.clone() for key, value in drawn.state_dict().items()}, folder / "model.safetensors")
+        models.append(f"{key}={folder}")
+    out = tmp_path / "out"
+    flags = ["run", "--task", "gene_finding", "--data", str(data), "--out", str(out), "--no-cache", *FAST]
+    assert main([*flags, "--model", *models]) == 0
+    text = capsys.readouterr().out
+    assert all(text.count(model) == 1 for model in models)
+    assert "seeds" not in text  # two checkpoints are not two seeds of one model
+    assert sorted(one["config"]["checkpoint"] for one in records(out)) == [model.split("=")[1] for model in models]
+    names = sorted(path.name for path in out.glob("*.json"))
+    assert ["caduceus-ph-1k-first" in names[0], "caduceus-ph-1k-second" in names[1]] == [True, True]
+    assert {model_label(read_record(path)) for path in out.glob("*.json")} == {
+        f"{key}, own weights first",
+        f"{key}, own weights second",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint", "message"),
+    [
+        ("dnabert6=", None, "is not complete; expected KEY=FOLDER"),
+        ("=folder", None, "is not complete; expected KEY=FOLDER"),
+        ("dnabert6=folder", "other", "and so does --checkpoint 'other'; leave one out"),
+    ],
+)
+def test_a_model_with_weights_must_be_complete(model: str, checkpoint: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_model(RunConfig(task=("gene_finding",), checkpoint=checkpoint), model)
 
 
 def test_a_mistyped_model_stops_the_grid_before_it_starts(data: Path, tmp_path: Path) -> None:
