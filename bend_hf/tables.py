@@ -40,7 +40,11 @@ _SIGNS: Final = {
     "{": "&#123;",
     "}": "&#125;",
     "\\": "&#92;",
+    "~": "&#126;",
 }
+# Control characters, and those that turn the direction of text around.
+INVISIBLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+_MARKUP_BY_PLACE: Final = re.compile(r"(?<![^\W_])_|_(?![^\W_])|^[#+-](?=[# ]|$)")  # emphasis, headings and lists
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,8 +73,18 @@ def _padded(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[s
 
 def escaped(text: object) -> str:
     """Return one line of Markdown that shows the text as it is, whatever it holds."""
-    line = re.sub(r"\s+", " ", str(text)).strip()
-    return "".join(_SIGNS.get(sign, sign) for sign in line)
+    line = INVISIBLE.sub("\ufffd", re.sub(r"\s+", " ", str(text)).strip())
+    line = "".join(_SIGNS.get(sign, sign) for sign in line)
+    return _MARKUP_BY_PLACE.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def code(text: object) -> str:
+    """Return Markdown that shows a name as code, or as plain text if code cannot hold it.
+
+    >>> code("yes"), code("a|b")
+    ('`yes`', 'a&#124;b')
+    """
+    return f"`{text}`" if re.fullmatch(r"[^\W_][\w .,:+/-]*", str(text), re.ASCII) else escaped(text)
 
 
 def number(value: Json) -> str:

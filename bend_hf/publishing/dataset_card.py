@@ -15,6 +15,7 @@ from bend_hf import __version__
 from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
 from bend_hf.files import asset_folder, json_sha256, write_text
+from bend_hf.tables import code, escaped
 from bend_hf.tasks import TASKS, Folds
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
@@ -119,7 +120,7 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
     task = TASKS.get(facts["task"]) if facts["task"] in TASKS else None
     data = facts["facts"]
     return {
-        "title": task.title if task else facts["task"],
+        "title": task.title if task else escaped(facts["task"]),
         "config": facts["config"],
         "description": task.description if task else "A task that the user defined.",
         "assembly": data["assembly"],
@@ -127,7 +128,7 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
         "folds": isinstance(task.partition, Folds) if task else any(p.startswith("part_") for p in data["items"]),
         "columns": [_column(feature) for feature in facts["features"]],
         "counts": list(data["items"].items()),
-        "label_names": facts["label_names"],
+        "label_names": [code(name) for name in facts["label_names"]],
         "repeated": duplicates_in_words(facts["repetitions"]),
         "changed": _changes_in_words(data["changes"]),
         "hashes": [(name, entry["sha256"]) for name, entry in data["files"].items()],
@@ -139,7 +140,7 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _column(feature: Mapping[str, Any]) -> dict[str, str]:
     listed = feature.get("list")
     kind = feature.get("dtype", f"list of {listed if isinstance(listed, str) else 'classes'}" if listed else "class")
-    return {"name": feature["name"], "kind": "class" if isinstance(kind, Mapping) else str(kind)}
+    return {"name": code(feature["name"]), "kind": "class" if isinstance(kind, Mapping) else str(kind)}
 
 
 def duplicates_in_words(repeated: Mapping[str, Any]) -> str:

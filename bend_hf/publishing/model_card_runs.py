@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -17,6 +18,7 @@ from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
+from bend_hf.tables import INVISIBLE
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.training.heads import HEADS
 from bend_hf.types import Json
@@ -126,4 +128,4 @@ def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> st
         words.append(f"--{item.name.replace('_', '-')}")
         if value is not True:
             words += list(map(str, value)) if isinstance(value, list) else [str(value)]
-    return " ".join(shlex.quote(word.replace("\n", " ")) for word in words)
+    return " ".join(shlex.quote(INVISIBLE.sub(" ", re.sub(r"[^\S ]", " ", word))) for word in words)

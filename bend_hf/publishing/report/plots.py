@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,8 +99,8 @@ def _saved(stem: str, figure: Figure) -> dict[str, bytes]:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib does not read as a formula, and that an SVG file can hold."""
+    return re.sub("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufffe\\uffff]", "\ufffd", text).replace("$", r"\$")
 
 
 def _short(count: float) -> str:

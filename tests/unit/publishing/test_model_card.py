@@ -11,8 +11,10 @@ from huggingface_hub import ModelCard
 from bend_hf.errors import RecordError
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_folder import write_card
+from bend_hf.publishing.card_text import BEGIN, END, split_card
 from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card
 from bend_hf.publishing.model_card_runs import command
+from bend_hf.tables import escaped
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
 
@@ -116,3 +118,43 @@ def test_records_of_controls_are_in_the_card_of_a_model() -> None:
     text = model_card([record()], [control, elsewhere])
     assert "| kmer | auroc | 0.6789 | 0.8000 |" in text
     assert "0.5123" not in text
+
+
+HOSTILE = (
+    "a\r```\r<script>",
+    "x\u2028# y",
+    "\x1b[31mred",
+    "_name_ and __x__",
+    "~~struck~~",
+    "# heading",
+    "- item",
+    "<!-- bend_hf: end -->",
+    "a | b",
+    "\u202etxet",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_text_of_one_line(name: str) -> None:
+    made = record("gene_finding", name, data={**record("gene_finding").data, "assembly": name})
+    text = model_card([made], [record("gene_finding", name + "2", family="control")])
+    section = split_card(text, "it").section
+    assert section is not None
+    assert section.startswith(BEGIN)
+    assert section.endswith(END)
+    assert section.count("\n```") == 2
+    assert not re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", section)
+    assert "<script>" not in section.replace(command_line(section), "")
+    assert escaped(name) in section
+    for markup in ("_name_", "__x__", "~~", "\n# heading", "\n- # ", "| a | b |"):
+        assert markup not in section.replace(command_line(section), "")
+
+
+def command_line(section: str) -> str:
+    """The command between the fences; nothing in it is markup."""
+    (found,) = re.findall(r"```bash\n(.*)\n```", section)
+    return str(found)
+
+
+def test_names_in_text_keep_their_underscores() -> None:
+    assert escaped("gene_finding my_model_v1 -1 +0.5 #3") == "gene_finding my_model_v1 -1 +0.5 #3"
