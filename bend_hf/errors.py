@@ -66,6 +66,10 @@ class MissingFileError(DownloadError):
     """A file that the server does not have."""
 
 
+class NotFiniteError(ModelError):
+    """A model that gave nan or infinity."""
+
+
 class HubError(BendError):
     """The Hub could not be reached, or rejected what was pushed."""
 

@@ -93,6 +93,7 @@ class Embedder(LoadedModel):
     """A loaded model that embeds sequences; ``LoadedModel`` describes the keywords of the constructor."""
 
     equal_lengths: bool = False  # True: only chunks of equal length share a batch, so that nothing is padded
+    pooled: bool = False  # True: one embedding per sequence, for tasks with one label set per sequence
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
     _runner: BatchRunner | None = None
@@ -248,6 +249,13 @@ class Embedder(LoadedModel):
             for group in self._groups(sequences)
             for output in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
         ]
+
+    @property
+    def finite_remedy(self) -> str:
+        """What to do if the model gives nan or infinity."""
+        if self.dtype == "float32":
+            return "check its weights"
+        return f"{self.dtype} may be too narrow, compute with --model-dtype float32"
 
     def probe(self) -> Floats | None:
         """Embed the two sequences by which a model that runs a user's code is recognized; see ``_probe``.

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bend_hf.errors import NotFiniteError
 from bend_hf.tasks._labels import LabelKind, MultiLabel, RealValues
 from bend_hf.types import IGNORE_LABEL, Floats, Ints, Labels
 
@@ -80,6 +81,26 @@ def pad_embeddings(x_ND: Floats | NDArray[np.float16], embedding_starts: Ints, e
     return TokenBatch(x_BTD=x_BTD, token_of_BL=token_of_BL)
 
 
+def item_name(dataset: Dataset, row: int) -> str:
+    """Name an item of a dataset in messages: its number and its coordinates, if it has any.
+
+    >>> import datasets
+    >>> item_name(datasets.Dataset.from_dict({"item": [7], "chromosome": ["chr1"], "start": [0], "end": [9]}), 0)
+    'item 7 (chr1:0-9)'
+    """
+    names = [name for name in ("item", "chromosome", "start", "end") if name in dataset.column_names]
+    item = dataset.select_columns(names)[int(row)] if names else {}
+    number = item.get("item", row)
+    place = f" ({item['chromosome']}:{item['start']}-{item['end']})" if len(names) - ("item" in names) == 3 else ""
+    return f"item {number}{place}"
+
+
+def all_finite(values: NDArray[np.floating[Any]]) -> bool:
+    """Whether all numbers are finite. Reads them once, unless they are huge."""
+    flat = values.reshape(-1)
+    return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
+
+
 class OnTheFly:
     """Embeddings that are computed when they are needed, for embedders that cost next to nothing.
 
@@ -89,6 +110,7 @@ class OnTheFly:
     """
 
     def __init__(self, dataset: Dataset, embedder: Embedder) -> None:
+        self._dataset = dataset
         self._sequences = dataset.select_columns(["sequence"]).with_format("arrow")
         self._embedder = embedder
 
@@ -101,12 +123,24 @@ class OnTheFly:
         return len(self._sequences)
 
     def rows(self, rows: Ints) -> TokenBatch:
-        """Embed items, in the given order."""
+        """Embed items, in the given order.
+
+        Raises:
+            NotFiniteError: An embedding is nan or infinite; the message names the item.
+        """
         sequences = self._sequences[rows]["sequence"].to_pylist()
         embedded = self._embedder.embed_tokens(sequences)
         starts = np.concatenate([[0], np.cumsum([len(item.embedding_bp) for item in embedded])])
+        x_ND = np.concatenate([item.values for item in embedded])
+        if not all_finite(x_ND):
+            bad = [place for place, item in enumerate(embedded) if not np.isfinite(item.values).all()]
+            raise NotFiniteError(
+                f"the embeddings of {item_name(self._dataset, rows[bad[0]])} are not finite: {self._embedder.name} "
+                f"gave nan or infinity for {len(bad)} of {len(rows)} items, computed in {self._embedder.dtype}; "
+                f"{self._embedder.finite_remedy}"
+            )
         return pad_embeddings(
-            np.concatenate([item.values for item in embedded]),
+            x_ND,
             starts,
             np.concatenate([item.embedding_bp for item in embedded]),
         )

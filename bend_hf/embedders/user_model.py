@@ -1,6 +1,9 @@
 """Use a model of the user's as an embedder: an object with ``embed``, a function, or a file that holds one.
 
-``embed`` takes a list of sequences and returns one array per sequence:
+``embed`` takes a list of sequences and returns one array or tensor per sequence, with one row per nucleotide. A model
+that pools returns one vector per sequence; it fits tasks with one set of labels per sequence. Torch modules are put in
+evaluation mode and run without gradients.
+
 
 >>> class Purines:
 ...     def embed(self, sequences):
@@ -12,7 +15,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +52,8 @@ class UserModel(Protocol):
         """Embed upper-case sequences.
 
         Returns:
-            One array per sequence, shape (nucleotides, width). The width is always the same.
+            One array or tensor per sequence, shape (nucleotides, width), or (width,) from a model that pools. The
+            width is always the same.
         """
         ...
 
@@ -76,6 +82,7 @@ class UserEmbedder(Embedder):
         unused = sorted(set(options) - {"spec", "protocol", "reverse_complement_average"})
         if unused:
             raise ConfigError(f"options {', '.join(unused)} do not apply to a user's model; leave them out")
+        _evaluate(model)
         self._embed: EmbedFunction = model.embed if isinstance(model, UserModel) else model
         self._name: str = name or str(getattr(model, "__name__", type(model).__name__))
         self._made_from = "" if checkpoint is None else content_of_path(checkpoint)
@@ -115,6 +122,11 @@ class UserEmbedder(Embedder):
         return {**super().description, "model": self._name, "family": "own"}
 
     @property
+    def finite_remedy(self) -> str:
+        """What to do if the model gives nan or infinity."""
+        return "correct the model, or let it compute in float32"
+
+    @property
     def _runs_user_code(self) -> bool:
         return True
 
@@ -129,31 +141,41 @@ class UserEmbedder(Embedder):
     def _outputs(
         self, sequences: list[str], function: BatchFunction, *, specials: bool, per_nucleotide: bool
     ) -> Iterator[TokenEmbeddings]:
-        for x_LD in self._embeddings(sequences):
-            yield TokenEmbeddings(values=x_LD, embedding_bp=np.ones(len(x_LD), dtype=np.int64))
+        for sequence, x_RD in zip(sequences, self._embeddings(sequences), strict=True):
+            one_bp = np.ones(len(x_RD), dtype=np.int64)
+            bp = np.array([len(sequence)], dtype=np.int64) if self.pooled else one_bp
+            yield TokenEmbeddings(values=x_RD, embedding_bp=bp)
 
     def _embeddings(self, sequences: list[str]) -> list[Floats]:
-        returned = self._embed(sequences)
+        with _without_gradients():
+            returned = self._embed(sequences)
         if len(returned) != len(sequences):
             raise AlignmentError(
                 f"{self.name} returned {len(returned)} arrays for {len(sequences)} sequences; "
                 f"expected one array per sequence"
             )
-        arrays = [np.asarray(array, dtype=np.float32) for array in returned]
-        for sequence, x_LD in zip(sequences, arrays, strict=True):
-            if x_LD.ndim != 2 or len(x_LD) != len(sequence):
-                raise AlignmentError(
-                    f"{self.name} returned an array of shape {x_LD.shape} for a sequence of {len(sequence)} "
-                    f"nucleotides; expected ({len(sequence)}, width), one embedding per nucleotide"
-                )
-            if self._width is None:
-                self._width = x_LD.shape[1]
-            if x_LD.shape[1] != self._width:
-                raise AlignmentError(
-                    f"{self.name} returned an array of width {x_LD.shape[1]} after arrays of width {self._width}; "
-                    f"the width must stay the same"
-                )
-        return arrays
+        return [self._checked(_array(one), len(sequence)) for one, sequence in zip(returned, sequences, strict=True)]
+
+    def _checked(self, found: Floats, n_bp: int) -> Floats:
+        """Return one embedding per nucleotide, or one per sequence if the first answer was one; shape (R, D)."""
+        x_RD = found[None] if found.ndim == 1 else found
+        if self._width is None and x_RD.ndim == 2:
+            self.pooled = len(x_RD) == 1 != n_bp
+        expected = 1 if self.pooled else n_bp
+        if x_RD.ndim != 2 or len(x_RD) != expected:
+            raise AlignmentError(
+                f"{self.name} returned an array of shape {found.shape} for a sequence of {n_bp} nucleotides; expected "
+                f"({expected}, width), one embedding per {'sequence, as before' if self.pooled else 'nucleotide'}. A "
+                "model that pools returns one vector for every sequence"
+            )
+        if self._width is None:
+            self._width = x_RD.shape[1]
+        if x_RD.shape[1] != self._width:
+            raise AlignmentError(
+                f"{self.name} returned an array of width {x_RD.shape[1]} after arrays of width {self._width}; "
+                f"the width must stay the same"
+            )
+        return x_RD
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         raise ModelError(f"{self.name} is a user's model; it provides embeddings, but no tokens")
@@ -163,6 +185,30 @@ class UserEmbedder(Embedder):
 
     def _need_head(self) -> None:
         raise ModelError(f"{self.name} is a user's model; it provides embeddings, but no logits and no loss")
+
+
+def _array(value: ArrayLike | Tensor) -> Floats:
+    """Return an array or a tensor of any device and dtype as float32 on the host."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().to("cpu", torch.float32).numpy()
+    if isinstance(value, list | tuple) and torch is not None and any(isinstance(one, torch.Tensor) for one in value):
+        return np.stack([_array(one) for one in value])
+    return np.asarray(value, dtype=np.float32)
+
+
+def _without_gradients() -> AbstractContextManager[object]:
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.no_grad()
+
+
+def _evaluate(model: object) -> None:
+    """Turn off dropout and the like, of a torch module or of those that an object holds."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        for held in (model, getattr(model, "__self__", None), *getattr(model, "__dict__", {}).values()):
+            if isinstance(held, torch.nn.Module):
+                held.eval()
 
 
 def load_user_model(

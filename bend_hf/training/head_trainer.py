@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
+from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import InputError, TrainingError
 from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
 from bend_hf.training.checkpoints import Checkpoints, trained_state
@@ -183,7 +185,8 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         self.loss_function = data.loss.to(accelerator.device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # loss and labels of this epoch
         self.shown, self.shown_at = float("nan"), 0.0
-        self.last_inputs: tuple[Tensor, ...] = ()
+        self.first_bad = torch.zeros((), dtype=torch.int64, device=accelerator.device)  # step; 0: none
+        self.last_batch: Batch | None = None
 
     def interval_end(self, step: int) -> int:
         """Return the last step of the epoch."""
@@ -223,10 +226,16 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
 
     def loss(self, part: Batch) -> LossParts:
         """Return the loss of a batch."""
-        self.last_inputs = part.inputs
+        self.last_batch = part
         with self.accelerator.autocast():
             logits = self.model(*part.inputs)
         loss: LossParts = self.loss_function(logits.float(), self._target(part.labels))
+        finite, step = torch.isfinite(loss.total.detach()), self.state.step + 1
+        if self.accelerator.device.type == "cpu":
+            if not finite:
+                raise TrainingError(f"the loss became {loss.total.item()} by step {step}; {self._cause()}")
+        else:  # reading it would wait for the device
+            self.first_bad = torch.where((self.first_bad == 0) & ~finite, step, self.first_bad)
         return loss
 
     def _target(self, labels: Labels) -> Tensor:
@@ -250,18 +259,50 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         if now - self.shown_at >= _PROGRESS_EVERY_SECONDS:
             total, count = self.sums.tolist()
             if not np.isfinite(total):
-                raise TrainingError(f"the loss became {total} by step {self.state.step}; {self._cause()}")
+                step = int(self.first_bad) or self.state.step
+                raise TrainingError(f"the loss became {total} by step {step}; {self._cause()}")
             self.shown, self.shown_at = total / max(count, 1.0), now
         self.callbacks.on_progress(self.state.step, self.settings.n_steps, self.shown)
 
     def _cause(self) -> str:
-        """Say what made the loss of the last batch nan or infinite."""
-        if all(bool(torch.isfinite(x).all()) for x in self.last_inputs if x.is_floating_point()):
+        """Say what made the loss of the last batch nan or infinite: its inputs, the weights, or a layer."""
+        batch = self.last_batch
+        if batch is None:
             return "lower --learning-rate"
+        shown = [item_name(self.data.train.dataset, int(row)) for row in batch.rows[:3]]
+        place = f"the batch of {', '.join(shown)}{' and others' if len(batch.rows) > len(shown) else ''}"
+        if not all(bool(torch.isfinite(x).all()) for x in batch.inputs if x.is_floating_point()):
+            return (
+                f"the embedder gave numbers that are not finite for {place}; compute with --model-dtype float32, or "
+                "correct the model"
+            )
+        bad = [name for name, weight in self.module.named_parameters() if not bool(torch.isfinite(weight).all())]
+        if bad:
+            return f"the weights {bad[0]} are not finite, because an earlier step was too large; lower --learning-rate"
+        layer = self._first_bad_layer(batch)
+        if layer is None:
+            return f"the outputs for {place} are finite, but their loss is not; lower --learning-rate"
         return (
-            "the embedder gave numbers that are not finite for this batch; compute with --model-dtype float32, or "
-            "correct the model"
+            f"the inputs are finite, but {layer} gives nan or infinity for {place}; lower --learning-rate, or "
+            "compute with --precision no and --model-dtype float32"
         )
+
+    def _first_bad_layer(self, batch: Batch) -> str | None:
+        """Run a batch again and name the first layer whose output is not finite."""
+        found: list[str] = []
+
+        def watch(name: str, module: nn.Module, given: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point() and not bool(torch.isfinite(output).all()):
+                found.append(f"layer {name or type(module).__name__} ({type(module).__name__}, {output.dtype})")
+
+        hooks = [module.register_forward_hook(partial(watch, name)) for name, module in self.module.named_modules()]
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                self.model(*batch.inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found[0].replace("torch.", "") if found else None
 
     def evaluate(self, started: float) -> None:
         """Validate after an epoch, and keep its weights if it is the best.

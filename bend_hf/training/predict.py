@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import InputError, ModelError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues
@@ -95,8 +96,6 @@ def _check_finite(finite: NDArray[np.bool_], split: Split, batch: Batch) -> None
     if finite.all():
         return
     first = int(np.argmin(finite))
-    names = [name for name in _COORDINATES if name in split.dataset.column_names]
-    item = split.dataset.select_columns(["item", *names])[int(batch.rows[first])]
     x_TD = batch.inputs[0][first]
     if x_TD.is_floating_point() and not bool(torch.isfinite(x_TD).all()):
         cause = (
@@ -104,8 +103,7 @@ def _check_finite(finite: NDArray[np.bool_], split: Split, batch: Batch) -> None
         )
     else:
         cause = "its embeddings are finite, so the head diverged; lower --learning-rate"
-    place = ", ".join(f"{name} {item[name]}" for name in names)
-    raise ModelError(f"the logits of item {item['item']} ({place}) are not finite: {cause}")
+    raise ModelError(f"the logits of {item_name(split.dataset, int(batch.rows[first]))} are not finite: {cause}")
 
 
 @torch.inference_mode()

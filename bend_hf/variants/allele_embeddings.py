@@ -18,7 +18,7 @@ import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._batching import batch_end
-from bend_hf.errors import AlignmentError, ModelError
+from bend_hf.errors import AlignmentError, ModelError, NotFiniteError
 from bend_hf.types import Bools, Ints
 
 if TYPE_CHECKING:
@@ -184,10 +184,19 @@ class AlleleEmbeddings:
         return values[_on((np.cumsum(few) - 1)[token], values.device)]
 
 
+def not_finite(embedder: Embedder, what: str = "an embedding") -> NotFiniteError:
+    """Say that a model gave nan or infinity."""
+    return NotFiniteError(
+        f"{embedder.name} gave {what} that is not finite, computed in {embedder.dtype}; {embedder.finite_remedy}"
+    )
+
+
 def _through_host(embedder: Embedder, sequences: list[str]) -> EmbeddingsOnDevice:
     import torch
 
     embedded = embedder.embed_tokens(sequences)
+    if not all(np.isfinite(one.values).all() for one in embedded):
+        raise not_finite(embedder)
     counts = [len(one.embedding_bp) for one in embedded]
     return EmbeddingsOnDevice(
         values=torch.from_numpy(np.concatenate([one.values for one in embedded])),
@@ -209,7 +218,22 @@ def logits(embedder: Embedder, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ
 def losses(embedder: Embedder, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
     """Compute the loss of each token as it stands; a ``TokenFunction``."""
     found = embedder._loss_batch(ids_BT, mask_BT)
+    _check_losses(embedder, found, ids_BT, mask_BT)
     return found if tokens_BQ is None else found.gather(1, tokens_BQ[..., None])
+
+
+def _check_losses(embedder: Embedder, loss_BT1: Tensor, ids_BT: Tensor, mask_BT: Tensor | None) -> None:
+    """Check that each token that competes has a finite loss; the first token of a causal model has none."""
+    import torch
+
+    bad_BT = ~torch.isfinite(loss_BT1[..., 0])
+    competing = embedder._loss_tokens()
+    if competing is not None:
+        bad_BT &= torch.isin(ids_BT, torch.tensor(list(competing), device=ids_BT.device))
+    if mask_BT is not None:
+        bad_BT &= mask_BT.bool()
+    if bool(bad_BT[:, 1:].any()):
+        raise not_finite(embedder, "a log-likelihood")
 
 
 def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, function: TokenFunction) -> Tensor:
@@ -254,7 +278,11 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
             selected = flat if len(selection.value) == len(flat) else flat[_on(selection.value, device)]
             out[_on(slots, device)] = selected.float()
             first = last
-    return torch.zeros((0, 0)) if out is None else out
+    if out is None:
+        return torch.zeros((0, 0))
+    if function is hidden and not bool(torch.isfinite(out).all()):
+        raise not_finite(embedder)
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)

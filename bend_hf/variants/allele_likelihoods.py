@@ -31,6 +31,7 @@ from bend_hf.variants.allele_embeddings import (
     chunk_starts_of_tokens,
     logits,
     losses,
+    not_finite,
     run_on_device,
     tokens_overlap,
 )
@@ -180,7 +181,12 @@ class AlleleLikelihoods:
             logs = self._competing(scores).log_softmax(dim=1)
             slot = torch.from_numpy((np.cumsum(wanted) - 1)[position]).to(logs.device)
             read = logs[slot, torch.from_numpy(target).to(logs.device)]
-        return read.cpu().numpy().astype(np.float64)
+        values = read.cpu().numpy().astype(np.float64)
+        competing = self.embedder._loss_tokens()
+        competes = np.ones(len(target), np.bool_) if competing is None else np.isin(target, list(competing))
+        if not np.isfinite(values[competes]).all():
+            raise not_finite(self.embedder, "a log-likelihood")
+        return values
 
     def _competing(self, scores: Tensor) -> Tensor:
         import torch

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.errors import InputError, ModelError
+from bend_hf.errors import InputError, ModelError, NotFiniteError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.types import Ints, Json
 from bend_hf.variants.alleles import Context, StoredVariants
@@ -144,7 +144,26 @@ def score_batch(model: VariantModel, given: pa.Table) -> pa.Table:
     """
     longest_bp = model.context.left_bp + model.context.right_bp + 1
     group = max(8, _DEVICE_BYTES // (2 * 4 * longest_bp * max(model.embedder.width, 1)))
-    return pa.concat_tables([_score_group(model, given.slice(at, group)) for at in range(0, len(given), group)])
+    return pa.concat_tables([_score_or_name(model, given.slice(at, group)) for at in range(0, len(given), group)])
+
+
+def _score_or_name(model: VariantModel, given: pa.Table) -> pa.Table:
+    """Score some variants; if the model gives nan or infinity, find the first variant that it gives it for.
+
+    Raises:
+        ModelError: It does; the message names the variant.
+    """
+    try:
+        return _score_group(model, given)
+    except NotFiniteError as error:
+        half = len(given) // 2
+        if half:
+            for part in (given.slice(0, half), given.slice(half)):
+                _score_or_name(model, part)
+        row = given.slice(0, 1).select(list(COORDINATES)).to_pylist()[0]
+        place = f"{row['chromosome']}:{row['start'] + 1} {row['ref']}>{row['alt']}"
+        where = place if len(given) == 1 else f"{len(given)} variants from {place} on, scored together"
+        raise ModelError(f"{where}: {error}") from error
 
 
 def _score_group(model: VariantModel, given: pa.Table) -> pa.Table:
@@ -156,7 +175,6 @@ def _score_group(model: VariantModel, given: pa.Table) -> pa.Table:
     substitutions, others = np.flatnonzero(shown.is_substitution), np.flatnonzero(~shown.is_substitution)
     batch = VariantBatch(model=model, stored=_take(stored, substitutions))
     if len(substitutions):
-        _check_finite(batch, given.take(pa.array(substitutions)))
         for key, values in _substitution_scores(batch):
             columns[key][substitutions] = values
     if len(others):
@@ -177,23 +195,6 @@ def _score_group(model: VariantModel, given: pa.Table) -> pa.Table:
         for name, embeddings in ((REF_EMBEDDING, batch.ref_embeddings), (ALT_EMBEDDING, batch.alt_embeddings)):
             table = table.append_column(name, _embedding_column(embeddings, substitutions, n))
     return table
-
-
-def _check_finite(batch: VariantBatch, given: pa.Table) -> None:
-    """Check that the embeddings at the variants are finite, so that no distance is made of nan.
-
-    Raises:
-        ModelError: One is not; the message names the variant.
-    """
-    finite = np.isfinite(batch.ref_embeddings).all(axis=1) & np.isfinite(batch.alt_embeddings).all(axis=1)
-    if finite.all():
-        return
-    row = given.slice(int(np.argmin(finite)), 1).select(list(COORDINATES)).to_pylist()[0]
-    raise ModelError(
-        f"{batch.model.embedder.name} gave an embedding that is not finite for {row['chromosome']}:{row['start'] + 1} "
-        f"{row['ref']}>{row['alt']}, and for {int((~finite).sum()) - 1} other variants of {len(given)}; expected "
-        "finite numbers. Compute with --model-dtype float32, or correct the model."
-    )
 
 
 def _substitution_scores(batch: VariantBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def config(tmp_path: Path) -> RunConfig:
 @pytest.mark.parametrize("value", ["np.nan", "np.inf"])
 def test_embeddings_that_are_not_finite_stop_training_in_the_first_step(config: RunConfig, value: str) -> None:
     Path(config.model).write_text(MODEL.format(condition="True", value=value))
-    with pytest.raises(BendError, match=r"by step 1; the embedder gave numbers that are not finite"):
+    with pytest.raises(BendError, match=r"of item \d+ \(chr\w+:\d+-\d+\) are not finite: model gave nan"):
         run(config)
     assert not list(config.out.glob("*.json"))
 
@@ -53,7 +54,7 @@ def test_embeddings_that_are_not_finite_are_named_with_their_item(config: RunCon
         MODEL.format(condition="s == TESTED", value="np.nan") + f"\n\nTESTED = {first['sequence']!r}\n"
     )
     with pytest.raises(
-        BendError, match=rf"start {first['start']}, end {first['end']}.* are not finite: the embedder gave"
+        BendError, match=rf"item {first['item']} .chr\w+:{first['start']}-{first['end']}. are not finite: model gave"
     ):
         run(config)
     assert not list(config.out.glob("*.json"))
@@ -65,5 +66,26 @@ def test_variants_whose_embeddings_are_not_finite_are_named(config: RunConfig, t
     rows = [("chr1", at, at + 1, bases[at], "CAAA"["ACGT".index(bases[at])]) for at in (2000, 2001, 2002)]
     bed = write_bed(tmp_path / "variants.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
     Path(config.model).write_text(MODEL.format(condition="True", value="np.nan"))
-    with pytest.raises(BendError, match=rf"not finite for chr1:2001 {rows[0][3]}>{rows[0][4]}, and for 2 other"):
+    with pytest.raises(BendError, match=rf"chr1:2001 {rows[0][3]}>{rows[0][4]}: model gave an embedding that"):
+        score_file(bed, VariantRun(model=config.model, genome=genome, out=config.out, no_plot=True))
+
+
+def test_cached_embeddings_that_are_not_finite_are_named(config: RunConfig, tmp_path: Path) -> None:
+    first = load_task("cpg_methylation", data=str(tmp_path / "data")).splits(None)["train"][2]
+    Path(config.model).write_text(
+        MODEL.format(condition="s == BAD", value="np.nan") + f"\n\nBAD = {first['sequence']!r}\n"
+    )
+    with pytest.raises(BendError, match=rf"item {first['item']} .chr\w+:{first['start']}-{first['end']}.*not finite"):
+        run(replace(config, no_cache=False, cache=tmp_path / "cache"))
+
+
+def test_only_the_variant_with_nan_is_named(config: RunConfig, tmp_path: Path) -> None:
+    genome = tmp_path / "data" / "genomes" / "genome.fa"
+    bases = write_genome(genome)["chr1"]
+    places = range(1000, 1040)
+    rows = [("chr1", at, at + 1, bases[at], "CAAA"["ACGT".index(bases[at])]) for at in places]
+    bed = write_bed(tmp_path / "variants.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
+    bad = bases[1017 - 256 : 1017] + rows[17][4] + bases[1018 : 1018 + 255]
+    Path(config.model).write_text(MODEL.format(condition="BAD in s", value="np.inf") + f"\n\nBAD = {bad[200:300]!r}\n")
+    with pytest.raises(BendError, match=rf"^chr1:1018 {rows[17][3]}>{rows[17][4]}: model gave an embedding"):
         score_file(bed, VariantRun(model=config.model, genome=genome, out=config.out, no_plot=True))

@@ -80,6 +80,8 @@ def estimate_embeddings_per_bp(embedder: Embedder, dataset: Dataset, lengths_bp:
         n_bp += int(lengths_bp[item])
     if not sequences or embedder.reverse_complement_average:
         return 1.0
+    if embedder.pooled:
+        return len(sequences) / n_bp
     try:
         return min(1.0, len(embedder.tokenize(sequences).embedding_bp) / n_bp)
     except ModelError:  # a user's model has no tokens and one embedding per nucleotide

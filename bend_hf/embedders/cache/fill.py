@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bend_hf.embedders.cache.shards import ShardFiles, State
-from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, no_bars
+from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars
 from bend_hf.errors import CacheError
 from bend_hf.lease import Lease, Watch, take
 
@@ -173,8 +173,10 @@ class _Filler:
         try:
             for columns in self._columns.of(self._writer.batches(files)):
                 self._feed.put(files.number, columns, self._check)
-        except BaseException:
+        except BaseException as error:
             self._feed.stop(writing)
+            if isinstance(error, UnstorableError):
+                raise CacheError(f"{self._writer.item_name(files, error.position)}: {error}") from error
             raise
         return True
 

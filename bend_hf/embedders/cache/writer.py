@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode_into
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
+from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import CacheError
 from bend_hf.types import Ints, StoredDtype
 
@@ -58,6 +59,18 @@ def stored_features(features: datasets.Features, width: int, dtype: StoredDtype)
     return datasets.Features(kept | made)
 
 
+class UnstorableError(CacheError):
+    """Embeddings of a sequence that cannot be stored.
+
+    Attributes:
+        position: Which sequence, counted from the first one of the shard.
+    """
+
+    def __init__(self, text: str, *, position: int) -> None:
+        super().__init__(text)
+        self.position = position
+
+
 class TokenColumns:
     """Turns sequences into the two columns of token embeddings.
 
@@ -80,8 +93,15 @@ class TokenColumns:
         """
         batches, sizes = tee(batches)
         embedded = self._embed(chain.from_iterable(batches))
+        n_before = 0
         for sequences in sizes:
-            yield self._columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
+            try:
+                columns = self._columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
+            except UnstorableError as error:
+                error.position += n_before
+                raise
+            n_before += len(sequences)
+            yield columns
 
     def _embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
         """Embed each sequence; if a batch does not fit into the device's memory, halve the batch size and retry."""
@@ -116,7 +136,10 @@ class TokenColumns:
             begin, end = end, end + len(item.embedding_bp)
             if end > len(stored):
                 stored = _grown(stored, filled=begin, needed=end)
-            encode_into(stored[begin:end], item.values, self._dtype)
+            try:
+                encode_into(stored[begin:end], item.values, self._dtype)
+            except CacheError as error:
+                raise UnstorableError(_with_remedy(str(error), self._embedder), position=len(counts)) from error
             counts.append(len(item.embedding_bp))
             lengths.append(item.embedding_bp)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
@@ -132,6 +155,10 @@ class TokenColumns:
                 f"{self._embedder.name} returned embeddings of shape {item.values.shape} for {n_bp} nucleotides; "
                 f"expected width {self._width} for a sequence of {len(sequence)} nucleotides"
             )
+
+
+def _with_remedy(text: str, embedder: Embedder) -> str:
+    return text if "too large" in text else f"{text}; {embedder.finite_remedy}"
 
 
 def _grown(stored: NDArray[Any], *, filled: int, needed: int) -> NDArray[Any]:
@@ -196,6 +223,10 @@ class ShardWriter:
     def n_bp(self, files: ShardFiles) -> int:
         """Count the nucleotides of a shard."""
         return int(self.lengths_bp[self._items(files)].sum())
+
+    def item_name(self, files: ShardFiles, position: int) -> str:
+        """Name a sequence of a shard in messages."""
+        return item_name(self.dataset, self._items(files).start + position)
 
     def batches(self, files: ShardFiles) -> Iterator[list[str]]:
         """Yield the sequences of each record batch of a shard."""

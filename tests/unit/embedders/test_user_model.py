@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders.user_model import UserEmbedder, load_user_model
@@ -35,7 +36,7 @@ def test_function_is_an_embedder() -> None:
     ("answer", "reason"),
     [
         ([np.ones((2, 3))], r"shape \(2, 3\) for a sequence of 3 nucleotides"),
-        ([np.ones(3)], r"shape \(3,\)"),
+        ([np.ones((2, 3, 1))], r"shape \(2, 3, 1\)"),
         ([], "returned 0 arrays for 1 sequences"),
     ],
 )
@@ -96,3 +97,55 @@ def test_file_with_a_function_takes_no_checkpoint(tmp_path: Path) -> None:
     assert load_user_model(tmp_path / "mine.py")("ACG").shape == (3, 1)
     with pytest.raises(ModelError, match="holds no class that takes checkpoint"):
         load_user_model(tmp_path / "mine.py", checkpoint="x")
+
+
+class Network(torch.nn.Module):
+    """A torch module with dropout and gradients, in half precision on the way out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.arange(8.0).reshape(4, 2))
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def embed(self, sequences: list[str]) -> list[torch.Tensor]:
+        """Return tensors that need gradients."""
+        return [
+            self.dropout(self.table["ACGT".index(one)].repeat(len(s), 1)).bfloat16() for s in sequences for one in s[:1]
+        ]
+
+
+def test_torch_module_runs_in_evaluation_mode_without_gradients() -> None:
+    network = Network().train()
+    embedder = UserEmbedder(network)
+    assert embedder("CC").tolist() == [[2.0, 3.0], [2.0, 3.0]]
+    assert embedder("CC").dtype == np.float32
+    assert not network.training
+
+
+def test_lists_of_tensors_and_one_batch_tensor_are_arrays() -> None:
+    lists = UserEmbedder(lambda sequences: [[torch.ones(2, requires_grad=True)] * len(one) for one in sequences])
+    assert lists("ACG").tolist() == [[1.0, 1.0]] * 3
+    stacked = UserEmbedder(lambda sequences: torch.ones(len(sequences), len(sequences[0]), 2))  # type: ignore[arg-type,return-value]  # a tensor is a sequence of tensors
+    assert stacked("ACG").tolist() == [[1.0, 1.0]] * 3
+
+
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_pooled_model_gives_one_embedding_per_sequence(as_tensor: bool) -> None:
+    def embed(sequences: list[str]) -> list[Any]:
+        pooled = [np.array([one.count("A"), len(one)], np.float32) for one in sequences]
+        return [torch.from_numpy(one) for one in pooled] if as_tensor else pooled
+
+    embedder = UserEmbedder(embed)
+    assert embedder.width == 2
+    assert embedder.pooled
+    (one, two) = embedder.embed_tokens(["AAC", "G"])
+    assert (one.values.tolist(), one.embedding_bp.tolist()) == ([[2.0, 3.0]], [3])
+    assert (two.values.tolist(), two.embedding_bp.tolist()) == ([[0.0, 1.0]], [1])
+    assert embedder.embed(["AAC"], upsample_embeddings=True)[0].tolist() == [[2.0, 3.0]] * 3
+
+
+def test_model_that_pools_only_some_sequences_raises() -> None:
+    with pytest.raises(AlignmentError, match="one embedding per sequence, as before"):
+        UserEmbedder(lambda sequences: [np.ones(2) if len(s) > 2 else np.ones((2, 2)) for s in sequences]).embed(
+            ["ACG", "AC"]
+        )

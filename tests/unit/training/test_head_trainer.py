@@ -136,7 +136,7 @@ def test_without_a_defined_metric_the_last_epoch_stands() -> None:
 def test_an_empty_split_and_a_loss_that_is_nan_are_refused() -> None:
     with pytest.raises(InputError, match="holds no item"):
         trained(split=gene_like(0))
-    with pytest.raises(TrainingError, match="lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"step 2; .* layer \S+ .* the batch of item .*; lower --learning-rate"):
         trained(replace(CONFIG, learning_rate=1e30))
 
 
