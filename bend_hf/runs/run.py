@@ -39,7 +39,7 @@ from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
-from bend_hf.tasks import Folds, TaskSpec
+from bend_hf.tasks import BinClasses, Folds, NucleotideClasses, TaskSpec
 from bend_hf.training.heads import BASELINES, baseline_of, head_entry, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
@@ -362,18 +362,33 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         control: The control that the model is, if it is one.
     """
     config = resolve_config(task.config, task.data.task)
+    identity = identity_in(config.out, embedder)
+    check_pooled(embedder, task.data.task)
     head = None if task.data.task.head is None else head_of(config.head, task.data.task)
     return ModelRun(
         config=config,
         data=task.data,
         accelerator=task.accelerator,
-        key=run_key(scored_settings(config), task.data, identity_in(config.out, embedder), head_entry(head)),
+        key=run_key(scored_settings(config), task.data, identity, head_entry(head)),
         label=label_of(embedder, config.model),
         folds=chosen_folds(config, task.data),
         control=control,
         embedder=embedder,
         head=head,
     )
+
+
+def check_pooled(embedder: Embedder, task: TaskSpec) -> None:
+    """Check that a model with one embedding per sequence meets a task with one set of labels per sequence.
+
+    Raises:
+        InputError: The task has labels along the sequence, or compares variants at their place.
+    """
+    if embedder.pooled and (task.variant is not None or isinstance(task.label, NucleotideClasses | BinClasses)):
+        raise InputError(
+            f"{embedder.name} returns one embedding per sequence, but {task.key} asks about places in a sequence; "
+            "expected one embedding per nucleotide, of shape (nucleotides, width)"
+        )
 
 
 def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_model: bool = False) -> Iterator[Run]:

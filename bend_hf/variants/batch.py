@@ -57,6 +57,11 @@ class VariantModel:
         Raises:
             ModelError: Likelihoods are needed and the model has none.
         """
+        if embedder.width and embedder.pooled:
+            raise ModelError(
+                f"{embedder.name} returns one embedding per sequence, but variants are compared at their place; "
+                "expected one embedding per nucleotide, of shape (nucleotides, width)"
+            )
         context = Context.of(settings.context, causal=embedder.direction == "causal")
         likelihoods, reason = None, "" if settings.likelihood else "they were not asked for"
         if settings.likelihood:
