@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
+from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
 from bend_hf.embedders._fingerprint import code_of, weights_of
 from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
@@ -167,6 +168,10 @@ class LoadedModel(ABC):
             nested=nested,
         )
         self.weight_files, self.lacking = loaded.files, loaded.lacking
+        adapter = adapter_files(self.folder)
+        if adapter:
+            model = merge_adapter(model, self.folder)
+            self.weight_files += adapter
         return model
 
     # Checkpoint and identity.

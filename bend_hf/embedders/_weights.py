@@ -176,6 +176,16 @@ def load_weights(
             f"{source} does not have the shapes of its configuration: {_first(shapes)}; "
             f"config.json and weights do not belong together"
         )
+    whole = [
+        f"{key} ({str(value.dtype).removeprefix('torch.')})"
+        for key, value in renamed.items()
+        if key in own and own[key].is_floating_point() and not value.is_floating_point()
+    ]
+    if whole:
+        raise ModelError(
+            f"{source} holds integers where weights are expected: {_first(whole)}. It is quantized, and its scales are "
+            "not read; pass the checkpoint in floating point"
+        )
     read = {_storage(own[key]) for key in renamed if key in own}
     lacking = [key for key, value in own.items() if key not in renamed and _storage(value) not in read]
     missing = [key for key in lacking if not _matches(key, allow_missing)]

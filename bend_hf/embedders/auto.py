@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bend_hf.embedders._adapter import adapter_files
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._behavior import Behavior, measure
 from bend_hf.embedders._checkpoint_files import read_json
@@ -208,7 +209,7 @@ class AutoEmbedder(Embedder):
         self._has_head = maker is not None
         if self.random_init:
             return build_random(lambda: (maker or AutoModel).from_config(config), self.seed)
-        self.weight_files = tuple(find_weights(self.folder))
+        self.weight_files = (*find_weights(self.folder), *adapter_files(self.folder))
         for path in self.weight_files:
             check_weight_file(path)
         if maker is not None:
@@ -268,7 +269,7 @@ class AutoEmbedder(Embedder):
 
     def _keys_in_files(self) -> set[str]:
         keys: set[str] = set()
-        for path in self.weight_files:
+        for path in find_weights(self.folder):
             if path.suffix == ".safetensors":
                 from safetensors import safe_open
 

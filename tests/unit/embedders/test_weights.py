@@ -283,3 +283,10 @@ def test_checksum_depends_on_content_and_order(tmp_path: Path) -> None:
     assert sha256_of([one, two]) != sha256_of([two, one])
     two.write_text("a")
     assert sha256_of([one]) == sha256_of([two])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_integers_are_not_taken_for_weights(dtype: torch.dtype) -> None:
+    state = {"weight": torch.ones(2, 2, dtype=dtype), "bias": torch.zeros(2)}
+    with pytest.raises(ModelError, match=r"holds integers where weights are expected: weight \(\w+\)"):
+        load_weights(torch.nn.Linear(2, 2), state, source="x.bin")

@@ -1,0 +1,125 @@
+"""Apply the low-rank adapter that lies next to a checkpoint, or refuse it: it changes what the model computes.
+
+``save_pretrained`` of a fine-tuned model writes ``adapter_config.json`` and ``adapter_model.safetensors``. The adapter
+is merged into the weights, so that the network keeps its form.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from bend_hf.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", bound="nn.Module")
+
+ADAPTER_CONFIG: Final = "adapter_config.json"  # CONFIG_NAME of peft
+ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")  # SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+_PREFIX: Final = "base_model.model."
+
+
+class _Keys(Protocol):
+    """What ``load_state_dict`` of torch returns."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def adapter_files(folder: Path) -> tuple[Path, ...]:
+    """Return the adapter's weights in a folder; empty if it holds no adapter.
+
+    Raises:
+        ModelError: Only a part of an adapter is there, or peft is not installed.
+
+    >>> adapter_files(Path("no/such/folder"))
+    ()
+    """
+    weights = [folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()]
+    described = (folder / ADAPTER_CONFIG).is_file()
+    if not weights and not described:
+        return ()
+    if not weights or not described:
+        held, lacking = (weights[0].name, ADAPTER_CONFIG) if weights else (ADAPTER_CONFIG, ADAPTER_WEIGHTS[0])
+        raise ModelError(
+            f"{folder} holds {held} but no {lacking}; add the file to apply the adapter, or remove {held} to use the "
+            "model without it"
+        )
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(
+            f"{folder} holds an adapter ({ADAPTER_CONFIG}), and peft is not installed; pip install 'bend-hf[lora]', or "
+            "remove the file to use the model without it"
+        )
+    return (weights[0],)
+
+
+def merge_adapter(network: M, folder: Path) -> M:
+    """Merge the adapter of a folder into the weights of a network.
+
+    Args:
+        network: With the weights that the adapter was trained on.
+        folder: Holds the adapter.
+
+    Raises:
+        ModelError: The adapter does not fit the network, or is of a kind that cannot be merged.
+    """
+    from peft import PeftConfig, inject_adapter_in_model, load_peft_weights, set_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        state: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # peft raises many kinds of errors for a damaged file
+        raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read: {type(error).__name__}: {error}") from error
+    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
+        raise ModelError(_cannot(folder, f"its kind {config.peft_type} is not merged here"))
+    host = _host(network, state)
+    if host is None:
+        raise ModelError(_cannot(folder, f"{type(network).__name__} does not have the layers of {min(state)}"))
+    low_rank = {key.removeprefix(_PREFIX): value for key, value in state.items() if "lora_" in key}
+    others = sorted(set(state) - {f"{_PREFIX}{key}" for key in low_rank} - set(low_rank))
+    own = dict(host.named_modules())
+    held = [key for key in others if key.removeprefix(_PREFIX).rpartition(".")[0] in own]
+    if held:
+        raise ModelError(_cannot(folder, f"it also replaces {held[0]}"))
+    if others:
+        log.warning("%s: the weights %s belong to the head of another task and are left out", folder, ", ".join(others))
+    config.modules_to_save, config.task_type, config.inference_mode = None, None, True
+    try:
+        inject_adapter_in_model(config, host)
+        loaded: _Keys = set_peft_model_state_dict(host, low_rank)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(_cannot(folder, f"{type(error).__name__}: {error}")) from error
+    missing = [key for key in loaded.missing_keys if "lora_" in key]
+    if missing or loaded.unexpected_keys:
+        raise ModelError(_cannot(folder, f"missing {missing[:3]}, unexpected {list(loaded.unexpected_keys)[:3]}"))
+    for name, module in list(host.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(host.get_submodule(parent), child, module.get_base_layer())
+    log.info("%s: the adapter is merged into the weights", folder)
+    return network
+
+
+def _host(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module | None:
+    """Return the network or its encoder, whichever has every layer that the adapter changes."""
+    layers = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in state if "lora_" in key}
+    for host in (network, getattr(network, "base_model", network)):
+        if layers and layers <= set(dict(host.named_modules())):
+            return host
+    return None
+
+
+def _cannot(folder: Path, reason: str) -> str:
+    return (
+        f"the adapter in {folder} ({ADAPTER_CONFIG}) cannot be applied: {reason}. Merge it with peft's "
+        "merge_and_unload(), save the merged model and pass its folder, or remove the file to use the model without it"
+    )
