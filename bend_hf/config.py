@@ -18,9 +18,10 @@ publishing are all derived from these declarations.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -32,9 +33,12 @@ from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, St
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T", int, float)
 Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
+Needs: TypeAlias = Literal["weights", "checkpoint", "revision", "context", "training", "cache", "variants", "intervals"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,10 @@ class FlagInfo:
     concerns: Concerns
     by_content: bool
     in_command: bool
+    needs: Needs | None
 
 
-def flag(
+def flag(  # noqa: PLR0913  the keywords of a declaration
     default: object,
     help: str,
     affects: Affects = "scores",
@@ -56,6 +61,7 @@ def flag(
     concerns: Concerns = "run",
     by_content: bool = False,
     in_command: bool = True,
+    needs: Needs | None = None,
 ) -> Any:  # noqa: ANN401 as dataclasses.field, whose type is that of the field
     """Declare a field of a configuration, which is a flag of the command line and a key of the TOML file.
 
@@ -69,8 +75,11 @@ def flag(
         by_content: Whether the run key and the record hold what the field stands for (the checksum of a file, the
             identity of a model) in place of its value.
         in_command: Whether the command on a model card that repeats a run names it; False for paths on this machine.
+        needs: What the model or the task must have for the flag to have an effect; see ``check_flags_apply``.
     """
-    info = FlagInfo(help=help, affects=affects, concerns=concerns, by_content=by_content, in_command=in_command)
+    info = FlagInfo(
+        help=help, affects=affects, concerns=concerns, by_content=by_content, in_command=in_command, needs=needs
+    )
     return field(default=default, metadata={"flag": info})
 
 
@@ -89,6 +98,37 @@ def settings_in_key(config: type[DataclassInstance]) -> frozenset[str]:
 def scored_settings(config: DataclassInstance) -> dict[str, object]:
     """Return the values of a configuration that decide the numbers of a run, by field name."""
     return {name: getattr(config, name) for name in flags_of(type(config)) if name in settings_in_key(type(config))}
+
+
+def given_without_effect(config: DataclassInstance, lacking: Collection[str]) -> dict[str, object]:
+    """Return the flags that are not at their default but need something that is lacking, with their defaults."""
+    infos = flags_of(type(config))
+    return {
+        item.name: item.default
+        for item in fields(config)
+        if infos[item.name].needs in lacking and getattr(config, item.name) != item.default
+    }
+
+
+def check_flags_apply(config: DataclassInstance, lacking: Mapping[str, Mapping[Needs, str]]) -> None:
+    """Check that each flag that was given has an effect on something, and log what it has none on.
+
+    Args:
+        config: The configuration.
+        lacking: For each model or task, what it lacks and why, such as ``{"onehot": {"weights": "has no weights"}}``.
+
+    Raises:
+        ConfigError: A flag has an effect on none of them. Flags of the cache, which change no score, are only logged.
+    """
+    infos = flags_of(type(config))
+    for name in dict.fromkeys(flag for lacks in lacking.values() for flag in given_without_effect(config, lacks)):
+        need, value = infos[name].needs, getattr(config, name)
+        reasons = [f"{who} {lacks[need]}" for who, lacks in lacking.items() if need is not None and need in lacks]
+        given = f"--{name.replace('_', '-')} is " + ("given" if value is True else f"{value}")
+        if len(reasons) == len(lacking) and need != "cache":
+            raise ConfigError(f"{given}, but {reasons[0]}; leave the flag out")
+        for reason in reasons:
+            log.warning("%s, but %s; it has no effect there", given, reason)
 
 
 Precision = Literal["no", "fp16", "bf16"]
@@ -117,21 +157,38 @@ class ModelFlags:
         by_content=True,
     )
     checkpoint: str | None = flag(
-        None, "folder or Hub name of weights to use instead of the published ones", concerns="model", by_content=True
+        None,
+        "folder or Hub name of weights to use instead of the published ones",
+        concerns="model",
+        by_content=True,
+        needs="checkpoint",
     )
-    revision: str | None = flag(None, "commit of the model on the Hub; default: the declared one", concerns="model")
+    revision: str | None = flag(
+        None, "commit of the model on the Hub; default: the declared one", concerns="model", needs="revision"
+    )
     layer: int = flag(
-        -1, "hidden layer to take embeddings from; -1 is the last, 0 the input embeddings", concerns="model"
+        -1,
+        "hidden layer to take embeddings from; -1 is the last, 0 the input embeddings",
+        concerns="model",
+        needs="weights",
     )
-    model_dtype: ModelDtype = flag("float32", "dtype of the model's weights and arithmetic", concerns="model")
+    model_dtype: ModelDtype = flag(
+        "float32", "dtype of the model's weights and arithmetic", concerns="model", needs="weights"
+    )
     random_init: bool = flag(
-        False, "use random weights (from --seed) in the same architecture and tokenizer", concerns="model"
+        False,
+        "use random weights (from --seed) in the same architecture and tokenizer",
+        concerns="model",
+        needs="weights",
     )
     reverse_complement_average: bool = flag(
         False, "average each nucleotide's embedding over both strands", concerns="model"
     )
     overlap_tokens: int = flag(
-        0, "tokens shared by neighboring chunks of a sequence that exceeds the context", concerns="model"
+        0,
+        "tokens shared by neighboring chunks of a sequence that exceeds the context",
+        concerns="model",
+        needs="context",
     )
     device: str | None = flag(
         None, "device of the model, such as cpu or cuda:1; default: chosen by the launcher", "speed", in_command=False
@@ -187,10 +244,10 @@ class DataConfig:
         None, "FASTA file to use instead of the folder's", concerns="data", by_content=True, in_command=False
     )
     out_of_bounds: OutOfBounds = flag(
-        "error", "what to do with an interval that ends after its contig", concerns="data"
+        "error", "what to do with an interval that ends after its contig", concerns="data", needs="intervals"
     )
     ref_mismatch: RefMismatch = flag(
-        "error", "what to do with a variant whose REF differs from the genome", concerns="data"
+        "error", "what to do with a variant whose REF differs from the genome", concerns="data", needs="variants"
     )
     loss: ValueLoss | None = flag(
         None,
@@ -248,26 +305,38 @@ class RunConfig(ModelConfig):
         by_content=True,
     )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
-    epochs: int | None = flag(None, "passes over the training split", concerns="recipe")
-    batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe")
-    learning_rate: float | None = flag(None, "learning rate of AdamW", concerns="recipe")
-    weight_decay: float | None = flag(None, "weight decay of AdamW", concerns="recipe")
+    epochs: int | None = flag(None, "passes over the training split", concerns="recipe", needs="training")
+    batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe", needs="training")
+    learning_rate: float | None = flag(None, "learning rate of AdamW", concerns="recipe", needs="training")
+    weight_decay: float | None = flag(None, "weight decay of AdamW", concerns="recipe", needs="training")
     fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all")
-    mixed_precision: Precision = flag("no", "precision of the training")
-    schedule: Schedule = flag("constant", "course of the learning rate; all but constant fall to 0", concerns="recipe")
-    warmup_steps: int = flag(0, "steps over which the learning rate rises from 0", concerns="recipe")
-    gradient_accumulation: int = flag(1, "batches per optimizer step", concerns="recipe")
+    mixed_precision: Precision = flag("no", "precision of the training", needs="training")
+    schedule: Schedule = flag(
+        "constant", "course of the learning rate; all but constant fall to 0", concerns="recipe", needs="training"
+    )
+    warmup_steps: int = flag(0, "steps over which the learning rate rises from 0", concerns="recipe", needs="training")
+    gradient_accumulation: int = flag(1, "batches per optimizer step", concerns="recipe", needs="training")
     patience: int | None = flag(
-        None, "stop after this many epochs without a better validation metric", concerns="recipe"
+        None, "stop after this many epochs without a better validation metric", concerns="recipe", needs="training"
     )
-    checkpoint_every: int = flag(200, "steps between two checkpoints, from which an interrupted run resumes", "speed")
+    checkpoint_every: int = flag(
+        200, "steps between two checkpoints, from which an interrupted run resumes", "speed", needs="training"
+    )
     cache: Path | None = flag(
-        None, "folder of the embeddings; default: embeddings below $BEND_HF_CACHE", "speed", in_command=False
+        None,
+        "folder of the embeddings; default: embeddings below $BEND_HF_CACHE",
+        "speed",
+        in_command=False,
+        needs="cache",
     )
-    cache_dtype: StoredDtype = flag("float16", "dtype of stored embeddings")
-    no_cache: bool = flag(False, "recompute embeddings whenever they are needed; for embeddings larger than the disk")
+    cache_dtype: StoredDtype = flag("float16", "dtype of stored embeddings", needs="cache")
+    no_cache: bool = flag(
+        False, "recompute embeddings whenever they are needed; for embeddings larger than the disk", needs="cache"
+    )
     controls: bool = flag(False, "also run the task's controls, and show them next to the model", "nothing")
-    tracker: tuple[str, ...] = flag((), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False)
+    tracker: tuple[str, ...] = flag(
+        (), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False, needs="training"
+    )
     processes: int | None = flag(None, "number of processes the run must have; it does not start otherwise", "speed")
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from bend_hf.config import DataConfig
+from bend_hf.config import DataConfig, Needs, check_flags_apply
 from bend_hf.errors import ConfigError, RecordError, SourceError
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec, select_tasks
@@ -273,12 +273,16 @@ def sources_of(config: DataConfig) -> list[tuple[Source, str]]:
     if config.bed is not None and not config.task:
         source = user_source(config.bed, labels=config.labels, genome=config.genome, data=config.data)
         source = replace(source, loss=config.loss)
+        check_flags_apply(config, {source.key: _lacking(source)})
         return [(source, f"{source.key}: your own task from {config.bed}")]
     found: list[tuple[Source, str]] = []
     for task in map(partial(_with_loss, loss=config.loss), select_tasks(config.task)):
         place = _place(task, config)
         source_of_task = find_source(task, data=place.data, bed=config.bed, labels=config.labels, genome=config.genome)
         found.append((source_of_task, place.message))
+    check_flags_apply(
+        config, {task.key: _lacking(one) for task, (one, _) in zip(select_tasks(config.task), found, strict=True)}
+    )
     return found
 
 
@@ -292,6 +296,15 @@ def _with_loss(task: TaskSpec, loss: ValueLoss | None) -> TaskSpec:
             "and pass --bed, whose column 'label' holds the values"
         )
     return replace(task, training=replace(task.training, loss=loss))
+
+
+def _lacking(source: Source) -> dict[Needs, str]:
+    """Return what the data of a task lack that a flag may need, with the reason."""
+    if isinstance(source, BuiltSource):
+        return dict.fromkeys(("intervals", "variants"), "is read from a built dataset, whose rows are fixed")
+    if source.task is not None and source.task.variant is not None:
+        return {"intervals": "has variants, and those past the end of a contig are always an error"}
+    return {"variants": "has no variants"}
 
 
 def _place(task: TaskSpec, config: DataConfig) -> FoundData:

@@ -69,6 +69,7 @@ __all__ = [
     "ModelSpec",
     "NucleotideTransformerEmbedder",
     "OneHotEmbedder",
+    "declared_model",
     "embedder_class",
     "load_embedder",
 ]
@@ -113,7 +114,7 @@ def load_embedder(
         RegistryError: The name is not a key and not a path or Hub id (``owner/name``) either.
         ModelError: The model cannot be loaded.
     """
-    spec = _declared(str(model))
+    spec = declared_model(str(model))
     if spec is not None:
         keywords = {**spec.options, **options}
         # mypy does not know that the declared options are keywords of the class
@@ -138,7 +139,7 @@ def _by_configuration(checkpoint: str | Path, **options: Unpack[EmbedderOptions]
     return loaded(checkpoint, **options)
 
 
-def _declared(name: str) -> ModelSpec | None:
+def declared_model(name: str) -> ModelSpec | None:
     """Return the declaration that a key, an alias, a Hub id or a Python file names, if there is one."""
     if name in MODELS:
         return MODELS.get(name)

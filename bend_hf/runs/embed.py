@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bend_hf.config import ModelConfig, flag
 from bend_hf.errors import ConfigError
+from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.types import StoredDtype
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def embed(config: EmbedConfig) -> list[str]:
     from bend_hf.embedders.cache.open import CacheSettings, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
+    check_model_flags(config)
     opened = [open_one() for open_one in task_openers(config).values()]
     chosen = [(data, name, split) for data in opened for name, split in _chosen(data, config.splits)]
     rank_slice = RankSlice.of(Accelerator())

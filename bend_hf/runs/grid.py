@@ -26,6 +26,13 @@ from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.files import full_disk
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
+from bend_hf.runs.flag_effects import (
+    check_model_flags,
+    check_task_flags,
+    lacking_of_model,
+    lacking_of_task,
+    with_effect,
+)
 from bend_hf.runs.outcome import Outcome, seed_lines
 from bend_hf.tables import number, text_table
 from bend_hf.training.launch import run_on_main_process
@@ -81,9 +88,11 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_trackers(config.tracker)
     for model in models:
         runs.check_model_name(with_model(config, model).model)
+    check_model_flags(config, [with_model(config, model) for model in dict.fromkeys(models)])
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
     opened = {key: _attempt(partial(_open, open_one, config)) for key, open_one in openers.items()}
+    check_task_flags(config, [data.task for data in opened.values() if not isinstance(data, _Failed)])
     watch = Watch()
     found = {
         _place(cell): cell
@@ -174,7 +183,8 @@ def _of_model(
     only: Container[tuple[str, int]] | None = None,
 ) -> Iterator[CellResult]:
     """Run the cells of a model, or only some tasks and seeds of it."""
-    config = with_model(shared, model)
+    named = with_model(shared, model)
+    config = with_effect(named, lacking_of_model(named.model, named.checkpoint))
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
         for seed in dict.fromkeys(config.seeds or (config.seed,)):
@@ -188,7 +198,9 @@ def _of_model(
                 result = embedder
             else:
                 task = runs.PreparedTask(
-                    config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator
+                    config=replace(with_effect(config, lacking_of_task(data.task)), seed=seed, seeds=()),
+                    data=data,
+                    accelerator=accelerator,
                 )
                 result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):

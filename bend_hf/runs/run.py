@@ -36,6 +36,7 @@ from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, ru
 from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
+from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
 from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
@@ -186,15 +187,20 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
     check_trackers(config.tracker)
     if not is_object:
         check_model_name(config.model)
+        check_model_flags(config)
     opened = []
     for open_one in task_openers(config).values():
         data = with_metrics(limited(open_one(), config.limit), config.metric)
         check_fit(config, data)
         opened.append(data)
+    check_task_flags(config, [data.task for data in opened])
     accelerator = start_processes(config)
     return [
         PreparedTask(
-            config=replace(config, seed=seed, seeds=()), data=data, accelerator=accelerator, is_object=is_object
+            config=replace(with_effect(config, lacking_of_task(data.task)), seed=seed, seeds=()),
+            data=data,
+            accelerator=accelerator,
+            is_object=is_object,
         )
         for data in opened
         for seed in config.seeds or (config.seed,)

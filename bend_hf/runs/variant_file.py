@@ -24,6 +24,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, intervals_of
 from bend_hf.files import file_sha256
+from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
     FoldResult,
     Results,
@@ -93,6 +94,8 @@ def score_file(
     started, moment = time.perf_counter(), datetime.now(UTC)
     variants = _read(file, config)
     check_writable(config.out)
+    if embedder is None:
+        check_model_flags(config)
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=config.device == "cpu")

@@ -154,17 +154,16 @@ def test_command_without_matplotlib_warns_before_scoring_and_draws_nothing(folde
 def test_command_takes_the_flags_of_a_model(folder: Path, tmp_path: Path) -> None:
     flags = ["--genome", str(folder / "genome.fa"), "--out", str(tmp_path), "--no-plot", "--no-averages"]
     flags += ["--model", KEY, "--checkpoint", str(folder / "model"), "--random-init", "--seed", "3", "--layer", "1"]
-    flags += ["--model-dtype", "bfloat16", "--protocol", "bend-hf-1", "--revision", "main"]
+    flags += ["--model-dtype", "bfloat16", "--protocol", "bend-hf-1"]
     assert main(["variants", str(folder / "bare.bed"), *flags]) == 0
     (path,) = tmp_path.glob("*.json")
     record = read_record(path)
-    said = {name: record.model[name] for name in ("random_init", "layer", "dtype", "protocol", "revision")}
+    said = {name: record.model[name] for name in ("random_init", "layer", "dtype", "protocol")}
     assert said == {
         "random_init": True,
         "layer": 1,
         "dtype": "bfloat16",
         "protocol": "bend-hf-1",
-        "revision": "main",
     }
     table = pq.read_table(path.with_suffix(".parquet"))
     assert table["window_distance"].null_count == table["sequence_distance"].null_count == len(table)
