@@ -24,9 +24,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 
 from bend_hf.errors import InputError, RecordError, SourceError
+from bend_hf.tables import printable
 from bend_hf.types import Json
 
 Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample", "pretrained"]
@@ -236,8 +237,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hash a file's bytes in hexadecimal.
 
     Hashing a genome of three gigabytes takes seconds. A note in the user's cache folder therefore remembers the hash
-    of a path, size, inode, and times of modification and change (the last of which no tool can set back). If the cache
-    cannot be read or written, the file is hashed each time.
+    of a path, size, inode, times of modification and change (the last of which no tool can set back), and of 66 blocks
+    of the content, in case a clock was wrong. If the cache cannot be read or written, the file is hashed each time.
 
     Raises:
         OSError: The file cannot be read.
@@ -245,7 +246,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     path = Path(path).resolve()
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
-        key = [str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        times = [stat.st_mtime_ns, stat.st_ctime_ns]
+        key = [str(path), stat.st_size, stat.st_ino, *times, _sample_sha256(file, stat.st_size)]
         note = cache_folder("sha256") / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
         remembered = _read_note(note)
         if remembered is not None and remembered[0] == key:
@@ -255,6 +257,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         with contextlib.suppress(OSError), atomic_path(note) as part:
             part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
     return digest
+
+
+_BLOCK_BYTES: Final = 4096
+_N_BLOCKS: Final = 64
+
+
+def _sample_sha256(file: BinaryIO, size: int) -> str:
+    """Hash the first and the last block of a file, and 64 blocks whose places follow from its size."""
+    digest = hashlib.sha256()
+    seed = hashlib.shake_256(str(size).encode()).digest(8 * _N_BLOCKS)
+    places = [int.from_bytes(seed[8 * number : 8 * number + 8]) % max(size, 1) for number in range(_N_BLOCKS)]
+    for place in sorted({0, max(size - _BLOCK_BYTES, 0), *places}):
+        digest.update(os.pread(file.fileno(), _BLOCK_BYTES, place))
+    return digest.hexdigest()
 
 
 def _read_note(note: Path) -> tuple[list[object], str] | None:
@@ -268,8 +284,17 @@ def _read_note(note: Path) -> tuple[list[object], str] | None:
 _CHATTY: Final = ("httpx", "httpx2", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
 
 
+class _Printable(logging.Formatter):
+    """Shows control characters in names as escapes, so that no file name can steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def start_logging() -> None:
     """Show this package's log messages, and only warnings of libraries that log every request; for commands."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

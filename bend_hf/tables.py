@@ -45,6 +45,17 @@ _SIGNS: Final = {
 # Control characters, and those that turn the direction of text around.
 INVISIBLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
 _MARKUP_BY_PLACE: Final = re.compile(r"(?<![^\W_])_|_(?![^\W_])|^[#+-](?=[# ]|$)")  # emphasis, headings and lists
+# The first of them without line ends and tabs, further ends of lines, and halves of surrogate pairs.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Show control characters, such as those that a terminal obeys, as escapes; line ends and tabs stay.
+
+    >>> print(printable("a" + chr(27) + "[31mb"))
+    a\x1b[31mb
+    """
+    return _CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -67,13 +78,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, padd
 
 
 def _padded(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
 
 
 def escaped(text: object) -> str:
     """Return one line of Markdown that shows the text as it is, whatever it holds."""
-    line = INVISIBLE.sub("\ufffd", re.sub(r"\s+", " ", str(text)).strip())
+    line = printable(INVISIBLE.sub("\ufffd", re.sub(r"\s+", " ", str(text)).strip()))
     line = "".join(_SIGNS.get(sign, sign) for sign in line)
     return _MARKUP_BY_PLACE.sub(lambda found: f"&#{ord(found[0])};", line)
 

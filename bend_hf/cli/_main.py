@@ -26,6 +26,7 @@ from bend_hf import __version__
 from bend_hf.cli import COMMANDS
 from bend_hf.errors import BendError
 from bend_hf.files import cache_folder, full_disk, start_logging
+from bend_hf.tables import printable
 
 EXIT_STATUSES: Final = (
     "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 0
     except BendError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_status
     except Exception as error:
         full = full_disk(error)

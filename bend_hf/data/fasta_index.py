@@ -73,7 +73,10 @@ class FastaIndex:
         rows = [line.split("\t") for line in text.splitlines()]
         if not rows or any(len(row) != 5 for row in rows):
             raise ValueError("a .fai file has five columns")
-        numbers = np.array([row[1:] for row in rows], np.int64)
+        try:
+            numbers = np.array([row[1:] for row in rows], np.int64)
+        except OverflowError as error:
+            raise ValueError("a .fai file holds numbers of 64 bits") from error
         if (numbers < 0).any() or (numbers[:, 3] < numbers[:, 2]).any():
             raise ValueError("a .fai file holds no negative number and no line shorter than its nucleotides")
         lengths_bp, offsets, line_bp, line_bytes = (np.ascontiguousarray(column) for column in numbers.T)

@@ -535,3 +535,12 @@ def test_a_stranded_sample_of_chromosome_20_is_what_pyfaidx_reads(chr20: Path, t
             for first, last, sign in zip(start.tolist(), end.tolist(), strand.tolist(), strict=True)
         ]
     assert sequences(Genome(path).fetch(["chr20"] * 2_000, start, end, strand)) == expected
+
+
+@pytest.mark.parametrize("number", ["9" * 25, "-" + "9" * 25, "9" * 5000, "nan", "1e400"])
+def test_an_index_with_an_impossible_number_is_made_again(tmp_path: Path, number: str) -> None:
+    fasta = tmp_path / "x.fa"
+    fasta.write_text(">chr1\nACGTAC\n")
+    (tmp_path / "x.fa.fai").write_text(f"chr1\t{number}\t6\t6\t7\n")
+    os.utime(fasta, (1e9, 1e9))
+    assert Genome(fasta).contigs == {"chr1": 6}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bend_hf import files
 from bend_hf.errors import RecordError
 from bend_hf.files import (
     atomic_path,
@@ -133,3 +134,19 @@ def test_a_file_that_is_replaced_with_its_times_kept_is_hashed_again(
         part.replace(path)  # as `rsync -t` does
         digests.append(file_sha256(path))
     assert digests == [hashlib.sha256(content).hexdigest() for content in (b"old", b"new")]
+
+
+def test_a_file_that_is_edited_in_place_with_all_its_times_put_back_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "_SETTLED_NS", -(10**18))
+    path, content = tmp_path / "genome.fa", bytearray(b"ACGT" * 50_000)
+    path.write_bytes(content)
+    stat = path.stat()
+    first = file_sha256(path)
+    content[:4], content[-4:] = b"TTTT", b"GGGG"
+    with path.open("r+b") as file:
+        file.write(content)
+    monkeypatch.setattr(files.os, "fstat", lambda descriptor: stat)  # as after a clock that was set back
+    assert file_sha256(path) == hashlib.sha256(content).hexdigest() != first

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bend_hf.errors import RecordError
-from bend_hf.tables import escaped, markdown_table, n_bytes, number, render, text_table, whole
+from bend_hf.tables import escaped, markdown_table, n_bytes, number, printable, render, text_table, whole
 from bend_hf.types import Json
 
 HEADER = ("task", "score")
@@ -71,3 +71,21 @@ def test_a_template_with_a_missing_field_raises(tmp_path: Path) -> None:
     template.write_text("{{ nothing }}")
     with pytest.raises(RecordError, match=r"t\.md\.jinja uses a field that is not given"):
         render(template, {})
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\x00", "\x07", "\x9b", "\u202e", "\u2028", "\r", "\x7f", "\udcff"])
+def test_signs_that_steer_a_terminal_are_shown_as_escapes(sign: str) -> None:
+    for text in (text_table(("a",), [(f"x{sign}y",)]), markdown_table(("a",), [(escaped(f"x{sign}y"),)])):
+        assert sign not in text
+        text.encode()
+    assert printable(f"x{sign}y") == f"x{sign.encode('unicode_escape').decode()}y"
+    assert printable("a\tb\nc \u00e9") == "a\tb\nc \u00e9"
+
+
+def test_errors_and_log_lines_show_control_signs_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    from bend_hf.cli._main import main
+
+    assert main(["variants", "a\x1b[31mb.bed", "--genome", "g.fa"]) == 1
+    text = capsys.readouterr().err
+    assert "\x1b" not in text
+    assert r"a\x1b[31mb.bed" in text
