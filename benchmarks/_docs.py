@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from bend_hf.cli.list import baseline_table, model_table, task_table
+from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.tables import markdown_table
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -22,6 +23,10 @@ Result: TypeAlias = dict[str, Any]  # the JSON of one benchmark
 
 # Models of the demo that the README shows. Files written by version 0.1.0 say "Random twin".
 DEMO_MODELS: Final = ("k-mers", "Random weights", "bend-mini")
+DATA_TITLES: Final = {
+    "sample": "The bundled sample:",
+    "chr20": "Chromosome 20 of GRCh37 with labels of ENCODE and others:",
+}
 
 
 def pages() -> list[Path]:
@@ -169,7 +174,25 @@ def _variants(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
+def _audit(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"audit of {row['rows']:,} rows of {row['row_bp']} bp with {row['labels']} labels",
+            f"{result['machine']['cores']} cores, peak memory {row['peak_mib'] / 1024:.1f} GiB",
+            f"{row['cpu_seconds']:.0f} s of one core",
+        )
+        for row in result["rows"]
+    ]
+
+
+def audit_findings() -> str:
+    """Show what audits of real data found, one table per folder."""
+    found = json.loads((RESULTS / "audit.json").read_text(encoding="utf-8"))["findings"]
+    return "\n\n".join(f"{DATA_TITLES.get(name, name)}\n\n{findings_table(audits)}" for name, audits in found.items())
+
+
 READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
+    "audit": _audit,
     "build": _build,
     "cache": _cache,
     "demo": _demo,
@@ -183,6 +206,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
+    "audit": audit_findings,
     "baselines": baseline_table,
     "demo": demo,
     "demo-time": demo_time,

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 from sample_region import SPLIT_OF_BLOCK, Region
 from sample_sources import DEBIAN_PACKAGE, FASTA_MEMBER, GENES_MEMBER, PYPI_PACKAGE, SEQUENCE_M5, Ints
 
+from bend_hf.data.dataset import load_task
+from bend_hf.data.sources import tasks_in
+from bend_hf.evaluation.audit.task_audit import audit_task, findings_table
 from bend_hf.tables import markdown_table
 
 
@@ -146,7 +149,28 @@ def write_card(path: Path, regions: list[Region], borders: list[Ints], summaries
         m5=SEQUENCE_M5, fasta=FASTA_MEMBER, debian=DEBIAN_PACKAGE, genes=GENES_MEMBER, pypi=PYPI_PACKAGE
     )
     parts = [_INTRO, sources, _coordinates(regions), _blocks(regions, borders), "## Tasks\n", _rows(summaries)]
-    path.write_text("\n".join([*parts, *map(_task, summaries)]), newline="\n")
+    path.write_text("\n".join([*parts, *map(_task, summaries), audit_section(path.parent)]), newline="\n")
+
+
+_AUDIT: Final = """\
+## Leaks and shortcuts
+
+What `bend-hf audit --data sample` finds: test rows (in cross-validation: rows of any subset) that occur in a split that
+they are tested against, as a copy on either strand, a near copy, a shifted window or an overlapping place; the mean
+share of their 31-mers that occurs there; rows with an equal sequence and other labels; and the score of the best rules
+of one feature (length, GC, CpG, N, position), which need no model. Near copies here are repeats of the genome.
+"""
+
+
+def audit_section(folder: Path) -> str:
+    """Audit every task of a sample, and write the findings.
+
+    Args:
+        folder: The sample.
+    """
+    _, tasks = tasks_in(folder)
+    audits = [audit_task(load_task(task.key, str(folder))).as_json() for task in tasks]
+    return f"{_AUDIT}\n{findings_table(audits)}\n"
 
 
 _SPLITS: Final = ("train", "valid", "test")

@@ -14,8 +14,9 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
+from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.files import asset_folder, json_sha256, write_text
-from bend_hf.tables import code, escaped
+from bend_hf.tables import code, escaped, markdown_table, number
 from bend_hf.tasks import TASKS, Folds
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
@@ -130,6 +131,7 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
         "counts": list(data["items"].items()),
         "label_names": [code(name) for name in facts["label_names"]],
         "repeated": duplicates_in_words(facts["repetitions"]),
+        "audit": _audit_section(facts["audit"]) if "audit" in facts else "",
         "changed": _changes_in_words(data["changes"]),
         "hashes": [(name, entry["sha256"]) for name, entry in data["files"].items()],
         "license": task.license if task else "the user's own data",
@@ -141,6 +143,14 @@ def _column(feature: Mapping[str, Any]) -> dict[str, str]:
     listed = feature.get("list")
     kind = feature.get("dtype", f"list of {listed if isinstance(listed, str) else 'classes'}" if listed else "class")
     return {"name": code(feature["name"]), "kind": "class" if isinstance(kind, Mapping) else str(kind)}
+
+
+def _audit_section(audit: Mapping[str, Any]) -> str:
+    """The findings of an audit as a table, and the best rule of each label."""
+    labels = audit["rules"]["best_by_label"]
+    rows = [(escaped(name), entry["feature"], number(entry["auroc"])) for name, entry in labels.items()]
+    rules = markdown_table(("label", "best feature", "AUROC"), rows)
+    return f"{findings_table([audit])}\n\n{rules}"
 
 
 def duplicates_in_words(repeated: Mapping[str, Any]) -> str:

@@ -25,6 +25,9 @@ from bend_hf.data.dataset import FACTS_FILE, file_facts
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, SourceError
+from bend_hf.evaluation.audit.copies import Thresholds
+from bend_hf.evaluation.audit.rows import parquet_subset, read_subsets
+from bend_hf.evaluation.audit.task_audit import audit_facts, audit_rows
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
 from bend_hf.files import file_sha256, full_disk, write_text
@@ -175,6 +178,9 @@ def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]
     splits: dict[str, datasets.SplitInfo] = builder.info.splits
     facts = file_facts(rows, builder.config.hashes, {part: splits[part].num_examples for part in shards})
     duplicates = find_duplicates([(part, [folder / name for name in names]) for part, names in shards.items()])
+    splits_on_disk = {part: parquet_subset([folder / name for name in names]) for part, names in shards.items()}
+    audit = audit_rows(rows.task, read_subsets(rows.task, splits_on_disk), Thresholds()).as_json()
+    facts["audit"] = audit_facts(audit)
     return {
         "task": rows.task.key,
         "config": rows.task.config,
@@ -182,6 +188,7 @@ def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]
         "label_names": list(rows.task.label_names),
         "facts": facts,
         "repetitions": duplicates.as_json(),
+        "audit": audit,
         "shards": {part: list(names) for part, names in shards.items()},
         "sha256": {name: file_sha256(folder / name) for names in shards.values() for name in names},
         "bytes": {name: (folder / name).stat().st_size for names in shards.values() for name in names},

@@ -223,8 +223,18 @@ def _counted(rows: AuditRows, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """Add up the seeds of each diagonal, and keep the best diagonals of each row and split."""
     if not seeds.shape[1]:
         return seeds
-    seeds = seeds[:, np.lexsort(seeds[:4][::-1])]
-    start = np.flatnonzero(np.concatenate([[True], (seeds[:4, 1:] != seeds[:4, :-1]).any(axis=0)]))
+    row, other, reverse, offset, _ = seeds
+    longest = 2 * int(rows.sequences.length_bp.max())
+    n_ways = 2 * (2 * longest + 1)
+    if len(rows) ** 2 * n_ways < 1 << 63:
+        key = (row * len(rows) + other) * n_ways + (offset + longest) * 2 + reverse
+        order = np.argsort(key, kind="stable")
+        new = key[order][1:] != key[order][:-1]
+        seeds = seeds[:, order]
+    else:
+        seeds = seeds[:, np.lexsort(seeds[:4][::-1])]
+        new = (seeds[:4, 1:] != seeds[:4, :-1]).any(axis=0)
+    start = np.flatnonzero(np.concatenate([[True], new]))
     count = np.add.reduceat(seeds[4], start)
     seeds = np.concatenate([seeds[:4, start], count[None]])
     split = rows.split[seeds[1]]

@@ -124,7 +124,7 @@ def letters_of(column: pa.ChunkedArray | pa.Array) -> Iterator[tuple[Bytes, Ints
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SharedKmers:
-    """N k-mers, sorted by their code; each code occurs at least twice.
+    """N k-mers; each code occurs at least twice, and equal codes are next to each other.
 
     Attributes:
         code: Canonical code of each k-mer, shape (N,).
@@ -246,8 +246,10 @@ def _repeated(sequences: Sequences, k: int, packed: Codes) -> SharedKmers:
     twice[:-1] |= same
     position = (packed[twice] & ((np.uint64(1) << position_bits) - np.uint64(1))).astype(np.int64)
     code, forward = kmers_at(sequences, k, position)
-    order = np.lexsort((position, code))
-    code, position, forward = code[order], position[order], forward[order]
+    hashed = packed[twice] >> position_bits
+    if ((hashed[1:] == hashed[:-1]) & (code[1:] != code[:-1])).any():
+        order = np.argsort(code, kind="stable")  # different k-mers with the same leading bits may alternate
+        code, position, forward = code[order], position[order], forward[order]
     again = code[1:] == code[:-1]
     really = np.zeros(len(code), np.bool_)
     really[1:] |= again

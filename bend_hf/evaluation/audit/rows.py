@@ -7,23 +7,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bend_hf.data.dataset import TaskData
 from bend_hf.data.sequences import COMPLEMENT
 from bend_hf.errors import InputError
 from bend_hf.evaluation.audit.kmers import Sequences, letters_of
-from bend_hf.tasks import Folds, Unsplit
+from bend_hf.tasks import Folds, TaskSpec, Unsplit
 from bend_hf.types import Bools, Bytes, Ints
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from datasets import Dataset
 
 Digests = NDArray[np.bytes_]
 
@@ -96,29 +99,80 @@ def references(split_names: tuple[str, ...], *, folds: bool) -> Bools:
     return rank[:, None] > rank[None, :]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """The rows of one split, wherever they are stored.
+
+    Attributes:
+        n_rows: Number of rows.
+        n_bytes: Size of the sequences, about.
+        tables: Yields the rows, some at a time.
+    """
+
+    n_rows: int
+    n_bytes: int
+    tables: Callable[[], Iterator[pa.Table]]
+
+
+def parquet_subset(paths: Sequence[Path]) -> Subset:
+    """Take the rows of a split from its Parquet files."""
+    files = [pq.ParquetFile(path) for path in paths]
+
+    def tables() -> Iterator[pa.Table]:
+        for file in files:
+            for batch in file.iter_batches(_BATCH):
+                yield pa.Table.from_batches([batch])
+
+    columns = [file.schema_arrow.names.index("sequence") for file in files]
+    n_bytes = sum(
+        file.metadata.row_group(group).column(column).total_uncompressed_size
+        for file, column in zip(files, columns, strict=True)
+        for group in range(file.num_row_groups)
+    )
+    return Subset(n_rows=sum(file.metadata.num_rows for file in files), n_bytes=n_bytes, tables=tables)
+
+
+def _dataset_subset(subset: Dataset) -> Subset:
+    chunks = subset.data["sequence"].chunks
+    return Subset(
+        n_rows=len(subset),
+        n_bytes=sum(chunk.buffers()[2].size for chunk in chunks if chunk.buffers()[2] is not None),
+        tables=lambda: subset.with_format("arrow").iter(_BATCH),
+    )
+
+
 def read_rows(data: TaskData) -> AuditRows:
     """Read the rows of a task.
 
     Raises:
         InputError: The task has no rows.
     """
-    names = tuple(data.subsets)
-    if not any(len(subset) for subset in data.subsets.values()):
-        raise InputError(f"{data.task.key} has no rows to audit; check the BED file")
-    folds = isinstance(data.task.partition, Folds)
-    unsplit = isinstance(data.task.partition, Unsplit)
-    reader = _Reader(data)
-    sequences = Sequences.of_batches(reader.letters(), n_bp=reader.n_bp())
+    return read_subsets(data.task, {name: _dataset_subset(subset) for name, subset in data.subsets.items()})
+
+
+def read_subsets(task: TaskSpec, subsets: Mapping[str, Subset]) -> AuditRows:
+    """Read the rows of splits, or of the subsets that folds are made of.
+
+    Raises:
+        InputError: The task has no rows.
+    """
+    names = tuple(subsets)
+    if not any(subset.n_rows for subset in subsets.values()):
+        raise InputError(f"{task.key} has no rows to audit; check the BED file")
+    folds = isinstance(task.partition, Folds)
+    unsplit = isinstance(task.partition, Unsplit)
+    reader = _Reader(task, subsets)
+    sequences = Sequences.of_batches(reader.letters(), n_bp=sum(subset.n_bytes for subset in subsets.values()))
     tables = reader.tables
     chromosome = _column(tables, "chromosome")
     chromosome_names, numbers = np.unique(chromosome, return_inverse=True)
     start_bp = _column(tables, "start").astype(np.int64)
-    if data.task.variant is not None:
+    if task.variant is not None:
         start_bp -= _column(tables, "variant_offset").astype(np.int64)
     return AuditRows(
         item=_column(tables, "item").astype(np.int64),
         split_names=names,
-        split=np.repeat(np.arange(len(names)), [len(subset) for subset in data.subsets.values()]),
+        split=np.repeat(np.arange(len(names)), [subset.n_rows for subset in subsets.values()]),
         references=np.zeros((len(names), len(names)), np.bool_) if unsplit else references(names, folds=folds),
         chromosome_names=tuple(map(str, chromosome_names)),
         chromosome=numbers.astype(np.int64),
@@ -136,8 +190,6 @@ def read_rows(data: TaskData) -> AuditRows:
 
 
 def _column(tables: list[pa.Table], name: str) -> NDArray[Any]:
-    import pyarrow as pa
-
     found: NDArray[Any] = pa.chunked_array([c for table in tables for c in table[name].chunks]).to_numpy()
     return found
 
@@ -145,30 +197,20 @@ def _column(tables: list[pa.Table], name: str) -> NDArray[Any]:
 class _Reader:
     """Reads the splits batch by batch; sequences are handed on, small columns and hashes are kept."""
 
-    def __init__(self, data: TaskData) -> None:
-        self.data = data
+    def __init__(self, task: TaskSpec, subsets: Mapping[str, Subset]) -> None:
+        self.subsets = subsets
         self.tables: list[pa.Table] = []
         self.digests: list[str] = []
         self.canonical: list[str] = []
         self.label_values: list[NDArray[np.int16]] = []
         self.label_counts: list[Ints] = []
         self.label_digests: list[str] = []
-        self.kept = ["item", "chromosome", "start"] + (["variant_offset"] if data.task.variant is not None else [])
-
-    def n_bp(self) -> int:
-        """Estimate the number of nucleotides from the intervals, which for variants hold the context too."""
-        total = 0
-        for subset in self.data.subsets.values():
-            table = subset.data
-            total += sum(
-                chunk.buffers()[2].size for chunk in table["sequence"].chunks if chunk.buffers()[2] is not None
-            )
-        return total
+        self.kept = ["item", "chromosome", "start"] + (["variant_offset"] if task.variant is not None else [])
 
     def letters(self) -> Iterator[tuple[Bytes, Ints]]:
         """Yield the letters and lengths of each batch of rows."""
-        for subset in self.data.subsets.values():
-            for table in subset.with_format("arrow").iter(_BATCH):
+        for subset in self.subsets.values():
+            for table in subset.tables():
                 self.tables.append(table.select(self.kept))
                 self._read_labels(table)
                 for letters, lengths in letters_of(table["sequence"]):

@@ -27,8 +27,9 @@ from bend_hf.evaluation.audit.pretraining import PretrainingOverlap, pretraining
 from bend_hf.evaluation.audit.rows import AuditRows, read_rows
 from bend_hf.evaluation.audit.rules import fit_rules
 from bend_hf.files import atomic_path, explain_write_errors, write_text
-from bend_hf.tables import number, text_table
-from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
+from bend_hf.tables import markdown_table, metric_title, number, text_table
+from bend_hf.tasks import TaskSpec
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 from bend_hf.types import Bools, Ints, Json
 
 AUDIT_VERSION: Final = 1  # raised when the meaning of a stored value changes
@@ -145,14 +146,17 @@ def audit_task(
         pretraining: Pretraining data to compare the tested rows with.
 
     Raises:
-        InputError: The task has no rows, its labels are real values, or the pretraining data cannot be read.
+        InputError: The task has no rows, or the pretraining data cannot be read.
     """
-    if isinstance(data.task.label, RealValues):
-        raise InputError(f"the labels of {data.task.key} are real values; an audit needs classes. Leave --loss out")
-    thresholds = thresholds or Thresholds()
-    rows = read_rows(data)
+    return audit_rows(data.task, read_rows(data), thresholds or Thresholds(), pretraining)
+
+
+def audit_rows(
+    task: TaskSpec, rows: AuditRows, thresholds: Thresholds, pretraining: Pretraining | None = None
+) -> TaskAudit:
+    """Audit the rows of a task, as ``audit_task`` does."""
     found = _find(rows, thresholds)
-    rules = fit_rules(rows, data.task)
+    rules = fit_rules(rows, task)
     summary: dict[str, Any] = {
         "rows": {name: int((rows.split == number).sum()) for number, name in enumerate(rows.split_names)},
         "method": {
@@ -166,7 +170,7 @@ def audit_task(
         "leaks": _leaks(rows, found),
         "not_compared": _by_split(rows, ~found.copies.compared),
         "similarity": _similarity(rows, found),
-        "duplicates": _duplicates(rows, by_strand=isinstance(data.task.label, NucleotideClasses | BinClasses)),
+        "duplicates": _duplicates(rows, by_strand=isinstance(task.label, NucleotideClasses | BinClasses)),
         "rules": rules.as_json(),
     }
     table = _row_table(rows, found)
@@ -174,7 +178,7 @@ def audit_task(
         overlap = pretraining_overlap(rows, pretraining.source, pretraining.genome)
         summary["pretraining"] = overlap.as_json()
         table = _with_overlap(table, overlap)
-    return TaskAudit(task=data.task.key, summary=summary, rows=table)
+    return TaskAudit(task=task.key, summary=summary, rows=table)
 
 
 def _with_overlap(table: pa.Table, overlap: PretrainingOverlap) -> pa.Table:
@@ -369,6 +373,46 @@ def audit_in_words(audit: Mapping[str, Any]) -> str:
     lines += _pretraining_in_words(audit)
     lines += [PartScore(**score).in_words() for score in audit.get("scores", [])]
     return "\n".join(lines)
+
+
+def audit_facts(audit: Mapping[str, Any]) -> dict[str, Json]:
+    """Return what a result record keeps of an audit: leaks by split, and the value of the best rule.
+
+    Args:
+        audit: As ``TaskAudit.as_json`` gives it.
+    """
+    return {
+        "audit_version": AUDIT_VERSION,
+        "leaks": dict(audit["leaks"]),
+        "rows_whose_equals_have_other_labels": audit["duplicates"]["rows_whose_equals_have_other_labels"],
+        "best_rule": {"metric": audit["rules"]["metric"], "value": audit["rules"]["value"]},
+    }
+
+
+def findings_table(audits: Sequence[Mapping[str, Any]]) -> str:
+    """Write the main findings of audits as a Markdown table, one row per task."""
+    header = (
+        "task",
+        "rows in another split too",
+        "31-mers seen",
+        "equal rows with other labels",
+        "best rule without a model",
+    )
+    return markdown_table(header, [(str(audit["task"]), *_findings(audit)) for audit in audits])
+
+
+def _findings(audit: Mapping[str, Any]) -> tuple[str, ...]:
+    leaks, similarity, rules = audit["leaks"], audit["similarity"], audit["rules"]
+    tested = {"test": leaks["test"]} if "test" in leaks else leaks
+    n_tested = sum(audit["rows"][name] for name in tested)
+    n_leaks = sum(leak["rows"] for leak in tested.values())
+    seen = [similarity[name]["share_of_31mers_seen"]["mean"] for name in tested]
+    return (
+        f"{n_leaks:,} of {n_tested:,} ({n_leaks / n_tested:.2%})" if tested else "not split",
+        f"{sum(seen) / len(seen):.1%}" if seen else "not split",
+        f"{audit['duplicates']['rows_whose_equals_have_other_labels']:,}",
+        f"{metric_title(rules['metric'])} {number(rules['value'])}",
+    )
 
 
 def _pretraining_in_words(audit: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bend_hf.data.dataset import load_task
+from bend_hf.evaluation.audit.task_audit import audit_task, findings_table
 from bend_hf.files import asset_folder
 from bend_hf.tasks import select_tasks
 
@@ -490,3 +492,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "contains files that are not a sample" in done.stderr
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_the_card_says_what_the_audit_finds() -> None:
+    audit = audit_task(load_task("cpg_methylation", "sample"))
+    assert findings_table([audit.as_json()]).splitlines()[-1] in (SAMPLE / "README.md").read_text()
