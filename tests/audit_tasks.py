@@ -11,7 +11,7 @@ import numpy as np
 from bend_hf.data.builder import features
 from bend_hf.data.dataset import TaskData
 from bend_hf.tasks import TASKS, TaskSpec
-from bend_hf.tasks._labels import MultiLabel, SequenceClass
+from bend_hf.tasks._labels import MultiLabel, RealValues, SequenceClass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Row:
     """One row. Without a place it stands alone on a chromosome of its own."""
 
     sequence: str
-    labels: tuple[int, ...] = (0,)
+    labels: tuple[float, ...] = (0,)
     chromosome: str = ""
     start: int = 0
 
@@ -51,6 +51,7 @@ def task_data(splits: Mapping[str, Sequence[Row]], task: TaskSpec | None = None)
     """Make the data of a task from its rows."""
     task = task or multi_label_task()
     one = isinstance(task.label, SequenceClass)
+    real = isinstance(task.label, RealValues)
     subsets, item = {}, 0
     for name, rows in splits.items():
         numbers = range(item, item + len(rows))
@@ -62,7 +63,10 @@ def task_data(splits: Mapping[str, Sequence[Row]], task: TaskSpec | None = None)
             "end": [row.start + len(row.sequence) for row in rows],
             "strand": ["+"] * len(rows),
             "sequence": [row.sequence for row in rows],
-            "label" if one else "labels": [row.labels[0] if one else list(row.labels) for row in rows],
+            "label" if one else "labels": [
+                row.labels[0] if one else [float(value) for value in row.labels] if real else list(row.labels)
+                for row in rows
+            ],
         }
         subsets[name] = datasets.Dataset.from_dict(columns, features=features(task))
     return TaskData(task=task, subsets=subsets, facts={"files": {}})

@@ -147,6 +147,8 @@ def _column(feature: Mapping[str, Any]) -> dict[str, str]:
 
 def _audit_section(audit: Mapping[str, Any]) -> str:
     """The findings of an audit as a table, and the best rule of each label."""
+    if not audit["rules"]:
+        return findings_table([audit])
     labels = audit["rules"]["best_by_label"]
     rows = [(escaped(name), entry["feature"], number(entry["auroc"])) for name, entry in labels.items()]
     rules = markdown_table(("label", "best feature", "AUROC"), rows)

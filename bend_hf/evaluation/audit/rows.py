@@ -37,7 +37,7 @@ _ORDER: Final = {"train": 0, "validation": 1, "test": 2}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """Labels of R rows, end to end.
+    """Labels of R rows, end to end; of real values, only the hashes.
 
     Attributes:
         values: All labels, shape (sum of counts,).
@@ -231,14 +231,16 @@ class _Reader:
         for chunk in table["labels" if "labels" in table.column_names else "label"].chunks:
             if "labels" in table.column_names:
                 offsets = chunk.offsets.to_numpy().astype(np.int64)
-                values = chunk.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int16)
+                values = chunk.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
                 offsets = offsets - offsets[0]
             else:
-                values = chunk.to_numpy(zero_copy_only=False).astype(np.int16)
+                values = chunk.to_numpy(zero_copy_only=False)
                 offsets = np.arange(len(values) + 1)
-            self.label_values.append(values)
+            content, starts = values.tobytes(), (offsets * values.itemsize).tolist()
+            if values.dtype.kind == "f":
+                values, offsets = values[:0], np.zeros_like(offsets)
+            self.label_values.append(values.astype(np.int16))
             self.label_counts.append(np.diff(offsets))
-            content, starts = values.tobytes(), (offsets * 2).tolist()
             self.label_digests += [_digest(content[a:b]) for a, b in pairwise(starts)]
 
 

@@ -29,7 +29,7 @@ from bend_hf.evaluation.audit.rules import fit_rules
 from bend_hf.files import atomic_path, explain_write_errors, write_text
 from bend_hf.tables import markdown_table, metric_title, number, text_table
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, NucleotideClasses
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.types import Bools, Ints, Json
 
 AUDIT_VERSION: Final = 1  # raised when the meaning of a stored value changes
@@ -156,7 +156,7 @@ def audit_rows(
 ) -> TaskAudit:
     """Audit the rows of a task, as ``audit_task`` does."""
     found = _find(rows, thresholds)
-    rules = fit_rules(rows, task)
+    rules = None if isinstance(task.label, RealValues) else fit_rules(rows, task).as_json()
     summary: dict[str, Any] = {
         "rows": {name: int((rows.split == number).sum()) for number, name in enumerate(rows.split_names)},
         "method": {
@@ -171,7 +171,7 @@ def audit_rows(
         "not_compared": _by_split(rows, ~found.copies.compared),
         "similarity": _similarity(rows, found),
         "duplicates": _duplicates(rows, by_strand=isinstance(task.label, NucleotideClasses | BinClasses)),
-        "rules": rules.as_json(),
+        "rules": rules,
     }
     table = _row_table(rows, found)
     if pretraining is not None:
@@ -381,11 +381,12 @@ def audit_facts(audit: Mapping[str, Any]) -> dict[str, Json]:
     Args:
         audit: As ``TaskAudit.as_json`` gives it.
     """
+    rules = audit["rules"]
     return {
         "audit_version": AUDIT_VERSION,
         "leaks": dict(audit["leaks"]),
         "rows_whose_equals_have_other_labels": audit["duplicates"]["rows_whose_equals_have_other_labels"],
-        "best_rule": {"metric": audit["rules"]["metric"], "value": audit["rules"]["value"]},
+        "best_rule": rules and {"metric": rules["metric"], "value": rules["value"]},
     }
 
 
@@ -411,7 +412,7 @@ def _findings(audit: Mapping[str, Any]) -> tuple[str, ...]:
         f"{n_leaks:,} of {n_tested:,} ({n_leaks / n_tested:.2%})" if tested else "not split",
         f"{sum(seen) / len(seen):.1%}" if seen else "not split",
         f"{audit['duplicates']['rows_whose_equals_have_other_labels']:,}",
-        f"{metric_title(rules['metric'])} {number(rules['value'])}",
+        f"{metric_title(rules['metric'])} {number(rules['value'])}" if rules else "real values",
     )
 
 
@@ -451,7 +452,9 @@ def duplicates_in_words(found: Mapping[str, Any]) -> str:
     return f"{n:,} rows have the sequence of an earlier row; {differ:,} rows have an equal with other labels."
 
 
-def _rules_in_words(rules: Mapping[str, Any]) -> list[str]:
+def _rules_in_words(rules: Mapping[str, Any] | None) -> list[str]:
+    if rules is None:
+        return ["Rules of one feature predict classes; the labels are real values."]
     best = sorted(rules["best_by_label"].items(), key=lambda entry: -(entry[1]["auroc"] or 0))[:_EXAMPLES]
     return [
         f"Best rule without a model (one feature, fitted on {rules['fitted_on']}, scored on {rules['scored_on']}): "

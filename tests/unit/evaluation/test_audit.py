@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from bend_hf.evaluation.audit import rules
 from bend_hf.evaluation.audit.leak_free import ScoredRun, score_part
 from bend_hf.evaluation.audit.task_audit import TaskAudit, audit_in_words, audit_task, write_audit
 from bend_hf.evaluation.predictions import Predictions
+from bend_hf.tasks import Folds
+from bend_hf.tasks._labels import RealValues
 from tests.audit_tasks import Row, class_task, multi_label_task, mutated, random_sequence, task_data
 from tests.records import record
 
@@ -94,10 +97,6 @@ def test_overlapping_places_are_leaks_by_the_nucleotide() -> None:
 
 
 def test_folds_are_compared_with_all_other_subsets() -> None:
-    from dataclasses import replace
-
-    from bend_hf.tasks import Folds
-
     rng = np.random.default_rng(4)
     rows = [Row(sequence=random_sequence(rng, 200), labels=(n % 2,)) for n in range(30)]
     task = replace(multi_label_task(), partition=Folds(n=3))
@@ -150,6 +149,18 @@ def test_scores_from_counts_equal_scikit_learn() -> None:
     table = np.zeros((3, 3))
     np.add.at(table, (score % 3, predicted), 1)
     assert rules.mcc(table) == pytest.approx(matthews_corrcoef(score % 3, predicted))
+
+
+def test_real_values_have_copies_but_no_rules() -> None:
+    rng = np.random.default_rng(11)
+    task = replace(multi_label_task(), label=RealValues(names=("a", "b")), metric="pearsonr")
+    rows = [Row(sequence=random_sequence(rng, 200), labels=(0.5, float("nan"))) for _ in range(20)]
+    other = Row(sequence=rows[3].sequence, labels=(0.5, 2.0))
+    audit = audit_task(task_data({"train": rows[:10], "test": [*rows[10:], other]}, task))
+    assert np.flatnonzero(audit.leaks).tolist() == [20]
+    assert audit.summary["duplicates"]["items_with_other_labels"] == [3, 20]
+    assert audit.summary["rules"] is None
+    assert "real values" in audit_in_words(audit.as_json())
 
 
 def leaky_run(audit: TaskAudit, rng: np.random.Generator, rows: list[Row]) -> ScoredRun:
