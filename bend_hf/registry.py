@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from types import ModuleType
 from typing import Final, Generic, Protocol, TypeVar
 
 from bend_hf.errors import RegistryError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 PLUGIN_GROUP: Final = "bend_hf.plugins"
 
@@ -164,7 +167,7 @@ def _split_key(name: str) -> tuple[Path, str | None]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a Python file as a module, once as long as its content stays the same.
+    """Run a Python file as a module, once as long as its content stays the same; the log says so.
 
     Raises:
         RegistryError: There is no such file, or it fails when it is run.
@@ -180,6 +183,7 @@ def load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise RegistryError(f"{path} is not a Python file; expected a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
+    log.info("running the code of %s", path)
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up
     try:
         spec.loader.exec_module(module)
