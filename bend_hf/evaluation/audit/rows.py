@@ -168,6 +168,11 @@ def read_subsets(task: TaskSpec, subsets: Mapping[str, Subset]) -> AuditRows:
     chromosome_names, numbers = np.unique(chromosome, return_inverse=True)
     start_bp = _column(tables, "start").astype(np.int64)
     if task.variant is not None:
+        # Alternative bases of one place have one sequence, and are different rows all the same.
+        alleles = zip(_column(tables, "ref"), _column(tables, "alt"), strict=True)
+        changes = [f"{ref}>{alt}" for ref, alt in alleles]
+        for digests in (reader.digests, reader.canonical):
+            digests[:] = [_digest((one + change).encode()) for one, change in zip(digests, changes, strict=True)]
         start_bp -= _column(tables, "variant_offset").astype(np.int64)
     return AuditRows(
         item=_column(tables, "item").astype(np.int64),
@@ -205,7 +210,9 @@ class _Reader:
         self.label_values: list[NDArray[np.int16]] = []
         self.label_counts: list[Ints] = []
         self.label_digests: list[str] = []
-        self.kept = ["item", "chromosome", "start"] + (["variant_offset"] if task.variant is not None else [])
+        self.kept = ["item", "chromosome", "start"] + (
+            ["variant_offset", "ref", "alt"] if task.variant is not None else []
+        )
 
     def letters(self) -> Iterator[tuple[Bytes, Ints]]:
         """Yield the letters and lengths of each batch of rows."""
