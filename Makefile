@@ -19,7 +19,7 @@ WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-lowest check format bench docs clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev demo test test-lowest check format bench coverage docs clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ format: setup-dev  ## fix and format the code with ruff
 
 bench: setup-dev  ## measure speed and size; writes benchmarks/results
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+coverage: setup-dev  ## measure how often intervals cover the truth and paired tests err; writes benchmarks/results/coverage.json
+	$(BIN)/python -m benchmarks.coverage
 
 $(RESULTS)/GRCh37.fa: $(DATA)/genome.fa.gz | setup
 	@mkdir -p $(RESULTS)

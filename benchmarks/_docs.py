@@ -191,6 +191,49 @@ def audit_findings() -> str:
     return "\n\n".join(f"{DATA_TITLES.get(name, name)}\n\n{findings_table(audits)}" for name, audits in found.items())
 
 
+def coverage() -> str:
+    """Show how often the intervals cover the truth."""
+    result = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))
+    rows = [
+        (
+            row["metric"],
+            row["name"],
+            f"{row['coverage']:.1%}",
+            f"{row['percentile_coverage']:.0%}",
+            f"{row['marked']:.0%}",
+            row["reason"],
+        )
+        for row in result["coverage"]
+    ]
+    return markdown_table(("metric", "data", "covers", "bootstrap over items", "marked", "note"), rows)
+
+
+def paired_tests() -> str:
+    """Show how often the paired test finds a difference, without and with one."""
+    rows = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["tests"]
+    found = {(row["metric"], row["clusters"], row["effect"]): row for row in rows}
+    shown = [
+        (
+            metric,
+            str(n),
+            f"{row['rejected']:.1%}",
+            f"{found[metric, n, 0.4]['rejected']:.0%} (of {found[metric, n, 0.4]['difference']:.3f})",
+        )
+        for (metric, n, effect), row in found.items()
+        if effect == 0
+    ]
+    return markdown_table(("metric", "clusters", "equal models called different", "differences found"), shown)
+
+
+def retrained() -> str:
+    """Show how often the same model trained again is called better."""
+    rows = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["retrained"]
+    return markdown_table(
+        ("trainings of each model", "called better"),
+        [(str(row["trainings"]), f"{row['called_better']:.1%}") for row in rows],
+    )
+
+
 READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "audit": _audit,
     "build": _build,
@@ -208,9 +251,12 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": baseline_table,
+    "coverage": coverage,
     "demo": demo,
     "demo-time": demo_time,
     "models": model_table,
+    "paired-tests": paired_tests,
+    "retrained": retrained,
     "speed": speed,
     "tasks": task_table,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
 from bend_hf.config import MAX_SEED, number_between
@@ -12,7 +12,10 @@ from bend_hf.tables import number, text_table
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
+    from bend_hf.evaluation.uncertainty.clusters import Clusters
     from bend_hf.evaluation.uncertainty.comparison import Comparison
+
+FEWEST: Final = 2  # clusters or trainings that a variance takes
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +24,21 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--metric", help="mcc, auroc or auprc; default: the main metric of the record next to the first file"
     )
     parser.add_argument(
-        "--clusters", default="item", help="unit of resampling: item, chromosome or block (default: item)"
+        "--clusters",
+        default="auto",
+        help="what counts as one observation: item, chromosome, block, or auto, which chooses from the data "
+        "(default: auto)",
     )
     parser.add_argument(
         "--block-bp",
         type=number_between(1, kind=int),
-        default=1_000_000,
-        help="length of a block in bp (default: 1000000)",
+        help="length of a block in bp (default: chosen from the data with auto, else 1000000)",
     )
     parser.add_argument(
-        "--resamples", type=number_between(1, kind=int), default=2000, help="number of resamples (default: 2000)"
+        "--resamples",
+        type=number_between(1, kind=int),
+        default=2000,
+        help="resamples of --method bootstrap (default: 2000)",
     )
     parser.add_argument(
         "--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed of the resamples (default: 0)"
@@ -43,36 +51,87 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=["bootstrap", "delong"],
-        default="bootstrap",
-        help="bootstrap, or DeLong's test for AUROC of one label (default: bootstrap)",
+        choices=["paired", "bootstrap", "delong"],
+        default="paired",
+        help="paired test over clusters and trainings, bootstrap, or DeLong's test for AUROC of one label (default: "
+        "paired)",
     )
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.predictions import read_predictions
     from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
+    from bend_hf.evaluation.uncertainty.clusters import as_clusters
     from bend_hf.evaluation.uncertainty.comparison import compare
 
     _check_records(parsed.predictions)
-    names = _names(parsed.predictions)
-    models = {name: read_predictions(path) for name, path in zip(names, parsed.predictions, strict=True)}
-    metric = parsed.metric or _metric(parsed.predictions[0], models[names[0]])
-    found = compare(
-        models,
-        metric,
-        Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp),
-        level=parsed.level,
-        method=parsed.method,
-    )
+    named = dict(zip(_names(parsed.predictions), parsed.predictions, strict=True))
+    groups = _trainings(named) if parsed.method == "paired" else {name: [path] for name, path in named.items()}
+    models = {name: [read_predictions(path) for path in paths] for name, paths in groups.items()}
+    first = next(iter(models.values()))[0]
+    metric = parsed.metric or _metric(parsed.predictions[0], first)
+    draws = Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp)
+    found = compare(models, metric, draws, level=parsed.level, method=parsed.method)
     print(table(found, metric, level=parsed.level))
-    smallest = 2 / (parsed.resamples + 1) * len(found)
-    if parsed.method == "bootstrap" and smallest > 1 - parsed.level:
-        print(
-            f"\nNo corrected p is below {smallest:.3g} with {parsed.resamples} resamples and {len(found)} pairs; raise "
-            "--resamples"
-        )
+    clusters = as_clusters(first, draws.clusters, block_bp=draws.block_bp)
+    print("\n" + "\n".join(_notes(found, clusters, parsed)))
     return 0
+
+
+def _notes(found: list[Comparison], clusters: Clusters, parsed: argparse.Namespace) -> list[str]:
+    """Say what was compared: clusters, corrections, what the test could have found, and trainings."""
+    pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs; p is corrected by Holm's method"
+    lines = [f"Over {len(clusters)} {clusters.noun} ({clusters.reason}). {pairs}."]
+    if parsed.method == "bootstrap":
+        smallest = 2 / (parsed.resamples + 1) * len(found)
+        if smallest > 1 - parsed.level:
+            lines.append(
+                f"No corrected p is below {smallest:.3g} with {parsed.resamples} resamples; raise --resamples."
+            )
+    elif parsed.method == "paired":
+        smallest = len(found) * 2.0 ** (1 - len(clusters))
+        if len(clusters) < FEWEST:
+            lines.append("With one cluster, nothing is known of others: intervals and p are undefined.")
+        elif smallest > 1 - parsed.level:
+            lines.append(f"No corrected p is below {min(smallest, 1):.3g} with so few {clusters.noun}.")
+        lines += _power_and_trainings(found)
+    return lines
+
+
+def _power_and_trainings(found: list[Comparison]) -> list[str]:
+    known = [one.detectable for one in found if one.detectable == one.detectable]
+    lines = []
+    if known:
+        ends = dict.fromkeys(number(end) for end in (min(known), max(known)))
+        lines.append(f"Smallest difference that this test finds in 4 of 5 cases: {' to '.join(ends)}.")
+    once = sorted(
+        {name for one in found for name, n in zip((one.first, one.second), one.n_trainings, strict=True) if n < FEWEST}
+    )
+    if once:
+        lines.append(
+            f"Trained once: {', '.join(once)}. A difference may be that of the training; give files of several seeds."
+        )
+    return lines
+
+
+def _trainings(named: dict[str, Path]) -> dict[str, list[Path]]:
+    """Put the files of one model with several seeds together, by the records next to them."""
+    from bend_hf.evaluation.record import is_record, read_record
+    from bend_hf.publishing.results import group_records
+
+    records = {path.with_suffix(".json"): (name, path) for name, path in named.items()}
+    read = {name: read_record(json) for json, (name, _) in records.items() if json.is_file() and is_record(json)}
+    name_of = {id(record): name for name, record in read.items()}
+    grouped: dict[str, list[Path]] = {}
+    for group in group_records(list(read.values())):
+        names = [name_of[id(record)] for record in group.records if id(record) in name_of]
+        if len(names) > 1:
+            grouped[f"{group.task} {group.model} (seeds {', '.join(map(str, group.seeds))})"] = [
+                named[n] for n in names
+            ]
+            for name in names:
+                named = {key: path for key, path in named.items() if key != name}
+    return {**grouped, **{name: [path] for name, path in named.items()}}
 
 
 def table(found: list[Comparison], metric: str, *, level: float) -> str:

@@ -25,13 +25,13 @@ from bend_hf.evaluation.metrics import metric_names, metric_range, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, member, read_record
 from bend_hf.evaluation.uncertainty.bootstrap import (
-    LEVEL,
     METRICS,
     Bootstrap,
-    interval_of,
+    draws_of,
     mean_of_defined,
     values_of_folds,
 )
+from bend_hf.evaluation.uncertainty.intervals import LEVEL
 from bend_hf.types import IGNORE_LABEL, Json
 
 log = logging.getLogger(__name__)
@@ -214,13 +214,17 @@ def _outside_text(record: ResultRecord, name: str) -> str:
 
 
 def _interval_again(predictions: Predictions, metric: str, interval: Json) -> tuple[float, float]:
-    """The ends of an interval, drawn as it says; nan if it does not say how it was drawn."""
+    """The ends of an interval of resamples, drawn as it says; nan if it does not say how it was drawn."""
     resamples, seed, level = (member(interval, name) for name in ("resamples", "seed", "level"))
     if metric not in METRICS or not isinstance(resamples, int) or not isinstance(seed, int):
         return math.nan, math.nan
     drawn = Bootstrap(resamples=resamples, seed=seed, clusters=str(member(interval, "clusters")))
-    found = interval_of(_answered(predictions), metric, drawn, level=_number(level) or LEVEL)
-    return found.low, found.high
+    values = draws_of(_answered(predictions), [metric], drawn)[metric].values
+    values, inside = values[~np.isnan(values)], _number(level) or LEVEL
+    if not len(values):
+        return math.nan, math.nan
+    low, high = np.quantile(values, [(1 - inside) / 2, (1 + inside) / 2])
+    return float(low), float(high)
 
 
 def _number(value: Json, *path: str) -> float | None:

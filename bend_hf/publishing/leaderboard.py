@@ -16,16 +16,17 @@ from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord, file_name
 from bend_hf.publishing.eval_results import heads_of
-from bend_hf.publishing.results import ResultGroup, group_records, not_settings
+from bend_hf.publishing.results import ResultGroup, group_records, not_settings, spread_over_trainings
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
+from bend_hf.tables import number
 from bend_hf.tasks import TASKS
 from bend_hf.training.heads import BASELINES
 from bend_hf.types import Json
 
 MARKS: Final = MappingProxyType(
     {
-        "=": "cannot be told from the best: equal scores, or p of 0.05 or more in a paired bootstrap on the same items "
+        "=": "cannot be told from the best: equal scores, or p of 0.05 or more in a paired test on the same items "
         "(Holm's correction over the models of the table)",
         "≈": "may be as good as the best: the intervals overlap, and no predictions of both models were found for a "
         "paired test",
@@ -91,6 +92,27 @@ class Leaderboard:
     def key(self) -> str:
         """A name for files and anchors."""
         return f"{file_name(self.task)}_{self.protocol}_{self.data_id}"
+
+    @property
+    def power(self) -> str:
+        """What was compared and what the test could have found, in words; empty without a paired test."""
+        tested = [row.tie for row in self.rows if row.tie is not None and row.tie.p is not None]
+        if not tested:
+            return ""
+        n = tested[0].n_compared
+        models = "1 model was" if n == 1 else f"{n} models were"
+        sizes = [tie.detectable for tie in tested if tie.detectable is not None]
+        ends = dict.fromkeys(number(end) for end in (min(sizes), max(sizes)))
+        return (
+            f"{models} compared with the best (p corrected by Holm's method). "
+            f"The smallest difference that this test set shows in 4 of 5 cases: {' to '.join(ends)}."
+        )
+
+    @property
+    def seed_spreads(self) -> dict[str, str]:
+        """For each model with several seeds, its standard errors over items and over seeds, in words."""
+        spreads = {row.name: spread_over_trainings(row.result.records) for row in self.rows}
+        return {name: spread.as_text() for name, spread in spreads.items() if spread is not None}
 
     @property
     def span(self) -> tuple[float, float]:

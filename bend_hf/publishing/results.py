@@ -6,15 +6,18 @@ but the seed. Of two records with the same seed, the later one counts.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from statistics import NormalDist, fmean, variance
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.evaluation.run_key import KEY_FIELD
+from bend_hf.evaluation.uncertainty.intervals import sum_of_variances, wilson
 from bend_hf.files import json_sha256
 from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.types import Json
@@ -40,7 +43,7 @@ class ResultGroup:
         head: Kind of the trained head, or ``zero_shot``.
         metric: The task's main metric.
         value: Mean of the main metric over the seeds; None if it is undefined for a seed.
-        low: Lower end of the interval; over several seeds the lowest of theirs. None without intervals.
+        low: Lower end of the interval, over several seeds over items and trainings. None without intervals.
         high: Upper end of the interval.
         interval_method: How the interval was computed; empty without intervals.
         records: One record per seed, ordered by seed.
@@ -211,16 +214,85 @@ def _result(group: Sequence[ResultRecord]) -> ResultGroup:
 
 
 def _interval(records: Sequence[ResultRecord], metric: str) -> tuple[float | None, float | None, str]:
-    """The widest ends over the seeds and the method in words; None and no words unless every seed has an interval."""
+    """The interval over items and trainings and the method in words; None and no words unless every seed has one."""
     intervals = [member(record.metrics, metric, "interval") for record in records]
-    lows, highs = ([_number(member(i, end)) for i in intervals] for end in ("low", "high"))
-    known_lows, known_highs = [low for low in lows if low is not None], [high for high in highs if high is not None]
-    if not len(known_lows) == len(known_highs) == len(records):
+    ends = [(_number(member(one, "low")), _number(member(one, "high"))) for one in intervals]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    if len(known) < len(records):
         return None, None, ""
-    method, level = str(member(intervals[0], "method")), member(intervals[0], "level")
-    if isinstance(level, int | float):
-        method = f"{100 * level:g} %, {method}" + (", the widest ends over the seeds" if len(records) > 1 else "")
-    return min(known_lows), max(known_highs), method
+    method, level = str(member(intervals[0], "method")), _number(member(intervals[0], "level"))
+    if level is None:
+        return min(known)[0], max(high for _, high in known), method
+    method = f"{100 * level:g} %, {method}"
+    if len(records) == 1:
+        mark = member(intervals[0], "mark")
+        return *known[0], f"{method} ({mark})" if mark else method
+    spread = spread_over_trainings(records)
+    values = [value for value in (record.value for record in records) if value is not None]
+    if spread is None or len(values) < len(records):
+        return None, None, ""
+    low, high = wilson(
+        sum(values) / len(values),
+        spread.variance,
+        spread.degrees_of_freedom,
+        metric=metric,
+        level=level,
+    )
+    # near the ends of the range, the intervals of single seeds are wider than their standard errors say
+    low, high = min(low, fmean(low for low, _ in known)), max(high, fmean(high for _, high in known))
+    return low, high, f"{method} and {len(records)} seeds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpread:
+    """The variance of a mean score over seeds, split into its parts.
+
+    Attributes:
+        of_items: Variance over other items.
+        of_trainings: Variance of the mean over other seeds.
+        degrees_of_freedom: Of their sum.
+    """
+
+    of_items: float
+    of_trainings: float
+    degrees_of_freedom: float
+
+    @property
+    def variance(self) -> float:
+        """Variance over items and seeds."""
+        return self.of_items + self.of_trainings
+
+    def as_text(self) -> str:
+        """Write the two parts as standard errors.
+
+        >>> TrainingSpread(of_items=4e-4, of_trainings=1e-4, degrees_of_freedom=9).as_text()
+        'standard error 0.0200 over items, 0.0100 over seeds'
+        """
+        return (
+            f"standard error {math.sqrt(self.of_items):.4f} over items, {math.sqrt(self.of_trainings):.4f} over seeds"
+        )
+
+
+def spread_over_trainings(records: Sequence[ResultRecord]) -> TrainingSpread | None:
+    """Split the variance of the mean score of several seeds; None if a seed has no score or no interval."""
+    values, variances, freedoms = [], [], []
+    for record in records:
+        interval = member(record.metrics, record.main_metric, "interval")
+        low, high = _number(member(interval, "low")), _number(member(interval, "high"))
+        level, error = _number(member(interval, "level")), _number(member(interval, "standard_error"))
+        if record.value is None or low is None or high is None or level is None:
+            return None
+        if error is None:  # records of version 0.1.0 hold percentiles of resamples, without a standard error
+            error = (high - low) / (2 * NormalDist().inv_cdf((1 + level) / 2))
+        values.append(record.value)
+        variances.append(error**2)
+        freedoms.append(_number(member(interval, "degrees_of_freedom")) or float("inf"))
+    n = len(values)
+    if n < 2:
+        return None
+    of_items, of_trainings = sum(variances) / n, variance(values) / n
+    freedom = sum_of_variances([of_items, of_trainings], [min(freedoms), n - 1.0])
+    return TrainingSpread(of_items=of_items, of_trainings=of_trainings, degrees_of_freedom=freedom)
 
 
 def _number(value: Json) -> float | None:

@@ -1,35 +1,30 @@
 """Find the models that cannot be told from the best: by a paired test on the same items, or by overlapping intervals.
 
-If prediction files lie next to the records, both models are scored on the same resamples, and p is corrected by
-Holm's method over the models of the leaderboard. If a file is missing, only the overlap of the intervals is left,
-which calls too many models tied; such models get a mark of their own.
+If prediction files lie next to the records, all seeds of both models are compared on the same items, over items and
+trainings, and p is corrected by Holm's method over the models of the leaderboard. If a file is missing, only the
+overlap of the intervals is left, which calls too many models tied; such models get a mark of their own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import numpy as np
-
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord
-from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, difference, holm
+from bend_hf.evaluation.uncertainty.clusters import as_clusters
+from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, holm, paired, trainings_of
 from bend_hf.publishing.results import ResultGroup
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
-    from bend_hf.evaluation.uncertainty.bootstrap import Draws
+    from bend_hf.evaluation.uncertainty.comparison import Comparison
 
 Basis: TypeAlias = Literal["equal", "paired", "overlap"]
 LEVEL: Final = 0.95  # of the intervals; two models differ if p is below 1 - LEVEL
-_RESAMPLES: Final = 1000
-_RESAMPLES_IF_LARGE: Final = 400
-_LARGE: Final = 4_000_000  # windows times labels
-# so that Holm's smallest p, 2 / (resamples + 1) times the number of models, stays below 0.05
-_RESAMPLES_PER_MODEL: Final = 41
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +35,15 @@ class Tie:
         tied: Whether the two cannot be told apart.
         basis: What decided: equal scores, the paired test, or overlapping intervals.
         p: p of the paired test, corrected over all models; None without a paired test.
+        n_compared: Number of paired tests that p is corrected for.
+        detectable: The smallest difference that the test would find in 4 of 5 cases; None without a paired test.
     """
 
     tied: bool
     basis: Basis
     p: float | None = None
+    n_compared: int = 0
+    detectable: float | None = None
 
 
 def prediction_files(paths: Sequence[Path], records: Sequence[ResultRecord]) -> dict[str, Path]:
@@ -81,10 +80,18 @@ def ties_with(
     unequal = [index for index, other in enumerate(others) if other.value != best.value]
     for index in set(range(len(others))) - set(unequal):
         found[index] = Tie(tied=True, basis="equal")
-    p_values = _p_values(best, [others[index] for index in unequal], files, log)
-    for index, p, corrected in zip(unequal, p_values, holm(p_values), strict=True):
-        if not np.isnan(p):
-            found[index] = Tie(tied=corrected >= 1 - LEVEL, basis="paired", p=corrected)
+    compared = _compared(best, [others[index] for index in unequal], files, log)
+    p_values = [one.p if one is not None else math.nan for one in compared]
+    n_compared = sum(not math.isnan(p) for p in p_values)
+    for index, one, corrected in zip(unequal, compared, holm(p_values), strict=True):
+        if one is not None and not math.isnan(one.p):
+            found[index] = Tie(
+                tied=corrected >= 1 - LEVEL,
+                basis="paired",
+                p=corrected,
+                n_compared=n_compared,
+                detectable=one.detectable,
+            )
     return found
 
 
@@ -97,52 +104,36 @@ def overlap(one: ResultGroup, other: ResultGroup) -> bool:
     return one.low <= other.high and other.low <= one.high
 
 
-def _p_values(
+def _compared(
     best: ResultGroup, others: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]
-) -> list[float]:
-    """P of the paired test of each result against the best; nan without a paired test."""
-    undefined = float("nan")
+) -> list[Comparison | None]:
+    """The paired test of the best result against each other one; None if it is not possible."""
+    found: list[Comparison | None] = [None] * len(others)
     if not others or not _has_files(best, files):
-        return [undefined] * len(others)
+        return found
     try:
-        (first, *_), best_draws = _draws(best, files, len(others))
+        first = list(_read(best, files))
+        clusters = as_clusters(first[0])
+        of_best = trainings_of(first, best.metric, clusters)
     except BendError as error:
         log(f"{best.task}: no paired test for {best.model}: {error}")
-        return [undefined] * len(others)
-    p_values = []
-    for other in others:
-        p = undefined
-        if _has_files(other, files):
-            try:
-                predictions, draws = _draws(other, files, len(others))
-                for one in predictions:
-                    check_same_items({best.model: first, other.model: one})
-                p = difference((best.model, other.model), best_draws, draws, LEVEL).p
-            except BendError as error:
-                log(f"{other.task}: no paired test for {other.model}: {error}")
-        p_values.append(p)
-    return p_values
+        return found
+    for index, other in enumerate(others):
+        if not _has_files(other, files):
+            continue
+        try:
+            predictions = list(_read(other, files))
+            for one in predictions:
+                check_same_items({best.model: first[0], other.model: one})
+            of_other = trainings_of(predictions, other.metric, clusters)
+            found[index] = paired((best.model, other.model), of_best, of_other, LEVEL)
+        except BendError as error:
+            log(f"{other.task}: no paired test for {other.model}: {error}")
+    return found
 
 
 def _has_files(result: ResultGroup, files: Mapping[str, Path]) -> bool:
     return all(record.predictions.get("sha256") in files for record in result.records)
-
-
-def _draws(result: ResultGroup, files: Mapping[str, Path], n_others: int) -> tuple[list[Predictions], Draws]:
-    """The predictions of each seed, and the mean of their scores in each resample.
-
-    Raises:
-        BendError: A file cannot be read or does not belong to its record, or the metric cannot be resampled.
-    """
-    from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
-
-    predictions = list(_read(result, files))
-    found = [
-        draws_of(one, [result.metric], Bootstrap(resamples=_resamples(one, n_others)))[result.metric]
-        for one in predictions
-    ]
-    value = float(np.mean([one.value for one in found]))
-    return predictions, replace(found[0], value=value, values=np.mean([one.values for one in found], axis=0))
 
 
 def _read(result: ResultGroup, files: Mapping[str, Path]) -> Iterator[Predictions]:
@@ -155,8 +146,3 @@ def _read(result: ResultGroup, files: Mapping[str, Path]) -> Iterator[Prediction
         if predictions.item_sha256 != record.coverage.get("item_sha256"):
             raise RecordError(f"{path} holds other items than its record states; repeat the run")
         yield predictions
-
-
-def _resamples(predictions: Predictions, n_others: int) -> int:
-    enough = _RESAMPLES if predictions.target.size <= _LARGE else _RESAMPLES_IF_LARGE
-    return max(enough, _RESAMPLES_PER_MODEL * n_others)

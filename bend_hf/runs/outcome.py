@@ -25,7 +25,7 @@ from bend_hf.errors import BendError
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
-from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_intervals
+from bend_hf.evaluation.uncertainty.intervals import with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
@@ -102,7 +102,7 @@ class RunInfo:
     Attributes:
         task: Task key.
         protocol: Which flaws of the paper are fixed.
-        seed: Seed of the run, and of the resampling for intervals.
+        seed: Seed of the run.
         settings: The resolved configuration, with the run key or the file of variants.
         data: Origin, hashes and counts of the data.
         n_items: Items that were to be scored.
@@ -157,7 +157,7 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     metrics = results.metrics
     if metrics is None:
         metrics = with_detail(summarize(results.folds), results.detail)
-        metrics = with_intervals(metrics, predictions, Bootstrap(seed=info.seed))
+        metrics = with_intervals(metrics, predictions)
     return ResultRecord(
         task=info.task,
         protocol=info.protocol,

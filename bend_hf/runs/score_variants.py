@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
-from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
+from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.runs.outcome import FoldResult, Results, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.types import Json

@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders.from_config import open_model
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
-from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, intervals_of
+from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256
 from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
@@ -109,8 +108,7 @@ def score_file(
     if scored.short_context:
         log.warning("%s: %d variants near a contig's end have less context", file, scored.short_context)
     group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
-    intervals = partial(intervals_of, bootstrap=Bootstrap(seed=config.seed))
-    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals)
+    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals_of)
     probed = None
     if config.probe:
         probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))

@@ -24,11 +24,11 @@ from bend_hf.types import IGNORE_LABEL, Bools, Floats, Json
 from bend_hf.variants.scores import MAIN, SCORES, score_keys
 
 if TYPE_CHECKING:
-    from bend_hf.evaluation.uncertainty.bootstrap import Interval
+    from bend_hf.evaluation.uncertainty.intervals import Interval
 
 METRICS: Final = ("auroc", "auprc")
 
-# From predictions and names of metrics to their intervals, such as uncertainty.bootstrap.intervals_of.
+# From predictions and names of metrics to their intervals, such as uncertainty.intervals.intervals_of.
 Intervals: TypeAlias = "Callable[[Predictions, Sequence[str]], Mapping[str, Interval]]"
 
 
@@ -175,7 +175,7 @@ def _line(name: str, block: dict[str, Json]) -> tuple[str, ...]:
         entry = dict(_blocks(block))[metric]
         value, chance, ends = entry["value"], entry["chance"], entry.get("interval")
         cell = "undefined" if not isinstance(value, float) else f"{value:.4f}"
-        if isinstance(ends, dict):
+        if isinstance(ends, dict) and ends["low"] is not None:
             cell += f" ({float(str(ends['low'])):.4f} to {float(str(ends['high'])):.4f})"
         cells += [cell, f"{float(str(chance)):.4f}"]
     return (*cells, str(block["n"]))

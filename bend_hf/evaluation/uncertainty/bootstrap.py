@@ -1,17 +1,17 @@
-"""Bootstrap a score: compute it on items drawn with replacement, a thousand times, and read off an interval.
+"""Bootstrap a score: compute it on clusters drawn with replacement, a thousand times (Efron 1979, Ann. Stat. 7:1).
 
-Intervals are percentile intervals (Efron 1979, The Annals of Statistics 7:1). They describe the variation over other
-items of the same kind, not over seeds: another seed trains another head. Paired comparisons use the same draws.
+Records hold Wilson's intervals (``intervals.py``), because percentiles of resamples cover too rarely with few positives
+or clusters and near the ends of the range. Resamples remain for ``bend-hf compare --method bootstrap``.
 
 >>> predictions = Predictions(item=np.arange(4), windows=np.arange(5), target=np.array([0, 0, 1, 1], np.int16),
 ...                           score=np.array([0.1, 0.4, 0.5, 0.8], np.float32), predicted=None, label_names=("a", "b"))
->>> interval_of(predictions, "auroc").method
-'bootstrap over items'
+>>> draws_of(predictions, ["auroc"], Bootstrap(resamples=5))["auroc"].value
+0.75
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.uncertainty.clusters import BLOCK_BP, clusters_of, codes_of
+from bend_hf.evaluation.uncertainty.clusters import AUTO, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
-from bend_hf.types import Floats, Ints, Json
+from bend_hf.types import Floats, Ints
 
 METRICS: Final = ("mcc", "auroc", "auprc")  # the metrics that can be resampled: those of BEND's tasks
-LEVEL: Final = 0.95
 _AT_ONCE: Final = 16  # resamples per step; a row of weights then fits into one cache line of the processor
 _WEIGHT_CELLS: Final = 1 << 25  # weights in memory: 128 MiB
 _SORTED_CELLS: Final = 1 << 25  # windows times labels that are kept sorted: some 256 MiB
@@ -39,63 +38,14 @@ class Bootstrap:
     Args:
         resamples: Number of resamples.
         seed: Seed of the draws.
-        clusters: What is drawn: ``item``, ``chromosome`` or ``block`` (of a chromosome).
-        block_bp: Length of a block.
+        clusters: What is drawn: ``auto``, ``item``, ``chromosome`` or ``block`` (of a chromosome).
+        block_bp: Length of a block; by default chosen from the data or 1 Mb.
     """
 
     resamples: int = 1000
     seed: int = 0
-    clusters: str = "item"
-    block_bp: int = BLOCK_BP
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """The interval that a score lies in.
-
-    Attributes:
-        low: Lower end; nan if the score is not defined in any resample.
-        high: Upper end.
-        level: Fraction of the resamples inside.
-        resamples: Number of resamples.
-        clusters: What was drawn: ``item``, ``chromosome`` or ``block``.
-        n_clusters: Number of clusters that were drawn from.
-        seed: Seed of the draws.
-        n_undefined: Resamples in which the score is not defined; they are left out.
-        per_label: Ends for each label; empty if the metric has no labels.
-    """
-
-    low: float
-    high: float
-    level: float
-    resamples: int
-    clusters: str
-    n_clusters: int
-    seed: int
-    n_undefined: int = 0
-    per_label: tuple[tuple[float, float], ...] = ()
-
-    @property
-    def method(self) -> str:
-        """The method in words."""
-        return f"bootstrap over {self.clusters}s"
-
-    def as_json(self) -> dict[str, Json]:
-        """Give the interval as a result record keeps it; null stands for nan."""
-        body: dict[str, Json] = {
-            "low": _finite(self.low),
-            "high": _finite(self.high),
-            "level": self.level,
-            "method": self.method,
-            "resamples": self.resamples,
-            "seed": self.seed,
-            "clusters": self.clusters,
-            "n_clusters": self.n_clusters,
-            "n_undefined": self.n_undefined,
-        }
-        if self.per_label:
-            body["per_label"] = [[_finite(low), _finite(high)] for low, high in self.per_label]
-        return body
+    clusters: str = AUTO
+    block_bp: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,82 +65,23 @@ class Draws:
     n_clusters: int
 
 
-def with_intervals(
-    metrics: Mapping[str, Json], predictions: Predictions, bootstrap: Bootstrap | None = None
-) -> dict[str, Json]:
-    """Add an ``interval`` to each metric of a result record that can be resampled.
-
-    Args:
-        metrics: Entries by name, objects with a ``value``.
-        predictions: The predictions that were scored, with a column ``fold`` if there are folds.
-        bootstrap: How resamples are drawn; by default 1,000 over items.
-    """
-    possible = [name for name in metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
-    found = intervals_of(predictions, possible, bootstrap) if possible else {}
-    return {
-        name: {**entry, "interval": found[name].as_json()} if name in found and isinstance(entry, dict) else entry
-        for name, entry in metrics.items()
-    }
-
-
-def interval_of(
-    predictions: Predictions, metric: str, bootstrap: Bootstrap | None = None, *, level: float = LEVEL
-) -> Interval:
-    """Compute the interval of one metric; see ``intervals_of``."""
-    return intervals_of(predictions, [metric], bootstrap, level=level)[metric]
-
-
-def intervals_of(
-    predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None, *, level: float = LEVEL
-) -> dict[str, Interval]:
-    """Compute percentile intervals of several metrics from the same resamples.
-
-    If the predictions have a column ``fold``, each fold is resampled by itself, and the score is the mean over folds.
-
-    Args:
-        predictions: The predictions.
-        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
-        bootstrap: How resamples are drawn; by default 1,000 over items.
-        level: Fraction of the resamples inside the interval.
-
-    Raises:
-        ConfigError: A metric cannot be resampled or does not fit the predictions, or a number is out of range.
-        RecordError: The predictions lack the columns that the clusters need.
-    """
-    if not 0 < level < 1:
-        raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
-    bootstrap = bootstrap or Bootstrap()
-    return {
-        metric: Interval(
-            low=_ends(draws.values, level)[0],
-            high=_ends(draws.values, level)[1],
-            level=level,
-            resamples=bootstrap.resamples,
-            clusters=bootstrap.clusters,
-            n_clusters=draws.n_clusters,
-            seed=bootstrap.seed,
-            n_undefined=int(np.isnan(draws.values).sum()),
-            per_label=tuple(_ends(column, level) for column in draws.per_label.T),
-        )
-        for metric, draws in draws_of(predictions, metrics, bootstrap).items()
-    }
-
-
 def draws_of(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap | None = None) -> dict[str, Draws]:
     """Compute each metric in each resample. Two models on the same items in the same order get the same resamples.
 
     Args:
         predictions: The predictions.
-        metrics: As for ``intervals_of``.
-        bootstrap: How resamples are drawn; by default 1,000 over items.
+        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
+        bootstrap: How resamples are drawn; by default 1,000 over clusters that fit the data.
 
     Raises:
-        ConfigError: As for ``intervals_of``.
-        RecordError: As for ``intervals_of``.
+        ConfigError: A metric cannot be resampled or does not fit the predictions, or a number is out of range.
+        RecordError: The predictions lack the columns that the clusters need.
     """
     bootstrap = bootstrap or Bootstrap()
-    _check(predictions, metrics, bootstrap)
-    cluster = clusters_of(predictions, bootstrap.clusters, block_bp=bootstrap.block_bp)
+    if bootstrap.resamples < 1:
+        raise ConfigError(f"resamples is {bootstrap.resamples}; expected 1 or more, such as 1000")
+    check_metrics(predictions, metrics)
+    cluster = as_clusters(predictions, bootstrap.clusters, block_bp=bootstrap.block_bp).of_item
     fold_of_item = folds_of(predictions)
     folds = np.unique(fold_of_item) if len(fold_of_item) else np.zeros(1, np.int64)
     per_fold = [
@@ -243,6 +134,24 @@ def _windows_of(predictions: Predictions, rows: Ints) -> slice | Ints:
     lengths = np.diff(predictions.windows)[rows]
     window: Ints = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths)
     return window + np.arange(lengths.sum())
+
+
+def check_metrics(predictions: Predictions, metrics: Sequence[str]) -> None:
+    """Check that metrics have intervals and fit predictions.
+
+    Raises:
+        ConfigError: A metric is unknown or does not fit, or a score is nan.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(f"metric {metric!r} has no interval; choose one of {', '.join(METRICS)}")
+        if (metric == "mcc") != (predictions.score is None):
+            has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
+            raise ConfigError(f"{metric} needs {needs}, but these predictions hold {has}; choose another metric")
+    if predictions.score is not None:
+        unscored = np.isnan(predictions.score) & (predictions.target >= 0)
+        if unscored.any():
+            raise RecordError(f"{int(unscored.sum()):,} scores are nan; find out which items the model gives nan")
 
 
 def with_fold(predictions: Predictions, fold: int | None) -> Predictions:
@@ -362,30 +271,3 @@ def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     total = np.where(defined, values, 0.0).sum(axis=-1)
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
     return mean
-
-
-def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _check(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootstrap) -> None:
-    if bootstrap.resamples < 1:
-        raise ConfigError(f"resamples is {bootstrap.resamples}; expected 1 or more, such as 1000")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise ConfigError(f"metric {metric!r} has no interval; choose one of {', '.join(METRICS)}")
-        if (metric == "mcc") != (predictions.score is None):
-            has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
-            raise ConfigError(f"{metric} needs {needs}, but these predictions hold {has}; choose another metric")
-    if predictions.score is not None:
-        unscored = np.isnan(predictions.score) & (predictions.target >= 0)
-        if unscored.any():
-            raise RecordError(f"{int(unscored.sum()):,} scores are nan; find out which items the model gives nan")

@@ -1,6 +1,8 @@
 """Compare models on the same items: differences of their scores with intervals and corrected p values.
 
-Both models of a pair are scored on the same resamples, so items that are hard for both cancel out.
+Items that are hard for both models cancel out. The default test flips the signs of what each cluster adds to the
+difference, which is exact for few clusters, and asks for a t test over clusters too; with several trainings of a model,
+their variation is part of the interval and of the test.
 
 >>> holm([0.01, 0.5])
 [0.02, 0.5]
@@ -8,20 +10,36 @@ Both models of a pair are scored on the same resamples, so items that are hard f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions, concatenate
-from bend_hf.evaluation.uncertainty.bootstrap import LEVEL, Bootstrap, Draws, draws_of, folds_of
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, Draws, check_metrics, draws_of, folds_of
+from bend_hf.evaluation.uncertainty.clusters import Clusters, as_clusters
 from bend_hf.evaluation.uncertainty.delong import delong
+from bend_hf.evaluation.uncertainty.influence import concentration
+from bend_hf.evaluation.uncertainty.intervals import (
+    LEVEL,
+    Estimate,
+    estimate_of,
+    sum_of_variances,
+    t_quantile,
+    t_two_sided,
+)
 
-Method: TypeAlias = Literal["bootstrap", "delong"]
+Method: TypeAlias = Literal["paired", "bootstrap", "delong"]
 RESAMPLES: Final = 2000  # twice those of an interval: the smallest p value is 2 / (resamples + 1)
+POWER: Final = 0.8
+_ALL_FLIPS: Final = 16  # clusters up to which every pattern of signs is tried: 2**15
+_FLIPS: Final = 9999  # patterns that are drawn otherwise, so that the smallest p is 0.0001
+_FLIPPED: Final = 1000  # clusters that are flipped one by one; the sum of many small ones is normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +56,10 @@ class Comparison:
         high: Upper end.
         p: Two-sided p value of no difference; nan if it is not defined.
         p_holm: The p value, corrected over all pairs by Holm's method.
+        n_trainings: Number of trainings of each model.
+        se_items: Standard error of the difference over other items; nan if it is not known.
+        se_trainings: Standard error over other trainings; nan if a model was trained once.
+        detectable: The smallest difference that this test would find in 4 of 5 cases; nan if it is not known.
     """
 
     first: str
@@ -49,24 +71,50 @@ class Comparison:
     high: float
     p: float
     p_holm: float
+    n_trainings: tuple[int, int] = (1, 1)
+    se_items: float = math.nan
+    se_trainings: float = math.nan
+    detectable: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """The trainings of one model, scored on the same items.
+
+    Attributes:
+        values: Score of each training, float64, shape (trainings,).
+        over_clusters: The estimate of each training over clusters.
+        over_items: The estimate of each training over items.
+    """
+
+    values: NDArray[np.float64]
+    over_clusters: tuple[Estimate, ...]
+    over_items: tuple[Estimate, ...]
+
+    @property
+    def variance(self) -> float:
+        """Variance of the mean over other trainings; nan if there is one training."""
+        n = len(self.values)
+        return float(self.values.var(ddof=1) / n) if n > 1 else math.nan
 
 
 def compare(
-    models: Mapping[str, Predictions],
+    models: Mapping[str, Predictions | Sequence[Predictions]],
     metric: str,
     bootstrap: Bootstrap | None = None,
     *,
     level: float = LEVEL,
-    method: Method = "bootstrap",
+    method: Method = "paired",
 ) -> list[Comparison]:
     """Compare every pair of models.
 
     Args:
-        models: Predictions by name, two or more, all of the same items.
+        models: Predictions by name, two or more, all of the same items; several of a model that was trained
+            several times.
         metric: ``mcc`` for classes, ``auroc`` or ``auprc`` for scores.
-        bootstrap: How resamples are drawn; by default 2,000 over items.
-        level: Fraction of the resamples inside the intervals.
-        method: ``bootstrap``, or ``delong`` for AUROC of one label.
+        bootstrap: What counts as one observation, and for ``bootstrap`` how resamples are drawn.
+        level: Confidence level of the intervals.
+        method: ``paired``, ``bootstrap``, or ``delong`` for AUROC of one label.
 
     Returns:
         A comparison per pair, the better model first, the largest difference first.
@@ -80,16 +128,159 @@ def compare(
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
     bootstrap = bootstrap or Bootstrap(resamples=RESAMPLES)
-    sorted_models = {name: by_item(predictions) for name, predictions in models.items()}
-    check_same_items(sorted_models)
-    if method == "delong":
-        found = _by_delong(sorted_models, metric, bootstrap.clusters, level)
+    groups = {
+        name: [by_item(one) for one in ([given] if isinstance(given, Predictions) else given)]
+        for name, given in models.items()
+    }
+    check_same_items(
+        {f"{name} {n}" if n else name: one for name, group in groups.items() for n, one in enumerate(group)}
+    )
+    if method == "paired":
+        first = next(iter(groups.values()))[0]
+        clusters = as_clusters(first, bootstrap.clusters, block_bp=bootstrap.block_bp)
+        trained = {name: trainings_of(group, metric, clusters) for name, group in groups.items()}
+        found = [paired(pair, trained[pair[0]], trained[pair[1]], level) for pair in combinations(trained, 2)]
     else:
-        draws = {name: draws_of(one, [metric], bootstrap)[metric] for name, one in sorted_models.items()}
-        found = [difference(pair, draws[pair[0]], draws[pair[1]], level) for pair in combinations(draws, 2)]
+        found = _of_one_training(groups, metric, bootstrap, level, method)
     corrected = holm([one.p for one in found])
     ordered = [_better_first(replace(one, p_holm=p)) for one, p in zip(found, corrected, strict=True)]
     return sorted(ordered, key=lambda one: (np.isnan(one.difference), -one.difference, one.first, one.second))
+
+
+def _of_one_training(
+    groups: Mapping[str, Sequence[Predictions]], metric: str, bootstrap: Bootstrap, level: float, method: Method
+) -> list[Comparison]:
+    several = [name for name, group in groups.items() if len(group) > 1]
+    if several:
+        raise ConfigError(
+            f"{several[0]} has {len(groups[several[0]])} trainings, which --method {method} cannot take into account; "
+            "use --method paired"
+        )
+    models = {name: group[0] for name, group in groups.items()}
+    if method == "delong":
+        return _by_delong(models, metric, bootstrap, level)
+    draws = {name: draws_of(one, [metric], bootstrap)[metric] for name, one in models.items()}
+    return [difference(pair, draws[pair[0]], draws[pair[1]], level) for pair in combinations(draws, 2)]
+
+
+def trainings_of(predictions: Sequence[Predictions], metric: str, clusters: Clusters) -> Trainings:
+    """Score the trainings of one model.
+
+    Args:
+        predictions: Of each training, on the same items in the same order.
+        metric: ``mcc``, ``auroc`` or ``auprc``.
+        clusters: What counts as one observation.
+
+    Raises:
+        ConfigError: The metric has no interval or does not fit the predictions.
+    """
+    for one in predictions:
+        check_metrics(one, [metric])
+    over_clusters = tuple(estimate_of(one, metric, clusters) for one in predictions)
+    items = Clusters(of_item=np.arange(len(predictions[0]), dtype=np.int64), by="item", block_bp=None, reason="")
+    return Trainings(
+        values=np.array([one.value for one in over_clusters]),
+        over_clusters=over_clusters,
+        over_items=over_clusters
+        if clusters.by == "item"
+        else tuple(estimate_of(one, metric, items) for one in predictions),
+    )
+
+
+def paired(pair: tuple[str, str], one: Trainings, other: Trainings, level: float = LEVEL) -> Comparison:
+    """Compare two models over items and, if both were trained several times, over trainings.
+
+    The p value is the larger one of two: flipping the signs of the clusters' contributions, which is exact however few
+    clusters there are, and a t test, whose variance holds the trainings.
+
+    Args:
+        pair: Names of the models.
+        one: The first model.
+        other: The second model.
+        level: Confidence level of the interval.
+    """
+    values = float(one.values.mean()), float(other.values.mean())
+    value = values[0] - values[1]
+    of_items, freedom, p_flip = _over_items(value, one, other)
+    of_trainings = one.variance + other.variance
+    variance, freedoms = of_items, freedom
+    if not math.isnan(of_trainings):
+        parts = [of_items, one.variance, other.variance]
+        variance = sum(parts)
+        freedoms = sum_of_variances(parts, [freedom, len(one.values) - 1.0, len(other.values) - 1.0])
+    low = high = p = detectable = math.nan
+    if not math.isnan(variance):
+        error = math.sqrt(variance)
+        t = t_quantile(freedoms, (1 + level) / 2)
+        low, high = value - t * error, value + t * error
+        p_t = t_two_sided(value / error, freedoms) if error > 0 else float(value == 0)
+        p = max(p_flip, p_t) if value else 1.0
+        detectable = (t + t_quantile(freedoms, POWER)) * error
+    return Comparison(
+        first=pair[0],
+        second=pair[1],
+        value_first=values[0],
+        value_second=values[1],
+        difference=value,
+        low=low,
+        high=high,
+        p=p,
+        p_holm=math.nan,
+        n_trainings=(len(one.values), len(other.values)),
+        se_items=math.sqrt(of_items),
+        se_trainings=math.sqrt(of_trainings),
+        detectable=detectable,
+    )
+
+
+def _over_items(value: float, one: Trainings, other: Trainings) -> tuple[float, float, float]:
+    """Variance of the difference over clusters, its degrees of freedom, and p by flipping signs; nan if undefined."""
+    estimates = [*one.over_clusters, *other.over_clusters]
+    spreads = [found.spread for found in estimates if found.spread is not None]
+    if len(spreads) < len(estimates) or any(math.isnan(found.variance) for found in estimates):
+        return math.nan, math.nan, math.nan
+    signs = [1 / len(one.values)] * len(one.values) + [-1 / len(other.values)] * len(other.values)
+    adjusted = sum(sign * found.adjusted for sign, found in zip(signs, spreads, strict=True))
+    influence = sum(sign * found.influence for sign, found in zip(signs, spreads, strict=True))
+    variance = replace(spreads[0], adjusted=np.asarray(adjusted)).variance
+    freedom = max(1.0, min(concentration(np.asarray(adjusted)), *(found.degrees_of_freedom for found in spreads)))
+    p = sign_flip_p(np.asarray(influence) + value * spreads[0].share)
+    by_item = [found.spread for found in (*one.over_items, *other.over_items) if found.spread is not None]
+    single = sum(sign * found.adjusted for sign, found in zip(signs, by_item, strict=True))
+    variance = max(variance, replace(by_item[0], adjusted=np.asarray(single)).variance)
+    if estimates[0].of_folds:
+        folds = np.array([found.of_folds for found in estimates]).T @ np.array(signs)
+        folds = folds[~np.isnan(folds)]
+        if len(folds) > 1 and folds.var(ddof=1) / len(folds) > variance:
+            variance, freedom = float(folds.var(ddof=1) / len(folds)), len(folds) - 1.0
+    return variance, freedom, p
+
+
+def sign_flip_p(contributions: NDArray[np.float64], seed: int = 0) -> float:
+    """Test whether contributions are symmetric about 0: how often the sum with random signs is as far from 0.
+
+    Up to 16 contributions, all patterns of signs are tried, so that p is not below 2 / 2**n; otherwise 9,999 are drawn.
+
+    Args:
+        contributions: What each cluster adds to the difference, shape (clusters,).
+        seed: Seed of the draws.
+    """
+    contributions = contributions[contributions != 0]
+    if not len(contributions):
+        return 1.0
+    total = abs(float(contributions.sum())) * (1 - 1e-9)  # rounding: the pattern that was seen must count
+    if len(contributions) <= _ALL_FLIPS:
+        sums = contributions[:1]
+        for one in contributions[1:]:
+            sums = np.concatenate([sums + one, sums - one])
+        return float((np.abs(sums) >= total).mean())
+    rng = np.random.default_rng(seed)
+    order = np.argsort(-np.abs(contributions))
+    large, small = contributions[order[:_FLIPPED]], contributions[order[_FLIPPED:]]
+    flipped = np.unpackbits(rng.integers(0, 256, (_FLIPS, -(-len(large) // 8)), dtype=np.uint8), axis=1)
+    kept = flipped[:, : len(large)].astype(np.float32) @ large.astype(np.float32)
+    drawn = 2 * kept - large.sum() + math.sqrt(float((small**2).sum())) * rng.standard_normal(_FLIPS)
+    return float((1 + (np.abs(drawn) >= total).sum()) / (_FLIPS + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -149,7 +340,7 @@ def difference(pair: tuple[str, str], one: Draws, other: Draws, level: float = L
         other: Scores of the second model in the same resamples.
         level: Fraction of the resamples inside the interval.
     """
-    differences = one.values - other.values
+    differences = one.values - other.values if min(one.n_clusters, other.n_clusters) > 1 else np.empty(0)
     differences = differences[~np.isnan(differences)]
     low = high = p = float("nan")
     if len(differences):
@@ -169,14 +360,20 @@ def difference(pair: tuple[str, str], one: Draws, other: Draws, level: float = L
     )
 
 
-def _by_delong(models: Mapping[str, Predictions], metric: str, clusters: str, level: float) -> list[Comparison]:
+def _by_delong(models: Mapping[str, Predictions], metric: str, bootstrap: Bootstrap, level: float) -> list[Comparison]:
     first = next(iter(models.values()))
     n_labels = 0 if first.score is None else first.score.reshape(len(first.score), -1).shape[1]
     one_window = bool((np.diff(first.windows) == 1).all())
-    if metric != "auroc" or n_labels != 1 or clusters != "item" or not one_window or folds_of(first).any():
+    if (
+        metric != "auroc"
+        or n_labels != 1
+        or as_clusters(first, bootstrap.clusters, block_bp=bootstrap.block_bp).by != "item"
+        or not one_window
+        or folds_of(first).any()
+    ):
         raise ConfigError(
             "DeLong's test needs the AUROC of one label over independent items, one score per item, without folds; "
-            "use --method bootstrap"
+            "use --method paired"
         )
     scores = np.stack([one.score.reshape(-1) for one in models.values() if one.score is not None])
     result = delong(scores, first.target.reshape(-1))

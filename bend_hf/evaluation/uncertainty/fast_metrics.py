@@ -77,18 +77,7 @@ class ConfusionCounts:
         Returns:
             Values, shape (resamples,); 0 if one class is left, nan if no window is.
         """
-        n = self.n_classes
-        counts = (self.counts.T @ weights.astype(np.float64)).reshape(n, n, -1)
-        true, predicted = counts.sum(axis=1), counts.sum(axis=0)
-        total, right = true.sum(axis=0), np.trace(counts)
-        covariance = right * total - (true * predicted).sum(axis=0)
-        spread_true = total**2 - (true**2).sum(axis=0)
-        spread_predicted = total**2 - (predicted**2).sum(axis=0)
-        spread = np.where(
-            spread_true == spread_predicted, spread_true, np.sqrt(spread_true) * np.sqrt(spread_predicted)
-        )
-        value = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
-        return np.where(total > 0, value, np.nan)
+        return mcc_of_counts(self.counts.T @ weights.astype(np.float64), self.n_classes)
 
     def metrics(self, weights: Weights, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Compute metrics of each resample by name; ``mcc`` is the only one of classes."""
@@ -155,6 +144,27 @@ class CurveCounts:
                     won += np.einsum("kr,kr->r", positive[self._tied_at], self._tied @ weights, dtype=np.float64) / 2
                 areas["auroc"] = won / (n_positive * n_negative)
         return areas
+
+
+def mcc_of_counts(counts: NDArray[np.float64], n_classes: int) -> NDArray[np.float64]:
+    """Compute Gorodkin's coefficient of several confusion matrices.
+
+    Args:
+        counts: Confusion matrices, float64, shape (classes * classes, matrices), references first.
+        n_classes: Number of classes.
+
+    Returns:
+        Values, shape (matrices,); 0 if one class is left, nan if no window is.
+    """
+    counts = counts.reshape(n_classes, n_classes, -1)
+    true, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    total, right = true.sum(axis=0), np.trace(counts)
+    covariance = right * total - (true * predicted).sum(axis=0)
+    spread_true = total**2 - (true**2).sum(axis=0)
+    spread_predicted = total**2 - (predicted**2).sum(axis=0)
+    spread = np.where(spread_true == spread_predicted, spread_true, np.sqrt(spread_true) * np.sqrt(spread_predicted))
+    value = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+    return np.where(total > 0, value, np.nan)
 
 
 def _sums(row: Ints, cluster: Ints, shape: tuple[int, int], dtype: type[np.floating]) -> csr_matrix | NDArray[Any]:

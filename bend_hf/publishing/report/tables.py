@@ -40,7 +40,12 @@ def _section(board: Leaderboard) -> list[str]:
         "",
         markdown_table(header, rows),
         "",
+        *(line for line in (board.power, *_spreads(board)) if line for line in (line, "")),
     ]
+
+
+def _spreads(board: Leaderboard) -> list[str]:
+    return [f"{escaped(name)}: {text}." for name, text in board.seed_spreads.items()]
 
 
 def _cells(row: Row) -> list[str]:

@@ -19,9 +19,18 @@ from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import Score, metric_names, metric_range
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
-from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, with_fold, with_intervals
+from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of, with_fold
 from bend_hf.runs.outcome import FoldResult, summarize
+from bend_hf.types import Json
 from tests.records import record
+
+
+def percentiles(predictions: Predictions, metric: str, resamples: int) -> dict[str, Json]:
+    """An interval as records of version 0.1.0 hold it."""
+    values = draws_of(predictions, [metric], Bootstrap(resamples=resamples, seed=3, clusters="item"))[metric].values
+    low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
+    drawn: dict[str, Json] = {"resamples": resamples, "seed": 3, "clusters": "item"}
+    return {"low": low, "high": high, "level": 0.95, "method": "bootstrap over items", **drawn}
 
 
 def predictions_of(kind: str, n: int, seed: int, fold: int | None = None) -> Predictions:
@@ -72,7 +81,7 @@ def write_run(folder: Path, folds: list[Predictions], *, has_folds: bool = False
     ]
     found = summarize(results)
     if joined.n_answered == len(joined):
-        found = with_intervals(found, joined, Bootstrap(resamples=resamples, seed=3))
+        found = {name: {**entry, "interval": percentiles(joined, name, resamples)} for name, entry in found.items()}  # type: ignore[dict-item]  # objects
     made = record(
         metrics=found,
         main_metric=metrics[0],

@@ -8,7 +8,7 @@ import pytest
 
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import ResultRecord
-from bend_hf.publishing.results import group_records, model_label, records_of_model
+from bend_hf.publishing.results import group_records, model_label, records_of_model, spread_over_trainings
 from tests.records import record
 
 
@@ -16,11 +16,20 @@ def _with(made: ResultRecord, part: str, **changes: object) -> ResultRecord:
     return replace(made, **{part: {**getattr(made, part), **changes}})  # type: ignore[arg-type]
 
 
-def test_seeds_make_one_group_with_their_mean_and_the_widest_interval() -> None:
+def test_seeds_make_one_group_with_their_mean_and_an_interval_over_items_and_seeds() -> None:
     [entry] = group_records([record(value=0.8), record(value=0.84, seed=1, interval=(0.81, 0.9))])
     assert entry.seeds == (0, 1)
     assert entry.value == pytest.approx(0.82)
-    assert (entry.low, entry.high) == (0.78, 0.9)
+    assert entry.low is not None
+    assert entry.high is not None
+    assert entry.low < 0.78  # two trainings that differ by 0.04 say little of a third
+    assert entry.high > 0.87
+    assert entry.interval_method == "95 %, bootstrap over items and 2 seeds"
+    spread = spread_over_trainings(entry.records)
+    assert spread is not None
+    assert spread.of_trainings == pytest.approx(0.04**2 / 2 / 2)
+    assert spread.of_items == pytest.approx((0.04**2 + 0.09**2) / 2 / (2 * 1.96) ** 2, rel=1e-3)
+    assert spread.as_text() == "standard error 0.0178 over items, 0.0200 over seeds"
 
 
 def test_of_two_runs_with_one_seed_the_later_counts() -> None:

@@ -13,8 +13,8 @@ import pytest
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record, write_record
-from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, interval_of
 from bend_hf.evaluation.uncertainty.comparison import compare
+from bend_hf.evaluation.uncertainty.intervals import interval_of
 from bend_hf.publishing.leaderboard import Leaderboard, leaderboards
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import page
@@ -45,7 +45,7 @@ MODELS = {"best": predictions(1.0, 2), "near": predictions(0.99, 3), "far": pred
 def write_run(folder: Path, model: str, said: Predictions, *, seed: int = 0, keep: bool = True) -> Path:
     """A record and its prediction file, scored as they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    interval = interval_of(said, "auroc", Bootstrap(resamples=200))
+    interval = interval_of(said, "auroc")
     made = record(
         "variant_effects_disease",
         model,
@@ -86,7 +86,7 @@ def test_the_paired_test_separates_models_whose_intervals_overlap(tmp_path: Path
 def test_p_is_that_of_compare_corrected_over_the_rows(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name, said) for name, said in MODELS.items()]
     found = {row.name: row.tie.p for row in leaderboard_of(paths).rows if row.tie is not None}
-    plain = {one.second: one.p for one in compare(MODELS, "auroc", Bootstrap(resamples=1000)) if one.first == "best"}
+    plain = {one.second: one.p for one in compare(MODELS, "auroc") if one.first == "best"}
     low, high = sorted(plain, key=lambda name: plain[name])
     assert found == {low: pytest.approx(2 * plain[low]), high: pytest.approx(max(2 * plain[low], plain[high]))}
 

@@ -10,11 +10,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import member
-from bend_hf.evaluation.uncertainty.bootstrap import intervals_of
+from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.variants import SCORES, summarize_scores
 from bend_hf.variants.summary import as_text
 
 N = 60
+PLACE_BP = np.arange(N) * 2_000_000  # far apart
 
 
 def predictions(*, labels: bool = True) -> Predictions:
@@ -25,7 +26,7 @@ def predictions(*, labels: bool = True) -> Predictions:
     values["entropy"][:] = np.nan
     score = values.pop("score")
     columns = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
-    places = {"chromosome": pa.array(["chr1"] * N), "start": pa.array(np.arange(N)), "end": pa.array(np.arange(N) + 1)}
+    places = {"chromosome": pa.array(["chr1"] * N), "start": pa.array(PLACE_BP), "end": pa.array(PLACE_BP + 1)}
     return Predictions(
         item=np.arange(N),
         windows=np.arange(N + 1),
