@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, InputError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
@@ -67,7 +67,7 @@ def score_variant_task(run: ModelRun) -> Results:
     try:
         trained = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=run.config.seed))
         further, detail["probe"] = trained.predictions, jsonable(trained.detail)
-    except ConfigError as error:
+    except InputError as error:
         log.info("%s: no head was trained on the variants: %s", task.key, error)
         detail["probe"] = {"left_out": str(error)}
     return Results(

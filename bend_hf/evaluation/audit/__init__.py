@@ -3,6 +3,6 @@
 In: the splits of a task. Out: a ``TaskAudit`` with one entry per row and a summary, as JSON and as text
 (``task_audit.py``, start there). ``rows.py`` reads the splits, ``kmers.py`` enumerates k-mers in bounded memory,
 ``copies.py`` finds copies and near copies, ``places.py`` compares coordinates, ``rules.py`` fits rules of one feature,
-``homology.py`` and ``seqleak_check.py`` run other programs if they are installed, ``pretraining.py`` compares test
-rows with what a model was pretrained on, and ``leak_free.py`` scores stored predictions without the leaks.
+``pretraining.py`` compares test rows with what a model was pretrained on, and ``leak_free.py`` scores stored
+predictions without the leaks.
 """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from bend_hf.errors import ConfigError, InputError, RecordError
+from bend_hf.errors import InputError, RecordError
 from bend_hf.variants import ScoreSettings, VariantHeadSettings, score_variants
 from bend_hf.variants.allele_store import AlleleStore
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -96,5 +96,5 @@ def test_blocks_are_cut_only_at_wide_gaps() -> None:
 
 
 def test_one_chromosome_without_a_gap_raises() -> None:
-    with pytest.raises(ConfigError, match="without a gap of 1025 bp to cut at"):
+    with pytest.raises(InputError, match="without a gap of 1025 bp to cut at"):
         fold_by_position(["chr1"] * 100, np.arange(100) * 50, n_folds=5, apart_bp=1025)
