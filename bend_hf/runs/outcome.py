@@ -207,7 +207,7 @@ def write_outcome(record: ResultRecord, results: Results, stem: Path) -> Outcome
 
 
 def label_of(embedder: Embedder, model: str) -> str:
-    """Return what the files of a run call its model.
+    """Return what the files of a run call its model, such as ``dnabert2-random`` with random weights.
 
     Args:
         embedder: The model.
@@ -215,11 +215,11 @@ def label_of(embedder: Embedder, model: str) -> str:
     """
     if model in BASELINES:
         return model
-    if embedder.spec is None:
-        return Path(model).name
-    if embedder.checkpoint in (None, embedder.spec.checkpoint):
-        return embedder.spec.key
-    return f"{embedder.spec.key}-{Path(str(embedder.checkpoint)).name}"
+    name = Path(model).name
+    if embedder.spec is not None:
+        own = embedder.checkpoint not in (None, embedder.spec.checkpoint)
+        name = f"{embedder.spec.key}-{Path(str(embedder.checkpoint)).name}" if own else embedder.spec.key
+    return f"{name}-random" if embedder.random_init else name
 
 
 def prediction_file(stem: Path, further: str | None = None) -> Path:
@@ -354,7 +354,9 @@ def seed_lines(records: Sequence[ResultRecord]) -> list[str]:
     groups: dict[tuple[str, str], list[ResultRecord]] = {}
     for record in records:
         model, weights = str(record.model.get("model")), record.config.get("checkpoint")
-        groups.setdefault((record.task, f"{model}={weights}" if weights else model), []).append(record)
+        name = f"{model}={weights}" if weights else model
+        name += ", random weights" if record.model.get("random_init") else ""
+        groups.setdefault((record.task, name), []).append(record)
     lines = []
     for (task, model), group in groups.items():
         if len(group) < 2:

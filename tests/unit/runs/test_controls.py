@@ -418,6 +418,14 @@ def test_random_weights_control_is_the_same_model_otherwise(tmp_path: Path) -> N
         assert twin(RunConfig(task=("cpg_methylation",), model=model)) is None
 
 
+def test_the_random_weights_control_has_its_own_name_in_files(opened: dict[str, TaskData], tmp_path: Path) -> None:
+    data = opened["cpg_methylation"]
+    config = RunConfig(task=("cpg_methylation",), out=tmp_path, model="bend-mini")
+    (twin,) = controls_of(prepared(config, data), ["random_twin"])
+    assert twin.label == "bend-mini-random"
+    assert model_run(prepared(config, data), open_embedder(config)).label == "bend-mini"
+
+
 def test_what_a_model_keeps_of_its_controls(opened: dict[str, TaskData], tmp_path: Path) -> None:
     config, data = RunConfig(task=("cpg_methylation",), out=tmp_path), opened["cpg_methylation"]
     entries: Any = controls_entry(run_controls(config, data, ["gc", "prevalence"]))
