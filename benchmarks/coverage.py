@@ -156,7 +156,7 @@ def genes(cell: Cell, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int6
     return true, np.where(right, true, rng.choice(4, len(gene), p=frequency)), gene
 
 
-def coverage(cell: Cell, n_simulations: int, seed: int = 0) -> dict[str, Any]:
+def coverage(cell: Cell, n_simulations: int, seed: int = 0, *, bootstraps: int = N_BOOTSTRAPS) -> dict[str, Any]:
     """Simulate a cell: how often the intervals cover, their mean width, and the fraction that is marked."""
     rng = np.random.default_rng(seed)
     true, covered, widths, marked, undefined = truth(cell), 0, [], 0, 0
@@ -179,12 +179,12 @@ def coverage(cell: Cell, n_simulations: int, seed: int = 0) -> dict[str, Any]:
         "width": float(np.mean(widths)),
         "marked": marked / n,
         "undefined": undefined / n_simulations,
-        "percentile_coverage": _percentile_coverage(cell, min(n_simulations, N_BOOTSTRAPS), seed),
+        "percentile_coverage": _percentile_coverage(cell, min(n_simulations, bootstraps), seed),
         "reason": _reason(covered / n, marked / n),
     }
 
 
-def _percentile_coverage(cell: Cell, n_simulations: int, seed: int) -> float:
+def _percentile_coverage(cell: Cell, n_simulations: int, seed: int) -> float | None:
     """How often percentiles of a bootstrap over items cover."""
     rng, true, covered, n = np.random.default_rng(seed), truth(cell), 0, 0
     for _ in range(n_simulations):
@@ -196,14 +196,14 @@ def _percentile_coverage(cell: Cell, n_simulations: int, seed: int) -> float:
         if len(values):
             low, high = np.quantile(values, [0.025, 0.975])
             covered, n = covered + int(low <= true <= high), n + 1
-    return covered / n
+    return covered / n if n else None
 
 
 def _reason(covered: float, marked: float) -> str:
     if covered > TARGET[1]:
         return "wider: the variance is kept from vanishing with few errors"
     if covered < TARGET[0]:
-        return "narrower, and marked as too few" if marked > 1 / 2 else "narrower: few clusters carry the score"
+        return "narrower, and marked as too few" if marked > 1 / 2 else "narrower: the scores of few items are skewed"
     return ""
 
 
