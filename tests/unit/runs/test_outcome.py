@@ -12,6 +12,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.runs.outcome import FoldResult, cached_bytes
 from bend_hf.runs.run import run
+from bend_hf.tasks import TASKS
 from tests.fake_checkpoints import make_tiny
 from tests.records import schema_errors
 from tests.tiny import write_data
@@ -34,7 +35,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ResultR
             model=model,
             checkpoint=str(checkpoint) if model == "dnabert2" else None,
             random_init=model == "dnabert2",
-            epochs=1,
+            epochs=1 if TASKS.get(task).training else None,  # variants are scored without training
             cache=cache,
             out=folder / f"{task}_{model}",
         )
