@@ -99,13 +99,13 @@ def test_the_demo_runs_all_seven_tasks(tmp_path: Path) -> None:
     assert "onehot" in (tmp_path / "demo_results" / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:
+def test_an_unknown_name_is_one_line_and_status_2(tmp_path: Path) -> None:
     done = typed("bend-hf train --task gene_findng", tmp_path, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: unknown task 'gene_findng'; did you mean 'gene_finding'?"
     assert "Traceback" not in done.stderr
     done = typed("python -m bend_hf.train --task gene_finding --model onehott --data sample", tmp_path, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "onehot" in done.stderr.splitlines()[-1]
 
 

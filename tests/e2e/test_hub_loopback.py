@@ -324,7 +324,8 @@ def test_the_card_of_another_model_is_refused(client: Client) -> None:
     assert client.hub.repos[("model", "me/model")].files == before
 
 
-def _with_predictions(folder: Path, made: ResultRecord) -> Path:
+def _with_predictions(folder: Path) -> Path:
+    """A record, and predictions that give its score."""
     import numpy as np
 
     folder.mkdir()
@@ -337,11 +338,13 @@ def _with_predictions(folder: Path, made: ResultRecord) -> Path:
         label_names=("no", "yes"),
     )
     digest = write_predictions(predictions, folder / "run.parquet")
+    coverage = {"scored": 3, "items": 3, "item_sha256": predictions.item_sha256}
+    made = record(value=1.0, items=3, coverage=coverage)
     return write(folder, replace(made, predictions={"file": "run.parquet", "sha256": digest, "items": 3}))
 
 
 def test_results_are_pushed_with_their_predictions(client: Client) -> None:
-    _with_predictions(client.folder / "results", record())
+    _with_predictions(client.folder / "results")
     _done(client.bend_hf("push", "results", "--namespace", "me"))
     files = client.hub.repos[("dataset", "me/bend_results")].files
     assert sorted(files) == [
@@ -352,9 +355,9 @@ def test_results_are_pushed_with_their_predictions(client: Client) -> None:
 
 
 def test_predictions_that_were_changed_are_not_pushed(client: Client) -> None:
-    folder = _with_predictions(client.folder / "results", record())
+    folder = _with_predictions(client.folder / "results")
     (folder / "run.parquet").write_bytes(b"other")
-    assert "is missing or differs from what" in _refused(client.bend_hf("push", "results", "--namespace", "me"))
+    assert "run.parquet has the sha256" in _refused(client.bend_hf("push", "results", "--namespace", "me"))
     assert client.hub.requests == []
 
 

@@ -94,30 +94,31 @@ def test_build_and_embed_take_a_task_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "flags", "message"),
+    ("task", "flags", "status", "message"),
     [
-        ("my_task.py", (), r"2 declarations in TASKS: motifs, repeats; choose one, for example"),
-        ("my_task.py:motif", (), "holds no task 'motif'; did you mean 'motifs'?"),
+        ("my_task.py", (), 2, r"2 declarations in TASKS: motifs, repeats; choose one, for example"),
+        ("my_task.py:motif", (), 2, "holds no task 'motif'; did you mean 'motifs'?"),
         (
             "my_task.py:motifs",
             (),
+            1,
             "the bundled sample holds motifs; pass --data FOLDER, or --bed BED and --genome FASTA",
         ),
-        ("my_task.py:motifs", ("--data", "sample"), "the bundled sample does not hold motifs; pass --data FOLDER"),
-        ("no_task.py", (), "there is no file"),
+        ("my_task.py:motifs", ("--data", "sample"), 1, "the bundled sample does not hold motifs; pass --data FOLDER"),
+        ("no_task.py", (), 2, "there is no file"),
     ],
 )
 def test_what_is_missing_is_said_before_anything_runs(
-    folder: Path, tmp_path: Path, task: str, flags: tuple[str, ...], message: str
+    folder: Path, tmp_path: Path, task: str, flags: tuple[str, ...], status: int, message: str
 ) -> None:
     (tmp_path / "my_task.py").write_text(MY_TASK)
     done = run(tmp_path, "bend_hf.train", "--task", task, *flags, *TRAINING)
-    assert done.returncode == 1
+    assert done.returncode == status
     assert message in done.stderr
 
 
 def test_a_task_file_cannot_stand_in_for_a_task_of_bend(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(MY_TASK.replace('"motifs"', '"gene_finding"'))
     done = run(tmp_path, "bend_hf.train", "--task", "my_task.py:gene_finding", *TRAINING)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "the key of another registered task; give it another key" in done.stderr

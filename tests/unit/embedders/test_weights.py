@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bend_hf.data.download import RemoteFile
-from bend_hf.embedders._checkpoint_files import fetch_files, read_json, resolve_checkpoint, sha256_of
+from bend_hf.embedders._checkpoint_files import SMALL_FILES, fetch_files, read_json, resolve_checkpoint, sha256_of
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.embedders._weights import (
     build_empty,
@@ -230,7 +230,7 @@ def test_hub_gives_safetensors_and_pickles_only_where_there_are_none(
     asked: list[tuple[str, ...]] = []
 
     def record(name: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        asked.append(tuple(pattern for pattern in allow_patterns if pattern not in ("*.json", "*.txt")))
+        asked.append(tuple(pattern for pattern in allow_patterns if pattern not in SMALL_FILES))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", record)
