@@ -64,7 +64,7 @@ def test_a_write_that_dies_before_its_rename_leaves_the_old_one(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", die)
-        with pytest.raises(RecordError, match="no space left on device.*; free some space"):
+        with pytest.raises(RecordError, match=r"no space left on device.*; free some space"):
             place.write(saved(2), best=best(2), best_at=2)
     found = place.read()
     assert found is not None
