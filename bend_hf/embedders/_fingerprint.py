@@ -3,10 +3,7 @@
 They are part of the identity of a model that this package does not know: its source, what it imports from files of the
 user, its weights, its settings, and the content of the files that it names.
 
->>> class Pooled:
-...     def __init__(self, window_bp):
-...         self.window_bp = window_bp
->>> state_of(Pooled(64)) == state_of(Pooled(64)), state_of(Pooled(64)) == state_of(Pooled(128))
+>>> state_of({"bp": 64}) == state_of({"bp": 64}), state_of({"bp": 64}) == state_of({"bp": 128})
 (True, False)
 """
 

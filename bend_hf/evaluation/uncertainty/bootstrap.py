@@ -6,7 +6,7 @@ or clusters and near the ends of the range. Resamples remain for ``bend-hf compa
 >>> predictions = Predictions(item=np.arange(4), windows=np.arange(5), target=np.array([0, 0, 1, 1], np.int16),
 ...                           score=np.array([0.1, 0.4, 0.5, 0.8], np.float32), predicted=None, label_names=("a", "b"))
 >>> draws_of(predictions, ["auroc"], Bootstrap(resamples=5))["auroc"].value
-0.75
+1.0
 """
 
 from __future__ import annotations
