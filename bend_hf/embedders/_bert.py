@@ -51,7 +51,14 @@ TIED_KEYS: Final = ("cls.predictions.decoder.weight", "cls.predictions.decoder.b
 
 
 def bert_key(key: str) -> str:
-    """Add the prefix of the encoder, which files of a bare encoder lack."""
+    """Add the prefix of the encoder, which files of a bare encoder lack, and give norms the names of PyTorch.
+
+    transformers 5.0 saves norms under the names of TensorFlow.
+
+    >>> bert_key("embeddings.LayerNorm.gamma")
+    'bert.embeddings.LayerNorm.weight'
+    """
+    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return key if key.startswith(("bert.", "cls.")) else f"bert.{key}"
 
 

@@ -265,6 +265,8 @@ class _Walker:
                 continue
             if isinstance(held[name], (*_PLAIN, str)) and _MACHINE.search(name):
                 continue
+            if of_module and name == "forward":  # transformers 5.0 puts a wrapper there when the model is first used
+                continue
             self._put(name)
             self.add(held[name])
 

@@ -90,6 +90,8 @@ class Upload:
             validate_repo_id(self.repo)
         except HFValidationError as error:
             raise ConfigError(f"the Hub takes no repository name {_short(self.repo)!r} ({_one_line(error)})") from error
+        if not self.repo.isascii():  # which huggingface_hub 1 does not check
+            raise ConfigError(f"the Hub takes no repository name {_short(self.repo)!r} (other letters than A to Z)")
         if "/" not in self.repo:
             raise ConfigError(f"the repository is {self.repo!r}; expected OWNER/NAME")
 
