@@ -141,7 +141,20 @@ _PROTOCOL_HELP: Final = "bend-2024 reproduces the paper; bend-hf-1 fixes its kno
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFlags:
+class Flags:
+    """What every configuration accepts: one value where several are meant, a text where a path is; no nan.
+
+    Raises:
+        ConfigError: A number is nan or infinite.
+    """
+
+    def __post_init__(self) -> None:
+        _accept_single_values(self)
+        check_finite(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(Flags):
     """Which model, and how its embeddings are computed.
 
     Raises:
@@ -196,15 +209,14 @@ class ModelFlags:
     seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
-        _accept_single_values(self)
-        check_finite(self)
+        super().__post_init__()
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
         _check_seed("--seed is", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Flags):
     """Which task, and where its data are. These flags mean the same in every command.
 
     Raises:
@@ -258,8 +270,7 @@ class DataConfig:
     protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
 
     def __post_init__(self) -> None:
-        _accept_single_values(self)
-        check_finite(self)
+        super().__post_init__()
         if not self.task and self.bed is None:
             raise ConfigError("no task is given; name one with --task ('bend-hf tasks' lists them) or give --bed FILE")
         if len(self.task) > 1 and (self.bed or self.labels):
@@ -273,10 +284,6 @@ class ModelConfig(ModelFlags, DataConfig):
     Raises:
         ConfigError: The fields contradict each other, or a number is out of range.
     """
-
-    def __post_init__(self) -> None:
-        DataConfig.__post_init__(self)
-        ModelFlags.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +375,7 @@ class RunConfig(ModelConfig):
             raise ConfigError(f"--fold is {list(self.fold)}; folds are counted from 1")
 
 
-def _accept_single_values(config: DataConfig | ModelFlags) -> None:
+def _accept_single_values(config: Flags) -> None:
     """Hold one value as a tuple of one, a list as a tuple, and a text as a path, where the fields are declared so.
 
     >>> RunConfig(task="gene_finding", out="results").task

@@ -32,6 +32,10 @@ from bend_hf.types import Json
 
 Asset: TypeAlias = Literal["metrics", "model_cards", "accelerate_configs", "dataset_scripts", "sample", "pretrained"]
 
+# Folders in the output folder of a run that hold what it resumes from, until its record is written.
+TRAINING_STATE: Final = ".checkpoints"
+SCORED_VARIANTS: Final = ".scored_variants"
+
 
 def asset_folder(name: Asset) -> Path:
     """Find a folder that comes with the package: at the top of a checkout, inside the package in a wheel.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,15 @@ _KINDS = ("dataset", "metric", "card", "results", "report")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
+    from bend_hf.data.sources import NAMESPACE_VARIABLE
+
     parser.add_argument("kind", choices=_KINDS, help="what to push")
     parser.add_argument("names", nargs="*", metavar="NAME", help="names of datasets or metrics; default: all")
-    parser.add_argument("--namespace", help="user or organization on the Hub; needed without --repo")
+    parser.add_argument(
+        "--namespace",
+        default=os.environ.get(NAMESPACE_VARIABLE) or None,
+        help=f"user or organization on the Hub; needed without --repo (default: ${NAMESPACE_VARIABLE})",
+    )
     parser.add_argument("--repo", help="OWNER/NAME of the repository, instead of the default name in the namespace")
     parser.add_argument(
         "--from", dest="folder", type=Path, help="folder to push (default: bend, card, results or report, by KIND)"
@@ -43,12 +50,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    import os
-
-    from bend_hf.data.sources import NAMESPACE_VARIABLE, default_namespace
-
-    if parsed.namespace is None and os.environ.get(NAMESPACE_VARIABLE):
-        parsed.namespace = default_namespace()
     planned = _plan(parsed)
     for upload in planned:
         print("\n".join(upload.lines()))

@@ -398,7 +398,7 @@ class _Download:
 
 
 class _LocalError(OSError):
-    """A failure of this machine's disk, which no other try would mend."""
+    """A failure of this machine's disk, which another attempt would not fix."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))

@@ -18,6 +18,7 @@ from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS
+from bend_hf.embedders._weights import norm_key
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -51,14 +52,8 @@ TIED_KEYS: Final = ("cls.predictions.decoder.weight", "cls.predictions.decoder.b
 
 
 def bert_key(key: str) -> str:
-    """Add the prefix of the encoder, which files of a bare encoder lack, and give norms the names of PyTorch.
-
-    transformers 5.0 saves norms under the names of TensorFlow.
-
-    >>> bert_key("embeddings.LayerNorm.gamma")
-    'bert.embeddings.LayerNorm.weight'
-    """
-    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    """Add the prefix of the encoder, which files of a bare encoder lack, and give norms the names of PyTorch."""
+    key = norm_key(key)
     return key if key.startswith(("bert.", "cls.")) else f"bert.{key}"
 
 

@@ -115,6 +115,15 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
     return {str(key): value.to(torch.float32) if value.is_floating_point() else value for key, value in loaded.items()}
 
 
+def norm_key(key: str) -> str:
+    """Give a norm the name of its weights in PyTorch; transformers 5.0 saves them under those of TensorFlow.
+
+    >>> norm_key("encoder.LayerNorm.gamma")
+    'encoder.LayerNorm.weight'
+    """
+    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
 def check_weight_file(path: Path) -> None:
     """Raise a ModelError if a weight file is a git-lfs pointer, a web page or empty."""
     with path.open("rb") as file:
@@ -157,35 +166,10 @@ def load_weights(
     """
     import torch
 
-    renamed: dict[str, Tensor] = {}
-    in_file: dict[str, str] = {}
-    for key, value in state.items():
-        new = rename(key) if rename else key
-        if new in renamed:
-            raise ModelError(f"two keys of {source} are renamed to {new!r}, the second is {key!r}; check the renaming")
-        renamed[new] = value
-        in_file[new] = key
+    in_file = _renamed(state, rename or str, source)
+    renamed = {key: state[name] for key, name in in_file.items()}
     own = model.state_dict(keep_vars=True)
-    shapes = [
-        f"{in_file[key]} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
-        for key, value in renamed.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    if shapes:
-        raise ModelError(
-            f"{source} does not have the shapes of its configuration: {_first(shapes)}; "
-            f"config.json and weights do not belong together"
-        )
-    whole = [
-        f"{key} ({str(value.dtype).removeprefix('torch.')})"
-        for key, value in renamed.items()
-        if key in own and own[key].is_floating_point() and not value.is_floating_point()
-    ]
-    if whole:
-        raise ModelError(
-            f"{source} holds integers where weights are expected: {_first(whole)}. It is quantized, and its scales are "
-            "not read; pass the checkpoint in floating point"
-        )
+    _check_tensors({in_file[key]: (value, own[key]) for key, value in renamed.items() if key in own}, source)
     read = {_storage(own[key]) for key in renamed if key in own}
     lacking = [key for key, value in own.items() if key not in renamed and _storage(value) not in read]
     missing = [key for key in lacking if not _matches(key, allow_missing)]
@@ -206,6 +190,46 @@ def load_weights(
             if isinstance(own[key], torch.nn.Parameter):
                 own[key].fill_(torch.nan)
     return lacking
+
+
+def _renamed(keys: Iterable[str], rename: Rename, source: str | Path) -> dict[str, str]:
+    """Return the key of the file for each key after renaming."""
+    in_file: dict[str, str] = {}
+    for key in keys:
+        new = rename(key)
+        if new in in_file:
+            raise ModelError(f"two keys of {source} are renamed to {new!r}, the second is {key!r}; check the renaming")
+        in_file[new] = key
+    return in_file
+
+
+def _check_tensors(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str | Path) -> None:
+    """Check shapes and kinds of tensors of a file against those of the model.
+
+    Args:
+        pairs: Tensor of the file and of the model, by key of the file.
+        source: Name of the file, for messages.
+    """
+    shapes = [
+        f"{key} {tuple(value.shape)} instead of {tuple(own.shape)}"
+        for key, (value, own) in pairs.items()
+        if own.shape != value.shape
+    ]
+    if shapes:
+        raise ModelError(
+            f"{source} does not have the shapes of its configuration: {_first(shapes)}; "
+            f"config.json and weights do not belong together"
+        )
+    integers = [
+        f"{key} ({str(value.dtype).removeprefix('torch.')})"
+        for key, (value, own) in pairs.items()
+        if own.is_floating_point() and not value.is_floating_point()
+    ]
+    if integers:
+        raise ModelError(
+            f"{source} holds integers where weights are expected: {_first(integers)}. It is quantized, and its scales "
+            "are not read; pass the checkpoint in floating point"
+        )
 
 
 def other_heads(

@@ -37,6 +37,7 @@ from bend_hf.embedders._checkpoint_files import read_json, read_vocabulary
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, cut_nucleotides, greedy_kmers, nucleotide_table
+from bend_hf.embedders._weights import norm_key
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -360,9 +361,9 @@ def _with_prefix(key: str) -> str:
 def _esm_key(key: str) -> str:
     """Rename a key of a file to the one that transformers 5 uses in memory.
 
-    transformers 4 stored the rotary frequencies in each layer. transformers 5 saves norms under TensorFlow's names.
+    transformers 4 stored the rotary frequencies in each layer.
     """
     key = _with_prefix(key)
     if key == "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq":
         return _ROTARY_KEY
-    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return norm_key(key)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.config import RunConfig
-from bend_hf.data.dataset import TaskData, limited, task_openers
+from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.files import full_disk
@@ -30,7 +30,6 @@ from bend_hf.runs.flag_effects import (
     check_model_flags,
     check_task_flags,
     lacking_of_model,
-    lacking_of_task,
     with_effect,
 )
 from bend_hf.runs.outcome import Outcome, seed_lines
@@ -91,7 +90,7 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_model_flags(config, [with_model(config, model) for model in dict.fromkeys(models)])
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
-    opened = {key: _attempt(partial(_open, open_one, config)) for key, open_one in openers.items()}
+    opened = {key: _attempt(partial(runs.open_data, open_one, config)) for key, open_one in openers.items()}
     check_task_flags(config, [data.task for data in opened.values() if not isinstance(data, _Failed)])
     watch = Watch()
     found = {
@@ -120,10 +119,6 @@ def _wait_for_one(locks: Sequence[Path | None], watch: Watch) -> list[Path]:
 
 def _place(cell: CellResult) -> tuple[str, str, int]:
     return cell.task, cell.model, cell.seed
-
-
-def _open(open_one: Callable[[], TaskData], config: RunConfig) -> TaskData:
-    return runs.with_metrics(limited(open_one(), config.limit), config.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,11 +192,7 @@ def _of_model(
             elif isinstance(embedder, _Failed):
                 result = embedder
             else:
-                task = runs.PreparedTask(
-                    config=replace(with_effect(config, lacking_of_task(data.task)), seed=seed, seeds=()),
-                    data=data,
-                    accelerator=accelerator,
-                )
+                task = runs.prepare_task(config, data, accelerator, seed)
                 result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):
                 accelerator.free_memory()
@@ -220,7 +211,7 @@ def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder, wat
             return replace(cell, record=earlier.record, path=earlier.path, skipped=True)
         if not earlier:
             return replace(cell, lock=run.lock)
-        outcome = runs.run_with_controls(task, embedder)
+        outcome = runs.run_with_controls(task, run)
     return replace(cell, record=outcome.record, path=outcome.path)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from bend_hf.files import cache_folder
+from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE, cache_folder
 from bend_hf.lease import Watch, process_lives
 
 Kind: TypeAlias = Literal["unfinished", "lock", "resumable", "cache"]
@@ -32,7 +32,7 @@ _SHARD: Final = re.compile(r"shard-\d+-of-\d+\.[0-9a-f]{32}\.part")  # a shard o
 _LOCK: Final = re.compile(r".+\.lock")
 _LOCK_PART: Final = re.compile(r".+\.lock\.[0-9a-f]{32}(?:\.dead)?")  # lease.take, before and after its life
 _RUN: Final = re.compile(r".+__seed-?\d+__\d{8}T\d{6}(?:-\d+)?\.parquet")  # evaluation.record.free_stem
-_RESUMABLE: Final = (".checkpoints", ".variant_parts", ".parts")
+_RESUMABLE: Final = (TRAINING_STATE, SCORED_VARIANTS)
 _DOWNLOAD: Final = re.compile(r"[^.].*\.part")
 
 

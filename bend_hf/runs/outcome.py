@@ -60,7 +60,7 @@ class FoldResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class RunResults:
     """What a run computed.
 
     Attributes:
@@ -102,7 +102,6 @@ class RunInfo:
     Attributes:
         task: Task key.
         protocol: Which flaws of the paper are fixed.
-        seed: Seed of the run.
         settings: The resolved configuration, with the run key or the file of variants.
         data: Origin, hashes and counts of the data.
         n_items: Items that were to be scored.
@@ -112,7 +111,6 @@ class RunInfo:
 
     task: str
     protocol: ProtocolName
-    seed: int
     settings: Mapping[str, Json]
     data: dict[str, Json]
     n_items: int
@@ -135,7 +133,7 @@ class Outcome:
     control: str | None = None
 
 
-def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | None = None) -> ResultRecord:
+def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] | None = None) -> ResultRecord:
     """Build the result record of a run. Its entry ``predictions`` is filled by ``write_outcome``.
 
     Args:
@@ -181,7 +179,7 @@ def build_record(info: RunInfo, results: Results, controls: dict[str, Json] | No
     )
 
 
-def write_outcome(record: ResultRecord, results: Results, stem: Path) -> Outcome:
+def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outcome:
     """Write the predictions, then the record, which marks the run as finished.
 
     Args:
@@ -291,7 +289,7 @@ def _fold_entries(folds: Sequence[FoldResult]) -> list[Json]:
     ]
 
 
-def _training(results: Results) -> dict[str, Json] | None:
+def _training(results: RunResults) -> dict[str, Json] | None:
     if results.head is None:
         return None
     runs: list[Json] = [{"fold": one.fold, **one.training} for one in results.folds if one.training is not None]

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,11 +33,12 @@ from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import check_metrics
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
+from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
-from bend_hf.runs.outcome import Outcome, Results, RunInfo, build_record, label_of, write_outcome
+from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
 from bend_hf.tasks import BinClasses, Folds, NucleotideClasses, TaskSpec
@@ -104,7 +105,7 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """Folder of the training state, from which an interrupted run resumes."""
-        return self.config.out / ".checkpoints" / self.key[:32]
+        return self.config.out / TRAINING_STATE / self.key[:32]
 
     @property
     def lock(self) -> Path:
@@ -114,7 +115,7 @@ class Run:
     @property
     def scored_batches(self) -> Path:
         """Folder of scored variants, from which an interrupted run resumes."""
-        return self.config.out / ".variant_parts"
+        return self.config.out / SCORED_VARIANTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +166,12 @@ def run(config: RunConfig, embedder: Embedder | None = None, *, repeat: bool = T
     """
     tasks = prepare(config, is_object=embedder is not None)
     embedder = embedder or open_embedder(config)
-    return [
-        (None if repeat else finished(model_run(task, embedder))) or run_with_controls(task, embedder) for task in tasks
-    ]
+    outcomes = []
+    for task in tasks:
+        of_model = model_run(task, embedder)
+        earlier = None if repeat else finished(of_model)
+        outcomes.append(earlier or run_with_controls(task, of_model))
+    return outcomes
 
 
 def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]:
@@ -190,27 +194,28 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
         check_model_flags(config)
     opened = []
     for open_one in task_openers(config).values():
-        data = with_metrics(limited(open_one(), config.limit), config.metric)
+        data = open_data(open_one, config)
         check_fit(config, data)
         opened.append(data)
     check_task_flags(config, [data.task for data in opened])
     accelerator = start_processes(config)
     return [
-        PreparedTask(
-            config=replace(with_effect(config, lacking_of_task(data.task)), seed=seed, seeds=()),
-            data=data,
-            accelerator=accelerator,
-            is_object=is_object,
-        )
+        replace(prepare_task(config, data, accelerator, seed), is_object=is_object)
         for data in opened
         for seed in config.seeds or (config.seed,)
     ]
 
 
-def run_with_controls(task: PreparedTask, embedder: Embedder) -> Outcome:
-    """Run a model on a task; with ``--controls``, run its controls first and record them with it."""
+def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, seed: int) -> PreparedTask:
+    """Return one task with one seed. Flags that have no effect on the task are at their default."""
+    config = replace(with_effect(config, lacking_of_task(data.task)), seed=seed, seeds=())
+    return PreparedTask(config=config, data=data, accelerator=accelerator)
+
+
+def run_with_controls(task: PreparedTask, run: ModelRun) -> Outcome:
+    """Compute the run of a model on a task; with ``--controls``, run its controls first and record them with it."""
     controls = [run_task(control) for control in controls_of(task, with_model=True)] if task.config.controls else []
-    return run_task(model_run(task, embedder), controls)
+    return run_task(run, controls)
 
 
 def run_controls(config: RunConfig, keys: Sequence[str] | None = None) -> list[Outcome]:
@@ -264,7 +269,6 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
     info = RunInfo(
         task=run.data.task.key,
         protocol=run.config.protocol,
-        seed=run.config.seed,
         settings={**{name: jsonable(value) for name, value in asdict(run.config).items()}, KEY_FIELD: run.key},
         data=run.data.facts,
         n_items=sum(len(run.data.splits(fold)["test"]) for fold in run.folds),
@@ -280,7 +284,7 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
     return replace(outcome, control=None if run.control is None else run.control.key)
 
 
-def compute(run: Run, name: str) -> Results:
+def compute(run: Run, name: str) -> RunResults:
     """Predict the test items of a run, and score the predictions.
 
     Args:
@@ -348,7 +352,7 @@ def _find(run: Run) -> Outcome | None:
     return Outcome(record=read_verified(path), path=path, control=None if run.control is None else run.control.key)
 
 
-def _clean_up(run: Run, results: Results, stem: Path) -> None:
+def _clean_up(run: Run, results: RunResults, stem: Path) -> None:
     """Draw the scores of variants, then remove what an interrupted run would resume from."""
     if results.figure_title is not None:
         draw_score(results.predictions, stem, title=results.figure_title)
@@ -444,6 +448,11 @@ def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:
         for one in controls
         if one.control is not None
     }
+
+
+def open_data(open_one: Callable[[], TaskData], config: RunConfig) -> TaskData:
+    """Open the data of one task, with the limit and the metrics of a configuration."""
+    return with_metrics(limited(open_one(), config.limit), config.metric)
 
 
 def with_metrics(data: TaskData, metrics: Sequence[str]) -> TaskData:

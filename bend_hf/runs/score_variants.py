@@ -13,7 +13,7 @@ from bend_hf.errors import ConfigError, InputError
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.runs.outcome import FoldResult, Results, scores_of
+from bend_hf.runs.outcome import FoldResult, RunResults, scores_of
 from bend_hf.training.progress import Bar
 from bend_hf.types import Json
 from bend_hf.variants import (
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 CONSEQUENCE: Final = "full_label"  # BEND's variant_effects_disease.bed
 
 
-def score_variant_task(run: ModelRun) -> Results:
+def score_variant_task(run: ModelRun) -> RunResults:
     """Score every variant zero-shot, then train a head on REF and ALT if the labels allow it."""
     from accelerate.utils import set_seed
 
@@ -70,7 +70,7 @@ def score_variant_task(run: ModelRun) -> Results:
     except InputError as error:
         log.info("%s: no head was trained on the variants: %s", task.key, error)
         detail["probe"] = {"left_out": str(error)}
-    return Results(
+    return RunResults(
         folds=[FoldResult(fold=None, predictions=predictions, scores=scores_of(task, predictions))],
         detail=detail,
         further=further,

@@ -18,7 +18,7 @@ from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
-from bend_hf.runs.outcome import FoldResult, Results, cached_bytes, scores_of
+from bend_hf.runs.outcome import FoldResult, RunResults, cached_bytes, scores_of
 from bend_hf.training.heads import build_head, head_entry
 from bend_hf.training.progress import Bar
 from bend_hf.training.trackers import tracking
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bend_hf.training.head_trainer import FitConfig
 
 
-def train_head(run: ModelRun, name: str) -> Results:
+def train_head(run: ModelRun, name: str) -> RunResults:
     """Train and test a head on each fold.
 
     Args:
@@ -42,7 +42,7 @@ def train_head(run: ModelRun, name: str) -> Results:
         name: Name of the run for trackers.
     """
     folds = [_train_fold(run, fold, name) for fold in run.folds]
-    return Results(
+    return RunResults(
         folds=folds,
         head=head_entry(run.head),
         loss=jsonable(run.data.task.training),

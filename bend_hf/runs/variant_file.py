@@ -16,18 +16,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bend_hf.embedders.from_config import open_model
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import file_sha256
+from bend_hf.files import SCORED_VARIANTS, file_sha256
 from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
     FoldResult,
-    Results,
     RunInfo,
+    RunResults,
     build_record,
     label_of,
     prediction_file,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
-
-_BATCHES: Final = ".parts"  # folder of scored batches in the output folder, removed when a run is done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ def score_file(
     accelerator = Accelerator(cpu=config.device == "cpu")
     if embedder is None:
         embedder = open_model(config)
-    checkpoint = ScoringCheckpoint(config.out / _BATCHES)
+    checkpoint = ScoringCheckpoint(config.out / SCORED_VARIANTS)
     draws = not config.no_plot and plots_available()
     scored = score_variants(
         variants, embedder, accelerator, config.settings, checkpoint=checkpoint, on_progress=on_progress
@@ -112,7 +110,7 @@ def score_file(
     probed = None
     if config.probe:
         probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))
-    results = Results(
+    results = RunResults(
         folds=[FoldResult(fold=None, predictions=scored.predictions)],
         model={name: jsonable(value) for name, value in embedder.description.items()},
         metrics=_metrics(summary, scored, probed),
@@ -122,7 +120,6 @@ def score_file(
     info = RunInfo(
         task=file.name.split(".")[0],
         protocol=config.protocol,
-        seed=config.seed,
         settings={**{name: jsonable(value) for name, value in asdict(config).items()}, "file": str(file)},
         data=_data_facts(file, config, variants, scored),
         n_items=len(variants),
@@ -145,7 +142,7 @@ def score_file(
     return ScoredFile(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
 
 
-def _write_further(config: VariantRun, results: Results, stem: Path, *, title: str | None) -> dict[str, Path]:
+def _write_further(config: VariantRun, results: RunResults, stem: Path, *, title: str | None) -> dict[str, Path]:
     """Write the table and the figures that were asked for; name them and the prediction files.
 
     Args:

@@ -88,7 +88,7 @@ def test_file_to_figure(folder: Path, tmp_path: Path) -> None:
     said = read_predictions(done.files["scores"])
     assert len(said) == len(read_predictions(done.files["probe_mlp"]))
     np.testing.assert_array_equal(said.score, done.predictions.score)
-    assert not (tmp_path / ".parts").exists()
+    assert not (tmp_path / ".scored_variants").exists()
 
 
 def test_command_scores_variants_without_labels(
@@ -199,7 +199,7 @@ def test_interrupted_run_resumes_and_ends_the_same(
     monkeypatch.setattr(scoring, "score_batch", fragile)
     with pytest.raises(KeyboardInterrupt):
         score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
-    assert len(list((tmp_path / "again" / ".parts").glob("*.parquet"))) == 2
+    assert len(list((tmp_path / "again" / ".scored_variants").glob("*.parquet"))) == 2
     again = score_file(folder / "mine.bed", config(folder, tmp_path / "again", **options), embedder=embedder)
     n_batches = -(-len(whole.predictions) // 16)
     assert len(scored) == 3 + n_batches - 2

@@ -78,7 +78,7 @@ def test_two_processes_write_the_scores_of_one(folder: Path, alone: dict[str, by
 def test_one_process_ends_what_two_killed_ones_began(folder: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     kill_two(folder, tmp_path, stops_after=2)
     assert not list(tmp_path.glob("*.parquet"))
-    assert len(list((tmp_path / ".parts").glob("*.parquet"))) == 4
+    assert len(list((tmp_path / ".scored_variants").glob("*.parquet"))) == 4
     run(folder, tmp_path, processes=1)
     assert contents(tmp_path) == alone
-    assert not (tmp_path / ".parts").exists()
+    assert not (tmp_path / ".scored_variants").exists()

@@ -14,6 +14,7 @@ A long convolution of three positions with a filter of three taps:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any, Final, cast
@@ -63,15 +64,15 @@ class WordEmbeddingsModel(PreTrainedModel):  # type: ignore[misc]  # transformer
         return cast("nn.Embedding", self.base_model.embeddings.word_embeddings)
 
 
-class LanguageModel:
+class LanguageModel(ABC):
     """Forward pass of a network with a language-model head; ``base_model`` is its encoder."""
 
     base_model: nn.Module
     output_class: Callable[..., MaskedLMOutput] = MaskedLMOutput
 
+    @abstractmethod
     def scores(self, x_BTD: Tensor) -> Tensor:
         """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
-        raise NotImplementedError
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False

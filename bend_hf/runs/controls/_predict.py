@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
 from bend_hf.runs.controls._spec import ControlResult
-from bend_hf.runs.outcome import FoldResult, Results, scores_of
+from bend_hf.runs.outcome import FoldResult, RunResults, scores_of
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from bend_hf.runs.run import ControlRun
 
 
-def predict_control(run: ControlRun) -> Results:
+def predict_control(run: ControlRun) -> RunResults:
     """Fit and predict each fold of a run."""
     task, control = run.data.task, run.control
     if control.predict is None:
@@ -28,7 +28,7 @@ def predict_control(run: ControlRun) -> Results:
         folds.append(FoldResult(fold=fold, predictions=predictions, scores=scores, training=result.learned))
         predicted.append(result)
     head: Json = None if task.variant is not None else {"kind": control.head}
-    return Results(folds=folds, model=_description(run, predicted), head=head)
+    return RunResults(folds=folds, model=_description(run, predicted), head=head)
 
 
 def _description(run: ControlRun, predicted: Sequence[ControlResult]) -> dict[str, Json]:

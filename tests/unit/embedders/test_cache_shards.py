@@ -134,11 +134,18 @@ def test_whoever_finds_a_finished_cache_removes_the_lease_of_a_dead_process(tmp_
     assert leftovers(entry) == []
 
 
-@pytest.mark.parametrize("pid", [1 << 70, -(1 << 70), "1", None, 0, -1, True])
-def test_a_lease_with_an_impossible_process_is_no_traceback(tmp_path: Path, pid: object) -> None:
+@pytest.mark.parametrize(
+    ("pid", "is_stale"),
+    [(1 << 70, True), (-(1 << 70), True), (0, True), (-1, True), (True, True), ("1", False), (None, False)],
+)
+def test_a_lease_of_an_impossible_process_is_stale_and_of_an_unknown_one_is_kept(
+    tmp_path: Path, pid: object, is_stale: bool
+) -> None:
     place = tmp_path / "shard.lock"
     place.write_text(json.dumps({**json.loads(written_lease(tmp_path)), "pid": pid}))
-    Watch().is_stale(place)
+    watch = Watch()
+    assert watch.is_stale(place) is is_stale
+    assert watch.lives(place) is not is_stale
 
 
 def written_lease(folder: Path) -> str:

@@ -32,7 +32,7 @@ from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Wind
 from bend_hf.runs.controls._linear import choose_c, fit_linear
 from bend_hf.runs.controls._variants import cpg_changes, gc_around
 from bend_hf.runs.controls.composition import CPG, GC
-from bend_hf.runs.outcome import Outcome, Results
+from bend_hf.runs.outcome import Outcome, RunResults
 from bend_hf.runs.run import (
     ModelRun,
     PreparedTask,
@@ -70,7 +70,7 @@ def run_controls(config: RunConfig, data: TaskData, keys: Sequence[str], **optio
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(run: Run, name: str) -> Results:
+    def never(run: Run, name: str) -> RunResults:
         if isinstance(run, ModelRun):
             raise AssertionError(NO_MODEL)
         return compute(run, name)

@@ -22,7 +22,7 @@ from bend_hf.publishing.results import model_label
 from bend_hf.runs import grid
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid, with_model
-from bend_hf.runs.outcome import Results
+from bend_hf.runs.outcome import RunResults
 from bend_hf.training.trackers import check_trackers
 from tests.cached import start
 from tests.command_line import parse_run
@@ -71,7 +71,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
 ) -> None:
     compute = train.compute
 
-    def failing(run: train.Run, name: str) -> Results:
+    def failing(run: train.Run, name: str) -> RunResults:
         if run.config.seed == 1:
             raise RuntimeError("out of memory")
         return compute(run, name)
@@ -104,7 +104,7 @@ def run_and_note(argv: list[str]) -> None:
 
     compute = runs.compute
 
-    def noted(run: runs.Run, name: str) -> Results:
+    def noted(run: runs.Run, name: str) -> RunResults:
         with (run.config.out / "computed.txt").open("a") as file:
             file.write(f"{run.label} {run.config.seed}\n")
         return compute(run, name)

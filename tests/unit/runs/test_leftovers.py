@@ -23,7 +23,7 @@ LEFT = (
     f"entry/shard-00000-of-00005.lock.{TOKEN}.dead",
     "gene_finding__onehot__seed0__20260101T000000.parquet",
 )
-RESUMABLE = ("genome.fa.part", ".checkpoints/ab/last.safetensors", ".variant_parts/ab.parquet")
+RESUMABLE = ("genome.fa.part", ".checkpoints/ab/last.safetensors", ".scored_variants/ab.parquet")
 WANTED = (
     "gene_finding/README.md",
     "apart.bed",
