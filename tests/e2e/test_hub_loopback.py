@@ -340,7 +340,10 @@ def _with_predictions(folder: Path) -> Path:
     digest = write_predictions(predictions, folder / "run.parquet")
     coverage = {"scored": 3, "items": 3, "item_sha256": predictions.item_sha256}
     made = record(value=1.0, items=3, coverage=coverage)
-    return write(folder, replace(made, predictions={"file": "run.parquet", "sha256": digest, "items": 3}))
+    metrics = {**made.metrics, "auprc": {"value": 1.0}}
+    return write(
+        folder, replace(made, metrics=metrics, predictions={"file": "run.parquet", "sha256": digest, "items": 3})
+    )
 
 
 def test_results_are_pushed_with_their_predictions(client: Client) -> None:
