@@ -49,12 +49,12 @@ demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and it
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests, and the examples in docstrings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=30
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules bend_hf
 
 # Slow tests start further test runs in copies of the repository; they show nothing about versions.
 test-lowest: $(LOWEST)/.installed  ## run unit and contract tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile -m 'not slow' tests/unit tests/contract
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --durations=15 -m 'not slow' tests/unit tests/contract
 
 check: setup-dev  ## run ruff, mypy --strict and the layer test
 	$(BIN)/ruff check .
