@@ -6,15 +6,16 @@ One thread embeds, another runs ``map``, which writes, so that the device does n
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice, tee
 from pathlib import Path
 from queue import Full, Queue
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LENGTH_COLUMN: Final = "token_bp"
 _POLL_S: Final = 0.2
+_FLUSH_BYTES: Final = 1 << 26  # flushing less costs the disk more than it saves at the end
 OnBatch: TypeAlias = Callable[[int], None]  # called with the nucleotides of each record batch
 
 
@@ -206,6 +208,49 @@ class Feed:
         return given[1], given[2]
 
 
+class EarlyFlush:
+    """Flushes a growing file to the disk while it is written, so that its writer waits less when it is whole.
+
+    Args:
+        folder: Folder that holds the file, under any name, or will hold it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush early")
+        self._flush: Future[None] | None = None
+        self._n_flushed = 0
+
+    def __enter__(self) -> EarlyFlush:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None and self._flush is not None:
+            self._flush.result()
+
+    def start(self) -> None:
+        """Flush what has been written, in a thread, if that is enough and the last flush is over.
+
+        Raises:
+            OSError: The last flush did not reach the disk. The kernel reports such an error only once.
+        """
+        if self._flush is not None:
+            if not self._flush.done():
+                return
+            self._flush.result()
+        for path in self._folder.iterdir():
+            n_written = path.stat().st_size
+            if n_written - self._n_flushed >= _FLUSH_BYTES:
+                self._n_flushed = n_written
+                self._flush = self._thread.submit(_flush, path.open("rb"))
+
+
+def _flush(opened: BinaryIO) -> None:
+    with opened:  # under its temporary name, which it may lose before the thread comes to it
+        os.fsync(opened.fileno())
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardWriter:
     """Writes the shards of one dataset.
@@ -249,7 +294,13 @@ class ShardWriter:
         work_folder.mkdir()
         written, items = work_folder / "made.arrow", self._items(files)
         try:
-            n_embeddings = self._map(files, written, feed, on_batch)
+            with EarlyFlush(work_folder) as early:
+
+                def flush_too(n_bp: int) -> None:
+                    early.start()
+                    on_batch(n_bp)
+
+                n_embeddings = self._map(files, written, feed, flush_too)
             files.finish(written, items=items.stop - items.start, rows=n_embeddings, nucleotides=self.n_bp(files))
         finally:
             shutil.rmtree(work_folder, ignore_errors=True)
