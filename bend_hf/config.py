@@ -296,7 +296,10 @@ class RunConfig(ModelConfig):
 
     out: Path = flag(Path("results"), "folder of the result records", "nothing", in_command=False)
     seeds: tuple[int, ...] = flag(
-        (), "several seeds: one record each, and a summary", "nothing", in_command=False
+        (),
+        "seeds: one record each, and a summary; default: 0 1 2 for a score that can be published, else --seed",
+        "nothing",
+        in_command=False,
     )  # each run has one seed, in `seed`
     limit: int | None = flag(
         None,

@@ -73,6 +73,8 @@ class ResultRecord:
         predictions: Name and sha256 of the Parquet file next to the record.
         controls: Results of each control on the same items by its name, each with ``metrics`` as above.
         alignment: How tokens became nucleotides, in words; None if there are no tokens, as in a control.
+        diagnostics: Calibration, scores of parts of the items, contradicting labels; see ``diagnostics.py``. None if
+            they are not known.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
     """
@@ -91,6 +93,7 @@ class ResultRecord:
     predictions: dict[str, Json]
     controls: dict[str, Json] = field(default_factory=dict)
     alignment: dict[str, Json] | None = None
+    diagnostics: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
 

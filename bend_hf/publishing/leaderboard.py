@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord, file_name
+from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
 from bend_hf.publishing.results import ResultGroup, group_records, not_settings, spread_over_trainings
 from bend_hf.publishing.ties import Tie, ties_with
@@ -24,6 +25,7 @@ from bend_hf.tasks import TASKS
 from bend_hf.training.heads import BASELINES
 from bend_hf.types import Json
 
+BELOW: Final = "↓"  # next to a score that is significantly below chance
 MARKS: Final = MappingProxyType(
     {
         "=": "cannot be told from the best: equal scores, or p of 0.05 or more in a paired test on the same items "
@@ -107,6 +109,27 @@ class Leaderboard:
             f"{models} compared with the best (p corrected by Holm's method). "
             f"The smallest difference that this test set shows in 4 of 5 cases: {' to '.join(ends)}."
         )
+
+    @property
+    def chance(self) -> str:
+        """Chance for the metric, in words; empty if no record knows it."""
+        known = (row.result.chance_text for row in self.rows)
+        return next((text for text in known if text), "")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know next to the scores: the remarks, each with the rows that it applies to."""
+        rows_of: dict[str, list[str]] = {}
+        for row in self.rows:
+            for remark in row.result.remarks:
+                rows_of.setdefault(remark, []).append(row.name)
+        return tuple(f"{', '.join(names)}: {remark}." for remark, names in rows_of.items())
+
+    @property
+    def calibrations(self) -> dict[str, str]:
+        """Expected calibration error and Brier score of each row whose scores are probabilities, in words."""
+        texts = {row.name: calibration_text(row.result.records[0]) for row in self.rows}
+        return {name: text for name, text in texts.items() if text}
 
     @property
     def seed_spreads(self) -> dict[str, str]:

@@ -18,9 +18,10 @@ from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_text import marked
+from bend_hf.publishing.diagnostics import diagnostic_fields
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
-from bend_hf.publishing.results import ResultGroup, group_records
+from bend_hf.publishing.results import ResultGroup, group_records, spread_over_trainings
 from bend_hf.tables import escaped, markdown_table, number, render
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
@@ -96,6 +97,7 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
     tasks = [TASKS.get(key) for key in sorted({result.task for result in results}) if key in TASKS]
     protocols = sorted({result.protocol for result in results})
     model = _model_fields(first, results[0].model)
+    titled = [(task_title(result.task), result) for result in results]
     quirks = [
         f"{protocol}: {line}"
         for protocol in protocols
@@ -117,6 +119,14 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
         ],
         "interval_methods": sorted({result.interval_method for result in results} - {""}),
         "controls": [row for result in results for row in _control_rows(result, controls)],
+        "chances": [f"{title}: {one.metric} {one.chance_text}" for title, one in titled if one.chance_text],
+        "remarks": [f"{title}, {one.protocol}: {text}" for title, one in titled for text in one.remarks],
+        "spreads": _spreads(results),
+        "diagnostics": [
+            fields
+            for fields in (diagnostic_fields(one, title) for title, one in titled)
+            if fields["lines"] or fields["tables"]
+        ],
         "details": [table for result in results for table in detail_tables(result, task_title(result.task))],
         "runs": [run_fields(record) for result in results for record in result.records],
         "alignment": [
@@ -126,6 +136,14 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
         "licenses": [(task.title, task.license) for task in tasks] or [("user's task", "the user's own data")],
         "citations": list(dict.fromkeys(citation for task in tasks for citation in task.citations)),
     }
+
+
+def _spreads(results: Sequence[ResultGroup]) -> list[str]:
+    """The standard errors over items and over seeds of each result that was trained several times."""
+    found = [(result, spread_over_trainings(result.records)) for result in results]
+    return [
+        f"{task_title(one.task)}, {one.protocol}: {spread.as_text()}" for one, spread in found if spread is not None
+    ]
 
 
 def _reasons(results: Sequence[ResultGroup]) -> list[str]:
@@ -152,7 +170,8 @@ def _score_row(result: ResultGroup) -> dict[str, Any]:
         "head": result.head.replace("_", " "),
         "scored": coverage.get("scored"),
         "n_items": coverage.get("items"),
-        "seeds": ", ".join(map(str, result.seeds)),
+        "seeds": ", ".join(map(str, result.seeds)) + (" (one training)" if result.n_trainings == 1 else ""),
+        "below": result.below_chance,
     }
 
 

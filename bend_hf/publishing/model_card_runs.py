@@ -83,13 +83,43 @@ def _training_text(record: ResultRecord) -> str:
     if record.training is None:
         return "Nothing was trained."
     config = record.config
+    runs = record.training.get("runs")
+    runs = runs if isinstance(runs, list) else []
+    declared = config.get("learning_rate")
+    rates = [member(run, "learning_rate") or declared for run in runs] or [declared]
     text = (
         f"Trained for {config.get('epochs')} epochs in batches of {config.get('batch_size')}, learning rate "
-        f"{config.get('learning_rate')}, weight decay {config.get('weight_decay')}"
+        f"{', '.join(dict.fromkeys(map(str, rates)))}, weight decay {config.get('weight_decay')}"
     )
-    runs = record.training.get("runs")
-    best = [member(run, "best_epoch") for run in runs] if isinstance(runs, list) else []
-    return f"{text}; best epoch by the validation metric: {', '.join(map(str, best))}." if best else text + "."
+    steps = [n for n in (member(run, "steps") for run in runs) if isinstance(n, int)]
+    if steps:
+        ends = dict.fromkeys(f"{n:,}" for n in (min(steps), max(steps)))
+        text += f", {' to '.join(ends)} steps of the optimizer"
+    if best := [member(run, "best_epoch") for run in runs]:
+        text += f"; best epoch by the validation metric: {', '.join(map(str, best))}"
+    return f"{text}. {_search_text(record)}".strip()
+
+
+def _search_text(record: ResultRecord) -> str:
+    """Say what was searched; empty if the record does not know."""
+    search = member(record.training, "search")
+    values, runs = member(search, "values"), member(record.training, "runs")
+    if not isinstance(search, dict) or not isinstance(values, dict):
+        return ""
+    if not values:
+        return f"Nothing was searched: {search['reason']}." if search.get("reason") else ""
+    searched = ", ".join(
+        f"{name.replace('_', ' ')} {' / '.join(map(str, tried))}"
+        for name, tried in values.items()
+        if isinstance(tried, list)
+    )
+    chosen = [member(run, "chosen") for run in runs] if isinstance(runs, list) else []
+    picks = "; ".join(
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in one.items())
+        for one in chosen
+        if isinstance(one, dict)
+    )
+    return f"Searched by {search.get('by')}: {searched}; chosen: {picks}. The test split was not used."
 
 
 def _data_flag(record: ResultRecord) -> str:

@@ -50,7 +50,7 @@ def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook s
     *,
     limit: int | None = None,
     controls: bool = False,
-    seeds: int | Sequence[int] = 0,
+    seeds: int | Sequence[int] | None = None,
     device: str | None = None,
     cache: str | Path | None = None,
     out: str | Path = "results",
@@ -67,7 +67,7 @@ def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook s
         tasks: Tasks, or groups of them. ``bend_hf.TASKS`` lists them; a path names a file that declares one.
         limit: Use only this many items of each split, to try things out. Such a score cannot be published.
         controls: Whether to score the controls too.
-        seeds: One seed or several.
+        seeds: One seed or several; None for 0, 1 and 2 if the scores can be published, else 0.
         device: Such as ``cpu`` or ``cuda:1``; None chooses it.
         cache: Folder of the embeddings; None for the default below ``$BEND_HF_CACHE``.
         out: Folder of the records and predictions.
@@ -83,8 +83,8 @@ def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook s
         if name not in known:
             raise ConfigError(f"evaluate has no setting {name!r}; {did_you_mean(name, known)}")
     given = as_embedder(model)
-    chosen = (seeds,) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen:
+    chosen = () if seeds is None else (seeds,) if isinstance(seeds, int) else tuple(seeds)
+    if seeds is not None and not chosen:
         raise ConfigError("seeds is empty; give at least one seed")
     config = RunConfig(
         **settings,
@@ -92,8 +92,7 @@ def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook s
         task=tuple(map(str, (tasks,) if isinstance(tasks, str | Path) else tasks)),
         limit=limit,
         controls=controls,
-        seed=chosen[0],
-        seeds=chosen if len(chosen) > 1 else (),
+        seeds=chosen,
         device=device,
         cache=None if cache is None else Path(cache),
         out=Path(out),

@@ -21,6 +21,7 @@ from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.tasks import TASKS, Folds, TaskSpec
+from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.types import Json
 
 FactsReader: TypeAlias = Callable[[DatasetRef, TaskSpec], "dict[str, Json]"]
@@ -86,19 +87,38 @@ def _config_reasons(record: ResultRecord, kind: type[RunConfig] = RunConfig) -> 
     """Reasons for training settings that differ from the task's declaration or, if it is silent, the defaults."""
     if record.task not in TASKS or record.training is None or record.is_control:
         return []
-    declared, defaults = TASKS.get(record.task).training, {item.name: item.default for item in fields(kind)}
+    task, defaults = TASKS.get(record.task), {item.name: item.default for item in fields(kind)}
+    expected = _expected_recipe(record, task)
     reasons = []
     for name, info in flags_of(kind).items():
         if info.concerns != "recipe":
             continue
         default = jsonable(defaults[name])
         value = record.config.get(name, default)
-        if hasattr(declared, name):
-            if value != getattr(declared, name):
-                reasons.append(f"{name} is {value}, the task declares {getattr(declared, name)}")
+        if name in expected:
+            if value != expected[name]:
+                wanted = "protocol searches it" if expected[name] is None else f"task declares {expected[name]}"
+                reasons.append(f"{name} is {value}, the {wanted}")
         elif value != default:
             reasons.append(f"{name} is {value}, the benchmark uses {default}")
     return reasons
+
+
+def _expected_recipe(record: ResultRecord, task: TaskSpec) -> dict[str, Json]:
+    """Return the training settings that the task declares and the protocol makes of them; None for what is searched."""
+    training, items = task.training, record.data.get("items")
+    recipe = next((one for protocol, one in RECIPES.items() if protocol == record.protocol), None)
+    if training is None or recipe is None:
+        return {}
+    rows = {name: n for name, n in items.items() if isinstance(n, int)} if isinstance(items, dict) else {}
+    budget = recipe.budget(training, fewest_train_rows(rows, folds=isinstance(task.partition, Folds)))
+    searched = bool(recipe.learning_rates) and record.config.get("tune", "head") == "head"
+    return {
+        "epochs": budget.epochs,
+        "batch_size": budget.batch_size,
+        "learning_rate": None if searched else training.learning_rate,
+        "weight_decay": training.weight_decay,
+    }
 
 
 def parse_datasets(texts: Sequence[str]) -> dict[str, DatasetRef]:

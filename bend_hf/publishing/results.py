@@ -12,16 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import NormalDist, fmean, variance
+from typing import Final
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.evaluation.remarks import FEW_STEPS_TEXT, below_chance_text, fewest_steps
 from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.evaluation.uncertainty.intervals import sum_of_variances, wilson
 from bend_hf.files import json_sha256
 from bend_hf.publishing.publishable import reasons_not_to_publish
+from bend_hf.tables import number
 from bend_hf.types import Json
 from bend_hf.variants.config import VariantRun
+
+ONE_TRAINING: Final = "one training: another seed may give another score"
 
 
 def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
@@ -68,6 +73,35 @@ class ResultGroup:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the records."""
         return tuple(_seed(record) for record in self.records)
+
+    @property
+    def chance(self) -> float | None:
+        """Chance for the metric, as the first record that knows it says."""
+        return next((value for value in (_chance(record) for record in self.records) if value is not None), None)
+
+    @property
+    def chance_text(self) -> str:
+        """Chance with how it was determined, in words; empty if the records do not know it."""
+        how = member(self.records[0].metrics, self.metric, "chance", "how")
+        return "" if self.chance is None else f"{number(self.chance)} ({how})"
+
+    @property
+    def below_chance(self) -> bool:
+        """Whether the whole interval, over items and trainings, lies below chance."""
+        return self.chance is not None and self.high is not None and self.high < self.chance
+
+    @property
+    def n_trainings(self) -> int | None:
+        """How often the model was trained; None if nothing is trained."""
+        return None if self.records[0].training is None else len(self.records)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know next to the score: one training, few steps, a score below chance."""
+        found = [ONE_TRAINING] if self.n_trainings == 1 and not self.is_control else []
+        few = [n for n in map(fewest_steps, self.records) if n is not None]
+        found += [FEW_STEPS_TEXT.format(steps=min(few))] if few else []
+        return (*found, *([below_chance_text(self.records[0])] if self.below_chance else []))
 
     @property
     def origin(self) -> str:
@@ -293,6 +327,10 @@ def spread_over_trainings(records: Sequence[ResultRecord]) -> TrainingSpread | N
     of_items, of_trainings = sum(variances) / n, variance(values) / n
     freedom = sum_of_variances([of_items, of_trainings], [min(freedoms), n - 1.0])
     return TrainingSpread(of_items=of_items, of_trainings=of_trainings, degrees_of_freedom=freedom)
+
+
+def _chance(record: ResultRecord) -> float | None:
+    return _number(member(record.metrics, record.main_metric, "chance", "value"))
 
 
 def _number(value: Json) -> float | None:

@@ -182,7 +182,8 @@ def _of_model(
     config = with_effect(named, lacking_of_model(named.model, named.checkpoint))
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
-        for seed in dict.fromkeys(config.seeds or (config.seed,)):
+        seeds = (config.seeds or (config.seed,)) if isinstance(data, _Failed) else runs.seeds_of(config, data)
+        for seed in dict.fromkeys(seeds):
             if only is not None and (key, seed) not in only:
                 continue
             cell = CellResult(task=key, model=model, seed=seed)

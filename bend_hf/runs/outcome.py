@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bend_hf.errors import BendError
+from bend_hf.evaluation.diagnostics import diagnostics_of, is_labeled, with_chance
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
-from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
+from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
+from bend_hf.evaluation.remarks import remarks
 from bend_hf.evaluation.uncertainty.intervals import with_intervals
 from bend_hf.tables import number, text_table
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
-from bend_hf.types import Json, ProtocolName
+from bend_hf.types import Ints, Json, ProtocolName
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -68,6 +70,7 @@ class RunResults:
         model: Description of what predicted.
         head: Description of what was trained; None if nothing was.
         loss: Description of the loss; None if there was none.
+        search: What was searched on the validation split; empty if that is not known.
         metrics: The record's metrics; None summarizes the scores of the folds and gives them intervals.
         detail: What else the record says under the main metric.
         further: Predictions of further heads by name; each is written to a file of its own.
@@ -75,12 +78,14 @@ class RunResults:
         batch_keys: Keys of the scored variants on disk, which are removed when the record is written.
         figure_title: Title of the figure of the scores; None draws none.
         alignment: How tokens became nucleotides; None if there are no tokens.
+        probabilities: Whether the scores are probabilities.
     """
 
     folds: Sequence[FoldResult]
     model: Mapping[str, Json] = field(default_factory=dict)
     head: Json = None
     loss: Json = None
+    search: Mapping[str, Json] = field(default_factory=dict)
     metrics: Mapping[str, Json] | None = None
     detail: Mapping[str, Json] = field(default_factory=dict)
     further: Mapping[str, Predictions] = field(default_factory=dict)
@@ -88,6 +93,7 @@ class RunResults:
     batch_keys: Sequence[str] = ()
     figure_title: str | None = None
     alignment: dict[str, Json] | None = None
+    probabilities: bool = False
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -107,6 +113,7 @@ class RunInfo:
         n_items: Items that were to be scored.
         accelerator: What the run ran on.
         started: ``time.perf_counter()`` at its start.
+        distance_bp: How far each item lies from the nearest training row; see ``distance_to_training``.
     """
 
     task: str
@@ -116,6 +123,7 @@ class RunInfo:
     n_items: int
     accelerator: Accelerator
     started: float
+    distance_bp: tuple[Ints, Ints] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +164,18 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
     if metrics is None:
         metrics = with_detail(summarize(results.folds), results.detail)
         metrics = with_intervals(metrics, predictions)
+    main, labeled = next(iter(metrics)), is_labeled(predictions)
+    metrics = with_chance(metrics, predictions) if labeled else metrics
+    per_label = member(dict(metrics), main, "detail", "per_label")
+    diagnostics = None
+    if labeled:
+        diagnostics = diagnostics_of(
+            predictions,
+            main,
+            probabilities=results.probabilities,
+            distance_bp=info.distance_bp,
+            per_label=per_label if isinstance(per_label, list) else [],
+        )
     return ResultRecord(
         task=info.task,
         protocol=info.protocol,
@@ -163,7 +183,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
         data=info.data,
         config=dict(info.settings),
         metrics=dict(metrics),
-        main_metric=next(iter(metrics)),
+        main_metric=main,
         coverage={
             "scored": scored,
             "items": info.n_items,
@@ -176,6 +196,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
         predictions={},
         controls=controls or {},
         alignment=results.alignment,
+        diagnostics=diagnostics,
     )
 
 
@@ -293,7 +314,7 @@ def _training(results: RunResults) -> dict[str, Json] | None:
     if results.head is None:
         return None
     runs: list[Json] = [{"fold": one.fold, **one.training} for one in results.folds if one.training is not None]
-    return {"head": results.head, "loss": results.loss, "runs": runs}
+    return {"head": results.head, "loss": results.loss, "search": dict(results.search) or None, "runs": runs}
 
 
 def _cost(seconds: float, accelerator: Accelerator, cache_bytes: int) -> dict[str, Json]:
@@ -332,7 +353,17 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         )
         for record in records
     ]
-    return "\n".join([text_table(header, rows), *seed_lines(records)])
+    return "\n".join([text_table(header, rows), *_remark_lines(records), *seed_lines(records)])
+
+
+def _remark_lines(records: Sequence[ResultRecord]) -> list[str]:
+    """Return one line for each remark on a record, under an empty line."""
+    lines = [
+        f"{record.task}, {record.model.get('model')}, seed {record.config.get('seed')}: {remark}."
+        for record in records
+        for remark in remarks(record)
+    ]
+    return ["", *lines] if lines else []
 
 
 def interval_text(record: ResultRecord) -> str:

@@ -16,19 +16,20 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, Tune, scored_settings
+from bend_hf.config import RunConfig, Tune, flags_of, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
+from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import check_metrics
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
@@ -41,9 +42,10 @@ from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacki
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
-from bend_hf.tasks import BinClasses, Folds, NucleotideClasses, TaskSpec
+from bend_hf.tasks import TASKS, BinClasses, Folds, NucleotideClasses, TaskSpec
 from bend_hf.training.heads import BASELINES, baseline_of, head_entry, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
+from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -53,11 +55,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._embedder import Embedder
-    from bend_hf.tasks._spec import Head
+    from bend_hf.tasks._spec import Head, HeadSetting
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
+N_SEEDS: Final = 3  # of a score that can be published, unless seeds are given
+_PUBLISHED_FROM: Final = ("hub", "built", "folder")
+_PARTIAL: Final = ("limit", "fold", "metric", "random_init")  # flags of runs that are not published
 
 # The learning rate of a task is meant for a new head and would destroy pretrained weights.
 TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lora": 3e-4})
@@ -125,10 +130,12 @@ class ModelRun(Run):
     Attributes:
         embedder: The model, with its weights.
         head: What is trained on its embeddings; None if the task is scored zero-shot.
+        searched: Values that are searched on the validation split, by name; see ``training.recipe``.
     """
 
     embedder: Embedder
     head: Head | None
+    searched: Mapping[str, Sequence[HeadSetting]] = field(default_factory=dict)
 
     @property
     def description(self) -> dict[str, Json]:
@@ -202,8 +209,38 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
     return [
         replace(prepare_task(config, data, accelerator, seed), is_object=is_object)
         for data in opened
-        for seed in config.seeds or (config.seed,)
+        for seed in seeds_of(config, data)
     ]
+
+
+def seeds_of(config: RunConfig, data: TaskData) -> tuple[int, ...]:
+    """Return the seeds to run a task with: those that were asked for, or three if the score can be published.
+
+    One training says little about a model, because another seed gives another score. Three are not worth their time
+    for tasks that train nothing, for the sample, the user's own tasks and a part of the data, or if a flag changes how
+    the protocol trains.
+
+    Args:
+        config: The configuration, as it was given.
+        data: The data of the task.
+    """
+    given = config.seeds or ((config.seed,) if config.seed else ())
+    changed = [
+        item.name
+        for item in fields(config)
+        if (flags_of(RunConfig)[item.name].concerns == "recipe" or item.name in _PARTIAL)
+        and getattr(config, item.name) != item.default
+    ]
+    real = data.task.key in TASKS and data.facts.get("origin") in _PUBLISHED_FROM
+    if given or changed or not real or data.task.head is None:
+        return given or (config.seed,)
+    seeds = tuple(range(N_SEEDS))
+    log.info(
+        "%s: training with seeds %s, because one training says little; --seeds 0 trains once",
+        data.task.key,
+        ", ".join(map(str, seeds)),
+    )
+    return seeds
 
 
 def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, seed: int) -> PreparedTask:
@@ -274,6 +311,7 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
         n_items=sum(len(run.data.splits(fold)["test"]) for fold in run.folds),
         accelerator=run.accelerator,
         started=started,
+        distance_bp=distance_to_training(run.data, run.folds),
     )
     record = build_record(info, results, controls_entry(controls))
     outcome = Outcome(record=record, path=run.config.out / f"{name}.json")
@@ -371,21 +409,42 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         embedder: The model that ``task.config`` names.
         control: The control that the model is, if it is one.
     """
-    config = resolve_config(task.config, task.data.task)
+    config = resolve_config(task.config, task.data)
     identity = identity_in(config.out, embedder)
     check_pooled(embedder, task.data.task)
     head = None if task.data.task.head is None else head_of(config.head, task.data.task)
+    searched = searched_of(config, head)
     return ModelRun(
         config=config,
         data=task.data,
         accelerator=task.accelerator,
-        key=run_key(scored_settings(config), task.data, identity, head_entry(head)),
+        key=run_key(scored_settings(config), task.data, identity, _head_in_key(head, searched)),
         label=label_of(embedder, config.model),
         folds=chosen_folds(config, task.data),
         control=control,
         embedder=embedder,
         head=head,
+        searched=searched,
     )
+
+
+def searched_of(config: RunConfig, head: Head | None) -> dict[str, tuple[HeadSetting, ...]]:
+    """Return the values that a run searches on the validation split, by name.
+
+    Nothing is searched if the embedder is trained too, which would take as many times as long.
+
+    Args:
+        config: The configuration, resolved for the task.
+        head: The head of the run; None if nothing is trained.
+    """
+    if head is None or config.tune != "head":
+        return {}
+    return RECIPES[config.protocol].searched(head, config.learning_rate)
+
+
+def _head_in_key(head: Head | None, searched: Mapping[str, Sequence[HeadSetting]]) -> dict[str, Json] | None:
+    entry = head_entry(head)
+    return {**entry, "searched": jsonable(dict(searched))} if entry is not None and searched else entry
 
 
 def check_pooled(embedder: Embedder, task: TaskSpec) -> None:
@@ -487,16 +546,29 @@ def start_processes(config: RunConfig) -> Accelerator:
     )
 
 
-def resolve_config(config: RunConfig, task: TaskSpec) -> RunConfig:
-    """Fill in the task's own values for the fields that are None."""
+def resolve_config(config: RunConfig, data: TaskData) -> RunConfig:
+    """Fill in the values of the task and of the protocol for the fields that are None.
+
+    The learning rate stays None if it is searched.
+    """
+    task, recipe = data.task, RECIPES[config.protocol]
     if task.training is None:
         return config
+    rows = {name: len(subset) for name, subset in data.subsets.items()}
+    budget = recipe.budget(
+        task.training,
+        fewest_train_rows(rows, folds=bool(data.n_folds)),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+    )
+    rate = config.learning_rate or TUNING_RATES.get(config.tune)
     return replace(
         config,
         head=chosen_head(config),
-        epochs=config.epochs or task.training.epochs,
-        batch_size=config.batch_size or task.training.batch_size,
-        learning_rate=config.learning_rate or TUNING_RATES.get(config.tune, task.training.learning_rate),
+        epochs=budget.epochs,
+        batch_size=budget.batch_size,
+        learning_rate=rate if rate or recipe.learning_rates else task.training.learning_rate,
         weight_decay=task.training.weight_decay if config.weight_decay is None else config.weight_decay,
     )
 

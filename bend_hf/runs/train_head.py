@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,14 @@ from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import jsonable
+from bend_hf.evaluation.remarks import FEW_STEPS
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
 from bend_hf.runs.outcome import FoldResult, RunResults, cached_bytes, scores_of
 from bend_hf.training.heads import build_head, head_entry
 from bend_hf.training.progress import Bar
+from bend_hf.training.recipe import Trial, searched_entry, trials_of
 from bend_hf.training.trackers import tracking
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,8 +34,12 @@ if TYPE_CHECKING:
     from bend_hf.config import RunConfig
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.runs.run import ModelRun
-    from bend_hf.training.batches import InputSource
-    from bend_hf.training.head_trainer import FitConfig
+    from bend_hf.tasks._spec import Head
+    from bend_hf.training.batches import InputSource, Split
+    from bend_hf.training.head_trainer import FitConfig, Fitted
+    from bend_hf.training.losses import Loss
+
+log = logging.getLogger(__name__)
 
 
 def train_head(run: ModelRun, name: str) -> RunResults:
@@ -42,26 +50,64 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         name: Name of the run for trackers.
     """
     folds = [_train_fold(run, fold, name) for fold in run.folds]
+    entry = head_entry(run.head)
     return RunResults(
         folds=folds,
-        head=head_entry(run.head),
+        head=None if entry is None else searched_entry(entry, run.searched),
         loss=jsonable(run.data.task.training),
+        search=_search_entry(run),
+        probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
     )
 
 
+def _search_entry(run: ModelRun) -> dict[str, Json]:
+    """Say what was searched, on what, and why if nothing was."""
+    if run.searched:
+        by = f"{run.data.task.metric} on the validation split"
+        return {"values": jsonable(dict(run.searched)), "by": by, "trials": math.prod(map(len, run.searched.values()))}
+    if run.config.protocol == "bend-2024":
+        reason = "bend-2024 takes the settings of BEND"
+    else:
+        reason = "the embedder is trained too" if run.config.tune != "head" else "the values were given"
+    return {"values": {}, "by": None, "trials": 1, "reason": reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fold:
+    """What the trials of a fold share: its name in logs, its splits, and the loss."""
+
+    fold: int | None
+    name: str
+    embedder: Embedder
+    splits: dict[str, Split]
+    loss: Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """A trial with its trained head."""
+
+    trial: Trial
+    fitted: Fitted
+    model: nn.Module
+
+    @property
+    def entry(self) -> dict[str, Json]:
+        """The trial as a record holds it."""
+        return {**self.trial.chosen, "validation": self.fitted.best, "best_epoch": self.fitted.best_epoch}
+
+
 def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
-    """Train on one fold, or on the task's own split, and predict the test split."""
+    """Train on one fold, or on the task's own split, and predict the test split with the best head on validation."""
     from bend_hf.embedders.token_embeddings import Targets
     from bend_hf.training.batches import Split
-    from bend_hf.training.checkpoints import Checkpoints, load_trained
-    from bend_hf.training.head_trainer import Callbacks, HeadData, fit
+    from bend_hf.training.checkpoints import load_trained
     from bend_hf.training.losses import build_loss
     from bend_hf.training.predict import predict
 
-    task, config, accelerator = run.data.task, run.config, run.accelerator
-    settings = fit_config(config)
-    if task.training is None:
+    task = run.data.task
+    if task.training is None or run.head is None:
         raise ConfigError(f"{task.key} declares no training, so no head can be trained on it")
     embedder = _embedder_for(run, fold)
     datasets, shared = run.data.splits(fold), _shared_datasets(run, fold)
@@ -70,61 +116,127 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         split: Split(dataset=dataset, embeddings=inputs[split].source, targets=Targets(dataset, task.label))
         for split, dataset in datasets.items()
     }
-    model = _new_model(run, fold, embedder)
     loss = build_loss(task.training.loss, positive_weight=task.training.positive_weight)
-    predict_split = partial(predict, accelerator=accelerator, batch_size=settings.batch_size, values_of=loss.predict)
-
-    def validate(model: nn.Module) -> float | None:
-        predictions = predict_split(model, splits["validation"])
-        value = scores_of(task, predictions, main_only=True)[0].value
-        return value if np.isfinite(value) else None
-
-    trackers = config.tracker if accelerator.is_main_process else ()  # each run is tracked once
-    with (
-        Bar(accelerator, task.key + (f" fold {fold}" if fold else ""), unit="step") as bar,
-        tracking(
-            trackers,
-            run=name + (f"__fold{fold}" if fold else ""),
-            settings=asdict(config),
-            folder=config.out / "trackers",
-        ) as log_epoch,
-    ):
-        fitted = fit(
-            model,
-            HeadData(
-                train=splits["train"],
-                loss=loss,
-                validate=validate,
-            ),
-            settings,
-            accelerator,
-            checkpoints=Checkpoints(run.checkpoints / f"fold{fold or 0}", writes=accelerator.is_main_process),
-            callbacks=Callbacks(on_progress=bar.with_loss, on_epoch=log_epoch),
-        )
-    load_trained(model, fitted.state)
-    predictions = with_fold(predict_split(model, splits["test"]), fold)
+    shares = _Fold(fold=fold, name=name, embedder=embedder, splits=splits, loss=loss)
+    trials = trials_of(run.head, run.searched, run.config.learning_rate)
+    best: _Trained | None = None
+    entries: list[Json] = []
+    for number, trial in enumerate(trials, start=1):
+        trained = _train_trial(run, shares, trial, number if len(trials) > 1 else None)
+        entries.append(trained.entry)
+        if best is None or _value(trained) > _value(best):  # the first of equals stays
+            best = trained
+    if best is None:
+        raise ConfigError(f"{task.key}: the search of the protocol holds no trial; give each searched value one choice")
+    load_trained(best.model, best.fitted.state)
+    predicted = predict(
+        best.model, splits["test"], accelerator=run.accelerator, batch_size=_batch_size(run), values_of=loss.predict
+    )
+    predictions = with_fold(predicted, fold)
     return FoldResult(
         fold=fold,
         predictions=predictions,
         scores=scores_of(task, predictions),
         training={
-            "best_epoch": fitted.best_epoch,
-            "resumed_at_step": fitted.resumed_at,
-            "history": jsonable(fitted.history),
+            **_budget_entry(run, best, n_rows=len(datasets["train"])),
+            **({"chosen": dict(best.trial.chosen), "trials": entries} if len(trials) > 1 else {}),
+            "best_epoch": best.fitted.best_epoch,
+            "resumed_at_step": best.fitted.resumed_at,
+            "history": jsonable(best.fitted.history),
         },
         cache_files=frozenset(file for one in inputs.values() for file in one.files),
     )
 
 
-def fit_config(config: RunConfig) -> FitConfig:
+def _value(trained: _Trained) -> float:
+    return -math.inf if trained.fitted.best is None else trained.fitted.best
+
+
+def _budget_entry(run: ModelRun, trained: _Trained, *, n_rows: int) -> dict[str, Json]:
+    """Say how much the head that was kept learned from."""
+    fitted = trained.fitted
+    n_steps = fitted.steps_per_epoch * len(fitted.history)
+    if n_steps < FEW_STEPS:
+        log.warning(
+            "%s: the head took %d steps of the optimizer, fewer than %d, so its score says little; train for more "
+            "--epochs, with a smaller --batch-size, or with --protocol bend-hf-1",
+            run.data.task.key,
+            n_steps,
+            FEW_STEPS,
+        )
+    return {
+        "rows": n_rows,
+        "batch_size": _batch_size(run),
+        "learning_rate": trained.trial.learning_rate,
+        "epochs": len(fitted.history),
+        "steps": n_steps,
+        "few_steps": n_steps < FEW_STEPS,
+    }
+
+
+def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None) -> _Trained:
+    """Train one head of the search. One that an interrupted run finished is read from its checkpoint."""
+    from bend_hf.training.checkpoints import Checkpoints
+    from bend_hf.training.head_trainer import Callbacks, HeadData, fit
+    from bend_hf.training.predict import predict
+
+    task, accelerator, fold, splits = run.data.task, run.accelerator, shares.fold, shares.splits
+    model = _new_model(run, trial.head, fold, shares.embedder)
+
+    def validate(model: nn.Module) -> float | None:
+        predictions = predict(
+            model,
+            splits["validation"],
+            accelerator=accelerator,
+            batch_size=_batch_size(run),
+            values_of=shares.loss.predict,
+        )
+        value = scores_of(task, predictions, main_only=True)[0].value
+        return value if np.isfinite(value) else None
+
+    folder, title, tracked = run.checkpoints / f"fold{fold or 0}", task.key, shares.name
+    if fold:
+        title, tracked = f"{title} fold {fold}", f"{tracked}__fold{fold}"
+    if number is not None:
+        folder, title, tracked = folder / f"trial{number}", f"{title} trial {number}", f"{tracked}__trial{number}"
+    trackers = run.config.tracker if accelerator.is_main_process else ()  # each training is tracked once
+    with (
+        Bar(accelerator, title, unit="step") as bar,
+        tracking(
+            trackers,
+            run=tracked,
+            settings={**asdict(run.config), **trial.chosen},
+            folder=run.config.out / "trackers",
+        ) as log_epoch,
+    ):
+        fitted = fit(
+            model,
+            HeadData(train=splits["train"], loss=shares.loss, validate=validate),
+            fit_config(run.config, trial.learning_rate),
+            accelerator,
+            checkpoints=Checkpoints(folder, writes=accelerator.is_main_process),
+            callbacks=Callbacks(on_progress=bar.with_loss, on_epoch=log_epoch),
+        )
+    return _Trained(trial=trial, fitted=fitted, model=model)
+
+
+def _batch_size(run: ModelRun) -> int:
+    return fit_config(run.config, 1.0).batch_size
+
+
+def fit_config(config: RunConfig, learning_rate: float | None = None) -> FitConfig:
     """Return how a head is trained, from a resolved configuration.
+
+    Args:
+        config: The configuration.
+        learning_rate: Of the trial; None for that of the configuration.
 
     Raises:
         ConfigError: A number is missing, as the task declares no training.
     """
     from bend_hf.training.head_trainer import FitConfig
 
-    epochs, batch_size, learning_rate = config.epochs, config.batch_size, config.learning_rate
+    epochs, batch_size, learning_rate = config.epochs, config.batch_size, learning_rate or config.learning_rate
     if epochs is None or batch_size is None or learning_rate is None or config.weight_decay is None:
         raise ConfigError(
             f"{config.task} declares no training; give --epochs, --batch-size, --learning-rate and --weight-decay"
@@ -200,17 +312,15 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
     return _Inputs(source=on_device, files=source.files)
 
 
-def _new_model(run: ModelRun, fold: int | None, embedder: Embedder) -> nn.Module:
-    """Return the model to train. Its first weights depend on seed and fold only."""
+def _new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder) -> nn.Module:
+    """Return the model to train. Its first weights depend on head, seed and fold only."""
     import torch
     from accelerate.utils import set_seed
 
     from bend_hf.training.sharding import choose_units
 
-    if run.head is None:
-        raise ConfigError(f"{run.data.task.key} is scored without training and has no head")
     set_seed(fold_seed(run.config.seed, fold))
-    model = build_head(run.head, embedder.width, n_outputs(run.data.task))
+    model = build_head(head, embedder.width, n_outputs(run.data.task))
     if run.config.tune != "head":
         from bend_hf.training.finetuning import TunedModel
 

@@ -10,7 +10,6 @@ slice of each batch.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from bend_hf.errors import InputError, TrainingError
 from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
 from bend_hf.training.checkpoints import Checkpoints, trained_state
 from bend_hf.training.losses import Loss, LossParts
+from bend_hf.training.recipe import steps_per_epoch
 from bend_hf.training.trainer import StepParts, StepSettings, Trainer
 from bend_hf.types import Ints, Labels
 
@@ -105,12 +105,16 @@ class Fitted:
     Attributes:
         state: Weights of the best epoch, on the CPU; without frozen weights.
         best_epoch: Counted from 1; 0 if the head was not trained.
+        best: The validation metric of that epoch; None if it was never defined.
+        steps_per_epoch: Steps of the optimizer in an epoch.
         history: Every epoch.
         resumed_at: Steps that were done when the training was resumed; None if it was not.
     """
 
     state: dict[str, Tensor]
     best_epoch: int
+    best: float | None
+    steps_per_epoch: int
     history: tuple[Epoch, ...]
     resumed_at: int | None = None
 
@@ -145,6 +149,8 @@ def fit(
     return Fitted(
         state=trainer.state.best_weights,
         best_epoch=trainer.state.best_at,
+        best=trainer.state.best,
+        steps_per_epoch=trainer.steps_per_epoch,
         history=tuple(trainer.state.history),
         resumed_at=resumed_at,
     )
@@ -165,8 +171,9 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         callbacks: Callbacks,
     ) -> None:
         weights = [weight for weight in head.parameters() if weight.requires_grad]
-        n_batches = math.ceil(len(data.train) / config.batch_size)
-        self.steps_per_epoch = math.ceil(n_batches / config.accumulation)
+        self.steps_per_epoch = steps_per_epoch(
+            len(data.train), batch_size=config.batch_size, accumulation=config.accumulation
+        )
         super().__init__(
             head,
             head,

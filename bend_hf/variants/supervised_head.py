@@ -16,6 +16,7 @@ Folds are whole chromosomes, or blocks of neighboring positions on a single chro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
@@ -28,6 +29,7 @@ from bend_hf.errors import InputError
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
+from bend_hf.evaluation.remarks import FEW_STEPS
 from bend_hf.types import Bools, Floats, Ints, Json, Labels
 from bend_hf.variants.allele_store import AlleleStore
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 FoldsBy: TypeAlias = Literal["chromosome", "blocks of position"]
 HeadKind: TypeAlias = Literal["linear", "mlp"]
 HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
+log = logging.getLogger(__name__)
+
 _READ_VARIANTS: Final = 4096
 
 
@@ -213,7 +217,23 @@ def cross_validate_heads(
     detail: dict[str, Json] = {kind: _metrics(predictions[kind], folds) for kind in HEAD_KINDS}
     detail["folds"] = {"by": folds.by, "n": folds.n_folds, "variants": jsonable(np.bincount(folds.fold))}
     detail["settings"] = jsonable(asdict(settings))
+    detail["budget"] = _budget(np.bincount(folds.fold), settings)
     return VariantHeadResult(detail=detail, predictions=predictions)
+
+
+def _budget(sizes: Ints, settings: VariantHeadSettings) -> dict[str, Json]:
+    """Say how much the heads of each fold learn from; nothing is searched.
+
+    Args:
+        sizes: Variants of each fold, shape (folds,).
+        settings: How heads are trained.
+    """
+    rows = sizes.sum() - sizes
+    steps = settings.epochs * -(-rows // settings.batch_size)
+    few = int(steps.min(initial=FEW_STEPS)) < FEW_STEPS
+    if few:
+        log.warning("the heads on variants took %d steps of the optimizer, fewer than %d", steps.min(), FEW_STEPS)
+    return {"rows": jsonable(rows), "steps": jsonable(steps), "few_steps": few, "searched": {}}
 
 
 def _metrics(predictions: Predictions, folds: PositionFolds) -> Json:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bend_hf import __version__
 from bend_hf.files import asset_folder
-from bend_hf.publishing.leaderboard import MARKS, Leaderboard, Row
+from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
 from bend_hf.tables import number, render
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -83,7 +83,7 @@ def _row(row: Row, at: float | None, low: float | None, high: float | None) -> d
     return {
         "row": row,
         "result": result,
-        "score": number(result.value),
+        "score": number(result.value) + (f" {BELOW}" if result.below_chance else ""),
         "interval": "" if result.low is None else f"{number(result.low)} to {number(result.high)}",
         "bar": Bar(at=at, low=low, high=high),
         "seeds": ", ".join(map(str, result.seeds)),
@@ -132,12 +132,13 @@ def _cell(row: Row | None, low: float, high: float) -> dict[str, Any]:
 
 def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
     """Plots over all tasks come first."""
-    return "/forest_" in item[0], item[0]
+    return "/forest_" in item[0] or "/reliability_" in item[0], item[0]
 
 
 def _plot(name: str, content: bytes, boards: Sequence[Leaderboard]) -> dict[str, str]:
     stem = name.rsplit("/", 1)[-1].removesuffix(".svg")
     titles = {f"forest_{board.key}": f"{board.title}, protocol {board.protocol}" for board in boards}
+    titles |= {f"reliability_{board.key}": f"Reliability: {titles[f'forest_{board.key}']}" for board in boards}
     return {
         "name": titles.get(stem, stem.replace("_", " ").capitalize()),
         "png": name.removesuffix(".svg") + ".png",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.publishing.diagnostics import reliability_of
 from bend_hf.publishing.leaderboard import Leaderboard, Row
 from bend_hf.tables import metric_title, number, text_table
 
@@ -78,6 +79,8 @@ def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dic
                     files |= _saved(f"plots/score_{name}_{protocol}", figure)
         for board in boards:
             files |= _saved(f"plots/forest_{board.key}", _forest(board))
+            if (figure := _reliability(board)) is not None:
+                files |= _saved(f"plots/reliability_{board.key}", figure)
     return files
 
 
@@ -166,6 +169,25 @@ def _forest(board: Leaderboard) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     if board.controls:
         axes.legend(title="Controls", fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _reliability(board: Leaderboard) -> Figure | None:
+    """Fraction of positives by predicted probability, one line per model; None if no scores are probabilities."""
+    lines = [(row.name, reliability_of(row.result.records[0])) for row in board.rows]
+    drawn = [(name, points) for name, points in lines if points]
+    if not drawn:
+        return None
+    figure, axes = _figure(5.6, 4.2)
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+    for index, (name, points) in enumerate(drawn):
+        color, marker = _STYLES[index % len(_STYLES)]
+        label = _plain(name)
+        axes.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1.2, markersize=4, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="fraction of positives")
+    axes.set_title(_plain(f"{board.title}, protocol {board.protocol}"))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -8,13 +8,14 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from bend_hf.publishing.leaderboard import MARKS, Leaderboard, Row
+from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
 from bend_hf.tables import escaped, markdown_table, number
 
 _NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
 _COLUMNS: Final = (
     *("task", "protocol", "data", "data_id", "metric", "rank", "tied_with_best", "tie_found_by", "p_against_best"),
     *("model", "family", "probe", "score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds"),
+    *("chance", "below_chance", "remarks"),
     "not_publishable_because",
 )
 
@@ -40,12 +41,17 @@ def _section(board: Leaderboard) -> list[str]:
         "",
         markdown_table(header, rows),
         "",
-        *(line for line in (board.power, *_spreads(board)) if line for line in (line, "")),
+        *(line for line in _notes(board) if line for line in (line, "")),
     ]
 
 
-def _spreads(board: Leaderboard) -> list[str]:
-    return [f"{escaped(name)}: {text}." for name, text in board.seed_spreads.items()]
+def _notes(board: Leaderboard) -> list[str]:
+    """The lines below a table: chance, power, remarks, parts of the variance and calibration."""
+    chance = f"Chance: {escaped(board.chance)}." if board.chance else ""
+    below = f"{BELOW} significantly below chance." if any(row.result.below_chance for row in board.rows) else ""
+    named = [*board.seed_spreads.items(), *board.calibrations.items()]
+    texts = [*map(escaped, board.remarks), *(f"{escaped(name)}: {text}." for name, text in named)]
+    return [chance, below, board.power, *texts]
 
 
 def _cells(row: Row) -> list[str]:
@@ -55,7 +61,7 @@ def _cells(row: Row) -> list[str]:
         escaped(row.name) + (" †" if result.reasons_not_to_publish else ""),
         escaped(result.family),
         escaped(result.head.replace("_", " ")),
-        number(result.value),
+        number(result.value) + (f" {BELOW}" if result.below_chance else ""),
         f"{number(result.low)} to {number(result.high)}" if result.low is not None else "",
         ", ".join(map(str, result.seeds)),
         "" if result.seconds is None else f"{result.seconds:,.0f}",
@@ -94,6 +100,9 @@ def _row_values(row: Row) -> dict[str, str]:
         "seeds": " ".join(map(str, result.seeds)),
         "n_parameters": "" if result.n_parameters is None else str(result.n_parameters),
         "seconds": "" if result.seconds is None else f"{result.seconds:.1f}",
+        "chance": _digits(result.chance),
+        "below_chance": "yes" if result.below_chance else "no",
+        "remarks": "; ".join(result.remarks),
         "not_publishable_because": "; ".join(result.reasons_not_to_publish),
     }
 

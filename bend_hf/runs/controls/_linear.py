@@ -13,8 +13,9 @@ validation split.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 C_GRID: Final = (1e-4, 1e-2, 1.0)  # inverse strength of the regularization
 MOST_WINDOWS: Final = 30_000  # to learn from, and as many to choose C on; drawn with the run's seed
+SEARCH: Final[Mapping[str, Json]] = MappingProxyType(
+    {"values": {"c": list(C_GRID)}, "by": "the main metric on the validation split", "trials": len(C_GRID)}
+)
 _ITERATIONS: Final = 200
 _PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
 
@@ -156,7 +160,10 @@ def learner(
         linear = chosen.linear
         learned: dict[str, Json] = {
             "windows": len(x),
+            "chosen": {"c": chosen.c},
             "c": chosen.c,
+            "solver": "lbfgs",
+            "iterations_at_most": _ITERATIONS,
             "validation": {name: found if np.isfinite(found) else None for name, found in chosen.values.items()},
         }
         scored = ((batch, linear.scores(batch.features)) for batch in test.batches())

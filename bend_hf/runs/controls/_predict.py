@@ -28,7 +28,13 @@ def predict_control(run: ControlRun) -> RunResults:
         folds.append(FoldResult(fold=fold, predictions=predictions, scores=scores, training=result.learned))
         predicted.append(result)
     head: Json = None if task.variant is not None else {"kind": control.head}
-    return RunResults(folds=folds, model=_description(run, predicted), head=head)
+    return RunResults(
+        folds=folds,
+        model=_description(run, predicted),
+        head=head,
+        search=control.search,
+        probabilities=head is not None,
+    )
 
 
 def _description(run: ControlRun, predicted: Sequence[ControlResult]) -> dict[str, Json]:

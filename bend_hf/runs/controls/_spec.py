@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class ControlSpec:
         why_not: Returns why the control does not apply to a task; None if it does.
         predict: Returns predictions of the test split, given a task, its splits and a seed.
         head: What is learned, as a record names it; for controls with ``predict``.
+        search: What ``predict`` chooses on the validation split, as a record holds it.
         model: Returns the configuration of the model that is the control, given that of the compared model; None if
             that model has no such control.
     """
@@ -54,6 +55,7 @@ class ControlSpec:
     why_not: Callable[[TaskSpec], str | None]
     predict: Callable[[TaskSpec, dict[str, Dataset], int], ControlResult] | None = None
     head: str = ""
+    search: Mapping[str, Json] = field(default_factory=dict)
     model: Callable[[RunConfig], RunConfig | None] | None = None
 
 

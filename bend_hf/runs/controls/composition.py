@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.runs.controls._features import KmerFeatures
-from bend_hf.runs.controls._linear import learner
+from bend_hf.runs.controls._linear import SEARCH, learner
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_classes
 from bend_hf.runs.controls._variants import cpg_changes, gc_around, variant_predictions
 from bend_hf.tasks import TaskSpec
@@ -46,6 +46,7 @@ CONTROLS = (
         why_not=needs_classes,
         predict=_predict_cpg,
         head="LogisticRegression",
+        search=SEARCH,
     ),
     ControlSpec(
         key="gc",
@@ -54,5 +55,6 @@ CONTROLS = (
         why_not=needs_classes,
         predict=_predict_gc,
         head="LogisticRegression",
+        search=SEARCH,
     ),
 )

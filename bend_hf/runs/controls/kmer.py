@@ -11,7 +11,7 @@ of nucleotides have one: 3-mers to the left and to the right of each are counted
 from __future__ import annotations
 
 from bend_hf.runs.controls._features import KmerFeatures, kmer_features
-from bend_hf.runs.controls._linear import learner
+from bend_hf.runs.controls._linear import SEARCH, learner
 from bend_hf.runs.controls._spec import ControlSpec, needs_training
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import NucleotideClasses
@@ -32,5 +32,6 @@ CONTROLS = (
         why_not=needs_training,
         predict=learner(features_of),
         head="LogisticRegression",
+        search=SEARCH,
     ),
 )

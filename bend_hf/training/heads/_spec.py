@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
@@ -57,6 +57,7 @@ class HeadSpec:
             them.
         needs_one_hot: Whether the head reads one-hot sequence only, as a model that is trained from scratch does.
         kind: Name in result records and run keys; the key if None.
+        sizes: Values of the settings that a protocol may search on the validation split; see ``training.recipe``.
     """
 
     key: str
@@ -65,6 +66,7 @@ class HeadSpec:
     fits: Callable[[TaskSpec], Mapping[str, HeadSetting]] = pools_label_windows
     needs_one_hot: bool = False
     kind: str | None = None
+    sizes: Mapping[str, tuple[HeadSetting, ...]] = field(default_factory=dict)
 
     @cached_property
     def defaults(self) -> Mapping[str, HeadSetting]:

@@ -107,5 +107,6 @@ HEADS = (
         text="a small convolutional network, trained on frozen embeddings",
         build=CnnHead,
         kind="CnnSpec",  # in records since the first release
+        sizes={"hidden": (8, 64)},  # BEND's are 2 and 64, for 1 and for many labels
     ),
 )

@@ -9,12 +9,14 @@ import pytest
 
 from bend_hf import train
 from bend_hf.config import RunConfig
+from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.evaluation.record import find_records, read_record
 from bend_hf.publishing.publishable import REASONS, reasons_not_to_publish
 from bend_hf.runs import run as runs
 from bend_hf.runs.outcome import outcome_table
 from bend_hf.tasks import TASKS
+from bend_hf.types import Json
 from tests.tiny import write_data
 
 TASK = "cpg_methylation"
@@ -133,3 +135,47 @@ def test_a_run_without_a_head_or_a_variant_is_refused(config: RunConfig) -> None
     run = runs.model_run(task, runs.open_embedder(config))
     with pytest.raises(ConfigError, match="is not a variant task and has no head"):
         runs.compute(replace(run, head=None), "name")
+
+
+def with_origin(data: TaskData, origin: str, **facts: Json) -> TaskData:
+    return replace(data, facts={**data.facts, "origin": origin, **facts})
+
+
+@pytest.mark.parametrize(
+    ("changes", "origin", "seeds"),
+    [
+        ({}, "hub", (0, 1, 2)),
+        ({}, "folder", (0, 1, 2)),
+        ({"protocol": "bend-hf-1"}, "built", (0, 1, 2)),
+        ({"seeds": (0,)}, "hub", (0,)),
+        ({"seeds": (4, 7)}, "sample", (4, 7)),
+        ({"seed": 5}, "hub", (5,)),
+        ({}, "sample", (0,)),
+        ({}, "files", (0,)),
+        ({"limit": 10}, "hub", (0,)),
+        ({"epochs": 3}, "hub", (0,)),
+        ({"random_init": True, "model": "dnabert6"}, "hub", (0,)),
+    ],
+)
+def test_scores_that_can_be_published_have_three_seeds(
+    config: RunConfig, changes: dict[str, object], origin: str, seeds: tuple[int, ...]
+) -> None:
+    (open_one,) = task_openers(config).values()
+    data = with_origin(open_one(), origin)
+    given = replace(RunConfig(task=(TASK,)), **changes)  # type: ignore[arg-type]  # values of several fields
+    assert runs.seeds_of(given, data) == seeds
+
+
+def test_the_log_says_how_to_train_once(config: RunConfig, caplog: pytest.LogCaptureFixture) -> None:
+    (open_one,) = task_openers(config).values()
+    with caplog.at_level("INFO"):
+        runs.seeds_of(RunConfig(task=(TASK,)), with_origin(open_one(), "hub"))
+    assert (
+        f"{TASK}: training with seeds 0, 1, 2, because one training says little; --seeds 0 trains once" in caplog.text
+    )
+
+
+def test_a_task_that_trains_nothing_has_one_seed(config: RunConfig) -> None:
+    (open_one,) = task_openers(config).values()
+    data = with_origin(replace(open_one(), task=TASKS.get("variant_effects_disease")), "hub")
+    assert runs.seeds_of(RunConfig(task=(TASK,)), data) == (0,)

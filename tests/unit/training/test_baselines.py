@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
+from bend_hf.data.dataset import TaskData
 from bend_hf.runs.run import resolve_config
 from bend_hf.runs.train_head import fit_config
-from bend_hf.tasks import TASKS
+from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.training.head_trainer import FitConfig, HeadData, fit
 from bend_hf.training.heads import BASELINES, build_head, head_of
 from bend_hf.training.losses import build_loss
@@ -48,10 +50,17 @@ BEND_NUMBERS = {  # BEND conf/supervised_tasks/*.yaml: epochs, batch, learning r
 }
 
 
+def data_of(task: TaskSpec) -> TaskData:
+    """Fifty rows in each split or subset."""
+    folds = task.partition.n if isinstance(task.partition, Folds) else 0
+    names = [f"part{n + 1}" for n in range(folds)] or ["train", "validation", "test"]
+    return TaskData(task=task, subsets={name: Dataset.from_dict({"item": range(50)}) for name in names}, facts={})
+
+
 @pytest.mark.parametrize("name", BEND_NUMBERS)
 def test_a_run_without_flags_trains_as_bend_does(name: str) -> None:
     task = TASKS.get(name)
-    config = fit_config(resolve_config(RunConfig(task=(name,)), task))
+    config = fit_config(resolve_config(RunConfig(task=(name,)), data_of(task)))
     assert task.training is not None
     found = (config.epochs, config.batch_size, config.learning_rate, config.weight_decay, task.training.positive_weight)
     assert found == BEND_NUMBERS[name]

@@ -44,6 +44,20 @@ def test_heads_learn_what_the_embeddings_hold(tmp_path: Path) -> None:
         assert len(found.predictions[kind]) == len(ROWS)
 
 
+def test_the_record_says_how_many_steps_the_heads_took(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = trained(tmp_path)
+    folds, budget = found.detail["folds"], found.detail["budget"]
+    assert isinstance(folds, dict)
+    sizes = np.array(folds["variants"])
+    assert budget == {
+        "rows": (len(ROWS) - sizes).tolist(),
+        "steps": [20] * len(sizes),  # 20 epochs of one batch
+        "few_steps": True,
+        "searched": {},
+    }
+    assert "the heads on variants took 20 steps of the optimizer, fewer than 50" in caplog.text
+
+
 def test_heads_repeat_with_the_same_seed(tmp_path: Path) -> None:
     one, other = (trained(tmp_path / name, seed=3).predictions["mlp"] for name in "ab")
     np.testing.assert_array_equal(one.score, other.score)

@@ -1,0 +1,44 @@
+"""What a reader must know next to a score: too few steps of training, or a score below chance.
+
+Tables, cards and reports show these sentences as footnotes.
+
+>>> FEW_STEPS_TEXT.format(steps=3)
+'the head took 3 steps of the optimizer, too few to say much about the model'
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.tables import number
+
+FEW_STEPS: Final = 50  # of the optimizer; a head that took fewer says little about its model
+FEW_STEPS_TEXT: Final = "the head took {steps} steps of the optimizer, too few to say much about the model"
+
+
+def remarks(record: ResultRecord) -> list[str]:
+    """List the remarks on a score; empty if there is nothing to remark, or if the record is older."""
+    few = fewest_steps(record)
+    found = [] if few is None else [FEW_STEPS_TEXT.format(steps=few)]
+    if member(record.metrics, record.main_metric, "below_chance") is True:
+        found.append(below_chance_text(record))
+    return found
+
+
+def below_chance_text(record: ResultRecord) -> str:
+    """Say that the score is significantly below chance, and what that means."""
+    chance = member(record.metrics, record.main_metric, "chance", "value")
+    cause = "the order of the scores is reversed" if record.training is None else "what was learned holds in reverse"
+    return (
+        f"{record.main_metric} is significantly below chance ({number(chance)}): {cause} on the test items, as happens "
+        "if they differ from what the model or the head expects"
+    )
+
+
+def fewest_steps(record: ResultRecord) -> int | None:
+    """Return the steps of the shortest training of a record if it is marked as too short, else None."""
+    runs = member(record.training, "runs")
+    marked = [run for run in runs if member(run, "few_steps") is True] if isinstance(runs, list) else []
+    steps = [n for n in (member(run, "steps") for run in marked) if isinstance(n, int)]
+    return min(steps, default=None)
