@@ -199,7 +199,7 @@ def coverage() -> str:
             row["metric"],
             row["name"],
             f"{row['coverage']:.1%}",
-            f"{row['percentile_coverage']:.0%}",
+            "" if row["percentile_coverage"] is None else f"{row['percentile_coverage']:.0%}",
             f"{row['marked']:.0%}",
             row["reason"],
         )

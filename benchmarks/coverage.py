@@ -1,7 +1,8 @@
 """Measure how often intervals cover the truth, and how often equally good models are called different.
 
     python -m benchmarks.coverage
-    python -m benchmarks.coverage --simulations 100
+    python -m benchmarks.coverage --simulations 100 --out coverage.json
+    python -m benchmarks.coverage --only "auprc|folds"
 
 Writes ``benchmarks/results/coverage.json``. Each row is a kind of data whose true score is known. The intervals are
 those of result records; next to them stand percentiles of a bootstrap over items, in fewer simulations.
@@ -12,15 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bend_hf.evaluation.predictions import Predictions
@@ -28,7 +31,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 from bend_hf.evaluation.uncertainty.clusters import Clusters
 from bend_hf.evaluation.uncertainty.comparison import compare, paired, trainings_of
 from bend_hf.evaluation.uncertainty.fast_metrics import mcc_of_counts
-from bend_hf.evaluation.uncertainty.intervals import interval_of
+from bend_hf.evaluation.uncertainty.intervals import estimate_of, interval_of
 from bend_hf.files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
@@ -91,6 +94,7 @@ def _areas(metric: str) -> list[Cell]:
         cell(clusters=60, size=20, prevalence=0.3, correlation=0.05, unequal=True),
         cell(clusters=10, size=50, correlation=0.3),
         cell(clusters=22, size=50, prevalence=0.3, correlation=0.1, unequal=True),
+        cell(clusters=22, size=100, auroc=0.97, correlation=0.3),
     ]
 
 
@@ -156,6 +160,93 @@ def genes(cell: Cell, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int6
     return true, np.where(right, true, rng.choice(4, len(gene), p=frequency)), gene
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """Heads trained in ten folds, as BEND's enhancer annotation: ridge regressions on rows drawn from one population.
+
+    Attributes:
+        metric: ``auroc`` or ``auprc``.
+        rows: Rows in all folds.
+        width: Features.
+    """
+
+    metric: str
+    rows: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The case in words."""
+        return f"10 folds, {self.rows:,} rows, {self.width} features"
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """How the label depends on the features, shape (features,)."""
+        return np.random.default_rng(1).standard_normal(self.width) / math.sqrt(self.width)
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Draw rows and their labels."""
+        rows = rng.standard_normal((n, self.width))
+        return rows, rows @ self.weights + rng.standard_normal(n) > 0
+
+    def fit(self, rows: NDArray[np.float64], label: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Train a ridge regression."""
+        solved: NDArray[np.float64] = np.linalg.solve(rows.T @ rows + np.eye(self.width), rows.T @ (label - 0.5))
+        return solved
+
+    def simulate(self, rng: np.random.Generator) -> Predictions:
+        """Train on eight folds, leave out one for validation and predict one, in turn."""
+        rows, label = self.draw(self.rows, rng)
+        fold = np.arange(self.rows) % _N_FOLDS
+        score = np.zeros(self.rows)
+        for test in range(_N_FOLDS):
+            train = (fold != test) & (fold != (test + 1) % _N_FOLDS)
+            score[fold == test] = rows[fold == test] @ self.fit(rows[train], label[train])
+        return replace(_scores(label, score), columns={"fold": pa.array(fold + 1)})
+
+    def truth(self) -> float:
+        """The mean score, on many rows, of heads that are trained on as many rows as those of a fold."""
+        rng = np.random.default_rng(2)
+        rows, label = self.draw(5_000, rng)
+        n_train = self.rows * (_N_FOLDS - 2) // _N_FOLDS
+        scored = (_scores(label, rows @ self.fit(*self.draw(n_train, rng))) for _ in range(_N_TRAININGS))
+        return float(np.mean([estimate_of(one, self.metric, _alone(len(label))).value for one in scored]))
+
+
+_N_FOLDS, _N_TRAININGS = 10, 200
+FOLDED = (
+    Folded(metric="auroc", rows=200, width=20),
+    Folded(metric="auroc", rows=1000, width=50),
+    Folded(metric="auprc", rows=200, width=20),
+    Folded(metric="auprc", rows=1000, width=50),
+)
+
+
+def folded_coverage(case: Folded, n_simulations: int, seed: int = 0) -> dict[str, Any]:
+    """Simulate heads in folds: how often the interval covers the mean score of such heads."""
+    rng, true, covered, widths = np.random.default_rng(seed), case.truth(), 0, []
+    for _ in range(n_simulations):
+        found = interval_of(case.simulate(rng), case.metric, _alone(case.rows))
+        covered += found.low <= true <= found.high
+        widths.append(found.high - found.low)
+    share = covered / n_simulations
+    return {
+        "metric": case.metric,
+        "name": case.name,
+        "truth": true,
+        "simulations": n_simulations,
+        "coverage": share,
+        "width": float(np.mean(widths)),
+        "marked": 0.0,
+        "undefined": 0.0,
+        "percentile_coverage": None,
+        "reason": "" if TARGET[0] <= share <= TARGET[1] else _FOLDS_REASON,
+    }
+
+
+_FOLDS_REASON = "folds share training rows, so their variation understates that over other training rows"
+
+
 def coverage(cell: Cell, n_simulations: int, seed: int = 0, *, bootstraps: int = N_BOOTSTRAPS) -> dict[str, Any]:
     """Simulate a cell: how often the intervals cover, their mean width, and the fraction that is marked."""
     rng = np.random.default_rng(seed)
@@ -180,7 +271,7 @@ def coverage(cell: Cell, n_simulations: int, seed: int = 0, *, bootstraps: int =
         "marked": marked / n,
         "undefined": undefined / n_simulations,
         "percentile_coverage": _percentile_coverage(cell, min(n_simulations, bootstraps), seed),
-        "reason": _reason(covered / n, marked / n),
+        "reason": _reason(cell, covered / n, marked / n),
     }
 
 
@@ -199,11 +290,15 @@ def _percentile_coverage(cell: Cell, n_simulations: int, seed: int) -> float | N
     return covered / n if n else None
 
 
-def _reason(covered: float, marked: float) -> str:
+def _reason(cell: Cell, covered: float, marked: float) -> str:
     if covered > TARGET[1]:
         return "wider: the variance is kept from vanishing with few errors"
     if covered < TARGET[0]:
-        return "narrower, and marked as too few" if marked > 1 / 2 else "narrower: the scores of few items are skewed"
+        if marked > 1 / 2:
+            return "narrower, and marked as too few"
+        if cell.size > 1:
+            return "narrower: nearly all errors are in a few blocks, which a draw may miss"
+        return "narrower: the scores of few items are skewed"
     return ""
 
 
@@ -300,19 +395,37 @@ def _classes(true: NDArray[Any], predicted: NDArray[Any], lengths: NDArray[Any])
     )
 
 
-def run(n_simulations: int, workers: int = 2) -> dict[str, Any]:
-    """Run all simulations."""
-    pairs = [(m, n, e) for m in ("auroc", "auprc", "mcc") for n in (2, 4, 6, 10, 16, 40) for e in (0.0, 0.4)]
+def run(n_simulations: int, workers: int = 2, before: dict[str, Any] | None = None, only: str = "") -> dict[str, Any]:
+    """Run the simulations.
+
+    Args:
+        n_simulations: Simulations per row.
+        workers: Processes.
+        before: Earlier results; with ``only``, their other rows stay.
+        only: Run only the rows of coverage whose metric and name this regular expression matches.
+    """
+    cases = [case for case in (*CELLS, *FOLDED) if re.search(only, f"{case.metric} {case.name}")]
     with ProcessPoolExecutor(workers) as pool:
-        cells = pool.map(partial(coverage, n_simulations=n_simulations), CELLS)
-        tests = pool.map(partial(_rejections, n_simulations), pairs)
+        rows = _shown(pool.map(partial(_covered, n_simulations), cases))
+        if only:
+            return {**(before or {}), "coverage": _merged((before or {}).get("coverage", []), rows)}
+        tests = pool.map(partial(_rejections, n_simulations), PAIRS)
         again = pool.map(partial(_retrained, n_simulations), (1, 3))
-        return {
-            "simulations": n_simulations,
-            "coverage": _shown(cells),
-            "tests": _shown(tests),
-            "retrained": _shown(again),
-        }
+        return {"simulations": n_simulations, "coverage": rows, "tests": _shown(tests), "retrained": _shown(again)}
+
+
+PAIRS = [(m, n, e) for m in ("auroc", "auprc", "mcc") for n in (2, 4, 6, 10, 16, 40) for e in (0.0, 0.4)]
+
+
+def _covered(n_simulations: int, case: Cell | Folded) -> dict[str, Any]:
+    return coverage(case, n_simulations) if isinstance(case, Cell) else folded_coverage(case, n_simulations)
+
+
+def _merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replace the rows of the same data, and order all as a whole run does."""
+    order = [(case.metric, case.name) for case in (*CELLS, *FOLDED)]
+    found = {(row["metric"], row["name"]): row for row in (*before, *rows)}
+    return [found[key] for key in order if key in found]
 
 
 def _rejections(n_simulations: int, case: tuple[str, int, float]) -> dict[str, Any]:
@@ -339,8 +452,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of intervals and errors of paired tests.")
     parser.add_argument("--simulations", type=int, default=N_SIMULATIONS, help="simulations per row (default: 1000)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
+    parser.add_argument("--only", default="", help="regular expression; run only these rows, and keep the others")
     arguments = parser.parse_args()
-    write_text(arguments.out, json.dumps(run(arguments.simulations), indent=2) + "\n")
+    before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.only else None
+    found = run(arguments.simulations, before=before, only=arguments.only)
+    write_text(arguments.out, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

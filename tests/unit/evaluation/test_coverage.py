@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmarks.coverage import Cell, coverage, rejections, retrained
+from benchmarks.coverage import CELLS, FOLDED, Cell, coverage, folded_coverage, rejections, retrained, run
 
 N = 150
 
@@ -30,6 +30,20 @@ def limit(rate: float, n: int) -> float:
 )
 def test_intervals_cover_the_truth(cell: Cell) -> None:
     assert coverage(cell, N, bootstraps=0)["coverage"] >= 0.95 - limit(0.95, N)
+
+
+def test_intervals_over_folds_cover_the_mean_of_heads_trained_on_as_many_rows() -> None:
+    assert folded_coverage(FOLDED[0], 60)["coverage"] >= 0.95 - limit(0.95, 60)
+
+
+def test_only_the_named_rows_are_run_again() -> None:
+    before = {
+        "simulations": 9,
+        "coverage": [{"metric": "mcc", "name": CELLS[-1].name}, {"metric": "x", "name": "gone"}],
+    }
+    found = run(2, workers=1, before=before, only="^auroc 40 items, 50% positive, AUROC 0.98$")
+    assert [row["name"] for row in found["coverage"]] == ["40 items, 50% positive, AUROC 0.98", CELLS[-1].name]
+    assert found["simulations"] == 9
 
 
 @pytest.mark.parametrize("n_clusters", [2, 4, 6, 10])
