@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.errors import BendError, RecordError
+from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.metrics import metric_names, metric_range, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, member, read_record
@@ -95,6 +96,7 @@ def _wrong_by_predictions(record: ResultRecord, predictions: Predictions, file: 
     """Describe what the predictions do not give."""
     yield from _wrong_items(record, predictions, file)
     yield from _wrong_values(record, predictions, file)
+    yield from _wrong_chances(record, predictions, file)
     yield from _wrong_intervals(record, predictions, file)
 
 
@@ -195,6 +197,22 @@ def _outside(record: ResultRecord) -> Iterator[str]:
             continue
         if not low - _CLOSE <= value <= high + _CLOSE:
             yield name
+
+
+def _wrong_chances(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
+    """Compare chance, and whether the score lies below it; older records state neither."""
+    for name in record.metrics:
+        stated = member(record.metrics, name, "chance", "value")
+        if stated is not None:
+            chance = chance_of(predictions, name)
+            computed = math.nan if chance is None else chance.value
+            if _differs(stated, computed):
+                yield f"metrics.{name}.chance.value is {stated}, but {file.name} gives {computed:.6g}"
+    main = record.main_metric
+    below, high = member(record.metrics, main, "below_chance"), _number(record.metrics, main, "interval", "high")
+    chance_value = _number(record.metrics, main, "chance", "value")
+    if isinstance(below, bool) and chance_value is not None and below != (high is not None and high < chance_value):
+        yield f"metrics.{main}.below_chance is {below}, but the interval ends at {high} and chance is {chance_value}"
 
 
 def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:

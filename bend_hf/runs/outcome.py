@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bend_hf.errors import BendError
-from bend_hf.evaluation.diagnostics import diagnostics_of, is_labeled, with_chance
+from bend_hf.evaluation.chance import is_labeled, with_chance
+from bend_hf.evaluation.diagnostics import diagnostics_of
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record

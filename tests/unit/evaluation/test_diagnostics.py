@@ -12,14 +12,8 @@ from datasets import Dataset
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from bend_hf.data.dataset import TaskData
-from bend_hf.evaluation.diagnostics import (
-    calibration_of,
-    chance_of,
-    diagnostics_of,
-    distance_to_training,
-    label_noise,
-    with_chance,
-)
+from bend_hf.evaluation.chance import chance_of, with_chance
+from bend_hf.evaluation.diagnostics import calibration_of, diagnostics_of, distance_to_training, label_noise
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import member
 from bend_hf.tasks import TASKS

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_
 
 from bend_hf.cli._main import main
 from bend_hf.errors import RecordError
+from bend_hf.evaluation.chance import with_chance
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import Score, metric_names, metric_range
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
@@ -83,7 +84,7 @@ def write_run(folder: Path, folds: list[Predictions], *, has_folds: bool = False
     if joined.n_answered == len(joined):
         found = {name: {**entry, "interval": percentiles(joined, name, resamples)} for name, entry in found.items()}  # type: ignore[dict-item]  # objects
     made = record(
-        metrics=found,
+        metrics=with_chance(found, joined),
         main_metric=metrics[0],
         folds=[
             {
@@ -177,6 +178,8 @@ def set_value(value: object) -> Callable[[Any], None]:
             lambda body: body["coverage"].update(scored=12),
             "coverage.scored is 12, but run__seed0.parquet has 40 scores",
         ),
+        (lambda body: body["metrics"]["auprc"]["chance"].update(value=0.9), "metrics.auprc.chance.value is 0.9, but"),
+        (lambda body: body["metrics"]["auroc"].update(below_chance=True), "metrics.auroc.below_chance is True, but"),
         (lambda body: body["coverage"].update(item_sha256="e" * 64), "holds other items than"),
         (lambda body: body["predictions"].update(sha256="e" * 64), "but the record states eeeeeeeeeeee"),
     ],
