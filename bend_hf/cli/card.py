@@ -26,8 +26,8 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.evidence import read_verified
     from bend_hf.evaluation.record import find_records
     from bend_hf.publishing.card_folder import write_card
+    from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
-    from bend_hf.publishing.results import records_of_model
 
     read = [read_verified(path) for path in find_records(parsed.records)]
     records = match_dataset(records_of_model(read, parsed.model), parse_datasets(parsed.dataset), read_hub_facts)

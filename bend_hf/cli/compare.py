@@ -117,18 +117,19 @@ def _power_and_trainings(found: list[Comparison]) -> list[str]:
 def _trainings(named: dict[str, Path]) -> dict[str, list[Path]]:
     """Put the files of one model with several seeds together, by the records next to them."""
     from bend_hf.evaluation.record import is_record, read_record
+    from bend_hf.publishing.leaderboard import row_names
     from bend_hf.publishing.results import group_records
 
     records = {path.with_suffix(".json"): (name, path) for name, path in named.items()}
     read = {name: read_record(json) for json, (name, _) in records.items() if json.is_file() and is_record(json)}
     name_of = {id(record): name for name, record in read.items()}
     grouped: dict[str, list[Path]] = {}
-    for group in group_records(list(read.values())):
+    groups = group_records(list(read.values()))
+    for group, title in zip(groups, row_names(groups), strict=True):
         names = [name_of[id(record)] for record in group.records if id(record) in name_of]
         if len(names) > 1:
-            grouped[f"{group.task} {group.model} (seeds {', '.join(map(str, group.seeds))})"] = [
-                named[n] for n in names
-            ]
+            title = f"{group.task} {title} (seeds {', '.join(map(str, group.seeds))})"
+            grouped[title] = [named[name] for name in names]
             for name in names:
                 named = {key: path for key, path in named.items() if key != name}
     return {**grouped, **{name: [path] for name, path in named.items()}}

@@ -92,8 +92,8 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     from bend_hf.evaluation.evidence import read_verified
     from bend_hf.evaluation.record import find_records
     from bend_hf.publishing import uploads
+    from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
-    from bend_hf.publishing.results import records_of_model
 
     named = parse_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
@@ -26,7 +26,7 @@ from bend_hf.embedders._checkpoint_files import mask_in_files
 from bend_hf.embedders._fingerprint import code_of, weights_of
 from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
 from bend_hf.errors import ConfigError, ModelError
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, json_sha256
 from bend_hf.types import PROTOCOLS, ModelDtype, ProtocolName
 
 if TYPE_CHECKING:
@@ -34,6 +34,24 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="nn.Module")
 _DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def content_facts(identity: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the hashes of what a model was read from, by which records of one model are recognized.
+
+    Args:
+        identity: See ``LoadedModel.identity``; with the probe of ``_probe.identity_in`` for a user's code.
+
+    Returns:
+        ``weights_sha256``, None with random weights; ``configuration_sha256``, of configuration and tokenizer; and
+        ``code_sha256``, None unless the model runs a user's code.
+    """
+    own = {name: value for name, value in identity.items() if name.startswith("user_") or name == "probe"}
+    return {
+        "weights_sha256": None if identity["weights"].startswith("random") else identity["weights"],
+        "configuration_sha256": identity["configuration"],
+        "code_sha256": json_sha256(dict(own)) if own else None,
+    }
 
 
 class LoadedModel(ABC):
@@ -264,6 +282,7 @@ class LoadedModel(ABC):
             "dtype": self.dtype,
             "random_init": self.random_init,
             "reverse_complement_average": self.reverse_complement_average,
+            **content_facts(self.identity),
         }
 
     @property

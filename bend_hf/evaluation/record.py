@@ -60,7 +60,7 @@ class ResultRecord:
     Attributes:
         task: Task key.
         protocol: Version of the rules: ``bend-2024`` or ``bend-hf-1``.
-        model: The embedder's description of itself: key, checkpoint, revision, facts.
+        model: The embedder's description of itself: key, checkpoint, revision, hashes of what was read, facts.
         data: Origin, hashes, counts, and how many rows were padded or dropped.
         config: The complete resolved configuration.
         metrics: Each metric on the test split by name: ``value``, ``detail`` and, if it has one, ``interval`` (low,
@@ -223,6 +223,9 @@ def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:
         yield f"coverage.scored is {coverage['scored']}; expected at most the {coverage['items']} items"
     hashes = {"coverage.item_sha256": coverage.get("item_sha256")}
     hashes |= {f"data.files.{name}.sha256": member(file, "sha256") for name, file in _entries(data.get("files"))}
+    for name in ("weights_sha256", "configuration_sha256", "code_sha256"):
+        if record.model.get(name) is not None:  # older records lack them
+            hashes[f"model.{name}"] = record.model[name]
     for place, value in hashes.items():
         if not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
             yield f"{place} is {value!r}; expected a sha256 in hexadecimal"

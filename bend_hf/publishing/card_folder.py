@@ -29,7 +29,8 @@ from bend_hf.publishing.eval_results import (
     values_of,
 )
 from bend_hf.publishing.model_card import model_card
-from bend_hf.publishing.results import group_records, model_label
+from bend_hf.publishing.models import model_id, models_of
+from bend_hf.publishing.results import group_records
 from bend_hf.types import Json
 from bend_hf.variants.config import VariantRun
 
@@ -74,7 +75,7 @@ class CardRecords:
     @property
     def model(self) -> str:
         """Name of the model, as the card has it."""
-        return model_label(self.records[0])
+        return group_records(self.records)[0].model
 
     @property
     def keys(self) -> set[tuple[str, ...]]:
@@ -104,9 +105,11 @@ class CardRecords:
         Raises:
             RecordError: The earlier card is of another model.
         """
-        if earlier.model != self.model:
+        models = models_of([*earlier.records, *self.records])
+        there, here = (models[model_id(card.records[0])] for card in (earlier, self))
+        if there != here:
             raise RecordError(
-                f"{name} holds the card of {earlier.model!r}, and this one is of {self.model!r}; give another --repo"
+                f"{name} holds the card of {there.label!r}, and this one is of {here.label!r}; give another --repo"
             )
         kept = [record for record in earlier.records if _key(record) not in self.keys]
         return CardRecords(

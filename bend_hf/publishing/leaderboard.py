@@ -14,10 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bend_hf.evaluation.record import ResultRecord, file_name
+from bend_hf.evaluation.record import ResultRecord, file_name, member
 from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
-from bend_hf.publishing.results import ResultGroup, group_records, not_settings, spread_over_trainings
+from bend_hf.publishing.results import ResultGroup, group_records, settings_of, spread_over_trainings
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tables import number
@@ -214,7 +214,7 @@ def _data_words(result: ResultGroup) -> str:
 
 
 def _ranked(results: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]) -> tuple[Row, ...]:
-    names = _names(results)
+    names = row_names(results)
     order = sorted(range(len(results)), key=lambda i: (not _rankable(results[i]), -(results[i].value or 0.0), names[i]))
     ranked = [index for index in order if _rankable(results[index])]
     unranked = [Row(result=results[index], name=names[index], rank=None) for index in order[len(ranked) :]]
@@ -236,8 +236,8 @@ def _rankable(result: ResultGroup) -> bool:
     return result.value is not None and not partial
 
 
-def _names(results: Sequence[ResultGroup]) -> list[str]:
-    """The model of each row, with its head if it is not the task's, and with settings if rows would look alike."""
+def row_names(results: Sequence[ResultGroup]) -> list[str]:
+    """Name each result: its model, its head if it is not the task's, and settings if two would look alike."""
     names = []
     for result in results:
         usual = heads_of(TASKS.get(result.task))[0] if result.task in TASKS else result.head
@@ -252,16 +252,18 @@ def _names(results: Sequence[ResultGroup]) -> list[str]:
 
 
 def _differences(results: Sequence[ResultGroup]) -> list[str]:
-    """What in the configuration tells results of the same name apart."""
+    """What in the settings or the head tells results of the same name apart."""
     if len(results) == 1:
         return [""]
-    configs = [dict(result.records[0].config) for result in results]
-    keys = sorted({key for config in configs for key in config} - not_settings())
-    differing = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+    records = [result.records[0] for result in results]
+    facts = [{**settings_of(record), **_head_facts(record)} for record in records]
+    keys = sorted({key for one in facts for key in one})
+    differing = [key for key in keys if any(one.get(key) != facts[0].get(key) for one in facts)]
     if not differing:
-        return [f", revision {_short(result.records[0].model.get('revision'))}" for result in results]
-    return ["".join(f", {key.replace('_', ' ')} {config.get(key)}" for key in differing) for config in configs]
+        return [f", run of {record.created_at or 'an unrecorded time'}" for record in records]
+    return ["".join(f", {key.replace('_', ' ')} {one.get(key)}" for key in differing) for one in facts]
 
 
-def _short(revision: Json) -> str:
-    return str(revision)[:7]
+def _head_facts(record: ResultRecord) -> dict[str, Json]:
+    head = member(record.training, "head")
+    return {f"head {name}": value for name, value in head.items()} if isinstance(head, dict) else {}

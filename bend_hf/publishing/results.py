@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, fields
 from statistics import NormalDist, fmean, variance
 from typing import Final
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
-from bend_hf.errors import ConfigError, RecordError
-from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.evaluation.remarks import FEW_STEPS_TEXT, below_chance_text, fewest_steps
 from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.evaluation.uncertainty.intervals import sum_of_variances, wilson
 from bend_hf.files import json_sha256
+from bend_hf.publishing.models import NamedModel, model_id, models_of
 from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.tables import number
 from bend_hf.types import Json
@@ -44,7 +43,8 @@ class ResultGroup:
 
     Attributes:
         data_id: Hash of the scored data: its files and the number of items.
-        model: Name of the model with everything that sets this use of it apart, such as ``dnabert2, layer 6``.
+        model: Name of the model with everything that sets this use of it apart, such as ``dnabert2, layer 6``; another
+            name for each model of the records that were grouped.
         head: Kind of the trained head, or ``zero_shot``.
         metric: The task's main metric.
         value: Mean of the main metric over the seeds; None if it is undefined for a seed.
@@ -139,33 +139,16 @@ class ResultGroup:
 
 def group_records(records: Sequence[ResultRecord]) -> list[ResultGroup]:
     """Group records by everything but the seed, ordered by task, protocol, data, model and head."""
+    models: dict[str, NamedModel] = {}
+    for is_control in (False, True):
+        models |= models_of([record for record in records if record.is_control is is_control])
     groups: dict[tuple[str, ...], list[ResultRecord]] = defaultdict(list)
     for record in records:
-        groups[_key(record)].append(record)
-    results = [_result(group) for group in groups.values()]
+        groups[_key(record, models[model_id(record)])].append(record)
+    results = [_result(group, models[model_id(group[0])].label) for group in groups.values()]
     return sorted(
         results, key=lambda r: (r.task, r.protocol, r.data_id, r.model, r.head, r.records[0].created_at or "")
     )
-
-
-def records_of_model(records: Sequence[ResultRecord], model: str | None) -> list[ResultRecord]:
-    """Select the records of one model by the name that cards and reports give it. Records of controls are left out.
-
-    Args:
-        records: Records of any models and controls.
-        model: Name of the model; None selects the records of all models.
-
-    Raises:
-        ConfigError: There is no record of that model.
-    """
-    models = [record for record in records if not record.is_control]
-    found = [record for record in models if model is None or model_label(record) == model]
-    if not found:
-        if not models:
-            raise RecordError("all given records are of controls; give the records of a model")
-        known = ", ".join(sorted({model_label(record) for record in models}))
-        raise ConfigError(f"--model {model!r}: no record of this model; expected one of {known}")
-    return found
 
 
 def data_id(record: ResultRecord) -> str:
@@ -181,37 +164,25 @@ def data_id(record: ResultRecord) -> str:
     return json_sha256(identity)[:12]
 
 
-def model_label(record: ResultRecord) -> str:
-    """Name the model together with everything that sets this use of it apart."""
-    model = record.model
-    label = str(model.get("model"))
-    if record.is_control:
-        return label
-    details = []
-    if weights := record.config.get("checkpoint"):
-        details.append(f"own weights {PurePath(str(weights)).name}")
-    if model.get("random_init"):
-        details.append("random weights")
-    if model.get("layer") not in (None, -1):
-        details.append(f"layer {model['layer']}")
-    if model.get("dtype") not in (None, "float32"):
-        details.append(str(model["dtype"]))
-    if model.get("reverse_complement_average"):
-        details.append("both strands averaged")
-    return ", ".join([label, *details])
+def settings_of(record: ResultRecord) -> dict[str, Json]:
+    """The settings that separate two groups. What a record of an earlier release lacks is at its default."""
+    kind = VariantRun if "file" in record.config else RunConfig
+    decide = settings_in_key(kind)
+    defaults = {item.name: jsonable(item.default) for item in fields(kind) if item.name in decide}
+    skipped = not_settings() | {"revision"}  # the record's model says which one was used
+    return {name: value for name, value in {**defaults, **record.config}.items() if name not in skipped}
 
 
-def _key(record: ResultRecord) -> tuple[str, ...]:
-    skipped = not_settings()
-    settings = {name: value for name, value in record.config.items() if name not in skipped}
+def _key(record: ResultRecord, model: NamedModel) -> tuple[str, ...]:
     return (
         record.task,
         record.protocol,
         data_id(record),
-        json_sha256(dict(record.model)),
+        model.key,
+        str(record.model.get("protocol")),
         record.probe,
         record.main_metric,
-        json_sha256(settings),
+        json_sha256(settings_of(record)),
         json_sha256(member(record.training, "head")),
     )
 
@@ -221,7 +192,7 @@ def _seed(record: ResultRecord) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def _result(group: Sequence[ResultRecord]) -> ResultGroup:
+def _result(group: Sequence[ResultRecord], model: str) -> ResultGroup:
     latest = {_seed(record): record for record in sorted(group, key=lambda record: record.created_at or "")}
     records = tuple(latest[seed] for seed in sorted(latest))
     first = records[0]
@@ -232,7 +203,7 @@ def _result(group: Sequence[ResultRecord]) -> ResultGroup:
         task=first.task,
         protocol=first.protocol,
         data_id=data_id(first),
-        model=model_label(first),
+        model=model,
         family=str(first.model.get("family") or "unknown"),
         head=first.probe,
         metric=first.main_metric,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import RunConfig, Tune, flags_of, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
+from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
@@ -129,18 +130,21 @@ class ModelRun(Run):
 
     Attributes:
         embedder: The model, with its weights.
+        identity: The embedder's identity in the folder of the records.
         head: What is trained on its embeddings; None if the task is scored zero-shot.
         searched: Values that are searched on the validation split, by name; see ``training.recipe``.
     """
 
     embedder: Embedder
+    identity: Mapping[str, str]
     head: Head | None
     searched: Mapping[str, Sequence[HeadSetting]] = field(default_factory=dict)
 
     @property
     def description(self) -> dict[str, Json]:
         """The embedder's description for the record, under the name of the supervised baseline if it is one."""
-        described = {name: jsonable(value) for name, value in self.embedder.description.items()}
+        facts = {**self.embedder.description, **content_facts(self.identity)}
+        described = {name: jsonable(value) for name, value in facts.items()}
         return {**described, "model": self.config.model} if self.config.model in BASELINES else described
 
     @property
@@ -423,6 +427,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         folds=chosen_folds(config, task.data),
         control=control,
         embedder=embedder,
+        identity=identity,
         head=head,
         searched=searched,
     )

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bend_hf.embedders._loaded_model import content_facts
+from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.from_config import open_model
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
@@ -98,6 +100,7 @@ def score_file(
     accelerator = Accelerator(cpu=config.device == "cpu")
     if embedder is None:
         embedder = open_model(config)
+    identity = identity_in(config.out, embedder)
     checkpoint = ScoringCheckpoint(config.out / SCORED_VARIANTS)
     draws = not config.no_plot and plots_available()
     scored = score_variants(
@@ -112,7 +115,7 @@ def score_file(
         probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))
     results = RunResults(
         folds=[FoldResult(fold=None, predictions=scored.predictions)],
-        model={name: jsonable(value) for name, value in embedder.description.items()},
+        model={name: jsonable(value) for name, value in (embedder.description | content_facts(identity)).items()},
         metrics=_metrics(summary, scored, probed),
         further=probed.predictions if probed is not None else {},
         batch_keys=scored.keys,

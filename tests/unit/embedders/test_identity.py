@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._fingerprint import state_of, weights_of
+from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in, is_close
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
 from bend_hf.embedders.cache.manage import list_entries
@@ -170,6 +171,7 @@ def test_what_a_model_remembers_does_not_count(tmp_path: Path) -> None:
 SCRIPT = """
 import numpy as np, sys
 from pathlib import Path
+from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.user_model import UserEmbedder
 class Model:
@@ -239,3 +241,21 @@ def test_device_of_a_model_does_not_count() -> None:
 
     assert state_of(OnDevice("cpu", 8, 64)) == state_of(OnDevice("cuda:1", 64, 64))
     assert state_of(OnDevice("cpu", 8, 64)) != state_of(OnDevice("cpu", 8, 128))
+
+
+class Factor:
+    """A model whose only setting is a number, which shows in its embeddings alone."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def embed(self, sequences: list[str]) -> list[np.ndarray]:
+        """Embed A by the factor, and everything else by 0."""
+        return [np.array([[self.factor * (one == "A")] for one in each], np.float32) for each in sequences]
+
+
+def test_the_record_of_an_own_model_holds_a_hash_of_what_it_computes(tmp_path: Path) -> None:
+    facts = [content_facts(identity_in(tmp_path, UserEmbedder(Factor(value)))) for value in (1.0, 1.0, 3.0)]
+    assert facts[0] == facts[1]
+    assert facts[0]["code_sha256"] != facts[2]["code_sha256"]
+    assert content_facts(load_embedder("onehot").identity)["code_sha256"] is None

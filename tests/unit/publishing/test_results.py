@@ -8,7 +8,8 @@ import pytest
 
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import ResultRecord
-from bend_hf.publishing.results import group_records, model_label, records_of_model, spread_over_trainings
+from bend_hf.publishing.models import model_label, records_of_model
+from bend_hf.publishing.results import group_records, spread_over_trainings
 from tests.records import record
 
 

@@ -18,7 +18,8 @@ from bend_hf.embedders import load_embedder
 from bend_hf.errors import ConfigError, RegistryError
 from bend_hf.evaluation.record import read_record
 from bend_hf.lease import _place, take
-from bend_hf.publishing.results import model_label
+from bend_hf.publishing.models import model_label
+from bend_hf.publishing.results import group_records
 from bend_hf.runs import grid
 from bend_hf.runs import run as train
 from bend_hf.runs.grid import CellResult, grid_table, run_grid, with_model
@@ -27,6 +28,7 @@ from bend_hf.training.trackers import check_trackers
 from tests.cached import start
 from tests.command_line import parse_run
 from tests.fake_checkpoints import make_tiny
+from tests.records import schema_errors
 from tests.tiny import write_data
 
 FAST = ("--epochs", "1", "--batch-size", "8")
@@ -276,3 +278,43 @@ def test_a_tracker_gets_every_epoch(data: Path, tmp_path: Path) -> None:
     history = outcome.record.training["runs"][0]["history"]  # type: ignore[index,call-overload]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([one["loss"] for one in history])  # type: ignore[index]
     assert [event.step for event in events.Scalars("validation")] == [1, 2, 3]
+
+
+def test_one_checkpoint_under_two_paths_is_one_model_and_a_replaced_one_another(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, out = "caduceus-ph-1k", tmp_path / "out"
+    flags = ["train", "--task", "gene_finding", "--data", str(data), "--out", str(out), "--no-cache", *FAST]
+    for seed, (place, weights) in enumerate([("a/best", 0), ("b/best", 0), ("b/best", 1)]):
+        folder = make_tiny(key, tmp_path / place)
+        drawn = load_embedder(key, checkpoint=folder, random_init=True, seed=weights).model
+        assert drawn is not None
+        save_file({name: value.clone() for name, value in drawn.state_dict().items()}, folder / "model.safetensors")
+        assert main([*flags, "--model", key, "--checkpoint", str(folder), "--seed", str(seed)]) == 0
+    read = [read_record(path) for path in sorted(out.glob("*.json"))]
+    shas = {record.config["seed"]: str(record.model["weights_sha256"]) for record in read}
+    assert shas[0] == shas[1] != shas[2]
+    names = {group.seeds: group.model for group in group_records(read)}
+    assert names == {
+        (0, 1): f"{key}, own weights best, weights {shas[0][:7]}",
+        (2,): f"{key}, own weights best, weights {shas[2][:7]}",
+    }
+    capsys.readouterr()
+    assert main(["compare", *map(str, sorted(out.glob("*.parquet")))]) == 0
+    assert f"weights {shas[0][:7]} (seeds 0, 1)" in capsys.readouterr().out
+    assert not schema_errors(records(out)[0])
+
+
+def test_an_own_model_that_computes_something_else_is_another_row(data: Path, tmp_path: Path) -> None:
+    code = "import numpy as np\n\nclass Scaled:\n    factor = float({})\n\n    def embed(self, sequences):\n"
+    code += "        return [self.factor * np.array([[one == 'A'] for one in each]) for each in sequences]\n"
+    read = []
+    for seed, (folder, factor) in enumerate([("a", "1"), ("b", "1"), ("b", "3")]):
+        path = tmp_path / folder / "scaled.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code.format(factor))
+        config = RunConfig(task="gene_finding", data=str(data), out=tmp_path / "out", epochs=1, seed=seed)
+        [cell] = run_grid(config, [str(path)])
+        assert cell.record is not None, cell.error
+        read.append(cell.record)
+    assert [group.seeds for group in group_records(read)] in ([(0, 1), (2,)], [(2,), (0, 1)])
