@@ -132,10 +132,16 @@ def merge_card(ours: str, theirs: str, base: str | None, name: str) -> str:
         name,
     )
     opening, closing = old.opening or "---\n", old.closing or "---\n"
-    return f"{opening}{metadata.rstrip()}\n{closing}{_merged_body(new, old, name)}"
+    return f"{opening}{metadata.rstrip()}\n{closing}{merged_body(new, old, name)}"
 
 
-def _merged_body(new: CardText, old: CardText, name: str) -> str:
+def merged_body(new: CardText, old: CardText, name: str) -> str:
+    """The text after the metadata: our part in the place of the earlier one, and what others wrote around it.
+
+    Raises:
+        RecordError: The card that is there holds scores of an earlier release that the new one lacks, or both hold
+            different text of the user.
+    """
     if old.is_of_an_earlier_release:
         lost = sorted(set(_scores(old, name)) - set(_scores(new, "the new card")))
         if lost:

@@ -6,6 +6,7 @@ The template is ``dataset_scripts/dataset_card.md.jinja``.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.files import asset_folder, json_sha256, write_text
+from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.tables import code, escaped, markdown_table, number
 from bend_hf.tasks import TASKS, Folds
 
@@ -69,7 +71,7 @@ def write_dataset_card(folder: Path) -> Path:
         example=_example(folder.name, configs),
         version=__version__,
     )
-    return write_text(folder / "README.md", str(card))
+    return write_text(folder / "README.md", marked_readme(str(card)))
 
 
 def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -92,7 +94,7 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
                 "config_name": name,
                 # `datasets` names its cache by these metadata alone, so content that changes must change them.
                 "description": f"Content sha256: {_content_sha256(facts, files)}",
-                "features": facts["features"],
+                "features": copy.deepcopy(facts["features"]),  # YAML would name one object that is used twice
                 "splits": [
                     {"name": split, "num_bytes": sizes[split], "num_examples": sum(items[part] for part in parts)}
                     for split, parts in splits.items()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 from bend_hf.errors import BendError, ConfigError, HubError
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, RemoteCard, merged_with
 from bend_hf.publishing.eval_results import FOLDER, entry_keys, merged
+from bend_hf.publishing.readme_text import marked_readme, merge_readme
 from bend_hf.tables import n_bytes
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ class Upload:
         message: Title of the commit.
         space_sdk: SDK of a Space that does not exist yet.
         mirrored: Folders from which remote files that are not among ``files`` are removed.
+        filled_by: Name of a file that every earlier push left in the repository; without it, no remote file is removed.
         create_pr: Whether to open a pull request on an existing repository instead of committing to one's own.
-        own_card: Whether the files are those of a model card, which is merged with the repository's.
+        own_card: Whether the files are those of a model card. It is merged with the repository's, and so is every other
+            README.
     """
 
     repo: str
@@ -78,6 +81,7 @@ class Upload:
     message: str
     space_sdk: Literal["gradio", "static"] | None = None
     mirrored: tuple[str, ...] = ()
+    filled_by: str = ""
     create_pr: bool = False
     own_card: bool = False
 
@@ -161,6 +165,7 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
     repository = _Repository(api=api, upload=upload, files=frozenset(remote), revision=before.sha)
     files = _merged_with_remote(repository)
     _check_one_value_each(repository)
+    _check_mirrored(repository)
     done = api.create_commit(
         upload.repo,
         [
@@ -222,11 +227,21 @@ def _merged_with_remote(repository: _Repository) -> list[UploadFile]:
         readme, records = (_utf8(files[path], upload) for path in (CARD_FILE, RECORDS_FILE))
         for path, text in merged_with(remote, readme, records, upload.name).items():
             files[path] = UploadFile(path, text.encode())
+    elif CARD_FILE in files:
+        files[CARD_FILE] = _merged_readme(repository, files[CARD_FILE])
     for path, file in files.items():
         old = repository.text(path) if _is_scores(path) else None
         if old is not None:
             files[path] = UploadFile(path, merged(old, _utf8(file, upload), path).encode())
     return list(files.values())
+
+
+def _merged_readme(repository: _Repository, file: UploadFile) -> UploadFile:
+    """The README of a repository that holds no model card."""
+    ours, theirs = marked_readme(_utf8(file, repository.upload)), repository.text(CARD_FILE)
+    if theirs is not None:
+        ours = merge_readme(ours, theirs, f"{CARD_FILE} of {repository.upload.name}")
+    return UploadFile(CARD_FILE, ours.encode())
 
 
 def _check_one_value_each(repository: _Repository) -> None:
@@ -246,6 +261,18 @@ def _check_one_value_each(repository: _Repository) -> None:
                 f"{upload.name}: {path} already holds a value for {task_id} of {dataset}, and a leaderboard takes one. "
                 "Remove that entry there and repeat the command."
             )
+
+
+def _check_mirrored(repository: _Repository) -> None:
+    """Raise if files would be removed from a repository that bend_hf did not fill."""
+    upload = repository.upload
+    stale = _stale(upload, repository.files)
+    if stale and upload.filled_by not in {Path(path).name for path in repository.files}:
+        raise HubError(
+            f"{upload.name} holds {stale[0]} ({len(stale)} files of {', '.join(upload.mirrored)} that are not among "
+            "those to push), and bend_hf did not put them there. Remove them there, or give another --namespace or "
+            "--repo."
+        )
 
 
 def _is_scores(path: str) -> bool:

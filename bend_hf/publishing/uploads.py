@@ -27,6 +27,7 @@ from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
 from bend_hf.publishing.model_card import NOT_BEND_SCORES
 from bend_hf.publishing.publishable import reasons_not_to_publish
+from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.publishing.report import MANIFEST
 from bend_hf.publishing.results import group_records
 from bend_hf.tasks import TASKS
@@ -74,6 +75,7 @@ def plan_datasets(folder: Path, namespace: str, names: Sequence[str] = ()) -> li
                 files=_sorted(files),
                 message=f"Upload {name} with bend_hf",
                 mirrored=("data",),
+                filled_by=FACTS_FILE,
             )
         )
     return uploads
@@ -212,7 +214,8 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
         if not predictions.is_file() or hashlib.sha256(predictions.read_bytes()).hexdigest() != digest:
             raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
         files.append(UploadFile(f"{file_name(record.task)}/{name}", predictions))
-    files.append(UploadFile("README.md", (asset_folder("model_cards") / "results_card.md").read_bytes()))
+    readme = (asset_folder("model_cards") / "results_card.md").read_text(encoding="utf-8")
+    files.append(UploadFile(CARD_FILE, marked_readme(readme).encode()))
     return Upload(repo=repo, repo_type="dataset", files=_sorted(files), message="Add results with bend_hf")
 
 
@@ -242,6 +245,7 @@ def plan_report(folder: Path, repo: str) -> Upload:
         message="Upload report with bend_hf",
         space_sdk="static",
         mirrored=("plots",),
+        filled_by=MANIFEST,
     )
 
 

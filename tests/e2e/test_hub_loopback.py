@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,12 +141,91 @@ def test_stale_shards_are_removed_and_only_changed_files_are_sent(client: Client
     push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
     _done(client.bend_hf(*push))
     repo = client.hub.repos[("dataset", "me/cpg_methylation")]
-    stale = {**repo.files, "data/train-00001-of-00002.parquet": b"old", "README.md": b"edited", "notes.txt": b"mine"}
+    assert repo.files["README.md"] == (bend / "cpg_methylation" / "README.md").read_bytes()
+    stale = {**repo.files, "data/train-00001-of-00002.parquet": b"old", "eval.yaml": b"old", "notes.txt": b"mine"}
     repo.commit("main", stale)
     assert "cpg_methylation: pushed, " in _done(client.bend_hf(*push))
-    assert repo.sent[-1] == ["README.md", "data/train-00001-of-00002.parquet"]
+    assert repo.sent[-1] == ["data/train-00001-of-00002.parquet", "eval.yaml"]
     assert set(repo.files) == (set(stale) - {"data/train-00001-of-00002.parquet"})
-    assert repo.files["README.md"] == (bend / "cpg_methylation" / "README.md").read_bytes()
+
+
+def test_files_of_a_repository_that_bend_hf_did_not_fill_are_not_removed(client: Client, bend: Path) -> None:
+    repo = client.hub.repo("dataset", "me/cpg_methylation", files={"data/mine.parquet": b"x"})
+    refused = _refused(client.bend_hf("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend))
+    assert "holds data/mine.parquet (1 files of data that are not among those to push)" in refused
+    assert repo.files == {"data/mine.parquet": b"x"}
+
+
+def _repository_of(client: Client, bend: Path, kind: str) -> tuple[tuple[object, ...], tuple[str, str]]:
+    """The command that pushes a kind of repository, with its files made anew, and the repository."""
+    command: tuple[object, ...] = ("push", kind, "--namespace", "me")
+    if kind == "dataset":
+        copy = client.folder / "bend" / "cpg_methylation"
+        shutil.copytree(bend / "cpg_methylation", copy)
+        return (*command, "--from", copy.parent), ("dataset", "me/cpg_methylation")
+    if kind == "metric":
+        return ("push", "metric", "mcc", "--namespace", "me"), ("space", "me/mcc")
+    write(client.folder / "results", record())
+    if kind == "results":
+        return command, ("dataset", "me/bend_results")
+    write_report([client.folder / "results"], client.folder / "report", plots=False)
+    return command, ("space", "me/bend_report")
+
+
+THEIRS = b"license: cc-by-4.0  # mine\n"
+
+
+@pytest.mark.parametrize("kind", ["dataset", "results", "report", "metric"])
+def test_text_and_metadata_that_others_add_between_two_pushes_are_kept(client: Client, bend: Path, kind: str) -> None:
+    command, place = _repository_of(client, bend, kind)
+    _done(client.bend_hf(*command))
+    repo = client.hub.repos[place]
+    before = repo.files["README.md"]
+    edited = re.sub(rb"(?m)^license: .*\n", b"widget: [1]\n" + THEIRS, before, count=1)
+    edited = edited.replace(b"tags:\n", b"tags:\n- theirs\n").replace(
+        b"<!-- bend_hf: begin", b"Note\r\n\r\n<!-- bend_hf: begin"
+    )
+    repo.commit("main", {**repo.files, "README.md": edited + "\n## Mine, é\n".encode()})
+    if kind == "dataset":
+        local = client.folder / "bend" / "cpg_methylation" / "README.md"
+        local.write_text(local.read_text().replace("### License of", "### New\n\n### License of"))
+    elif kind == "report":
+        write(client.folder / "results", record(model="onehot", value=0.4))
+        write_report([client.folder / "results"], client.folder / "report", plots=False)
+    _done(client.bend_hf(*command))
+    readme = repo.files["README.md"]
+    for kept in (
+        b"widget: [1]\n",
+        THEIRS,
+        b"- theirs\n",
+        b"Note\r\n\r\n<!-- ",
+        "<!-- bend_hf: end -->\n\n## Mine, é\n".encode(),
+    ):
+        assert kept in readme, kept
+    for line in before.splitlines():  # and nothing of ours is lost
+        assert line in readme or b"wrote" in line or line.startswith((b"license", b"|", b"1,000")), line
+    assert {"dataset": b"### New", "report": b"onehot"}.get(kind, b"bend_hf") in readme
+    assert "nothing to change" in _done(client.bend_hf(*command))
+
+    damaged = readme.replace(b"<!-- bend_hf: wrote", b"Typed here.\n\n<!-- bend_hf: wrote")
+    repo.commit("main", {**repo.files, "README.md": damaged})
+    assert "was edited between the marks of bend_hf" in _refused(client.bend_hf(*command))
+    assert repo.files["README.md"] == damaged
+
+
+def test_the_readme_of_a_new_space_is_replaced_and_that_of_someone_else_kept(client: Client) -> None:
+    made = b"---\ntitle: Mcc\nsdk: gradio\nsdk_version: 4.0.0\n---\n\nCheck out the configuration reference at "
+    made += b"https://huggingface.co/docs/hub/spaces-config-reference\n"
+    client.hub.repo("space", "me/mcc", files={"README.md": made})
+    theirs = b"---\ntitle: My space\nsdk: static\n---\nHello\n"
+    client.hub.repo("space", "me/auroc", files={"README.md": theirs})
+    _done(client.bend_hf("push", "metric", "mcc", "auroc", "--namespace", "me"))
+    readme = client.hub.repos[("space", "me/mcc")].files["README.md"]
+    assert b"title: MCC\n" in readme
+    assert b"configuration reference" not in readme
+    readme = client.hub.repos[("space", "me/auroc")].files["README.md"]
+    assert readme.startswith(b"---\ntitle: My space\nsdk: gradio\n")  # which the Space needs to start
+    assert b"---\nHello\n\n<!-- bend_hf: begin" in readme
 
 
 def test_datasets_come_back_by_download_and_are_checked(client: Client, bend: Path) -> None:
