@@ -9,7 +9,6 @@ mixed up with another run is refused instead of ranked.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.metrics import metric_names, metric_range, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, member, read_record
+from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.uncertainty.bootstrap import (
     METRICS,
     Bootstrap,
@@ -37,11 +37,15 @@ from bend_hf.types import IGNORE_LABEL, Json
 
 log = logging.getLogger(__name__)
 
+_AGREES: Final = "a record agrees with its predictions"
 _CLOSE: Final = 1e-6  # two ways to sum the same numbers; a value is shown with four digits
 
 
 def read_verified(path: Path) -> ResultRecord:
-    """Read a record, and check it against its predictions if their file lies next to it.
+    """Read a record, and check it against its predictions if their files lie next to it.
+
+    A record and predictions that were found to agree are not compared again while neither their content nor the code
+    changes; only their hashes are.
 
     Records of releases that counted the rows as ``coverage.scored`` are returned with the number of answers.
 
@@ -53,17 +57,29 @@ def read_verified(path: Path) -> ResultRecord:
     try:
         file = predictions_next_to(record, path)
         problem = next(_wrong_without_predictions(record, complete=file is None), None)
+        problem = problem or next(_wrong_hashes(record, path), None)
         if problem is None and file is not None:
-            problem = _wrong_hash(record, file)
-            if problem is None:
-                predictions = read_predictions(file)
-                record = _with_answers_counted(record, predictions, path)
-                problem = next(_wrong_by_predictions(record, predictions, file), None)
-    except BendError as error:
+            record, problem = _compared(record, path, file)
+    except (BendError, OSError) as error:
         raise RecordError(f"{path} cannot be checked against its predictions: {error}") from error
     if problem is not None:
         raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
     return record
+
+
+def check_without_predictions(record: ResultRecord, name: str) -> None:
+    """Check a record whose predictions are not at hand: the ranges of its metrics, and their intervals.
+
+    Args:
+        record: The record.
+        name: Name of the record in messages.
+
+    Raises:
+        RecordError: A value is outside its range or its interval.
+    """
+    problem = next(_wrong_without_predictions(record, complete=True), None)
+    if problem is not None:
+        raise RecordError(f"{name}: {problem}")
 
 
 def _wrong_without_predictions(record: ResultRecord, *, complete: bool) -> Iterator[str]:
@@ -77,11 +93,44 @@ def _wrong_without_predictions(record: ResultRecord, *, complete: bool) -> Itera
         yield from (_outside_text(record, name) for name in _outside(record))
 
 
-def _wrong_hash(record: ResultRecord, file: Path) -> str | None:
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    stated = str(record.predictions.get("sha256"))
-    return None if stated == found else f"{file.name} has the sha256 {found[:12]}, but the record states {stated[:12]}"
+def _wrong_hashes(record: ResultRecord, path: Path) -> Iterator[str]:
+    """Compare the hashes of the prediction files that are there with those in the record."""
+    for entry in prediction_entries(record):
+        name, stated = member(entry, "file"), member(entry, "sha256")
+        file = path.parent / str(name)
+        if not (isinstance(name, str) and name and file.is_file()):
+            continue
+        found = content_sha256(file)
+        if stated != found:
+            yield f"{file.name} has the sha256 {found[:12]}, but the record states {str(stated)[:12]}"
+
+
+def prediction_entries(record: ResultRecord) -> list[Json]:
+    """The entries of a record's prediction files: those of its score, and of further heads. Empty without predictions.
+
+    Records of earlier releases do not name the files of further heads.
+    """
+    further = record.predictions.get("further")
+    entries: list[Json] = [{"file": record.predictions.get("file"), "sha256": record.predictions.get("sha256")}]
+    entries += list(further.values()) if isinstance(further, dict) else []
+    return [entry for entry in entries if member(entry, "file") is not None]
+
+
+def _compared(record: ResultRecord, path: Path, file: Path) -> tuple[ResultRecord, str | None]:
+    """Compare a record with its predictions, unless both were found to agree before.
+
+    Returns:
+        The record with the answers counted, and what is wrong with it.
+    """
+    key: list[Json] = [content_sha256(path), record.predictions.get("sha256")]
+    if recalled(_AGREES, key) is True:
+        return record, None
+    predictions = read_predictions(file)
+    counted = _with_answers_counted(record, predictions, path)
+    problem = next(_wrong_by_predictions(counted, predictions, file), None)
+    if problem is None and counted is record:
+        remember(_AGREES, key, True)
+    return counted, problem
 
 
 def _with_answers_counted(record: ResultRecord, predictions: Predictions, path: Path) -> ResultRecord:

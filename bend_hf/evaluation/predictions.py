@@ -167,7 +167,8 @@ def read_predictions(path: Path) -> Predictions:
         RecordError: The file is not a prediction file.
     """
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # read_table imports pyarrow.dataset, which takes a second
+            table = file.read(use_threads=False)
         names = tuple(table.schema.metadata[_NAMES.encode()].decode().split("\n"))
         per_window = int(table.schema.metadata[_LABELS_PER_WINDOW.encode()])
         columns = {name: _one_array(table[name]) for name in table.column_names}

@@ -70,7 +70,7 @@ class ResultRecord:
         training: Epochs, the best epoch, the history of loss and validation metric; None if nothing is trained.
         folds: Metrics of each fold; empty if there are no folds.
         cost: Seconds, peak memory and cached embeddings in bytes, device, number of processes.
-        predictions: Name and sha256 of the Parquet file next to the record.
+        predictions: Name and sha256 of the Parquet file next to the record; below ``further`` those of further heads.
         controls: Results of each control on the same items by its name, each with ``metrics`` as above.
         alignment: How tokens became nucleotides, in words; None if there are no tokens, as in a control.
         diagnostics: Calibration, scores of parts of the items, contradicting labels; see ``diagnostics.py``. None if
@@ -194,9 +194,7 @@ def _wrong_values(record: ResultRecord) -> Iterator[str]:
     for place, value in {**texts, "data.origin": record.data.get("origin")}.items():
         if not isinstance(value, str):
             yield f"{place} is {value!r}; expected text"
-    file = record.predictions.get("file")
-    if file is not None and not (isinstance(file, str) and file and Path(file).name == file and "\0" not in file):
-        yield f"predictions.file is {file!r}; expected the name of a file next to the record"
+    yield from _wrong_predictions(record.predictions)
     seed = record.config.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         yield f"config.seed is {seed!r}; expected a whole number"
@@ -206,6 +204,16 @@ def _wrong_values(record: ResultRecord) -> Iterator[str]:
         yield from _wrong_metrics(member(fold, "metrics"), f"folds[{index}].metrics")
     for name, control in record.controls.items():
         yield from _wrong_metrics(member(control, "metrics"), f"controls.{name}.metrics")
+
+
+def _wrong_predictions(predictions: dict[str, Json]) -> Iterator[str]:
+    further = predictions.get("further")
+    for place, entry in {"": predictions, **{f"further.{k}.": v for k, v in _entries(further)}}.items():
+        file, digest = member(entry, "file"), member(entry, "sha256")
+        if file is not None and not (isinstance(file, str) and file and Path(file).name == file and "\0" not in file):
+            yield f"predictions.{place}file is {file!r}; expected the name of a file next to the record"
+        if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+            yield f"predictions.{place}sha256 is {digest!r}; expected a sha256 in hexadecimal"
 
 
 def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:
@@ -430,12 +438,13 @@ def is_record(path: Path) -> bool:
         return named_as_one
     if not isinstance(body, dict) or not {"schema_version", "main_metric"} <= set(body):
         return False
+    if named_as_one:
+        return True
     try:
         ResultRecord.from_json(body)
     except RecordError as error:
-        if not named_as_one:
-            logger.warning("%s is left out: it is not a result record (%s)", path, error)
-        return named_as_one
+        logger.warning("%s is left out: it is not a result record (%s)", path, error)
+        return False
     return True
 
 

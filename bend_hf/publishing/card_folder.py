@@ -18,6 +18,7 @@ from typing import Final
 
 from bend_hf.config import RunConfig, flags_of
 from bend_hf.errors import ConfigError, RecordError
+from bend_hf.evaluation.evidence import check_without_predictions
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.files import write_text
 from bend_hf.publishing.card_text import changed_scores, merge_card, split_card
@@ -30,10 +31,13 @@ from bend_hf.publishing.eval_results import (
 )
 from bend_hf.publishing.model_card import model_card
 from bend_hf.publishing.models import model_id, models_of
+from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.publishing.results import group_records
 from bend_hf.types import Json
 from bend_hf.variants.config import VariantRun
 
+_WRITE_AGAIN: Final = "write the card again with 'bend-hf card'"
+_CORRECT_THERE: Final = "restore an earlier version of it there, or remove it there to start a new card"
 RECORDS_FILE: Final = "bend_records.json"
 CARD_FILE: Final = "README.md"
 
@@ -51,25 +55,28 @@ class CardRecords:
     controls: tuple[ResultRecord, ...] = ()
 
     @classmethod
-    def from_text(cls, text: str, name: str) -> CardRecords:
-        """Read the content of ``bend_records.json``.
+    def from_text(cls, text: str, name: str, remedy: str = _WRITE_AGAIN) -> CardRecords:
+        """Read the content of ``bend_records.json``, and check each record as far as it goes without predictions.
 
         Args:
             text: The content.
             name: Name of the file in messages.
+            remedy: What to do if it is damaged.
 
         Raises:
-            RecordError: It holds something else, or one of the records is malformed.
+            RecordError: It holds something else, one of the records is malformed, or a value is outside of its range or
+                its interval.
         """
         try:
             body = json.loads(text)
             found = {key: tuple(ResultRecord.from_json(one) for one in body[key]) for key in ("records", "controls")}
             if not found["records"]:
                 raise ValueError("no record")
+            for key, records in found.items():
+                for number, record in enumerate(records, start=1):
+                    check_without_predictions(record, f"number {number} of its {key}, of {record.task}")
         except (ValueError, KeyError, TypeError, RecursionError, RecordError) as error:
-            raise RecordError(
-                f"{name} does not hold the records of a card ({error}); write the card again with 'bend-hf card'"
-            ) from error
+            raise RecordError(f"{name} does not hold the records of a card ({error}); {remedy}") from error
         return cls(**found)
 
     @property
@@ -213,10 +220,10 @@ def read_card(folder: Path) -> tuple[CardRecords, dict[str, Path]]:
             f"{readme} differs from its records between the marks of bend_hf. Write it again with 'bend-hf card', and "
             "text of your own outside the marks."
         )
-    if changed := changed_scores(found, expected, str(readme)):
+    for key, _, _ in changed_scores(found, expected, str(readme)):
         raise RecordError(
-            f"{readme} states another {changed[0][-1]} of {changed[0][1]} in model-index than its records; write it "
-            "again with 'bend-hf card'"
+            f"{readme} states another {key[-1]} of {key[1]} in model-index than its records; write it again with "
+            "'bend-hf card'"
         )
     return records, _score_files(folder, records.score_files())
 
@@ -256,11 +263,12 @@ def merged_with(remote: RemoteCard, readme: str, records: str, name: str) -> dic
         name: Name of the repository in messages.
 
     Raises:
-        RecordError: The repository holds the card of another model, or a file of it is damaged.
+        RecordError: The repository holds the card of another model, or a file of it is damaged or was edited.
     """
     made, earlier = CardRecords.from_text(records, RECORDS_FILE), None
     if remote.records is not None:
-        earlier = CardRecords.from_text(remote.records, f"{RECORDS_FILE} of {name}")
+        earlier = CardRecords.from_text(remote.records, f"{RECORDS_FILE} of {name}", _CORRECT_THERE)
+        _check_earlier(earlier, remote, name)
         together = made.with_earlier(earlier, name)
         if together.keys != made.keys or together.controls != made.controls:
             made = together
@@ -268,3 +276,26 @@ def merged_with(remote: RemoteCard, readme: str, records: str, name: str) -> dic
     if remote.readme is not None:
         readme = merge_card(readme, remote.readme, earlier.card() if earlier else None, f"{CARD_FILE} of {name}")
     return {CARD_FILE: readme, RECORDS_FILE: made.text()}
+
+
+def _check_earlier(earlier: CardRecords, remote: RemoteCard, name: str) -> None:
+    """Check the records in a repository before their scores are shown again.
+
+    Raises:
+        RecordError: One may not be published, or its card states another value.
+    """
+    for record in earlier.records:
+        if reasons := reasons_not_to_publish(record):
+            raise RecordError(
+                f"{RECORDS_FILE} of {name} holds a score of {record.task} that may not be published "
+                f"({'; '.join(reasons)}); {_CORRECT_THERE}"
+            )
+    if remote.readme is None:
+        return
+    there = split_card(remote.readme, f"{CARD_FILE} of {name}")
+    for key, stated, value in changed_scores(there, split_card(earlier.card(), "the earlier card"), name):
+        if stated is not None:
+            raise RecordError(
+                f"{CARD_FILE} of {name} states {stated} for {key[-1]} of {key[1]} in model-index, but its "
+                f"{RECORDS_FILE} gives {value}; one of both was edited. Restore it there."
+            )

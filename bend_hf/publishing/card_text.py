@@ -20,7 +20,7 @@ My model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -262,7 +262,9 @@ def _scores(card: CardText, name: str) -> dict[ScoreKey, Json]:
     }
 
 
-def changed_scores(card: CardText, expected: CardText, name: str) -> Sequence[ScoreKey]:
-    """The scores of a card's metadata that differ from those that are expected."""
+def changed_scores(card: CardText, expected: CardText, name: str) -> Iterator[tuple[ScoreKey, Json, Json]]:
+    """Yield the scores of a card's metadata that differ from those that are expected: name, found, expected."""
     found = _scores(card, name)
-    return [key for key, value in _scores(expected, name).items() if found.get(key) != value]
+    for key, value in _scores(expected, name).items():
+        if found.get(key) != value:
+            yield key, found.get(key), value

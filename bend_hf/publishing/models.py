@@ -124,14 +124,14 @@ def _runs_user_code(record: ResultRecord) -> bool:
 
 def _told_apart(label: str, models: Mapping[str, Sequence[ResultRecord]]) -> dict[str, str]:
     """Names for models of one name."""
-    kinds = (
-        ("revision", lambda record: record.model.get("revision")),
-        ("weights", lambda record: record.model.get("weights_sha256")),
-        ("configuration", lambda record: record.model.get("configuration_sha256")),
-        ("code", lambda record: record.model.get("code_sha256")),
-    )
-    for word, value_of in kinds:
-        found = {one: {str(value_of(record)) for record in records} for one, records in models.items()}
+    kinds = {
+        "revision": "revision",
+        "weights": "weights_sha256",
+        "configuration": "configuration_sha256",
+        "code": "code_sha256",
+    }
+    for word, name in kinds.items():
+        found = {one: {str(record.model.get(name)) for record in records} for one, records in models.items()}
         single = [next(iter(values)) for values in found.values() if len(values) == 1]
         if len(set(single)) == len(models):
             return {

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from statistics import NormalDist, fmean, variance
 from typing import Final
 
@@ -28,6 +29,7 @@ from bend_hf.variants.config import VariantRun
 ONE_TRAINING: Final = "one training: another seed may give another score"
 
 
+@cache
 def not_settings(config: type[RunConfig] = RunConfig) -> frozenset[str]:
     """Names of the fields of a recorded configuration that do not separate two groups of records.
 
@@ -143,9 +145,13 @@ def group_records(records: Sequence[ResultRecord]) -> list[ResultGroup]:
     for is_control in (False, True):
         models |= models_of([record for record in records if record.is_control is is_control])
     groups: dict[tuple[str, ...], list[ResultRecord]] = defaultdict(list)
+    label_of = {}
     for record in records:
-        groups[_key(record, models[model_id(record)])].append(record)
-    results = [_result(group, models[model_id(group[0])].label) for group in groups.values()]
+        model = models[model_id(record)]
+        key = _key(record, model)
+        groups[key].append(record)
+        label_of[key] = model.label
+    results = [_result(group, label_of[key]) for key, group in groups.items()]
     return sorted(
         results, key=lambda r: (r.task, r.protocol, r.data_id, r.model, r.head, r.records[0].created_at or "")
     )
@@ -166,11 +172,15 @@ def data_id(record: ResultRecord) -> str:
 
 def settings_of(record: ResultRecord) -> dict[str, Json]:
     """The settings that separate two groups. What a record of an earlier release lacks is at its default."""
-    kind = VariantRun if "file" in record.config else RunConfig
-    decide = settings_in_key(kind)
-    defaults = {item.name: jsonable(item.default) for item in fields(kind) if item.name in decide}
+    defaults = _defaults(VariantRun if "file" in record.config else RunConfig)
     skipped = not_settings() | {"revision"}  # the record's model says which one was used
     return {name: value for name, value in {**defaults, **record.config}.items() if name not in skipped}
+
+
+@cache
+def _defaults(kind: type[RunConfig] | type[VariantRun]) -> dict[str, Json]:
+    decide = settings_in_key(kind)
+    return {item.name: jsonable(item.default) for item in fields(kind) if item.name in decide}
 
 
 def _key(record: ResultRecord, model: NamedModel) -> tuple[str, ...]:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord
+from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.uncertainty.clusters import as_clusters
 from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, holm, paired, trainings_of
 from bend_hf.publishing.results import ResultGroup
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
     from bend_hf.evaluation.uncertainty.comparison import Comparison
 
 Basis: TypeAlias = Literal["equal", "paired", "overlap"]
+_PAIRED: Final = "a paired test"
 LEVEL: Final = 0.95  # of the intervals; two models differ if p is below 1 - LEVEL
 
 
@@ -108,8 +111,12 @@ def _compared(
     best: ResultGroup, others: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]
 ) -> list[Comparison | None]:
     """The paired test of the best result against each other one; None if it is not possible."""
-    found: list[Comparison | None] = [None] * len(others)
     if not others or not _has_files(best, files):
+        return [None] * len(others)
+    keys = [_key(best, other, files) if _has_files(other, files) else None for other in others]
+    found = [None if key is None else _recalled(key, best, other) for key, other in zip(keys, others, strict=True)]
+    missing = [i for i, key in enumerate(keys) if key is not None and found[i] is None]
+    if not missing:
         return found
     try:
         first = list(_read(best, files))
@@ -117,19 +124,39 @@ def _compared(
         of_best = trainings_of(first, best.metric, clusters)
     except BendError as error:
         log(f"{best.task}: no paired test for {best.model}: {error}")
-        return found
-    for index, other in enumerate(others):
-        if not _has_files(other, files):
-            continue
+        return [None] * len(others)
+    for index in missing:
+        other = others[index]
         try:
             predictions = list(_read(other, files))
             for one in predictions:
                 check_same_items({best.model: first[0], other.model: one})
             of_other = trainings_of(predictions, other.metric, clusters)
-            found[index] = paired((best.model, other.model), of_best, of_other, LEVEL)
+            compared = paired((best.model, other.model), of_best, of_other, LEVEL)
+            remember(_PAIRED, keys[index] or [], asdict(compared))
+            found[index] = compared
         except BendError as error:
             log(f"{other.task}: no paired test for {other.model}: {error}")
     return found
+
+
+def _key(best: ResultGroup, other: ResultGroup, files: Mapping[str, Path]) -> list[Json]:
+    """What a paired test follows from: the predictions of both models, the metric and the level."""
+    digests: list[Json] = [
+        [content_sha256(files[str(one.predictions["sha256"])]) for one in result.records] for result in (best, other)
+    ]
+    return [*digests, [best.metric, LEVEL]]
+
+
+def _recalled(key: list[Json], best: ResultGroup, other: ResultGroup) -> Comparison | None:
+    from bend_hf.evaluation.uncertainty.comparison import Comparison
+
+    noted = recalled(_PAIRED, key)
+    names = {field.name for field in fields(Comparison)}
+    if not isinstance(noted, dict) or set(noted) != names:
+        return None
+    facts: dict[str, Any] = {**noted, "first": best.model, "second": other.model}
+    return Comparison(**facts)
 
 
 def _has_files(result: ResultGroup, files: Mapping[str, Path]) -> bool:

@@ -9,7 +9,6 @@ of settings that differ from the benchmark's are refused here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError
-from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.evidence import prediction_entries, read_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
-from bend_hf.evaluation.record import ResultRecord, file_name, find_records
+from bend_hf.evaluation.record import ResultRecord, file_name, find_records, member
+from bend_hf.evaluation.remembered import content_sha256
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
 from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
@@ -207,13 +207,11 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
     files = []
     for path, record in zip(paths, records, strict=True):
         files.append(UploadFile(f"{file_name(record.task)}/{path.name}", path))
-        name, digest = record.predictions.get("file"), record.predictions.get("sha256")
-        if not isinstance(name, str):
-            continue
-        predictions = path.with_name(name)
-        if not predictions.is_file() or hashlib.sha256(predictions.read_bytes()).hexdigest() != digest:
-            raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
-        files.append(UploadFile(f"{file_name(record.task)}/{name}", predictions))
+        for entry in prediction_entries(record):
+            predictions = path.with_name(str(member(entry, "file")))
+            if not predictions.is_file() or content_sha256(predictions) != member(entry, "sha256"):
+                raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
+            files.append(UploadFile(f"{file_name(record.task)}/{predictions.name}", predictions))
     readme = (asset_folder("model_cards") / "results_card.md").read_text(encoding="utf-8")
     files.append(UploadFile(CARD_FILE, marked_readme(readme).encode()))
     return Upload(repo=repo, repo_type="dataset", files=_sorted(files), message="Add results with bend_hf")

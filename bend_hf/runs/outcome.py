@@ -211,11 +211,12 @@ def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outc
     """
     written = [prediction_file(stem)]
     try:
-        digest = write_predictions(results.predictions, written[0])
+        entry = _written(results.predictions, written[0])
+        further: dict[str, Json] = {}
         for name, predictions in results.further.items():
             written.append(prediction_file(stem, name))
-            write_predictions(predictions, written[-1])
-        entry: dict[str, Json] = {"file": written[0].name, "sha256": digest, "items": len(results.predictions)}
+            further[name] = _written(predictions, written[-1])
+        entry |= {"further": further} if further else {}
         record = replace(record, predictions=entry)
         path = stem.with_name(stem.name + ".json")
         write_record(record, path)
@@ -224,6 +225,11 @@ def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outc
             file.unlink(missing_ok=True)
         raise
     return Outcome(record=record, path=path)
+
+
+def _written(predictions: Predictions, path: Path) -> dict[str, Json]:
+    """Write predictions, and return what the record says of the file."""
+    return {"file": path.name, "sha256": write_predictions(predictions, path), "items": len(predictions)}
 
 
 def label_of(embedder: Embedder, model: str) -> str:

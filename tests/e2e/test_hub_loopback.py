@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -403,6 +404,50 @@ def test_the_card_of_another_model_is_refused(client: Client) -> None:
     said = _refused(client.bend_hf("push", "card", "--repo", "me/model", "--from", "other_card"))
     assert "holds the card of 'dnabert2', and this one is of 'hyenadna'" in said
     assert client.hub.repos[("model", "me/model")].files == before
+
+
+def _edited_records(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
+    """What an edit of the first record makes of ``bend_records.json``."""
+
+    def edit(content: bytes) -> bytes:
+        body = json.loads(content)
+        change(body["records"][0])
+        return json.dumps(body).encode()
+
+    return edit
+
+
+DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda content: content[:-40], "does not hold the records of a card"),
+    (lambda content: b"[1]", "does not hold the records of a card"),
+    (
+        _edited_records(lambda one: one["metrics"]["mcc"].update(value=7.5)),
+        "metrics.mcc.value is 7.5; expected a number",
+    ),
+    (_edited_records(lambda one: one["metrics"]["mcc"].update(value=0.9)), "outside its interval of 0.59 to 0.63"),
+    (_edited_records(lambda one: one["metrics"]["mcc"].update(value=0.62)), "one of both was edited"),
+    (_edited_records(lambda one: one["metrics"]["mcc"]["interval"].update(high=3)), "interval.high is 3; expected"),
+    (_edited_records(lambda one: one["coverage"].update(item_sha256="x")), "expected a sha256 in hexadecimal"),
+    (_edited_records(lambda one: one["coverage"].update(scored=1)), "partial coverage: 1 of 1000 items"),
+    (_edited_records(lambda one: one["data"].update(origin="sample")), "holds a score of gene_finding that may not be"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=lambda value: str(value)[:24])
+def test_records_on_the_hub_are_checked_before_they_become_part_of_a_card(
+    client: Client, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    _card(client, record("gene_finding", value=0.61))
+    _done(client.bend_hf("push", "card", "--repo", "me/model"))
+    repo = client.hub.repos[("model", "me/model")]
+    repo.commit("main", {**repo.files, "bend_records.json": damage(repo.files["bend_records.json"])})
+    before = dict(repo.files)
+    folder = write(client.folder / "later", record("chromatin_accessibility", value=0.8))
+    _done(client.bend_hf("card", folder, "--out", "later_card"))
+    refused = _refused(client.bend_hf("push", "card", "--repo", "me/model", "--from", "later_card"))
+    assert said in refused
+    assert "there" in refused.rpartition(";")[2] + refused.rpartition(".")[0]
+    assert repo.files == before
 
 
 def _with_predictions(folder: Path) -> Path:

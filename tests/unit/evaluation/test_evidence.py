@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_
 
 from bend_hf.cli._main import main
 from bend_hf.errors import RecordError
+from bend_hf.evaluation import evidence, remembered
 from bend_hf.evaluation.chance import with_chance
-from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.evidence import prediction_entries, read_verified
 from bend_hf.evaluation.metrics import Score, metric_names, metric_range
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
-from bend_hf.evaluation.record import ResultRecord, jsonable, write_record
+from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of, with_fold
 from bend_hf.runs.outcome import FoldResult, summarize
 from bend_hf.types import Json
@@ -250,3 +252,59 @@ def test_a_record_of_an_own_metric_is_read_without_running_the_metric(run: Path)
 
     believed: ResultRecord = read_verified(edit(run, own))
     assert believed.metrics["mine"] == {"value": 12.5, "detail": {}}
+
+
+def test_a_record_that_agrees_is_not_compared_again_until_its_files_or_the_code_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "cache"))
+    path = write_run(tmp_path / "a", [predictions_of("score", 20, 0)])
+    first = read_verified(path)
+    copy = tmp_path / "copy"
+    shutil.copytree(path.parent, copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "read_predictions", _unread)
+        assert read_verified(path) == first
+        assert read_verified(copy / path.name) == first  # the content counts, not the place
+        edit(path, lambda body: body["metrics"]["auroc"].update(value=0.123))
+        with pytest.raises(AssertionError, match="were read"):
+            read_verified(path)
+        patch.setattr(remembered, "_code_sha256", lambda: "other")
+        with pytest.raises(AssertionError, match="were read"):
+            read_verified(copy / path.name)
+    with pytest.raises(RecordError, match=r"metrics.auroc.value is 0.123"):
+        read_verified(path)
+    with pytest.raises(RecordError, match=r"metrics.auroc.value is 0.123"):  # a fault is not remembered as agreement
+        read_verified(path)
+    other = write_run(tmp_path / "b", [predictions_of("score", 20, 1)])
+    shutil.copy(other.with_suffix(".parquet"), copy / "run__seed0.parquet")
+    with pytest.raises(RecordError, match="but the record states"):
+        read_verified(copy / path.name)
+
+
+def _unread(path: Path) -> Predictions:
+    raise AssertionError(f"{path} were read")
+
+
+def test_records_are_checked_where_nothing_can_be_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "file" / "cache"))
+    path = write_run(tmp_path / "a", [predictions_of("score", 20, 0)])
+    assert read_verified(path) == read_verified(path)
+
+
+def test_the_predictions_of_further_heads_are_part_of_the_evidence(tmp_path: Path) -> None:
+    path = write_run(tmp_path, [predictions_of("score", 20, 0)])
+    digest = write_predictions(predictions_of("score", 20, 1), tmp_path / "run__seed0.linear_probe.parquet")
+    entry = {"file": "run__seed0.linear_probe.parquet", "sha256": digest, "items": 20}
+    edit(path, lambda body: body["predictions"].update(further={"linear": entry}))
+    made = read_verified(path)
+    assert [member(one, "file") for one in prediction_entries(made)] == [path.stem + ".parquet", entry["file"]]
+    (tmp_path / "run__seed0.linear_probe.parquet").unlink()
+    assert read_verified(path) == made  # as without the predictions of the score
+    write_predictions(predictions_of("score", 20, 2), tmp_path / "run__seed0.linear_probe.parquet")
+    with pytest.raises(RecordError, match=r"linear_probe.parquet has the sha256 .*, but the record states"):
+        read_verified(path)
+    edit(path, lambda body: body["predictions"]["further"]["linear"].update(file="../x.parquet"))
+    with pytest.raises(RecordError, match=r"predictions.further.linear.file is '../x.parquet'; expected the name of"):
+        read_verified(path)

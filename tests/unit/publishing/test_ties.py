@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bend_hf.evaluation import evidence
+from bend_hf.evaluation import predictions as predictions_module
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record, write_record
@@ -174,3 +176,23 @@ def test_a_report_without_the_paired_test_uses_intervals(tmp_path: Path) -> None
     for paired, mark in ((True, "3 | far"), (False, "3 ≈ | far")):
         write_report([tmp_path / "results"], tmp_path / "report", plots=False, paired=paired)
         assert f"| {mark}" in (tmp_path / "report" / "README.md").read_text()
+
+
+def test_a_second_report_reads_no_predictions_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "cache"))
+    for name, said in MODELS.items():
+        write_run(tmp_path / "results", name, said)
+    first = write_report([tmp_path / "results"], tmp_path / "first", plots=False)
+    with monkeypatch.context() as patch:
+        for module in (evidence, predictions_module):
+            patch.setattr(module, "read_predictions", lambda path: pytest.fail(f"{path} was read"))
+        again = write_report([tmp_path / "results"], tmp_path / "again", plots=False)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in first]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "again" / "scores.csv").read_text())))
+    assert [row["tie_found_by"] for row in rows] == ["", "paired", "paired"]
+    write_run(tmp_path / "results", "new", predictions(0.9, 7))
+    said: list[str] = []
+    write_report([tmp_path / "results"], tmp_path / "more", plots=False, log=said.append)
+    assert not said
