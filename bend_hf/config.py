@@ -24,6 +24,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from bend_hf.errors import ConfigError, InputError, did_you_mean
@@ -129,6 +130,50 @@ def check_flags_apply(config: DataclassInstance, lacking: Mapping[str, Mapping[N
             raise ConfigError(f"{given}, but {reasons[0]}; leave the flag out")
         for reason in reasons:
             log.warning("%s, but %s; it has no effect there", given, reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """When flags have an effect, as other flags of the same command decide.
+
+    Attributes:
+        flags: The flags, by field name.
+        met: Whether they have an effect, given the values of all flags.
+        reason: Why they have none otherwise, such as ``--method is not bootstrap``.
+    """
+
+    flags: tuple[str, ...]
+    met: Callable[[Any], bool]  # a configuration or the namespace of a command; each knows the names of its flags
+    reason: str
+
+
+def check_conditions(
+    values: object,
+    defaults: Mapping[str, object],
+    conditions: Sequence[Condition],
+    shown: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Check that each flag that was given has an effect together with the others.
+
+    Args:
+        values: Holds the value of each flag as an attribute.
+        defaults: The value of each flag if it is not given.
+        conditions: When flags have an effect.
+        shown: How flags are written whose spelling does not follow from the field's name.
+
+    Raises:
+        ConfigError: A flag has no effect.
+    """
+    for condition in conditions:
+        for name in condition.flags:
+            value = getattr(values, name, None)
+            given = not (value is None or value is False or value in ([], ()) or value == defaults.get(name))
+            if not given or condition.met(values):
+                continue
+            flag = shown.get(name, f"--{name.replace('_', '-')}")
+            text = "given" if value is True else value
+            text = " ".join(map(str, value)) if isinstance(value, tuple | list) else text
+            raise ConfigError(f"{flag} is {text}, but {condition.reason}; leave {flag} out")
 
 
 Precision = Literal["no", "fp16", "bf16"]

@@ -12,14 +12,24 @@ command, add a file; it may import nothing heavy at its top, because ``bend-hf -
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bend_hf.config import Condition, check_conditions
 from bend_hf.registry import Registry
 
 
 def _no_flags(parser: argparse.ArgumentParser) -> None:
     """Add no flags."""
+
+
+def actions_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the flags and words of a parser and of its subcommands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from actions_of(subparser)
+        yield action
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +42,32 @@ class Command:
         run: Does the work and returns the exit status. A ``BendError`` is printed, and its
             ``exit_status`` returned.
         add_flags: Adds the command's flags to its parser.
+        conditions: When flags have an effect, for flags that are not those of a configuration. It is checked before
+            the command runs.
     """
 
     key: str
     text: str
     run: Callable[[argparse.Namespace], int]
     add_flags: Callable[[argparse.ArgumentParser], None] = _no_flags
+    conditions: tuple[Condition, ...] = ()
+
+    def check(self, parsed: argparse.Namespace) -> None:
+        """Check that the flags that were given have an effect.
+
+        Raises:
+            ConfigError: One has none.
+        """
+        if not self.conditions:
+            return
+        parser = argparse.ArgumentParser()
+        self.add_flags(parser)
+        actions = {action.dest: action for action in actions_of(parser)}
+        shown = {
+            dest: action.option_strings[0] if action.option_strings else str(action.metavar or dest)
+            for dest, action in actions.items()
+        }
+        check_conditions(parsed, {dest: action.default for dest, action in actions.items()}, self.conditions, shown)
 
 
 COMMANDS: Registry[Command] = Registry(kind="command", package="bend_hf.cli", attribute="COMMANDS")

@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_logging()
     try:
         with _signals():
-            status = COMMANDS.get(parsed.command).run(parsed)
+            command = COMMANDS.get(parsed.command)
+            command.check(parsed)
+            status = command.run(parsed)
         sys.stdout.flush()
         return status
     except BrokenPipeError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from bend_hf.cli import Command
-from bend_hf.config import number_between
+from bend_hf.config import Condition, number_between
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +64,20 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (Command(key="cache", text="list, check or remove cached embeddings", add_flags=_add_flags, run=_run),)
+_CONDITIONS: Final = (
+    Condition(
+        flags=("names", "older_than", "unfinished", "broken"),
+        met=lambda given: not getattr(given, "all", False),
+        reason="--all removes everything",
+    ),
+)
+
+COMMANDS = (
+    Command(
+        key="cache",
+        text="list, check or remove cached embeddings",
+        add_flags=_add_flags,
+        conditions=_CONDITIONS,
+        run=_run,
+    ),
+)

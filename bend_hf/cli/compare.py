@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.config import MAX_SEED, number_between
+from bend_hf.config import MAX_SEED, Condition, number_between
 from bend_hf.tables import number, text_table
 
 if TYPE_CHECKING:
@@ -190,9 +190,23 @@ def _p(value: float) -> str:
     return "undefined" if value != value else f"{value:.2g}"
 
 
+_CONDITIONS: Final = (
+    Condition(
+        flags=("resamples", "seed"),
+        met=lambda given: given.method == "bootstrap",
+        reason="only --method bootstrap draws resamples",
+    ),
+    Condition(
+        flags=("block_bp",),
+        met=lambda given: given.clusters in ("auto", "block"),
+        reason="--clusters is neither auto nor block",
+    ),
+)
+
 COMMANDS = (
     Command(
         key="compare",
+        conditions=_CONDITIONS,
         text="compare models on the same items: differences, intervals, p with Holm's correction",
         add_flags=_add_flags,
         run=_run,

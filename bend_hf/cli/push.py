@@ -6,9 +6,10 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
+from bend_hf.config import Condition
 
 if TYPE_CHECKING:
     from bend_hf.publishing.hub import Upload
@@ -69,17 +70,11 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
     from bend_hf.publishing import uploads
 
     if parsed.kind in ("dataset", "metric"):
-        if parsed.namespace is None or parsed.repo or parsed.create_pr:
-            raise ConfigError(f"push {parsed.kind} needs --namespace and takes neither --repo nor --create-pr")
+        if parsed.namespace is None:
+            raise ConfigError(f"push {parsed.kind} needs --namespace NAME, a user or an organization on the Hub")
         if parsed.kind == "metric":
             return uploads.plan_metrics(parsed.namespace, parsed.names)
         return uploads.plan_datasets(parsed.folder or Path("bend"), parsed.namespace, parsed.names)
-    if parsed.names:
-        raise ConfigError(
-            f"push {parsed.kind} takes no names, but was given {', '.join(parsed.names)}; set the folder with --from"
-        )
-    if parsed.create_pr and (parsed.kind == "report" or not parsed.repo):
-        raise ConfigError("--create-pr needs --repo OWNER/NAME of a model, and works for a card or for results")
     if parsed.kind == "card":
         folder = parsed.folder or Path("card")
         return [uploads.plan_card(folder, _repo(parsed, lambda: uploads.card_repo(folder)), create_pr=parsed.create_pr)]
@@ -114,9 +109,39 @@ def _repo(parsed: argparse.Namespace, name: Callable[[], str]) -> str:
     return f"{parsed.namespace}/{name()}"
 
 
+_CONDITIONS: Final = (
+    Condition(
+        flags=("names",),
+        met=lambda given: given.kind in ("dataset", "metric"),
+        reason="only datasets and metrics have names; set the folder of another kind with --from",
+    ),
+    Condition(flags=("folder",), met=lambda given: given.kind != "metric", reason="metrics come with the package"),
+    Condition(
+        flags=("repo", "create_pr"),
+        met=lambda given: given.kind not in ("dataset", "metric"),
+        reason="each dataset or metric has a repository of its own; give --namespace",
+    ),
+    Condition(
+        flags=("create_pr",),
+        met=lambda given: given.kind in ("card", "results"),
+        reason="a pull request holds the scores of a card or of results",
+    ),
+    Condition(flags=("public",), met=lambda given: not given.create_pr, reason="--create-pr changes no repository"),
+    Condition(
+        flags=("model",),
+        met=lambda given: given.kind == "results" and given.create_pr,
+        reason="only 'push results --create-pr' selects a model",
+    ),
+    Condition(
+        flags=("dataset",), met=lambda given: given.kind == "results", reason="only 'push results' looks for datasets"
+    ),
+    Condition(flags=("namespace",), met=lambda given: not given.repo, reason="--repo names the owner"),
+)
+
 COMMANDS = (
     Command(
         key="push",
+        conditions=_CONDITIONS,
         text="push datasets, metrics, a card, results or a report to the Hub",
         add_flags=_add_flags,
         run=_run,

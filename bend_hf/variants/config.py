@@ -6,11 +6,11 @@ True
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from bend_hf.config import ModelFlags, flag
+from bend_hf.config import Condition, ModelFlags, check_conditions, flag
 from bend_hf.errors import ConfigError
 from bend_hf.tasks import VariantSpec
 from bend_hf.types import RefMismatch
@@ -80,6 +80,7 @@ class VariantRun(ModelFlags):
             raise ConfigError(f"--window-bp is {self.window_bp}; it must be 0 or more")
         if self.indels == "likelihood" and self.no_likelihood:
             raise ConfigError("--indels likelihood and --no-likelihood exclude each other; leave one out")
+        check_conditions(self, {item.name: item.default for item in fields(self)}, _CONDITIONS)
 
     @property
     def settings(self) -> ScoreSettings:
@@ -93,3 +94,15 @@ class VariantRun(ModelFlags):
             averages=not self.no_averages,
             keep_embeddings=self.probe,
         )
+
+
+_CONDITIONS: Final = (
+    Condition(
+        flags=("both_strands",), met=lambda config: not config.no_likelihood, reason="--no-likelihood skips likelihoods"
+    ),
+    Condition(
+        flags=("window_bp",),
+        met=lambda config: not config.no_averages,
+        reason="--no-averages skips distances averaged around the variant",
+    ),
+)

@@ -599,9 +599,9 @@ def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> Non
     [
         (("metric",), "push metric needs --namespace"),
         (("metric", "f9", "--namespace", "me"), "unknown metric f9"),
-        (("dataset", "--namespace", "me", "--create-pr"), "neither --repo nor --create-pr"),
+        (("dataset", "--namespace", "me", "--create-pr"), "each dataset or metric has a repository of its own"),
         (("card",), "the repository is not given"),
-        (("card", "x", "--namespace", "me"), "takes no names"),
+        (("card", "x", "--namespace", "me"), "NAME is x, but only datasets and metrics have names"),
         (("card", "--namespace", "me"), "holds no README.md; run 'bend-hf card' first"),
         (("report", "--namespace", "me"), "holds no report; run 'bend-hf report' first"),
         (("card", "--namespace", "me", "--create-pr"), "--create-pr needs --repo OWNER/NAME of a model"),

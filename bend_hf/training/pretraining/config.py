@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
-from bend_hf.config import Schedule, add_flags, check_finite, flag, given_values
+from bend_hf.config import Condition, Schedule, add_flags, check_conditions, check_finite, flag, given_values
 from bend_hf.errors import ConfigError
 from bend_hf.training.pretraining.families import FAMILIES, Family, Objective
 
@@ -92,6 +92,7 @@ class PretrainConfig:
             )
         family.resolve(self.set, window_bp=self.window_bp)
         self._check_numbers()
+        check_conditions(self, {item.name: item.default for item in fields(self)}, _CONDITIONS)
 
     @property
     def family(self) -> Family:
@@ -153,6 +154,25 @@ _BETWEEN: Final[dict[str, tuple[float, float]]] = {
     "max_n_fraction": (0, 1),
     "seed": (0, 2**32 - 1),
 }
+
+
+_CONDITIONS: Final = (
+    Condition(
+        flags=("mask_rate",),
+        met=lambda config: config.family.objective == "masked",
+        reason="a causal model predicts every nucleotide",
+    ),
+    Condition(
+        flags=("held_out_fraction", "block_bp"),
+        met=lambda config: not config.held_out,
+        reason="--held-out names the regions to validate on",
+    ),
+    Condition(
+        flags=("min_learning_rate_share",),
+        met=lambda config: config.schedule != "constant",
+        reason="--schedule is constant",
+    ),
+)
 
 
 def _dashed(name: str) -> str:
