@@ -17,7 +17,6 @@ from bend_hf.data.dataset import FACTS_FILE, fold_subsets
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.files import asset_folder, json_sha256, write_text
-from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.tables import code, escaped, markdown_table, number
 from bend_hf.tasks import TASKS, Folds
 
@@ -71,7 +70,7 @@ def write_dataset_card(folder: Path) -> Path:
         example=_example(folder.name, configs),
         version=__version__,
     )
-    return write_text(folder / "README.md", marked_readme(str(card)))
+    return write_text(folder / "README.md", str(card))
 
 
 def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

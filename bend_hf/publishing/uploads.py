@@ -27,7 +27,6 @@ from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
 from bend_hf.publishing.model_card import NOT_BEND_SCORES
 from bend_hf.publishing.publishable import reasons_not_to_publish
-from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.publishing.report import MANIFEST
 from bend_hf.publishing.results import group_records
 from bend_hf.tasks import TASKS
@@ -212,8 +211,7 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
             if not predictions.is_file() or content_sha256(predictions) != member(entry, "sha256"):
                 raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
             files.append(UploadFile(f"{file_name(record.task)}/{predictions.name}", predictions))
-    readme = (asset_folder("model_cards") / "results_card.md").read_text(encoding="utf-8")
-    files.append(UploadFile(CARD_FILE, marked_readme(readme).encode()))
+    files.append(UploadFile(CARD_FILE, (asset_folder("model_cards") / "results_card.md").read_bytes()))
     return Upload(repo=repo, repo_type="dataset", files=_sorted(files), message="Add results with bend_hf")
 
 

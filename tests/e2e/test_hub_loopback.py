@@ -19,6 +19,7 @@ from bend_hf.config import DataConfig
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.dataset_folder import build
+from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.publishing.report import write_report
 from tests.loopback_hub import TOKEN, Hub
 from tests.records import record, write
@@ -142,7 +143,8 @@ def test_stale_shards_are_removed_and_only_changed_files_are_sent(client: Client
     push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
     _done(client.bend_hf(*push))
     repo = client.hub.repos[("dataset", "me/cpg_methylation")]
-    assert repo.files["README.md"] == (bend / "cpg_methylation" / "README.md").read_bytes()
+    local = (bend / "cpg_methylation" / "README.md").read_text()
+    assert repo.files["README.md"].decode() == marked_readme(local)
     stale = {**repo.files, "data/train-00001-of-00002.parquet": b"old", "eval.yaml": b"old", "notes.txt": b"mine"}
     repo.commit("main", stale)
     assert "cpg_methylation: pushed, " in _done(client.bend_hf(*push))

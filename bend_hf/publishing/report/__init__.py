@@ -21,7 +21,6 @@ from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.record import find_records
 from bend_hf.files import write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards
-from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
@@ -84,7 +83,7 @@ def write_report(
         ],
     }
     written = [
-        write_text(out / "README.md", marked_readme(_SPACE_HEAD + as_markdown(boards))),
+        write_text(out / "README.md", _SPACE_HEAD + as_markdown(boards)),
         write_text(out / "scores.csv", as_csv(boards)),
         write_text(out / "index.html", page(boards, drawn)),
         write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n"),
