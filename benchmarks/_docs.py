@@ -250,15 +250,15 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
-    "baselines": baseline_table,
+    "baselines": lambda: str(baseline_table()),
     "coverage": coverage,
     "demo": demo,
     "demo-time": demo_time,
-    "models": model_table,
+    "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,
     "speed": speed,
-    "tasks": task_table,
+    "tasks": lambda: str(task_table()),
 }
 
 

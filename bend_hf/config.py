@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", int, float)
 Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
+Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output"]
 Needs: TypeAlias = Literal["weights", "checkpoint", "revision", "context", "training", "cache", "variants", "intervals"]
 
 
@@ -52,6 +53,7 @@ class FlagInfo:
     by_content: bool
     in_command: bool
     needs: Needs | None
+    group: Group
 
 
 def flag(  # noqa: PLR0913  the keywords of a declaration
@@ -63,6 +65,7 @@ def flag(  # noqa: PLR0913  the keywords of a declaration
     by_content: bool = False,
     in_command: bool = True,
     needs: Needs | None = None,
+    group: Group | None = None,
 ) -> Any:  # noqa: ANN401 as dataclasses.field, whose type is that of the field
     """Declare a field of a configuration, which is a flag of the command line and a key of the TOML file.
 
@@ -77,9 +80,17 @@ def flag(  # noqa: PLR0913  the keywords of a declaration
             identity of a model) in place of its value.
         in_command: Whether the command on a model card that repeats a run names it; False for paths on this machine.
         needs: What the model or the task must have for the flag to have an effect; see ``check_flags_apply``.
+        group: Title in the help under which the flag is listed; by default it follows from what the flag concerns.
     """
+    by_concern: dict[Concerns, Group] = {"data": "data", "model": "model", "recipe": "training"}
     info = FlagInfo(
-        help=help, affects=affects, concerns=concerns, by_content=by_content, in_command=in_command, needs=needs
+        help=help,
+        affects=affects,
+        concerns=concerns,
+        by_content=by_content,
+        in_command=in_command,
+        needs=needs,
+        group=group or by_concern.get(concerns, "output" if affects == "nothing" else "training"),
     )
     return field(default=default, metadata={"flag": info})
 
@@ -206,7 +217,7 @@ class ModelFlags(Flags):
         ConfigError: A number is out of range.
     """
 
-    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
+    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP, group="data")
     model: str = flag(
         DEFAULT_MODEL,
         "model key, Hub name, folder or .py file; 'bend-hf models' lists the keys; with 'bend-hf run' also "
@@ -249,7 +260,11 @@ class ModelFlags(Flags):
         needs="context",
     )
     device: str | None = flag(
-        None, "device of the model, such as cpu or cuda:1; default: chosen by the launcher", "speed", in_command=False
+        None,
+        "device of the model, such as cpu or cuda:1; default: chosen by the launcher",
+        "speed",
+        in_command=False,
+        group="model",
     )
     seed: int = flag(0, "seed of random weights and shuffling")
 
@@ -312,7 +327,7 @@ class DataConfig(Flags):
         concerns="data",
         by_content=True,
     )
-    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP)
+    protocol: ProtocolName = flag("bend-2024", _PROTOCOL_HELP, group="data")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -345,6 +360,7 @@ class RunConfig(ModelConfig):
         "seeds: one record each, and a summary; default: 0 1 2 for a score that can be published, else --seed",
         "nothing",
         in_command=False,
+        group="training",
     )  # each run has one seed, in `seed`
     limit: int | None = flag(
         None,
@@ -352,19 +368,23 @@ class RunConfig(ModelConfig):
         concerns="data",
     )
     metric: tuple[str, ...] = flag(
-        (), "metrics to report instead of the task's, by name or folder; the first is the main one", by_content=True
+        (),
+        "metrics to report instead of the task's, by name or folder; the first is the main one",
+        by_content=True,
+        group="output",
     )
     head: str | None = flag(
         None,
         "head on the embeddings: a key ('bend-hf models' lists them) or a .py file; default: the task's",
         by_content=True,
+        group="head",
     )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
     epochs: int | None = flag(None, "passes over the training split", concerns="recipe", needs="training")
     batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe", needs="training")
     learning_rate: float | None = flag(None, "learning rate of AdamW", concerns="recipe", needs="training")
     weight_decay: float | None = flag(None, "weight decay of AdamW", concerns="recipe", needs="training")
-    fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all")
+    fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all", group="data")
     mixed_precision: Precision = flag("no", "precision of the training", needs="training")
     schedule: Schedule = flag(
         "constant", "course of the learning rate; all but constant fall to 0", concerns="recipe", needs="training"
@@ -383,12 +403,19 @@ class RunConfig(ModelConfig):
         "speed",
         in_command=False,
         needs="cache",
+        group="model",
     )
-    cache_dtype: StoredDtype = flag("float16", "dtype of stored embeddings", needs="cache")
+    cache_dtype: StoredDtype = flag("float16", "dtype of stored embeddings", needs="cache", group="model")
     no_cache: bool = flag(
-        False, "recompute embeddings whenever they are needed; for embeddings larger than the disk", needs="cache"
+        False,
+        "recompute embeddings whenever they are needed; for embeddings larger than the disk",
+        needs="cache",
+        group="model",
     )
     controls: bool = flag(False, "also run the task's controls, and show them next to the model", "nothing")
+    force: bool = flag(
+        False, "run again what has a record in --out; controls of a model are kept", "nothing", in_command=False
+    )
     tracker: tuple[str, ...] = flag(
         (), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False, needs="training"
     )
@@ -490,6 +517,14 @@ def add_task_words(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def flag_group(parser: argparse.ArgumentParser, title: Group) -> argparse._ArgumentGroup:
+    """Return the group of flags that the help of a command lists under a title."""
+    groups = {one.title: one for one in parser._action_groups}
+    if title not in groups:
+        groups = {name: parser.add_argument_group(name) for name in get_args(Group)}
+    return groups[title]
+
+
 def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], several: Sequence[str] = ()) -> None:
     """Add one flag to a parser for each field of a configuration class.
 
@@ -501,12 +536,14 @@ def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], 
     kinds, infos = kinds_of(config, several), flags_of(config)
     for item in fields(config):
         kind, name = kinds[item.name], f"--{item.name.replace('_', '-')}"
-        default = "" if item.default in (None, (), False, MISSING) else f" (default: {item.default})"
+        group = flag_group(parser, infos[item.name].group)
+        shown = item.default is not False and item.default not in (None, (), MISSING)
+        default = f" (default: {item.default})" if shown else ""
         text = infos[item.name].help.replace("%", "%%") + default
         if kind.base is bool:
-            parser.add_argument(name, dest=item.name, action="store_true", default=argparse.SUPPRESS, help=text)
+            group.add_argument(name, dest=item.name, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
-        parser.add_argument(
+        group.add_argument(
             name,
             dest=item.name,
             type=kind.base,

@@ -8,6 +8,8 @@ True
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -96,7 +98,24 @@ def did_you_mean(name: str, known: list[str]) -> str:
     Returns:
         For example ``did you mean 'gene_finding'?`` or ``known are: a, b``.
     """
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else "known are: " + ", ".join(sorted(known))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a name, whatever its case, dashes, underscores and blanks; or None.
+
+    >>> nearest("Gene-Findng", ["gene_finding", "cpg_methylation"])
+    'gene_finding'
+    """
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "known are: " + ", ".join(sorted(known))
+    by_letters: dict[str, str] = {}
+    for one in known:
+        by_letters.setdefault(_letters(one), one)
+    near = difflib.get_close_matches(_letters(name), list(by_letters), n=1, cutoff=0.6)
+    return by_letters[near[0]] if near else None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_\s]+", "", name).casefold()

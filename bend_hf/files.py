@@ -23,6 +23,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
@@ -234,6 +235,19 @@ def json_sha256(content: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_takes_notes: ContextVar[bool] = ContextVar("_takes_notes", default=True)
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Remember no hash on disk until the block ends, for what must write nothing."""
+    before = _takes_notes.set(False)
+    try:
+        yield
+    finally:
+        _takes_notes.reset(before)
+
+
 _SETTLED_NS: Final = 2_000_000_000  # a file changed later than this may change again within one tick of its clock
 
 
@@ -257,7 +271,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         if remembered is not None and remembered[0] == key:
             return remembered[1]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+    if _takes_notes.get() and time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         with contextlib.suppress(OSError), atomic_path(note) as part:
             part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
     return digest
@@ -285,6 +299,8 @@ def _read_note(note: Path) -> tuple[list[object], str] | None:
         return None
 
 
+Loudness: TypeAlias = Literal["quiet", "normal", "verbose"]
+_VERBOSE_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CHATTY: Final = ("httpx", "httpx2", "httpcore", "datasets", "evaluate", "filelock", "accelerate")
 
 
@@ -295,10 +311,21 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def start_logging() -> None:
-    """Show this package's log messages, and only warnings of libraries that log every request; for commands."""
+def start_logging(loudness: Loudness = "normal") -> None:
+    """Show this package's log messages, and only warnings of libraries that log every request; for commands.
+
+    Args:
+        loudness: ``quiet`` shows errors alone; ``verbose`` shows details, with the time and the module of each message.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Printable("%(message)s"))
+    handler.setFormatter(_Printable(_VERBOSE_FORMAT if loudness == "verbose" else "%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    levels = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
+    logging.getLogger("bend_hf").setLevel(levels[loudness])
     for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR if loudness == "quiet" else logging.WARNING)
+
+
+def shows_progress() -> bool:
+    """Whether progress bars are wanted: always but in a quiet command."""
+    return logging.getLogger("bend_hf").isEnabledFor(logging.WARNING)

@@ -18,9 +18,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bend_hf.errors import RecordError
 from bend_hf.types import Json
@@ -58,6 +59,40 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
+Mark: TypeAlias = Literal["best", "tied"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that a command prints: as it stands in a file, or fitted to the terminal (``cli._output``).
+
+    Attributes:
+        header: Names of the columns.
+        rows: Cells of each row.
+        marks: Which rows, by number, hold the best score of their task, and which cannot be told from it.
+        markdown: Whether its text is Markdown.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marks: Mapping[int, Mark] = field(default_factory=dict)
+    markdown: bool = False
+
+    def __str__(self) -> str:
+        if self.markdown:
+            return markdown_table(self.header, self.rows, padded=True)
+        return text_table(self.header, self.rows)
+
+
+def one_line(text: str) -> str:
+    r"""Show control characters as escapes, line ends and tabs too, so that a cell stays in its place.
+
+    >>> print(one_line("a" + chr(10) + chr(27) + "[31mb"))
+    a\n\x1b[31mb
+    """
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align columns under their names, with a rule below the names."""
     lines = ["  ".join(cells).rstrip() for cells in _padded(header, rows)]
@@ -78,7 +113,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, padd
 
 
 def _padded(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
 

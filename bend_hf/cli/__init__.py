@@ -41,7 +41,9 @@ class Command:
         text: One line for the help.
         run: Does the work and returns the exit status. A ``BendError`` is printed, and its
             ``exit_status`` returned.
-        add_flags: Adds the command's flags to its parser.
+        add_flags: Adds the command's flags to its parser, each to the group that ``config.flag_group`` returns.
+        example: A command to type, which the help shows.
+        has_records: Whether the command prints its results with ``_output.show``, so that it has the flag ``--json``.
         conditions: When flags have an effect, for flags that are not those of a configuration. It is checked before
             the command runs.
     """
@@ -50,6 +52,8 @@ class Command:
     text: str
     run: Callable[[argparse.Namespace], int]
     add_flags: Callable[[argparse.ArgumentParser], None] = _no_flags
+    example: str = ""
+    has_records: bool = False
     conditions: tuple[Condition, ...] = ()
 
     def check(self, parsed: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import select
 import shutil
@@ -24,9 +25,13 @@ from typing import Final
 
 from bend_hf import __version__
 from bend_hf.cli import COMMANDS
+from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
+from bend_hf.cli._parser import Parser
 from bend_hf.errors import BendError
 from bend_hf.files import cache_folder, full_disk, start_logging
 from bend_hf.tables import printable
+
+log = logging.getLogger(__name__)
 
 EXIT_STATUSES: Final = (
     "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
@@ -40,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see ``EXIT_STATUSES``.
     """
-    parser = _parser()
+    parser = command_parser()
     parsed = parser.parse_args([_utf8(argument, parser) for argument in (sys.argv[1:] if argv is None else argv)])
     if parsed.command is None:
         parser.print_help()
         return 2
-    start_logging()
+    start_logging(loudness(parsed))
+    log.debug("bend-hf %s, Python %s: %s", __version__, sys.version.split()[0], parsed)
     try:
-        with _signals():
+        with _signals(), output_as_asked(parsed):
             command = COMMANDS.get(parsed.command)
             command.check(parsed)
             status = command.run(parsed)
@@ -58,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 0
     except BendError as error:
+        log.debug("where the error comes from:", exc_info=error)
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_status
     except Exception as error:
@@ -72,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         return 130
+    finally:
+        logging.getLogger("bend_hf").setLevel(logging.NOTSET)
 
 
 def _utf8(argument: str, parser: argparse.ArgumentParser) -> str:
@@ -141,24 +150,25 @@ def _reader_stopped() -> bool:
     return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def command_parser() -> Parser:
+    parser = Parser(
         prog="bend-hf",
         description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
         epilog=EXIT_STATUSES,
-        allow_abbrev=False,
+        example="bend-hf train gene_finding --model bend-mini --data sample",
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        made = subparsers.add_parser(
+        made = commands.add_parser(
             command.key,
             help=command.text,
             description=_sentence(command.text),
             epilog=EXIT_STATUSES,
-            allow_abbrev=False,
+            example=command.example,
         )
         command.add_flags(made)
+        add_output_flags(made, has_records=command.has_records)
     return parser
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bend_hf.cli import Command
-from bend_hf.config import DataConfig, add_flags, given_values
+from bend_hf.cli._output import show
+from bend_hf.config import DataConfig, add_flags, flag_group, given_values
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.audit.task_audit import Pretraining
@@ -19,7 +20,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "tasks", nargs="*", metavar="TASK", help="tasks or groups of tasks, or a data folder to audit every task of it"
     )
     add_flags(parser, DataConfig)
-    parser.add_argument(
+    data, model, output = flag_group(parser, "data"), flag_group(parser, "model"), flag_group(parser, "output")
+    data.add_argument(
         "--predictions",
         nargs="+",
         type=Path,
@@ -27,20 +29,20 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RECORD",
         help="records of runs to score again on the part without leaks",
     )
-    parser.add_argument("--model", help="model whose pretraining data are compared: a key, or a folder with them")
-    parser.add_argument(
+    model.add_argument("--model", help="model whose pretraining data are compared: a key, or a folder with them")
+    model.add_argument(
         "--pretraining",
         type=Path,
         metavar="FILE",
         help="BED file of pretraining regions, or FASTA file of their sequence",
     )
-    parser.add_argument(
+    model.add_argument(
         "--pretraining-genome",
         type=Path,
         metavar="FASTA",
         help="genome that the BED file of --pretraining refers to; default: the task's",
     )
-    parser.add_argument("--out", type=Path, default=Path("audit"), help="folder to write (default: audit)")
+    output.add_argument("--out", type=Path, default=Path("audit"), help="folder to write (default: audit)")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -68,9 +70,9 @@ def _run(parsed: argparse.Namespace) -> int:
         audit = audit.with_scores(scores)
         if parsed.model and "pretraining" not in audit.summary:
             audit = replace(audit, summary={**audit.summary, "pretraining_of_model": seen_in_words(parsed.model)})
-        print(("\n" if number else "") + audit_in_words(audit.as_json()))
-        for path in write_audit(audit, parsed.out):
-            print(path)
+        found, files = audit.as_json(), [str(path) for path in write_audit(audit, parsed.out)]
+        text = "\n".join([*([""] if number else []), audit_in_words(found), *files])
+        show(parsed, text, [{**found, "written": files}])
     return 0
 
 
@@ -103,6 +105,8 @@ COMMANDS = (
     Command(
         key="audit",
         text="find copies of test rows in the training rows, and what rules without a model score",
+        example="bend-hf audit gene_finding --data sample --out audit",
+        has_records=True,
         add_flags=_add_flags,
         run=_run,
     ),

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
-from bend_hf.config import DataConfig, add_flags, add_task_words, given_values, number_between
+from bend_hf.cli._output import progress_of
+from bend_hf.config import DataConfig, add_flags, add_task_words, flag_group, given_values, number_between
 
 
 def _data_config(parsed: argparse.Namespace) -> DataConfig:
@@ -20,14 +21,18 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_build_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
-    parser.add_argument("--out", type=Path, default=Path("bend"), help="folder to write (default: bend)")
-    parser.add_argument("--num-proc", type=number_between(1, kind=int), help="number of processes per task")
+    flag_group(parser, "output").add_argument(
+        "--out", type=Path, default=Path("bend"), help="folder to write (default: bend)"
+    )
+    flag_group(parser, "output").add_argument(
+        "--num-proc", type=number_between(1, kind=int), help="number of processes per task"
+    )
 
 
 def _build(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.dataset_folder import build
 
-    built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, log=print)
+    built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, log=progress_of(parsed))
     for task in built:
         print(f"{task.folder}: {task.key}, {task.n_items:,} items, {task.n_bytes / 1e6:,.1f} MB")
     print(f"datasets and metrics are in {parsed.out}; load_dataset({str(built[0].folder)!r}) now works offline")
@@ -36,7 +41,7 @@ def _build(parsed: argparse.Namespace) -> int:
 
 def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
-    parser.add_argument(
+    flag_group(parser, "data").add_argument(
         "--built", type=Path, default=Path("bend"), help="output folder of bend-hf build (default: bend)"
     )
 
@@ -53,12 +58,14 @@ COMMANDS = (
     Command(
         key="build",
         text="build tasks and metrics into folders that load_dataset and evaluate.load can read",
+        example="bend-hf build gene_finding --data sample --out bend",
         add_flags=_add_build_flags,
         run=_build,
     ),
     Command(
         key="verify",
         text="check a built folder against the BED files, labels and genome",
+        example="bend-hf verify gene_finding --data sample --built bend",
         add_flags=_add_verify_flags,
         run=_verify,
     ),

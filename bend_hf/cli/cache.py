@@ -7,29 +7,34 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf.cli import Command
-from bend_hf.config import Condition, number_between
+from bend_hf.config import Condition, flag_group, number_between
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    listed = actions.add_parser("list", help="list cached embeddings with their sizes", allow_abbrev=False)
+    listed = actions.add_parser("list", help="list cached embeddings with their sizes")
     verified = actions.add_parser(
-        "verify", help="check every checksum; a damaged shard is removed and recomputed when needed", allow_abbrev=False
+        "verify", help="check every checksum; a damaged shard is removed and recomputed when needed"
     )
-    pruned = actions.add_parser("prune", help="remove cached embeddings", allow_abbrev=False)
+    pruned = actions.add_parser("prune", help="remove cached embeddings")
     for action in (listed, verified, pruned):
         action.add_argument("names", nargs="*", metavar="WORD", help="select by a word in the folder, label or model")
-        action.add_argument("--cache", type=Path, help="cache folder (default: embeddings in $BEND_HF_CACHE)")
-    pruned.add_argument(
+        flag_group(action, "data").add_argument(
+            "--cache", type=Path, help="cache folder (default: embeddings in $BEND_HF_CACHE)"
+        )
+    chosen = flag_group(pruned, "data")
+    chosen.add_argument(
         "--older-than",
         type=number_between(0, kind=float),
         metavar="DAYS",
         help="select what has not changed for DAYS days",
     )
-    pruned.add_argument("--unfinished", action="store_true", help="select what has missing shards")
-    pruned.add_argument("--broken", action="store_true", help="select what cannot be read")
-    pruned.add_argument("--all", action="store_true", help="select everything")
-    pruned.add_argument("--dry-run", action="store_true", help="list what would be removed; remove nothing")
+    chosen.add_argument("--unfinished", action="store_true", help="select what has missing shards")
+    chosen.add_argument("--broken", action="store_true", help="select what cannot be read")
+    chosen.add_argument("--all", action="store_true", help="select everything")
+    flag_group(pruned, "output").add_argument(
+        "--dry-run", action="store_true", help="list what would be removed; remove nothing"
+    )
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -76,6 +81,7 @@ COMMANDS = (
     Command(
         key="cache",
         text="list, check or remove cached embeddings",
+        example="bend-hf cache prune gene_finding --older-than 30 --dry-run",
         add_flags=_add_flags,
         conditions=_CONDITIONS,
         run=_run,

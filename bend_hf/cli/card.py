@@ -6,20 +6,22 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
+from bend_hf.config import flag_group
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
-    parser.add_argument("--out", type=Path, default=Path("card"), help="folder to write (default: card)")
-    parser.add_argument("--model", help="select the records of one model, named as in the report")
-    parser.add_argument(
+    output, model, data = flag_group(parser, "output"), flag_group(parser, "model"), flag_group(parser, "data")
+    output.add_argument("--out", type=Path, default=Path("card"), help="folder to write (default: card)")
+    model.add_argument("--model", help="select the records of one model, named as in the report")
+    data.add_argument(
         "--dataset",
         action="append",
         default=[],
         metavar="GROUP=OWNER/NAME@COMMIT",
         help="Hub dataset of a task group, for records that do not name it; can be repeated",
     )
-    parser.add_argument("--source-url", help="address of the records, for the score files")
+    output.add_argument("--source-url", help="address of the records, for the score files")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -41,6 +43,7 @@ COMMANDS = (
     Command(
         key="card",
         text="write a model card and the Hub's score files from result records",
+        example="bend-hf card results --model dnabert2 --out card",
         add_flags=_add_flags,
         run=_run,
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf.cli import Command
+from bend_hf.config import flag_group
 
 # The default output folders of the commands, and the data folder of bend-hf download.
 _DEFAULTS: Final = ("bend", "results", "data")
@@ -16,11 +17,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="folders to search (default: bend, results and data)"
     )
-    parser.add_argument(
+    data, output = flag_group(parser, "data"), flag_group(parser, "output")
+    data.add_argument(
         "--resumable", action="store_true", help="remove what interrupted runs and downloads would resume from, too"
     )
-    parser.add_argument("--caches", action="store_true", help="remove the caches in $BEND_HF_CACHE, too")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be removed; remove nothing")
+    data.add_argument("--caches", action="store_true", help="remove the caches in $BEND_HF_CACHE, too")
+    output.add_argument("--dry-run", action="store_true", help="list what would be removed; remove nothing")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -58,6 +60,7 @@ COMMANDS = (
     Command(
         key="clean",
         text="list and remove what interrupted commands left: unfinished files, locks, and on request caches",
+        example="bend-hf clean results --dry-run",
         add_flags=_add_flags,
         run=_run,
     ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.config import MAX_SEED, Condition, number_between
-from bend_hf.tables import number, text_table
+from bend_hf.cli._output import show
+from bend_hf.config import MAX_SEED, Condition, flag_group, number_between
+from bend_hf.tables import Table, number
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
@@ -20,36 +22,37 @@ FEWEST: Final = 2  # clusters or trainings that a variance takes
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", nargs="+", type=Path, metavar="FILE.parquet", help="prediction files of runs")
-    parser.add_argument(
+    scores = flag_group(parser, "scores")
+    scores.add_argument(
         "--metric", help="mcc, auroc or auprc; default: the main metric of the record next to the first file"
     )
-    parser.add_argument(
+    scores.add_argument(
         "--clusters",
         default="auto",
         help="what counts as one observation: item, chromosome, block, or auto, which chooses from the data "
         "(default: auto)",
     )
-    parser.add_argument(
+    scores.add_argument(
         "--block-bp",
         type=number_between(1, kind=int),
         help="length of a block in bp (default: chosen from the data with auto, else 1000000)",
     )
-    parser.add_argument(
+    scores.add_argument(
         "--resamples",
         type=number_between(1, kind=int),
         default=2000,
         help="resamples of --method bootstrap (default: 2000)",
     )
-    parser.add_argument(
+    scores.add_argument(
         "--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed of the resamples (default: 0)"
     )
-    parser.add_argument(
+    scores.add_argument(
         "--level",
         type=number_between(0.01, 0.9999, kind=float),
         default=0.95,
         help="confidence level of the intervals (default: 0.95)",
     )
-    parser.add_argument(
+    scores.add_argument(
         "--method",
         choices=["paired", "bootstrap", "delong"],
         default="paired",
@@ -72,9 +75,11 @@ def _run(parsed: argparse.Namespace) -> int:
     metric = parsed.metric or _metric(parsed.predictions[0], first)
     draws = Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp)
     found = compare(models, metric, draws, level=parsed.level, method=parsed.method)
-    print(table(found, metric, level=parsed.level))
     clusters = as_clusters(first, draws.clusters, block_bp=draws.block_bp)
-    print("\n" + "\n".join(_notes(found, clusters, parsed)))
+    notes = "\n".join(_notes(found, clusters, parsed))
+    about = {"metric": metric, "level": parsed.level, "method": parsed.method, "clusters": clusters.noun}
+    records = ({**about, "n_clusters": len(clusters), **asdict(one)} for one in found)
+    show(parsed, [table(found, metric, level=parsed.level), "", notes], records)
     return 0
 
 
@@ -135,7 +140,7 @@ def _trainings(named: dict[str, Path]) -> dict[str, list[Path]]:
     return {**grouped, **{name: [path] for name, path in named.items()}}
 
 
-def table(found: list[Comparison], metric: str, *, level: float) -> str:
+def table(found: list[Comparison], metric: str, *, level: float) -> Table:
     """Write the comparisons as a table, one line per pair, the better model first."""
     header = ("better", "than", metric, "and", "difference", f"{level:.0%} interval", "p", "p (Holm)")
     rows = [
@@ -151,7 +156,7 @@ def table(found: list[Comparison], metric: str, *, level: float) -> str:
         )
         for one in found
     ]
-    return text_table(header, rows)
+    return Table(header=header, rows=rows)
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -208,6 +213,8 @@ COMMANDS = (
         key="compare",
         conditions=_CONDITIONS,
         text="compare models on the same items: differences, intervals, p with Holm's correction",
+        example="bend-hf compare results/cpg_methylation__*.parquet",
+        has_records=True,
         add_flags=_add_flags,
         run=_run,
     ),

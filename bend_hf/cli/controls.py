@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from bend_hf.cli import Command
-from bend_hf.config import RunConfig, add_run_flags, config_from_flags
-from bend_hf.tables import number, text_table
+from bend_hf.cli._output import show
+from bend_hf.config import RunConfig, add_run_flags, config_from_flags, flag_group
+from bend_hf.tables import Table, number
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_run_flags(parser)
-    parser.add_argument(
+    flag_group(parser, "model").add_argument(
         "--only",
         nargs="+",
         metavar="CONTROL",
@@ -36,9 +37,9 @@ def _run(parsed: argparse.Namespace) -> int:
             )
             for outcome in outcomes
         ]
-        print("\n" + text_table(("task", "control", "metric", "score", "items"), rows) + "\n")
-        for outcome in outcomes:
-            print(f"record: {outcome.path}")
+        table = Table(header=("task", "control", "metric", "score", "items"), rows=rows)
+        paths = (f"record: {outcome.path}" for outcome in outcomes)
+        show(parsed, ["", table, "", *paths], (outcome.as_json() for outcome in outcomes))
     return 0
 
 
@@ -46,6 +47,8 @@ COMMANDS = (
     Command(
         key="controls",
         text="run the controls of tasks: prevalence, GC and CpG content, k-mers, one-hot, random weights",
+        example="bend-hf controls cpg_methylation --data sample --only kmer onehot",
+        has_records=True,
         add_flags=_add_flags,
         run=_run,
     ),

@@ -15,16 +15,17 @@ CONTROLS: Final = ("kmer", "onehot", "random_twin")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from bend_hf.config import DEFAULT_MODEL, MAX_SEED, number_between
+    from bend_hf.config import DEFAULT_MODEL, MAX_SEED, flag_group, number_between
 
-    parser.add_argument(
+    output, training, model = flag_group(parser, "output"), flag_group(parser, "training"), flag_group(parser, "model")
+    output.add_argument(
         "--out", type=Path, default=Path("demo_results"), help="folder for records and report (default: demo_results)"
     )
-    parser.add_argument(
+    training.add_argument(
         "--epochs", type=number_between(1, kind=int), default=EPOCHS, help=f"epochs per head (default: {EPOCHS})"
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"key of the model (default: {DEFAULT_MODEL})")
-    parser.add_argument("--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed (default: 0)")
+    model.add_argument("--model", default=DEFAULT_MODEL, help=f"key of the model (default: {DEFAULT_MODEL})")
+    training.add_argument("--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed (default: 0)")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -74,6 +75,7 @@ COMMANDS = (
     Command(
         key="demo",
         text="run a model and its controls on all tasks of the bundled sample, and write a report",
+        example="bend-hf demo --model onehot",
         add_flags=_add_flags,
         run=_run,
     ),

@@ -8,8 +8,10 @@ bend-hf embed --task gene_finding --model dnabert2 --splits train --shards 10-19
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from bend_hf.cli import Command
+from bend_hf.cli._output import add_dry_run, show, show_forecast
 from bend_hf.config import add_flags, add_task_words, given_values
 from bend_hf.runs.embed import EmbedConfig
 
@@ -17,13 +19,19 @@ from bend_hf.runs.embed import EmbedConfig
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_task_words(parser)
     add_flags(parser, EmbedConfig)
+    add_dry_run(parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.embed import embed
 
-    for line in embed(EmbedConfig(**given_values(EmbedConfig, parsed))):
-        print(line)
+    config = EmbedConfig(**given_values(EmbedConfig, parsed))
+    if parsed.dry_run:
+        from bend_hf.runs.forecast import forecast_embedding
+
+        return show_forecast(parsed, forecast_embedding(config))
+    found = embed(config)
+    show(parsed, [str(one) for one in found], (asdict(one) for one in found))
     return 0
 
 
@@ -31,6 +39,8 @@ COMMANDS = (
     Command(
         key="embed",
         text="compute the embeddings of tasks before training, in shards that several processes can share",
+        example="bend-hf embed gene_finding --model bend-mini --data sample",
+        has_records=True,
         add_flags=_add_flags,
         run=_run,
     ),

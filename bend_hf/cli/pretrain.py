@@ -20,6 +20,7 @@ COMMANDS = (
     Command(
         key="pretrain",
         text="pretrain a DNA language model on a FASTA file; the same as python -m bend_hf.pretrain",
+        example="bend-hf pretrain --model convnet --genome GRCh38.fa --out my-convnet",
         add_flags=add_pretrain_flags,
         run=_run,
     ),

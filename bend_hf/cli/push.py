@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.config import Condition
+from bend_hf.config import Condition, flag_group
 
 if TYPE_CHECKING:
     from bend_hf.publishing.hub import Upload
@@ -22,26 +22,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("kind", choices=_KINDS, help="what to push")
     parser.add_argument("names", nargs="*", metavar="NAME", help="names of datasets or metrics; default: all")
-    parser.add_argument(
+    output, data, model = flag_group(parser, "output"), flag_group(parser, "data"), flag_group(parser, "model")
+    output.add_argument(
         "--namespace",
         default=os.environ.get(NAMESPACE_VARIABLE) or None,
         help=f"user or organization on the Hub; needed without --repo (default: ${NAMESPACE_VARIABLE})",
     )
-    parser.add_argument("--repo", help="OWNER/NAME of the repository, instead of the default name in the namespace")
-    parser.add_argument(
+    output.add_argument("--repo", help="OWNER/NAME of the repository, instead of the default name in the namespace")
+    data.add_argument(
         "--from", dest="folder", type=Path, help="folder to push (default: bend, card, results or report, by KIND)"
     )
-    parser.add_argument(
+    output.add_argument(
         "--dry-run", action="store_true", help="list the repositories and files with their sizes; send nothing"
     )
-    parser.add_argument(
+    output.add_argument(
         "--public", action="store_true", help="make the repositories public; by default, new ones are private"
     )
-    parser.add_argument(
+    output.add_argument(
         "--create-pr", action="store_true", help="open a pull request with the scores on the model's --repo"
     )
-    parser.add_argument("--model", help="with --create-pr: select the records of one model, named as in the report")
-    parser.add_argument(
+    model.add_argument("--model", help="with --create-pr: select the records of one model, named as in the report")
+    data.add_argument(
         "--dataset",
         action="append",
         default=[],
@@ -143,6 +144,7 @@ COMMANDS = (
         key="push",
         conditions=_CONDITIONS,
         text="push datasets, metrics, a card, results or a report to the Hub",
+        example="bend-hf push results --namespace my-name --dry-run",
         add_flags=_add_flags,
         run=_run,
     ),

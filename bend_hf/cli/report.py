@@ -6,22 +6,25 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
+from bend_hf.cli._output import progress_of
+from bend_hf.config import flag_group
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="result records, or folders of them")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
-    parser.add_argument(
+    output = flag_group(parser, "output")
+    output.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: report)")
+    output.add_argument(
         "--no-paired", action="store_true", help="find ties by intervals only, without a paired test on predictions"
     )
-    parser.add_argument("--no-plots", action="store_true", help="draw no plots")
+    output.add_argument("--no-plots", action="store_true", help="draw no plots")
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.report import write_report
 
     written = write_report(
-        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, log=print
+        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, log=progress_of(parsed)
     )
     for path in written:
         print(path)
@@ -32,6 +35,7 @@ COMMANDS = (
     Command(
         key="report",
         text="write tables, a web page and plots from result records",
+        example="bend-hf report results --out report",
         add_flags=_add_flags,
         run=_run,
     ),

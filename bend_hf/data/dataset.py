@@ -23,7 +23,7 @@ from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
 from bend_hf.tasks import Folds, RealValues, TaskSpec
-from bend_hf.types import Json
+from bend_hf.types import Ints, Json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,13 +77,22 @@ def limited(data: TaskData, limit: int | None) -> TaskData:
     if limit is None:
         return data
     subsets = {
-        name: subset.select(np.unique(np.linspace(0, len(subset) - 1, limit).round().astype(int)))
-        if len(subset) > limit
-        else subset
+        name: subset.select(spread(len(subset), limit)) if len(subset) > limit else subset
         for name, subset in data.subsets.items()
     }
     items: dict[str, Json] = {name: len(subset) for name, subset in subsets.items()}
     return replace(data, subsets=subsets, facts={**data.facts, "items": items, "limit": limit})
+
+
+def spread(n: int, limit: int | None) -> Ints:
+    """Return at most ``limit`` of the numbers below ``n``, spread evenly; None keeps all.
+
+    >>> spread(5, 2).tolist(), spread(3, None).tolist()
+    ([0, 4], [0, 1, 2])
+    """
+    if limit is None or n <= limit:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, limit).round().astype(np.int64))
 
 
 def fold_subsets(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:

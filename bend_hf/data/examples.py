@@ -78,18 +78,31 @@ class TaskExamples:
         return np.flatnonzero((self.subset == subset) & self.keep)
 
 
-def read_examples(
-    files: TaskFiles, *, out_of_bounds: OutOfBounds = "error", ref_mismatch: RefMismatch = "error"
-) -> TaskExamples:
-    """Read and check the files of a task.
+@dataclass(frozen=True, kw_only=True)
+class TaskRows:
+    """The rows of a task's BED or VCF file; labels and genome are not read.
+
+    Attributes:
+        task: The declaration, with the label names of the files.
+        bed: Coordinates and further columns; n rows.
+        subset: Subset of each row, index into ``subset_names``, shape (n,).
+        subset_names: Names of the splits, or of the subsets that folds are made of.
+    """
+
+    task: TaskSpec
+    bed: BedTable
+    subset: Ints
+    subset_names: tuple[str, ...]
+
+
+def read_rows(files: TaskFiles) -> TaskRows:
+    """Read the rows of a task and divide them into splits.
 
     Args:
-        files: The files.
-        out_of_bounds: What to do with intervals that end after their contig.
-        ref_mismatch: What to do with variants whose REF is not the genome's base, or equals ALT.
+        files: The files; those of a task without a declaration say what it is.
 
     Raises:
-        InputError: A file, row or label is invalid; the message names file and row, and says what to do.
+        InputError: A file or row is invalid; the message names file and row, and says what to do.
     """
     is_variants = files.task is not None and files.task.variant is not None
     if is_vcf(files.bed):
@@ -103,6 +116,24 @@ def read_examples(
     elif files.origin == "sample":
         raise InputError(f"{files.bed} has no .labels.txt next to it; the labels of the sample must be named")
     subset, subset_names = _subsets(bed, task)
+    return TaskRows(task=task, bed=bed, subset=subset, subset_names=subset_names)
+
+
+def read_examples(
+    files: TaskFiles, *, out_of_bounds: OutOfBounds = "error", ref_mismatch: RefMismatch = "error"
+) -> TaskExamples:
+    """Read and check the files of a task.
+
+    Args:
+        files: The files.
+        out_of_bounds: What to do with intervals that end after their contig.
+        ref_mismatch: What to do with variants whose REF is not the genome's base, or equals ALT.
+
+    Raises:
+        InputError: A file, row or label is invalid; the message names file and row, and says what to do.
+    """
+    rows = read_rows(files)
+    task, bed = rows.task, rows.bed
     labels = _labels(files, bed, task)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
@@ -121,8 +152,8 @@ def read_examples(
         bed=bed,
         labels=labels,
         genome=genome,
-        subset=subset,
-        subset_names=subset_names,
+        subset=rows.subset,
+        subset_names=rows.subset_names,
         keep=keep,
         variants=variants,
         out_of_bounds=out_of_bounds,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from bend_hf.config import DataConfig, Needs, check_flags_apply
-from bend_hf.errors import ConfigError, RecordError, SourceError
+from bend_hf.errors import ConfigError, RecordError, SourceError, nearest
 from bend_hf.files import asset_folder
 from bend_hf.tasks import TASKS, TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
@@ -195,9 +195,11 @@ def find_source(
         return BuiltSource(task=task, repo=f"{namespace}/{task.group}", origin="hub")
     folder = asset_folder("sample") if data == "sample" else Path(data)
     if not folder.is_dir():
+        near = nearest(data, ("sample", "hub"))
         raise SourceError(
-            f"--data {data!r} is not a folder; pass 'sample', 'hub', 'hub:NAMESPACE' or a folder with "
-            f"{task.group}/{task.key}.bed"
+            f"--data {data!r} is not a folder; "
+            + (f"did you mean {near!r}? Or " if near else "")
+            + f"pass 'sample', 'hub', 'hub:NAMESPACE' or a folder with {task.group}/{task.key}.bed"
         )
     if bed is None and _is_built(folder, task):
         return BuiltSource(task=task, repo=str(folder / task.group), origin="built")

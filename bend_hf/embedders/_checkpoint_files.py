@@ -7,10 +7,12 @@ bend_hf.errors.ModelError: there is no checkpoint folder no/such/folder; pass a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,19 @@ _IGNORE_PATTERNS: Final = ("*/*", "flax*", "tf_*", "training_args.bin", "optimiz
 
 _MASK_TOKENS: Final = ("[MASK]", "<mask>")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+_fetches: ContextVar[bool] = ContextVar("_fetches", default=True)
+
+
+@contextlib.contextmanager
+def without_fetching() -> Iterator[None]:
+    """Download no file until the block ends; a checkpoint that is not on this machine raises ``ModelError``."""
+    before = _fetches.set(False)
+    try:
+        yield
+    finally:
+        _fetches.reset(before)
 
 
 def resolve_checkpoint(
@@ -65,8 +80,15 @@ def resolve_checkpoint(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def fetch(patterns: Sequence[str]) -> Path:
-        ignored = list(_IGNORE_PATTERNS)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(_IGNORE_PATTERNS),
+                local_files_only=not _fetches.get(),
+            )
+        )
 
     try:
         if not with_weights:
@@ -98,6 +120,8 @@ def fetch_files(spec: ModelSpec, *, with_weights: bool = True) -> Path:
     folder = cache_folder("models") / spec.key
     for file in spec.files:
         if with_weights or file.name not in WEIGHT_FILES:
+            if not _fetches.get() and not (folder / file.name).is_file():
+                raise ModelError(f"{folder / file.name} is not on this machine; download it first")
             download(file, folder)
     return folder
 

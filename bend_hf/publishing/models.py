@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from bend_hf.errors import ConfigError, RecordError
+from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.files import json_sha256
 from bend_hf.types import Json
@@ -162,6 +162,6 @@ def records_of_model(records: Sequence[ResultRecord], model: str | None) -> list
     if not found:
         if not models:
             raise RecordError("all given records are of controls; give the records of a model")
-        names = ", ".join(sorted({one.label for one in known.values()}))
-        raise ConfigError(f"--model {model!r}: no record of this model; expected one of {names}")
+        names = sorted({one.label for one in known.values()})
+        raise ConfigError(f"--model {model!r}: no record of this model; {did_you_mean(str(model), names)}")
     return found

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Model: TypeAlias = str | Path | Embedder | UserModel | EmbedFunction
 
 # What `evaluate` has a parameter of its own for.
-_TAKEN: Final = frozenset({"model", "task", "limit", "controls", "seed", "seeds", "device", "cache", "out"})
+_TAKEN: Final = frozenset({"model", "task", "limit", "controls", "seed", "seeds", "device", "cache", "out", "force"})
 
 
 def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook set, all but two by name
@@ -96,8 +96,9 @@ def evaluate(  # noqa: PLR0913 every parameter is one that users of a notebook s
         device=device,
         cache=None if cache is None else Path(cache),
         out=Path(out),
+        force=force,
     )
-    return Results(outcomes=tuple(run(config, None if isinstance(given, str) else given, repeat=force)))
+    return Results(outcomes=tuple(run(config, None if isinstance(given, str) else given)))
 
 
 def as_embedder(model: Model) -> str | Embedder:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
-from bend_hf.errors import ConfigError, RecordError
+from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.evidence import prediction_entries, read_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
 from bend_hf.evaluation.record import ResultRecord, file_name, find_records, member
@@ -96,7 +96,7 @@ def plan_metrics(namespace: str, names: Sequence[str] = ()) -> list[Upload]:
     """
     known = metric_names()
     if unknown := sorted(set(names) - set(known)):
-        raise ConfigError(f"unknown metric {', '.join(unknown)}; expected one of {', '.join(known)}")
+        raise ConfigError(f"unknown metric {unknown[0]!r}; {did_you_mean(unknown[0], list(known))}")
     return [
         Upload(
             repo=f"{namespace}/{name}",

@@ -32,10 +32,11 @@ from bend_hf.runs.flag_effects import (
     lacking_of_model,
     with_effect,
 )
-from bend_hf.runs.outcome import Outcome, seed_lines
-from bend_hf.tables import number, text_table
+from bend_hf.runs.outcome import seed_lines
+from bend_hf.tables import Table, number
 from bend_hf.training.launch import run_on_main_process
 from bend_hf.training.trackers import check_trackers
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,6 +72,18 @@ class CellResult:
     skipped: bool = False
     error: str | None = None
     lock: Path | None = None
+
+    @property
+    def state(self) -> str:
+        """In a word: failed, was there or done."""
+        return "failed" if self.error else "was there" if self.skipped else "done"
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the record with its path and state; of a failed cell, what a record says of it, and the error."""
+        if self.record is None:
+            named: dict[str, Json] = {"task": self.task, "model": {"model": self.model}, "config": {"seed": self.seed}}
+            return {"state": self.state, "path": None, "error": self.error, **named}
+        return {"state": self.state, "path": str(self.path), "error": None, **self.record.as_json()}
 
 
 def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
@@ -204,37 +217,38 @@ def _of_model(
 
 def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder, watch: Watch) -> CellResult:
     runs.check_fit(task.config, task.data)
-    # looked up for each cell, because it may be the control of an earlier one
-    run = runs.model_run(task, embedder)
-    with runs.claimed(run, watch, wait=False) as earlier:
-        if isinstance(earlier, Outcome):
-            log.info("%s / %s / seed %d is done: %s", cell.task, cell.model, cell.seed, earlier.path)
-            return replace(cell, record=earlier.record, path=earlier.path, skipped=True)
-        if not earlier:
-            return replace(cell, lock=run.lock)
-        outcome = runs.run_with_controls(task, run)
-    return replace(cell, record=outcome.record, path=outcome.path)
+    outcome = runs.run_once(task, embedder, watch, wait=False)
+    if outcome is None:
+        return replace(cell, lock=runs.model_run(task, embedder).lock)
+    return replace(cell, record=outcome.record, path=outcome.path, skipped=outcome.was_there)
 
 
 def grid_table(results: Sequence[CellResult]) -> str:
     """Return one row per cell, then mean and deviation over seeds, then the failures with their reasons."""
-    lines = [
+    return "\n".join([str(grid_rows(results)), *grid_lines(results)])
+
+
+def grid_rows(results: Sequence[CellResult]) -> Table:
+    """Return a table with one row per cell."""
+    rows = [
         (
             cell.task,
             cell.model,
             str(cell.seed),
             cell.record.main_metric if cell.record else "",
             number(cell.record.value) if cell.record else "",
-            "failed" if cell.error else "was there" if cell.skipped else "done",
+            cell.state,
         )
         for cell in results
     ]
-    records = [cell.record for cell in results if cell.record is not None]
+    return Table(header=("task", "model", "seed", "metric", "score", "state"), rows=rows)
+
+
+def grid_lines(results: Sequence[CellResult]) -> list[str]:
+    """Return the mean and deviation over seeds in words, then the failures with their reasons."""
     failed = failures(results)
     report = ["", f"{len(failed)} of {len(results)} failed:", *(f"  {line}" for line in failed)] if failed else []
-    return "\n".join(
-        [text_table(("task", "model", "seed", "metric", "score", "state"), lines), *seed_lines(records), *report]
-    )
+    return [*seed_lines([cell.record for cell in results if cell.record is not None]), *report]
 
 
 def failures(results: Sequence[CellResult]) -> list[str]:

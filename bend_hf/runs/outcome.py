@@ -29,7 +29,7 @@ from bend_hf.evaluation.predictions import Predictions, concatenate, write_predi
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
 from bend_hf.evaluation.remarks import remarks
 from bend_hf.evaluation.uncertainty.intervals import with_intervals
-from bend_hf.tables import number, text_table
+from bend_hf.tables import Table, number
 from bend_hf.tasks import TaskSpec
 from bend_hf.training.heads import BASELINES
 from bend_hf.types import Ints, Json, ProtocolName
@@ -135,11 +135,18 @@ class Outcome:
         record: As it was written.
         path: Where it was written.
         control: Key of the control that the run is; None for the model itself.
+        was_there: Whether an earlier run was found, and nothing was computed.
     """
 
     record: ResultRecord
     path: Path
     control: str | None = None
+    was_there: bool = False
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the record with its path, the state of the run (``done`` or ``was there``) and the control it is."""
+        state = "was there" if self.was_there else "done"
+        return {"state": state, "path": str(self.path), "control": self.control, **self.record.as_json()}
 
 
 def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] | None = None) -> ResultRecord:
@@ -347,6 +354,11 @@ def _cost(seconds: float, accelerator: Accelerator, cache_bytes: int) -> dict[st
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
     """Return the scores as text: one row per run, and the mean and deviation over seeds."""
+    return "\n".join([str(outcome_rows(outcomes)), *outcome_lines(outcomes)])
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> Table:
+    """Return the scores as a table with one row per run."""
     header = ("task", "metric", "score", "95 % interval", "items", "data")
     records = [outcome.record for outcome in outcomes]
     rows = [
@@ -360,7 +372,13 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         )
         for record in records
     ]
-    return "\n".join([text_table(header, rows), *_remark_lines(records), *seed_lines(records)])
+    return Table(header=header, rows=rows)
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what is said below the table: remarks on records, and the mean and deviation over seeds."""
+    records = [outcome.record for outcome in outcomes]
+    return [*_remark_lines(records), *seed_lines(records)]
 
 
 def _remark_lines(records: Sequence[ResultRecord]) -> list[str]:

@@ -164,25 +164,59 @@ class ControlRun(Run):
     control: ControlSpec = field()
 
 
-def run(config: RunConfig, embedder: Embedder | None = None, *, repeat: bool = True) -> list[Outcome]:
+def run(config: RunConfig, embedder: Embedder | None = None) -> list[Outcome]:
     """Run every task of a configuration with every seed, with the controls first if they are asked for.
 
     Args:
         config: The configuration.
         embedder: A loaded model, which the configuration only names; None opens the one that it names.
-        repeat: Whether to run again what has a record in ``config.out`` already.
 
     Raises:
         BendError: An input is bad. Nothing was trained in that case.
     """
     tasks = prepare(config, is_object=embedder is not None)
     embedder = embedder or open_embedder(config)
-    outcomes = []
-    for task in tasks:
-        of_model = model_run(task, embedder)
-        earlier = None if repeat else finished(of_model)
-        outcomes.append(earlier or run_with_controls(task, of_model))
-    return outcomes
+    watch = Watch()
+    outcomes = [run_once(task, embedder, watch) for task in tasks]
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool = True) -> Outcome | None:
+    """Return the finished run of a model on a task, or compute it. Every process must call it.
+
+    ``bend-hf train``, ``bend-hf run`` and ``bend_hf.evaluate`` repeat no run that has a record in ``--out``, unless the
+    configuration forces it.
+
+    Args:
+        task: The task, as prepared.
+        embedder: The model.
+        watch: Remembers the leases of other processes; one for all calls.
+        wait: Wait while another process computes the run.
+
+    Returns:
+        The outcome, with the controls if they are asked for; None if another process is computing the run.
+    """
+    # looked up for each run, because it may be the control of an earlier one
+    of_model = model_run(task, embedder)
+    with claimed(of_model, watch, wait=wait) as earlier:
+        if isinstance(earlier, Outcome):
+            place = f"{earlier.record.task} / {task.config.model} / seed {task.config.seed}"
+            log.info("%s was there: %s; force repeats it", place, earlier.path)
+            return _with_controls(task, earlier)
+        return run_with_controls(task, of_model) if earlier else None
+
+
+def _with_controls(task: PreparedTask, earlier: Outcome) -> Outcome:
+    """Run the controls of an earlier run that are asked for and that it was recorded without."""
+    if not task.config.controls or earlier.record.controls:
+        return earlier
+    entry = controls_entry(_run_its_controls(task))
+    return replace(earlier, record=replace(earlier.record, controls=entry))
+
+
+def _run_its_controls(task: PreparedTask) -> list[Outcome]:
+    task = replace(task, config=replace(task.config, force=False))
+    return [run_task(control) for control in controls_of(task, with_model=True)]
 
 
 def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]:
@@ -255,8 +289,7 @@ def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, se
 
 def run_with_controls(task: PreparedTask, run: ModelRun) -> Outcome:
     """Compute the run of a model on a task; with ``--controls``, run its controls first and record them with it."""
-    controls = [run_task(control) for control in controls_of(task, with_model=True)] if task.config.controls else []
-    return run_task(run, controls)
+    return run_task(run, _run_its_controls(task) if task.config.controls else [])
 
 
 def run_controls(config: RunConfig, keys: Sequence[str] | None = None) -> list[Outcome]:
@@ -278,8 +311,8 @@ def run_task(run: Run, controls: Sequence[Outcome] = ()) -> Outcome:
     """Compute, record and write one run. Every process must call it.
 
     An interrupted run resumes when it is repeated: its state lies below ``--out`` until the record is written. A
-    control that was run before, or that another process is running, is not run again; one that needs no model runs on
-    the main process only.
+    control that was run before, or that another process is running, is not run again unless it is forced; one that
+    needs no model runs on the main process only.
 
     Args:
         run: What to run.
@@ -345,11 +378,6 @@ def compute(run: Run, name: str) -> RunResults:
     return replace(results, model=run.description, alignment=run.alignment)
 
 
-def finished(run: Run) -> Outcome | None:
-    """Return the outcome of an earlier run with the same key, on every process; None if there is none."""
-    return run_on_main_process(run.accelerator, partial(_find, run))
-
-
 _claims: set[Path] = set()  # the leases that this process holds; a control may be a cell of its own grid
 
 
@@ -363,8 +391,8 @@ def claimed(run: Run, watch: Watch, *, wait: bool) -> Iterator[Outcome | bool]:
         wait: Wait while another process computes the run.
 
     Yields:
-        The outcome of an earlier run with the same key; True if this process is to compute the run; False if another
-        process is computing it.
+        The outcome of an earlier run with the same key, unless the run is forced; True if this process is to compute
+        it; False if another process is computing it.
     """
     lock = run.lock
     lease: Lease | None = None
@@ -377,7 +405,7 @@ def claimed(run: Run, watch: Watch, *, wait: bool) -> Iterator[Outcome | bool]:
                     return False
                 time.sleep(_LOOK_S)
             _claims.add(lock)
-        return _find(run) or True
+        return True if run.config.force else _find(run) or True
 
     try:
         yield run_on_main_process(run.accelerator, claim)
@@ -391,7 +419,8 @@ def _find(run: Run) -> Outcome | None:
     path = finished_runs(run.config.out).get(run.key)
     if path is None:
         return None
-    return Outcome(record=read_verified(path), path=path, control=None if run.control is None else run.control.key)
+    control = None if run.control is None else run.control.key
+    return Outcome(record=read_verified(path), path=path, control=control, was_there=True)
 
 
 def _clean_up(run: Run, results: RunResults, stem: Path) -> None:
@@ -533,8 +562,13 @@ def with_metrics(data: TaskData, metrics: Sequence[str]) -> TaskData:
 
 def open_embedder(config: RunConfig) -> Embedder:
     """Load the embedder that a configuration names, or that of the supervised baseline it names."""
+    return open_model(embedder_config(config))
+
+
+def embedder_config(config: RunConfig) -> RunConfig:
+    """Return a configuration with the embedder that a supervised baseline reads in place of its name."""
     baseline = baseline_of(config.model, head=config.head, checkpoint=config.checkpoint)
-    return open_model(config if baseline is None else replace(config, model=baseline.model))
+    return config if baseline is None else replace(config, model=baseline.model)
 
 
 def start_processes(config: RunConfig) -> Accelerator:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bend_hf.files import shows_progress
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -24,7 +26,8 @@ class Bar:
     def __init__(self, accelerator: Accelerator, name: str, *, unit: str) -> None:
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(desc=name, unit=unit, disable=not accelerator.is_main_process, dynamic_ncols=True)
+        shown = accelerator.is_main_process and shows_progress()
+        self._bar = tqdm(desc=name, unit=unit, disable=not shown, dynamic_ncols=True)
 
     def __enter__(self) -> Bar:
         return self

@@ -56,18 +56,28 @@ class VariantRun(ModelFlags):
 
     genome: Path = flag(None, "FASTA of the genome that the variants refer to", concerns="data", by_content=True)
     out: Path = flag(Path("results"), "folder for scores, record and figure", affects="nothing")
-    ref_mismatch: RefMismatch = flag("error", "what to do with a variant whose REF is not the genome's base")
-    indels: Indels = flag("error", "what to do with insertions and deletions; likelihood scores them by that alone")
-    label_column: str | None = flag(None, "BED column or VCF INFO key with labels 0 and 1; default: label")
-    consequence_column: str | None = flag(
-        None, "BED column or VCF INFO key to group results by; default: full_label, if present"
+    ref_mismatch: RefMismatch = flag(
+        "error", "what to do with a variant whose REF is not the genome's base", group="data"
     )
-    embedding_idx: int | None = flag(None, "BEND's index: compare this embedding instead of the variant's own")
-    window_bp: int = flag(16, "nucleotides on each side of the variant for window_distance")
-    no_averages: bool = flag(False, "skip distances averaged around the variant; faster with some models")
-    no_likelihood: bool = flag(False, "skip likelihoods, which cost one forward pass per site")
-    both_strands: bool = flag(False, "average likelihoods over both strands")
-    probe: bool = flag(False, "also train a linear and a small MLP head on labeled variants")
+    indels: Indels = flag(
+        "error", "what to do with insertions and deletions; likelihood scores them by that alone", group="data"
+    )
+    label_column: str | None = flag(
+        None, "BED column or VCF INFO key with labels 0 and 1; default: label", group="data"
+    )
+    consequence_column: str | None = flag(
+        None, "BED column or VCF INFO key to group results by; default: full_label, if present", group="data"
+    )
+    embedding_idx: int | None = flag(
+        None, "BEND's index: compare this embedding instead of the variant's own", group="scores"
+    )
+    window_bp: int = flag(16, "nucleotides on each side of the variant for window_distance", group="scores")
+    no_averages: bool = flag(
+        False, "skip distances averaged around the variant; faster with some models", group="scores"
+    )
+    no_likelihood: bool = flag(False, "skip likelihoods, which cost one forward pass per site", group="scores")
+    both_strands: bool = flag(False, "average likelihoods over both strands", group="scores")
+    probe: bool = flag(False, "also train a linear and a small MLP head on labeled variants", group="head")
     csv: bool = flag(False, "also write the CSV of BEND's script", affects="nothing")
     no_plot: bool = flag(False, "draw no figure", affects="nothing")
     seed: int = flag(0, "seed of random weights, of the trained heads and of the intervals")

@@ -237,7 +237,7 @@ def read_variants(
         BendError: A file or row is invalid. The message names the file, the row and what to do.
     """
     settings, context = settings or ReadSettings(), context or VariantSpec()
-    bed = _read_rows(path, [name for name in (settings.label_column, *settings.keep) if name is not None])
+    bed = read_rows(path, [name for name in (settings.label_column, *settings.keep) if name is not None])
     reference = Genome(genome)
     written = WrittenVariants.of(bed)
     kept = _without_indels(written, settings.indels)
@@ -265,7 +265,7 @@ def read_variants(
     )
 
 
-def _read_rows(path: Path, named: Sequence[str]) -> BedTable:
+def read_rows(path: Path, named: Sequence[str]) -> BedTable:
     """Read a BED or a VCF and check that it has the named columns."""
     if is_vcf(path):
         bed = read_vcf(path, info=list(dict.fromkeys(("label", *named))))

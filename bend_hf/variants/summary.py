@@ -19,7 +19,7 @@ from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
-from bend_hf.tables import text_table
+from bend_hf.tables import Table
 from bend_hf.types import IGNORE_LABEL, Bools, Floats, Json
 from bend_hf.variants.scores import MAIN, SCORES, score_keys
 
@@ -149,8 +149,8 @@ def _groups(predictions: Predictions, labeled: Bools, group_by: str, intervals: 
     return found
 
 
-def as_text(summary: dict[str, Json], heads: dict[str, Json] | None = None) -> str:
-    """Format a summary as a table for the terminal: a line per score, group and head, with intervals in parentheses.
+def as_table(summary: dict[str, Json], heads: dict[str, Json] | None = None) -> Table:
+    """Return a summary as a table: a line per score, group and head, with intervals in parentheses.
 
     Args:
         summary: From ``summarize_scores``.
@@ -160,7 +160,7 @@ def as_text(summary: dict[str, Json], heads: dict[str, Json] | None = None) -> s
     lines += [
         _line(f"{name} probe, mean of folds", block) for name, block in _blocks(heads or {}) if METRICS[0] in block
     ]
-    return text_table(("score", "AUROC", "chance", "AUPRC", "chance", "variants"), lines)
+    return Table(header=("score", "AUROC", "chance", "AUPRC", "chance", "variants"), rows=lines)
 
 
 def _blocks(value: Json) -> list[tuple[str, dict[str, Json]]]:

@@ -12,7 +12,7 @@ from bend_hf.tasks import VariantSpec
 from bend_hf.variants import SCORES, VariantScore, summarize_scores
 from bend_hf.variants.read import COORDINATES
 from bend_hf.variants.scores import MAIN, score_keys
-from bend_hf.variants.summary import as_text
+from bend_hf.variants.summary import as_table
 from tests.variant_controls import Markov, MarksG, OrderZero, Unigram, column, scores_of
 
 TAKEN = {*COORDINATES, "item", "target", "label", "predicted", "left_bp", "right_bp", "sequence", "fold"}
@@ -82,4 +82,4 @@ def test_summary_counts_a_falling_score_by_its_negative(score: VariantScore) -> 
     block = scores[score.key]
     assert isinstance(block, dict)
     assert (block["text"], block["sign"]) == (score.text, 1.0 if score.rises_with_effect else -1.0)
-    assert any(line.split()[0] == score.key for line in as_text(summary).splitlines())
+    assert any(line.split()[0] == score.key for line in str(as_table(summary)).splitlines())

@@ -600,7 +600,7 @@ def test_a_token_that_is_wrong_is_never_shown(client: Client, bend: Path) -> Non
     ("words", "said"),
     [
         (("metric",), "push metric needs --namespace"),
-        (("metric", "f9", "--namespace", "me"), "unknown metric f9"),
+        (("metric", "f9", "--namespace", "me"), "unknown metric 'f9'"),
         (("dataset", "--namespace", "me", "--create-pr"), "each dataset or metric has a repository of its own"),
         (("card",), "the repository is not given"),
         (("card", "x", "--namespace", "me"), "NAME is x, but only datasets and metrics have names"),

@@ -33,6 +33,7 @@ from bend_hf.embedders.cache.shards import (
 )
 from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, stored_features
 from bend_hf.errors import CacheError
+from bend_hf.files import shows_progress
 from bend_hf.types import StoredDtype
 
 if TYPE_CHECKING:
@@ -201,7 +202,9 @@ def _bar(title: str, *, shown: bool) -> Iterator[OnProgress]:
     """Show a progress bar that counts nucleotides."""
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit="bp", unit_scale=True, dynamic_ncols=True, disable=not shown) as bar:
+    with tqdm(
+        desc=title, unit="bp", unit_scale=True, dynamic_ncols=True, disable=not (shown and shows_progress())
+    ) as bar:
 
         def at(done_bp: int, total_bp: int) -> None:
             if bar.total is None:

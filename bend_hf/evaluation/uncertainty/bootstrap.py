@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.errors import ConfigError, RecordError
+from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.clusters import AUTO, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
@@ -144,7 +144,7 @@ def check_metrics(predictions: Predictions, metrics: Sequence[str]) -> None:
     """
     for metric in metrics:
         if metric not in METRICS:
-            raise ConfigError(f"metric {metric!r} has no interval; choose one of {', '.join(METRICS)}")
+            raise ConfigError(f"metric {metric!r} has no interval; {did_you_mean(metric, list(METRICS))}")
         if (metric == "mcc") != (predictions.score is None):
             has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
             raise ConfigError(f"{metric} needs {needs}, but these predictions hold {has}; choose another metric")

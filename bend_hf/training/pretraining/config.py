@@ -30,26 +30,28 @@ class PretrainConfig:
         ConfigError: A number is out of range, or the model is unknown.
     """
 
-    model: str | None = flag(None, "family of the model, such as convnet, awdlstm, hyena or bert")
-    genome: Path | None = flag(None, "FASTA file, plain or bgzip, to read windows from", by_content=True)
+    model: str | None = flag(None, "family of the model, such as convnet, awdlstm, hyena or bert", group="model")
+    genome: Path | None = flag(None, "FASTA file, plain or bgzip, to read windows from", by_content=True, group="data")
     out: Path | None = flag(None, "folder of the trained model; an interrupted run resumes there", "nothing")
-    set: tuple[str, ...] = flag((), "sizes of the model, for example hidden_size=256 n_layers=8")
+    set: tuple[str, ...] = flag((), "sizes of the model, for example hidden_size=256 n_layers=8", group="model")
     objective: Objective | None = flag(
-        None, "predict masked nucleotides or the next one (causal); default: the family's"
+        None, "predict masked nucleotides or the next one (causal); default: the family's", group="model"
     )
     bed: Path | None = flag(
-        None, "BED file whose rows to train and validate on; default: the whole genome", by_content=True
+        None, "BED file whose rows to train and validate on; default: the whole genome", by_content=True, group="data"
     )
     exclude: tuple[str, ...] = flag(
-        (), "BED files or regions (chr20:1000-2000) that no window overlaps", by_content=True
+        (), "BED files or regions (chr20:1000-2000) that no window overlaps", by_content=True, group="data"
     )
     held_out: tuple[str, ...] = flag(
-        (), "BED files or regions to validate on, which no training window overlaps", by_content=True
+        (), "BED files or regions to validate on, which no training window overlaps", by_content=True, group="data"
     )
-    held_out_fraction: float = flag(0.02, "fraction of the genome to hold out in random blocks, without --held-out")
-    block_bp: int = flag(1_000_000, "size of these blocks in bp")
-    margin_bp: int = flag(0, "bp around held-out and excluded regions that are not trained on either")
-    window_bp: int = flag(512, "length of a window in bp")
+    held_out_fraction: float = flag(
+        0.02, "fraction of the genome to hold out in random blocks, without --held-out", group="data"
+    )
+    block_bp: int = flag(1_000_000, "size of these blocks in bp", group="data")
+    margin_bp: int = flag(0, "bp around held-out and excluded regions that are not trained on either", group="data")
+    window_bp: int = flag(512, "length of a window in bp", group="data")
     batch_windows: int = flag(64, "windows per step, over all processes and accumulated parts")
     accumulation_steps: int = flag(1, "parts that each process computes its windows of a step in")
     steps: int = flag(10_000, "optimizer steps")
@@ -65,8 +67,8 @@ class PretrainConfig:
     clip: float = flag(1.0, "largest norm of the gradients; 0 for no limit")
     mask_rate: float = flag(0.15, "fraction of nucleotides that a masked model predicts")
     repeat_weight: float = flag(1.0, "weight of soft-masked (lower-case) nucleotides in the loss")
-    reverse_complement: bool = flag(False, "read half of the windows from the other strand")
-    max_n_fraction: float = flag(0.05, "leave out, and count, windows with a larger fraction of N")
+    reverse_complement: bool = flag(False, "read half of the windows from the other strand", group="data")
+    max_n_fraction: float = flag(0.05, "leave out, and count, windows with a larger fraction of N", group="data")
     seed: int = flag(0, "seed of the first weights, the windows and the masks")
     mixed_precision: Precision = flag("no", "bf16 computes in bfloat16 and keeps float32 weights")
     validate_every: int = flag(1000, "steps between two validations; the last step always has one")

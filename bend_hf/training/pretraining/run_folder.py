@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.config import settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import explain_write_errors, write_text
+from bend_hf.files import explain_write_errors, shows_progress, write_text
 from bend_hf.lease import Lease, take_for_long
 from bend_hf.training.checkpoints import Checkpoints
 from bend_hf.training.pretraining.config import PretrainConfig
@@ -280,7 +280,7 @@ class Progress:
 
     def __init__(self, *, n_steps: int, nucleotides: int, shown: bool) -> None:
         self._n_steps, self._nucleotides, self._shown = n_steps, nucleotides, shown
-        self._on_terminal = shown and sys.stderr.isatty()
+        self._on_terminal = shown and sys.stderr.isatty() and shows_progress()
         self._logged_at = time.monotonic()
         self.start(0, seconds=0.0)
 

@@ -72,7 +72,7 @@ def test_a_model_label_names_what_sets_its_use_apart() -> None:
 
 
 def test_selecting_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no record of this model; expected one of dnabert2, onehot"):
+    with pytest.raises(ConfigError, match="no record of this model; known are: dnabert2, onehot"):
         records_of_model([record(), record(model="onehot")], "grover")
 
 

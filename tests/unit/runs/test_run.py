@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import bend_hf
 from bend_hf import train
+from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError
@@ -179,3 +181,59 @@ def test_a_task_that_trains_nothing_has_one_seed(config: RunConfig) -> None:
     (open_one,) = task_openers(config).values()
     data = with_origin(replace(open_one(), task=TASKS.get("variant_effects_disease")), "hub")
     assert runs.seeds_of(RunConfig(task=(TASK,)), data) == (0,)
+
+
+def test_a_finished_run_is_not_repeated_by_any_command_unless_it_is_forced(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = f"{TASK} --data {data} --model onehot --epochs 1 --batch-size 8 --out {tmp_path}".split()
+    assert main(["train", *flags]) == 0
+    fresh = capsys.readouterr().out
+    (path,) = find_records([tmp_path])
+    with caplog.at_level("INFO", logger="bend_hf"):
+        assert main(["train", *flags]) == 0
+    assert capsys.readouterr().out == fresh, "the table is that of the fresh run"
+    assert f"{TASK} / onehot / seed 0 was there: {path}" in caplog.text
+    assert main(["run", *flags]) == 0
+    assert "was there" in capsys.readouterr().out
+    found = bend_hf.evaluate("onehot", TASK, data=str(data), epochs=1, batch_size=8, out=tmp_path)
+    assert [outcome.path for outcome in found.outcomes] == [path]
+    assert find_records([tmp_path]) == [path], "no command has written another record"
+    assert main(["train", *flags, "--force"]) == 0
+    assert len(find_records([tmp_path])) == 2
+    assert main(["run", *flags, "--force"]) == 0
+    assert "was there" not in capsys.readouterr().out
+    bend_hf.evaluate("onehot", TASK, data=str(data), epochs=1, batch_size=8, out=tmp_path, force=True)
+    records = [read_record(one) for one in find_records([tmp_path])]
+    assert len(records) == 4
+    assert len({record.value for record in records}) == 1, "the same run gives the same score"
+    assert len({str(record.config["run_key"]) for record in records}) == 1, "force is no part of the key"
+
+
+def test_a_change_that_affects_scores_is_another_run(config: RunConfig) -> None:
+    (first,) = runs.run(config)
+    (again,) = runs.run(replace(config, checkpoint_every=7))
+    (other,) = runs.run(replace(config, weight_decay=0.5))
+    assert (first.was_there, again.was_there, other.was_there) == (False, True, False)
+    assert again.path == first.path != other.path
+
+
+def test_controls_that_a_finished_run_was_recorded_without_are_run(config: RunConfig) -> None:
+    config = replace(config, model="resnet-supervised")
+    (first,) = runs.run(config)
+    assert first.record.controls == {}
+    (again,) = runs.run(replace(config, controls=True))
+    assert (again.was_there, again.path) == (True, first.path)
+    assert {"gc", "kmer", "prevalence"} <= set(again.record.controls)
+    controls = set(find_records([config.out])) - {first.path}
+    assert len(controls) == len(again.record.controls)
+    (forced,) = runs.run(replace(config, controls=True, force=True))
+    assert set(find_records([config.out])) - controls == {first.path, forced.path}, "controls are kept"
+
+
+def test_controls_alone_are_repeated_if_forced(config: RunConfig) -> None:
+    (first,) = runs.run_controls(config, ["gc"])
+    (again,) = runs.run_controls(config, ["gc"])
+    (forced,) = runs.run_controls(replace(config, force=True), ["gc"])
+    assert (first.was_there, again.was_there, forced.was_there) == (False, True, False)
+    assert first.path == again.path != forced.path

@@ -12,7 +12,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import member
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.variants import SCORES, summarize_scores
-from bend_hf.variants.summary import as_text
+from bend_hf.variants.summary import as_table
 
 N = 60
 PLACE_BP = np.arange(N) * 2_000_000  # far apart
@@ -83,7 +83,7 @@ def test_group_of_one_class_is_undefined() -> None:
     given.columns["kind"] = pa.array(np.where(given.target == 1, "one", "mixed").tolist())
     found = summarize_scores(given, group_by="kind")
     assert member(found, "groups", "one", "auroc", "value") is None
-    assert "undefined" in as_text(found)
+    assert "undefined" in str(as_table(found))
 
 
 def test_unknown_group_column_raises() -> None:
@@ -113,11 +113,11 @@ def test_groups_have_intervals_and_the_text_shows_them() -> None:
     low, high = (member(found, "groups", "missense", "auroc", "interval", end) for end in ("low", "high"))
     assert isinstance(low, float)
     assert isinstance(high, float)
-    (line,) = (line for line in as_text(found).splitlines() if line.startswith("missense"))
+    (line,) = (line for line in str(as_table(found)).splitlines() if line.startswith("missense"))
     assert f"({low:.4f} to {high:.4f})  0.5000 " in line
 
 
 def test_text_has_a_line_per_score_and_group() -> None:
-    lines = as_text(summarize_scores(predictions(), group_by="full_label")).splitlines()
+    lines = str(as_table(summarize_scores(predictions(), group_by="full_label"))).splitlines()
     assert lines[0].split() == ["score", "AUROC", "chance", "AUPRC", "chance", "variants"]
     assert [line.split()[0] for line in lines[-3:]] == ["benign", "missense", "stop"]

@@ -1,0 +1,448 @@
+"""What a command would do, before it does it: items, shards, bytes and time, and what is cached.
+
+    for one in forecast_runs(RunConfig(task=("gene_finding",), model="dnabert2"), ["dnabert2"]):
+        print(one.task, one.split, one.n_items, one.n_bytes, one.seconds)
+
+Nothing is written or downloaded, and no weights are loaded. Items are counted in the files of a task. The network of a
+model is built without memory for its weights (PyTorch's device ``meta``), which gives width, tokens and the number of
+weights. The time is that of two operations per weight and token, at the speed of a matrix product on this machine. It
+is a rough number: attention over long inputs, recurrent networks and reading from a disk take longer.
+
+>>> spread(5, 2).tolist(), spread(3, None).tolist()
+([0, 4], [0, 1, 2])
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bend_hf.config import DataConfig, ModelFlags, RunConfig
+from bend_hf.data.dataset import spread
+from bend_hf.data.sources import BuiltSource, Source, sources_of
+from bend_hf.embedders.cache import default_folder
+from bend_hf.embedders.cache.estimate import duration
+from bend_hf.embedders.cache.shards import SHARD_BYTES, ShardFiles, ShardPlan, embedding_bytes, shard_starts
+from bend_hf.errors import BendError
+from bend_hf.files import without_notes
+from bend_hf.tables import Table
+from bend_hf.types import Ints, Json, StoredDtype
+
+if TYPE_CHECKING:
+    from bend_hf.embedders._embedder import Embedder
+    from bend_hf.runs.embed import EmbedConfig
+    from bend_hf.variants.config import VariantRun
+
+log = logging.getLogger(__name__)
+
+HEADS_NOTE: Final = "The time is that of the embeddings, without the training of heads."
+
+_FURTHER_BYTES_PER_BP: Final = 9  # as in the plan of shards: labels and coordinates
+_PROBE_BP: Final = 4_096
+_MATRIX: Final = 1_024
+_TIMED_S: Final = 0.2
+_SCORED_BYTES: Final = 200  # of one variant in a file of predictions, with all its scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What one model needs for one split, or for a file of variants.
+
+    Attributes:
+        task: Task key, or the name of the file.
+        split: The split, or the subset of folds; empty for variants.
+        model: As the user named it.
+        n_items: Sequences or variants.
+        n_bp: Nucleotides that the model reads.
+        n_shards: Shards of the cache entry; 0 if nothing is cached.
+        n_finished: Those of them that are computed.
+        n_bytes: Bytes to write; None if the model's width is not known.
+        seconds: Time to compute what is missing; None if it is not known.
+        is_known: Whether the model's files say what identifies its embeddings, so that they could be looked for.
+    """
+
+    task: str
+    split: str
+    model: str
+    n_items: int
+    n_bp: int
+    n_shards: int = 0
+    n_finished: int = 0
+    n_bytes: int | None = None
+    seconds: float | None = None
+    is_known: bool = True
+
+    @property
+    def state(self) -> str:
+        """What is cached, in words."""
+        if not self.n_shards:
+            return "not stored"
+        if not self.is_known:
+            return "not known"
+        if self.n_finished == self.n_shards:
+            return "cached"
+        return f"{self.n_finished} of {self.n_shards} cached" if self.n_finished else "not cached"
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the numbers, with the state."""
+        return {**asdict(self), "state": self.state}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model without its weights.
+
+    Attributes:
+        width: Width of an embedding; None if it is not known.
+        n_parameters: Number of weights; None if it is not known.
+        tokens_per_bp: Token embeddings per nucleotide.
+        identity: What identifies its embeddings in a cache; None if that is not known without running it.
+        is_cached: Whether its embeddings are worth caching.
+    """
+
+    width: int | None
+    n_parameters: int | None
+    tokens_per_bp: float = 1.0
+    identity: Mapping[str, str] | None = None
+    is_cached: bool = True
+
+    def seconds(self, n_tokens: float) -> float | None:
+        """Estimate the time to compute that many tokens."""
+        if self.n_parameters is None:
+            return None
+        return 2 * self.n_parameters * n_tokens / operations_per_second()
+
+
+@cache
+def operations_per_second() -> float:
+    """Measure how many operations of a matrix product this machine does in a second."""
+    import torch
+
+    from bend_hf.embedders._embedder import best_device
+
+    device = best_device()
+    one, two = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))
+    (one @ two).sum().item()
+    n, started = 0, time.perf_counter()
+    while time.perf_counter() - started < _TIMED_S:
+        (one @ two).sum().item()
+        n += 1
+    return 2 * _MATRIX**3 * n / (time.perf_counter() - started)
+
+
+def forecast_runs(config: RunConfig, models: Sequence[str]) -> list[Forecast]:
+    """Forecast the embeddings of runs.
+
+    Raises:
+        BendError: A task or model is unknown, a flag does not apply, or a file is invalid.
+    """
+    from bend_hf.runs.flag_effects import check_model_flags
+    from bend_hf.runs.grid import with_model
+    from bend_hf.runs.run import check_model_name, embedder_config
+
+    named = [with_model(config, model) for model in models]
+    for one in named:
+        check_model_name(one.model)
+    check_model_flags(config, named)
+    splits = list(_splits(config, config.limit))
+    folder = None if config.no_cache or config.tune != "head" else config.cache or default_folder()
+    found = []
+    for model, one in zip(models, named, strict=True):
+        facts = facts_of(embedder_config(one))
+        found += [_forecast(model, facts, split, folder, config.cache_dtype) for split in splits]
+    return found
+
+
+def forecast_embedding(config: EmbedConfig) -> list[Forecast]:
+    """Forecast ``bend-hf embed``.
+
+    Raises:
+        BendError: A task, model or split is unknown, a flag does not apply, or a file is invalid.
+    """
+    from bend_hf.runs.embed import check_splits
+    from bend_hf.runs.flag_effects import check_model_flags
+
+    check_model_flags(config)
+    splits = list(_splits(config))
+    for task in dict.fromkeys(split.task for split in splits):
+        check_splits(task, [split.name for split in splits if split.task == task], config.splits)
+    chosen = [split for split in splits if not config.splits or split.name in config.splits]
+    facts, folder = facts_of(config), config.cache or default_folder()
+    return [_forecast(config.model, facts, split, folder, config.cache_dtype) for split in chosen]
+
+
+def forecast_variants(file: Path, config: VariantRun) -> Forecast:
+    """Forecast ``bend-hf variants``.
+
+    Raises:
+        BendError: The file is invalid, or a flag does not apply.
+    """
+    from bend_hf.runs.flag_effects import check_model_flags
+    from bend_hf.variants.read import read_rows
+
+    check_model_flags(config)
+    n_items = len(read_rows(file, [name for name in (config.label_column, config.consequence_column) if name]))
+    facts, scores = facts_of(config), config.settings
+    passes = 2 + scores.likelihood * (2 if scores.both_strands else 1)  # both alleles, and the site with a mask
+    n_bp = n_items * passes * (2 * scores.context.context_bp + 1)
+    kept = 0 if facts.width is None or not config.probe else 2 * embedding_bytes(facts.width, "float32")
+    return Forecast(
+        task=file.name.split(".")[0],
+        split="",
+        model=config.model,
+        n_items=n_items,
+        n_bp=n_bp,
+        n_bytes=n_items * (_SCORED_BYTES + kept),
+        seconds=facts.seconds(n_bp * facts.tokens_per_bp),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """The sequences of one split: their task, its name, and their lengths in bp, shape (items,)."""
+
+    task: str
+    name: str
+    lengths_bp: Ints
+    is_embedded: bool
+
+
+def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
+    """Count the sequences of each split in the files of the tasks; no sequence is read."""
+    for source, message in sources_of(config):
+        log.warning(message) if "NOT BEND" in message else log.info(message)
+        for name, lengths_bp, has_head in _lengths_of(source):
+            chosen = lengths_bp[spread(len(lengths_bp), limit)]
+            key = source.task.key if isinstance(source, BuiltSource) else source.key
+            yield _Split(task=key, name=name, lengths_bp=chosen, is_embedded=has_head)
+
+
+def _lengths_of(source: Source) -> Iterator[tuple[str, Ints, bool]]:
+    from bend_hf.data.examples import read_rows
+
+    if isinstance(source, BuiltSource):
+        for name, lengths_bp in _lengths_of_built(source):
+            yield name, lengths_bp, source.task.head is not None
+        return
+    rows = read_rows(source)
+    context_bp = 0 if rows.task.variant is None else 2 * rows.task.variant.context_bp
+    lengths = rows.bed.end_bp - rows.bed.start_bp + context_bp
+    for number, name in enumerate(rows.subset_names):
+        if (rows.subset == number).any():
+            yield name, lengths[rows.subset == number], rows.task.head is not None
+
+
+def _lengths_of_built(source: BuiltSource) -> Iterator[tuple[str, Ints]]:
+    """Read the lengths of a built folder's sequences from the coordinates in its Parquet files."""
+    import pyarrow.parquet as pq
+
+    folder = Path(source.repo) / "data" / source.task.config if source.task.config else Path(source.repo) / "data"
+    if not folder.is_dir():
+        raise BendError(
+            f"the items of {source.repo} are not counted, because nothing is downloaded for a forecast; give a data "
+            "folder, or leave --dry-run out"
+        )
+    names = dict.fromkeys(path.name.rpartition("-")[0].split("-")[0] for path in sorted(folder.glob("*.parquet")))
+    for name in names:
+        files = sorted(folder.glob(f"{name}-*.parquet"))
+        tables = [pq.read_table(path, columns=["start", "end"]) for path in files]
+        yield name, np.concatenate([np.asarray(one["end"]) - np.asarray(one["start"]) for one in tables])
+
+
+def facts_of(config: ModelFlags) -> ModelFacts:
+    """Return what is known of a model without its weights; nothing is downloaded.
+
+    Raises:
+        RegistryError: The model is unknown.
+    """
+    from bend_hf.embedders import declared_model
+    from bend_hf.registry import names_file
+
+    spec = declared_model(config.model)
+    if spec is not None and spec.source == "none":
+        return ModelFacts(width=spec.width, n_parameters=0, is_cached=False)
+    known = ModelFacts(
+        width=None if spec is None else spec.width, n_parameters=None if spec is None else spec.n_parameters
+    )
+    if names_file(config.model):
+        return known  # a user's code is not run
+    network = _without_weights(config)
+    if network is None:
+        return _facts_in_files(config) or known
+    tokens = _tokens_per_bp(network) * (2 if config.reverse_complement_average else 1)
+    return ModelFacts(
+        width=network.width,
+        n_parameters=network.n_parameters,
+        tokens_per_bp=tokens,
+        identity=_identity_of(network, random=config.random_init),
+    )
+
+
+def _without_weights(config: ModelFlags) -> Embedder | None:
+    """Build a model with its tokenizer, but no memory for its weights; None if its files are not on this machine."""
+    import torch
+
+    from bend_hf.embedders._checkpoint_files import without_fetching
+    from bend_hf.embedders.from_config import open_model
+
+    try:
+        with without_fetching(), torch.device("meta"):
+            return open_model(replace(config, random_init=True))
+    except (BendError, RuntimeError, NotImplementedError, ValueError, OSError) as error:
+        log.debug("%s is not built without weights: %s", config.model, error)
+        return None
+
+
+def _facts_in_files(config: ModelFlags) -> ModelFacts | None:
+    """Read the width and the number of weights of a model from its folder; None if there is none."""
+    from safetensors import safe_open
+
+    from bend_hf.embedders._checkpoint_files import read_json, resolve_checkpoint, without_fetching
+    from bend_hf.embedders._weights import find_weights
+
+    try:
+        with without_fetching():
+            folder = resolve_checkpoint(config.checkpoint or config.model, revision=config.revision, with_weights=False)
+            settings, files = read_json(folder / "config.json"), find_weights(folder)
+    except BendError as error:
+        log.debug("the files of %s are not here: %s", config.model, error)
+        return None
+    width = next((settings[name] for name in ("hidden_size", "d_model", "n_embd") if name in settings), None)
+    n_parameters = 0
+    for path in files:
+        if path.suffix != ".safetensors":
+            return ModelFacts(width=width, n_parameters=None)
+        with safe_open(path, "pt") as stored:  # reads the header
+            n_parameters += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118  it is no dictionary
+    return ModelFacts(width=width, n_parameters=n_parameters)
+
+
+def _tokens_per_bp(embedder: Embedder) -> float:
+    """Count the token embeddings of a random sequence."""
+    if embedder.pooled:
+        return 0.0
+    letters = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(0).integers(0, 4, _PROBE_BP)]
+    return min(1.0, len(embedder.tokenize([letters.tobytes().decode()]).embedding_bp) / _PROBE_BP)
+
+
+def _identity_of(network: Embedder, *, random: bool) -> dict[str, str] | None:
+    """Return what identifies the embeddings of a model in a cache; None if its weights are not on this machine.
+
+    Args:
+        network: The model without its weights.
+        random: Whether it is used with random weights.
+    """
+    from bend_hf.embedders._adapter import adapter_files
+    from bend_hf.embedders._checkpoint_files import sha256_of
+    from bend_hf.embedders._weights import find_weights
+    from bend_hf.embedders.cache.key import key_parts
+
+    parts = key_parts("", network, "float16")
+    if random:
+        return parts
+    try:
+        files = (*find_weights(network.folder), *adapter_files(network.folder))
+    except BendError as error:
+        log.debug("the weights of %s are not here: %s", network.name, error)
+        return None
+    with without_notes():
+        return {**parts, "embedder_weights": sha256_of(files)}
+
+
+_NOT_COMPARED: Final = ("content", "width", "stored_dtype")
+
+
+def _entries(folder: Path, facts: ModelFacts, dtype: StoredDtype) -> Iterator[tuple[Path, ShardPlan]]:
+    """Yield the cache entries of a model."""
+    from bend_hf.embedders.cache.manage import list_entries
+
+    if facts.identity is None:
+        return
+    wanted = {name: value for name, value in facts.identity.items() if name not in _NOT_COMPARED}
+    for entry in list_entries(folder):
+        if entry.plan is None or entry.plan.dtype != dtype:
+            continue
+        if {name: value for name, value in entry.plan.parts.items() if name not in _NOT_COMPARED} == wanted:
+            yield entry.path, entry.plan
+
+
+def _forecast(model: str, facts: ModelFacts, split: _Split, folder: Path | None, dtype: StoredDtype) -> Forecast:
+    n_items, n_bp = len(split.lengths_bp), int(split.lengths_bp.sum())
+    start = Forecast(
+        task=split.task,
+        split=split.name,
+        model=model,
+        n_items=n_items,
+        n_bp=n_bp,
+        is_known=facts.identity is not None,
+    )
+    n_tokens = n_bp * facts.tokens_per_bp or n_items
+    if folder is None or not facts.is_cached or not split.is_embedded:
+        return replace(start, n_bytes=0, seconds=facts.seconds(n_tokens))
+    for path, plan in _entries(folder, facts, dtype):
+        if (plan.items, plan.nucleotides) == (n_items, n_bp):
+            shards = ShardFiles.of_entry(path, plan.n_shards)
+            finished = [one.record.exists() for one in shards]
+            missing = sum(
+                int(split.lengths_bp[first:last].sum())
+                for first, last, done in zip(plan.shard_starts, plan.shard_starts[1:], finished, strict=False)
+                if not done
+            )
+            return replace(
+                start,
+                n_shards=plan.n_shards,
+                n_finished=sum(finished),
+                n_bytes=plan.estimate_bytes(missing),
+                seconds=facts.seconds(missing * facts.tokens_per_bp),
+            )
+    if facts.width is None:
+        return replace(start, n_shards=1, seconds=facts.seconds(n_tokens))
+    per_token = embedding_bytes(facts.width, dtype)
+    n_shards = len(shard_starts(split.lengths_bp, shard_bp=int(SHARD_BYTES / (n_tokens / n_bp * per_token)))) - 1
+    n_bytes = int(n_tokens * per_token + n_bp * _FURTHER_BYTES_PER_BP)
+    return replace(start, n_shards=n_shards, n_bytes=n_bytes, seconds=facts.seconds(n_tokens))
+
+
+def forecast_table(found: Sequence[Forecast]) -> Table:
+    """Return one row per split and model, and one for all of them."""
+    rows = [
+        (
+            one.task,
+            one.split,
+            one.model,
+            *_amounts(one.n_items, one.n_bp, one.n_shards, one.n_bytes, one.seconds),
+            one.state,
+        )
+        for one in found
+    ]
+    if len(found) > 1:
+        sums = [
+            _sum([getattr(one, name) for one in found])
+            for name in ("n_items", "n_bp", "n_shards", "n_bytes", "seconds")
+        ]
+        rows.append(("all", "", "", *_amounts(*sums), ""))
+    return Table(header=("task", "split", "model", "items", "Mbp", "shards", "GB", "time", "embeddings"), rows=rows)
+
+
+def _sum(numbers: Sequence[float | None]) -> float | None:
+    known = [one for one in numbers if one is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _amounts(*numbers: float | None) -> tuple[str, ...]:
+    n_items, n_bp, n_shards, n_bytes, seconds = numbers
+    return (
+        f"{n_items or 0:,.0f}",
+        f"{(n_bp or 0) / 1e6:,.2f}",
+        f"{n_shards or 0:,.0f}",
+        "unknown" if n_bytes is None else f"{n_bytes / 1e9:.3f}",
+        "unknown" if seconds is None else f"about {duration(seconds)}",
+    )
