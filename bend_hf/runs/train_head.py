@@ -157,12 +157,14 @@ def _budget_entry(run: ModelRun, trained: _Trained, *, n_rows: int) -> dict[str,
     fitted = trained.fitted
     n_steps = fitted.steps_per_epoch * len(fitted.history)
     if n_steps < FEW_STEPS:
+        remedy = "give --protocol bend-hf-1" if run.config.protocol == "bend-2024" else "leave --epochs out"
         log.warning(
-            "%s: the head took %d steps of the optimizer, fewer than %d, so its score says little; train for more "
-            "--epochs, with a smaller --batch-size, or with --protocol bend-hf-1",
+            "%s: the head took %d steps of the optimizer, fewer than %d, so its score says little; %s, or a smaller "
+            "--batch-size",
             run.data.task.key,
             n_steps,
             FEW_STEPS,
+            remedy,
         )
     return {
         "rows": n_rows,

@@ -41,8 +41,18 @@ def run_of(record: ResultRecord) -> dict[str, object]:
     return found
 
 
-def test_the_head_that_is_best_on_validation_is_kept_and_the_record_says_what_was_searched(config: RunConfig) -> None:
+def test_the_head_that_is_best_on_validation_is_kept_and_the_record_says_what_was_searched(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_inputs, opened = train_head._open_inputs, []
+
+    def noted(*args: object) -> object:
+        opened.append(args[-1])
+        return open_inputs(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_head, "_open_inputs", noted)
     (outcome,) = runs.run(config)
+    assert opened == ["train", "validation", "test"], "embeddings are opened once for all trials"
     record = outcome.record
     found = run_of(record)
     trials: list[dict[str, float]] = found["trials"]  # type: ignore[assignment]
