@@ -23,8 +23,8 @@ from typing import Final, TypeAlias
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.download import Progress, RemoteFile, Retry, download
 from bend_hf.data.sources import HUB_NAMESPACE
-from bend_hf.errors import DownloadError, MissingFileError
-from bend_hf.files import atomic_path, file_sha256, write_text
+from bend_hf.errors import DownloadError, InputError, MissingFileError
+from bend_hf.files import atomic_path, file_sha256, read_text, write_text
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 
@@ -164,8 +164,8 @@ def _read_sums_text(path: Path) -> dict[str, str]:
     """Read the lines ``<sha256>  <name>`` of a file, as ``sha256sum`` prints them; none if there is no file."""
     sums = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    except (OSError, ValueError) as error:
+        lines = read_text(path).splitlines() if path.is_file() else []
+    except (OSError, InputError) as error:
         raise DownloadError(f"{path} cannot be read ({error}); write it with sha256sum, or remove it") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -19,7 +19,7 @@ from typing import Any, Final
 from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ModelError
-from bend_hf.files import cache_folder
+from bend_hf.files import cache_folder, read_text
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
 # the file of LongSafari's original HyenaDNA repositories.
@@ -133,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: The file is missing or is not a JSON object.
     """
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; download the complete checkpoint") from None
     except ValueError as error:
@@ -170,7 +170,7 @@ def read_vocabulary(folder: Path) -> list[str]:
     """
     lines = folder / "vocab.txt"
     if lines.is_file():
-        return lines.read_text(encoding="utf-8").split()
+        return read_text(lines).split()
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(
             f"{folder} has neither vocab.txt nor tokenizer.json; expected one of them. Download the complete checkpoint"
@@ -192,12 +192,12 @@ def mask_in_files(folder: Path) -> int | None:
     """Read the token id of the mask from ``vocab.txt`` or ``tokenizer.json``; None if neither names one."""
     vocabulary = folder / "vocab.txt"
     if vocabulary.is_file():
-        tokens = vocabulary.read_text(encoding="utf-8").split()
+        tokens = read_text(vocabulary).split()
         found = next((tokens.index(mask) for mask in _MASK_TOKENS if mask in tokens), None)
         if found is not None:
             return found
     tokenizer = folder / "tokenizer.json"
-    return _mask_in_tokenizer(json.loads(tokenizer.read_text(encoding="utf-8"))) if tokenizer.is_file() else None
+    return _mask_in_tokenizer(read_json(tokenizer)) if tokenizer.is_file() else None
 
 
 def _mask_in_tokenizer(body: dict[str, Any]) -> int | None:

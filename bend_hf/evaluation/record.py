@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf import __version__
-from bend_hf.errors import RecordError
+from bend_hf.errors import InputError, RecordError
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
-from bend_hf.files import atomic_path, explain_write_errors
+from bend_hf.files import atomic_path, explain_write_errors, read_text
 from bend_hf.types import PROTOCOLS, Json
 
 _VERSIONS_OF: Final = (
@@ -399,9 +399,11 @@ def read_record(path: Path) -> ResultRecord:
 
 def _json_of(path: Path) -> Json:
     try:
-        body: Json = json.loads(path.read_text(encoding="utf-8"))
+        body: Json = json.loads(read_text(path))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except InputError as error:
+        raise ValueError(str(error)) from error
     return body
 
 
