@@ -76,6 +76,8 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
         if parsed.kind == "metric":
             return uploads.plan_metrics(parsed.namespace, parsed.names)
         return uploads.plan_datasets(parsed.folder or Path("bend"), parsed.namespace, parsed.names)
+    if parsed.create_pr and not parsed.repo:
+        raise ConfigError("--create-pr needs --repo OWNER/NAME of a model")
     if parsed.kind == "card":
         folder = parsed.folder or Path("card")
         return [uploads.plan_card(folder, _repo(parsed, lambda: uploads.card_repo(folder)), create_pr=parsed.create_pr)]
