@@ -34,6 +34,7 @@ class Influences:
 
     Attributes:
         value: The score; nan if it is not defined.
+        bias: By how much the score of so few windows is too high on average, by the jackknife; 0 for AUROC.
         of_positive: Influence of the positive windows, 0 elsewhere, shape (windows,).
         of_negative: Influence of the negative windows, 0 elsewhere, shape (windows,).
         positive: Which windows are positive, bool, shape (windows,).
@@ -41,6 +42,7 @@ class Influences:
     """
 
     value: float
+    bias: float = 0.0
     of_positive: Doubles
     of_negative: Doubles
     positive: NDArray[np.bool_]
@@ -103,11 +105,11 @@ def influences(score: NDArray[Any], true: NDArray[Any], metric: str) -> Influenc
     """
     positive, negative = true == 1, true == 0
     of_positive, of_negative = np.zeros(len(true)), np.zeros(len(true))
-    value = float("nan")
+    value, bias = float("nan"), 0.0
     if positive.any() and negative.any():
-        value, of_positive[positive], of_negative[negative] = _AREAS[metric](score[positive], score[negative])
+        value, bias, of_positive[positive], of_negative[negative] = _AREAS[metric](score[positive], score[negative])
     return Influences(
-        value=value, of_positive=of_positive, of_negative=of_negative, positive=positive, negative=negative
+        value=value, bias=bias, of_positive=of_positive, of_negative=of_negative, positive=positive, negative=negative
     )
 
 
@@ -201,12 +203,12 @@ def harmonic(n_positive: float, n_negative: float) -> float:
     return float(n_positive * n_negative / (n_positive + n_negative)) if n_positive + n_negative else 0.0
 
 
-def _auroc(positive: NDArray[Any], negative: NDArray[Any]) -> tuple[float, Doubles, Doubles]:
+def _auroc(positive: NDArray[Any], negative: NDArray[Any]) -> tuple[float, float, Doubles, Doubles]:
     up, down = np.sort(positive), np.sort(negative)
     won = _midranks(down, positive) / len(negative)
     lost = 1 - _midranks(up, negative) / len(positive)
     value = float(won.mean())
-    return value, (won - value) / len(positive), (lost - value) / len(negative)
+    return value, 0.0, (won - value) / len(positive), (lost - value) / len(negative)
 
 
 def _midranks(ordered: NDArray[Any], values: NDArray[Any]) -> Doubles:
@@ -214,16 +216,38 @@ def _midranks(ordered: NDArray[Any], values: NDArray[Any]) -> Doubles:
     return ranks
 
 
-def _auprc(positive: NDArray[Any], negative: NDArray[Any]) -> tuple[float, Doubles, Doubles]:
+def _auprc(positive: NDArray[Any], negative: NDArray[Any]) -> tuple[float, float, Doubles, Doubles]:
     threshold, rank, count = np.unique(positive, return_inverse=True, return_counts=True)
     right = count[::-1].cumsum()[::-1].astype(np.float64)
     wrong = len(negative) - np.sort(negative).searchsorted(threshold, "left")
     precision = right / (right + wrong)
     n = len(positive)
     value = float((count * precision).sum() / n)
+    bias = _bias_of_auprc(count, right, wrong, len(negative))
     gained = np.cumsum(count * wrong / (right + wrong) ** 2) / n  # by one more positive at or above each threshold
     lost = np.concatenate([[0.0], np.cumsum(count * right / (right + wrong) ** 2) / n])
-    return value, (precision[rank] - value) / n + gained[rank], -lost[threshold.searchsorted(negative, "right")]
+    return value, bias, (precision[rank] - value) / n + gained[rank], -lost[threshold.searchsorted(negative, "right")]
+
+
+def _bias_of_auprc(count: Ints, right: Doubles, wrong: Ints, n_negative: int) -> float:
+    """Estimate the bias of average precision by leaving out each item in turn (Quenouille's jackknife), in one pass.
+
+    Args:
+        count: Positives at each threshold, shape (thresholds,).
+        right: Positives at or above it.
+        wrong: Negatives at or above it.
+        n_negative: Negatives.
+    """
+    n = int(count.sum())
+    if n == 1:
+        return 0.0
+    precision, above = right / (right + wrong), right + wrong
+    # without a negative above it, the precision of a threshold rises; without a positive, it falls
+    by_negative = float((count * wrong * right / (np.maximum(above - 1, 1) * above)).sum()) / n
+    fallen = (right - 1) ** 2 / np.maximum(above - 1, 1) + (n - right) * precision
+    by_positive = float((count * fallen).sum()) / (n - 1) - float((count * precision).sum())
+    n_items = n + n_negative
+    return (n_items - 1) / n_items * (by_negative + by_positive)
 
 
 _AREAS: Final = {"auroc": _auroc, "auprc": _auprc}

@@ -56,6 +56,8 @@ class Estimate:
         n_clusters: Number of clusters with scored windows.
         n_rare: Items of the rarer class of the median label; None for classes.
         of_folds: Score of each fold; empty if there are no folds.
+        bias: By how much the score is too high on average. It matters over folds only: their mean has a smaller
+            variance than each fold, but the same bias.
     """
 
     value: float
@@ -66,12 +68,16 @@ class Estimate:
     n_clusters: int
     n_rare: int | None
     of_folds: tuple[float, ...] = ()
+    bias: float = 0.0
 
     def ends(self, metric: str, level: float) -> tuple[float, float]:
-        """Compute the interval; nan if the variance is not defined."""
-        return wilson(
-            self.value, self.variance, self.degrees_of_freedom, metric=metric, level=level, at_most=self.at_most
-        )
+        """Compute the interval; nan if the variance is not defined. Over folds, it holds that without the bias too."""
+        centers = [self.value, self.value - self.bias] if self.of_folds and self.bias else [self.value]
+        found = [
+            wilson(center, self.variance, self.degrees_of_freedom, metric=metric, level=level, at_most=self.at_most)
+            for center in centers
+        ]
+        return min(low for low, _ in found), max(high for _, high in found)
 
     @property
     def mark(self) -> str:
@@ -314,7 +320,7 @@ def _fold_estimates(
         rare = int(min(influence.positive.sum(), influence.negative.sum()))
         for index, (cluster, n) in enumerate(zip(of_window, sizes, strict=True)):
             of_label = None if math.isnan(influence.value) else spread_of(influence, cluster, n, metric)
-            per_label[index].append(_estimate(influence.value, of_label, rare))
+            per_label[index].append(replace(_estimate(influence.value, of_label, rare), bias=influence.bias))
     return [(_mean_of_labels(labels), labels if target.ndim == 2 else []) for labels in per_label]
 
 
@@ -351,7 +357,8 @@ def _mean_of_labels(labels: Sequence[Estimate]) -> Estimate:
     certain = [one.spread for one in defined if one.spread is not None and not math.isnan(one.variance)]
     value = float(np.mean([one.value for one in defined])) if defined else math.nan
     rare = int(np.median([one.n_rare or 0 for one in labels])) if labels else 0
-    return _estimate(value, mean_spread(certain) if certain else None, rare)
+    bias = float(np.mean([one.bias for one in defined])) if defined else 0.0
+    return replace(_estimate(value, mean_spread(certain) if certain else None, rare), bias=bias)
 
 
 def _mean_of_folds(folds: Sequence[Estimate], codes: Sequence[Ints]) -> Estimate:
@@ -378,6 +385,7 @@ def _mean_of_folds(folds: Sequence[Estimate], codes: Sequence[Ints]) -> Estimate
         n_clusters=n_clusters,
         n_rare=sum(rare) if rare else None,
         of_folds=tuple(one.value for one in folds),
+        bias=float(np.mean([one.bias for one in defined])) if n else 0.0,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.metrics import matthews_corrcoef
+from sklearn.metrics import average_precision_score, matthews_corrcoef
 
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.metrics import score
@@ -17,6 +17,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 from bend_hf.evaluation.uncertainty.clusters import as_clusters, choose_clusters
 from bend_hf.evaluation.uncertainty.delong import delong
+from bend_hf.evaluation.uncertainty.influence import influences
 from bend_hf.evaluation.uncertainty.intervals import interval_of, intervals_of, wilson, with_intervals
 from tests.unit.evaluation.test_bootstrap import classes, noisy, scored
 
@@ -198,10 +199,24 @@ def test_records_hold_clusters_and_the_interval_over_items() -> None:
     ("metric", "level", "message"),
     [
         ("mcc", 0.95, "mcc needs classes, but these predictions hold scores"),
-        ("pearsonr", 0.95, "metric 'pearsonr' has no interval; known are: auprc, auroc, mcc"),
+        ("pearsonr", 0.95, "metric 'pearsonr' has no interval; choose one of mcc, auroc, auprc"),
         ("auroc", 1.0, "level is 1.0; expected a fraction between 0 and 1"),
     ],
 )
 def test_what_has_no_interval_is_refused(metric: str, level: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         interval_of(noisy(), metric, level=level)
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_bias_of_average_precision_is_that_of_leaving_out_each_item(decimals: int) -> None:
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(1, 1, 9).round(decimals), rng.normal(0, 1, 14).round(decimals)
+    score, true = np.concatenate([positive, negative]), np.repeat([1, 0], [9, 14])
+    n, value = len(true), average_precision_score(true, score)
+    without = [average_precision_score(np.delete(true, i), np.delete(score, i)) for i in range(n)]
+    found = influences(score, true, "auprc")
+    assert found.value == pytest.approx(value)
+    assert found.bias == pytest.approx((n - 1) * (np.mean(without) - value))
+    assert influences(score, true, "auroc").bias == 0.0
+    assert influences(np.arange(4.0), np.array([0, 0, 1, 1]), "auprc").bias == 0.0, "of perfect scores"
