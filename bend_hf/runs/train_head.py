@@ -21,7 +21,7 @@ from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
 from bend_hf.runs.outcome import FoldResult, RunResults, cached_bytes, scores_of
-from bend_hf.training.heads import build_head, head_entry
+from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
 from bend_hf.training.recipe import Trial, searched_entry, trials_of
 from bend_hf.training.trackers import tracking
@@ -298,16 +298,21 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
 
         return _Inputs(source=TokenSource(concatenate_datasets(datasets), embedder))
     from bend_hf.embedders.cache import CacheSettings, open_embeddings
+    from bend_hf.embedders.cache.pooling import PooledEmbeddings
     from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
 
     source = open_embeddings(
         datasets,
         embedder,
-        CacheSettings(folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache),
+        CacheSettings(
+            folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache, pool_bp=pooled_bp(run.head)
+        ),
         accelerator=run.accelerator,
         label=f"{run.data.task.key} {split}",
     )
     device = run.accelerator.device
+    if isinstance(source, PooledEmbeddings):
+        return _Inputs(source=source, files=source.files)
     if not isinstance(source, CachedEmbeddings):
         return _Inputs(source=source)
     on_device = DeviceEmbeddings(source, device) if DeviceEmbeddings.fits(source, device) else source

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
 from bend_hf.embedders.cache.fill import OnProgress, RankSlice, fill, missing_shards, sweep_finished
 from bend_hf.embedders.cache.key import Content, content_of, key_of, key_parts
+from bend_hf.embedders.cache.pooling import PooledEmbeddings, Pooling
 from bend_hf.embedders.cache.shards import (
     SHARD_BYTES,
     ShardFiles,
@@ -54,6 +55,8 @@ class CacheSettings:
         folder: The cache; None takes ``default_folder()``.
         dtype: How embeddings are stored and returned: ``float16``, ``float32``, or ``bfloat16``, which is stored as its
             16 bits and returned as float32.
+        pool_bp: Store only the mean over each window of this many nucleotides, in float32, which is all that a linear
+            head reads; None stores token embeddings. Token embeddings that are cached already are read instead.
         no_cache: Compute embeddings each time they are asked for, if they are larger than the disk.
         shard_bytes: Wanted size of a shard of a new entry.
         show_progress: Show a progress bar on the main process.
@@ -64,12 +67,23 @@ class CacheSettings:
 
     folder: Path | None = None
     dtype: StoredDtype = "float16"
+    pool_bp: int | None = None
     no_cache: bool = False
     shard_bytes: int = SHARD_BYTES
     show_progress: bool = True
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How token embeddings are averaged; None if they are stored as they are."""
+        return None if self.pool_bp is None else Pooling(pool_bp=self.pool_bp, rounded_to=self.dtype)
+
+    @property
+    def stored_dtype(self) -> StoredDtype:
+        """The dtype of the numbers in the files."""
+        return self.dtype if self.pool_bp is None else "float32"
 
 
 def open_embeddings(
@@ -110,10 +124,23 @@ def open_embeddings(
         raise CacheError("there is no dataset to embed; give one or a sequence of them")
     if settings.no_cache or not worth_caching(embedder):
         return OnTheFly(subsets[0] if len(subsets) == 1 else datasets.concatenate_datasets(subsets), embedder)
+    if settings.pooling is not None:
+        unpooled = [_finished_shards(subset, embedder, replace(settings, pool_bp=None)) for subset in subsets]
+        if all(unpooled):
+            source = CachedEmbeddings.of([files for shards in unpooled for files in shards], dtype=settings.dtype)
+            return PooledEmbeddings(source, settings.pooling)
     entries = [find_entry(subset, embedder, settings, label=label) for subset in subsets]
     for entry in entries:
         entry.fill(here=RankSlice.of(accelerator))
-    return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=settings.dtype)
+    return CachedEmbeddings.of([files for entry in entries for files in entry.shards], dtype=settings.stored_dtype)
+
+
+def _finished_shards(dataset: Dataset, embedder: Embedder, settings: CacheSettings) -> list[ShardFiles]:
+    """Return the shards of a dataset if all of them are cached, otherwise none; nothing is written."""
+    folder, _, _ = _place(dataset, embedder, settings)
+    plan = read_plan(folder)
+    shards = [] if plan is None else ShardFiles.of_entry(folder, plan.n_shards)
+    return [] if missing_shards(shards) else shards
 
 
 def worth_caching(embedder: Embedder) -> bool:
@@ -133,6 +160,7 @@ class CacheEntry:
         dataset: What is embedded.
         content: Checksum and lengths of the dataset.
         embedder: Embeds the sequences.
+        pooling: How token embeddings are averaged; None if they are stored as they are.
         show_progress: Show a progress bar on the main process.
     """
 
@@ -141,6 +169,7 @@ class CacheEntry:
     dataset: Dataset
     content: Content
     embedder: Embedder
+    pooling: Pooling | None = None
     show_progress: bool = True
 
     @property
@@ -190,7 +219,7 @@ class CacheEntry:
         if is_main:
             counts = f"{n_bp:,} bp in {len(missing)} of {len(shards)} shards"
             log.info("%s: embedding %s, %s", title, counts, cost.text())
-        columns = TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp)
+        columns = TokenColumns(self.embedder, self.plan.dtype, self.plan.rows_per_bp, self.pooling)
         shown = self.show_progress and is_main and on_progress is None
         with self.embedder.runner().fixed(), _bar(title, shown=shown) as bar:
             fill(writer, columns, shards, here, on_progress or bar)
@@ -230,27 +259,27 @@ def find_entry(
         CacheError: The dataset is empty or has no sequences, or the folder cannot be written.
     """
     settings = settings or CacheSettings()
-    cache, dtype = settings.folder or default_folder(), settings.dtype
-    content = content_of(dataset)
+    folder, parts, content = _place(dataset, embedder, settings)
     if not len(content.lengths_bp):
         raise CacheError(
             f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the BED file"
         )
-    parts = key_parts(content.digest, embedder, dtype, identity_in(cache, embedder))
-    key = key_of(parts)
-    model = embedder.spec.key if embedder.spec is not None else embedder.name
-    folder = entry_folder(cache, model, dtype, key)
     plan = read_plan(folder)
     if plan is not None:
         remove_unpublished(folder)
     else:
-        per_bp = estimate_embeddings_per_bp(embedder, dataset, content.lengths_bp)
+        dtype = settings.stored_dtype
+        per_bp = (
+            1 / settings.pool_bp
+            if settings.pool_bp
+            else estimate_embeddings_per_bp(embedder, dataset, content.lengths_bp)
+        )
         shard_bp = int(settings.shard_bytes / (per_bp * embedding_bytes(embedder.width, dtype)))
         new = ShardPlan(
-            key=key,
+            key=key_of(parts),
             parts=parts,
             label=label,
-            model=model,
+            model=_model_of(embedder),
             dtype=dtype,
             width=embedder.width,
             items=len(content.lengths_bp),
@@ -262,8 +291,8 @@ def find_entry(
             plan = publish_plan(folder, new)
         except OSError as error:
             raise CacheError(
-                f"the cache {cache} cannot be written ({error}); give another --cache, or train "
-                "without one: 'bend-hf train --no-cache'"
+                f"the cache {settings.folder or default_folder()} cannot be written ({error}); give another --cache, "
+                "or train without one: 'bend-hf train --no-cache'"
             ) from error
     return CacheEntry(
         folder=folder,
@@ -271,5 +300,19 @@ def find_entry(
         dataset=dataset,
         content=content,
         embedder=embedder,
+        pooling=settings.pooling,
         show_progress=settings.show_progress,
     )
+
+
+def _place(dataset: Dataset, embedder: Embedder, settings: CacheSettings) -> tuple[Path, dict[str, str], Content]:
+    """Return the folder of a dataset's entry, what its key is made of, and the content of the dataset."""
+    cache, content = settings.folder or default_folder(), content_of(dataset)
+    parts = key_parts(content.digest, embedder, settings.stored_dtype, identity_in(cache, embedder))
+    if settings.pooling is not None:
+        parts |= {"pool_bp": str(settings.pooling.pool_bp), "rounded_to": settings.pooling.rounded_to}
+    return entry_folder(cache, _model_of(embedder), settings.stored_dtype, key_of(parts)), parts, content
+
+
+def _model_of(embedder: Embedder) -> str:
+    return embedder.spec.key if embedder.spec is not None else embedder.name

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.embedders._spec import TokenEmbeddings
+    from bend_hf.embedders.cache.pooling import Pooling
 
 LENGTH_COLUMN: Final = "token_bp"
 _POLL_S: Final = 0.2
@@ -79,13 +80,21 @@ class TokenColumns:
     Args:
         embedder: Embeds the sequences.
         dtype: How embeddings are stored.
-        embeddings_per_bp: Estimated token embeddings per nucleotide, for the first allocation.
+        embeddings_per_bp: Estimated stored embeddings per nucleotide, for the first allocation.
+        pooling: How token embeddings are averaged before they are stored; None to store them as they are.
     """
 
-    def __init__(self, embedder: Embedder, dtype: StoredDtype, embeddings_per_bp: float = 1.0) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        dtype: StoredDtype,
+        embeddings_per_bp: float = 1.0,
+        pooling: Pooling | None = None,
+    ) -> None:
         self._embedder = embedder
         self._dtype = dtype
         self._embeddings_per_bp = embeddings_per_bp
+        self._pooling = pooling
         self._width = embedder.width
 
     def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
@@ -135,10 +144,11 @@ class TokenColumns:
             (int(1.05 * self._embeddings_per_bp * n_bp), self._width), NUMPY_OF[self._dtype]
         )
         for item in items:
-            begin, end = end, end + len(item.embedding_bp)
-            if end > len(stored):
-                stored = _grown(stored, filled=begin, needed=end)
             try:
+                item = item if self._pooling is None else self._pooling.of(item)
+                begin, end = end, end + len(item.embedding_bp)
+                if end > len(stored):
+                    stored = _grown(stored, filled=begin, needed=end)
                 encode_into(stored[begin:end], item.values, self._dtype)
             except CacheError as error:
                 raise UnstorableError(_with_remedy(str(error), self._embedder), position=len(counts)) from error

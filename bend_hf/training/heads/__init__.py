@@ -100,6 +100,18 @@ def build_head(head: Head, width: int, n_outputs: int) -> nn.Module:
     return spec.build(width=width, n_outputs=n_outputs, **spec.complete(head).settings)
 
 
+def pooled_bp(head: Head | None) -> int | None:
+    """Return the nucleotides over which a head needs only the mean of the embeddings; None if it needs each.
+
+    >>> pooled_bp(Head("linear", pool_bp=512)), pooled_bp(Head("cnn", pool_bp=512))
+    (512, None)
+    """
+    if head is None or not HEADS.get(head.key).reads_means:
+        return None
+    pool_bp = head.settings.get("pool_bp")
+    return pool_bp if isinstance(pool_bp, int) else None
+
+
 def head_entry(head: Head | None) -> dict[str, Json] | None:
     """Return a head as result records and run keys hold it; None if nothing is trained."""
     if head is None:

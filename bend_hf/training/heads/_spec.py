@@ -55,6 +55,8 @@ class HeadSpec:
             nucleotide if nothing is pooled.
         fits: Returns the settings that the labels of a task need; raises ``ConfigError`` if the head cannot learn
             them.
+        reads_means: Whether the mean of the embeddings over a label window is all that the head reads of them, as for
+            a linear map; the cache then stores the means only.
         needs_one_hot: Whether the head reads one-hot sequence only, as a model that is trained from scratch does.
         kind: Name in result records and run keys; the key if None.
         sizes: Values of the settings that a protocol may search on the validation split; see ``training.recipe``.
@@ -64,6 +66,7 @@ class HeadSpec:
     text: str
     build: Callable[..., nn.Module]
     fits: Callable[[TaskSpec], Mapping[str, HeadSetting]] = pools_label_windows
+    reads_means: bool = False
     needs_one_hot: bool = False
     kind: str | None = None
     sizes: Mapping[str, tuple[HeadSetting, ...]] = field(default_factory=dict)

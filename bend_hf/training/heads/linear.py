@@ -47,6 +47,7 @@ HEADS = (
         key="linear",
         text="a linear layer, trained on frozen embeddings",
         build=LinearHead,
+        reads_means=True,
         kind="LinearSpec",  # in records since the first release
     ),
 )

@@ -1,0 +1,126 @@
+"""Means of token embeddings over label windows: all that a linear head reads of them, in a fraction of the space.
+
+A window of 512 nucleotides becomes one row. Embeddings are rounded to the dtype of the cache before they are averaged,
+so the means are the same whether they are computed from the model or from cached token embeddings.
+
+>>> from bend_hf.embedders._spec import TokenEmbeddings
+>>> tokens = TokenEmbeddings(values=np.array([[1.0], [4.0]], np.float32), embedding_bp=np.array([3, 2]))
+>>> means = mean_per_window(tokens, pool_bp=2)
+>>> means.values.ravel().tolist(), means.embedding_bp.tolist()
+([1.0, 2.5, 4.0], [2, 2, 1])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bend_hf.embedders._spec import TokenEmbeddings
+from bend_hf.embedders.cache.dtypes import decode, encode
+from bend_hf.embedders.token_embeddings import TokenBatch, pad_embeddings
+from bend_hf.types import Ints, StoredDtype
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bend_hf.embedders.cache.reader import CachedEmbeddings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """How token embeddings are averaged.
+
+    Attributes:
+        pool_bp: Nucleotides in a window.
+        rounded_to: Dtype that embeddings are rounded to before the mean is taken; means are float32.
+    """
+
+    pool_bp: int
+    rounded_to: StoredDtype
+
+    def of(self, tokens: TokenEmbeddings) -> TokenEmbeddings:
+        """Return the means of one sequence, see ``mean_per_window``.
+
+        Raises:
+            CacheError: A number is not finite, or too large for ``rounded_to``.
+        """
+        rounded = decode(encode(tokens.values, self.rounded_to), self.rounded_to).astype(np.float32, copy=False)
+        return mean_per_window(TokenEmbeddings(values=rounded, embedding_bp=tokens.embedding_bp), pool_bp=self.pool_bp)
+
+
+def mean_per_window(tokens: TokenEmbeddings, *, pool_bp: int) -> TokenEmbeddings:
+    """Average the embeddings of a sequence over windows that lie next to each other.
+
+    Args:
+        tokens: Token embeddings, float32; a token may belong to two windows.
+        pool_bp: Nucleotides in a window.
+
+    Returns:
+        One embedding per window, and one for the nucleotides at the end that fill no window.
+    """
+    values, embedding_bp = tokens.values, np.asarray(tokens.embedding_bp, np.int64)
+    n_bp = int(embedding_bp.sum())
+    windows = np.arange(0, n_bp, pool_bp)
+    window_bp = np.diff(np.append(windows, n_bp))
+    if len(values) == n_bp:
+        weighted, first = values, windows  # one embedding per nucleotide
+    else:
+        token_ends = np.cumsum(embedding_bp)
+        pieces = np.union1d(token_ends - embedding_bp, windows)
+        piece_bp = np.diff(np.append(pieces, n_bp)).astype(np.float32)
+        weighted = values[np.searchsorted(token_ends, pieces, side="right")] * piece_bp[:, None]
+        first = np.searchsorted(pieces, windows)
+    sums = np.add.reduceat(weighted, first, axis=0, dtype=np.float32)
+    return TokenEmbeddings(values=sums / window_bp.astype(np.float32)[:, None], embedding_bp=window_bp)
+
+
+class PooledEmbeddings:
+    """The means of cached token embeddings, computed as they are read; an ``EmbeddingSource``.
+
+    Args:
+        source: The cached token embeddings.
+        pooling: How they are averaged.
+    """
+
+    def __init__(self, source: CachedEmbeddings, pooling: Pooling) -> None:
+        self._source = source
+        self._pooling = pooling
+
+    @property
+    def width(self) -> int:
+        """Width of an embedding."""
+        return self._source.width
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The cache files that are read."""
+        return self._source.files
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def rows(self, rows: Ints) -> TokenBatch:
+        """Return the means of some items, float32.
+
+        Args:
+            rows: Item numbers, in any order, shape (B,).
+        """
+        items = [self._source.item(row) for row in rows.tolist()]
+        means = [
+            mean_per_window(
+                TokenEmbeddings(
+                    values=decode(item.values, self._source.dtype).astype(np.float32, copy=False),
+                    embedding_bp=item.embedding_bp,
+                ),
+                pool_bp=self._pooling.pool_bp,
+            )
+            for item in items
+        ]
+        starts = np.cumsum([0, *(len(mean.embedding_bp) for mean in means)])
+        return pad_embeddings(
+            np.concatenate([mean.values for mean in means]),
+            starts,
+            np.concatenate([mean.embedding_bp for mean in means]),
+        )
