@@ -368,6 +368,7 @@ class BendMiniModel(_BendMiniPreTrained):
         self.fine = nn.ModuleList(_FineLayer(config.fine_width) for _ in range(config.fine_layers))
         self.norm = nn.LayerNorm(config.fine_width, elementwise_affine=False)
         self.even_fine, self.even_body = Whitening(config.fine_width), Whitening(config.body_width)
+        self._product: tuple[list[tuple[int, int, torch.dtype]], Tensor, Tensor] | None = None
         self.post_init()
 
     def forward(
@@ -448,14 +449,42 @@ class BendMiniModel(_BendMiniPreTrained):
         row_N, column_N = token_N // n_tokens, token_N % n_tokens
         taps_F = torch.tensor(config.fine_taps, device=token_N.device)
         at_NF = (row_N * kmers_BW.shape[1] + column_N + before)[:, None] + taps_F
-        read_ND = self.table(kmers_BW.reshape(-1)[at_NF]).flatten(1)
         detail_ND = detail_MD.index_select(0, row_N * (n_positions * config.stride) + column_N)
+        joined_ND = self._join(kmers_BW.reshape(-1)[at_NF], detail_ND)
         own_ND = self.letter(symbols_BT.reshape(-1)[token_N])
-        fine = [self.into_fine(gelu(self.join(torch.cat([read_ND, detail_ND], dim=-1)) + own_ND))]
+        fine = [self.into_fine(gelu(joined_ND + own_ND))]
         for layer in self.fine:
             fine.append(layer(fine[-1]))
         fine[-1] = self.norm(fine[-1])
         return Scales(fine=fine, body_MD=body_BPD.flatten(0, 1), at_N=row_N * n_positions + column_N // config.stride)
+
+    def _join(self, kmers_NF: Tensor, detail_ND: Tensor) -> Tensor:
+        """Run the first layer of the fine part on k-mers and on the detail of the body, shape (N, local width).
+
+        Without training, on a CPU, a k-mer's share of the output is looked up instead of computed: the table times the
+        layer's weights, once per tap.
+        """
+        if torch.is_grad_enabled() or detail_ND.device.type != "cpu" or detail_ND.dtype != torch.float32:
+            joined: Tensor = self.join(torch.cat([self.table(kmers_NF).flatten(1), detail_ND], dim=-1))
+            return joined
+        table, detail_weight = self._products()
+        rows_NF = kmers_NF + self.table.num_embeddings * torch.arange(kmers_NF.shape[1])
+        read_ND = nn.functional.embedding_bag(rows_NF, table, mode="sum")
+        return torch.addmm(read_ND.add_(self.join.bias), detail_ND, detail_weight.T)
+
+    def _products(self) -> tuple[Tensor, Tensor]:
+        """Return the table times the weights of each tap, shape (taps * k-mers, local width), and the other weights.
+
+        They are computed again if a weight has changed.
+        """
+        weights = (self.table.weight, self.join.weight)
+        state = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+        if self._product is None or self._product[0] != state:
+            n_read = self.config.table_width * len(self.config.fine_taps)
+            per_tap = self.join.weight[:, :n_read].reshape(-1, len(self.config.fine_taps), self.config.table_width)
+            table = torch.einsum("kd,lfd->fkl", self.table.weight, per_tap).flatten(0, 1).contiguous()
+            self._product = state, table, self.join.weight[:, n_read:]
+        return self._product[1:]
 
     def _kmers(self, symbols_BT: Tensor, before: int, behind: int) -> Tensor:
         """Number the k-mers that start at each nucleotide, from ``before`` nucleotides in front, (batch, W)."""

@@ -201,3 +201,15 @@ def test_nucleotides_of_one_position_share_the_body() -> None:
     body = MODEL.model(ids(12)).last_hidden_state[0, :, FINE["fine_width"] :]
     assert torch.equal(body[0], body[3])
     assert not torch.equal(body[3], body[4])
+
+
+def test_looked_up_products_are_those_of_the_layer_and_follow_its_weights() -> None:
+    model, tokens = small(seed=3), ids(50, batch=2)
+    for _ in range(2):
+        with torch.no_grad():
+            looked_up = model.model(tokens).last_hidden_state
+        computed = model.model(tokens).last_hidden_state  # with gradients, nothing is looked up
+        torch.testing.assert_close(looked_up, computed.detach(), atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            model.model.join.weight.mul_(-2.0)
+            model.model.table.weight.add_(0.5)
