@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sample_files import data_sha256
 from sample_region import SPLIT_OF_BLOCK, Region
 from sample_sources import DEBIAN_PACKAGE, FASTA_MEMBER, GENES_MEMBER, PYPI_PACKAGE, SEQUENCE_M5, Ints
+from sample_variants import GC_FLANK_BP, MAX_GC_APART
 
 from bend_hf.data.dataset import load_task
 from bend_hf.data.sources import tasks_in
 from bend_hf.evaluation.audit.task_audit import audit_task, findings_table
+from bend_hf.publishing.overview import Overview
 from bend_hf.tables import markdown_table
 
 
@@ -31,6 +35,7 @@ class TaskSummary:
         names: Names of the labels, or of the kinds of variants.
         shares: Fraction of rows (or nucleotides, or bins) with each label.
         texts: How each label is derived.
+        apart_bp: Median and largest distance between the two changes of a pair; None for a task without pairs.
     """
 
     task: str
@@ -39,6 +44,7 @@ class TaskSummary:
     names: Sequence[str]
     shares: Sequence[float]
     texts: Sequence[str]
+    apart_bp: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -125,15 +131,22 @@ and windows of one split may overlap. All labels except `cpg_dense` describe the
 for methylation in cell lines.
 """,
     "variant_effects_expression": """\
-Enumerated changes, not observed variants. Label 1 is `core_promoter` and `splice_consensus`, label 0 `deep_intron`; the
-column `full_label` holds these names. They stand in for variants with an effect on expression.
+Label 1 stands in for variants with an effect on expression.
 """,
     "variant_effects_disease": """\
-Enumerated changes, not observed variants, with the same consequence in all transcripts. Label 1 is `stop_gained`,
-`splice_donor_variant` and `splice_acceptor_variant`, label 0 `synonymous_variant` and `intron_variant`; the column
-`full_label` holds these names. They stand in for pathogenic variants.
+Label 1 stands in for pathogenic variants. All transcripts at the place agree on the consequence.
 """,
 }
+
+
+_PAIRS: Final = """\
+Enumerated changes, not observed variants, in matched pairs (column `pair`): label 1 breaks something, label 0, its
+partner, breaks nothing. Both changes of a pair lie in the same part of the same gene (exon, intron, untranslated
+sequence, or coding sequence for `start_lost`), replace the same letter by the same letter between the same two
+neighbors, and have the same share of G and C in the {gc_bp:,} bp around them, give or take {gc:.1%}. They are
+{median_bp} bp apart in the median, {largest_bp} bp at most. Composition, the kind of substitution and the distance from
+the gene therefore say nothing about the label; chance is an AUROC of 0.5. The column `full_label` holds the kind.
+"""
 
 
 def write_card(path: Path, regions: list[Region], borders: list[Ints], summaries: list[TaskSummary]) -> None:
@@ -149,7 +162,9 @@ def write_card(path: Path, regions: list[Region], borders: list[Ints], summaries
         m5=SEQUENCE_M5, fasta=FASTA_MEMBER, debian=DEBIAN_PACKAGE, genes=GENES_MEMBER, pypi=PYPI_PACKAGE
     )
     parts = [_INTRO, sources, _coordinates(regions), _blocks(regions, borders), "## Tasks\n", _rows(summaries)]
-    path.write_text("\n".join([*parts, *map(_task, summaries), audit_section(path.parent)]), newline="\n")
+    path.write_text(
+        "\n".join([*parts, *map(_task, summaries), audit_section(path.parent), *scores(path.parent)]), newline="\n"
+    )
 
 
 _AUDIT: Final = """\
@@ -171,6 +186,30 @@ def audit_section(folder: Path) -> str:
     _, tasks = tasks_in(folder)
     audits = [audit_task(load_task(task.key, str(folder))).as_json() for task in tasks]
     return f"{_AUDIT}\n{findings_table(audits)}\n"
+
+
+_SCORES: Final = """\
+## Scores
+
+What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
+for the same network with random weights. Epochs are chosen on the validation split, and nothing on the test split. The
+rules of one feature above are a further comparison: what a position in the row says of genes, and G and C of the
+stand-in labels, a head can read off as well. Of enhancer annotation, one window of each subset is used.
+"""
+RESULTS: Final = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+
+
+def scores(folder: Path) -> list[str]:
+    """Write what the demo measured on a sample; nothing if it was run on another one.
+
+    Args:
+        folder: The sample.
+    """
+    facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
+    if facts.get("sample_sha256") != data_sha256(folder):
+        return []
+    overview = Overview.from_json((RESULTS / "demo_overview.json").read_text(encoding="utf-8"))
+    return [_SCORES, overview.markdown() + "\n"]
 
 
 _SPLITS: Final = ("train", "valid", "test")
@@ -211,6 +250,11 @@ def _rows(summaries: list[TaskSummary]) -> str:
 
 def _task(summary: TaskSummary) -> str:
     lines = [f"### {summary.task}\n", _ABOUT[summary.task]]
+    if summary.apart_bp is not None:
+        median_bp, largest_bp = summary.apart_bp
+        lines.append(
+            _PAIRS.format(gc_bp=2 * GC_FLANK_BP + 1, gc=MAX_GC_APART, median_bp=median_bp, largest_bp=largest_bp)
+        )
     rows = [
         (str(index), name, f"{share:.2%}", text)
         for index, (name, share, text) in enumerate(zip(summary.names, summary.shares, summary.texts, strict=True))

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sample_sources import GENES_SHA256, SEQUENCE_M5, SEQUENCE_SHA256
 
+from bend_hf.files import file_sha256, json_sha256
+
 Column = Sequence[object] | NDArray[np.generic]
 
 CHECKSUMS: Final = "sha256.json"
@@ -112,6 +114,20 @@ def write_checksums(folder: Path) -> None:
         "files": {names[p]: hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
     }
     (folder / CHECKSUMS).write_text(json.dumps(record, indent=2) + "\n", newline="\n")
+
+
+def data_sha256(folder: Path) -> str:
+    """Hash everything that a model sees of a sample: all files but the card, compressed ones by their content.
+
+    ``benchmarks/demo.py`` computes the same from ``sha256.json``.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (CHECKSUMS, "README.md"))
+    return json_sha256(
+        {
+            p.relative_to(folder).as_posix(): content_sha256(p) if p.suffix in (".gz", ".hdf5") else file_sha256(p)
+            for p in files
+        }
+    )
 
 
 def made_with() -> dict[str, str]:

@@ -45,17 +45,21 @@ class Span:
         return f"chr20_GRCh37_{self.start_bp}_{self.end_bp}"
 
 
-# Where short coding genes are densest: 20p13, 20q13.12 and 20q13.33, between the gaps of the assembly.
+# Where short coding genes are densest: 20p13, 20p11.21, 20q13.12 and 20q13.33, between the gaps of the assembly.
+# bend-mini was not pretrained on any of it (examples/bend_mini/left_out.bed). The cystatin genes of the second region
+# are paralogs; they are in one block, so that no copy of a training gene is tested.
 REGIONS: Final = (
     Span(start_bp=2_750_000, end_bp=3_850_000, first_block=0, n_blocks=2),
-    Span(start_bp=43_330_000, end_bp=44_830_000, first_block=2, n_blocks=4),
+    Span(start_bp=23_300_000, end_bp=23_870_000, first_block=2, n_blocks=1),
+    Span(start_bp=43_705_000, end_bp=44_830_000, first_block=3, n_blocks=3),
     Span(start_bp=61_400_000, end_bp=62_900_000, first_block=6, n_blocks=4),
 )
-# Split of each block in BEND's words: enough genes in each split, and both ends of the GC range in the test split.
+# Split of each block in BEND's words: 32 test genes, enough for an interval, and both ends of the GC range among them.
 SPLIT_OF_BLOCK: Final = (
     "train", "test",
-    "train", "train", "valid", "train",
-    "valid", "train", "test", "train",
+    "train",
+    "test", "valid", "train",
+    "test", "valid", "test", "train",
 )  # fmt: skip
 
 

@@ -3,14 +3,15 @@
 For ``make_sample.py``, which gives each task its own stream of chance, so that a change of one task leaves the
 others as they are.
 
->>> sum(DISEASE_COUNTS[kind] for kind in DISEASE_POSITIVE)
+>>> sum(kind.n_pairs for kind in DISEASE_KINDS)
 400
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,25 +26,16 @@ from sample_variants import (
     DISEASE_KINDS,
     EXPRESSION_KINDS,
     LETTERS,
-    Changes,
-    disease_changes,
-    draw_changes,
-    expression_changes,
+    PairKind,
+    Pairs,
+    disease_pairs,
+    draw_pairs,
+    expression_pairs,
 )
 from sample_windows import ENHANCER_NAMES, ENHANCER_TEXT, ENHANCER_WINDOW_BP, Windows, draw, enhancer_windows
 
 SEED: Final = 20
-N_WINDOWS: Final = 2_000  # rows of each task of 512-bp windows: an epoch takes seconds on two cores
-DISEASE_COUNTS: Final = {
-    "stop_gained": 200,
-    "splice_donor_variant": 100,
-    "splice_acceptor_variant": 100,
-    "synonymous_variant": 200,
-    "intron_variant": 200,
-}
-EXPRESSION_COUNTS: Final = {"core_promoter": 200, "splice_consensus": 200, "deep_intron": 400}
-DISEASE_POSITIVE: Final = ("stop_gained", "splice_donor_variant", "splice_acceptor_variant")
-EXPRESSION_POSITIVE: Final = ("core_promoter", "splice_consensus")
+N_WINDOWS: Final = 600  # rows of each task of 512-bp windows: bend-mini embeds them in seconds on two cores
 
 
 def make_gene_finding(regions: list[Region], out: Path) -> tuple[TaskSummary, list[Ints]]:
@@ -143,59 +135,64 @@ class VariantRecipe:
     """How a task of variants is made.
 
     Attributes:
-        enumerate_changes: Enumerates the changes of each kind in a region.
-        counts: Number of changes drawn of each kind.
-        positive: Kinds with label 1.
+        task: Its key.
+        find_pairs: Enumerates the pairs of each kind in a region.
+        kinds: The kinds of pairs.
         names: Names of labels 0 and 1.
-        kinds: Each kind, and how it is derived.
         seed: Seed of the draw, in addition to that of the sample.
     """
 
     task: str
-    enumerate_changes: Callable[[Region], Changes]
-    counts: dict[str, int]
-    positive: tuple[str, ...]
+    find_pairs: Callable[[Region], Pairs]
+    kinds: tuple[PairKind, ...]
     names: tuple[str, str]
-    kinds: dict[str, str]
     seed: int
 
 
 EXPRESSION: Final = VariantRecipe(
     task="variant_effects_expression",
-    enumerate_changes=expression_changes,
-    counts=EXPRESSION_COUNTS,
-    positive=EXPRESSION_POSITIVE,
-    names=("deep_intron", "promoter_or_splice_consensus"),
+    find_pairs=expression_pairs,
     kinds=EXPRESSION_KINDS,
+    names=("silent", "splicing_translation_or_polyadenylation"),
     seed=4,
 )
 DISEASE: Final = VariantRecipe(
     task="variant_effects_disease",
-    enumerate_changes=disease_changes,
-    counts=DISEASE_COUNTS,
-    positive=DISEASE_POSITIVE,
-    names=("synonymous_or_deep_intron", "stop_gained_or_splice_site"),
+    find_pairs=disease_pairs,
     kinds=DISEASE_KINDS,
+    names=("silent", "stop_start_or_splice_site"),
     seed=5,
 )
 
 
 def make_variants(recipe: VariantRecipe, regions: list[Region], out: Path) -> TaskSummary:
-    """Write a table of single-nucleotide changes, sorted by position."""
+    """Write a table of matched single-nucleotide changes, sorted by position."""
     rng = np.random.default_rng([SEED, recipe.seed])
-    drawn = draw_changes([recipe.enumerate_changes(region) for region in regions], recipe.counts, rng)
-    rows = sorted((*change, kind) for kind, changes in drawn.items() for change in changes.tolist())
+    drawn = draw_pairs([recipe.find_pairs(region) for region in regions], recipe.kinds, rng)
+    pairs = [(*row, kind) for kind in recipe.kinds for row in drawn[kind.effect].tolist()]
+    rows = sorted(
+        (region, place, alt, label, name, pair)
+        for pair, (region, effect, silent, alt, kind) in enumerate(pairs)
+        for label, place, name in ((1, effect, kind.effect), (0, silent, kind.silent))
+    )
     columns: dict[str, Column] = {
         "chromosome": [regions[n].span.name for n, *_ in rows],
         "start": [place for _, place, *_ in rows],
         "end": [place + 1 for _, place, *_ in rows],
         "ref": [chr(regions[n].bases[place]) for n, place, *_ in rows],
-        "alt": [LETTERS[alt] for _, _, alt, _ in rows],
-        "label": [int(kind in recipe.positive) for *_, kind in rows],
-        "full_label": [kind for *_, kind in rows],
+        "alt": [LETTERS[alt] for _, _, alt, *_ in rows],
+        "label": [label for _, _, _, label, *_ in rows],
+        "full_label": [name for *_, name, _ in rows],
+        "pair": [pair for *_, pair in rows],
     }
     bed = out / "variant_effects" / f"{recipe.task}.bed"
     write_bed(bed, columns)
     write_names(bed.with_suffix(".labels.txt"), recipe.names)
-    kind_counts = np.array([len(drawn[kind]) for kind in recipe.kinds])
-    return TaskSummary.of(recipe.task, None, list(recipe.kinds), kind_counts, len(rows), list(recipe.kinds.values()))
+    texts = {kind.effect: kind.effect_text for kind in recipe.kinds}
+    texts |= {kind.silent: kind.silent_text for kind in recipe.kinds}
+    counts = Counter(name for *_, name, _ in rows)
+    apart = np.array([abs(effect - silent) for _, effect, silent, *_ in pairs])
+    summary = TaskSummary.of(
+        recipe.task, None, list(texts), [counts[name] for name in texts], len(rows), list(texts.values())
+    )
+    return replace(summary, apart_bp=(int(np.median(apart)), int(apart.max())))

@@ -22,7 +22,7 @@ BED = HERE / "left_out.bed"
 BLOCK_BP = 2_000_000  # README of the data: splits are by 2-Mb blocks of the chromosome
 CONTEXT_BP = 256  # BEND's context on each side of a variant
 SPLIT_TASKS = ("gene_finding", "chromatin_accessibility", "histone_modification")
-# dataset_scripts/sample_region.py: the three regions of chr20 that the sample is cut from
+# kept for the sample; dataset_scripts/sample_region.py cuts it from these and from the blocks of test rows
 SAMPLE = ((2_750_000, 3_850_000), (43_330_000, 44_830_000), (61_400_000, 62_900_000))
 
 
