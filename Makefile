@@ -45,7 +45,7 @@ setup: $(VENV)/.installed  ## make a virtual environment in .venv and install be
 
 setup-dev: $(VENV)/.installed-dev  ## the same, with the tools for tests and checks
 
-demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls
+demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls, in two minutes
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests, and the examples in docstrings
@@ -94,6 +94,17 @@ download-data: setup  ## download BEND's files from the mirror into DATA_DIR, by
 download-data-original: setup  ## download BEND's files from their original share into DATA_DIR, by default data
 	$(BIN)/bend-hf download --source erda --data-dir $(DATA_DIR)
 
-clean:  ## remove the virtual environments, caches and demo results
+# Caches below the home folder may belong to other checkouts, so they are named and left.
+EMBEDDINGS = $${BEND_HF_CACHE:-$$HOME/.cache/bend_hf}
+DATASETS = $${HF_DATASETS_CACHE:-$${HF_HOME:-$$HOME/.cache/huggingface}/datasets}
+
+clean:  ## remove the virtual environments, caches and demo results, and name the caches that remain
 	rm -rf $(VENV) $(LOWEST) build dist demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@for folder in "$(EMBEDDINGS)" "$(DATASETS)"; do \
+	  if [ -d "$$folder" ]; then echo "left: $$folder ($$(du -sh "$$folder" | cut -f1))"; fi; \
+	done
+	@if [ -d "$(EMBEDDINGS)" ] || [ -d "$(DATASETS)" ]; then \
+	  echo "What is left is computed again when it is needed: delete the folders, or, after the next 'make setup',"; \
+	  echo "remove embeddings that have not changed for 30 days with '$(BIN)/bend-hf cache prune --older-than 30'."; \
+	fi

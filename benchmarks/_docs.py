@@ -15,14 +15,16 @@ from typing import Any, Final, TypeAlias
 
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
+from bend_hf.publishing.overview import Mark, Overview, TaskScore
 from bend_hf.tables import markdown_table
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
 Result: TypeAlias = dict[str, Any]  # the JSON of one benchmark
 
-# Models of the demo that the README shows. Files written by version 0.1.0 say "Random twin".
-DEMO_MODELS: Final = ("k-mers", "Random weights", "bend-mini")
+TWIN: Final = "Random twin"  # what files written by version 0.1.0 call random weights
+CHROMOSOME_MODELS: Final = {"bend-mini": "bend-mini", "k-mers": "k-mers", TWIN: "random weights"}
+CHANCE: Final = {"mcc": 0.0, "auroc": 0.5}
 DATA_TITLES: Final = {
     "sample": "The bundled sample:",
     "chr20": "Chromosome 20 of GRCh37 with labels of ENCODE and others:",
@@ -62,22 +64,56 @@ def output(name: str) -> str:
 
 
 def demo() -> str:
-    """Show the scores that the demo printed for three models, without their intervals."""
-    lines = (RESULTS / "demo.txt").read_text(encoding="utf-8").splitlines()
-    first = next(index for index, line in enumerate(lines) if line.startswith("task "))
-    names = re.split(r"\s{2,}", lines[first].strip().replace("Random twin", "Random weights"))
-    rows = [
-        dict(zip(names, re.split(r"\s{2,}", line.strip()), strict=True))
-        for line in lines[first + 2 : first + 2 + lines[first + 2 :].index("")]
-    ]
-    shown = [(row["task"], row["metric"], *(row[name].partition(" [")[0] for name in DEMO_MODELS)) for row in rows]
-    return markdown_table(("task", "metric", *DEMO_MODELS), shown)
+    """Show the table of the demo."""
+    return Overview.from_json((RESULTS / "demo_overview.json").read_text(encoding="utf-8")).markdown()
 
 
 def demo_time() -> str:
-    """Say how long the demo took, and on how many cores."""
+    """Say what the demo costs, in time and on the disk."""
     facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
-    return f"With everything installed, the demo took {facts['seconds'] / 60:.1f} minutes on {facts['cores']} cores."
+    quick = facts["quick"]
+    return (
+        f"The demo needs {facts['cpu_seconds']:.0f} s of processor time ({quick['cpu_seconds']:.0f} s with `--quick`), "
+        f"spread over the cores,\nand {facts['most_gb']:.2f} GB of disk, which it gives back."
+    )
+
+
+def chromosome() -> str:
+    """Show the scores of bend-mini and its controls on a whole chromosome."""
+    tasks = json.loads((RESULTS / "bend_mini_comparison.json").read_text(encoding="utf-8"))["tables"][0]
+    scores = []
+    for task, entry in tasks.items():
+        rows = [row for row in entry["scores"] if row["name"] in CHROMOSOME_MODELS]
+        best = max(rows, key=lambda row: row["value"])
+        scores += [
+            TaskScore(
+                task=f"{task} ({entry['items']:,} test items)",
+                metric=entry["metric"],
+                model=CHROMOSOME_MODELS[row["name"]],
+                value=row["value"],
+                low=row["low"],
+                high=row["high"],
+                is_control=row["name"] != "bend-mini",
+                chance=CHANCE[entry["metric"]],
+                mark="best" if row is best else _tied_with_twin(row, best, entry),
+            )
+            for row in rows
+        ]
+    won = [task for task, entry in tasks.items() if entry["against_random_twin"]["low"] > 0]
+    lost = [task for task in tasks if task not in won]
+    words = f"bend-mini beats random weights in {' and '.join(won)}"
+    words += f", not in {' and '.join(lost)}." if lost else "."
+    return Overview(scores=tuple(scores), sentences=(words,)).markdown(
+        "Scores with 95 % intervals in brackets; {best}: best of the line; =: a paired test cannot tell random weights "
+        "from bend-mini."
+    )
+
+
+def _tied_with_twin(row: Result, best: Result, entry: Result) -> Mark:
+    """Return the mark of a score that is not the best; only random weights were tested against bend-mini."""
+    pair = {row["name"], best["name"]}
+    test = entry["against_random_twin"]
+    return "tied" if pair == {"bend-mini", TWIN} and test["low"] <= 0 <= test["high"] else ""
 
 
 def speed() -> str:
@@ -139,7 +175,7 @@ def _cache(result: Result) -> list[tuple[str, ...]]:
 
 
 def _demo(result: Result) -> list[tuple[str, ...]]:
-    return [(result["name"], f"{result['cores']} cores", f"{result['seconds']:.0f} s")]
+    return [(result["name"], "all cores together", f"{result['cpu_seconds']:.0f} s of processor time")]
 
 
 def _training(result: Result) -> list[tuple[str, ...]]:
@@ -251,6 +287,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": lambda: str(baseline_table()),
+    "chromosome": chromosome,
     "coverage": coverage,
     "demo": demo,
     "demo-time": demo_time,

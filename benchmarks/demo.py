@@ -1,15 +1,18 @@
-"""Time ``bend-hf demo`` in an empty folder with empty caches, and keep what it prints for the README.
+"""Time ``bend-hf demo`` in an empty folder with empty caches, and keep what it shows for the README.
 
     python -m benchmarks.demo
 
-Writes ``benchmarks/results/demo.txt`` (what it printed), ``demo.png`` (its plot) and ``demo.json`` (the time).
+Writes to ``benchmarks/results``: ``demo.json`` (time, processor time, disk), ``demo_overview.json`` (the scores) and
+``demo.png`` (its plot).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,35 +20,77 @@ import tempfile
 import time
 from pathlib import Path
 
+from bend_hf.files import asset_folder, json_sha256
+
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def timed(folder: Path, flags: list[str]) -> dict[str, float]:
+    """Run the demo in an empty folder, and measure it.
+
+    Returns:
+        Seconds, seconds of all cores together, and gigabytes: the most in the folder at a time, and what stays in the
+        home folder.
+    """
+    folder.mkdir()
+    home = folder / "home"
+    environment = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    for name in ("HF_HOME", "HF_DATASETS_CACHE", "BEND_HF_CACHE", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "bend_hf", "demo", *flags]
+    most = 0
+    with subprocess.Popen(command, cwd=folder, env=environment) as process:
+        while process.poll() is None:
+            most = max(most, size_of(folder))
+            time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "seconds": seconds,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "most_gb": most / 1e9,
+        "left_in_home_gb": size_of(home) / 1e9,
+        "left_gb": size_of(folder) / 1e9,
+    }
+
+
+def size_of(folder: Path) -> int:
+    """Add up the bytes below a folder; files may vanish meanwhile."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(root) / name).lstat().st_size
+    return total
+
+
+def sample_sha256() -> str:
+    """Hash the sample without its card, as ``dataset_scripts/sample_files.py`` does."""
+    record = json.loads((asset_folder("sample") / "sha256.json").read_text(encoding="utf-8"))
+    files = {name: record["contents"].get(name, digest) for name, digest in record["files"].items()}
+    return json_sha256({name: digest for name, digest in files.items() if name != "README.md"})
 
 
 def main() -> None:
     """Run the demo and write the results."""
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "HF_HOME": f"{folder}/hf",
-            "XDG_CACHE_HOME": f"{folder}/cache",
-            "HF_HUB_OFFLINE": "1",
-        }
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "bend_hf", "demo"],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        seconds = time.perf_counter() - started
-        shutil.copyfile(Path(folder) / "demo_results" / "side_by_side.png", RESULTS / "demo.png")
-    (RESULTS / "demo.txt").write_text(done.stdout, encoding="utf-8")
-    body = {"name": "bend-hf demo, all tasks of the sample", "seconds": seconds, "cores": os.cpu_count()}
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = timed(Path(scratch) / "whole", [])
+        quick = timed(Path(scratch) / "quick", ["--quick"])
+        shown = Path(scratch) / "whole" / "demo_results"
+        shutil.copyfile(shown / "side_by_side.png", RESULTS / "demo.png")
+        shutil.copyfile(shown / "side_by_side.json", RESULTS / "demo_overview.json")
+    body = {
+        "name": "bend-hf demo, all seven tasks of the sample",
+        **whole,
+        "quick": quick,
+        "cores": os.cpu_count(),
+        "sample_sha256": sample_sha256(),
+    }
     (RESULTS / "demo.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    print(done.stdout)
-    print(f"{seconds:.0f} s on {os.cpu_count()} cores")
+    print(f"{whole['seconds']:.0f} s, quick {quick['seconds']:.0f} s on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

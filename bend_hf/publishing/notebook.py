@@ -208,7 +208,7 @@ class Results:
         Raises:
             ConfigError: Matplotlib is not installed.
         """
-        from bend_hf.publishing.report.plots import TaskScore, overview_figure
+        from bend_hf.publishing.overview import Overview, TaskScore
 
         scores = []
         for record in self.records:
@@ -221,10 +221,11 @@ class Results:
                     value=row["value"] if isinstance(row["value"], float) else None,
                     low=None,
                     high=None,
+                    is_control=True,
                 )
                 for row in _control_rows(record)
             ]
-        return overview_figure(scores, title or "Scores on BEND's tasks")
+        return Overview(scores=tuple(scores)).figure(title or "Scores on BEND's tasks")
 
     def push_to_hub(self, namespace: str, *, repo: str = "bend_results", public: bool = False) -> str:
         """Push the records and their predictions to a dataset repository.

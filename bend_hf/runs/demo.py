@@ -1,16 +1,113 @@
-"""A model and some of its controls on several tasks: what the demo and the card of bend-mini show.
+"""What the demo runs: how heads are trained on the bundled sample, and a model with its controls on one task.
 
-for outcome in compare_with_controls(RunConfig(task=("gene_finding",), data="sample"), ("kmer", "random_twin")):
+for outcome in compare_with_controls(demo_config(task, settings), ("kmer", "random_twin")):
     print(outcome.control or "the model", outcome.record.value)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from bend_hf.config import RunConfig
 from bend_hf.runs.outcome import Outcome
 from bend_hf.runs.run import controls_of, model_run, open_embedder, prepare, run_task
+from bend_hf.tasks import BinClasses, NucleotideClasses, TaskSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a head is trained on the sample, and on how much of it.
+
+    The head is linear: it needs few rows, and it reads only the means of label windows, which are quick to store.
+    BEND's batches of 64 genes would be one step per epoch.
+
+    Attributes:
+        epochs: Passes over the training split. The best one is chosen on the validation split.
+        batch_size: Small enough for some hundred steps.
+        learning_rate: Of AdamW.
+        limit: Items of each split; None for all.
+        quick_limit: The same for a quick look; 0 leaves the task out.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    limit: int | None = None
+    quick_limit: int
+
+
+# Chosen on the validation split of the sample.
+GENES: Final = Recipe(epochs=10, batch_size=2, learning_rate=0.003, quick_limit=8)
+# As in `make report-chr20`, with smaller batches for fewer rows.
+WINDOWS: Final = Recipe(epochs=20, batch_size=16, learning_rate=0.01, quick_limit=100)
+# One of the four windows of 100 kb in each of the ten subsets: four would take minutes.
+LONG_WINDOWS: Final = Recipe(epochs=20, batch_size=2, learning_rate=0.01, limit=1, quick_limit=0)
+VARIANTS: Final = Recipe(quick_limit=200)
+
+
+def recipe_of(task: TaskSpec) -> Recipe:
+    """Return how a task of the sample is run in the demo.
+
+    >>> from bend_hf.tasks import TASKS
+    >>> recipe_of(TASKS.get("gene_finding")).epochs
+    10
+    """
+    match task.label:
+        case _ if task.head is None:
+            return VARIANTS
+        case NucleotideClasses():
+            return GENES
+        case BinClasses():
+            return LONG_WINDOWS
+        case _:
+            return WINDOWS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What a user chooses.
+
+    Attributes:
+        model: Key of the model.
+        out: Folder of the result records.
+        cache: Folder of the embeddings.
+        seed: Seed of heads and random weights.
+        epochs: Epochs instead of those of the recipes.
+        quick: Take fewer items, and leave out what takes long.
+    """
+
+    model: str
+    out: Path
+    cache: Path
+    seed: int = 0
+    epochs: int | None = None
+    quick: bool = False
+
+
+def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
+    """Return the configuration of a task in the demo; None if it is left out."""
+    recipe = recipe_of(task)
+    limit = recipe.quick_limit if settings.quick else recipe.limit
+    if limit == 0:
+        return None
+    is_trained = task.head is not None
+    return RunConfig(
+        task=(task.key,),
+        data="sample",
+        model=settings.model,
+        head="linear" if is_trained else None,
+        epochs=settings.epochs or recipe.epochs if is_trained else None,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        limit=limit,
+        out=settings.out,
+        cache=settings.cache,
+        seed=settings.seed,
+        controls=True,
+    )
 
 
 def compare_with_controls(config: RunConfig, controls: Sequence[str]) -> list[Outcome]:

@@ -22,7 +22,7 @@ from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, find_records, read_record
 from bend_hf.evaluation.uncertainty.comparison import compare
 from bend_hf.files import start_logging, write_text
-from bend_hf.publishing.report.plots import TaskScore, overview_text
+from bend_hf.publishing.overview import Overview, TaskScore
 from bend_hf.training.pretraining.summary import machine
 from examples.bend_mini.whitened_control import FOLDER
 
@@ -110,7 +110,7 @@ def main() -> None:
                 shown += scores
                 tasks[task] = table_entry(runs, scores)
         tables.append(tasks)
-    print(overview_text(shown))
+    print(Overview(scores=tuple(shown)).text())
     body = {"tables": tables, "machine": machine(), "python": platform.python_version()}
     write_text(RESULT, json.dumps(body, indent=2) + "\n")
 

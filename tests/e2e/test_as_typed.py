@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bend_hf.publishing.overview import Overview
+
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def typed(line: str, cwd: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -77,7 +81,8 @@ def test_accelerate_launch_as_typed(tmp_path: Path) -> None:
 
 def test_the_demo_runs_all_seven_tasks(tmp_path: Path) -> None:
     done = typed("bend-hf demo --epochs 1 --model onehot", tmp_path)  # bend-mini takes minutes; see benchmarks/demo.py
-    records = [json.loads(path.read_text()) for path in (tmp_path / "demo_results" / "results").glob("*.json")]
+    out = tmp_path / "demo_results"
+    records = [json.loads(path.read_text()) for path in (out / "results").glob("*.json")]
     assert {record["model"]["model"] for record in records} == {"onehot", "kmer"}
     records = [record for record in records if record["model"]["model"] == "onehot"]
     assert sorted(record["task"] for record in records) == [
@@ -90,13 +95,58 @@ def test_the_demo_runs_all_seven_tasks(tmp_path: Path) -> None:
         "variant_effects_expression",
     ]
     assert {record["data"]["origin"] for record in records} == {"sample"}
+    shown = Overview.from_json((out / "side_by_side.json").read_text())
+    cells = {(one.task, one.model): one.cell for one in shown.scores}
     for record in records:
-        assert record["task"] in done.stdout
+        assert f"  {cells[record['task'], 'onehot']}" in done.stdout
         assert record["metrics"][record["main_metric"]]["value"] is not None
         assert record["controls"].keys() == (set() if "variant" in record["task"] else {"kmer"})
-        assert record["coverage"]["scored"] == record["coverage"]["items"] or record["task"] == "enhancer_annotation"
-    assert (tmp_path / "demo_results" / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
-    assert "onehot" in (tmp_path / "demo_results" / "report" / "index.html").read_text(encoding="utf-8")
+        assert record["coverage"]["scored"] == record["coverage"]["items"]
+        assert (record["coverage"]["scored"] >= 30) == ("[" in cells[record["task"], "onehot"])
+    assert (out / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
+    assert "onehot" in (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert "less than 1 GB of disk" in done.stdout.splitlines()[0]
+    assert not (out / "cache").exists(), "caches are removed at the end"
+    assert "onehot beats k-mers" in done.stdout or "onehot does not beat k-mers" in done.stdout
+
+
+def test_the_demo_ends_with_a_command_that_is_found(tmp_path: Path) -> None:
+    """The programs of the environment are not on the path, as after `make demo`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bend_hf", "demo", "--quick", "--epochs", "1", "--model", "onehot", "--keep"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "demo_results" / "cache").is_dir()
+    assert "Left out of the quick demo: enhancer_annotation." in done.stdout
+    *_, activate, command, other = done.stdout.splitlines()
+    assert activate.split() == ["source", str(BIN / "activate")]
+    assert command.split()[0] == "bend-hf"
+    assert str(BIN / "bend-hf") in other
+
+
+def test_make_clean_names_the_caches_that_remain(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    left, removed = tmp_path / "home" / ".cache" / "bend_hf", tmp_path / "demo_results"
+    for folder in (left, removed):
+        folder.mkdir(parents=True)
+    environment = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["make", "clean"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"left: {left} (" in done.stdout
+    assert "huggingface" not in done.stdout, "there is no such cache here"
+    assert "bend-hf cache prune --older-than 30" in done.stdout
+    assert left.is_dir()
+    assert not removed.exists()
 
 
 def test_an_unknown_name_is_one_line_and_status_2(tmp_path: Path) -> None:

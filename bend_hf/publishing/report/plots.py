@@ -1,12 +1,7 @@
-"""Draw results as PNG and SVG: the plots of a report, and the overview of a few models on many tasks.
+"""Draw the plots of a report as PNG and SVG.
 
-A report has a heat map, a forest plot per leaderboard, and scores against parameters and cost. The overview also has
-a text form for the terminal. matplotlib is imported when something is drawn. The same numbers give the same bytes.
-
->>> print(overview_text([TaskScore(task="a", metric="mcc", model="k-mer", value=0.5, low=0.4, high=0.6)]))
-task  metric  k-mer
----------------------------------
-a     mcc     0.5000 [0.40, 0.60]
+A report has a heat map, a forest plot per leaderboard, and scores against parameters and cost. matplotlib is imported
+when something is drawn. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +12,11 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.errors import ConfigError
-from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.publishing.diagnostics import reliability_of
 from bend_hf.publishing.leaderboard import Leaderboard, Row
-from bend_hf.tables import metric_title, number, text_table
+from bend_hf.tables import metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +36,6 @@ _STYLES: Final = (
 _MODEL_COLOR: Final = _STYLES[0][0]  # of the models in a forest plot; controls take the other colors
 _DASHES: Final = ("--", ":", "-.")
 _ROW_INCHES: Final = 0.32
-_OVERVIEW_ROW_INCHES: Final = 0.62
-_OVERVIEW_SPREAD: Final = 0.6  # fraction of a task's row over which its models are spread
 _TITLE_WIDTH: Final = 14  # characters per line below the heat map
 
 
@@ -66,26 +56,26 @@ def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dic
         log("no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'")
         return {}
     files: dict[str, bytes] = {}
-    with _drawing():
+    with drawing():
         for protocol in sorted({board.protocol for board in boards}):
             same_protocol = [board for board in boards if board.protocol == protocol]
-            files |= _saved(f"plots/heatmap_{protocol}", _heatmap(same_protocol, protocol))
+            files |= saved(f"plots/heatmap_{protocol}", _heatmap(same_protocol, protocol))
             for name, label, cost_of in (
                 ("parameters", "parameters", lambda row: row.result.n_parameters),
                 ("cost", "seconds per run", lambda row: row.result.seconds),
             ):
                 figure = _scatter(same_protocol, cost_of, label, protocol)
                 if figure is not None:
-                    files |= _saved(f"plots/score_{name}_{protocol}", figure)
+                    files |= saved(f"plots/score_{name}_{protocol}", figure)
         for board in boards:
-            files |= _saved(f"plots/forest_{board.key}", _forest(board))
+            files |= saved(f"plots/forest_{board.key}", _forest(board))
             if (figure := _reliability(board)) is not None:
-                files |= _saved(f"plots/reliability_{board.key}", figure)
+                files |= saved(f"plots/reliability_{board.key}", figure)
     return files
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """Settings that make the same figure give the same bytes."""
     import matplotlib as mpl
 
@@ -93,7 +83,7 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def _saved(stem: str, figure: Figure) -> dict[str, bytes]:
+def saved(stem: str, figure: Figure) -> dict[str, bytes]:
     """A figure as ``stem.png`` and ``stem.svg``."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
@@ -246,95 +236,3 @@ def _scatter_panel(axes: Axes, points: Sequence[tuple[float, Row]], families: Se
     margin = max((max(xs) / min(xs)) ** 0.15, 2)
     axes.set_xlim(min(xs) / margin, max(xs) * margin)
     axes.margins(y=0.15)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """The score of one model on one task, as the overview shows it.
-
-    Attributes:
-        task: Key or title of the task.
-        metric: Registry key of the main metric.
-        value: The score; None if it is undefined.
-        low: Lower end of the interval; None without an interval.
-        high: Upper end of the interval; None without an interval.
-    """
-
-    task: str
-    metric: str
-    model: str
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, record: ResultRecord, model: str) -> TaskScore:
-        """The main score of a record, under a name of the model."""
-        ends = [member(record.metrics, record.main_metric, "interval", end) for end in ("low", "high")]
-        low, high = (end if isinstance(end, float) else None for end in ends)
-        return cls(task=record.task, metric=record.main_metric, model=model, value=record.value, low=low, high=high)
-
-
-def overview_text(scores: Sequence[TaskScore]) -> str:
-    """A table with one line per task and one column per model, in the order of their first appearance."""
-    models = list(dict.fromkeys(score.model for score in scores))
-    tasks = dict.fromkeys((score.task, score.metric) for score in scores)
-    cells = {(score.task, score.model): _cell(score) for score in scores}
-    lines = [(task, metric, *(cells.get((task, model), "-") for model in models)) for task, metric in tasks]
-    return text_table(("task", "metric", *models), lines)
-
-
-def _cell(score: TaskScore) -> str:
-    interval = "" if score.low is None or score.high is None else f" [{score.low:.2f}, {score.high:.2f}]"
-    return f"{number(score.value)}{interval}"
-
-
-def overview_plot(scores: Sequence[TaskScore], title: str) -> dict[str, bytes]:
-    """The overview as ``side_by_side.png`` and ``side_by_side.svg``; empty if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return {}
-    with _drawing():
-        return _saved("side_by_side", _overview(scores, title))
-
-
-def overview_figure(scores: Sequence[TaskScore], title: str) -> Figure:
-    """The overview as a figure of matplotlib.
-
-    Raises:
-        ConfigError: Matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("plots need matplotlib; run 'pip install matplotlib'")
-    with _drawing():
-        return _overview(scores, title)
-
-
-def _overview(scores: Sequence[TaskScore], title: str) -> Figure:
-    models = list(dict.fromkeys(score.model for score in scores))
-    tasks = list(dict.fromkeys((score.task, score.metric) for score in scores))
-    figure, axes = _figure(8.0, 1.3 + _OVERVIEW_ROW_INCHES * len(tasks))
-    step = _OVERVIEW_SPREAD / max(len(models) - 1, 1)
-    for index, model in enumerate(models):
-        color, marker = _STYLES[index % len(_STYLES)]
-        offset = (index * step - _OVERVIEW_SPREAD / 2) * (len(models) > 1)
-        values, ys = [], []
-        for score in scores:
-            if score.model != model or score.value is None:
-                continue
-            y = tasks.index((score.task, score.metric)) + offset
-            if score.low is not None and score.high is not None:
-                axes.plot([score.low, score.high], [y, y], color=color, linewidth=1.8)
-            values.append(score.value)
-            ys.append(y)
-        axes.plot(values, ys, marker, color=color, markersize=5, label=model, linestyle="none")
-    for border in range(1, len(tasks)):
-        axes.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(tasks)), [f"{task}\n{metric_title(metric)}" for task, metric in tasks], fontsize=8)
-    axes.set_ylim(len(tasks) - 0.5, -0.5)
-    axes.set_xlabel("score (bar: 95 % interval)")
-    axes.set_title(title, fontsize=9)
-    axes.grid(axis="x", color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
