@@ -192,9 +192,9 @@ _SCORES: Final = """\
 ## Scores
 
 What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
-for the same network with random weights. Epochs are chosen on the validation split, and nothing on the test split. The
-rules of one feature above are a further comparison: what a position in the row says of genes, and G and C of the
-stand-in labels, a head can read off as well. Of enhancer annotation, one window of each subset is used.
+for the same network with random weights. Epochs are chosen on the validation split, and nothing is chosen on the test
+split. Of enhancer annotation, one window of each subset is used. Compare the scores with the rules of one feature in
+the table above, too.
 """
 RESULTS: Final = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 

@@ -20,6 +20,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bend_hf.errors import ConfigError
+from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.tables import escaped, markdown_table, metric_title, text_table
 from bend_hf.types import Json
@@ -142,6 +143,7 @@ class Overview:
             predictions: Predictions by task and name.
         """
         scores = [TaskScore.of(record, name, is_control=is_control) for record, name, is_control in results]
+        scores = [_with_chance(one, predictions[one.task, one.model]) for one in scores]
         by_task = {task: [one for one in scores if one.task == task] for task in dict.fromkeys(s.task for s in scores)}
         marked = [one for of_task in by_task.values() for one in _marked(of_task, predictions)]
         return cls(scores=tuple(marked), sentences=_sentences(by_task, predictions))
@@ -220,6 +222,12 @@ class Overview:
 
         with drawing():
             return saved(stem, _drawn(self, title))
+
+
+def _with_chance(score: TaskScore, predictions: Predictions) -> TaskScore:
+    """Fill in chance, which older records do not state."""
+    chance = chance_of(predictions, score.metric) if score.chance is None else None
+    return score if chance is None else replace(score, chance=chance.value)
 
 
 def _number(value: Json) -> float | None:
@@ -306,8 +314,8 @@ def _drawn(overview: Overview, title: str) -> Figure:
         chance = next((one.chance for one in overview.scores if one.task == task), None)
         if chance is not None:
             ends = [row - 0.45, row + 0.45]
-            label = "chance" if row == 0 else None
-            axes.plot([chance, chance], ends, color="0.2", linewidth=1, linestyle=":", label=label, zorder=0)
+            shown = "chance" if row == 0 else None
+            axes.plot([chance, chance], ends, color="0.2", linewidth=1, linestyle=":", label=shown, zorder=0)
     for border in range(1, len(tasks)):
         axes.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(tasks)), [f"{task}\n{metric_title(metric)}" for task, metric in tasks], fontsize=8)

@@ -20,7 +20,7 @@ import numpy as np
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache.dtypes import decode, encode
 from bend_hf.embedders.token_embeddings import TokenBatch, pad_embeddings
-from bend_hf.types import Ints, StoredDtype
+from bend_hf.types import Floats, Ints, StoredDtype
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,8 @@ def mean_per_window(tokens: TokenEmbeddings, *, pool_bp: int) -> TokenEmbeddings
         weighted = values[np.searchsorted(token_ends, pieces, side="right")] * piece_bp[:, None]
         first = np.searchsorted(pieces, windows)
     sums = np.add.reduceat(weighted, first, axis=0, dtype=np.float32)
-    return TokenEmbeddings(values=sums / window_bp.astype(np.float32)[:, None], embedding_bp=window_bp)
+    means: Floats = np.divide(sums, window_bp[:, None], dtype=np.float32)
+    return TokenEmbeddings(values=means, embedding_bp=window_bp)
 
 
 class PooledEmbeddings:
@@ -112,7 +113,7 @@ class PooledEmbeddings:
             mean_per_window(
                 TokenEmbeddings(
                     values=decode(item.values, self._source.dtype).astype(np.float32, copy=False),
-                    embedding_bp=item.embedding_bp,
+                    embedding_bp=item.embedding_bp.astype(np.int64),
                 ),
                 pool_bp=self._pooling.pool_bp,
             )

@@ -38,6 +38,25 @@ def spread(x_BTD: Tensor, token_of_BL: Tensor) -> Tensor:
     return nn.functional.embedding(flat_rows(token_of_BL, n_tokens, len(table) - 1), table)
 
 
+def tokens_are_windows(token_of_BL: Tensor, n_tokens: int, pool_bp: int | None) -> bool:
+    """Check whether each token is one label window, as in a cache of means; then nothing needs to be spread and pooled.
+
+    >>> tokens_are_windows(torch.tensor([[0, 0, 1, 1, 2], [0, 0, -1, -1, -1]]), n_tokens=3, pool_bp=2)
+    True
+
+    Args:
+        token_of_BL: Token of each nucleotide, int64, never falling, shape (batch, nucleotides); -1 at padding.
+        n_tokens: Tokens of the longest sequence.
+        pool_bp: Nucleotides in a window; None for no pooling.
+    """
+    n_bp = token_of_BL.shape[1]
+    if pool_bp is None or pool_bp < 2 or n_tokens != -(-n_bp // pool_bp) or n_bp < pool_bp:
+        return False
+    windows = torch.arange(n_bp // pool_bp, device=token_of_BL.device)
+    first_BW, last_BW = (token_of_BL[:, at : len(windows) * pool_bp : pool_bp] for at in (0, pool_bp - 1))
+    return bool((((first_BW == windows) & (last_BW == windows)) | (last_BW < 0)).all())
+
+
 def pool(x_BDL: Tensor, pool_bp: int | None) -> Tensor:
     """Average over label windows that lie next to each other; nucleotides that fill no window are left out, as in BEND.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bend_hf.training.heads._spec import HeadSpec
-from bend_hf.training.heads._upsample import pool, spread
+from bend_hf.training.heads._upsample import pool, spread, tokens_are_windows
 
 
 class LinearHead(nn.Module):
@@ -38,6 +38,10 @@ class LinearHead(nn.Module):
         Returns:
             Logits, shape (batch, windows, outputs).
         """
+        if tokens_are_windows(token_of_BL, x_BTD.shape[1], self.pool_bp):
+            n_windows = token_of_BL.shape[1] // (self.pool_bp or 1)
+            mapped: Tensor = self.linear(x_BTD[:, :n_windows])
+            return mapped
         # the map runs before the repeat, as its output is narrower; a mean of maps is the map of the mean
         return pool(spread(self.linear(x_BTD), token_of_BL).transpose(1, 2), self.pool_bp)
 
