@@ -13,7 +13,7 @@ from typing import Final
 
 from bend_hf.config import RunConfig
 from bend_hf.runs.outcome import Outcome
-from bend_hf.runs.run import controls_of, model_run, open_embedder, prepare, run_task
+from bend_hf.runs.run import controls_of, finished, model_run, open_embedder, prepare, run_task
 from bend_hf.tasks import BinClasses, NucleotideClasses, TaskSpec
 
 
@@ -45,7 +45,8 @@ GENES: Final = Recipe(epochs=10, batch_size=2, learning_rate=0.003, quick_limit=
 WINDOWS: Final = Recipe(epochs=20, batch_size=16, learning_rate=0.01, quick_limit=100)
 # One of the four windows of 100 kb in each of the ten subsets: four would take minutes.
 LONG_WINDOWS: Final = Recipe(epochs=20, batch_size=2, learning_rate=0.01, limit=1, quick_limit=0)
-VARIANTS: Final = Recipe(quick_limit=200)
+# Spread evenly over the 800 of each task: both alleles of all of them would take a minute more.
+VARIANTS: Final = Recipe(limit=300, quick_limit=100)
 
 
 def recipe_of(task: TaskSpec) -> Recipe:
@@ -111,7 +112,7 @@ def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
 
 
 def compare_with_controls(config: RunConfig, controls: Sequence[str]) -> list[Outcome]:
-    """Run the controls that fit each task, then the model.
+    """Run the controls that fit each task, then the model. Finished runs are read, so that a demo resumes.
 
     Args:
         config: Configuration of the model.
@@ -125,5 +126,6 @@ def compare_with_controls(config: RunConfig, controls: Sequence[str]) -> list[Ou
     found = []
     for task in tasks:
         outcomes = [run_task(control) for control in controls_of(task, controls, with_model=True)]
-        found += [*outcomes, run_task(model_run(task, embedder), outcomes)]
+        of_model = model_run(task, embedder)
+        found += [*outcomes, finished(of_model) or run_task(of_model, outcomes)]
     return found
