@@ -68,16 +68,6 @@ def demo() -> str:
     return Overview.from_json((RESULTS / "demo_overview.json").read_text(encoding="utf-8")).markdown()
 
 
-def demo_time() -> str:
-    """Say what the demo costs, in time and on the disk."""
-    facts = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
-    quick = facts["quick"]
-    return (
-        f"The demo needs {facts['cpu_seconds']:.0f} s of processor time ({quick['cpu_seconds']:.0f} s with `--quick`), "
-        f"spread over the cores,\nand {facts['most_gb']:.2f} GB of disk, which it gives back."
-    )
-
-
 def chromosome() -> str:
     """Show the scores of bend-mini and its controls on a whole chromosome."""
     tasks = json.loads((RESULTS / "bend_mini_comparison.json").read_text(encoding="utf-8"))["tables"][0]
@@ -290,7 +280,6 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "chromosome": chromosome,
     "coverage": coverage,
     "demo": demo,
-    "demo-time": demo_time,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,

@@ -27,7 +27,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo_results"), help="folder for records and report (default: demo_results)"
     )
     output.add_argument("--keep", action="store_true", help="keep the embeddings in OUT/cache")
-    training.add_argument("--quick", action="store_true", help="fewer items, six tasks, half a minute")
+    training.add_argument("--quick", action="store_true", help="three tasks with few items, in half a minute")
     training.add_argument(
         "--epochs", type=number_between(1, kind=int), default=None, help="epochs per head (default: by task)"
     )
@@ -73,7 +73,7 @@ def _run(parsed: argparse.Namespace) -> int:
     overview = Overview.of(results, predictions)
     print("\n" + overview.text())
     if left_out:
-        print(f"Left out of the quick demo: {', '.join(left_out)}.")
+        print(f"Left out of the quick demo: {', '.join(left_out)}. Its few items tell little.")
     print()
     title = f"{parsed.model} and its controls on the bundled sample (not BEND's data)"
     for name, content in overview.plot_files("side_by_side", title).items():
@@ -102,7 +102,7 @@ def _datasets_below(folder: Path) -> Iterator[None]:
 
 def _next_steps() -> str:
     """Say how to run the next command, also if ``bend-hf`` is not on the path."""
-    command = "bend-hf train --task cpg_methylation --model onehot --data sample --epochs 1"
+    command = "bend-hf train --task cpg_methylation --model onehot --data sample --epochs 10 --batch-size 16"
     program = Path(sys.executable).with_name("bend-hf")
     found = shutil.which("bend-hf")
     if not program.is_file() or (found is not None and Path(found).absolute() == program.absolute()):

@@ -188,7 +188,13 @@ class Overview:
             for row in [[_name(row[0]), *row[1:]] for row in rows]
         ]
         words = " ".join([legend.format(best="bold"), *self.sentences])
-        return "\n".join([markdown_table([*header[:3], *map(_name, header[3:])], shown), "", *wrap(words, 120)])
+        return "\n".join(
+            [
+                markdown_table([*header[:3], *map(_name, header[3:])], shown),
+                "",
+                *wrap(words, 120, break_on_hyphens=False),
+            ]
+        )
 
     def json(self) -> str:
         """Write the scores as JSON, see ``from_json``."""
@@ -315,7 +321,7 @@ def _drawn(overview: Overview, title: str) -> Figure:
         if chance is not None:
             ends = [row - 0.45, row + 0.45]
             shown = "chance" if row == 0 else None
-            axes.plot([chance, chance], ends, color="0.2", linewidth=1, linestyle=":", label=shown, zorder=0)
+            axes.plot([chance, chance], ends, color="0.2", linewidth=1, linestyle=":", label=shown, zorder=1)
     for border in range(1, len(tasks)):
         axes.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(tasks)), [f"{task}\n{metric_title(metric)}" for task, metric in tasks], fontsize=8)

@@ -121,7 +121,7 @@ def test_the_demo_ends_with_a_command_that_is_found(tmp_path: Path) -> None:
         check=True,
     )
     assert (tmp_path / "demo_results" / "cache").is_dir()
-    assert "Left out of the quick demo: enhancer_annotation." in done.stdout
+    assert "Left out of the quick demo: chromatin_accessibility, enhancer_annotation, " in done.stdout
     *_, activate, command, other = done.stdout.splitlines()
     assert activate.split() == ["source", str(BIN / "activate")]
     assert command.split()[0] == "bend-hf"
