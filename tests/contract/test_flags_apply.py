@@ -51,7 +51,7 @@ ALWAYS = {
     "variants": {
         *("file", "genome", "out", "ref_mismatch", "indels", "label_column", "consequence_column", "embedding_idx"),
         *("no_averages", "no_likelihood", "probe", "csv", "no_plot", "seed", "protocol", "model", "device"),
-        "reverse_complement_average",
+        *("reverse_complement_average", "dry_run"),
     },
 }
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
