@@ -101,6 +101,7 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     for model in models:
         runs.check_model_name(with_model(config, model).model)
     check_model_flags(config, [with_model(config, model) for model in dict.fromkeys(models)])
+    runs.check_names(config)
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
     opened = {key: _attempt(partial(runs.open_data, open_one, config)) for key, open_one in openers.items()}

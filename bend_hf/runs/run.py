@@ -32,7 +32,7 @@ from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
-from bend_hf.evaluation.metrics import check_metrics
+from bend_hf.evaluation.metrics import check_metrics, metric_folder
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
@@ -43,8 +43,8 @@ from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacki
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
 from bend_hf.runs.train_head import train_head
-from bend_hf.tasks import TASKS, BinClasses, Folds, NucleotideClasses, TaskSpec
-from bend_hf.training.heads import BASELINES, baseline_of, head_entry, head_of
+from bend_hf.tasks import TASKS, BinClasses, Folds, NucleotideClasses, TaskSpec, select_tasks
+from bend_hf.training.heads import BASELINES, HEADS, baseline_of, head_entry, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.training.trackers import check_trackers
@@ -237,6 +237,8 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
     if not is_object:
         check_model_name(config.model)
         check_model_flags(config)
+    check_names(config)
+    check_declarations(config)
     opened = []
     for open_one in task_openers(config).values():
         data = open_data(open_one, config)
@@ -629,6 +631,38 @@ def check_model_name(model: str) -> None:
     declared = model in MODELS or model in BASELINES
     if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
         raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, [*MODELS.names(), *BASELINES])}")
+
+
+def check_names(config: RunConfig) -> None:
+    """Check that the head and the metrics exist, before anything is opened.
+
+    Raises:
+        BendError: One does not.
+    """
+    head = chosen_head(config)
+    if head is not None:
+        HEADS.get(head)
+    for metric in config.metric:
+        metric_folder(metric)
+
+
+def check_declarations(config: RunConfig) -> None:
+    """Check that head, metrics and folds fit the declared tasks, before data are opened.
+
+    Raises:
+        BendError: One does not fit a task.
+    """
+    head = chosen_head(config)
+    for task in select_tasks(config.task):
+        if head is not None:
+            head_of(head, task)
+        if config.metric:
+            check_metrics(replace(task, metric=config.metric[0], further_metrics=tuple(config.metric[1:])))
+        if config.fold and not isinstance(task.partition, Folds):
+            raise ConfigError(f"{task.key} has no folds; leave --fold out")
+        beyond = [fold for fold in config.fold if isinstance(task.partition, Folds) and fold > task.partition.n]
+        if beyond:
+            raise ConfigError(f"--fold is {beyond[0]}, but {task.key} has folds 1 to {task.partition.n}")
 
 
 def check_fit(config: RunConfig, data: TaskData) -> None:

@@ -237,3 +237,42 @@ def test_controls_alone_are_repeated_if_forced(config: RunConfig) -> None:
     (forced,) = runs.run_controls(replace(config, force=True), ["gc"])
     assert (first.was_there, again.was_there, forced.was_there) == (False, True, False)
     assert first.path == again.path != forced.path
+
+
+@pytest.mark.parametrize("command", ["train", "run"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--head cnnn", "unknown head 'cnnn'; did you mean 'cnn'?"),
+        ("--metric mccc", "unknown metric 'mccc'"),
+        ("--fold 1", "gene_finding has no folds; leave --fold out"),
+        ("--metric auroc", "metric auroc cannot score gene_finding"),
+    ],
+)
+def test_names_are_checked_before_data_are_opened_or_a_model_is_loaded(
+    command: str,
+    words: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        pytest.fail("data or a model were opened")
+
+    if command == "run" and said.endswith(("out", "gene_finding")):
+        pytest.skip("a cell of a grid that does not fit fails alone")
+    monkeypatch.setattr(runs, "open_data", opened)
+    monkeypatch.setattr(runs, "open_embedder", opened)
+    status = main([command, "--task", "gene_finding", "--data", "sample", "--out", str(tmp_path), *words.split()])
+    assert status == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_fold_that_the_task_does_not_declare_is_refused_before_data_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "open_data", lambda *_: pytest.fail("data were opened"))
+    words = ["--task", "enhancer_annotation", "--data", "sample", "--out", str(tmp_path), "--fold", "11"]
+    assert main(["train", *words]) == 2
+    assert "--fold is 11, but enhancer_annotation has folds 1 to 10" in capsys.readouterr().err
