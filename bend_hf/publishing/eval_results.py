@@ -149,6 +149,13 @@ def dataset_scored_on(result: ResultGroup) -> DatasetRef:
             f"{result.task}: the records do not name the Hub dataset that they were scored on. Give --dataset "
             f"{group}=OWNER/NAME@COMMIT, or repeat the run: 'bend-hf train --data hub'."
         )
+    several = sorted({f"{one.data.get('repo')}@{one.data.get('revision')}" for one in result.records})
+    if len(several) > 1:
+        group = TASKS.get(result.task).group if result.task in TASKS else result.task
+        raise RecordError(
+            f"{result.task}: seeds of {result.model} were scored on {' and '.join(several)}; expected one dataset. "
+            f"Give --dataset {group}=OWNER/NAME@COMMIT to check them against it, or leave records out."
+        )
     return DatasetRef(repo=repo, revision=revision)
 
 

@@ -174,16 +174,21 @@ def leaderboards(
 
 def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]) -> Leaderboard:
     first = results[0]
-    controls: dict[str, float] = {}
-    for result in results:
-        for name, value in result.controls.items():
-            if value is not None:
-                controls.setdefault(name, value)
-        if result.is_control and result.value is not None:
-            controls[result.model] = result.value
     models = [result for result in results if not result.is_control]
     ranked = {result.model for result in models}
-    titled = {_control_title(name): value for name, value in controls.items() if name not in ranked}
+    titled: dict[str, float] = {}
+    for result in results:
+        for name, value in result.controls.items():
+            title = _control_title(name)
+            if value is None or name in ranked:
+                continue
+            if titled.setdefault(title, value) != value:
+                log(f"{first.task}: records hold {titled[title]:.4f} and {value:.4f} for {title}; the first is shown")
+    alone = sorted((one for one in results if one.is_control and one.value is not None), key=lambda one: one.model)
+    for model, group in groupby(alone, key=lambda one: one.model):
+        alike = list(group)
+        for result, difference in zip(alike, _differences(alike), strict=True):
+            titled[_control_title(model) + difference] = result.value or 0.0
     items = first.records[0].coverage.get("scored")
     return Leaderboard(
         task=first.task,

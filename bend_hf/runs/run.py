@@ -658,11 +658,12 @@ def check_declarations(config: RunConfig) -> None:
             head_of(head, task)
         if config.metric:
             check_metrics(replace(task, metric=config.metric[0], further_metrics=tuple(config.metric[1:])))
-        if config.fold and not isinstance(task.partition, Folds):
+        folds = task.partition.n if isinstance(task.partition, Folds) else 0
+        if config.fold and not folds:
             raise ConfigError(f"{task.key} has no folds; leave --fold out")
-        beyond = [fold for fold in config.fold if isinstance(task.partition, Folds) and fold > task.partition.n]
+        beyond = [fold for fold in config.fold if fold > folds]
         if beyond:
-            raise ConfigError(f"--fold is {beyond[0]}, but {task.key} has folds 1 to {task.partition.n}")
+            raise ConfigError(f"--fold is {beyond[0]}, but {task.key} has folds 1 to {folds}")
 
 
 def check_fit(config: RunConfig, data: TaskData) -> None:

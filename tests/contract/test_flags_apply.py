@@ -49,6 +49,7 @@ ALWAYS = {
         *("mixed_precision", "validate_every", "validation_windows", "save_every", "keep", "no_tables", "threads"),
     },
     "variants": {
+        "dry_run",
         *("file", "genome", "out", "ref_mismatch", "indels", "label_column", "consequence_column", "embedding_idx"),
         *("no_averages", "no_likelihood", "probe", "csv", "no_plot", "seed", "protocol", "model", "device"),
         *("reverse_complement_average", "dry_run"),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.eval_results import dataset_scored_on
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_markdown
@@ -97,3 +101,27 @@ def test_a_control_on_the_sample_keeps_a_report_from_being_published() -> None:
 def test_a_control_on_other_data_is_on_another_leaderboard() -> None:
     found = leaderboards([record(), _control(files={"bed": {"sha256": "e" * 64}})])
     assert sorted((len(board.rows), len(board.controls)) for board in found) == [(0, 1), (1, 0)]
+
+
+def _kmer(value: float, *, seed: int = 0, **config: object) -> ResultRecord:
+    return _with(_with(record(model="kmer", value=value, seed=seed), "model", family="control"), "config", **config)
+
+
+def test_no_score_of_a_control_replaces_another_or_gives_way_to_a_model_of_its_name() -> None:
+    made = [_kmer(0.6), _kmer(0.64, seed=1), _kmer(0.5, epochs=3)]
+    [board] = leaderboards([record(), *made])
+    assert sorted(board.controls.values()) == pytest.approx([0.5, 0.62])
+    assert len(board.controls) == 2
+    [board] = leaderboards([record(model="kmer"), _kmer(0.6)])
+    assert list(board.controls.values()) == [0.6]
+    said: list[str] = []
+    leaderboards(
+        [record(controls={"gc": 0.5}), record(model="onehot", value=0.4, controls={"gc": 0.7})], log=said.append
+    )
+    assert said == ["chromatin_accessibility: records hold 0.5000 and 0.7000 for GC content; the first is shown"]
+
+
+def test_seeds_that_were_scored_on_two_datasets_of_the_hub_have_no_score_to_publish() -> None:
+    [board] = leaderboards([record(), _with(record(seed=1), "data", repo="me/copy")])
+    with pytest.raises(RecordError, match=r"scored on bend/chromatin_accessibility@0123456.* and me/copy@0123456"):
+        dataset_scored_on(board.rows[0].result)
