@@ -13,7 +13,7 @@ from typing import Final
 from bend_hf.cli import Command
 
 CONTROLS: Final = ("kmer", "random_twin")
-_COST: Final = {  # measured by benchmarks/demo.py, with room for slower machines
+_COST: Final = {  # benchmarks/demo.py measures it
     False: "about 2 minutes on two cores and less than 1 GB of disk",
     True: "about half a minute on two cores and less than 0.5 GB of disk",
 }
