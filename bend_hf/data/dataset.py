@@ -41,11 +41,13 @@ class TaskData:
         task: The declaration, with the label names of the data.
         subsets: Splits by name, or the subsets that folds are made of, in order.
         facts: Origin, hashes and counts, for the result record.
+        genome: FASTA file that the sequences were read from; None for a built dataset.
     """
 
     task: TaskSpec
     subsets: dict[str, Dataset]
     facts: dict[str, Json]
+    genome: Path | None = None
 
     @property
     def n_folds(self) -> int:
@@ -169,6 +171,7 @@ def open_task(source: Source, config: DataConfig) -> TaskData:
         task=rows.task,
         subsets=subsets,
         facts=file_facts(rows, builder.config.hashes, {name: len(subset) for name, subset in subsets.items()}),
+        genome=rows.files.genome,
     )
 
 

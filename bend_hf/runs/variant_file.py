@@ -1,8 +1,7 @@
 """Score a file of variants: read it, score it, write the record, the predictions and the figures.
 
     from bend_hf import score_file
-    from bend_hf.variants import VariantRun
-    scored = score_file(Path("mine.vcf"), VariantRun(genome=Path("hg38.fa"), model="dnabert2", out=Path("results")))
+    scored = score_file("mine.vcf", genome="hg38.fa", model="dnabert2", out="results")
     scored.predictions.score, scored.files["picture"]
 
 This is what ``bend-hf variants`` does.
@@ -16,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bend_hf.config import flags_of
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.from_config import open_model
+from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
@@ -73,23 +74,29 @@ class ScoredFile:
 
 
 def score_file(
-    file: Path,
-    config: VariantRun,
+    file: str | Path,
+    config: VariantRun | None = None,
     *,
     embedder: Embedder | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,  # noqa: ANN401 checked against the fields of VariantRun
 ) -> ScoredFile:
     """Score the variants of a file. An interrupted run resumes when it is repeated.
 
     Args:
         file: A BED file with the columns ``ref`` and ``alt``, or a VCF file.
-        config: Settings, which are also the flags of ``bend-hf variants``.
+        config: Settings, which are also the flags of ``bend-hf variants``; None takes them from ``settings``.
         embedder: A loaded model; None loads the one that ``config`` names.
         on_progress: Called with the number of scored variants and of all variants.
+        settings: Fields of ``bend_hf.variants.VariantRun``, such as ``genome``, ``model`` and ``out``, instead of
+            ``config``.
 
     Raises:
+        ConfigError: A setting is unknown or does not fit, or ``config`` is given too.
         BendError: An input is bad. Nothing was scored in that case.
     """
+    config = _configured(config, settings)
+    file = Path(file)
     started, moment = time.perf_counter(), datetime.now(UTC)
     variants = _read(file, config)
     check_writable(config.out)
@@ -143,6 +150,25 @@ def score_file(
         checkpoint.remove(scored.keys)
     accelerator.wait_for_everyone()
     return ScoredFile(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
+
+
+def _configured(config: VariantRun | None, settings: dict[str, Any]) -> VariantRun:
+    """Return the configuration, or make one from single settings.
+
+    Raises:
+        ConfigError: Both are given, or a setting is unknown or does not fit.
+    """
+    if config is None:
+        known = sorted(flags_of(VariantRun))
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"score_file has no setting {name!r}; {did_you_mean(name, known)}")
+        return VariantRun(**settings)
+    if settings:
+        raise ConfigError(
+            f"score_file was given a configuration and also {', '.join(settings)}; put all settings into one of them"
+        )
+    return config
 
 
 def _write_further(config: VariantRun, results: RunResults, stem: Path, *, title: str | None) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from bend_hf import score_file
 from bend_hf.cli._main import main
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
+from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import read_record
 from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, score_variants
@@ -61,6 +62,20 @@ def tiny_model(folder: Path) -> Embedder:
 
 def config(folder: Path, out: Path, **options: object) -> VariantRun:
     return VariantRun(genome=folder / "genome.fa", out=out, **options)  # type: ignore[arg-type]
+
+
+def test_single_settings_give_the_scores_of_a_configuration(folder: Path, tmp_path: Path) -> None:
+    embedder = tiny_model(folder)
+    whole = score_file(folder / "mine.vcf", config(folder, tmp_path / "whole", no_plot=True), embedder=embedder)
+    out = str(tmp_path / "single")
+    genome = str(folder / "genome.fa")
+    single = score_file(str(folder / "mine.vcf"), genome=genome, out=out, no_plot=True, embedder=embedder)
+    assert single.predictions.table() == whole.predictions.table()
+    assert single.files["record"].parent == Path(out)
+    with pytest.raises(ConfigError, match=r"no setting 'genom'; did you mean 'genome'"):
+        score_file("mine.vcf", genom=genome)
+    with pytest.raises(ConfigError, match="also out; put all settings into one of them"):
+        score_file("mine.vcf", config(folder, tmp_path), out=out)
 
 
 def test_vcf_and_bed_give_the_same_scores(folder: Path, tmp_path: Path) -> None:
