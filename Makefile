@@ -19,7 +19,7 @@ WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-lowest check format bench coverage docs clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev demo test test-lowest check format bench coverage docs notebooks site push-site clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,16 @@ report-chr20: $(RESULTS)/GRCh37.fa  ## run models on the data of one chromosome,
 	$(CHR20) --task variant_effects_disease --model $(MODELS)
 	$(BIN)/bend-hf report $(RESULTS) --out $(REPORT)
 
+notebooks: setup-dev  ## run the notebooks in examples/ and write their outputs into them
+	$(BIN)/python -m benchmarks._notebooks
+
+# Material announces its successor at each build; the variable leaves that out.
+site: setup-dev  ## build the documentation as static pages in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+push-site: site  ## push site/ as a static Space of the Hub: make push-site SPACE=OWNER/NAME
+	$(BIN)/python docs/_site/push.py site $(SPACE)
+
 docs: setup-dev  ## render the tables in README.md and docs/ from declarations and benchmarks/results
 	$(BIN)/python -m benchmarks._docs
 
@@ -99,7 +109,7 @@ EMBEDDINGS = $${BEND_HF_CACHE:-$$HOME/.cache/bend_hf}
 DATASETS = $${HF_DATASETS_CACHE:-$${HF_HOME:-$$HOME/.cache/huggingface}/datasets}
 
 clean:  ## remove the virtual environments, caches and demo results, and name the caches that remain
-	rm -rf $(VENV) $(LOWEST) build dist demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@for folder in "$(EMBEDDINGS)" "$(DATASETS)"; do \
 	  if [ -d "$$folder" ]; then echo "left: $$folder ($$(du -sh "$$folder" | cut -f1))"; fi; \

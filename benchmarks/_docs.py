@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from benchmarks import _costs
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.publishing.overview import Mark, Overview, TaskScore
@@ -278,6 +279,11 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": lambda: str(baseline_table()),
     "chromosome": chromosome,
+    "costs-cpu": _costs.cpu_table,
+    "costs-disk": _costs.disk_table,
+    "costs-gpu": _costs.gpu_table,
+    "costs-memory": _costs.memory_table,
+    "costs-tasks": _costs.tasks_table,
     "coverage": coverage,
     "demo": demo,
     "models": lambda: str(model_table()),

@@ -72,9 +72,9 @@ def test_the_lowest_version_is_the_one_that_is_tested(name: str) -> None:
     assert pins("constraints-lowest.txt")[name] == lower_bound(requirements("plots", "lora", "test")[name])
 
 
-@pytest.mark.parametrize("name", sorted(requirements("plots", "lora", "test", "dev")))
+@pytest.mark.parametrize("name", sorted(requirements("plots", "lora", "test", "docs", "dev")))
 def test_the_tested_version_is_allowed(name: str) -> None:
-    assert requirements("plots", "lora", "test", "dev")[name].specifier.contains(pins("constraints.txt")[name])
+    assert requirements("plots", "lora", "test", "docs", "dev")[name].specifier.contains(pins("constraints.txt")[name])
 
 
 def test_the_lowest_torch_is_the_tested_one() -> None:
