@@ -183,6 +183,8 @@ class Results:
     def compare(self, other: Results) -> list[Comparison]:
         """Compare with the results of another model on the same items, by a paired test for each task of both.
 
+        With several seeds, the variation between the trainings of a model counts.
+
         Raises:
             ConfigError: The two have no task in common.
             BendError: The items differ.
@@ -198,7 +200,7 @@ class Results:
             names = [str(outcome.record.model.get("model")) for outcome in (ours, theirs)]
             if names[0] == names[1]:
                 names = [f"{names[0]} (1)", f"{names[1]} (2)"]
-            models = dict(zip(names, (self.predictions(task), other.predictions(task)), strict=True))
+            models = dict(zip(names, (self._trainings(task), other._trainings(task)), strict=True))
             found += compare(models, ours.record.main_metric)
         return found
 
@@ -259,6 +261,11 @@ class Results:
                     shown.add(key)
                     rows.append(row)
         return rows
+
+    def _trainings(self, task: str) -> list[Predictions]:
+        """Read the predictions of all trainings on a task."""
+        paths = [outcome.path for outcome in self.outcomes if outcome.record.task == task]
+        return [read_predictions(path.with_suffix(".parquet")) for path in paths]
 
     def _outcome(self, task: str | None, seed: int | None) -> Outcome:
         if task is None and len(self.scores) > 1:
