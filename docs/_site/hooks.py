@@ -220,9 +220,9 @@ def _output(output: dict[str, Any]) -> str:
 def commands_page() -> str:
     """Write the help of every command."""
     os.environ["COLUMNS"] = "100"
-    from bend_hf.cli._main import _parser
+    from bend_hf.cli._main import command_parser
 
-    (commands,) = (one for one in _parser()._actions if isinstance(one, argparse._SubParsersAction))
+    (commands,) = (one for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction))
     sections = [
         f"## bend-hf {name}\n\n```text\n{one.format_help().strip()}\n```" for name, one in commands.choices.items()
     ]
