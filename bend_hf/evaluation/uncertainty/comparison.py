@@ -408,4 +408,5 @@ def _better_first(one: Comparison) -> Comparison:
         difference=-one.difference,
         low=-one.high,
         high=-one.low,
+        n_trainings=one.n_trainings[::-1],
     )
