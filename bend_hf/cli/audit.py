@@ -42,6 +42,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FASTA",
         help="genome that the BED file of --pretraining refers to; default: the task's",
     )
+    data.add_argument(
+        "--homology",
+        choices=["auto", "mmseqs", "minimap2", "off"],
+        default="auto",
+        help="aligner that looks for homologs with gaps; auto takes the first of mmseqs and minimap2 that is installed "
+        "(default: auto)",
+    )
     output.add_argument("--out", type=Path, default=Path("audit"), help="folder to write (default: audit)")
 
 
@@ -50,7 +57,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.sources import TaskFiles, sources_of
     from bend_hf.evaluation.audit.leak_free import check_same_data, read_run, score_part
     from bend_hf.evaluation.audit.pretraining import seen_in_words
-    from bend_hf.evaluation.audit.task_audit import audit_in_words, audit_task, write_audit
+    from bend_hf.evaluation.audit.task_audit import audit_in_words, audit_task, keep_for_records, write_audit
     from bend_hf.evaluation.record import check_writable
 
     config = _config(parsed)
@@ -63,8 +70,11 @@ def _run(parsed: argparse.Namespace) -> int:
         mine = [run for run in runs if run.record.task == key or len(openers) == 1]
         for run in mine:
             check_same_data(run, key, data.facts)
-        audit = audit_task(data, pretraining=_pretraining(parsed, genomes.get(key)))
+        audit = audit_task(data, pretraining=_pretraining(parsed, genomes.get(key)), homology=parsed.homology)
+        keep_for_records(data, audit)
         scores = [score_part(run, audit.items, ~audit.leaks, "without leaks") for run in mine]
+        if "homolog" in audit.rows.column_names:
+            scores += [score_part(run, audit.items, ~audit.leaks & ~audit.homologs, "without homologs") for run in mine]
         if "pretraining" in audit.summary:
             scores += [score_part(run, audit.items, audit.unseen, "unseen in pretraining") for run in mine]
         audit = audit.with_scores(scores)

@@ -1,4 +1,4 @@
-"""``bend-hf build`` and ``bend-hf verify``: write and check dataset folders."""
+"""``bend-hf build``: write dataset folders."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from bend_hf.cli._output import progress_of
 from bend_hf.config import DataConfig, add_flags, add_task_words, flag_group, given_values, number_between
 
 
-def _data_config(parsed: argparse.Namespace) -> DataConfig:
-    return DataConfig(**given_values(DataConfig, parsed))
-
-
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+def _add_build_flags(parser: argparse.ArgumentParser) -> None:
     add_task_words(parser)
     add_flags(parser, DataConfig)
-
-
-def _add_build_flags(parser: argparse.ArgumentParser) -> None:
-    _add_data_flags(parser)
     flag_group(parser, "output").add_argument(
         "--out", type=Path, default=Path("bend"), help="folder to write (default: bend)"
     )
@@ -32,25 +24,11 @@ def _add_build_flags(parser: argparse.ArgumentParser) -> None:
 def _build(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.dataset_folder import build
 
-    built = build(_data_config(parsed), parsed.out, num_proc=parsed.num_proc, log=progress_of(parsed))
+    config = DataConfig(**given_values(DataConfig, parsed))
+    built = build(config, parsed.out, num_proc=parsed.num_proc, log=progress_of(parsed))
     for task in built:
         print(f"{task.folder}: {task.key}, {task.n_items:,} items, {task.n_bytes / 1e6:,.1f} MB")
     print(f"datasets and metrics are in {parsed.out}; load_dataset({str(built[0].folder)!r}) now works offline")
-    return 0
-
-
-def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
-    _add_data_flags(parser)
-    flag_group(parser, "data").add_argument(
-        "--built", type=Path, default=Path("bend"), help="output folder of bend-hf build (default: bend)"
-    )
-
-
-def _verify(parsed: argparse.Namespace) -> int:
-    from bend_hf.publishing.verify_dataset import verify
-
-    for line in verify(_data_config(parsed), parsed.built):
-        print(line)
     return 0
 
 
@@ -61,12 +39,5 @@ COMMANDS = (
         example="bend-hf build gene_finding --data sample --out bend",
         add_flags=_add_build_flags,
         run=_build,
-    ),
-    Command(
-        key="verify",
-        text="check a built folder against the BED files, labels and genome",
-        example="bend-hf verify gene_finding --data sample --built bend",
-        add_flags=_add_verify_flags,
-        run=_verify,
     ),
 )

@@ -14,6 +14,7 @@ from bend_hf.tables import Table, number
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
+    from bend_hf.evaluation.record import ResultRecord
     from bend_hf.evaluation.uncertainty.clusters import Clusters
     from bend_hf.evaluation.uncertainty.comparison import Comparison
 
@@ -62,13 +63,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.evaluation.comparable import check_comparable
     from bend_hf.evaluation.predictions import read_predictions
     from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
     from bend_hf.evaluation.uncertainty.clusters import as_clusters
     from bend_hf.evaluation.uncertainty.comparison import compare
 
-    _check_records(parsed.predictions)
+    records = _verified(parsed.predictions)
     named = dict(zip(_names(parsed.predictions), parsed.predictions, strict=True))
+    check_comparable({name: records[path] for name, path in named.items() if path in records})
+    without = [name for name, path in named.items() if path not in records]
     groups = _trainings(named) if parsed.method == "paired" else {name: [path] for name, path in named.items()}
     models = {name: [read_predictions(path) for path in paths] for name, paths in groups.items()}
     first = next(iter(models.values()))[0]
@@ -76,10 +80,13 @@ def _run(parsed: argparse.Namespace) -> int:
     draws = Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp)
     found = compare(models, metric, draws, level=parsed.level, method=parsed.method)
     clusters = as_clusters(first, draws.clusters, block_bp=draws.block_bp)
-    notes = "\n".join(_notes(found, clusters, parsed))
+    lines = _notes(found, clusters, parsed)
+    if without:
+        lines.append(f"Protocol and data were not compared: no record is next to {', '.join(without)}.")
+    notes = "\n".join(lines)
     about = {"metric": metric, "level": parsed.level, "method": parsed.method, "clusters": clusters.noun}
-    records = ({**about, "n_clusters": len(clusters), **asdict(one)} for one in found)
-    show(parsed, [table(found, metric, level=parsed.level), "", notes], records)
+    shown = ({**about, "n_clusters": len(clusters), **asdict(one)} for one in found)
+    show(parsed, [table(found, metric, level=parsed.level), "", notes], shown)
     return 0
 
 
@@ -172,13 +179,11 @@ def _names(paths: list[Path]) -> list[str]:
     return names
 
 
-def _check_records(paths: list[Path]) -> None:
-    """Check the record next to each file, if there is one, against the file."""
+def _verified(paths: list[Path]) -> dict[Path, ResultRecord]:
+    """Read the record next to each file, if there is one, and check it against the file."""
     from bend_hf.evaluation.evidence import read_verified
 
-    for path in paths:
-        if path.with_suffix(".json").is_file():
-            read_verified(path.with_suffix(".json"))
+    return {path: read_verified(path.with_suffix(".json")) for path in paths if path.with_suffix(".json").is_file()}
 
 
 def _metric(path: Path, predictions: Predictions) -> str:

@@ -92,13 +92,16 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     from bend_hf.publishing import uploads
     from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
+    from bend_hf.runs.verify import check_with_data_at_hand
 
     named = parse_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")
     if not parsed.create_pr:
         repo = _repo(parsed, lambda: uploads.RESULTS_REPO)
         return uploads.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
-    records = records_of_model([read_verified(path) for path in find_records([folder])], parsed.model)
+    paths = find_records([folder])
+    records = records_of_model([read_verified(path) for path in paths], parsed.model)
+    check_with_data_at_hand(paths)
     return uploads.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
 
 

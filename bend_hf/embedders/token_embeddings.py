@@ -155,8 +155,8 @@ class Targets:
     """
 
     def __init__(self, dataset: Dataset, kind: LabelKind) -> None:
-        self._column = "labels" if "labels" in dataset.column_names else "label"
-        self._labels = dataset.select_columns([self._column]).with_format("arrow")
+        self.column = "labels" if "labels" in dataset.column_names else "label"
+        self._labels = dataset.select_columns([self.column]).with_format("arrow")
         self.kind = kind
 
     def rows(self, rows: Ints) -> Labels:
@@ -165,9 +165,9 @@ class Targets:
         Returns:
             Classes, shape (batch, windows), -100 for padding; or 0 and 1, or real values, shape (batch, 1, labels).
         """
-        column = self._labels[rows][self._column]
+        column = self._labels[rows][self.column]
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if self._column == "label":
+        if self.column == "label":
             values, offsets = column.to_numpy(zero_copy_only=False), np.arange(len(column) + 1)
         else:
             values = column.flatten().to_numpy(zero_copy_only=False)

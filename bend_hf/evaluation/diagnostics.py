@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.data.dataset import TaskData
-from bend_hf.evaluation.audit.leak_free import predictions_of
 from bend_hf.evaluation.audit.places import FAR, Places
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
@@ -103,7 +102,7 @@ def label_noise(predictions: Predictions) -> dict[str, Json] | None:
     place = _codes([predictions.columns[name] for name in _PLACE if name in predictions.columns])
     count = np.bincount(place) if len(place) else np.zeros(0, np.int64)
     shared = count[place] > 1  # few, so that only their labels are read
-    at, labels = place[shared], _label_sums(predictions_of(predictions, shared))
+    at, labels = place[shared], _label_sums(predictions.take(np.flatnonzero(shared)))
     differs = np.zeros(len(count), np.bool_)
     order = np.lexsort((labels, at))
     again = (at[order][1:] == at[order][:-1]) & (labels[order][1:] != labels[order][:-1])
@@ -181,7 +180,7 @@ class _Parts:
         return [self._score(name, chosen) for name, chosen in filled.items()] if len(filled) > 1 else None
 
     def _score(self, name: str, chosen: Bools) -> dict[str, Json]:
-        part = predictions_of(self.predictions, chosen)
+        part = self.predictions.take(np.flatnonzero(chosen))
         entry: dict[str, Json] = {"part": name, "items": len(part)}
         if self.metric not in METRICS or (self.metric == "mcc") != (part.score is None):
             return {**entry, "value": _finite(score(self.metric, part.values, part.target).value)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf import __version__
 from bend_hf.errors import BendError, RecordError
 from bend_hf.evaluation.chance import chance_of
+from bend_hf.evaluation.identity import CONTENT
 from bend_hf.evaluation.metrics import metric_names, metric_range, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
-from bend_hf.evaluation.record import ResultRecord, member, read_record
+from bend_hf.evaluation.record import ResultRecord, edited, member, read_record
 from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.uncertainty.bootstrap import (
     METRICS,
@@ -32,12 +35,14 @@ from bend_hf.evaluation.uncertainty.bootstrap import (
     mean_of_defined,
     values_of_folds,
 )
-from bend_hf.evaluation.uncertainty.intervals import LEVEL
+from bend_hf.evaluation.uncertainty.intervals import LEVEL, interval_of
 from bend_hf.types import IGNORE_LABEL, Json
 
 log = logging.getLogger(__name__)
 
 _AGREES: Final = "a record agrees with its predictions"
+_SHOWN: Final = 60  # characters of a value in a message
+_SEED_IN_NAME: Final = re.compile(r"__seed(\d+)__")
 _CLOSE: Final = 1e-6  # two ways to sum the same numbers; a value is shown with four digits
 
 
@@ -60,6 +65,7 @@ def read_verified(path: Path) -> ResultRecord:
         problem = problem or next(_wrong_hashes(record, path), None)
         if problem is None and file is not None:
             record, problem = _compared(record, path, file)
+        problem = problem or next(_wrong_within(record, path), None)
     except (BendError, OSError) as error:
         raise RecordError(f"{path} cannot be checked against its predictions: {error}") from error
     if problem is not None:
@@ -80,6 +86,40 @@ def check_without_predictions(record: ResultRecord, name: str) -> None:
     problem = next(_wrong_without_predictions(record, complete=True), None)
     if problem is not None:
         raise RecordError(f"{name}: {problem}")
+
+
+def problems_of(record: ResultRecord, predictions: Predictions, path: Path) -> Iterator[str]:
+    """Describe everything in a record that does not agree with itself or with its predictions.
+
+    Args:
+        record: The record, with its answers counted.
+        predictions: The predictions next to it.
+        path: Its file.
+    """
+    yield from _wrong_without_predictions(record, complete=False)
+    wrong = list(_wrong_hashes(record, path))
+    yield from wrong
+    if not wrong:
+        yield from _wrong_by_predictions(record, predictions, path.with_name(str(record.predictions.get("file"))))
+    yield from _wrong_within(record, path)
+
+
+def _wrong_within(record: ResultRecord, path: Path) -> Iterator[str]:
+    """Describe what one place of a record says and another one does not."""
+    for place, stated in {"config": record.config.get("protocol"), "model": record.model.get("protocol")}.items():
+        if stated is not None and stated != record.protocol:
+            yield f"protocol is {record.protocol!r}, but {place}.protocol is {stated!r}"
+    seed, name = record.config.get("seed"), str(record.predictions.get("file") or path.name)
+    named = _SEED_IN_NAME.search(name)
+    if named is not None and isinstance(seed, int) and int(named[1]) != seed:
+        yield f"config.seed is {seed}, but {name} is named after seed {named[1]}"
+    if record.metrics and record.main_metric not in record.metrics:
+        yield f"main_metric is {record.main_metric!r}, but the metrics are {', '.join(record.metrics)}"
+    items, in_file = record.coverage.get("items"), record.predictions.get("items")
+    if in_file is not None and in_file != items:
+        yield f"predictions.items is {in_file}, but coverage.items is {items}"
+    if edited(path):
+        yield "it was edited after it was written: its sha256 is not that of its content"
 
 
 def _wrong_without_predictions(record: ResultRecord, *, complete: bool) -> Iterator[str]:
@@ -126,16 +166,25 @@ def _compared(record: ResultRecord, path: Path, file: Path) -> tuple[ResultRecor
     if recalled(_AGREES, key) is True:
         return record, None
     predictions = read_predictions(file)
-    counted = _with_answers_counted(record, predictions, path)
+    counted = with_answers_counted(record, predictions, path)
     problem = next(_wrong_by_predictions(counted, predictions, file), None)
     if problem is None and counted is record:
         remember(_AGREES, key, True)
     return counted, problem
 
 
-def _with_answers_counted(record: ResultRecord, predictions: Predictions, path: Path) -> ResultRecord:
+def with_answers_counted(record: ResultRecord, predictions: Predictions, path: Path) -> ResultRecord:
+    """Return a record with the number of answers as ``coverage.scored``; earlier releases counted the rows.
+
+    Args:
+        record: The record.
+        predictions: Its predictions.
+        path: Its file.
+    """
     answered, items = predictions.n_answered, record.coverage.get("items")
     if record.coverage.get("scored") != items or answered == len(predictions):
+        return record
+    if record.coverage.get("identity") == CONTENT:
         return record
     log.warning("%s: %d of %s items have a score; the record counts all of them", path, answered, items)
     return replace(record, coverage={**record.coverage, "scored": answered})
@@ -169,12 +218,21 @@ def wrong_ranges(metrics: Json, where: str) -> Iterator[str]:
             yield f"{where}.{name}.interval goes from {low:g} to {high:g}; expected the lower end first"
 
 
+def states_items_of(record: ResultRecord, predictions: Predictions) -> bool:
+    """Whether a record states the hash of the items of predictions; earlier records state that of row numbers."""
+    by_content = record.coverage.get("identity") == CONTENT
+    found = predictions.item_sha256 if by_content else predictions.row_sha256
+    return record.coverage.get("item_sha256") == found
+
+
 def _wrong_items(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
     stated, found = record.coverage.get("items"), len(predictions)
     if stated != found:
         yield f"coverage.items is {stated}, but {file.name} holds {found} items"
-    elif record.coverage.get("item_sha256") != predictions.item_sha256:
+    elif not states_items_of(record, predictions):
         yield f"{file.name} holds other items than coverage.item_sha256 states"
+    elif record.coverage.get("windows", predictions.windows[-1]) != predictions.windows[-1]:
+        yield f"coverage.windows is {record.coverage.get('windows')}, but {file.name} holds {predictions.windows[-1]}"
     elif record.coverage.get("scored") != predictions.n_answered:
         yield f"coverage.scored is {record.coverage.get('scored')}, but {file.name} has {predictions.n_answered} scores"
 
@@ -265,12 +323,60 @@ def _wrong_chances(record: ResultRecord, predictions: Predictions, file: Path) -
 
 
 def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path) -> Iterator[str]:
-    """Compute the intervals again that do not hold their value, which may be so with few items."""
-    for name in _outside(record):
+    """Compute the intervals again, as this release computes them or as they say how they were drawn."""
+    written_now = member(record.created_with, "bend_hf") in (None, __version__)
+    for name in [name for name in record.metrics if member(record.metrics, name, "interval") is not None]:
         interval = member(record.metrics, name, "interval")
-        again = _interval_again(predictions, name, interval)
-        if _differs(member(interval, "low"), again[0]) or _differs(member(interval, "high"), again[1]):
-            yield f"{_outside_text(record, name)}; {file.name} gives another interval"
+        if written_now and str(member(interval, "method")).startswith("Wilson") and name in METRICS:
+            differ = [list(unequal(interval, again, f"metrics.{name}.interval")) for again in _again(predictions, name)]
+            if all(differ):
+                yield f"{differ[0][0]}; that is what {file.name} gives"
+        elif name in _outside(record):  # so it may be with few items
+            ends = _interval_again(predictions, name, interval)
+            if _differs(member(interval, "low"), ends[0]) or _differs(member(interval, "high"), ends[1]):
+                yield f"{_outside_text(record, name)}; {file.name} gives another interval"
+
+
+def _again(predictions: Predictions, metric: str) -> Iterator[Json]:
+    """The interval of a metric over all items; then over those with a label and a score, as for files of variants."""
+    yield interval_of(_answered(predictions), metric).as_json()
+    if predictions.score is not None and predictions.target.ndim == 1 and len(predictions) == len(predictions.target):
+        scored = (predictions.target != IGNORE_LABEL) & np.isfinite(predictions.score)
+        if scored.any() and not scored.all():
+            yield interval_of(predictions.take(np.flatnonzero(scored)), metric).as_json()
+
+
+def unequal(stated: Json, computed: Json, where: str) -> Iterator[str]:
+    """Describe each part of a computed value that a record states otherwise.
+
+    Args:
+        stated: What the record holds; further entries of objects are not looked at.
+        computed: What was computed again.
+        where: Place in the record.
+
+    >>> list(unequal({"low": 0.5, "n": 2}, {"low": 0.4}, "interval"))
+    ['interval.low is 0.5, but 0.4 was computed again']
+    """
+    if isinstance(computed, dict) and isinstance(stated, dict):
+        for name, value in computed.items():
+            yield from unequal(stated.get(name), value, f"{where}.{name}")
+    elif isinstance(computed, list) and isinstance(stated, list) and len(stated) == len(computed):
+        for index, (one, other) in enumerate(zip(stated, computed, strict=True)):
+            yield from unequal(one, other, f"{where}[{index}]")
+    elif not _same(stated, computed):
+        yield f"{where} is {_short(stated)}, but {_short(computed)} was computed again"
+
+
+def _same(stated: Json, computed: Json) -> bool:
+    one, other = _number(stated), _number(computed)
+    if one is None or other is None:
+        return stated == computed
+    return abs(one - other) <= _CLOSE * max(1.0, abs(one), abs(other))
+
+
+def _short(value: Json) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _outside_text(record: ResultRecord, name: str) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bend_hf.errors import RecordError
+from bend_hf.evaluation.identity import Keys, item_keys, keys_sha256, place_keys, places_of, row_keys
 from bend_hf.files import atomic_path, explain_write_errors
 from bend_hf.types import Floats, Ints, Labels
 
@@ -35,7 +37,8 @@ class Predictions:
     """Predictions of n items with N label windows in all: either scores or classes.
 
     Attributes:
-        item: Row numbers of the items in the BED file of the task, int64, shape (n,).
+        item: Row numbers of the items in the BED file of the task, int64, shape (n,). They order the items; what
+            identifies an item is its content, see ``item_sha256``.
         windows: Start of each item's windows, int64, shape (n + 1,).
         target: True classes, int16, shape (N,), or 0 and 1 per label, shape (N, C); -100 if not labeled. Real values
             are float32, shape (N, C); nan if not measured.
@@ -76,10 +79,47 @@ class Predictions:
         n_missing = np.concatenate([[0], np.cumsum(~of_window)])
         return int((np.diff(n_missing[self.windows]) == 0).sum())
 
+    @cached_property
+    def places(self) -> Keys:
+        """Hashes of the items' places, shape (n, 2); of their row numbers if the columns hold no places."""
+        if not {"chromosome", "start", "end"} <= self.columns.keys():
+            return row_keys(self.item)
+        return place_keys(places_of(self.columns))
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Hashes of the items: place, labels and fold, shape (n, 2)."""
+        fold = self.columns.get("fold")
+        split = np.zeros(len(self), np.int64) if fold is None else fold.to_numpy(zero_copy_only=False)
+        return item_keys(self.places, self.target, self.windows, split)
+
     @property
     def item_sha256(self) -> str:
-        """Hash of the sorted item ids: equal for two models that were scored on the same items."""
+        """Hash of the items in any order: equal for two models that were scored on the same items.
+
+        An item is its place, its labels and its fold, whatever its row number in a file.
+        """
+        return keys_sha256(self.keys)
+
+    @property
+    def row_sha256(self) -> str:
+        """Hash of the sorted row numbers, which records before version 0.2.0 took for the items."""
         return hashlib.sha256(np.sort(self.item).astype("<i8").tobytes()).hexdigest()
+
+    def take(self, rows: Ints) -> Predictions:
+        """Return some items, in the order of their indices."""
+        lengths = np.diff(self.windows)[rows]
+        windows = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.windows[rows] - windows[:-1], lengths) + np.arange(windows[-1])
+        return replace(
+            self,
+            item=self.item[rows],
+            windows=windows,
+            target=self.target[source],
+            score=None if self.score is None else self.score[source],
+            predicted=None if self.predicted is None else self.predicted[source],
+            columns={name: column.take(pa.array(rows)) for name, column in self.columns.items()},
+        )
 
     def table(self) -> pa.Table:
         """Make a table with one row per item and its windows as lists."""
@@ -119,24 +159,20 @@ def concatenate(predictions: Sequence[Predictions]) -> Predictions:
     if len(np.unique(item)) != len(item):
         twice = np.unique(item[np.sort(item).searchsorted(item, side="right") - np.sort(item).searchsorted(item) > 1])
         raise RecordError(f"items {twice[:5].tolist()} were predicted twice; each item must be scored once")
-    order = np.argsort(item, kind="stable")
     lengths = np.concatenate([np.diff(one.windows) for one in predictions])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    windows = np.concatenate([[0], np.cumsum(lengths[order])])
-    source = np.repeat(starts[order] - windows[:-1], lengths[order]) + np.arange(windows[-1])
-    values = np.concatenate([one.values for one in predictions])[source]
-    return Predictions(
-        item=item[order],
-        windows=windows,
-        target=np.concatenate([one.target for one in predictions])[source],
+    values = np.concatenate([one.values for one in predictions])
+    joined = Predictions(
+        item=item,
+        windows=np.concatenate([[0], np.cumsum(lengths)]),
+        target=np.concatenate([one.target for one in predictions]),
         score=None if first.score is None else values,
         predicted=values if first.score is None else None,
         label_names=first.label_names,
         columns={
-            name: pa.concat_arrays([_one_array(one.columns[name]) for one in predictions]).take(pa.array(order))
-            for name in first.columns
+            name: pa.concat_arrays([_one_array(one.columns[name]) for one in predictions]) for name in first.columns
         },
     )
+    return joined.take(np.argsort(item, kind="stable"))
 
 
 def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -31,7 +31,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.errors import InputError, RecordError
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
-from bend_hf.files import atomic_path, explain_write_errors, read_text
+from bend_hf.files import atomic_path, explain_write_errors, json_sha256, read_text
 from bend_hf.types import PROTOCOLS, Json
 
 _VERSIONS_OF: Final = (
@@ -60,13 +60,16 @@ class ResultRecord:
     Attributes:
         task: Task key.
         protocol: Version of the rules: ``bend-2024`` or ``bend-hf-1``.
-        model: The embedder's description of itself: key, checkpoint, revision, hashes of what was read, facts.
-        data: Origin, hashes, counts, and how many rows were padded or dropped.
+        model: The embedder's description of itself: key, checkpoint, revision, hashes of what was read, facts, and
+            everything that determines its embeddings (``identity``).
+        data: Origin, hashes of the files and of the items of each split (``identity``), counts, and how many rows
+            were padded or dropped.
         config: The complete resolved configuration.
         metrics: Each metric on the test split by name: ``value``, ``detail`` and, if it has one, ``interval`` (low,
             high, level, method).
         main_metric: The metric that ranks the task.
-        coverage: How many items were scored out of how many, and the hash of their ids.
+        coverage: How many items were scored out of how many, and the hash of the items; ``identity`` says what it is
+            taken of: ``content``, or row numbers in records that do not say.
         training: Epochs, the best epoch, the history of loss and validation metric; None if nothing is trained.
         folds: Metrics of each fold; empty if there are no folds.
         cost: Seconds, peak memory and cached embeddings in bytes, device, number of processes.
@@ -77,6 +80,8 @@ class ResultRecord:
             they are not known.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
+        sha256: Hash of all other fields, as ``digest_of`` computes it; None until the record is written, and in
+            earlier records.
     """
 
     task: str
@@ -96,6 +101,7 @@ class ResultRecord:
     diagnostics: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
+    sha256: str | None = field(default=None, compare=False)
 
     @property
     def value(self) -> float | None:
@@ -126,12 +132,12 @@ class ResultRecord:
             raise RecordError(problems[0])
         body = upgraded(body)
         names = {item.name for item in fields(cls)}
-        problems = [f"the record lacks {name!r}" for name in sorted(names - set(body))]
+        problems = [f"the record lacks {name!r}" for name in sorted(names - set(body) - {"sha256"})]
         problems += [
             f"the record has an unknown field {name!r}" for name in sorted(set(body) - names - {"schema_version"})
         ]
         if not problems:
-            values: dict[str, Any] = {name: body[name] for name in names}
+            values: dict[str, Any] = {name: body[name] for name in names if name in body}
             record = cls(**values)
             problems = list(_wrong_types(record)) or list(_wrong_values(record))
         if problems:
@@ -142,7 +148,20 @@ class ResultRecord:
         """Give the content of the record's file, with the schema version and the versions of the software."""
         body = {item.name: jsonable(getattr(self, item.name)) for item in fields(self)}
         created_with = body.pop("created_with") or _versions()
-        return {"schema_version": SCHEMA_VERSION, "created_with": created_with, **body}
+        whole = {"schema_version": SCHEMA_VERSION, "created_with": created_with, **body}
+        return {**whole, "sha256": digest_of(whole)}
+
+
+def digest_of(body: Mapping[str, Json]) -> str:
+    """Hash the content of a record's file, without the entry that holds the hash."""
+    return json_sha256({name: value for name, value in body.items() if name != "sha256"})
+
+
+def edited(path: Path) -> bool:
+    """Whether the file of a record was changed since it was written; False if it does not hold its hash."""
+    body = _json_of(path)
+    stated = body.get("sha256") if isinstance(body, dict) else None
+    return isinstance(body, dict) and stated is not None and stated != digest_of(body)
 
 
 def member(value: Json, *path: str) -> Json:
@@ -230,6 +249,7 @@ def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:
     if not wrong and coverage["scored"] > coverage["items"]:  # type: ignore[operator]
         yield f"coverage.scored is {coverage['scored']}; expected at most the {coverage['items']} items"
     hashes = {"coverage.item_sha256": coverage.get("item_sha256")}
+    hashes |= {f"data.identity.{split}": value for split, value in _entries(data.get("identity"))}
     hashes |= {f"data.files.{name}.sha256": member(file, "sha256") for name, file in _entries(data.get("files"))}
     for name in ("weights_sha256", "configuration_sha256", "code_sha256"):
         if record.model.get(name) is not None:  # older records lack them

@@ -18,7 +18,7 @@ from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
-from bend_hf.tables import INVISIBLE
+from bend_hf.tables import INVISIBLE, metric_title, number
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.training.heads import HEADS
 from bend_hf.types import Json
@@ -64,6 +64,7 @@ def run_fields(record: ResultRecord) -> dict[str, Any]:
         "training": _training_text(record),
         "data": _data_text(record),
         "splits": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits if isinstance(count, int)),
+        "leaks": _leaks_text(data.get("audit")),
         "hashes": [(name, member(files, name, "sha256")) for name in sorted(files)] if isinstance(files, dict) else [],
         "scored": record.coverage.get("scored"),
         "n_items": record.coverage.get("items"),
@@ -120,6 +121,22 @@ def _search_text(record: ResultRecord) -> str:
         if isinstance(one, dict)
     )
     return f"Searched by {search.get('by')}: {searched}; chosen: {picks}. The test split was not used."
+
+
+def _leaks_text(audit: Json) -> str:
+    """Say how many tested rows occur in the rows that were trained on, and what a rule without a model scores."""
+    if not isinstance(audit, dict) or "leaks" not in audit:
+        reason = member(audit, "left_out")
+        return f"unknown: {reason or 'the data were not audited'}"
+    leaks = audit["leaks"]
+    counts = {name: member(leak, "rows") for name, leak in leaks.items()} if isinstance(leaks, dict) else {}
+    tested = {"test": counts["test"]} if "test" in counts else counts
+    n = sum(count for count in tested.values() if isinstance(count, int))
+    text = f"{n:,} tested rows occur in rows that they are tested against" if tested else "the task has no splits"
+    value, metric = member(audit, "best_rule", "value"), member(audit, "best_rule", "metric")
+    if isinstance(value, int | float):
+        text += f"; the best rule without a model scores {metric_title(str(metric))} {number(value)}"
+    return text
 
 
 def _data_flag(record: ResultRecord) -> str:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from bend_hf.errors import BendError
+from bend_hf.evaluation.comparable import check_comparable
+from bend_hf.evaluation.evidence import states_items_of
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.uncertainty.clusters import as_clusters
-from bend_hf.evaluation.uncertainty.comparison import by_item, check_same_items, holm, paired, trainings_of
+from bend_hf.evaluation.uncertainty.comparison import check_same_items, holm, in_order, paired, trainings_of
 from bend_hf.publishing.results import ResultGroup
 from bend_hf.types import Json
 
@@ -128,6 +130,7 @@ def _compared(
     for index in missing:
         other = others[index]
         try:
+            check_comparable({best.model: best.records[0], other.model: other.records[0]})
             predictions = list(_read(other, files))
             for one in predictions:
                 check_same_items({best.model: first[0], other.model: one})
@@ -169,7 +172,7 @@ def _read(result: ResultGroup, files: Mapping[str, Path]) -> Iterator[Prediction
 
     for record in result.records:
         path = files[str(record.predictions["sha256"])]
-        predictions = by_item(read_predictions(path))
-        if predictions.item_sha256 != record.coverage.get("item_sha256"):
+        predictions = in_order(read_predictions(path))
+        if not states_items_of(record, predictions):
             raise RecordError(f"{path} holds other items than its record states; repeat the run")
         yield predictions

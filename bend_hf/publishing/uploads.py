@@ -29,6 +29,7 @@ from bend_hf.publishing.model_card import NOT_BEND_SCORES
 from bend_hf.publishing.publishable import reasons_not_to_publish
 from bend_hf.publishing.report import MANIFEST
 from bend_hf.publishing.results import group_records
+from bend_hf.runs.verify import check_with_data_at_hand
 from bend_hf.tasks import TASKS
 
 DatasetMatcher: TypeAlias = Callable[[list[ResultRecord]], list[ResultRecord]]
@@ -202,6 +203,7 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
     """
     paths = find_records(places)
     records = [read_verified(path) for path in paths]
+    check_with_data_at_hand(paths)
     check_publishable(match(records), [path.name for path in paths])
     files = []
     for path, record in zip(paths, records, strict=True):

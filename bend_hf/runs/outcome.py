@@ -24,6 +24,7 @@ import numpy as np
 from bend_hf.errors import BendError
 from bend_hf.evaluation.chance import is_labeled, with_chance
 from bend_hf.evaluation.diagnostics import diagnostics_of
+from bend_hf.evaluation.identity import CONTENT
 from bend_hf.evaluation.metrics import Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
@@ -197,9 +198,10 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
             "items": info.n_items,
             "windows": int(predictions.windows[-1]),
             "item_sha256": predictions.item_sha256,
+            "identity": CONTENT,
         },
         training=_training(results),
-        folds=_fold_entries(results.folds),
+        folds=fold_entries(results.folds),
         cost=_cost(time.perf_counter() - info.started, info.accelerator, results.cache_bytes),
         predictions={},
         controls=controls or {},
@@ -312,7 +314,8 @@ def _metric_entry(one: Score) -> dict[str, Json]:
     return {"value": jsonable(one.value), "detail": jsonable(one.detail)}
 
 
-def _fold_entries(folds: Sequence[FoldResult]) -> list[Json]:
+def fold_entries(folds: Sequence[FoldResult]) -> list[Json]:
+    """Return what the record keeps of each fold: its number, items and metrics."""
     return [
         {
             "fold": one.fold,

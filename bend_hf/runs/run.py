@@ -30,6 +30,8 @@ from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
+from bend_hf.evaluation.audit.task_audit import audit_for_record
+from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.metrics import check_metrics, metric_folder
@@ -130,7 +132,7 @@ class ModelRun(Run):
 
     Attributes:
         embedder: The model, with its weights.
-        identity: The embedder's identity in the folder of the records.
+        identity: The embedder's identity in the folder of the records; part of the run's key.
         head: What is trained on its embeddings; None if the task is scored zero-shot.
         searched: Values that are searched on the validation split, by name; see ``training.recipe``.
     """
@@ -143,7 +145,7 @@ class ModelRun(Run):
     @property
     def description(self) -> dict[str, Json]:
         """The embedder's description for the record, under the name of the supervised baseline if it is one."""
-        facts = {**self.embedder.description, **content_facts(self.identity)}
+        facts = {**self.embedder.description, **content_facts(self.identity), "identity": dict(self.identity)}
         described = {name: jsonable(value) for name, value in facts.items()}
         return {**described, "model": self.config.model} if self.config.model in BASELINES else described
 
@@ -342,11 +344,12 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
     started, moment = time.perf_counter(), datetime.now(UTC)
     name = run_name(run.data.task.key, run.label, run.config.seed, moment.strftime("%Y%m%dT%H%M%S"))
     results = compute(run, name)
+    audit = run_on_main_process(run.accelerator, partial(audit_for_record, run.data))
     info = RunInfo(
         task=run.data.task.key,
         protocol=run.config.protocol,
         settings={**{name: jsonable(value) for name, value in asdict(run.config).items()}, KEY_FIELD: run.key},
-        data=run.data.facts,
+        data={**run.data.facts, "identity": identity_of(run.data), "audit": audit},
         n_items=sum(len(run.data.splits(fold)["test"]) for fold in run.folds),
         accelerator=run.accelerator,
         started=started,
@@ -453,7 +456,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         config=config,
         data=task.data,
         accelerator=task.accelerator,
-        key=run_key(scored_settings(config), task.data, identity, _head_in_key(head, searched)),
+        key=run_key(scored_settings(config), task.data, identity, head_in_key(head, searched)),
         label=label_of(embedder, config.model),
         folds=chosen_folds(config, task.data),
         control=control,
@@ -478,7 +481,8 @@ def searched_of(config: RunConfig, head: Head | None) -> dict[str, tuple[HeadSet
     return RECIPES[config.protocol].searched(head, config.learning_rate)
 
 
-def _head_in_key(head: Head | None, searched: Mapping[str, Sequence[HeadSetting]]) -> dict[str, Json] | None:
+def head_in_key(head: Head | None, searched: Mapping[str, Sequence[HeadSetting]]) -> dict[str, Json] | None:
+    """Return the head and what is searched as they enter the key of a run; None if nothing is trained."""
     entry = head_entry(head)
     return {**entry, "searched": jsonable(dict(searched))} if entry is not None and searched else entry
 

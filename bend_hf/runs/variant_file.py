@@ -247,5 +247,6 @@ def _data_facts(file: Path, config: VariantRun, variants: VariantFile, scored: S
             for name, path in (("variants", file), ("genome", config.genome))
         },
         "items": {"test": len(scored.predictions)},
+        "identity": {"test": scored.predictions.item_sha256},
         "changes": {**variants.counts.facts(), "short_context": scored.short_context},
     }

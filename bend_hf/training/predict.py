@@ -25,7 +25,7 @@ from bend_hf.types import Ints
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_COORDINATES = ("chromosome", "start", "end", "strand")
+_COORDINATES = ("chromosome", "start", "end", "strand", "ref", "alt")
 
 
 def predict(

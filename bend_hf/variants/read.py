@@ -166,6 +166,17 @@ class VariantFile:
         """Sort the variants by position; indices, shape (n,)."""
         return site_order(self.bed.chromosome, self.bed.start_bp)
 
+    def place_columns(self) -> dict[str, pa.Array]:
+        """Return the coordinates and alleles of all variants as columns, without reading the genome."""
+        ends = self.bed.start_bp + pc.utf8_length(self.ref).to_numpy().astype(np.int64)
+        return {
+            "chromosome": self.bed.chromosome.cast(pa.string()),
+            "start": pa.array(self.bed.start_bp),
+            "end": pa.array(ends),
+            "ref": self.ref,
+            "alt": self.alt,
+        }
+
     def table(self, rows: Ints) -> pa.Table:
         """Return some variants, with their sequences read from the genome."""
         picked = pa.array(rows)

@@ -468,7 +468,7 @@ def _with_predictions(folder: Path) -> Path:
         label_names=("no", "yes"),
     )
     digest = write_predictions(predictions, folder / "run.parquet")
-    coverage = {"scored": 3, "items": 3, "item_sha256": predictions.item_sha256}
+    coverage = {"scored": 3, "items": 3, "item_sha256": predictions.item_sha256, "identity": "content"}
     made = record(value=1.0, items=3, coverage=coverage)
     metrics = {**made.metrics, "auprc": {"value": 1.0}}
     return write(

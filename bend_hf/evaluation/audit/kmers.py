@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.evaluation.identity import mixed
 from bend_hf.types import Bools, Bytes, Ints
 
 if TYPE_CHECKING:
@@ -140,13 +141,6 @@ class SharedKmers:
     def group(self) -> Ints:
         """Number of the run of equal codes that each k-mer belongs to, shape (N,)."""
         return np.cumsum(np.concatenate([[0], self.code[1:] != self.code[:-1]])[: len(self.code)])
-
-
-def mixed(code: Codes) -> Codes:
-    """Scramble numbers, so that any range of the result is a fair sample (the finalizer of SplitMix64)."""
-    code = (code ^ (code >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    code = (code ^ (code >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return code ^ (code >> np.uint64(31))
 
 
 def canonical_kmers(codes: Bytes, k: int) -> tuple[Codes, Bools, Bools]:

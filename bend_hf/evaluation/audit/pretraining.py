@@ -20,9 +20,10 @@ from bend_hf.data.genome import Genome
 from bend_hf.embedders import MODELS
 from bend_hf.errors import InputError
 from bend_hf.evaluation.audit.copies import SEEN_BP
-from bend_hf.evaluation.audit.kmers import CODE_OF, Codes, Sequences, canonical_kmers, mixed, sampling_limit
+from bend_hf.evaluation.audit.kmers import CODE_OF, Codes, Sequences, canonical_kmers, sampling_limit
 from bend_hf.evaluation.audit.places import Places
 from bend_hf.evaluation.audit.rows import AuditRows
+from bend_hf.evaluation.identity import mixed
 from bend_hf.files import asset_folder, file_sha256
 from bend_hf.types import Bools, Bytes, Ints, Json
 
@@ -103,10 +104,15 @@ def seen_in_words(model: str) -> str:
     spec = MODELS.get(model)
     if spec.source == "none":
         return f"{spec.key} is not pretrained: every test row is unseen."
-    data = spec.training_data or "unknown data"
+    if not spec.training_data:
+        return f"{spec.key} does not say what it was pretrained on: it is not known which test rows it has seen."
+    data = spec.training_data
     if spec.trained_on_human_genome:
         return f"{spec.key} was pretrained on {data}: no test row of a human task can be taken as unseen."
-    return f"{spec.key} was pretrained on {data}: it is not known which test rows it has seen."
+    return (
+        f"{spec.key} was pretrained on {data}, not on the human genome: it has seen no test row of a human task, but "
+        "may have seen sequence that the species share."
+    )
 
 
 def pretraining_overlap(rows: AuditRows, source: Path, genome: Path | None) -> PretrainingOverlap:

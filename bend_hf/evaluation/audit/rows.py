@@ -132,7 +132,8 @@ def parquet_subset(paths: Sequence[Path]) -> Subset:
     return Subset(n_rows=sum(file.metadata.num_rows for file in files), n_bytes=n_bytes, tables=tables)
 
 
-def _dataset_subset(subset: Dataset) -> Subset:
+def dataset_subset(subset: Dataset) -> Subset:
+    """Take the rows of a split from its dataset."""
     chunks = subset.data["sequence"].chunks
     return Subset(
         n_rows=len(subset),
@@ -147,7 +148,7 @@ def read_rows(data: TaskData) -> AuditRows:
     Raises:
         InputError: The task has no rows.
     """
-    return read_subsets(data.task, {name: _dataset_subset(subset) for name, subset in data.subsets.items()})
+    return read_subsets(data.task, {name: dataset_subset(subset) for name, subset in data.subsets.items()})
 
 
 def read_subsets(task: TaskSpec, subsets: Mapping[str, Subset]) -> AuditRows:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bend_hf.data.dataset import TaskData
-from bend_hf.errors import InputError
+from bend_hf.errors import BendError, InputError
 from bend_hf.evaluation.audit.copies import NEAR_BP, SEED_BP, SEEN_BP, Copies, Thresholds, find_copies
+from bend_hf.evaluation.audit.homology import Homologs, Homology, find_homologs
 from bend_hf.evaluation.audit.leak_free import PartScore
 from bend_hf.evaluation.audit.places import FAR, Places
 from bend_hf.evaluation.audit.pretraining import PretrainingOverlap, pretraining_overlap
-from bend_hf.evaluation.audit.rows import AuditRows, read_rows
+from bend_hf.evaluation.audit.rows import AuditRows, dataset_subset, read_rows
 from bend_hf.evaluation.audit.rules import fit_rules
 from bend_hf.files import atomic_path, explain_write_errors, write_text
 from bend_hf.tables import markdown_table, metric_title, number, text_table
@@ -33,6 +35,8 @@ from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.types import Bools, Ints, Json
 
 AUDIT_VERSION: Final = 1  # raised when the meaning of a stored value changes
+_AUDIT_FILE: Final = "bend_audit.json"
+_RECORD_BP: Final = 1 << 25  # nucleotides that are audited for a record; about 15 s of one core
 _EXAMPLES: Final = 5
 _KINDS: Final = ("copies", "near copies", "shifted windows", "overlapping places")
 
@@ -73,6 +77,18 @@ class TaskAudit:
     def leaks(self) -> Bools:
         """Whether each row also occurs in a split that it is tested against, shape (rows,)."""
         found: Bools = self.rows["leak"].to_numpy()
+        return found
+
+    @property
+    def homologs(self) -> Bools:
+        """Whether each row has a homolog in a split that it is tested against, shape (rows,).
+
+        Raises:
+            InputError: No homologs were looked for.
+        """
+        if "homolog" not in self.rows.column_names:
+            raise InputError(f"the audit of {self.task} was made without an aligner; give --homology auto")
+        found: Bools = self.rows["homolog"].to_numpy(zero_copy_only=False)
         return found
 
     def with_scores(self, scores: Sequence[PartScore]) -> TaskAudit:
@@ -136,7 +152,11 @@ class Pretraining:
 
 
 def audit_task(
-    data: TaskData, thresholds: Thresholds | None = None, *, pretraining: Pretraining | None = None
+    data: TaskData,
+    thresholds: Thresholds | None = None,
+    *,
+    pretraining: Pretraining | None = None,
+    homology: Homology = "off",
 ) -> TaskAudit:
     """Audit the splits of a task.
 
@@ -144,11 +164,75 @@ def audit_task(
         data: The task's data.
         thresholds: When two rows count as copies; None takes the defaults.
         pretraining: Pretraining data to compare the tested rows with.
+        homology: The aligner that looks for homologs too; see ``homology.find_homologs``.
 
     Raises:
         InputError: The task has no rows, or the pretraining data cannot be read.
+        BendError: The aligner is not installed, or failed.
     """
-    return audit_rows(data.task, read_rows(data), thresholds or Thresholds(), pretraining)
+    rows = read_rows(data)
+    audit = audit_rows(data.task, rows, thresholds or Thresholds(), pretraining)
+    return audit if homology == "off" else _with_homologs(audit, rows, find_homologs(rows, homology))
+
+
+def _with_homologs(audit: TaskAudit, rows: AuditRows, found: Homologs | str) -> TaskAudit:
+    """Add the summary ``homology`` and the column ``homolog``."""
+    if isinstance(found, str):
+        return replace(audit, summary={**audit.summary, "homology": {"left_out": found}})
+    return replace(
+        audit,
+        summary={**audit.summary, "homology": found.as_json(rows, audit.leaks)},
+        rows=audit.rows.append_column("homolog", pa.array(found.found)),
+    )
+
+
+def audit_for_record(data: TaskData) -> dict[str, Json]:
+    """Return what the record of a run keeps of an audit of its data, in bounded time.
+
+    A built dataset holds its audit. The audit of files is made once and kept next to their dataset in the cache of
+    ``datasets``, where ``bend-hf audit`` leaves its own too; of large tasks it is left out.
+
+    Args:
+        data: The task's data.
+
+    Returns:
+        As ``audit_facts`` gives it, or the reason why there is none, ``left_out``.
+    """
+    known = data.facts.get("audit")
+    if isinstance(known, dict):
+        return known
+    if "limit" in data.facts:
+        return {"left_out": "the run was limited to some rows"}
+    file = _cache_file(data)
+    if file is not None and (kept := _kept(file)) is not None:
+        return kept
+    n_bp = sum(one.n_bytes for one in map(dataset_subset, data.subsets.values()))
+    if n_bp > _RECORD_BP:
+        return {"left_out": f"the task has {n_bp:,} nucleotides; 'bend-hf audit {data.task.key}' makes an audit"}
+    return keep_for_records(data, audit_task(data))
+
+
+def keep_for_records(data: TaskData, audit: TaskAudit) -> dict[str, Json]:
+    """Keep the facts of an audit next to the dataset, for the records of later runs; return them."""
+    facts, file = audit_facts(audit.as_json()), _cache_file(data)
+    if file is not None and "limit" not in data.facts:
+        with contextlib.suppress(BendError):  # the cache may be read-only
+            write_text(file, json.dumps(facts, allow_nan=False) + "\n")
+    return facts
+
+
+def _cache_file(data: TaskData) -> Path | None:
+    """A file next to the dataset in the cache of ``datasets``, whose folder is named by content; None in memory."""
+    folders = {Path(file["filename"]).parent for subset in data.subsets.values() for file in subset.cache_files}
+    return folders.pop() / _AUDIT_FILE if len(folders) == 1 else None
+
+
+def _kept(file: Path) -> dict[str, Json] | None:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("audit_version") == AUDIT_VERSION else None
 
 
 def audit_rows(
@@ -370,6 +454,7 @@ def audit_in_words(audit: Mapping[str, Any]) -> str:
         lines.append(f"{n_skipped:,} rows are mostly N and were not compared.")
     if audit["method"]["sampled_share_of_kmers"] < 1:
         lines.append(f"A fixed {audit['method']['sampled_share_of_kmers']:.1%} of all k-mers was used.")
+    lines += _homology_in_words(audit)
     lines += _pretraining_in_words(audit)
     lines += [PartScore(**score).in_words() for score in audit.get("scores", [])]
     return "\n".join(lines)
@@ -414,6 +499,20 @@ def _findings(audit: Mapping[str, Any]) -> tuple[str, ...]:
         f"{audit['duplicates']['rows_whose_equals_have_other_labels']:,}",
         f"{metric_title(rules['metric'])} {number(rules['value'])}" if rules else "real values",
     )
+
+
+def _homology_in_words(audit: Mapping[str, Any]) -> list[str]:
+    found = audit.get("homology")
+    if found is None:
+        return []
+    if "left_out" in found:
+        return [f"Homologs with gaps were not looked for: {found['left_out']}."]
+    return [
+        f"{one['rows']:,} rows of {name} ({one['share']:.2%}) have a homolog ({found['tool']}: {found['identity']:.0%} "
+        f"identity over {found['coverage']:.0%} of the row), {one['not_among_leaks']:,} of them none of the above."
+        for name, one in found["splits"].items()
+        if one["rows"] or name == "test"
+    ]
 
 
 def _pretraining_in_words(audit: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, RecordError
-from bend_hf.evaluation.predictions import Predictions, concatenate
+from bend_hf.evaluation.identity import in_other, keys_sha256, order_of
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, Draws, check_metrics, draws_of, folds_of
 from bend_hf.evaluation.uncertainty.clusters import Clusters, as_clusters
 from bend_hf.evaluation.uncertainty.delong import delong
@@ -129,7 +130,7 @@ def compare(
         raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
     bootstrap = bootstrap or Bootstrap(resamples=RESAMPLES)
     groups = {
-        name: [by_item(one) for one in ([given] if isinstance(given, Predictions) else given)]
+        name: [in_order(one) for one in ([given] if isinstance(given, Predictions) else given)]
         for name, given in models.items()
     }
     check_same_items(
@@ -297,38 +298,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def by_item(predictions: Predictions) -> Predictions:
-    """Sort predictions by item."""
-    in_order = bool((np.diff(predictions.item) > 0).all())
-    return predictions if in_order else concatenate([predictions])
+def in_order(predictions: Predictions) -> Predictions:
+    """Sort predictions by the content of their items, whatever their order in a file was."""
+    order = order_of(predictions.keys)
+    return predictions if (np.diff(order) == 1).all() else predictions.take(order)
 
 
 def check_same_items(models: Mapping[str, Predictions]) -> None:
     """Check that models can be compared item by item.
 
     Args:
-        models: Predictions by name, sorted by item.
+        models: Predictions by name, as ``in_order`` sorts them.
 
     Raises:
         RecordError: The models have different items, labels or folds.
     """
     (name, first), *others = models.items()
     for other_name, other in others:
-        if first.item_sha256 != other.item_sha256:
-            shared = len(np.intersect1d(first.item, other.item))
+        if first.label_names != other.label_names:
+            raise RecordError(
+                f"{name} has the labels {_few(first.label_names)} and {other_name} {_few(other.label_names)}; compare "
+                "runs of one task"
+            )
+        if np.array_equal(first.keys, other.keys):
+            continue
+        if keys_sha256(first.places) != keys_sha256(other.places):
+            shared = int(in_other(first.places, other.places).sum())
             raise RecordError(
                 f"{name} has {len(first):,} items (sha256 {first.item_sha256[:12]}) and {other_name} {len(other):,} "
-                f"(sha256 {other.item_sha256[:12]}); {shared:,} of them are the same. A paired comparison needs the "
-                "same items of one task: run both models on the same data"
+                f"(sha256 {other.item_sha256[:12]}); {shared:,} of them lie at the same places. A paired comparison "
+                "needs the same items of one task: run both models on the same data"
             )
-        same = first.target.shape == other.target.shape and bool((first.target == other.target).all())
-        if not same or first.label_names != other.label_names or not np.array_equal(first.windows, other.windows):
-            raise RecordError(
-                f"{name} and {other_name} have the same items but different labels, so they are of two tasks or of two "
-                "versions of the data; run both models on the same data"
-            )
-        if not np.array_equal(folds_of(first), folds_of(other)):
+        if not np.array_equal(np.sort(folds_of(first)), np.sort(folds_of(other))):
             raise RecordError(f"{name} and {other_name} have their items in different folds; use the same folds")
+        differ = int((~in_other(first.keys, other.keys)).sum())
+        raise RecordError(
+            f"{name} and {other_name} have the same places but {differ:,} items with other labels or folds, so they "
+            "are of two tasks or of two versions of the data; run both models on the same data"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def difference(pair: tuple[str, str], one: Draws, other: Draws, level: float = LEVEL) -> Comparison:

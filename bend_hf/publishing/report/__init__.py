@@ -25,6 +25,7 @@ from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from bend_hf.publishing.ties import prediction_files
+from bend_hf.runs.verify import check_with_data_at_hand
 from bend_hf.types import Json
 
 MANIFEST: Final = "report.json"
@@ -71,6 +72,7 @@ def write_report(
     """
     paths = find_records(places)
     records = [read_verified(path) for path in paths]
+    check_with_data_at_hand(paths, log=log)
     boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
     drawn = plot_files(boards, log) if plots else {}
     reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})

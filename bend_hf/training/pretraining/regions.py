@@ -21,6 +21,7 @@ import numpy as np
 from bend_hf.data.bed import name_rows, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.errors import GenomeError, InputError, did_you_mean
+from bend_hf.files import write_text
 from bend_hf.types import Bools, Ints
 
 _PLACE: Final = re.compile(r"(?P<contig>.+):(?P<start>[0-9][0-9,_]*)-(?P<end>[0-9][0-9,_]*)")
@@ -137,6 +138,16 @@ class Regions:
         """Return each interval as ``contig:start-end``, 0-based and half-open."""
         columns = (self.contig.tolist(), self.start_bp.tolist(), self.end_bp.tolist())
         return [f"{self.names[contig]}:{start}-{end}" for contig, start, end in zip(*columns, strict=True)]
+
+    def write_bed(self, path: Path) -> None:
+        """Write the intervals as a BED file with a header, in place of an older one.
+
+        Raises:
+            RecordError: The file cannot be written.
+        """
+        columns = (self.contig.tolist(), self.start_bp.tolist(), self.end_bp.tolist())
+        rows = [f"{self.names[contig]}\t{start}\t{end}\n" for contig, start, end in zip(*columns, strict=True)]
+        write_text(path, "chromosome\tstart\tend\n" + "".join(rows))
 
     def plus(self, other: Regions) -> Regions:
         """Return the union."""

@@ -85,6 +85,7 @@ def _train(run: PretrainRun) -> Summary:
     tables = ngram_tables(config, run.inputs, folder) if is_main else ()
     run.accelerator.wait_for_everyone()
     if is_main:
+        folder.write_regions(run.inputs.split.train)
         log.info(
             "%s with %s parameters; %s windows to draw from, %s left out for their N; %s windows to validate on",
             config.family.key,

@@ -30,12 +30,14 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import settings_in_key
 from bend_hf.errors import ConfigError, RecordError
+from bend_hf.evaluation.audit.pretraining import REGION_FILES
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import explain_write_errors, shows_progress, write_text
 from bend_hf.lease import Lease, take_for_long
 from bend_hf.training.checkpoints import Checkpoints
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.families import Family
+from bend_hf.training.pretraining.regions import Regions
 from bend_hf.training.pretraining.validation import Validation
 from bend_hf.types import Json
 
@@ -79,6 +81,7 @@ class RunFolder:
         self.run, self.summary = self.training / "run.json", self.training / "summary.json"
         self.losses, self.validation = self.training / "losses.csv", self.training / "validation.csv"
         self.tables = self.training / "tables.json"
+        self.regions = out / REGION_FILES[0]
 
     def checkpoints(self, *, writes: bool) -> Checkpoints:
         """Return the checkpoints of the training."""
@@ -181,11 +184,20 @@ class RunFolder:
         """Write the model, in place of an older one."""
         write_model(self.out, network, family, config)
 
+    def write_regions(self, regions: Regions) -> None:
+        """Write the regions that are trained on next to the model, where ``bend-hf audit --model`` looks for them."""
+        regions.write_bed(self.regions)
+
+    def _copy_regions(self, folder: Path) -> None:
+        if self.regions.is_file():
+            write_text(folder / self.regions.name, self.regions.read_text(encoding="utf-8"))
+
     def keep_step(self, network: PreTrainedModel, family: Family, config: PretrainConfig, step: int) -> None:
         """Keep the model of a step, with ``--keep``, and delete the oldest ones."""
         if not config.keep:
             return
         write_model(self.out / f"{_STEP}{step}", network, family, config)
+        self._copy_regions(self.out / f"{_STEP}{step}")
         steps = sorted(int(path.name.removeprefix(_STEP)) for path in self.out.glob(f"{_STEP}*[0-9]"))
         for old in steps[: -config.keep]:
             shutil.rmtree(self.out / f"{_STEP}{old}", ignore_errors=True)
@@ -193,6 +205,7 @@ class RunFolder:
     def write_best(self, network: PreTrainedModel, family: Family, config: PretrainConfig) -> None:
         """Write the best model into its own folder."""
         write_model(self.out / "best", network, family, config)
+        self._copy_regions(self.out / "best")
 
     def delete_checkpoints(self) -> None:
         """Delete the checkpoints, after the summary is written."""

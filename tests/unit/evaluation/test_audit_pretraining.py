@@ -106,8 +106,10 @@ def test_models_of_the_whole_human_genome_have_no_unseen_row() -> None:
     for key in human:
         assert "no test row of a human task can be taken as unseen" in seen_in_words(key)
     for spec in MODELS:
-        if "human" in spec.training_data and pretraining_of_model(spec.key) is None:
-            assert spec.trained_on_human_genome, spec.key
+        assert bool(spec.training_data) == (spec.source != "none"), f"{spec.key} must say what it was pretrained on"
+        among = any(word in spec.training_data for word in ("human", "hg19", "GRCh", "many species"))
+        assert spec.trained_on_human_genome == (among and pretraining_of_model(spec.key) is None), spec.key
+    assert "it has seen no test row of a human task" in seen_in_words("gpn-brassicales")
     assert "not known" in seen_in_words("someone/her-model")
 
 

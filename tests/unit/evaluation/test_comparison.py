@@ -104,16 +104,17 @@ def test_holm_worked_by_hand() -> None:
 def test_other_items_are_refused_by_name() -> None:
     shorter = replace(MODELS["poor"], item=np.arange(1, N + 1))  # the last item of one is not in the other
     with pytest.raises(
-        RecordError, match=r"good has 200 items \(sha256 \w{12}\) and poor 200 .*199 of them are the same"
+        RecordError, match=r"good has 200 items \(sha256 \w{12}\) and poor 200 .*199 of them lie at the same places"
     ):
         compare({"good": MODELS["good"], "poor": shorter}, "auroc")
 
 
 def test_other_labels_are_refused() -> None:
     poor = MODELS["poor"]
-    for other in (replace(poor, target=1 - TARGET), replace(poor, label_names=("benign", "pathogenic"))):
-        with pytest.raises(RecordError, match="good and poor have the same items but different labels"):
-            compare({"good": MODELS["good"], "poor": other}, "auroc")
+    with pytest.raises(RecordError, match="good and poor have the same places but 200 items with other labels"):
+        compare({"good": MODELS["good"], "poor": replace(poor, target=1 - TARGET)}, "auroc")
+    with pytest.raises(RecordError, match="good has the labels no, yes and poor benign, pathogenic"):
+        compare({"good": MODELS["good"], "poor": replace(poor, label_names=("benign", "pathogenic"))}, "auroc")
     folded = replace(poor, columns={"fold": pa.array(np.arange(N) % 2)})
     with pytest.raises(RecordError, match="different folds"):
         compare({"good": MODELS["good"], "poor": folded}, "auroc")
@@ -139,9 +140,10 @@ def test_the_command_prints_a_line_a_pair(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["better", "than", "auroc", "and"]
     assert {tuple(line.split()[:2]) for line in lines[2:4]} == {("good", "poor"), ("fair", "poor")}
-    assert "raise --resamples" in lines[-1]
+    assert "raise --resamples" in lines[-2]
+    assert lines[-1] == "Protocol and data were not compared: no record is next to poor, good, fair."
     assert main(["compare", *paths, "--method", "delong", "--metric", "auroc"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    assert capsys.readouterr().out.splitlines()[-2] == (
         "Over 200 items (the items have no places). 3 pairs; p is corrected by Holm's method."
     )
     assert main(["compare", *paths]) == 0

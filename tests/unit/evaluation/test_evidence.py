@@ -97,7 +97,12 @@ def write_run(folder: Path, folds: list[Predictions], *, has_folds: bool = False
             for one in results
             if one.fold is not None
         ],
-        coverage={"scored": joined.n_answered, "items": len(joined), "item_sha256": joined.item_sha256},
+        coverage={
+            "scored": joined.n_answered,
+            "items": len(joined),
+            "item_sha256": joined.item_sha256,
+            "identity": "content",
+        },
         predictions={
             "file": "run__seed0.parquet",
             "sha256": write_predictions(joined, folder / "run__seed0.parquet"),
@@ -109,7 +114,9 @@ def write_run(folder: Path, folds: list[Predictions], *, has_folds: bool = False
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> Path:
+    """Change a record. Its own hash goes, as in records of earlier releases, so that the other checks must find it."""
     body = json.loads(path.read_text())
+    body.pop("sha256", None)
     change(body)
     path.write_text(json.dumps(body))
     return path
@@ -235,6 +242,10 @@ def test_records_that_counted_rows_are_read_with_the_number_of_answers(
     path = write_run(tmp_path, [made])
     assert read_verified(path).coverage["scored"] == 26
     edit(path, lambda body: body["coverage"].update(scored=30))
+    with pytest.raises(RecordError, match=r"coverage\.scored is 30, but run__seed0\.parquet has 26 scores"):
+        read_verified(path)
+    edit(path, lambda body: body["coverage"].pop("identity"))  # earlier releases took row numbers
+    edit(path, lambda body: body["coverage"].update(item_sha256=made.row_sha256))
     assert read_verified(path).coverage["scored"] == 26
     assert "26 of 30 items have a score" in caplog.text
 

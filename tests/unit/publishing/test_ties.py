@@ -55,7 +55,7 @@ def write_run(folder: Path, model: str, said: Predictions, *, seed: int = 0, kee
         interval=(interval.low, interval.high),
         seed=seed,
         items=N,
-        coverage={"scored": N, "items": N, "item_sha256": said.item_sha256},
+        coverage={"scored": N, "items": N, "item_sha256": said.item_sha256, "identity": "content"},
     )
     stem = folder / f"{model}__seed{seed}"
     digest = write_predictions(said, stem.with_suffix(".parquet")) if keep else "e" * 64
@@ -115,7 +115,7 @@ def test_predictions_of_other_items_are_not_paired_and_logged(tmp_path: Path) ->
     said: list[str] = []
     assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
     assert "no paired test for far" in said[0]
-    assert "A paired comparison needs the same items" in said[0]
+    assert "far: best and far cannot be compared: coverage.item_sha256 is" in said[0]
 
 
 def test_an_exchanged_file_is_not_used(tmp_path: Path) -> None:

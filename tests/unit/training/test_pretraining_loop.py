@@ -23,9 +23,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 
+from bend_hf.data.genome import Genome
 from bend_hf.embedders import load_embedder
 from bend_hf.errors import BendError, ConfigError, RegistryError, TrainingError
+from bend_hf.evaluation.audit.pretraining import pretraining_of_model
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags, parse_pretrain
+from bend_hf.training.pretraining.data import open_inputs
 from bend_hf.training.pretraining.families import FAMILIES
 from bend_hf.training.pretraining.objectives import (
     LanguageModelObjective,
@@ -36,6 +39,7 @@ from bend_hf.training.pretraining.objectives import (
     training_batch,
     validation_batch,
 )
+from bend_hf.training.pretraining.regions import Regions
 from bend_hf.training.pretraining.run import main, refuse_emulation, run
 from bend_hf.training.pretraining.run_folder import Progress, RunFolder, StepLoss, write_model
 from bend_hf.training.pretraining.trainer import step_settings
@@ -552,6 +556,17 @@ def test_bfloat16_learns_about_the_same(genome: Path, tmp_path: Path, monkeypatc
     assert theirs != ours
 
 
+def test_the_regions_that_were_trained_on_are_next_to_the_model(genome: Path, tmp_path: Path) -> None:
+    config = tiny_run(genome, tmp_path / "out").resolved()
+    run(config)
+    found = pretraining_of_model(str(tmp_path / "out"))
+    assert found == tmp_path / "out" / "pretraining.bed"
+    trained = open_inputs(config).split
+    assert found is not None
+    assert Regions.of_bed(found, Genome(genome)).places() == trained.train.places()
+    assert not len(Regions.of_bed(found, Genome(genome)).within(trained.held_out))
+
+
 def test_the_best_model_is_kept_next_to_the_last(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def judged(*_: object, step: int, seconds: float) -> Validation:
         perplexity = {1: 3.9, 2: 3.5, 3: 3.7, 4: 3.5}[step]
@@ -564,6 +579,8 @@ def test_the_best_model_is_kept_next_to_the_last(genome: Path, tmp_path: Path, m
     assert not run(replace(config, out=tmp_path / "short", stop_after=2)).finished
     at_best, at_two, last = (load_file(tmp_path / name / "model.safetensors") for name in ("out/best", "short", "out"))
     assert all(torch.equal(value, at_two[name]) for name, value in at_best.items())
+    regions = (tmp_path / "out" / "pretraining.bed").read_text()
+    assert (tmp_path / "out" / "best" / "pretraining.bed").read_text() == regions
     assert not all(torch.equal(value, last[name]) for name, value in at_best.items())
 
 

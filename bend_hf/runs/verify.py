@@ -1,0 +1,467 @@
+"""Verify a finished run without its model: compute its numbers again, and compare its items with the data.
+
+    verified = verify_run(Path("results/cpg_methylation__onehot__seed0__20260101T000000.json"))
+    print(verified.in_words())
+
+This is what ``bend-hf verify`` does. Reports and pushes run ``check_with_data_at_hand`` too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from bend_hf import __version__
+from bend_hf.config import DataConfig, RunConfig, settings_in_key
+from bend_hf.data.dataset import FACTS_FILE, TaskData, limited, task_openers
+from bend_hf.data.sources import BuiltSource, sources_of
+from bend_hf.errors import BendError, ConfigError, RecordError
+from bend_hf.evaluation.dataset_items import DatasetItems, dataset_items, identity_of
+from bend_hf.evaluation.evidence import predictions_next_to, problems_of, unequal, with_answers_counted
+from bend_hf.evaluation.identity import in_other, keys_sha256
+from bend_hf.evaluation.metrics import metric_names, score
+from bend_hf.evaluation.predictions import Predictions, read_predictions
+from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, run_key
+from bend_hf.evaluation.uncertainty.bootstrap import folds_of
+from bend_hf.evaluation.uncertainty.intervals import intervals_of
+from bend_hf.files import file_sha256
+from bend_hf.registry import names_file
+from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
+from bend_hf.runs.run import head_in_key
+from bend_hf.tasks._spec import Head, HeadSetting
+from bend_hf.training.heads import BASELINES, head_entry, head_of
+from bend_hf.training.recipe import RECIPES, searched_entry
+from bend_hf.types import Json
+from bend_hf.variants.read import CONSEQUENCE, ReadSettings, read_variants
+from bend_hf.variants.summary import summarize_scores
+
+Opened: TypeAlias = dict[tuple[DataConfig, str], TaskData]
+
+_FACTS: Final = ("assembly", "files", "rows_of_bed", "items", "changes", "limit")
+_SHOWN: Final = 3  # items that are named
+_PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlace:
+    """Where the data of records are, if not where the records say.
+
+    Attributes:
+        data: ``sample``, ``hub``, ``hub:NAMESPACE`` or a folder.
+        bed: BED or VCF file.
+        labels: HDF5 file of labels.
+        genome: FASTA file.
+    """
+
+    data: str | None = None
+    bed: Path | None = None
+    labels: Path | None = None
+    genome: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What was found in one record.
+
+    Attributes:
+        path: The record.
+        record: Its content.
+        problems: What is wrong, in words; empty if the record holds.
+        unchecked: What could not be checked, in words.
+    """
+
+    path: Path
+    record: ResultRecord
+    problems: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """One line, or several for problems."""
+        if self.problems:
+            return "\n".join([f"{self.path}: NOT verified", *(f"  {problem}" for problem in self.problems)])
+        value, items = self.record.value, self.record.coverage.get("items")
+        line = (
+            f"{self.path}: verified: {self.record.main_metric} {'undefined' if value is None else f'{value:.4f}'}, "
+            "interval, clusters, coverage and hashes from the predictions"
+        )
+        if self.unchecked:
+            return f"{line}; not checked: {'; '.join(self.unchecked)}"
+        return f"{line}; {items:,} items and their labels from the data"
+
+
+def verify_run(
+    path: Path, place: DataPlace | None = None, *, with_data: bool = True, opened: Opened | None = None
+) -> Verified:
+    """Verify a record against its predictions and its data. The model is not loaded.
+
+    Args:
+        path: The record, or its prediction file.
+        place: Where the data are; None takes the place that the record names.
+        with_data: Whether to read the data; without, only what the predictions give is checked.
+        opened: Data of earlier calls, which are not read again.
+
+    Raises:
+        BendError: The record, its predictions or the data cannot be read.
+    """
+    path = path.with_suffix(".json") if path.suffix == ".parquet" else path
+    record = read_record(path)
+    file = predictions_next_to(record, path)
+    if file is None:
+        raise RecordError(
+            f"{path} names the predictions {record.predictions.get('file')!r}, which are not next to it; copy them "
+            "there"
+        )
+    predictions = read_predictions(file)
+    record = with_answers_counted(record, predictions, path)
+    problems = list(problems_of(record, predictions, path))
+    unchecked = [] if with_data else ["the data"]
+    problems += [one for one in _wrong_numbers(record, predictions, unchecked) if one not in problems]
+    if with_data:
+        problems += _wrong_data(
+            record, predictions, _Evidence(place or DataPlace(), {} if opened is None else opened, unchecked)
+        )
+    return Verified(
+        path=path, record=record, problems=tuple(dict.fromkeys(problems)), unchecked=tuple(dict.fromkeys(unchecked))
+    )
+
+
+def check_with_data_at_hand(paths: Sequence[Path], *, log: Callable[[str], None] = lambda text: None) -> None:
+    """Compare the items of records with their data, if the data are on this machine and are those of the run.
+
+    Args:
+        paths: Records, which ``read_verified`` has read.
+        log: Receives a line for each record whose data are not at hand, with the reason.
+
+    Raises:
+        RecordError: The items or labels of a record are not those of its data.
+    """
+    opened: Opened = {}
+    for path in paths:
+        record = read_record(path)
+        file = predictions_next_to(record, path)
+        if file is None or "identity" not in record.data:  # an earlier record
+            continue
+        reason = _why_not_at_hand(record, opened)
+        if reason is not None:
+            log(f"{path.name}: its items were not compared with its data: {reason}")
+            continue
+        problem = next(_wrong_data(record, read_predictions(file), _Evidence(DataPlace(), opened, [])), None)
+        if problem is not None:
+            raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
+
+
+def _why_not_at_hand(record: ResultRecord, opened: Opened) -> str | None:
+    """Say why the data of a record cannot be used as evidence here; None if they can."""
+    if record.data.get("origin") == "hub":
+        return "they are on the Hub"
+    try:
+        facts = (
+            _file_facts(record)
+            if "file" in record.config
+            else _opened(record, _config_of(record, DataPlace()), opened).facts
+        )
+    except BendError as error:
+        return str(error)
+    theirs = facts.get("files")
+    if record.data.get("files") != theirs:
+        return "other files are in their place now"
+    return None
+
+
+# Numbers
+
+
+def _wrong_numbers(record: ResultRecord, predictions: Predictions, unchecked: list[str]) -> Iterator[str]:
+    """Compute metrics, details and folds again as a run does."""
+    if member(record.created_with, "bend_hf") not in (None, __version__):
+        unchecked.append(f"details that release {member(record.created_with, 'bend_hf')} may compute otherwise")
+        return
+    if isinstance(member(record.metrics, record.main_metric, "detail", "by_score"), dict):
+        yield from _wrong_summary(record, predictions)
+        return
+    numbers = np.unique(folds_of(predictions)) if "fold" in predictions.columns else [None]
+    folds = []
+    names = [name for name in record.metrics if name in metric_names(plugins=False)]
+    if others := [name for name in record.metrics if name not in names]:
+        unchecked.append(f"the metrics {', '.join(others)}, whose code is not run")
+    for number in numbers:
+        one = predictions if number is None else predictions.take(np.flatnonzero(folds_of(predictions) == number))
+        of_labels = one.label_names if one.score is None or one.values.ndim == 2 else None
+        scores = tuple(score(name, one.values, one.target, names=of_labels) for name in names)
+        folds.append(FoldResult(fold=None if number is None else int(number), predictions=one, scores=scores))
+    yield from unequal(record.metrics, summarize(folds), "metrics")
+    if len(record.folds) != (0 if numbers[0] is None else len(folds)):
+        yield f"folds holds {len(record.folds)} entries, but the predictions {len(folds)}"
+    else:
+        yield from unequal(list(record.folds), fold_entries(folds), "folds")
+
+
+def _wrong_summary(record: ResultRecord, predictions: Predictions) -> Iterator[str]:
+    """Compute the summary of all scores of variants again."""
+    stated = member(record.metrics, record.main_metric, "detail")
+    column = record.config.get("consequence_column") or CONSEQUENCE
+    group_by = str(column) if column in predictions.columns else None
+    found = summarize_scores(predictions, group_by=group_by, intervals=intervals_of)
+    where = f"metrics.{record.main_metric}.detail"
+    yield from unequal(stated, {"by_score": found["scores"], "by_group": found["groups"]}, where)
+    main = member(found["scores"], "score")
+    for name in record.metrics:
+        value = member(main, name, "value")
+        if main is not None:
+            yield from unequal(member(record.metrics, name, "value"), value, f"metrics.{name}.value")
+
+
+# Data
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Where the data are, those that are open, and a list that receives what cannot be checked."""
+
+    place: DataPlace
+    opened: Opened
+    unchecked: list[str]
+
+
+def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evidence) -> Iterator[str]:
+    """Compare hashes, counts and every item with the data."""
+    unchecked = evidence.unchecked
+    if "file" in record.config:
+        yield from _wrong_variant_file(record, predictions, evidence.place)
+        return
+    config = _config_of(record, evidence.place)
+    data = _opened(record, config, evidence.opened)
+    yield from _changed_shards(config, record.task)
+    wrong_facts = list(_wrong_facts(record, data.facts))
+    yield from wrong_facts
+    if record.main_metric != data.task.metric:
+        yield f"main_metric is {record.main_metric!r}, but {data.task.metric!r} is that of the task"
+    if data.task.label_names != predictions.label_names:
+        yield f"the predictions have the labels {', '.join(predictions.label_names[:_SHOWN])}..., the data others"
+    numbers = sorted({int(fold) for fold in folds_of(predictions)}) if "fold" in predictions.columns else []
+    if numbers and numbers[-1] > data.n_folds:
+        yield f"the predictions hold fold {numbers[-1]}, but the data have {data.n_folds}"
+        return
+    folds: list[int | None] = [*numbers] or [None]
+    tested = [dataset_items(data.task, data.splits(fold)["test"], fold=fold) for fold in folds]
+    yield from wrong_items(predictions, tested)
+    identity, stated = identity_of(data), record.data.get("identity")
+    if not isinstance(stated, dict):
+        unchecked.append("the rows that were trained on, whose hashes the record does not hold")
+    else:
+        yield from unequal(stated, identity, "data.identity")
+    if not wrong_facts:
+        yield from _wrong_key(record, data, unchecked)
+
+
+def _wrong_facts(record: ResultRecord, facts: Mapping[str, Json]) -> Iterator[str]:
+    for name in _FACTS:
+        if name in facts:
+            yield from unequal(record.data.get(name), facts[name], f"data.{name}")
+
+
+def _changed_shards(config: DataConfig, key: str) -> Iterator[str]:
+    """Name the files of a built folder that were changed after the build."""
+    for source, _ in sources_of(config):
+        if not isinstance(source, BuiltSource) or source.task.key != key or not Path(source.repo).is_dir():
+            continue
+        folder = Path(source.repo) / "data" / (source.task.config or "")
+        hashes = member(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")), "sha256")
+        for name, digest in hashes.items() if isinstance(hashes, dict) else ():
+            if file_sha256(folder / name) != digest:
+                yield f"{folder / name} was changed after the build"
+
+
+def wrong_items(predictions: Predictions, tested: Sequence[DatasetItems]) -> Iterator[str]:
+    """Name the items of predictions that are not those of the data: what differs, and both values.
+
+    Args:
+        predictions: The predictions.
+        tested: The tested rows of each fold.
+    """
+    keys = np.concatenate([one.keys for one in tested])
+    if keys_sha256(keys) == keys_sha256(predictions.keys):
+        return
+    if len(keys) != len(predictions):
+        yield f"the predictions hold {len(predictions)} items, but {len(keys)} rows of the data are tested"
+    unknown = np.flatnonzero(~in_other(predictions.keys, keys))
+    row_of = {int(item): (one, row) for one in tested for row, item in enumerate(one.item.tolist())}
+    for index in unknown[:_SHOWN].tolist():
+        item = int(predictions.item[index])
+        if item not in row_of:
+            yield f"item {item} of the predictions is not a tested row of the data"
+            continue
+        yield f"item {item}: {_difference(predictions, index, *row_of[item])}"
+    if len(unknown) > _SHOWN:
+        yield f"{len(unknown) - _SHOWN} more items of the predictions are not those of the data"
+
+
+def _difference(predictions: Predictions, index: int, rows: DatasetItems, row: int) -> str:
+    for name in _PLACES:
+        if name in predictions.columns and name in rows.table.column_names:
+            stated, known = predictions.columns[name][index].as_py(), rows.table[name][row].as_py()
+            if stated != known:
+                return f"{name} is {stated!r}, but {known!r} in the data"
+    stated_labels = predictions.target[predictions.windows[index] : predictions.windows[index + 1]]
+    known_labels = rows.target[rows.windows[row] : rows.windows[row + 1]]
+    if stated_labels.shape != known_labels.shape:
+        return f"it has labels of shape {stated_labels.shape}, but {known_labels.shape} in the data"
+    differ = np.flatnonzero((stated_labels != known_labels).reshape(-1))
+    if len(differ):
+        at = int(differ[0])
+        return (
+            f"label {at} is {stated_labels.reshape(-1)[at]}, but {known_labels.reshape(-1)[at]} in the data "
+            f"({len(differ)} labels differ)"
+        )
+    return "its fold is another one in the data"
+
+
+def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> Iterator[str]:
+    """Compute the hash of everything that affects the scores again."""
+    stated, identity = record.config.get(KEY_FIELD), record.model.get("identity")
+    if stated is None or member(record.created_with, "bend_hf") not in (None, __version__):
+        return
+    if record.is_control:
+        fold = [one for one in _list(record.config.get("fold")) if isinstance(one, int)]
+        seed = record.config.get("seed")
+        found = control_key(
+            str(record.model.get("model")),
+            data,
+            protocol=record.protocol,
+            seed=seed if isinstance(seed, int) else 0,
+            fold=fold,
+        )
+    elif isinstance(identity, dict):
+        name, key = record.model.get("model"), identity.get("key")
+        if key and name not in BASELINES and name != key:
+            yield f"model.model is {name!r}, but its identity is that of {key!r}"
+        settings = {name: record.config.get(name) for name in settings_in_key(RunConfig)}
+        head, searched = _head_of(record, data)
+        found = run_key(
+            settings, data, {name: str(value) for name, value in identity.items()}, head_in_key(head, searched)
+        )
+        entry = head_entry(head)
+        if entry is not None:
+            yield from unequal(
+                member(record.training, "head"), jsonable(searched_entry(entry, searched)), "training.head"
+            )
+    else:
+        unchecked.append("the settings, as the record does not hold the identity of its model")
+        return
+    if found != stated:
+        yield (
+            f"config.{KEY_FIELD} is {str(stated)[:12]}, but {found[:12]} is that of the stated settings, seed, "
+            "protocol, head, model and data"
+        )
+
+
+def _head_of(record: ResultRecord, data: TaskData) -> tuple[Head | None, Mapping[str, Sequence[HeadSetting]]]:
+    """The head of a run and what was searched, from its settings."""
+    config = record.config
+    if data.task.head is None:
+        return None, {}
+    named, rate = config.get("head"), config.get("learning_rate")
+    head = head_of(named if isinstance(named, str) else None, data.task)
+    if config.get("tune") != "head":
+        return head, {}
+    recipe = RECIPES[record.protocol]  # type: ignore[index]  # checked when the record was read
+    return head, recipe.searched(head, float(rate) if isinstance(rate, int | float) else None)
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _config_of(record: ResultRecord, place: DataPlace) -> DataConfig:
+    """Where the data of a record are, and how they were read."""
+    config = record.config
+    values = {name: config[name] for name in ("out_of_bounds", "ref_mismatch", "loss") if config.get(name) is not None}
+    files: dict[str, Any] = {name: _path(config.get(name)) for name in ("bed", "labels", "genome")}
+    data, origin, repo = config.get("data"), record.data.get("origin"), record.data.get("repo")
+    if place != DataPlace():
+        data, files = place.data, {"bed": place.bed, "labels": place.labels, "genome": place.genome}
+    elif origin == "sample" and data is None:
+        data = "sample"
+    elif origin == "hub" and isinstance(repo, str):
+        data = f"hub:{repo.split('/')[0]}"
+    declared = [str(name) for name in _list(config.get("task")) if names_file(str(name))]
+    own = files["bed"] is not None and not config.get("task")
+    return DataConfig(
+        task=() if own else tuple(declared) or (record.task,),
+        data=data,  # type: ignore[arg-type]  # text, as the run took it
+        protocol=record.protocol,  # type: ignore[arg-type]  # checked when the record was read
+        **files,
+        **values,  # type: ignore[arg-type]  # as the run took them
+    )
+
+
+def _opened(record: ResultRecord, config: DataConfig, opened: Opened) -> TaskData:
+    """Open the data of a record, with its limit and metrics; data that are open already are not read again."""
+    key = (config, record.task)
+    if key not in opened:
+        openers = task_openers(config)
+        if record.task not in openers:
+            raise ConfigError(
+                f"the data hold {', '.join(openers)}, but the record is of {record.task}; give --data its data"
+            )
+        opened[key] = openers[record.task]()
+    limit, metrics = record.config.get("limit"), [str(name) for name in _list(record.config.get("metric"))]
+    data = limited(opened[key], limit if isinstance(limit, int) else None)
+    if metrics:
+        data = replace(data, task=replace(data.task, metric=metrics[0], further_metrics=tuple(metrics[1:])))
+    return data
+
+
+def _path(value: Json) -> Path | None:
+    return Path(value) if isinstance(value, str) else None
+
+
+def _variant_files(record: ResultRecord, place: DataPlace) -> tuple[Path, Path]:
+    file, genome = place.bed or _path(record.config["file"]), place.genome or _path(record.config.get("genome"))
+    for path, flag in ((file, "--bed"), (genome, "--genome")):
+        if path is None or not path.is_file():
+            raise RecordError(f"{path} of the run does not exist; give {flag} the file")
+    return Path(str(file)), Path(str(genome))
+
+
+def _file_facts(record: ResultRecord, place: DataPlace | None = None) -> dict[str, Json]:
+    file, genome = _variant_files(record, place or DataPlace())
+    named = {"variants": file, "genome": genome}
+    return {"files": {name: {"name": path.name, "sha256": file_sha256(path)} for name, path in named.items()}}
+
+
+def _wrong_variant_file(record: ResultRecord, predictions: Predictions, place: DataPlace) -> Iterator[str]:
+    """Compare a scored file of variants with the file."""
+    file, genome = _variant_files(record, place)
+    facts = _file_facts(record, place)
+    yield from unequal(
+        {name: member(record.data, "files", name, "sha256") for name in ("variants", "genome")},
+        {name: member(facts, "files", name, "sha256") for name in ("variants", "genome")},
+        "data.files",
+    )
+    config = {name: record.config.get(name) for name in ("ref_mismatch", "indels", "label_column")}
+    found = read_variants(file, genome, ReadSettings(**config))  # type: ignore[arg-type]  # as the run took them
+    yield from unequal(record.data.get("changes"), found.counts.facts(), "data.changes")
+    columns = found.place_columns()
+    known = Predictions(
+        item=found.item,
+        windows=np.arange(len(found) + 1),
+        target=found.label,
+        score=None,
+        predicted=None,
+        label_names=found.label_names,
+        columns=columns,
+    )
+    rows = pa.table({"item": found.item, **columns})
+    items = DatasetItems(
+        item=known.item, table=rows, target=known.target, windows=known.windows, places=known.places, keys=known.keys
+    )
+    yield from wrong_items(predictions, [items])
+    yield from unequal(record.data.get("identity"), {"test": known.item_sha256}, "data.identity")
