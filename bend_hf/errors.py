@@ -88,6 +88,26 @@ class RecordError(BendError):
     """A result record or a prediction file that cannot be written or read."""
 
 
+def own_error(error: BaseException) -> BendError | None:
+    """Return the error of this package that an error of another library was raised from; None if there is none.
+
+    ``datasets`` raises a ``DatasetGenerationError`` from whatever stops a builder or a generator.
+
+    >>> wrapper = RuntimeError("An error occurred while generating the dataset")
+    >>> wrapper.__cause__ = InputError("tss.bed, line 3: the end is before the start")
+    >>> own_error(wrapper)
+    InputError('tss.bed, line 3: the end is before the start')
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, BendError):
+            return found
+        seen.add(id(found))
+        found = found.__cause__
+    return None
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return a closing clause for a message that names the nearest known name, or lists all of them.
 

@@ -155,7 +155,9 @@ def full_disk(error: BaseException | None) -> OSError | None:
     >>> full_disk(ValueError("I/O error: No space left on device (os error 28)"))
     OSError(28, 'No space left on device')
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error may be the context of its own cause
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _FULL:
             return error
         number = re.search(r"\(os error (\d{1,4})\)", str(error))  # as Rust writes it, for safetensors

@@ -27,7 +27,7 @@ from bend_hf import __version__
 from bend_hf.cli import COMMANDS
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
-from bend_hf.errors import BendError
+from bend_hf.errors import own_error
 from bend_hf.files import cache_folder, full_disk, start_logging
 from bend_hf.tables import printable
 
@@ -63,16 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _reader_stopped():
             raise
         return 0
-    except BendError as error:
-        log.debug("where the error comes from:", exc_info=error)
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return error.exit_status
     except Exception as error:
-        full = full_disk(error)
-        if full is None:
+        own = own_error(error)
+        full = None if own is not None else full_disk(error)
+        if own is None and full is None:
             raise
-        print(f"error: {_explain_full(full, parsed)}", file=sys.stderr)
-        return 1
+        log.debug("where the error comes from:", exc_info=error)
+        text = _explain_full(full, parsed) if full is not None else str(own)
+        print(f"error: {printable(text)}", file=sys.stderr)
+        return 1 if own is None else own.exit_status
     except _Terminated:
         print("terminated; finished work is kept", file=sys.stderr)
         return 128 + signal.SIGTERM

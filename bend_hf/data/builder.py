@@ -26,7 +26,7 @@ from bend_hf import __version__
 from bend_hf.data.examples import TaskExamples
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.data.variants import Variants
-from bend_hf.errors import BendError
+from bend_hf.errors import BendError, own_error
 from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
@@ -66,6 +66,18 @@ def features(task: TaskSpec, further: tuple[str, ...] = ()) -> datasets.Features
         real = isinstance(task.label, RealValues)
         columns["labels"] = datasets.List(datasets.Value("float32") if real else named)
     return datasets.Features(columns | {name: datasets.Value("string") for name in further})
+
+
+class GenerationError(BendError, datasets.exceptions.DatasetGenerationError):  # type: ignore[misc]  # no types
+    """An error of this package inside ``datasets``, which raises its own kind of error as it is, also from a worker.
+
+    Attributes:
+        own: The error.
+    """
+
+    def __init__(self, own: BendError) -> None:
+        super().__init__(own)
+        self.own = own
 
 
 @dataclass
@@ -123,6 +135,21 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     BUILDER_CONFIG_CLASS = BendConfig
     VERSION = datasets.Version(__version__)
 
+    def download_and_prepare(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  those of datasets
+        """Build the dataset; see ``datasets.DatasetBuilder.download_and_prepare``.
+
+        Raises:
+            BendError: A file is bad. ``datasets`` would raise a ``DatasetGenerationError`` that does not say why.
+        """
+        try:
+            super().download_and_prepare(*args, **options)
+            return
+        except datasets.exceptions.DatasetGenerationError as error:
+            own = own_error(error)
+            if own is None:
+                raise
+        raise own.own if isinstance(own, GenerationError) else own  # here, so that the wrapper is not its context
+
     @property
     def _rows(self) -> TaskExamples:
         rows: TaskExamples = self.config.examples
@@ -154,7 +181,11 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     def _generate_tables(self, tables: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
         schema = self.info.features.arrow_schema
         for number, chosen in enumerate(tables):
-            yield Key(number, 0), self._table(chosen).cast(schema)
+            try:
+                table = self._table(chosen).cast(schema)
+            except BendError as error:
+                raise GenerationError(error) from error
+            yield Key(number, 0), table
 
     def _table(self, chosen: Ints) -> pa.Table:
         rows, bed = self._rows, self._rows.bed

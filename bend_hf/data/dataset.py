@@ -227,8 +227,8 @@ def _open_built(source: BuiltSource) -> TaskData:
             subsets = dict(datasets.load_dataset(source.repo, task.config, revision=revision))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
-            f"{task.key}: the dataset {source.repo!r} cannot be loaded ({error}); check the network and the name, "
-            "or pass --data FOLDER"
+            f"{task.key}: the dataset {source.repo!r} cannot be loaded ({_reason(error)}); check the network and the "
+            "name, or pass --data FOLDER"
         ) from error
     first = next(iter(subsets.values()), None)
     if first is None:
@@ -239,6 +239,13 @@ def _open_built(source: BuiltSource) -> TaskData:
         subsets=subsets,
         facts={**facts, "repo": source.repo, "items": {name: len(subset) for name, subset in subsets.items()}},
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the message of the error that an error of ``datasets`` was raised from; its own does not say why."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip() or type(error).__name__
 
 
 def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:

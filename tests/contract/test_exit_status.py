@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from bend_hf import errors
 from bend_hf.cli import COMMANDS
 from bend_hf.cli._main import EXIT_STATUSES, main
 from bend_hf.config import RunConfig, number_between
+from bend_hf.data.builder import GenerationError
+from bend_hf.embedders.cache.writer import UnstorableError
 from bend_hf.errors import BendError, ConfigError
 from tests.command_line import parse_run
 
@@ -50,6 +53,17 @@ def not_finite() -> list[tuple[str, str, str]]:
         if command not in ("run", "controls")  # their flags are those of train
         for value in values[kind]
     ]
+
+
+def all_errors() -> list[type[BendError]]:
+    """Every class of error of the package, those of single modules included."""
+    waiting, found = [BendError], []
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    assert UnstorableError in found  # of a module that is imported here
+    return sorted({kind for kind in found if kind is not GenerationError}, key=lambda kind: kind.__name__)
 
 
 def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -115,6 +129,43 @@ def test_only_errors_of_flags_and_names_have_the_status_2() -> None:
     kinds: list[Any] = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, BendError)]
     assert sorted(kind.__name__ for kind in kinds if kind.exit_status == 2) == ["ConfigError", "RegistryError"]
     assert {kind.exit_status for kind in kinds} == {1, 2}
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_an_error_passes_from_a_worker_to_its_caller(kind: type[BendError]) -> None:
+    back = pickle.loads(pickle.dumps(kind("a.bed, line 3: no end")))
+    assert type(back) is kind
+    assert str(back) == "a.bed, line 3: no end"
+
+
+@pytest.mark.parametrize(("kind", "status"), [(errors.ConfigError, 2), (errors.LabelError, 1)])
+def test_an_error_that_a_library_wrapped_ends_a_command_in_one_line(
+    kind: type[BendError], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrapped(parsed: object) -> int:
+        try:
+            try:
+                raise kind("a.bed, line 3: no end")
+            except BendError as error:
+                raise RuntimeError("An error occurred while generating the dataset") from error
+        except RuntimeError as error:
+            raise ValueError("a worker failed") from error
+
+    monkeypatch.setitem(COMMANDS.get("tasks").__dict__, "run", wrapped)
+    assert main(["tasks"]) == status
+    assert capsys.readouterr().err == "error: a.bed, line 3: no end\n"
+
+
+def test_a_defect_that_an_error_only_came_before_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(parsed: object) -> int:
+        try:
+            raise errors.LabelError("a.bed, line 3: no end")
+        except BendError:
+            raise ZeroDivisionError  # noqa: B904  without a cause
+
+    monkeypatch.setitem(COMMANDS.get("tasks").__dict__, "run", fails)
+    with pytest.raises(ZeroDivisionError):
+        main(["tasks"])
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class UnstorableError(CacheError):
         position: Which sequence, counted from the first one of the shard.
     """
 
-    def __init__(self, text: str, *, position: int) -> None:
+    def __init__(self, text: str, position: int = 0) -> None:
         super().__init__(text)
         self.position = position
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from bend_hf.cli._main import main
 from bend_hf.config import DataConfig
 from bend_hf.data.builder import make_builder
-from bend_hf.data.dataset import TaskData, fold_subsets, open_task
+from bend_hf.data.dataset import TaskData, fold_subsets, load_task, open_task
 from bend_hf.data.examples import read_examples
 from bend_hf.data.sources import TaskFiles, find_source
+from bend_hf.errors import GenomeError, SourceError
+from bend_hf.publishing.dataset_folder import build
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
 
@@ -151,3 +155,67 @@ def test_several_processes_build_the_same(tmp_path: Path) -> None:
         two = make_builder(read_examples(source), cache_dir=tmp_path / "two")
         two.download_and_prepare(num_proc=2)
     assert one.as_dataset()["train"].to_dict() == two.as_dataset()["train"].to_dict()
+
+
+def write_strange_letter(folder: Path) -> None:
+    """Puts a letter into the genome that no sequence has, in a window of the task."""
+    bed = folder / "histone_modification" / "histone_modification.bed"
+    chromosome, start = bed.read_text().splitlines()[-1].split("\t")[:2]
+    genome = folder / "genomes" / "genome.fa"
+    contigs = sequences_of(folder)
+    text = contigs[chromosome]
+    contigs[chromosome] = f"{text[: int(start)]}*{text[int(start) + 1 :]}"
+    genome.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in contigs.items()))
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_an_error_while_building_is_the_error_of_this_package(
+    tmp_path: Path, num_proc: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_data(tmp_path, ["histone_modification"], n=40)
+    write_strange_letter(folder)
+    monkeypatch.setattr("bend_hf.data.builder._TABLE_BP", 4096)
+    source = find_source(TASKS.get("histone_modification"), data=str(folder))
+    assert isinstance(source, TaskFiles)
+    builder = make_builder(read_examples(source), cache_dir=tmp_path / "cache")
+    with pytest.raises(GenomeError, match=r"'\*'") as raised:
+        builder.download_and_prepare(num_proc=num_proc)
+    assert "DatasetGenerationError" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_load_task_raises_the_error_of_this_package(tmp_path: Path) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    write_strange_letter(folder)
+    with pytest.raises(GenomeError, match=r"'\*'"):
+        open_tiny(folder, "histone_modification")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--task", "histone_modification", "--model", "onehot", "--epochs", "1", "--data"],
+        ["embed", "--task", "histone_modification", "--model", "onehot", "--data"],
+        ["build", "histone_modification", "--num-proc", "2", "--data"],
+        ["controls", "--task", "histone_modification", "--data"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_end_with_the_error_of_this_package_in_one_line(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(tmp_path, ["histone_modification"])
+    write_strange_letter(folder)
+    out = [] if command[0] == "embed" else ["--out", str(tmp_path / "out")]
+    assert main([*command, str(folder), *out]) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "'*'" in said[0]
+
+
+def test_a_damaged_built_folder_is_named_with_the_reason(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", ["histone_modification"])
+    build(DataConfig(task=("histone_modification",), data=str(tmp_path / "data")), tmp_path / "bend")
+    shard = tmp_path / "bend/histone_modification/data/test-00000-of-00001.parquet"
+    shard.write_bytes(b"PAR1" + shard.read_bytes()[4:-8] + b"\0" * 8)
+    with pytest.raises(SourceError, match=r"cannot be loaded \(.*(Parquet|parquet).*\)"):
+        load_task("histone_modification", str(tmp_path / "bend"))

@@ -16,6 +16,7 @@ from bend_hf.files import (
     cache_folder,
     explain_write_errors,
     file_sha256,
+    full_disk,
     json_sha256,
     write_bytes,
     write_text,
@@ -150,3 +151,12 @@ def test_a_file_that_is_edited_in_place_with_all_its_times_put_back_is_hashed_ag
         file.write(content)
     monkeypatch.setattr(files.os, "fstat", lambda descriptor: stat)  # as after a clock that was set back
     assert file_sha256(path) == hashlib.sha256(content).hexdigest() != first
+
+
+def test_a_full_disk_is_found_behind_other_errors_and_a_circle_of_errors_ends() -> None:
+    full, outer = OSError(28, "No space left on device"), ValueError("a write failed")
+    outer.__cause__ = full
+    assert full_disk(outer) is full
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__cause__ = second, first
+    assert full_disk(first) is None
