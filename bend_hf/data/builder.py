@@ -24,6 +24,7 @@ from datasets.builder import Key
 
 from bend_hf import __version__
 from bend_hf.data.examples import TaskExamples
+from bend_hf.data.hdf5 import label_files
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError, own_error
@@ -105,10 +106,14 @@ class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]  # datasets has 
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """The sha256 of each input file."""
+        """The sha256 of each input file; of labels in several files, that of their checksums."""
         files = self.examples.files
-        named = {"bed": files.bed, "labels": files.hdf5, "label_names": files.label_names, "genome": files.genome}
-        return {name: file_sha256(path) for name, path in named.items() if path is not None}
+        named = {"bed": files.bed, "label_names": files.label_names, "genome": files.genome}
+        hashes = {name: file_sha256(path) for name, path in named.items() if path is not None}
+        if files.hdf5 is not None:
+            parts = [file_sha256(path) for path in label_files(files.hdf5)]
+            hashes["labels"] = parts[0] if len(parts) == 1 else json_sha256(list(parts))
+        return hashes
 
     @cached_property
     def fingerprint(self) -> str:

@@ -22,6 +22,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
+from bend_hf.files import file_sha256
 from bend_hf.tasks import Folds, RealValues, TaskSpec
 from bend_hf.types import Ints, Json
 
@@ -271,9 +272,17 @@ def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
                 "the name, or pass --data FOLDER"
             ) from error
     try:
-        facts: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["facts"]
+        built = json.loads(path.read_text(encoding="utf-8"))
+        facts: dict[str, Json] = built["facts"]
+        sums = {} if revision is not None else {path.with_name(str(name)): sha for name, sha in built["sha256"].items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BendError(f"{path} is missing or damaged; build the task again with 'bend-hf build'") from error
+    for file, digest in sums.items():
+        if not file.is_file() or file_sha256(file) != digest:
+            raise SourceError(
+                f"{source.task.key}: {file} changed after the build, and a cache may hold the earlier one; "
+                "build the task again with 'bend-hf build'"
+            )
     if source.origin == "hub" and facts.get("origin") not in ("sample", "files"):
         facts = {**facts, "origin": "hub", "built_from": facts.get("origin")}
     return {**facts, "revision": revision}

@@ -74,6 +74,31 @@ def open_labels(path: Path) -> Iterator[h5py.Dataset]:
             raise LabelError(f"{path} is damaged ({error}); copy or download it again") from error
 
 
+def label_files(path: Path) -> list[Path]:
+    """List the files that hold the labels: the HDF5 file, and those that it only points to, each once.
+
+    Raises:
+        LabelError: The labels cannot be opened.
+    """
+    with open_labels(path) as dataset:
+        return list(dict.fromkeys([path, *_files_of(dataset, depth=0)]))
+
+
+def _files_of(dataset: h5py.Dataset, depth: int) -> Iterator[Path]:
+    """Yield the files behind a dataset: of an external link, of external storage, of the sources of a virtual one."""
+    import h5py
+
+    path = Path(dataset.file.filename)
+    yield path
+    yield from (file for file, _, _ in _external_parts(dataset, path))
+    for source in dataset.virtual_sources() if dataset.is_virtual and depth < _DEEPEST else ():
+        file = path if source.file_name == "." else _source_file(source.file_name, path)
+        if file is not None:
+            with contextlib.suppress(OSError, KeyError, RuntimeError), h5py.File(file, "r") as other:
+                yield from _files_of(other[source.dset_name], depth + 1)
+            yield file
+
+
 def check_written(
     dataset: h5py.Dataset, path: Path, needed: Ints, *, row_number: Callable[[int], int] = lambda row: row + 1
 ) -> None:
@@ -218,13 +243,8 @@ def _missing_rows_of_chunks(dataset: h5py.Dataset, needed: Ints) -> Ints:
 
 def _check_external(dataset: h5py.Dataset, path: Path) -> None:
     """Raise if an external file of a dataset is missing or too short."""
-    plist, access = dataset.id.get_create_plist(), dataset.id.get_access_plist()
-    prefix = os.fsdecode(os.environ.get("HDF5_EXTFILE_PREFIX") or access.get_efile_prefix() or b"")
-    folder = prefix.replace("${ORIGIN}", str(path.resolve().parent))
     wanted = dataset.size * dataset.dtype.itemsize
-    for number in range(plist.get_external_count()):
-        name, offset, size = plist.get_external(number)
-        file = Path(folder) / os.fsdecode(name)
+    for file, offset, size in _external_parts(dataset, path):
         n_bytes = min(wanted, size)
         wanted -= n_bytes
         if not file.is_file() or file.stat().st_size < offset + n_bytes:
@@ -233,6 +253,23 @@ def _check_external(dataset: h5py.Dataset, path: Path) -> None:
                 f"{path}: {_NAME!r} is stored in {str(file)!r}, which {state}; copy that file too, or store the labels "
                 "in the HDF5 file itself"
             )
+
+
+def _external_parts(dataset: h5py.Dataset, path: Path) -> Iterator[tuple[Path, int, int]]:
+    """Yield the external files of a dataset, with the first byte and the number of bytes."""
+    plist, access = dataset.id.get_create_plist(), dataset.id.get_access_plist()
+    prefix = os.fsdecode(os.environ.get("HDF5_EXTFILE_PREFIX") or access.get_efile_prefix() or b"")
+    folder = prefix.replace("${ORIGIN}", str(path.resolve().parent))
+    for number in range(plist.get_external_count()):
+        name, offset, size = plist.get_external(number)
+        yield Path(folder) / os.fsdecode(name), offset, size
+
+
+def _source_file(name: str, path: Path) -> Path | None:
+    """Return the file of a source of a virtual dataset, where HDF5 looks for it; None if there is none."""
+    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", str(path.resolve().parent))
+    places = [*([Path(prefix) / name, path.resolve().parent / name] if prefix else []), path.resolve().parent / name]
+    return next((at for at in places if at.is_file()), None)
 
 
 def _missing_rows_of_virtual(dataset: h5py.Dataset, path: Path, needed: Ints, depth: int) -> Ints:
@@ -282,10 +319,8 @@ def _check_source(source: Any, dataset: h5py.Dataset, path: Path, depth: int) ->
     remedy = "put the file back, or copy the labels into a plain dataset"
     if "%b" in source.file_name or "%b" in source.dset_name:
         raise LabelError(f"{place} stands for any number of files; copy the labels into a plain dataset")
-    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", str(path.resolve().parent))
     own = source.file_name == "."
-    places = [Path(prefix) / source.file_name, path.resolve().parent / source.file_name] if prefix else []
-    file = next((at for at in [*places, path.resolve().parent / source.file_name] if at.is_file()), None)
+    file = _source_file(source.file_name, path)
     if not own and file is None:
         raise LabelError(f"{place} does not exist; {remedy}")
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import traceback
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bend_hf.cli._main import main
@@ -217,5 +220,61 @@ def test_a_damaged_built_folder_is_named_with_the_reason(tmp_path: Path) -> None
     build(DataConfig(task=("histone_modification",), data=str(tmp_path / "data")), tmp_path / "bend")
     shard = tmp_path / "bend/histone_modification/data/test-00000-of-00001.parquet"
     shard.write_bytes(b"PAR1" + shard.read_bytes()[4:-8] + b"\0" * 8)
+    facts_path = shard.with_name("bend_facts.json")
+    facts = json.loads(facts_path.read_text())
+    facts["sha256"][shard.name] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    facts_path.write_text(json.dumps(facts))
     with pytest.raises(SourceError, match=r"cannot be loaded \(.*(Parquet|parquet).*\)"):
+        load_task("histone_modification", str(tmp_path / "bend"))
+
+
+def labels_elsewhere(kind: str, path: Path, values: np.ndarray) -> Path:
+    """Let the labels of a file be held by another one, which is returned."""
+    other = path.with_name("other.hdf5")
+    with h5py.File(other, "w") as file:
+        file["labels"] = values
+    with h5py.File(path, "w") as file:
+        if kind == "link":
+            file["labels"] = h5py.ExternalLink(other.name, "labels")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[:] = h5py.VirtualSource(other.name, "labels", values.shape)
+            file.create_virtual_dataset("labels", layout)
+        else:
+            other = path.with_name("other.bin")
+            other.write_bytes(values.tobytes())
+            external = [(str(other), 0, values.nbytes)]
+            file.create_dataset("labels", values.shape, values.dtype, external=external)
+    return other
+
+
+@pytest.mark.parametrize("kind", ["link", "virtual", "external"])
+def test_labels_that_another_file_holds_count_by_its_content(tmp_path: Path, kind: str) -> None:
+    folder = write_data(tmp_path, ["enhancer_annotation"])
+    path = folder / "enhancer_annotation" / "enhancer_annotation.hdf5"
+    with h5py.File(path) as file:
+        values = np.asarray(file["labels"])
+    other = labels_elsewhere(kind, path, values)
+    before = open_tiny(folder, "enhancer_annotation")
+    again = open_tiny(folder, "enhancer_annotation")
+    assert again.facts == before.facts
+    if kind == "external":
+        other.write_bytes((1 - values).astype(values.dtype).tobytes())
+    else:
+        with h5py.File(other, "r+") as file:
+            file["labels"][:] = 1 - values
+    after = open_tiny(folder, "enhancer_annotation")
+    assert after.facts["files"] != before.facts["files"]
+    row = next(iter(after.subsets.values()))[0]
+    assert row["labels"] == (1 - values)[row["item"]].tolist()
+
+
+def test_a_built_folder_that_was_edited_is_refused(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", ["histone_modification"])
+    build(DataConfig(task=("histone_modification",), data=str(tmp_path / "data")), tmp_path / "bend")
+    assert len(load_task("histone_modification", str(tmp_path / "bend")).subsets["test"]) == 5
+    shard = tmp_path / "bend/histone_modification/data/test-00000-of-00001.parquet"
+    table = pq.read_table(shard)
+    pq.write_table(table.slice(1), shard)
+    with pytest.raises(SourceError, match=r"test-00000-of-00001.parquet changed after the build.*build the task again"):
         load_task("histone_modification", str(tmp_path / "bend"))
