@@ -19,7 +19,7 @@ from typing import Any, Final
 from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ModelError
-from bend_hf.files import cache_folder, read_text
+from bend_hf.files import cache_folder, file_sha256, read_text
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
 # the file of LongSafari's original HyenaDNA repositories.
@@ -34,6 +34,7 @@ WEIGHT_FILES: Final = (
 SMALL_FILES: Final = ("*.json", "*.txt", "*.model", "*.bpe", "*.tiktoken")
 _IGNORE_PATTERNS: Final = ("*/*", "flax*", "tf_*", "training_args.bin", "optimizer*", "scheduler*", "rng_state*")
 
+_LISTS: Final = ("WordPiece", "WordLevel")  # models of the tokenizers library that are a list of tokens
 _MASK_TOKENS: Final = ("[MASK]", "<mask>")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -155,8 +156,7 @@ def sha256_of(paths: Sequence[Path], *, with_names: bool = False) -> str:
     for path in paths:
         if with_names:
             total.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(file_sha256(path)))
     return total.hexdigest()
 
 
@@ -186,6 +186,18 @@ def read_vocabulary(folder: Path) -> list[str]:
     for token, number in id_of.items():
         tokens[number] = token
     return tokens
+
+
+def has_merges(folder: Path) -> bool:
+    """Whether ``tokenizer.json`` cuts a sequence by learned merges or scores, rather than by a list of tokens.
+
+    transformers 5 writes ``tokenizer.json`` in place of ``vocab.txt``, as a ``WordPiece`` model.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return False
+    model = read_json(path).get("model")
+    return not isinstance(model, dict) or model.get("type") not in _LISTS
 
 
 def mask_in_files(folder: Path) -> int | None:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bend_hf.embedders._checkpoint_files import read_json, read_vocabulary
+from bend_hf.embedders._checkpoint_files import has_merges, read_json, read_vocabulary
 from bend_hf.errors import ModelError
 
 # From the fields of config.json and the folder to whether the family reads it.
 Reads: TypeAlias = Callable[[Mapping[str, object], Path], bool]
 
+_CONTINUES: Final = "##"  # of WordPiece, on a token that continues a word
 _NUCLEOTIDES: Final = re.compile(r"[ACGTN]+")
 _RUN_OF_N: Final = re.compile(r"N\{\d+,\}")  # GENA-LM's tokenizers replace a run of N by one token
 
@@ -87,9 +88,10 @@ def _is_dnabert(fields: Mapping[str, object], folder: Path) -> bool:
 
 
 def _is_grover(fields: Mapping[str, object], folder: Path) -> bool:
-    """Tokens of several lengths in ``vocab.txt``, without the merges of a byte-pair tokenizer."""
-    merged = (folder / "tokenizer.json").is_file()
-    return not merged and _is_plain_bert(fields) and len(_kmer_lengths(folder)) > 1
+    """Tokens of several lengths, without the merges of a byte-pair tokenizer and the parts of words of WordPiece."""
+    if not _is_plain_bert(fields) or has_merges(folder) or len(_kmer_lengths(folder)) < 2:
+        return False
+    return not any(token.startswith(_CONTINUES) for token in read_vocabulary(folder))
 
 
 def _is_plain_bert(fields: Mapping[str, object]) -> bool:

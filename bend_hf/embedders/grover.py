@@ -20,7 +20,7 @@ import numpy as np
 from bend_hf.embedders._alignment import Tokenized, TokenStream, assemble
 from bend_hf.embedders._bert import TINY_BERT, BertEmbedder, outer_specials
 from bend_hf.embedders._bpe import SPECIAL_TOKENS, BpeTokenizer, tiny_bpe, vocabulary_size
-from bend_hf.embedders._checkpoint_files import read_vocabulary
+from bend_hf.embedders._checkpoint_files import has_merges, read_vocabulary
 from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.errors import ModelError
@@ -174,22 +174,21 @@ class GROVEREmbedder(BertEmbedder):
     """GROVER.
 
     ``bend-2024`` cuts sequences into the longest tokens from left to right; ``bend-hf-1`` uses the published byte-pair
-    merges (``tokenizer.json``). A folder with only ``vocab.txt``, as on Zenodo, has no merges: then both cut into the
-    longest tokens, with a warning. In both, a nucleotide that no token contains is ``[UNK]``, and every chunk has its
-    own CLS and SEP.
+    merges (``tokenizer.json``). A folder with only ``vocab.txt``, as on Zenodo, has no merges, and neither has the
+    ``tokenizer.json`` that transformers 5 makes from it: both then cut into the longest tokens, and a warning says so.
+    In both, a nucleotide that no token contains is ``[UNK]``, and every chunk has its own CLS and SEP.
     """
 
     segmentation: Segmentation
 
     def _load(self) -> None:
-        merges = self.folder / "tokenizer.json"
         self._pairs: BpeTokenizer | None = None
-        if self.protocol == "bend-hf-1" and merges.is_file():
-            self._pairs = BpeTokenizer.read(merges)
+        if self.protocol == "bend-hf-1" and has_merges(self.folder):
+            self._pairs = BpeTokenizer.read(self.folder / "tokenizer.json")
         elif self.protocol == "bend-hf-1":
             logger.warning(
-                "%s has no tokenizer.json: sequences are cut into the longest tokens of vocab.txt instead of by the "
-                "published byte-pair merges; add tokenizer.json to use the merges",
+                "%s has no byte-pair merges: sequences are cut into the longest tokens of the vocabulary instead; add "
+                "the published tokenizer.json to use its merges",
                 self.folder,
             )
         self.segmentation = "longest tokens" if self._pairs is None else "byte pairs"

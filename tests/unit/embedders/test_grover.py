@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+from bend_hf.embedders import load_embedder
+from bend_hf.embedders._family import family_of
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.grover import GROVEREmbedder, LongestTokens
 from bend_hf.errors import ModelError
+from bend_hf.types import ProtocolName
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNKNOWN, CLS, SEP = 1, 2, 3
@@ -121,7 +125,7 @@ def test_bend_hf_1_without_merges_warns_and_takes_longest_tokens(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         embedder = GROVEREmbedder(write_folder(tmp_path), protocol="bend-hf-1", random_init=True, device="cpu")
-    assert "no tokenizer.json" in caplog.text
+    assert "no byte-pair merges" in caplog.text
     assert embedder.segmentation == "longest tokens"
 
 
@@ -144,3 +148,34 @@ def test_every_input_has_one_embedding_per_nucleotide(protocol: str, merges: boo
     rows = embedder.embed(sequences, upsample_embeddings=True)
     assert [one.shape for one in rows] == [(len(sequence), 8) for sequence in sequences]
     assert all(np.isfinite(one).all() for one in rows)
+
+
+@pytest.mark.parametrize("protocol", ["bend-2024", "bend-hf-1"])
+def test_a_copy_that_transformers_5_saved_gives_the_same_rows(tmp_path: Path, protocol: ProtocolName) -> None:
+    published, copy = tmp_path / "published", tmp_path / "copy"
+    published.mkdir()
+    write_folder(published)
+    config = BertConfig(**json.loads((published / "config.json").read_text()))
+    BertForMaskedLM(config).save_pretrained(published)
+    BertForMaskedLM.from_pretrained(published).save_pretrained(copy)
+    BertTokenizer.from_pretrained(published, do_lower_case=False).save_pretrained(copy)
+    (copy / "vocab.txt").unlink(missing_ok=True)  # transformers before 5 writes both
+    assert (copy / "tokenizer.json").is_file()
+    found = load_embedder(copy, protocol=protocol, device="cpu")
+    assert isinstance(found, GROVEREmbedder)
+    assert found.segmentation == "longest tokens"
+    expected = load_embedder("grover", checkpoint=published, protocol=protocol, device="cpu")
+    for sequence in ("GTTACAGTTACGNACGTAAAACC" * 3, "N", "ACGTR"):
+        np.testing.assert_array_equal(found(sequence), expected(sequence))
+
+
+def test_a_vocabulary_of_wordpiece_is_not_of_grover(tmp_path: Path) -> None:
+    config = {"model_type": "bert"}
+    write_folder(tmp_path, words=[*WORDS, "##A", "##C"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert family_of(tmp_path) is None
+    write_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert family_of(tmp_path) == "grover:GROVEREmbedder"
+    write_merges(tmp_path / "tokenizer.json")
+    assert family_of(tmp_path) is None
