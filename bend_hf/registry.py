@@ -9,12 +9,8 @@ Tasks, models, heads, controls, variant scores and commands each have a registry
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import logging
 import pkgutil
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -23,8 +19,7 @@ from types import ModuleType
 from typing import Final, Generic, Protocol, TypeVar
 
 from bend_hf.errors import RegistryError, did_you_mean
-
-log = logging.getLogger(__name__)
+from bend_hf.user_code import load_file
 
 PLUGIN_GROUP: Final = "bend_hf.plugins"
 
@@ -63,6 +58,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.package = package
         self.attribute = attribute
+        self._of_files: set[str] = set()
 
     @cached_property
     def _declared(self) -> dict[str, T]:
@@ -117,12 +113,20 @@ class Registry(Generic[T]):
         except KeyError:
             raise RegistryError(f"unknown {self.kind} {name!r}; {did_you_mean(name, sorted(self._key_of))}") from None
 
-    def add(self, declaration: T) -> T:
+    def add(self, declaration: T, *, from_file: bool = False) -> T:
         """Add a declaration for the rest of this process, and return it.
+
+        Args:
+            declaration: The declaration.
+            from_file: Whether it is of a Python file that a user named. It then replaces an earlier one of a file,
+                because the file may have changed.
 
         Raises:
             RegistryError: One of its names is taken by another declaration.
         """
+        if from_file and declaration.key in self._of_files:
+            del self._declared[declaration.key]
+            vars(self).pop("_key_of", None)
         for name in (declaration.key, *getattr(declaration, "aliases", ())):
             if name in self._key_of and self._declared[self._key_of[name]] != declaration:
                 raise RegistryError(
@@ -130,6 +134,8 @@ class Registry(Generic[T]):
                     f"{self._key_of[name]!r}; give it another one"
                 )
         self._declared[declaration.key] = declaration
+        if from_file:
+            self._of_files.add(declaration.key)
         del self._key_of
         return declaration
 
@@ -164,33 +170,6 @@ def names_file(name: str) -> bool:
 def _split_key(name: str) -> tuple[Path, str | None]:
     path, colon, key = name.rpartition(":")
     return (Path(path), key) if colon and path.endswith(".py") else (Path(name), None)
-
-
-def load_file(path: Path) -> ModuleType:
-    """Run a Python file as a module, once as long as its content stays the same; the log says so.
-
-    Raises:
-        RegistryError: There is no such file, or it fails when it is run.
-    """
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise RegistryError(f"there is no file {path}; check the path")
-    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()
-    name = f"bend_hf_file_{path.stem}_{digest[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise RegistryError(f"{path} is not a Python file; expected a name that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    log.info("running the code of %s", path)
-    sys.modules[name] = module  # dataclasses and pickles in the file look themselves up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise RegistryError(f"{path} failed when it was run ({type(error).__name__}: {error}); correct it") from error
-    return module
 
 
 def _modules_of(package: str) -> Iterator[ModuleType]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.registry import Registry, load_file, names_file
+from bend_hf.registry import Registry, names_file
+from bend_hf.user_code import load_file
 
 if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder

@@ -6,15 +6,17 @@ is merged into the weights, so that the network keeps its form.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -58,6 +60,22 @@ def adapter_files(folder: Path) -> tuple[Path, ...]:
             "remove the file to use the model without it"
         )
     return (weights[0],)
+
+
+@contextlib.contextmanager
+def without_adapter(folder: Path) -> Iterator[Path]:
+    """Give a folder in which transformers finds no adapter, which it would apply by rules of its own.
+
+    Keys that fit no layer are only logged there, and some versions load the base model from another place.
+    """
+    if not adapter_files(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="bend_hf_") as name:
+        for path in folder.iterdir():
+            if path.name not in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS):
+                (Path(name) / path.name).symlink_to(path.resolve())
+        yield Path(name)
 
 
 def merge_adapter(network: M, folder: Path) -> M:

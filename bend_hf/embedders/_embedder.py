@@ -271,6 +271,7 @@ class Embedder(LoadedModel):
 
     def tokenize(self, sequences: Sequence[str]) -> Tokenized:
         """Tokenize sequences into the inputs of the model, with their alignment, checked."""
+        self.load()
         return self._tokenized([self._normalize(one) for one in checked_sequences(sequences)])
 
     # Implementation.
@@ -322,6 +323,8 @@ class Embedder(LoadedModel):
         if self._runner is None:
             import torch
 
+            self.load()
+
             device = torch.device(self._device_name or best_device())
             if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
                 raise ConfigError(f"device {str(device)!r} is not available; expected {best_device()!r}")
@@ -347,6 +350,7 @@ class Embedder(LoadedModel):
         return model.to(getattr(torch, self.dtype))
 
     def _need_head(self) -> None:
+        self.load()
         missing = [key for key in self.lacking if any(fnmatchcase(key, pattern) for pattern in self.head_keys)]
         if missing:
             raise ModelError(

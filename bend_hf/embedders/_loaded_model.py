@@ -4,6 +4,9 @@ The constructor of ``LoadedModel`` resolves ``checkpoint`` to a folder and calls
 the files of the folder and builds the network with ``_build``. ``identity`` is what a cache is keyed by,
 ``description`` goes into the result record.
 
+A model that is opened inside ``lazily`` loads when it is first needed. Its identity is that of its files, so what was
+computed with it is found in a cache without loading it; ``recall`` takes the facts that the cache knows.
+
 >>> from bend_hf.embedders import OneHotEmbedder
 >>> OneHotEmbedder().identity["protocol"]
 'bend-2024'
@@ -11,29 +14,46 @@ the files of the folder and builds the network with ``_build``. ``identity`` is 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
 from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
-from bend_hf.embedders._fingerprint import code_of, weights_of
 from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder, json_sha256
-from bend_hf.types import PROTOCOLS, ModelDtype, ProtocolName
+from bend_hf.types import PROTOCOLS, Json, ModelDtype, ProtocolName
+from bend_hf.user_code import code_of, weights_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 M = TypeVar("M", bound="nn.Module")
+Fact: TypeAlias = str | int | bool | None
 _DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
+_opens_lazily: ContextVar[bool] = ContextVar("_opens_lazily", default=False)
+
+
+@contextlib.contextmanager
+def lazily() -> Iterator[None]:
+    """Open models of this package without loading them; each loads when it is first needed.
+
+    A model that runs a user's code loads at once, because only its embeddings say what it computes.
+    """
+    before = _opens_lazily.set(True)
+    try:
+        yield
+    finally:
+        _opens_lazily.reset(before)
 
 
 def content_facts(identity: Mapping[str, str]) -> dict[str, str | None]:
@@ -86,6 +106,10 @@ class LoadedModel(ABC):
 
     needs_checkpoint: ClassVar[bool] = True
     direction: Direction = "masked"  # causal: the loss of a token is read one token before it
+    model: nn.Module | None
+    pad_id: int
+    mask_id: int | None
+    lacking: tuple[str, ...]
 
     def __init__(  # noqa: PLR0913  the keywords that users write, see EmbedderOptions
         self,
@@ -122,16 +146,49 @@ class LoadedModel(ABC):
         self.overlap_tokens = overlap_tokens
         self.batch_tokens = batch_tokens
         self.compile = compile
-        self.pad_id = 0
-        self.mask_id: int | None = None
-        self.model: nn.Module | None = None
-        self.weight_files: tuple[Path, ...] = ()
-        self.lacking: tuple[str, ...] = ()
         self.folder = self._folder()
         self._device_name = device
-        self._load()
-        if self.mask_id is None and self.checkpoint is not None:
-            self.mask_id = mask_in_files(self.folder)
+        self._read_files: tuple[Path, ...] = ()  # set with the network
+        self._recalled_description: Mapping[str, Fact] = {}
+        self._recalled_alignment: dict[str, dict[str, Json]] = {}
+        self._waits = True
+        if self._runs_user_code or not _opens_lazily.get():
+            self.load()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether tokenizer and network are loaded."""
+        return not self._waits
+
+    def load(self) -> None:
+        """Load tokenizer and network, unless they are loaded.
+
+        Raises:
+            ModelError: They cannot be loaded, or the files changed after the identity was taken.
+        """
+        if not self._waits:
+            return
+        self._waits = False
+        try:
+            self.pad_id, self.mask_id, self.model, self.lacking = 0, None, None, ()
+            self._load()
+            if self.mask_id is None and self.checkpoint is not None:
+                self.mask_id = mask_in_files(self.folder)
+            taken = vars(self).get("_weights_sha256")
+            if taken is not None and taken != _checkpoint_files.sha256_of(self.weight_files):
+                raise ModelError(f"the weights in {self.folder} changed while they were opened; start again")
+        except BaseException:
+            self._waits = True
+            raise
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Load the model when something that ``_load`` sets is asked for."""
+            if name.startswith("__") or not vars(self).get("_waits", False):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.load()
+            return getattr(self, name)
 
     @abstractmethod
     def _load(self) -> None:
@@ -185,11 +242,11 @@ class LoadedModel(ABC):
             rename=rename,
             nested=nested,
         )
-        self.weight_files, self.lacking = loaded.files, loaded.lacking
+        self._read_files, self.lacking = loaded.files, loaded.lacking
         adapter = adapter_files(self.folder)
         if adapter:
             model = merge_adapter(model, self.folder)
-            self.weight_files += adapter
+            self._read_files += adapter
         return model
 
     # Checkpoint and identity.
@@ -225,6 +282,17 @@ class LoadedModel(ABC):
             self.checkpoint, revision=self.revision, with_weights=not self.random_init
         )
 
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that the weights are read from, those of an adapter included; empty if there are none to read."""
+        if self.is_loaded or self.random_init or self.checkpoint is None:
+            return self._read_files
+        return (*self._weight_files(), *adapter_files(self.folder))
+
+    def _weight_files(self) -> list[Path]:
+        """Find the weight files, without those of an adapter."""
+        return _weights.find_weights(self.folder)
+
     @cached_property
     def _weights_sha256(self) -> str:
         return _checkpoint_files.sha256_of(self.weight_files)
@@ -234,7 +302,7 @@ class LoadedModel(ABC):
         """Everything that determines the embeddings, for the key of a cache.
 
         Two embedders with the same identity compute the same embeddings. Files count by their content, not by their
-        path.
+        path. It is the same before and after the model is loaded.
         """
         weights = f"random, seed {self.seed}" if self.random_init else self._weights_sha256
         files = [] if self.checkpoint is None else _checkpoint_files.small_files(self.folder)
@@ -244,6 +312,7 @@ class LoadedModel(ABC):
         return {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "key": self.spec.key if self.spec else "",
+            "declared": json_sha256([self.spec.context_tokens, dict(self.spec.options)]) if self.spec else "",
             "configuration": _checkpoint_files.sha256_of(files, with_names=True),
             "weights": weights,
             "protocol": self.protocol,
@@ -261,16 +330,38 @@ class LoadedModel(ABC):
         return not type(self).__module__.startswith(f"{__package__.partition('.')[0]}.")
 
     @property
-    def description(self) -> dict[str, str | int | bool | None]:
+    def measured(self) -> dict[str, Fact]:
+        """The facts in ``description`` that only the loaded model knows."""
+        return {"width": self.width, "n_parameters": self.n_parameters}
+
+    def recall(self, description: Mapping[str, Fact], alignment: Mapping[str, dict[str, Json]]) -> None:
+        """Take facts about the model that a cache with its identity keeps, so that it need not load to state them.
+
+        Args:
+            description: ``measured`` of the loaded model.
+            alignment: How its tokens become nucleotides, by checksum of the sequences; see ``alignment_summary``.
+        """
+        self._recalled_description = {**self._recalled_description, **description}
+        self._recalled_alignment.update(alignment)
+
+    def recalled_alignment(self, sequences_sha256: str) -> dict[str, Json] | None:
+        """Return the alignment that a cache keeps for some sequences; None if the model is to be asked."""
+        return None if self.is_loaded else self._recalled_alignment.get(sequences_sha256)
+
+    def _facts(self) -> Mapping[str, Fact]:
+        return self.measured if self.is_loaded or not self._recalled_description else self._recalled_description
+
+    @property
+    def description(self) -> dict[str, Fact]:
         """Model facts for a result record."""
-        spec = self.spec
+        spec, facts = self.spec, self._facts()
         return {
             "model": spec.key if spec else str(self.checkpoint),
             "family": spec.family if spec else type(self).__name__.removesuffix("Embedder"),
             "checkpoint": str(self.checkpoint or ""),
             "revision": self.revision,
-            "width": self.width,
-            "n_parameters": self.n_parameters,
+            "width": facts["width"],
+            "n_parameters": facts["n_parameters"],
             "context_tokens": spec.context_tokens if spec else None,
             "tokenization": spec.tokenization if spec else None,
             "direction": spec.direction if spec else self.direction,

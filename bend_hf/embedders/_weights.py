@@ -48,13 +48,17 @@ class LoadedWeights:
     lacking: tuple[str, ...]
 
 
-def find_weights(folder: Path) -> list[Path]:
+def find_weights(folder: Path, *, first: str | None = None) -> list[Path]:
     """Find the weight files of a folder: one file, or all shards of an index.
+
+    Args:
+        folder: The folder.
+        first: Name of a file that comes before the usual ones, if it exists.
 
     Raises:
         ModelError: The folder has no weight file, or a shard is missing.
     """
-    for name in WEIGHT_FILES:
+    for name in WEIGHT_FILES if first is None else (first, *WEIGHT_FILES):
         path = folder / name
         if not path.is_file():
             continue
@@ -220,15 +224,28 @@ def _check_tensors(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str | Pat
             f"{source} does not have the shapes of its configuration: {_first(shapes)}; "
             f"config.json and weights do not belong together"
         )
-    integers = [
-        f"{key} ({str(value.dtype).removeprefix('torch.')})"
-        for key, (value, own) in pairs.items()
-        if own.is_floating_point() and not value.is_floating_point()
-    ]
-    if integers:
+    refuse_integers(
+        {
+            key: str(value.dtype).removeprefix("torch.")
+            for key, (value, own) in pairs.items()
+            if own.is_floating_point() and not value.is_floating_point()
+        },
+        source,
+    )
+
+
+def refuse_integers(dtype_of: Mapping[str, str], source: str | Path) -> None:
+    """Raise a ModelError if a file holds integers for weights.
+
+    Args:
+        dtype_of: Name of the dtype of each such tensor, by key of the file.
+        source: Name of the file, for messages.
+    """
+    if dtype_of:
         raise ModelError(
-            f"{source} holds integers where weights are expected: {_first(integers)}. It is quantized, and its scales "
-            "are not read; pass the checkpoint in floating point"
+            f"{source} holds integers where weights are expected: "
+            f"{_first([f'{key} ({dtype})' for key, dtype in dtype_of.items()])}. It is quantized, and its scales are "
+            "not read; pass the checkpoint in floating point"
         )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.errors import ModelError
+from bend_hf.files import json_sha256
 from bend_hf.types import Ints, Json
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def alignment_of(embedder: Embedder, sequences: Iterable[str]) -> dict[str, Json
         Sentences ``tokens``, ``rows`` and ``inputs``; ``rows_per_nucleotide`` if an embedding can stand for several
         nucleotides; ``special_tokens`` if there are any.
     """
+    sequences = list(sequences)
+    if not embedder.is_loaded and (recalled := embedder.recalled_alignment(sequences_sha256(sequences))) is not None:
+        return recalled
     summary: dict[str, Json] = {
         "tokens": embedder.spec.tokenization if embedder.spec else "by the model's own tokenizer"
     }
@@ -55,6 +59,11 @@ def alignment_of(embedder: Embedder, sequences: Iterable[str]) -> dict[str, Json
     if embedder.reverse_complement_average:
         summary["strands"] = "the embedding of each nucleotide is the mean over both strands"
     return summary
+
+
+def sequences_sha256(sequences: Iterable[str]) -> str:
+    """Hash some sequences, by which a cache keeps how they were aligned."""
+    return json_sha256(list(sequences))
 
 
 def some_sequences(dataset: Dataset) -> list[str]:

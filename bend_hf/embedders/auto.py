@@ -16,17 +16,26 @@ from __future__ import annotations
 
 import inspect
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bend_hf.embedders._adapter import adapter_files
+from bend_hf.embedders._adapter import adapter_files, merge_adapter, without_adapter
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._behavior import Behavior, measure
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._weights import build_random, check_weight_file, find_weights, log_heads, other_heads
+from bend_hf.embedders._loaded_model import Fact
+from bend_hf.embedders._weights import (
+    build_random,
+    check_weight_file,
+    find_weights,
+    log_heads,
+    other_heads,
+    refuse_integers,
+)
 from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -88,10 +97,15 @@ class AutoEmbedder(Embedder):
         return self._width
 
     @property
-    def description(self) -> dict[str, str | int | bool | None]:
-        """Model facts for a result record, with what was found when the model was opened."""
+    def description(self) -> dict[str, Fact]:
+        """Model facts for a result record, with what was found when the model was loaded."""
+        return {**super().description, **self._facts()}
+
+    @property
+    def measured(self) -> dict[str, Fact]:
+        """The facts in ``description`` that only the loaded model knows."""
         return {
-            **super().description,
+            **super().measured,
             "context_tokens": self._context_tokens,
             "direction": self.direction,
             "padding_changes_embeddings": self.equal_lengths,
@@ -209,8 +223,8 @@ class AutoEmbedder(Embedder):
         self._has_head = maker is not None
         if self.random_init:
             return build_random(lambda: (maker or AutoModel).from_config(config), self.seed)
-        self.weight_files = (*find_weights(self.folder), *adapter_files(self.folder))
-        for path in self.weight_files:
+        self._read_files = (*self._weight_files(), *adapter_files(self.folder))
+        for path in self._read_files:
             check_weight_file(path)
         if maker is not None:
             network, missing = self._loaded(maker, config)
@@ -230,13 +244,14 @@ class AutoEmbedder(Embedder):
         import torch
 
         try:
-            network, info = maker.from_pretrained(
-                self.folder,
-                config=config,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            with without_adapter(self.folder) as folder:
+                network, info = maker.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
         except Exception as error:  # transformers raises many kinds of errors
             raise ModelError(self._cannot(f"{type(error).__name__}: {str(error).splitlines()[0]}")) from error
         missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED))
@@ -253,9 +268,31 @@ class AutoEmbedder(Embedder):
         return network, missing
 
     def _whole(self, network: PreTrainedModel, missing: list[str]) -> PreTrainedModel:
+        """Check that nothing is missing or quantized, and merge an adapter that lies next to the weights."""
         if missing:
             self._refuse_weights(network, missing, [], [])
-        return network
+        dtypes = self._dtypes_in_files()
+        floating = [key for key, value in network.state_dict().items() if value.is_floating_point()]
+        refuse_integers(
+            {name: dtypes[name] for key in floating if (name := _as_in_file(key, set(dtypes))) in dtypes}, self.folder
+        )
+        return merge_adapter(network, self.folder) if adapter_files(self.folder) else network
+
+    def _dtypes_in_files(self) -> dict[str, str]:
+        """Return the dtype of each tensor of the files that holds no floating-point numbers."""
+        import torch
+
+        dtypes: dict[str, str] = {}
+        for path in self._weight_files():
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, framework="pt") as file:
+                    dtypes |= {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118  no mapping
+            else:
+                loaded = torch.load(path, map_location="meta", weights_only=True)
+                dtypes |= {key: "F" if value.is_floating_point() else str(value.dtype) for key, value in loaded.items()}
+        return {key: dtype.removeprefix("torch.") for key, dtype in dtypes.items() if not dtype.startswith(("F", "BF"))}
 
     def _refuse_weights(
         self, network: PreTrainedModel, missing: list[str], unexpected: list[str], mismatched: list[str]
@@ -267,9 +304,14 @@ class AutoEmbedder(Embedder):
             )
         )
 
+    def _weight_files(self) -> list[Path]:
+        """Find the weight files as transformers does: ``transformers_weights`` of ``config.json`` names them first."""
+        named = read_json(self.folder / "config.json").get("transformers_weights")
+        return find_weights(self.folder, first=named if isinstance(named, str) else None)
+
     def _keys_in_files(self) -> set[str]:
         keys: set[str] = set()
-        for path in find_weights(self.folder):
+        for path in self._weight_files():
             if path.suffix == ".safetensors":
                 from safetensors import safe_open
 

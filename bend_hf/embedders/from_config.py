@@ -8,6 +8,7 @@ Used by every command that opens a model, so that the same flags give the same n
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from bend_hf.config import ModelFlags
@@ -37,13 +38,19 @@ def embedder_options(config: ModelFlags) -> EmbedderOptions:
     return options
 
 
-def open_model(config: ModelFlags) -> Embedder:
+def open_model(config: ModelFlags, *, lazy: bool = False) -> Embedder:
     """Load the embedder that a configuration names.
+
+    Args:
+        config: The configuration.
+        lazy: Load a model of this package when it is first needed, which it is not if everything is cached.
 
     Raises:
         RegistryError: The model is unknown; the message names the nearest one.
         ModelError: The model cannot be loaded.
     """
     from bend_hf.embedders import load_embedder
+    from bend_hf.embedders._loaded_model import lazily
 
-    return load_embedder(config.model, checkpoint=config.checkpoint, **embedder_options(config))
+    with lazily() if lazy else nullcontext():
+        return load_embedder(config.model, checkpoint=config.checkpoint, **embedder_options(config))

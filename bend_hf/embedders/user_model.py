@@ -29,12 +29,13 @@ from numpy.typing import ArrayLike
 from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._batching import BatchFunction
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._fingerprint import code_of, content_of_path, state_of, weights_of
+from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._spec import EmbedderOptions, TokenEmbeddings
 from bend_hf.embedders._tokens import checked_sequences
 from bend_hf.errors import AlignmentError, ConfigError, ModelError, RegistryError
-from bend_hf.registry import load_file
+from bend_hf.files import json_sha256
 from bend_hf.types import Floats
+from bend_hf.user_code import code_of, content_of_path, files_read, load_file, state_of, weights_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,7 @@ class UserEmbedder(Embedder):
         model: An object with ``embed``, or a function like it.
         name: Name of the model in results.
         checkpoint: What the model was made from; a file or a folder counts by its content.
+        read: The files that were read when the model was made, which count by their content.
         options: Only ``protocol`` and ``reverse_complement_average`` apply to a user's model.
     """
 
@@ -77,6 +79,7 @@ class UserEmbedder(Embedder):
         *,
         name: str | None = None,
         checkpoint: str | Path | None = None,
+        read: Iterable[Path] = (),
         **options: Unpack[EmbedderOptions],
     ) -> None:
         unused = sorted(set(options) - {"spec", "protocol", "reverse_complement_average"})
@@ -86,6 +89,7 @@ class UserEmbedder(Embedder):
         self._embed: EmbedFunction = model.embed if isinstance(model, UserModel) else model
         self._name: str = name or str(getattr(model, "__name__", type(model).__name__))
         self._made_from = "" if checkpoint is None else content_of_path(checkpoint)
+        self._read = json_sha256([*sorted({content_of_path(path) for path in read})])
         self._state = state_of(model)  # before the first call, because a model may keep what it computed
         self._held = model
         self._width: int | None = None
@@ -112,12 +116,13 @@ class UserEmbedder(Embedder):
             "own_model": self._name,
             "user_source": code_of(self._held),
             "user_checkpoint": self._made_from,
+            "user_files": self._read,
             "user_state": self._state,
             "user_weights": weights_of(self._held),
         }
 
     @property
-    def description(self) -> dict[str, str | int | bool | None]:
+    def description(self) -> dict[str, Fact]:
         """Model facts for a result record."""
         return {**super().description, "model": self._name, "family": "own"}
 
@@ -231,12 +236,14 @@ def load_user_model(
     except RegistryError as error:
         raise ModelError(str(error)) from error
     found = _model_in(module, path)
+    read: set[Path] = set()
     if isinstance(found, type):
         make: Callable[..., UserModel] = found
-        found = make() if checkpoint is None else make(checkpoint)
+        with files_read() as read:
+            found = make() if checkpoint is None else make(checkpoint)
     elif checkpoint is not None:
         raise ModelError(f"{path} holds no class that takes checkpoint={str(checkpoint)!r}; leave checkpoint out")
-    return UserEmbedder(found, name=path.stem, checkpoint=checkpoint, **options)
+    return UserEmbedder(found, name=path.stem, checkpoint=checkpoint, read=read, **options)
 
 
 def _model_in(module: ModuleType, path: Path) -> UserModel | EmbedFunction | type[UserModel]:

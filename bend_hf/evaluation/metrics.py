@@ -24,17 +24,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import asset_folder, file_sha256
+from bend_hf.files import asset_folder, file_sha256, json_sha256
 from bend_hf.registry import plugin_modules
 from bend_hf.tasks._labels import MultiLabel, RealValues
 from bend_hf.types import IGNORE_LABEL, Json
+from bend_hf.user_code import forget, identity_of
 
 if TYPE_CHECKING:
     import evaluate
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from bend_hf.tasks._spec import TaskSpec
 
 _Numbers: TypeAlias = NDArray[np.generic]
+_NOT_COUNTED: Final = frozenset({"README.md", "app.py", "requirements.txt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,10 @@ def metric_name(metric: str) -> str:
 
 
 def metric_identity(metric: str) -> str:
-    """Give the name of a metric, with the hash of its module if the metric is not one of ``metrics/``.
+    """Give the name of a metric, with the hash of its code and files if the metric is not one of ``metrics/``.
+
+    The code is that of the module and of what it imports; the files are those of its folder, except for its card and
+    the page that shows it.
 
     Args:
         metric: Name of a metric, or path of a metric folder.
@@ -117,7 +122,22 @@ def metric_identity(metric: str) -> str:
     """
     folder = metric_folder(metric)
     own = folder.name not in metric_names(plugins=False)
-    return f"{folder.name}@{file_sha256(_script(folder))}" if own else folder.name
+    if not own:
+        return folder.name
+    code = identity_of(type(load_metric(metric)))
+    return f"{folder.name}@{json_sha256([code, _files_sha256(folder)])}"
+
+
+def _files_sha256(folder: Path) -> str:
+    """Hash the files of a metric that affect its values."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path: path.relative_to(folder) for path in paths}
+    counted: list[Json] = [
+        [name.as_posix(), file_sha256(path)]
+        for path, name in names.items()
+        if name.as_posix() not in _NOT_COUNTED and not any(_is_left_out(part) for part in name.parts)
+    ]
+    return json_sha256(counted)
 
 
 @cache
@@ -150,8 +170,33 @@ def load_metric(metric: str) -> evaluate.Metric:
     folder = metric_folder(metric)
     import evaluate
 
+    own = folder.name not in metric_names(plugins=False)
+    earlier = _own_metrics.get(folder) if own else None
+    if earlier is not None and not earlier.is_current(folder):
+        forget(earlier.kind)
     experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
-    return evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
+    loaded = evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
+    if own:
+        _own_metrics[folder] = _OwnMetric(
+            kind=type(loaded), files=_files_sha256(folder), code=identity_of(type(loaded))
+        )
+    return loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OwnMetric:
+    """The class of a user's metric, with the checksums of its files and its code when it was loaded."""
+
+    kind: type
+    files: str
+    code: str
+
+    def is_current(self, folder: Path) -> bool:
+        """Whether its module need not be run again; `evaluate` runs it once in a process."""
+        return self.files == _files_sha256(folder) and self.code == identity_of(self.kind)
+
+
+_own_metrics: dict[Path, _OwnMetric] = {}
 
 
 def check_metrics(task: TaskSpec) -> None:
@@ -340,13 +385,18 @@ def metric_files(metric: str) -> dict[str, bytes]:
     own = {}
     for path in filter(Path.is_file, folder.rglob("*")):
         name = path.relative_to(folder)
-        if not any(part == "__pycache__" or part.startswith(".") for part in name.parts):
+        if not any(_is_left_out(part) for part in name.parts):
             own[name.as_posix()] = path.read_bytes()
     made = {
         "app.py": (asset_folder("metrics") / "app.py").read_bytes(),
         "requirements.txt": _requirements(_script(folder)).encode(),
     }
     return dict(sorted({**made, **own}.items()))
+
+
+def _is_left_out(part: str) -> bool:
+    """Whether a part of a path says that a file is no part of a metric."""
+    return part == "__pycache__" or part.startswith(".")
 
 
 def _requirements(script: Path) -> str:

@@ -53,7 +53,7 @@ def control_key(control: str, data: TaskData, *, protocol: str, seed: int, fold:
     """Compute the key of a control that predicts without a model: it depends on neither model nor head.
 
     Args:
-        control: Key of the control.
+        control: Key of the control, with the hash of its code if it is not one of this package.
         data: The data of the task.
         protocol: Which flaws of the paper are fixed.
         seed: Seed of the run.

@@ -111,7 +111,7 @@ def embed(config: EmbedConfig) -> list[EmbeddedSplit]:
     opened = [open_one() for open_one in task_openers(config).values()]
     chosen = [(data, name, split) for data in opened for name, split in _chosen(data, config.splits)]
     rank_slice = RankSlice.of(Accelerator())
-    embedder = open_model(config)
+    embedder = open_model(config, lazy=True)
     if not worth_caching(embedder):
         raise ConfigError(
             f"{config.model} is never cached, because it costs nothing to compute; train with it directly"

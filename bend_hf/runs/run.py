@@ -51,8 +51,10 @@ from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
+from bend_hf.user_code import key_with_code
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.plots import draw_score
+from bend_hf.variants.scores import own_scores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -131,7 +133,7 @@ class ModelRun(Run):
     """A run of a model.
 
     Attributes:
-        embedder: The model, with its weights.
+        embedder: The model, which may load its weights when they are needed.
         identity: The embedder's identity in the folder of the records; part of the run's key.
         head: What is trained on its embeddings; None if the task is scored zero-shot.
         searched: Values that are searched on the validation split, by name; see ``training.recipe``.
@@ -452,6 +454,8 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
     check_pooled(embedder, task.data.task)
     head = None if task.data.task.head is None else head_of(config.head, task.data.task)
     searched = searched_of(config, head)
+    if head is None:
+        identity |= {f"score {key}": code for key, code in own_scores().items()}
     return ModelRun(
         config=config,
         data=task.data,
@@ -532,7 +536,11 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(
-            control.key, task.data, protocol=task.config.protocol, seed=task.config.seed, fold=task.config.fold
+            key_with_code(control),
+            task.data,
+            protocol=task.config.protocol,
+            seed=task.config.seed,
+            fold=task.config.fold,
         ),
         label=control.key,
         folds=chosen_folds(task.config, task.data),
@@ -567,8 +575,11 @@ def with_metrics(data: TaskData, metrics: Sequence[str]) -> TaskData:
 
 
 def open_embedder(config: RunConfig) -> Embedder:
-    """Load the embedder that a configuration names, or that of the supervised baseline it names."""
-    return open_model(embedder_config(config))
+    """Open the embedder that a configuration names, or that of the supervised baseline it names.
+
+    One that is read from files loads when it is first needed.
+    """
+    return open_model(embedder_config(config), lazy=True)
 
 
 def embedder_config(config: RunConfig) -> RunConfig:

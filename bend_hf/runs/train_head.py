@@ -75,11 +75,12 @@ def _search_entry(run: ModelRun) -> dict[str, Json]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fold:
-    """What the trials of a fold share: its name in logs, its splits, and the loss."""
+    """What the trials of a fold share: its name in logs, the width of an embedding, its splits, and the loss."""
 
     fold: int | None
     name: str
     embedder: Embedder
+    width: int
     splits: dict[str, Split]
     loss: Loss
 
@@ -117,7 +118,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         for split, dataset in datasets.items()
     }
     loss = build_loss(task.training.loss, positive_weight=task.training.positive_weight)
-    shares = _Fold(fold=fold, name=name, embedder=embedder, splits=splits, loss=loss)
+    shares = _Fold(fold=fold, name=name, embedder=embedder, width=inputs["train"].width, splits=splits, loss=loss)
     trials = trials_of(run.head, run.searched, run.config.learning_rate)
     best: _Trained | None = None
     entries: list[Json] = []
@@ -183,7 +184,7 @@ def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None)
     from bend_hf.training.predict import predict
 
     task, accelerator, fold, splits = run.data.task, run.accelerator, shares.fold, shares.splits
-    model = _new_model(run, trial.head, fold, shares.embedder)
+    model = _new_model(run, trial.head, fold, shares.embedder, shares.width)
 
     def validate(model: nn.Module) -> float | None:
         predictions = predict(
@@ -282,9 +283,10 @@ def _shared_datasets(run: ModelRun, fold: int | None) -> dict[str, list[Dataset]
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """What a split gives to the model, and the cache files that it is read from."""
+    """What a split gives to the model, the width of an embedding, and the cache files that it is read from."""
 
     source: InputSource
+    width: int
     files: tuple[Path, ...] = ()
 
 
@@ -296,7 +298,7 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
 
         from bend_hf.training.finetuning import TokenSource
 
-        return _Inputs(source=TokenSource(concatenate_datasets(datasets), embedder))
+        return _Inputs(source=TokenSource(concatenate_datasets(datasets), embedder), width=embedder.width)
     from bend_hf.embedders.cache import CacheSettings, open_embeddings
     from bend_hf.embedders.cache.pooling import PooledEmbeddings
     from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
@@ -314,12 +316,12 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
     if isinstance(source, PooledEmbeddings):
         return _Inputs(source=source, files=source.files)
     if not isinstance(source, CachedEmbeddings):
-        return _Inputs(source=source)
+        return _Inputs(source=source, width=source.width)
     on_device = DeviceEmbeddings(source, device) if DeviceEmbeddings.fits(source, device) else source
-    return _Inputs(source=on_device, files=source.files)
+    return _Inputs(source=on_device, width=source.width, files=source.files)
 
 
-def _new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder) -> nn.Module:
+def _new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder, width: int) -> nn.Module:
     """Return the model to train. Its first weights depend on head, seed and fold only."""
     import torch
     from accelerate.utils import set_seed
@@ -327,7 +329,7 @@ def _new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder) 
     from bend_hf.training.sharding import choose_units
 
     set_seed(fold_seed(run.config.seed, fold))
-    model = build_head(head, embedder.width, n_outputs(run.data.task))
+    model = build_head(head, width, n_outputs(run.data.task))
     if run.config.tune != "head":
         from bend_hf.training.finetuning import TunedModel
 

@@ -159,6 +159,7 @@ def check_shardable(embedder: Embedder) -> None:
     Raises:
         ConfigError: They cannot be sharded.
     """
+    embedder.load()
     if not embedder.shardable:
         raise ConfigError(
             f"the weights of {embedder.name} cannot be sharded by FSDP, as two modules share them; start the run with "
@@ -177,6 +178,7 @@ def open_for_tuning(embedder: Embedder, tune: Tune) -> Embedder:
         ConfigError: The embedder has no network, or no linear layer for adapters, or peft is not installed.
     """
     check_tunable(tune)
+    embedder.load()
     if embedder.model is None:
         raise ConfigError(f"--tune {tune} trains the embedder's network, but {embedder.name} has none; use --tune head")
     opened = copy.copy(embedder)

@@ -25,6 +25,7 @@ from bend_hf.variants.allele_likelihoods import AlleleLikelihoods, SiteLikelihoo
 from bend_hf.variants.allele_segments import SegmentDistances
 from bend_hf.variants.alleles import Alleles, Context, Distinct, StoredVariants, distinct
 from bend_hf.variants.config import ScoreSettings
+from bend_hf.variants.scores import own_scores
 
 if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
@@ -57,6 +58,7 @@ class VariantModel:
         Raises:
             ModelError: Likelihoods are needed and the model has none.
         """
+        embedder.load()
         if embedder.width and embedder.pooled:
             raise ModelError(
                 f"{embedder.name} returns one embedding per sequence, but variants are compared at their place; "
@@ -95,6 +97,7 @@ class VariantModel:
             "embedder": dict(identity_in(folder, self.embedder)),
             "batch_tokens": self.embedder.batch_tokens,
             "settings": asdict(self.settings),
+            "own_scores": dict(own_scores()),
         }
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from bend_hf import load_task, score_file
+from bend_hf import load_embedder, load_task, score_file
 from bend_hf.config import RunConfig
+from bend_hf.embedders import Embedder
 from bend_hf.errors import BendError
 from bend_hf.runs.run import run
 from bend_hf.variants import VariantRun
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_bed, write_data, write_genome
 
 MODEL = """
@@ -89,3 +94,38 @@ def test_only_the_variant_with_nan_is_named(config: RunConfig, tmp_path: Path) -
     Path(config.model).write_text(MODEL.format(condition="BAD in s", value="np.inf") + f"\n\nBAD = {bad[200:300]!r}\n")
     with pytest.raises(BendError, match=rf"^chr1:1018 {rows[17][3]}>{rows[17][4]}: model gave an embedding"):
         score_file(bed, VariantRun(model=config.model, genome=genome, out=config.out, no_plot=True))
+
+
+@pytest.mark.parametrize("model", ["caduceus-ph-1k", "hyenadna-tiny-1k"], ids=["masked", "causal"])
+@pytest.mark.parametrize("kind", ["substitution", "insertion"])
+def test_the_variant_whose_likelihood_is_nan_is_named(
+    model: str, kind: str, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genome = tmp_path / "data" / "genomes" / "genome.fa"
+    bases = write_genome(genome)["chr1"]
+    rows = [("chr1", at, at + 1, bases[at], "CAAA"["ACGT".index(bases[at])]) for at in range(1000, 9000, 1000)]
+    if kind == "insertion":
+        rows = [(*row[:4], row[3] + 2 * row[4]) for row in rows]  # which cannot be written further to the left
+    bed = write_bed(tmp_path / "variants.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
+    folder = make_tiny(model, tmp_path / "tiny")
+    fields = json.loads((folder / "config.json").read_text())
+    fields.get("layer", {})["l_max"] = 1026  # so that a window is one chunk
+    (folder / "config.json").write_text(json.dumps(fields))
+    embedder = load_embedder(model, checkpoint=folder, random_init=True, device="cpu")
+    flank = embedder.tokenize([bases[4990:5000]])
+    pattern = torch.from_numpy(flank.ids[~flank.special].astype(np.int64))
+    logits = type(embedder)._logits
+
+    def nan_next_to_the_fifth(self: Embedder, ids_BT: torch.Tensor, mask_BT: torch.Tensor | None) -> torch.Tensor:
+        found_BTV = logits(self, ids_BT, mask_BT)
+        holds_B = (ids_BT.unfold(1, len(pattern), 1) == pattern).all(-1).any(-1)
+        return torch.where(holds_B[:, None, None], torch.nan, found_BTV)
+
+    settings = VariantRun(model=model, genome=genome, out=config.out, no_plot=True, indels="likelihood")
+    assert len(score_file(bed, settings, embedder=embedder).predictions.columns["log_likelihood_ratio"]) == len(rows)
+    monkeypatch.setattr(type(embedder), "_logits", nan_next_to_the_fifth)
+    row = rows[4]
+    with pytest.raises(
+        BendError, match=rf"^chr1:{row[1] + 1} {row[3]}>{row[4]}: \w+.* gave a log-likelihood that is not"
+    ):
+        score_file(bed, replace(settings, out=tmp_path / "other"), embedder=embedder)

@@ -55,7 +55,6 @@ def key_parts(
         "format": str(FORMAT),
         "content": content,
         "stored_dtype": dtype,
-        "width": str(embedder.width),
         "embedder_source": _source_of(type(embedder)),
         **{f"embedder_{name}": value for name, value in (identity or embedder.identity).items()},
     }

@@ -11,10 +11,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._probe import identity_in
+from bend_hf.embedders.alignment_summary import alignment_of, sequences_sha256, some_sequences
 from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
@@ -35,7 +37,7 @@ from bend_hf.embedders.cache.shards import (
 from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, stored_features
 from bend_hf.errors import CacheError
 from bend_hf.files import shows_progress
-from bend_hf.types import StoredDtype
+from bend_hf.types import Json, StoredDtype
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from bend_hf.embedders.token_embeddings import EmbeddingSource
 
 log = logging.getLogger(__name__)
+
+_COMPUTES: Final = ("torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +208,7 @@ class CacheEntry:
             sweep_finished(shards)
             return 0
         stored_features(self.dataset.features, self.plan.width, self.plan.dtype)  # raises before anything is embedded
+        self.embedder.load()
         writer = ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp)
         n_bp = sum(writer.n_bp(files) for files in missing)
         cost = estimate_cost(
@@ -244,10 +249,42 @@ def _bar(title: str, *, shown: bool) -> Iterator[OnProgress]:
         yield at
 
 
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in _COMPUTES}
+
+
+def _warn_of_other_libraries(plan: ShardPlan) -> None:
+    """Log which libraries had another version, up to the second number, when the embeddings were computed."""
+
+    def short(text: str) -> list[str]:
+        return text.split(".")[:2]
+
+    others = [
+        f"{name} {plan.libraries[name]} (now {now})"
+        for name, now in _libraries().items()
+        if name in plan.libraries and short(plan.libraries[name]) != short(now)
+    ]
+    if others:
+        log.warning(
+            "%s: the cached embeddings were computed with %s; if it changed what the model computes, remove them with "
+            "'bend-hf cache prune %s'",
+            plan.label or plan.model,
+            " and ".join(others),
+            plan.key,
+        )
+
+
+def _alignment(embedder: Embedder, dataset: Dataset) -> dict[str, dict[str, Json]]:
+    sequences = some_sequences(dataset)
+    return {sequences_sha256(sequences): alignment_of(embedder, sequences)}
+
+
 def find_entry(
     dataset: Dataset, embedder: Embedder, settings: CacheSettings | None = None, *, label: str = ""
 ) -> CacheEntry:
     """Find the cache entry of a dataset, or plan a new one; nothing is embedded.
+
+    The model loads only for a new entry. An entry that is found tells it what it need not load to know.
 
     Args:
         dataset: With a ``sequence`` column.
@@ -267,7 +304,10 @@ def find_entry(
     plan = read_plan(folder)
     if plan is not None:
         remove_unpublished(folder)
+        embedder.recall(plan.description, plan.alignment)
+        _warn_of_other_libraries(plan)
     else:
+        embedder.load()
         dtype = settings.stored_dtype
         per_bp = (
             1 / settings.pool_bp
@@ -286,6 +326,9 @@ def find_entry(
             nucleotides=int(content.lengths_bp.sum()),
             shard_starts=tuple(shard_starts(content.lengths_bp, shard_bp=shard_bp).tolist()),
             rows_per_bp=per_bp,
+            description=embedder.measured,
+            alignment=_alignment(embedder, dataset),
+            libraries=_libraries(),
         )
         try:
             plan = publish_plan(folder, new)

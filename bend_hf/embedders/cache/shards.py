@@ -25,7 +25,7 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -33,10 +33,11 @@ from typing import Final
 import numpy as np
 import xxhash
 
+from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders.cache.dtypes import itemsize
 from bend_hf.errors import CacheError
 from bend_hf.files import atomic_path, sync_folder
-from bend_hf.types import Ints, StoredDtype
+from bend_hf.types import Ints, Json, StoredDtype
 
 ABOUT: Final = "about.json"
 SHARD_BYTES: Final = 1 << 29  # an interrupted process loses at most one shard of work
@@ -62,6 +63,9 @@ class ShardPlan:
         nucleotides: Nucleotides of all sequences.
         shard_starts: First item of each shard, and the number of items at the end.
         rows_per_bp: Token embeddings per nucleotide, estimated from some sequences.
+        description: What only the loaded model knows about itself, for result records; see ``LoadedModel.recall``.
+        alignment: How its tokens become nucleotides, by checksum of the sequences on which it was measured.
+        libraries: Versions of the libraries that compute embeddings; they are no part of the key.
     """
 
     key: str
@@ -74,6 +78,9 @@ class ShardPlan:
     nucleotides: int
     shard_starts: tuple[int, ...]
     rows_per_bp: float
+    description: dict[str, Fact] = field(default_factory=dict)
+    alignment: dict[str, dict[str, Json]] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_shards(self) -> int:

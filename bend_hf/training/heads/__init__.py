@@ -67,7 +67,7 @@ def head_of(name: str | None, task: TaskSpec) -> Head:
         )
     spec = HEADS.get(task.head.key if name is None else name)
     if name is not None and names_file(name):
-        HEADS.add(spec)
+        HEADS.add(spec, from_file=True)
     if name is None or spec.key == task.head.key:
         return spec.complete(task.head)
     return spec.for_task(task)

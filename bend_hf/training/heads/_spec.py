@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Final, Union, get_args, get_origin
 
 from bend_hf.errors import ConfigError, did_you_mean
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, RealValues
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.types import Json
+from bend_hf.user_code import files_read, identity_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 ONE_HOT_WIDTH: Final = 5  # A C G N T
 _GIVEN: Final = ("width", "n_outputs")
-_PACKAGE: Final = "bend_hf"
+_TRIED_WIDTH: Final = 16
+_TRIED_OUTPUTS: Final = 2
 
 
 def pool_bp_of(task: TaskSpec) -> int | None:
@@ -116,13 +118,23 @@ class HeadSpec:
     def entry(self, head: Head) -> dict[str, Json]:
         """Return the head as result records and run keys hold it.
 
-        A head from outside this package is identified by the content of its file, too.
+        A head from outside this package is identified by its code, too; see ``user_code.identity_of``. The files that
+        it reads when it is built are found by building a small one.
         """
         entry: dict[str, Json] = {"kind": self.kind or self.key, **head.settings}
-        if self.build.__module__.partition(".")[0] != _PACKAGE:
-            source = inspect.getsourcefile(self.build)
-            entry["source_sha256"] = None if source is None else file_sha256(Path(source))
+        identity = identity_of(self)
+        if identity:
+            entry["source_sha256"] = json_sha256([identity, *self._files_read(head)])
         return entry
+
+    def _files_read(self, head: Head) -> list[str]:
+        """Return the checksums of the files that are read when the head is built."""
+        import torch
+
+        width = ONE_HOT_WIDTH if self.needs_one_hot else _TRIED_WIDTH
+        with files_read() as read, contextlib.suppress(Exception), torch.random.fork_rng(devices=[]):
+            self.build(width=width, n_outputs=_TRIED_OUTPUTS, **head.settings)
+        return sorted(file_sha256(path) for path in read if path.suffix != ".py")
 
 
 def _types_of(annotation: object) -> tuple[type, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bend_hf.registry import Registry
+from bend_hf.user_code import identity_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,11 @@ class VariantScore:
 
 
 SCORES: Registry[VariantScore] = Registry(kind="variant score", package="bend_hf.variants.scores", attribute="SCORES")
+
+
+def own_scores() -> dict[str, str]:
+    """Return the hash of the code of each score that is not of this package, by key."""
+    return {score.key: identity for score in SCORES.in_order() if (identity := identity_of(score))}
 
 
 def score_keys() -> list[str]:

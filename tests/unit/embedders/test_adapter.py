@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
+from bend_hf.embedders import AutoEmbedder
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
+from tests.unit.embedders.test_auto import bert, saved
 
 peft = pytest.importorskip("peft")
 
@@ -75,3 +78,50 @@ def test_parts_of_an_adapter_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"holds adapter_model.safetensors but no adapter_config\.json"):
         adapter_files(tmp_path)
+
+
+def auto_folder(folder: Path) -> BertForMaskedLM:
+    """Write a checkpoint that transformers loads."""
+    network = BertForMaskedLM(bert())
+    saved(network, folder)
+    return network
+
+
+def test_adapter_of_a_transformers_model_is_merged(tmp_path: Path) -> None:
+    wrapped = tuned(tmp_path, auto_folder(tmp_path))
+    embedder = AutoEmbedder(tmp_path)
+    (tokens,) = embedder.embed_tokens(["ACGTNGTA"])
+    with torch.inference_mode():
+        states = wrapped(torch.tensor([[2, 10, 1, 9, 4, 3]]), output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(tokens.values, states[-1][0, 1:-1].numpy(), atol=1e-5)
+    assert {path.name for path in embedder.weight_files} == {"model.safetensors", "adapter_model.safetensors"}
+    assert type(embedder.model) is BertForMaskedLM
+
+
+def test_adapter_whose_keys_fit_no_layer_of_a_transformers_model_is_refused(tmp_path: Path) -> None:
+    tuned(tmp_path, auto_folder(tmp_path))
+    path = tmp_path / "adapter_model.safetensors"
+    renamed = {name.replace("query", "queries"): value for name, value in load_file(path).items()}
+    save_file(renamed, path)
+    with pytest.raises(ModelError, match=r"cannot be applied: BertForMaskedLM does not have the layers of"):
+        AutoEmbedder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_integers_for_weights_of_a_transformers_model_are_refused(
+    tmp_path: Path, suffix: str, dtype: torch.dtype
+) -> None:
+    auto_folder(tmp_path)
+    path = tmp_path / "model.safetensors"
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    state = load_file(path)
+    state[name] = (state[name] * 20).abs().to(dtype)
+    state["bert.embeddings.position_ids"] = torch.arange(16)[None]  # a buffer of integers, as older versions saved it
+    if suffix == "bin":
+        path.unlink()
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        save_file(state, path)
+    with pytest.raises(ModelError, match=f"holds integers where weights are expected: {name}"):
+        AutoEmbedder(tmp_path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -20,8 +22,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from bend_hf.embedders import AutoEmbedder, load_embedder
+from bend_hf.embedders import MODELS, AutoEmbedder, embedder_class, load_embedder
 from bend_hf.errors import AlignmentError, ModelError
+from tests.fake_checkpoints import make_tiny
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "A", "C", "G", "T", "AC", "GT", "ACGT"]
 MERGES = [("A", "C"), ("G", "T"), ("AC", "GT")]
@@ -147,3 +150,29 @@ def test_nucleotides_that_become_several_tokens_cannot_be_aligned(tmp_path: Path
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(AlignmentError, match="that do not overlap"):
         AutoEmbedder(tmp_path)("ACTTG")
+
+
+def test_weights_that_the_configuration_names_are_those_of_the_identity(tmp_path: Path) -> None:
+    saved(BertModel(bert()), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
+    found = []
+    for factor in (1.0, 2.0):
+        save_file({name: value * factor for name, value in state.items()}, tmp_path / "other.safetensors")
+        embedder = AutoEmbedder(tmp_path)
+        assert [path.name for path in embedder.weight_files] == ["other.safetensors"]
+        found.append((embedder.identity["weights"], embedder("ACGTACGT")))
+    assert found[0][0] != found[1][0]
+    assert not np.allclose(found[0][1], found[1][1])
+
+
+def test_a_context_that_a_declaration_states_is_part_of_the_identity(tmp_path: Path) -> None:
+    folder = make_tiny("caduceus-ph-1k", tmp_path)
+    spec = MODELS.get("caduceus-ph-1k")
+    embedder_of = embedder_class(spec)
+    identities = [
+        embedder_of(folder, spec=replace(spec, context_tokens=context), random_init=True).identity
+        for context in (512, 512, 1024)
+    ]
+    assert identities[0] == identities[1] != identities[2]

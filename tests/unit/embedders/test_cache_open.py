@@ -6,6 +6,7 @@ import errno
 import logging
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import datasets
@@ -268,3 +269,17 @@ def test_files_of_a_process_killed_while_planning_are_removed(tmp_path: Path) ->
     left.write_bytes((entry.folder / "about.json").read_bytes())  # killed between the link and the removal
     assert small_entry(tmp_path).plan == entry.plan
     assert leftovers(entry) == []
+
+
+def test_embeddings_of_other_versions_of_the_libraries_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(tmp_path)
+    small_entry(tmp_path)
+    assert "were computed with" not in caplog.text
+    monkeypatch.setattr(
+        "bend_hf.embedders.cache.open.version", lambda name: "99.1" if name == "torch" else version(name)
+    )
+    small_entry(tmp_path)
+    assert f"torch {version('torch')} (now 99.1); if it changed" in caplog.text
+    assert "transformers" not in caplog.text

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._fingerprint import state_of, weights_of
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in, is_close
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
 from bend_hf.embedders.cache.manage import list_entries
 from bend_hf.embedders.user_model import UserEmbedder
 from bend_hf.files import json_sha256
+from bend_hf.user_code import state_of, weights_of
 from tests.cached import small_dataset
 
 FROM_FILE = """

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bend_hf.errors import RegistryError
-from bend_hf.registry import Registry, load_file
+from bend_hf.registry import Registry
+from bend_hf.user_code import load_file
 
 _HEAD = """
 from dataclasses import dataclass
@@ -175,6 +176,6 @@ def test_an_added_declaration_is_found(kitchen: Path) -> None:
 def test_the_log_says_once_that_the_code_of_a_file_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "my_model.py"
     path.write_text("ANSWER = 42\n")
-    with caplog.at_level("INFO", logger="bend_hf.registry"):
+    with caplog.at_level("INFO", logger="bend_hf.user_code"):
         assert load_file(path).ANSWER == load_file(path).ANSWER == 42
     assert caplog.messages == [f"running the code of {path.resolve()}"]

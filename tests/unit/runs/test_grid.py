@@ -318,3 +318,36 @@ def test_an_own_model_that_computes_something_else_is_another_row(data: Path, tm
         assert cell.record is not None, cell.error
         read.append(cell.record)
     assert [group.seeds for group in group_records(read)] in ([(0, 1), (2,)], [(2,), (0, 1)])
+
+
+OWN_MODEL = """
+from pathlib import Path
+
+import numpy as np
+
+
+class Scaled:
+    def __init__(self):
+        self.scale = float(Path(__file__).with_name("scale.txt").read_text())
+
+    def embed(self, sequences):
+        rows = [[[self.scale * (base in "CG"), base in "AC"] for base in one] for one in sequences]
+        return [np.array(one, np.float32) for one in rows]
+"""
+
+
+def test_a_cell_of_an_own_model_whose_data_file_changed_runs_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "scaled.py", tmp_path / "out"
+    model.write_text(OWN_MODEL)
+    flags = ["run", "--task", "gene_finding", "--data", str(data), "--out", str(out), *FAST]
+    flags += ["--cache", str(tmp_path / "cache"), "--model", str(model)]
+    texts = []
+    for scale in ("1", "1", "3", "1"):
+        (tmp_path / "scale.txt").write_text(scale)
+        assert main(flags) == 0
+        texts.append(capsys.readouterr().out)
+    assert ["was there" in text for text in texts] == [False, True, False, True]
+    assert len(records(out)) == 2
+    assert len({record["config"]["run_key"] for record in records(out)}) == 2

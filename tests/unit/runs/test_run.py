@@ -58,7 +58,7 @@ def test_prepare_gives_one_task_for_each_task_and_seed(config: RunConfig) -> Non
 def test_a_bad_input_is_refused_before_a_model_loads(
     config: RunConfig, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "open_model", lambda config: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(runs, "open_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(BendError, match=message):
         runs.run(replace(config, **changes))  # type: ignore[arg-type]  # values of several fields
 
