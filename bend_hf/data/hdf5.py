@@ -328,10 +328,9 @@ def _check_source(source: Any, dataset: h5py.Dataset, path: Path, depth: int) ->
         with opened as other:
             found = other[source.dset_name]
             space = source.src_space
-            reach = [end + 1 for end in space.get_select_bounds()[1]] if space.get_select_npoints() > 0 else []
-            if space.get_select_type() == h5py.h5s.SEL_HYPERSLABS and any(
-                size < end for size, end in zip(found.shape, reach, strict=True)
-            ):
+            is_part = space.get_select_type() == h5py.h5s.SEL_HYPERSLABS and space.get_select_npoints() > 0
+            reach = [end + 1 for end in space.get_select_bounds()[1]] if is_part else found.shape
+            if any(size < end for size, end in zip(found.shape, reach, strict=True)):
                 raise LabelError(f"{place} has the shape {found.shape}, too small for the part of it; {remedy}")
             _check_filters(file or path, found)
             everything = np.full(found.shape[0], prod(found.shape[1:]), np.int64)
