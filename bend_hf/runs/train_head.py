@@ -314,7 +314,7 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
     )
     device = run.accelerator.device
     if isinstance(source, PooledEmbeddings):
-        return _Inputs(source=source, files=source.files)
+        return _Inputs(source=source, width=source.width, files=source.files)
     if not isinstance(source, CachedEmbeddings):
         return _Inputs(source=source, width=source.width)
     on_device = DeviceEmbeddings(source, device) if DeviceEmbeddings.fits(source, device) else source
