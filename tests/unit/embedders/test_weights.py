@@ -229,7 +229,7 @@ def test_hub_gives_safetensors_and_pickles_only_where_there_are_none(
 ) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def record(name: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def record(name: str, *, revision: str | None, allow_patterns: list[str], **_: object) -> str:
         asked.append(tuple(pattern for pattern in allow_patterns if pattern not in SMALL_FILES))
         return str(tmp_path)
 
