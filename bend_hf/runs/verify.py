@@ -237,8 +237,10 @@ def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evide
         yield from _wrong_variant_file(record, predictions, evidence.place)
         return
     config = _config_of(record, evidence.place)
+    if changed := list(_changed_shards(config, record.task)):
+        yield from changed
+        return
     data = _opened(record, config, evidence.opened)
-    yield from _changed_shards(config, record.task)
     wrong_facts = list(_wrong_facts(record, data.facts))
     yield from wrong_facts
     if record.main_metric != data.task.metric:

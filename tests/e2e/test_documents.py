@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from benchmarks._docs import pages, render
 from benchmarks.first_steps import commands
@@ -25,6 +26,18 @@ LEFT_OUT = {
     "make ": "makes virtual environments, uses the network, or runs these tests",
     "bend-hf download": "needs the network; downloads are tested against a loopback server",
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
+}
+# Pages whose blocks ``make test-guides`` runs: they take minutes, and few readers type them first.
+GUIDES = {
+    "audit.md",
+    "cluster.md",
+    "controls.md",
+    "embeddings.md",
+    "models.md",
+    "reporting.md",
+    "training.md",
+    "upsampling.md",
+    "variants.md",
 }
 _BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?(```+)(\w+)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 # Recipes that add a file to the package run in a copy of it.
@@ -85,7 +98,14 @@ def test_every_reason_for_leaving_a_line_out_is_in_use() -> None:
     assert not [start for start in LEFT_OUT if not any(line.startswith(start) for line in lines)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=names)
+def with_blocks() -> Iterator[ParameterSet]:
+    """Yield the pages with blocks; those that most readers do not type first are marked as slow guides."""
+    for page in PAGES:
+        if any(blocks(page)):
+            yield pytest.param(page, id=names(page), marks=[pytest.mark.guides] if page.name in GUIDES else [])
+
+
+@pytest.mark.parametrize("page", with_blocks())
 def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if page.name == "README.md":  # what a newcomer types first, with an empty home folder

@@ -7,6 +7,7 @@ import json
 import traceback
 from pathlib import Path
 
+import datasets
 import h5py
 import numpy as np
 import pyarrow.parquet as pq
@@ -215,7 +216,7 @@ def test_commands_end_with_the_error_of_this_package_in_one_line(
     assert "'*'" in said[0]
 
 
-def test_a_damaged_built_folder_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_a_damaged_built_folder_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path / "data", ["histone_modification"])
     build(DataConfig(task=("histone_modification",), data=str(tmp_path / "data")), tmp_path / "bend")
     shard = tmp_path / "bend/histone_modification/data/test-00000-of-00001.parquet"
@@ -224,6 +225,7 @@ def test_a_damaged_built_folder_is_named_with_the_reason(tmp_path: Path) -> None
     facts = json.loads(facts_path.read_text())
     facts["sha256"][shard.name] = hashlib.sha256(shard.read_bytes()).hexdigest()
     facts_path.write_text(json.dumps(facts))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "nothing cached"))
     with pytest.raises(SourceError, match=r"cannot be loaded \(.*(Parquet|parquet).*\)"):
         load_task("histone_modification", str(tmp_path / "bend"))
 

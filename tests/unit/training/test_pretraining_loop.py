@@ -133,9 +133,9 @@ def test_a_flag_given_twice_adds_to_the_first() -> None:
 
 def test_a_file_holds_what_flags_do(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('model = "hyena"\ngenome = "g.fa"\nset = ["n_layer=1"]\nsteps = 7\nmask-rate = 0.2\n')
+    file.write_text('model = "bert"\ngenome = "g.fa"\nset = ["hidden_size=8"]\nsteps = 7\nmask-rate = 0.2\n')
     config = parse_pretrain(["--config", str(file), "--out", "o", "--steps", "9"])
-    assert (config.model, config.set, config.steps, config.mask_rate) == ("hyena", ("n_layer=1",), 9, 0.2)
+    assert (config.model, config.set, config.steps, config.mask_rate) == ("bert", ("hidden_size=8",), 9, 0.2)
 
 
 def test_the_command_parses_without_torch() -> None:
