@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bend_hf.embedders.token_embeddings import Targets
-from bend_hf.prefetch import prefetch
+from bend_hf.training.prefetch import prefetch
 from bend_hf.types import IGNORE_LABEL, Ints, Labels
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
-from bend_hf.prefetch import prefetch
+from bend_hf.training.prefetch import prefetch
 from bend_hf.training.checkpoints import (
     Checkpoints,
     Saved,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bend_hf.prefetch import prefetch
+from bend_hf.training.prefetch import prefetch
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
