@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
-from bend_hf.training.prefetch import prefetch
 from bend_hf.training.checkpoints import (
     Checkpoints,
     Saved,
@@ -34,6 +33,7 @@ from bend_hf.training.checkpoints import (
     training_tensors,
 )
 from bend_hf.training.losses import LossParts
+from bend_hf.training.prefetch import prefetch
 from bend_hf.training.schedules import factor
 from bend_hf.types import Json
 
