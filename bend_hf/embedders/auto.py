@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Keys that many checkpoints lack and embeddings do not use.
-_UNUSED: Final = ("pooler.", "contact_head.")
+_UNUSED: Final = (
+    "pooler.",
+    "contact_head.",
+    "position_ids",
+)  # position_ids: the counter that transformers 3 and 4 saved
 # Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
 # create_position_ids_from_input_ids. The measured table may be smaller still.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})

@@ -34,8 +34,9 @@ def on_terminal(command: list[str], **environment: str) -> str:
     """What a command prints on a terminal."""
     ours, theirs = pty.openpty()
     try:
+        inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         process = subprocess.Popen(
-            command, stdout=theirs, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm-256color", **environment}
+            command, stdout=theirs, stderr=subprocess.PIPE, env={**inherited, "TERM": "xterm-256color", **environment}
         )
         os.close(theirs)
         printed = b""
@@ -59,7 +60,7 @@ IN_MAIN = SHOW + "parsed = argparse.Namespace()\nwith output_as_asked(parsed):\n
 
 
 def python(code: str, **environment: str) -> str:
-    return on_terminal([sys.executable, "-c", IN_MAIN + code], **{"COLUMNS": "60", "NO_COLOR": "", **environment})
+    return on_terminal([sys.executable, "-c", IN_MAIN + code], **{"COLUMNS": "60", **environment})
 
 
 def test_a_table_fits_the_screen_and_colors_the_best_and_what_is_tied_with_it() -> None:
@@ -126,7 +127,7 @@ def test_a_grid_marks_the_best_model_of_a_task_in_a_terminal(tmp_path: Path) -> 
     data = write_data(tmp_path / "data", ("cpg_methylation",), n=20)
     flags = f"cpg_methylation --data {data} --model onehot resnet-supervised --epochs 1 --batch-size 8".split()
     argv = [sys.executable, "-m", "bend_hf", "run", *flags, "--out", str(tmp_path / "out"), "-q"]
-    text = on_terminal(argv, COLUMNS="100", NO_COLOR="")
+    text = on_terminal(argv, COLUMNS="100")
     rows = [line for line in text.splitlines() if "cpg_methylation" in line]
     assert len(rows) == 2
     assert sum("\x1b[1;32m" in row for row in rows) >= 1
