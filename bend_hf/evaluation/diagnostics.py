@@ -51,7 +51,7 @@ def diagnostics_of(
 
     Args:
         predictions: The predictions that were scored.
-        metric: The main metric.
+        metric: The main metric, or the path of its folder.
         probabilities: Whether the scores are probabilities, as those of a head with a binary loss are.
         distance_bp: As ``distance_to_training`` gives it.
         per_label: The main metric of each label; empty if there are no labels.

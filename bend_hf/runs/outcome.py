@@ -116,6 +116,7 @@ class RunInfo:
         accelerator: What the run ran on.
         started: ``time.perf_counter()`` at its start.
         distance_bp: How far each item lies from the nearest training row; see ``distance_to_training``.
+        metric: The main metric, or the path of its folder; None if it is one of this package.
     """
 
     task: str
@@ -126,6 +127,7 @@ class RunInfo:
     accelerator: Accelerator
     started: float
     distance_bp: tuple[Ints, Ints] | None = None
+    metric: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
     if labeled:
         diagnostics = diagnostics_of(
             predictions,
-            main,
+            info.metric or main,
             probabilities=results.probabilities,
             distance_bp=info.distance_bp,
             per_label=per_label if isinstance(per_label, list) else [],

@@ -356,6 +356,7 @@ def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
         accelerator=run.accelerator,
         started=started,
         distance_bp=distance_to_training(run.data, run.folds),
+        metric=run.data.task.metric,
     )
     record = build_record(info, results, controls_entry(controls))
     outcome = Outcome(record=record, path=run.config.out / f"{name}.json")
