@@ -4,10 +4,9 @@ As in a model card, the part of bend_hf stands between two comments. A third com
 bend_hf wrote, so that the next push knows which metadata are its own, and whether its part was edited.
 
 >>> first = marked_readme("---\ntags: [a]\n---\n\n# Data\n")
->>> print(merge_readme(marked_readme("# Data, new\n"), first + "\nMy notes.\n", "a card").split("<!--")[1][6:46])
- begin; write outside these marks, what
->>> "My notes." in merge_readme(marked_readme("# Data, new\n"), first + "\nMy notes.\n", "a card")
-True
+>>> merged = merge_readme(marked_readme("# Data, new\n"), first + "\nMy notes.\n", "a card")
+>>> ("# Data, new\n" in merged, "# Data\n" in merged, "My notes." in merged)
+(True, False, True)
 """
 
 from __future__ import annotations
