@@ -89,7 +89,7 @@ class RecordError(BendError):
 
 
 def own_error(error: BaseException) -> BendError | None:
-    """Return the error of this package that an error of another library was raised from; None if there is none.
+    """Return the error of this package that an error of another library was raised from; None if it has no such cause.
 
     ``datasets`` raises a ``DatasetGenerationError`` from whatever stops a builder or a generator.
 

@@ -266,7 +266,7 @@ def _external_parts(dataset: h5py.Dataset, path: Path) -> Iterator[tuple[Path, i
 
 
 def _source_file(name: str, path: Path) -> Path | None:
-    """Return the file of a source of a virtual dataset, where HDF5 looks for it; None if there is none."""
+    """Return the file of a source of a virtual dataset, where HDF5 looks for it; None if it is missing."""
     prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", str(path.resolve().parent))
     places = [*([Path(prefix) / name, path.resolve().parent / name] if prefix else []), path.resolve().parent / name]
     return next((at for at in places if at.is_file()), None)

@@ -68,7 +68,7 @@ class DnaTokenizer:
         prefix: Ids of the special tokens in front.
         suffix: Ids of the special tokens at the end.
         limit_tokens: Maximum number of tokens that the tokenizer states; None: it states none.
-        stand_in: Id of the token for a sequence without any known nucleotide; None: there is none, or none is needed.
+        stand_in: Id of the token for a sequence without any known nucleotide; None if it is missing or not needed.
         drops_n: Whether N has no token.
 
     Raises:

@@ -61,7 +61,7 @@ class LongestTokens:
     """The tokens of a vocabulary as a trie in arrays, to find the longest match at every nucleotide at once.
 
     Attributes:
-        child: Next state for a state and the digit of a nucleotide; 0: there is none. Shape (states, nucleotides + 1).
+        child: Next state for a state and the digit of a nucleotide; 0 without one. Shape (states, nucleotides + 1).
         token: Id of the token that ends in a state; -1: no token ends there. Shape (states,).
         digit: Digit of each byte value, shape (256,). Nucleotides that no token contains have the last digit, which
             leads to no state.
@@ -153,7 +153,7 @@ def _hops(first: Ints, following: Ints) -> Bools:
 
     Args:
         first: Positions to start from.
-        following: For each of L positions the next one, which is larger; L: there is none. Shape (L,).
+        following: For each of L positions the next one, which is larger; L after the last. Shape (L,).
 
     Returns:
         Shape (L,). The length of the hops doubles in each round, so that log2(L) rounds suffice.

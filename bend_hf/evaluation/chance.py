@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions, has_label
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
-from bend_hf.types import IGNORE_LABEL, Json
+from bend_hf.types import Json
 
 _OF_RANDOM: Final = {
     "auroc": (0.5, "a random order of the items"),
@@ -68,8 +68,7 @@ def chance_of(predictions: Predictions, metric: str) -> Chance | None:
 
 def is_labeled(predictions: Predictions) -> bool:
     """Return whether any window has a label."""
-    target = predictions.target
-    return bool((~np.isnan(target)).any() if target.dtype.kind == "f" else (target != IGNORE_LABEL).any())
+    return bool(has_label(predictions.target).any())
 
 
 def with_chance(metrics: Mapping[str, Json], predictions: Predictions) -> dict[str, Json]:

@@ -28,7 +28,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.bootstrap import METRICS
 from bend_hf.evaluation.uncertainty.clusters import Clusters, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.intervals import interval_of
-from bend_hf.types import IGNORE_LABEL, Bools, Ints, Json
+from bend_hf.types import Bools, Ints, Json
 
 N_BINS: Final = 10  # of probabilities, as in metrics/calibration
 _LENGTH_PARTS: Final = 4
@@ -56,7 +56,7 @@ def diagnostics_of(
         distance_bp: As ``distance_to_training`` gives it.
         per_label: The main metric of each label; empty if there are no labels.
     """
-    answered = _answered(predictions)
+    answered = predictions.answered
     clusters = as_clusters(predictions)
     parts = _Parts(predictions=answered, metric=metric, clusters=clusters)
     distances = None
@@ -234,18 +234,6 @@ def _by_prevalence(predictions: Predictions, per_label: Sequence[Json]) -> list[
             mean = float(value[inside].mean())
             parts.append({"part": f"{name} positive", "labels": int(inside.sum()), "value": mean})
     return parts if len(parts) > 1 else None
-
-
-def _answered(predictions: Predictions) -> Predictions:
-    """Mark the windows without a finite score as not labeled, as metrics do."""
-    if predictions.score is None or predictions.target.dtype.kind == "f" or np.isfinite(predictions.score).all():
-        return predictions
-    finite = np.isfinite(predictions.score)
-    return replace(
-        predictions,
-        target=np.where(finite, predictions.target, np.int16(IGNORE_LABEL)),
-        score=np.where(finite, predictions.score, np.float32(0)),
-    )
 
 
 def _column(predictions: Predictions, name: str) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from bend_hf.errors import BendError, RecordError
 from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.identity import CONTENT
 from bend_hf.evaluation.metrics import metric_names, metric_range, score
-from bend_hf.evaluation.predictions import Predictions, read_predictions
+from bend_hf.evaluation.predictions import Predictions, has_label, read_predictions
 from bend_hf.evaluation.record import ResultRecord, edited, member, read_record
 from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.uncertainty.bootstrap import (
@@ -36,7 +36,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import (
     values_of_folds,
 )
 from bend_hf.evaluation.uncertainty.intervals import LEVEL, interval_of
-from bend_hf.types import IGNORE_LABEL, Json
+from bend_hf.types import Json
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ def _computed(record: ResultRecord, predictions: Predictions) -> dict[str, NDArr
     The metrics of users are left out, because their code is not run when a record is read. Items without an answer do
     not count, as when the record was written.
     """
-    predictions = _answered(predictions)
+    predictions = predictions.answered
     fast = [name for name in record.metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
     computed = values_of_folds(predictions, fast) if fast else {}
     further = [name for name in record.metrics if name not in METRICS and name in metric_names(plugins=False)]
@@ -282,18 +282,6 @@ def _computed(record: ResultRecord, predictions: Predictions) -> dict[str, NDArr
             value = score(name, predictions.values, predictions.target, names=names).value
             computed[name] = np.array([[value]])
     return computed
-
-
-def _answered(predictions: Predictions) -> Predictions:
-    """Mark the windows without a finite score as not labeled."""
-    if predictions.score is None or np.isfinite(predictions.score).all():
-        return predictions
-    finite = np.isfinite(predictions.score)
-    return replace(
-        predictions,
-        target=np.where(finite, predictions.target, np.int16(IGNORE_LABEL)),
-        score=np.where(finite, predictions.score, np.float32(0)),
-    )
 
 
 def _outside(record: ResultRecord) -> Iterator[str]:
@@ -339,9 +327,9 @@ def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path)
 
 def _again(predictions: Predictions, metric: str) -> Iterator[Json]:
     """The interval of a metric over all items; then over those with a label and a score, as for files of variants."""
-    yield interval_of(_answered(predictions), metric).as_json()
+    yield interval_of(predictions.answered, metric).as_json()
     if predictions.score is not None and predictions.target.ndim == 1 and len(predictions) == len(predictions.target):
-        scored = (predictions.target != IGNORE_LABEL) & np.isfinite(predictions.score)
+        scored = has_label(predictions.target) & np.isfinite(predictions.score)
         if scored.any() and not scored.all():
             yield interval_of(predictions.take(np.flatnonzero(scored)), metric).as_json()
 
@@ -392,7 +380,7 @@ def _interval_again(predictions: Predictions, metric: str, interval: Json) -> tu
     if metric not in METRICS or not isinstance(resamples, int) or not isinstance(seed, int):
         return math.nan, math.nan
     drawn = Bootstrap(resamples=resamples, seed=seed, clusters=str(member(interval, "clusters")))
-    values = draws_of(_answered(predictions), [metric], drawn)[metric].values
+    values = draws_of(predictions.answered, [metric], drawn)[metric].values
     values, inside = values[~np.isnan(values)], _number(level) or LEVEL
     if not len(values):
         return math.nan, math.nan

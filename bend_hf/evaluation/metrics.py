@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
+from bend_hf.evaluation.predictions import has_label
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, file_sha256, json_sha256
 from bend_hf.registry import plugin_modules
@@ -343,7 +344,7 @@ class _PlainMetric:
             predicted: Shape (items,) or (items, labels).
             true: The same shape.
         """
-        scored = ~np.isnan(true) if true.dtype.kind == "f" else true != IGNORE_LABEL
+        scored = has_label(true)
         if predicted.shape != true.shape:
             raise ConfigError(f"predictions have shape {predicted.shape}, references {true.shape}; expected the same")
         if predicted.dtype.kind == "f" and self.takes_classes_only:

@@ -26,10 +26,16 @@ from numpy.typing import NDArray
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.identity import Keys, item_keys, keys_sha256, place_keys, places_of, row_keys
 from bend_hf.files import atomic_path, explain_write_errors
-from bend_hf.types import Floats, Ints, Labels
+from bend_hf.types import IGNORE_LABEL, Bools, Floats, Ints, Labels
 
 _NAMES: Final = "bend_hf.label_names"
 _LABELS_PER_WINDOW: Final = "bend_hf.labels_a_window"  # 0 if a window has one class
+
+
+def has_label(target: NDArray[Any]) -> Bools:
+    """Mark the labels that count: real values that are not nan, classes that are not ``IGNORE_LABEL``."""
+    known: Bools = ~np.isnan(target) if target.dtype.kind == "f" else target != IGNORE_LABEL
+    return known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,18 @@ class Predictions:
         of_window = finite.all(axis=1) if finite.ndim == 2 else finite
         n_missing = np.concatenate([[0], np.cumsum(~of_window)])
         return int((np.diff(n_missing[self.windows]) == 0).sum())
+
+    @property
+    def answered(self) -> Predictions:
+        """The same with windows without a finite score marked as not labeled, as metrics leave them out."""
+        if self.score is None or self.target.dtype.kind == "f" or np.isfinite(self.score).all():
+            return self
+        finite = np.isfinite(self.score)
+        return replace(
+            self,
+            target=np.where(finite, self.target, np.int16(IGNORE_LABEL)),
+            score=np.where(finite, self.score, np.float32(0)),
+        )
 
     @cached_property
     def places(self) -> Keys:

@@ -50,7 +50,7 @@ class CardText:
         metadata: YAML.
         closing: The rule after the metadata.
         before: Text before the part of bend_hf; all of it if there is no such part.
-        section: The part of bend_hf with its marks; None if there is none.
+        section: The part of bend_hf with its marks; None without marks.
         after: Text after it.
     """
 

@@ -144,9 +144,10 @@ def forecast_runs(config: RunConfig, models: Sequence[str]) -> list[Forecast]:
     Raises:
         BendError: A task or model is unknown, a flag does not apply, or a file is invalid.
     """
+    from bend_hf.runs.checks import check_model_name
     from bend_hf.runs.flag_effects import check_model_flags
     from bend_hf.runs.grid import with_model
-    from bend_hf.runs.run import check_model_name, embedder_config
+    from bend_hf.runs.settings import embedder_config
 
     named = [with_model(config, model) for model in models]
     for one in named:
@@ -296,13 +297,13 @@ def _without_weights(config: ModelFlags) -> Embedder | None:
     try:
         with without_fetching(), torch.device("meta"):
             return open_model(replace(config, random_init=True))
-    except (BendError, RuntimeError, NotImplementedError, ValueError, OSError) as error:
+    except (BendError, RuntimeError, ValueError, OSError) as error:
         log.debug("%s is not built without weights: %s", config.model, error)
         return None
 
 
 def _facts_in_files(config: ModelFlags) -> ModelFacts | None:
-    """Read the width and the number of weights of a model from its folder; None if there is none."""
+    """Read the width and the number of weights of a model from its folder; None without a folder."""
     from safetensors import safe_open
 
     from bend_hf.embedders._checkpoint_files import read_json, resolve_checkpoint, without_fetching

@@ -26,6 +26,7 @@ from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.files import full_disk
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
+from bend_hf.runs.checks import check_fit, check_model_name, check_names
 from bend_hf.runs.flag_effects import (
     check_model_flags,
     check_task_flags,
@@ -33,6 +34,7 @@ from bend_hf.runs.flag_effects import (
     with_effect,
 )
 from bend_hf.runs.outcome import seed_lines
+from bend_hf.runs.settings import seeds_of
 from bend_hf.tables import Table, number
 from bend_hf.training.launch import run_on_main_process
 from bend_hf.training.trackers import check_trackers
@@ -99,9 +101,9 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_writable(config.out)
     check_trackers(config.tracker)
     for model in models:
-        runs.check_model_name(with_model(config, model).model)
+        check_model_name(with_model(config, model).model)
     check_model_flags(config, [with_model(config, model) for model in dict.fromkeys(models)])
-    runs.check_names(config)
+    check_names(config)
     openers = task_openers(config)
     accelerator = runs.start_processes(config)
     opened = {key: _attempt(partial(runs.open_data, open_one, config)) for key, open_one in openers.items()}
@@ -196,7 +198,7 @@ def _of_model(
     config = with_effect(named, lacking_of_model(named.model, named.checkpoint))
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
-        seeds = (config.seeds or (config.seed,)) if isinstance(data, _Failed) else runs.seeds_of(config, data)
+        seeds = (config.seeds or (config.seed,)) if isinstance(data, _Failed) else seeds_of(config, data)
         for seed in dict.fromkeys(seeds):
             if only is not None and (key, seed) not in only:
                 continue
@@ -217,7 +219,7 @@ def _of_model(
 
 
 def _run_cell(cell: CellResult, task: runs.PreparedTask, embedder: Embedder, watch: Watch) -> CellResult:
-    runs.check_fit(task.config, task.data)
+    check_fit(task.config, task.data)
     outcome = runs.run_once(task, embedder, watch, wait=False)
     if outcome is None:
         return replace(cell, lock=runs.model_run(task, embedder).lock)

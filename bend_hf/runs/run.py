@@ -16,39 +16,44 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, Tune, flags_of, scored_settings
+from bend_hf.config import RunConfig, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
 from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
-from bend_hf.evaluation.metrics import check_metrics, metric_folder
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Lease, Watch, take
+from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
+from bend_hf.runs.settings import (
+    chosen_folds,
+    embedder_config,
+    head_in_key,
+    resolve_config,
+    searched_of,
+    seeds_of,
+    with_metrics,
+)
 from bend_hf.runs.train_head import train_head
-from bend_hf.tasks import TASKS, BinClasses, Folds, NucleotideClasses, TaskSpec, select_tasks
-from bend_hf.training.heads import BASELINES, HEADS, baseline_of, head_entry, head_of
+from bend_hf.training.heads import BASELINES, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
-from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
 from bend_hf.user_code import key_with_code
@@ -65,12 +70,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
-N_SEEDS: Final = 3  # of a score that can be published, unless seeds are given
-_PUBLISHED_FROM: Final = ("hub", "built", "folder")
-_PARTIAL: Final = ("limit", "fold", "metric", "random_init")  # flags of runs that are not published
-
-# The learning rate of a task is meant for a new head and would destroy pretrained weights.
-TUNING_RATES: Final[Mapping[Tune, float]] = MappingProxyType({"full": 3e-5, "lora": 3e-4})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,36 +254,6 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
         for data in opened
         for seed in seeds_of(config, data)
     ]
-
-
-def seeds_of(config: RunConfig, data: TaskData) -> tuple[int, ...]:
-    """Return the seeds to run a task with: those that were asked for, or three if the score can be published.
-
-    One training says little about a model, because another seed gives another score. Three are not worth their time
-    for tasks that train nothing, for the sample, the user's own tasks and a part of the data, or if a flag changes how
-    the protocol trains.
-
-    Args:
-        config: The configuration, as it was given.
-        data: The data of the task.
-    """
-    given = config.seeds or ((config.seed,) if config.seed else ())
-    changed = [
-        item.name
-        for item in fields(config)
-        if (flags_of(RunConfig)[item.name].concerns == "recipe" or item.name in _PARTIAL)
-        and getattr(config, item.name) != item.default
-    ]
-    real = data.task.key in TASKS and data.facts.get("origin") in _PUBLISHED_FROM
-    if given or changed or not real or data.task.head is None:
-        return given or (config.seed,)
-    seeds = tuple(range(N_SEEDS))
-    log.info(
-        "%s: training with seeds %s, because one training says little; --seeds 0 trains once",
-        data.task.key,
-        ", ".join(map(str, seeds)),
-    )
-    return seeds
 
 
 def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, seed: int) -> PreparedTask:
@@ -472,39 +441,6 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
     )
 
 
-def searched_of(config: RunConfig, head: Head | None) -> dict[str, tuple[HeadSetting, ...]]:
-    """Return the values that a run searches on the validation split, by name.
-
-    Nothing is searched if the embedder is trained too, which would take as many times as long.
-
-    Args:
-        config: The configuration, resolved for the task.
-        head: The head of the run; None if nothing is trained.
-    """
-    if head is None or config.tune != "head":
-        return {}
-    return RECIPES[config.protocol].searched(head, config.learning_rate)
-
-
-def head_in_key(head: Head | None, searched: Mapping[str, Sequence[HeadSetting]]) -> dict[str, Json] | None:
-    """Return the head and what is searched as they enter the key of a run; None if nothing is trained."""
-    entry = head_entry(head)
-    return {**entry, "searched": jsonable(dict(searched))} if entry is not None and searched else entry
-
-
-def check_pooled(embedder: Embedder, task: TaskSpec) -> None:
-    """Check that a model with one embedding per sequence meets a task with one set of labels per sequence.
-
-    Raises:
-        InputError: The task has labels along the sequence, or compares variants at their place.
-    """
-    if embedder.pooled and (task.variant is not None or isinstance(task.label, NucleotideClasses | BinClasses)):
-        raise InputError(
-            f"{embedder.name} returns one embedding per sequence, but {task.key} asks about places in a sequence; "
-            "expected one embedding per nucleotide, of shape (nucleotides, width)"
-        )
-
-
 def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_model: bool = False) -> Iterator[Run]:
     """Yield the runs of the controls that fit a task; the log says why the others do not.
 
@@ -563,30 +499,12 @@ def open_data(open_one: Callable[[], TaskData], config: RunConfig) -> TaskData:
     return with_metrics(limited(open_one(), config.limit), config.metric)
 
 
-def with_metrics(data: TaskData, metrics: Sequence[str]) -> TaskData:
-    """Return a task's data with other metrics, the main one first; with the task's own if none are named.
-
-    Raises:
-        BendError: A metric is unknown or does not fit the task.
-    """
-    if metrics:
-        data = replace(data, task=replace(data.task, metric=metrics[0], further_metrics=tuple(metrics[1:])))
-    check_metrics(data.task)
-    return data
-
-
 def open_embedder(config: RunConfig) -> Embedder:
     """Open the embedder that a configuration names, or that of the supervised baseline it names.
 
     One that is read from files loads when it is first needed.
     """
     return open_model(embedder_config(config), lazy=True)
-
-
-def embedder_config(config: RunConfig) -> RunConfig:
-    """Return a configuration with the embedder that a supervised baseline reads in place of its name."""
-    baseline = baseline_of(config.model, head=config.head, checkpoint=config.checkpoint)
-    return config if baseline is None else replace(config, model=baseline.model)
 
 
 def start_processes(config: RunConfig) -> Accelerator:
@@ -601,121 +519,3 @@ def start_processes(config: RunConfig) -> Accelerator:
         tunes=config.tune != "head",
         device=config.device,
     )
-
-
-def resolve_config(config: RunConfig, data: TaskData) -> RunConfig:
-    """Fill in the values of the task and of the protocol for the fields that are None.
-
-    The learning rate stays None if it is searched.
-    """
-    task, recipe = data.task, RECIPES[config.protocol]
-    if task.training is None:
-        return config
-    rows = {name: len(subset) for name, subset in data.subsets.items()}
-    budget = recipe.budget(
-        task.training,
-        fewest_train_rows(rows, folds=bool(data.n_folds)),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        accumulation=config.gradient_accumulation,
-    )
-    rate = config.learning_rate or TUNING_RATES.get(config.tune)
-    return replace(
-        config,
-        head=chosen_head(config),
-        epochs=budget.epochs,
-        batch_size=budget.batch_size,
-        learning_rate=rate if rate or recipe.learning_rates else task.training.learning_rate,
-        weight_decay=task.training.weight_decay if config.weight_decay is None else config.weight_decay,
-    )
-
-
-def chosen_head(config: RunConfig) -> str | None:
-    """Return the head that was asked for, which may be that of a supervised baseline; None for the task's."""
-    baseline = baseline_of(config.model, head=config.head, checkpoint=config.checkpoint)
-    return config.head if baseline is None else baseline.head
-
-
-def check_model_name(model: str) -> None:
-    """Check that a model name is registered, unless it is a path or a name on the Hub.
-
-    Raises:
-        RegistryError: It is unknown. The message names the nearest model or baseline.
-    """
-    from bend_hf.embedders import MODELS
-
-    declared = model in MODELS or model in BASELINES
-    if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
-        raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, [*MODELS.names(), *BASELINES])}")
-
-
-def check_names(config: RunConfig) -> None:
-    """Check that the head and the metrics exist, before anything is opened.
-
-    Raises:
-        BendError: One does not.
-    """
-    head = chosen_head(config)
-    if head is not None:
-        HEADS.get(head)
-    for metric in config.metric:
-        metric_folder(metric)
-
-
-def check_declarations(config: RunConfig) -> None:
-    """Check that head, metrics and folds fit the declared tasks, before data are opened.
-
-    Raises:
-        BendError: One does not fit a task.
-    """
-    head = chosen_head(config)
-    for task in select_tasks(config.task):
-        if head is not None:
-            head_of(head, task)
-        if config.metric:
-            check_metrics(replace(task, metric=config.metric[0], further_metrics=tuple(config.metric[1:])))
-        folds = task.partition.n if isinstance(task.partition, Folds) else 0
-        if config.fold and not folds:
-            raise ConfigError(f"{task.key} has no folds; leave --fold out")
-        beyond = [fold for fold in config.fold if fold > folds]
-        if beyond:
-            raise ConfigError(f"--fold is {beyond[0]}, but {task.key} has folds 1 to {folds}")
-
-
-def check_fit(config: RunConfig, data: TaskData) -> None:
-    """Check that head, folds, splits and tuning fit a task.
-
-    Raises:
-        ConfigError: They do not.
-        InputError: A split is empty.
-    """
-    task, head = data.task, chosen_head(config)
-    if head is not None or task.head is not None:
-        head_of(head, task)
-    needed = tuple(data.subsets) if data.n_folds else ("train", "validation", "test") if task.head else ("test",)
-    for name in needed:
-        if not len(data.subsets.get(name, ())):
-            raise InputError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
-    chosen_folds(config, data)
-    if config.tune != "head":
-        if task.head is None:
-            raise ConfigError(f"{task.key} is scored without training; leave --tune {config.tune} out")
-        from bend_hf.training.finetuning import check_tunable
-
-        check_tunable(config.tune)
-
-
-def chosen_folds(config: RunConfig, data: TaskData) -> list[int | None]:
-    """Return the folds to run, counted from 1; a single None if the task has none.
-
-    Raises:
-        ConfigError: ``--fold`` names a fold that does not exist.
-    """
-    if not isinstance(data.task.partition, Folds):
-        if config.fold:
-            raise ConfigError(f"{data.task.key} has no folds; leave --fold out")
-        return [None]
-    beyond = [fold for fold in config.fold if fold > data.n_folds]
-    if beyond:
-        raise ConfigError(f"--fold is {beyond[0]}, but {data.task.key} has folds 1 to {data.n_folds}")
-    return list(config.fold or range(1, data.n_folds + 1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -34,7 +34,7 @@ from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256
 from bend_hf.registry import names_file
 from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
-from bend_hf.runs.run import head_in_key
+from bend_hf.runs.settings import head_in_key, with_metrics
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.training.heads import BASELINES, head_entry, head_of
 from bend_hf.training.recipe import RECIPES, searched_entry
@@ -415,10 +415,7 @@ def _opened(record: ResultRecord, config: DataConfig, opened: Opened) -> TaskDat
             )
         opened[key] = openers[record.task]()
     limit, metrics = record.config.get("limit"), [str(name) for name in _list(record.config.get("metric"))]
-    data = limited(opened[key], limit if isinstance(limit, int) else None)
-    if metrics:
-        data = replace(data, task=replace(data.task, metric=metrics[0], further_metrics=tuple(metrics[1:])))
-    return data
+    return with_metrics(limited(opened[key], limit if isinstance(limit, int) else None), metrics)
 
 
 def _path(value: Json) -> Path | None:

@@ -79,7 +79,7 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def read(self) -> Saved | None:
-        """Return the last checkpoint; None if there is none, or if it cannot be read and the training starts over."""
+        """Return the last checkpoint; None if none was written or it cannot be read, so that training starts over."""
         last = self.folder / _LAST
         if not last.exists():
             return None

@@ -44,7 +44,7 @@ Args:
         weight 2 counts as two items. An item of weight 0 is left out, whatever its prediction and reference are.
 
 Returns:
-    `pearsonr` (`float`): Mean over the labels in which neither side is constant; nan if there is none.
+    `pearsonr` (`float`): Mean over the labels in which neither side is constant; nan without such a label.
     `per_label` (`list` of `float`): One value per label; nan if a side is constant or no item is left.
     `n_labels_left_out` (`int`): Number of labels that are nan.
     `n_items` (`list` of `int`): Number of scored items of each label.

@@ -130,7 +130,7 @@ def shard_starts(lengths_bp: Ints, *, shard_bp: int) -> Ints:
 
 
 def read_plan(folder: Path) -> ShardPlan | None:
-    """Read the plan of a cache entry; None if there is none yet.
+    """Read the plan of a cache entry; None before it is written.
 
     Raises:
         CacheError: The plan exists but cannot be read.

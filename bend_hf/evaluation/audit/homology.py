@@ -60,7 +60,7 @@ class Homologs:
     Attributes:
         tool: Name and version of the aligner.
         found: Whether the row has a homolog in a split that it is tested against, shape (R,).
-        identity: Highest identity of such a homolog, 0 if there is none, shape (R,).
+        identity: Highest identity of such a homolog, 0 for a row without homologs, shape (R,).
     """
 
     tool: str
@@ -123,7 +123,7 @@ def find_homologs(rows: AuditRows, tool: Homology = "auto", *, threads: int | No
 
 
 def _highest_identity(rows: AuditRows, hits: Hits) -> NDArray[np.float64]:
-    """Highest identity of each row's homologs, 0 if there is none, shape (R,)."""
+    """Highest identity of each row's homologs, 0 for a row without homologs, shape (R,)."""
     allowed = rows.references[rows.split[hits.row], rows.split[hits.other]] & (hits.row != hits.other)
     good = allowed & (hits.identity >= IDENTITY) & (hits.coverage >= COVERAGE)
     identity = np.zeros(len(rows))

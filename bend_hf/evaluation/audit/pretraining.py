@@ -77,7 +77,7 @@ class PretrainingOverlap:
 
 
 def pretraining_of_model(model: str) -> Path | None:
-    """Find the file of pretraining regions next to a model; None if there is none.
+    """Find the file of pretraining regions next to a model; None if it has no such file.
 
     Args:
         model: Key of a model, or a folder.

@@ -196,7 +196,7 @@ def audit_for_record(data: TaskData) -> dict[str, Json]:
         data: The task's data.
 
     Returns:
-        As ``audit_facts`` gives it, or the reason why there is none, ``left_out``.
+        As ``audit_facts`` gives it, or the reason why the audit was left out, ``left_out``.
     """
     known = data.facts.get("audit")
     if isinstance(known, dict):

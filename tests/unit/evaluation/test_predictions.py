@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.predictions import Predictions, concatenate, read_predictions, write_predictions
+from bend_hf.evaluation.predictions import Predictions, concatenate, has_label, read_predictions, write_predictions
 
 
 def classes(items: list[int], lengths: list[int]) -> Predictions:
@@ -106,3 +107,17 @@ def test_joined_parts_are_the_whole_in_the_order_of_items(lengths: list[int], ra
     np.testing.assert_array_equal(joined.target, whole.target)
     np.testing.assert_array_equal(joined.windows, whole.windows)
     assert joined.item_sha256 == whole.item_sha256
+
+
+def test_minus_100_is_a_label_among_real_values_and_none_among_classes() -> None:
+    assert has_label(np.array([-100.0, np.nan, 2.0], np.float32)).tolist() == [True, False, True]
+    assert has_label(np.array([-100, 0, 1], np.int16)).tolist() == [False, True, True]
+
+
+def test_windows_without_a_finite_score_have_no_label_and_real_values_stay() -> None:
+    made = labels([2, 7], 2)
+    made = replace(made, target=np.array([[0, 1], [1, 1]], np.int16), score=np.array([[0.5, np.nan], [0.25, 1]]))
+    assert made.answered.target.tolist() == [[0, -100], [1, 1]]
+    assert np.isfinite(made.answered.score).all()
+    real = replace(made, target=np.array([[0.0, -100.0], [1.0, 1.0]], np.float32))
+    assert real.answered.target.tolist() == [[0.0, -100.0], [1.0, 1.0]]

@@ -27,6 +27,7 @@ from bend_hf.errors import InputError, RegistryError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
+from bend_hf.runs.checks import check_fit
 from bend_hf.runs.controls import CONTROLS, _features
 from bend_hf.runs.controls._features import BIN_FLANK, NUCLEOTIDE_FLANK_BP, Windows, kmer_features
 from bend_hf.runs.controls._linear import choose_c, fit_linear
@@ -37,7 +38,6 @@ from bend_hf.runs.run import (
     ModelRun,
     PreparedTask,
     Run,
-    check_fit,
     compute,
     control_run,
     controls_entry,

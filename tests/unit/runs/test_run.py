@@ -17,6 +17,7 @@ from bend_hf.evaluation.record import find_records, read_record
 from bend_hf.publishing.publishable import REASONS, reasons_not_to_publish
 from bend_hf.runs import run as runs
 from bend_hf.runs.outcome import outcome_table
+from bend_hf.runs.settings import seeds_of
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
 from tests.tiny import write_data
@@ -165,13 +166,13 @@ def test_scores_that_can_be_published_have_three_seeds(
     (open_one,) = task_openers(config).values()
     data = with_origin(open_one(), origin)
     given = replace(RunConfig(task=(TASK,)), **changes)  # type: ignore[arg-type]  # values of several fields
-    assert runs.seeds_of(given, data) == seeds
+    assert seeds_of(given, data) == seeds
 
 
 def test_the_log_says_how_to_train_once(config: RunConfig, caplog: pytest.LogCaptureFixture) -> None:
     (open_one,) = task_openers(config).values()
     with caplog.at_level("INFO"):
-        runs.seeds_of(RunConfig(task=(TASK,)), with_origin(open_one(), "hub"))
+        seeds_of(RunConfig(task=(TASK,)), with_origin(open_one(), "hub"))
     assert (
         f"{TASK}: training with seeds 0, 1, 2, because one training says little; --seeds 0 trains once" in caplog.text
     )
@@ -180,7 +181,7 @@ def test_the_log_says_how_to_train_once(config: RunConfig, caplog: pytest.LogCap
 def test_a_task_that_trains_nothing_has_one_seed(config: RunConfig) -> None:
     (open_one,) = task_openers(config).values()
     data = with_origin(replace(open_one(), task=TASKS.get("variant_effects_disease")), "hub")
-    assert runs.seeds_of(RunConfig(task=(TASK,)), data) == (0,)
+    assert seeds_of(RunConfig(task=(TASK,)), data) == (0,)
 
 
 def test_a_finished_run_is_not_repeated_by_any_command_unless_it_is_forced(

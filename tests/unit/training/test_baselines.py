@@ -13,7 +13,7 @@ from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import TaskData
-from bend_hf.runs.run import resolve_config
+from bend_hf.runs.settings import resolve_config
 from bend_hf.runs.train_head import fit_config
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.training.head_trainer import FitConfig, HeadData, fit
