@@ -28,3 +28,12 @@ for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_
 def _caches_go_away() -> Iterator[None]:
     yield
     _CACHE.cleanup()
+
+
+@pytest.fixture
+def _own_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the heads that a test adds out of other tests."""
+    from bend_hf.training.heads import HeadRegistry
+
+    heads = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
+    monkeypatch.setattr("bend_hf.training.heads.HEADS", heads)

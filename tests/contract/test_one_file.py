@@ -366,7 +366,10 @@ COMMAND = Addition(
 
 
             def _add_flags(parser: argparse.ArgumentParser) -> None:
-                parser.add_argument("--only", metavar="ASSEMBLY", help="list the tasks of one assembly")
+                from bend_hf.config import flag_group
+
+                data = flag_group(parser, "data")
+                data.add_argument("--only", metavar="ASSEMBLY", help="list the tasks of one assembly")
 
 
             def _run(parsed: argparse.Namespace) -> int:
@@ -379,7 +382,13 @@ COMMAND = Addition(
 
 
             COMMANDS = (
-                Command(key="assemblies", text="list the genome assembly of each task", add_flags=_add_flags, run=_run),
+                Command(
+                    key="assemblies",
+                    text="list the genome assembly of each task",
+                    example="bend-hf assemblies --only GRCh38",
+                    add_flags=_add_flags,
+                    run=_run,
+                ),
             )
         '''
     },

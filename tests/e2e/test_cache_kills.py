@@ -126,7 +126,7 @@ def test_two_launched_ranks_embed_a_task_as_one_does(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -39,7 +39,7 @@ def _in_browser(folder: Path, script: str, *flags: str, width: int = 1280) -> An
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stderr[-2000:]

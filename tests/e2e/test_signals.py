@@ -109,7 +109,7 @@ sys.exit({"train": train, "pretrain": pretrain}[sys.argv[1]].main([]))
 @pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_a_second_signal_ends_at_once(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TWICE, command], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", TWICE, command], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert done.stdout == "cleaning up\n"
@@ -133,5 +133,5 @@ def forks(parsed):
 COMMANDS.get("tasks").__dict__["run"] = forks
 sys.exit(0 if main(["tasks"]) == -signal.SIGTERM else 1)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -28,7 +28,7 @@ def train(launcher: list[str], data: Path, out: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=6000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -29,7 +29,7 @@ def bend(data: Path, out: Path, *words: str, launcher: tuple[str, ...] = ()) -> 
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=6000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -159,7 +159,7 @@ def test_command_without_matplotlib_warns_before_scoring_and_draws_nothing(folde
         "from bend_hf.cli._main import main\n"
         f"sys.exit(main({['variants', str(folder / 'mine.bed'), *flags]!r}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.index("matplotlib is not installed") < done.stderr.index("scored")
     assert done.stderr.count("matplotlib") == 1

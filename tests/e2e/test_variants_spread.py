@@ -34,7 +34,7 @@ def start(folder: Path, out: Path, *, processes: int, stops_after: int | None = 
 def run(folder: Path, out: Path, *, processes: int) -> None:
     """Run processes to their end."""
     group = start(folder, out, processes=processes)
-    group.communicate(timeout=500)
+    group.communicate(timeout=1200)
     assert group.returncode == 0
 
 

@@ -28,7 +28,7 @@ def offered(script: Path, line: str) -> list[str]:
     typed = " ".join(shlex.quote(word) for word in words)
     complete = f"COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _bend_hf"
     call = f"source {script}; {complete}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run([str(BASH), "--norc", "-euc", call], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(BASH), "--norc", "-euc", call], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
@@ -79,7 +79,9 @@ def test_bash_completes_commands_flags_and_names(script: Path, line: str, words:
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 def test_the_printed_script_is_loaded_as_the_help_says(capsys: pytest.CaptureFixture[str]) -> None:
     line = 'eval "$($0 -m bend_hf completion bash)"; complete -p bend-hf'
-    done = subprocess.run([str(BASH), "--norc", "-c", line, sys.executable], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(BASH), "--norc", "-c", line, sys.executable], capture_output=True, text=True, timeout=300
+    )
     assert done.stdout == "complete -o default -F _bend_hf bend-hf\n"
 
 
@@ -93,7 +95,7 @@ def test_other_shells_read_their_script(shell: str, tmp_path: Path, capsys: pyte
         pytest.skip(f"{shell} is not installed; only the words of its script were checked")
     path = tmp_path / "script"
     path.write_text(text)
-    subprocess.run([installed, "-n", str(path)], check=True, timeout=60)
+    subprocess.run([installed, "-n", str(path)], check=True, timeout=300)
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")

@@ -124,7 +124,7 @@ def test_a_record_is_one_line_of_ascii_without_nan(capsys: pytest.CaptureFixture
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bend_hf", *argv], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "bend_hf", *argv], capture_output=True, text=True, timeout=600)
 
 
 def test_quiet_prints_results_and_errors_and_verbose_says_more(tmp_path: Path) -> None:

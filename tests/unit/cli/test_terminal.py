@@ -48,7 +48,7 @@ def on_terminal(command: list[str], **environment: str) -> str:
             if not read:
                 break
             printed += read
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err.decode()
     finally:
         os.close(ours)

@@ -483,7 +483,7 @@ def test_a_download_that_is_killed_at_any_moment_resumes(server: Server, tmp_pat
 
     def run(calls: int) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", KILLED, server.url, str(tmp_path / "data"), str(calls)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     n_calls = int(run(1_000_000_000).stdout)
     (tmp_path / "data" / "weights.bin").unlink()

@@ -18,6 +18,8 @@ from bend_hf.types import Json
 from bend_hf.user_code import files_read, identity_of, key_with_code, load_file
 from bend_hf.variants.scores import SCORES, own_scores
 
+pytestmark = pytest.mark.usefixtures("_own_heads")
+
 HEAD = """
 import numpy as np
 from pathlib import Path
@@ -163,8 +165,7 @@ def test_only_files_of_the_user_that_are_read_count(tmp_path: Path) -> None:
 
 def test_code_of_this_package_has_no_identity_of_its_own() -> None:
     for registry in (HEADS, CONTROLS, SCORES):
-        of_package = [one for one in registry if one.key != "scaled_of_the_user"]  # added above
-        assert [key_with_code(one) for one in of_package] == [one.key for one in of_package]
+        assert [key_with_code(one) for one in registry] == registry.names()
     assert identity_of(len) == ""
 
 

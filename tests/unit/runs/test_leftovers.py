@@ -129,7 +129,7 @@ def test_what_a_killed_writer_leaves_is_found(tmp_path: Path) -> None:
         "import os, pathlib, sys; from bend_hf.files import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as part:\n    part.write_bytes(b'x' * 7); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.json")], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.json")], check=False, timeout=300)
     (left,) = find_leftovers([tmp_path], settled_s=-1)
     assert (left.kind, left.size_bytes, left.kept_because) == ("unfinished", 7, None)
     left.remove()

@@ -40,13 +40,6 @@ def head_file(folder: Path, key: str) -> Path:
     return file
 
 
-@pytest.fixture
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the heads that a test adds out of other tests."""
-    heads = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
-    monkeypatch.setattr("bend_hf.training.heads.HEADS", heads)
-
-
 def test_a_head_is_plain_data() -> None:
     head = Head("cnn", pool_bp=512, hidden=64)
     assert head == Head("cnn", hidden=64, pool_bp=512)
@@ -121,7 +114,7 @@ def test_records_and_run_keys_keep_the_names_of_the_first_release() -> None:
     assert head_entry(None) is None
 
 
-@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.usefixtures("_own_heads")
 def test_a_head_from_a_file_is_built_and_known_by_its_content(tmp_path: Path) -> None:
     file = head_file(tmp_path, "mean_of_a_file")
     head = head_of(str(file), TASKS.get("cpg_methylation"))
@@ -153,7 +146,7 @@ def test_a_head_of_a_plugin_is_listed_and_built(tmp_path: Path, monkeypatch: pyt
     assert [spec.key for spec in heads] == heads.names() == before_import
 
 
-@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.usefixtures("_own_heads")
 def test_a_head_from_a_file_must_not_have_the_key_of_another(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="head 'cnn' cannot be added"):
         head_of(str(head_file(tmp_path, "cnn")), TASKS.get("cpg_methylation"))
