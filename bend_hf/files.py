@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
 
 from bend_hf.errors import InputError, RecordError, SourceError
 from bend_hf.tables import printable
@@ -265,18 +265,52 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path).resolve()
     with path.open("rb") as file:
-        stat = os.fstat(file.fileno())
-        times = [stat.st_mtime_ns, stat.st_ctime_ns]
-        key = [str(path), stat.st_size, stat.st_ino, *times, _sample_sha256(file, stat.st_size)]
-        note = cache_folder("sha256") / (hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json")
+        state = state_of(file)
+        key = [os.fsencode(path).decode("utf-8", "backslashreplace"), *state]
+        note = cache_folder("sha256") / (hashlib.sha256(os.fsencode(path)).hexdigest()[:32] + ".json")
         remembered = _read_note(note)
         if remembered is not None and remembered[0] == key:
             return remembered[1]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if _takes_notes.get() and time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
-        with contextlib.suppress(OSError), atomic_path(note) as part:
-            part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
+        is_settled = time.time_ns() - max(state.modified_ns, state.changed_ns) > _SETTLED_NS
+        if _takes_notes.get() and is_settled and state_of(file) == state:
+            with contextlib.suppress(OSError), atomic_path(note) as part:
+                part.write_text(json.dumps({"file": key, "sha256": digest}), encoding="utf-8")
     return digest
+
+
+class FileState(NamedTuple):
+    """What tells two states of a file apart without reading all of it.
+
+    Attributes:
+        size_bytes: Its size.
+        inode: Its number on the file system, which differs if another file took its name.
+        modified_ns: Time of the last modification, in nanoseconds, which any tool can set back.
+        changed_ns: Time of the last change of content or properties, which no tool can set back.
+        sample_sha256: Hash of the first and the last block, and of 64 blocks whose places follow from the size.
+    """
+
+    size_bytes: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+    sample_sha256: str
+
+
+def state_of(file: BinaryIO) -> FileState:
+    """Look at an open file: less than a millisecond, whatever its size."""
+    stat = os.fstat(file.fileno())
+    return FileState(stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, _sample_sha256(file, stat.st_size))
+
+
+def file_state(path: Path) -> FileState:
+    """Look at a file by its name; see ``state_of``.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return state_of(file)
 
 
 _BLOCK_BYTES: Final = 4096

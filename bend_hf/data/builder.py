@@ -191,6 +191,10 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             except BendError as error:
                 raise GenerationError(error) from error
             yield Key(number, 0), table
+        try:
+            self._rows.check_unchanged()  # before datasets keeps what was written
+        except BendError as error:
+            raise GenerationError(error) from error
 
     def _table(self, chosen: Ints) -> pa.Table:
         rows, bed = self._rows, self._rows.bed

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, json_sha256
 from bend_hf.tasks import Folds, RealValues, TaskSpec
 from bend_hf.types import Ints, Json
 
@@ -104,6 +104,24 @@ def fold_subsets(n: int, *, fold: int) -> tuple[int, int, tuple[int, ...]]:
     return test, validation, tuple(subset for subset in range(n) if subset not in (test, validation))
 
 
+def parts_of_fold(parts: Sequence[str], fold: int) -> dict[str, list[str]]:
+    """Return the subsets that make up each split of a fold, counted from 1."""
+    test, validation, train = fold_subsets(len(parts), fold=fold)
+    return {"train": [parts[n] for n in train], "validation": [parts[validation]], "test": [parts[test]]}
+
+
+_MARK: Final = "Content sha256: "
+
+
+def content_mark(hashes: Mapping[str, Sequence[str]]) -> str:
+    """Return the description that the card of a built task gives ``datasets``, which names its cache by the card.
+
+    Args:
+        hashes: For each split the sha256 of its Parquet files.
+    """
+    return _MARK + json_sha256({split: list(of_split) for split, of_split in hashes.items()})
+
+
 def load_task(
     task: str,
     data: str | None = None,
@@ -165,6 +183,7 @@ def open_task(source: Source, config: DataConfig) -> TaskData:
     from bend_hf.data.builder import make_builder
 
     builder = make_builder(rows, flip_labels=config.protocol != "bend-2024")
+    rows.check_unchanged()  # since the hashes were taken that name the cache of datasets
     builder.download_and_prepare()
     built = builder.as_dataset()
     subsets = {name: built[name] for name in rows.subset_names if name in built}
@@ -212,8 +231,8 @@ def _open_built(source: BuiltSource) -> TaskData:
 
     task = source.task
     folder = Path(source.repo)
-    facts = _built_facts(source, folder)
-    revision = facts["revision"]  # of the Hub, so that facts and rows are of one commit
+    built = _read_built(source, folder)
+    facts, revision = built.facts, built.facts["revision"]  # of the Hub, so that facts and rows are of one commit
     try:
         if isinstance(task.partition, Folds):
             # Folds share their subsets, and fold k tests on subset k.
@@ -234,12 +253,71 @@ def _open_built(source: BuiltSource) -> TaskData:
     first = next(iter(subsets.values()), None)
     if first is None:
         raise SourceError(f"{task.key}: the dataset {source.repo!r} has no split; build it again with 'bend-hf build'")
+    if (problem := next(_other_than_built(built.body, subsets, folder, task.config), None)) is not None:
+        raise SourceError(
+            f"{task.key}: the dataset {source.repo!r} is not the one that was built: {problem}; build the task again "
+            "with 'bend-hf build'"
+        )
     column = first.features["labels"].feature if "labels" in first.features else first.features["label"]
     return TaskData(
         task=task if isinstance(task.label, RealValues) else task.with_label_names(tuple(column.names)),
         subsets=subsets,
         facts={**facts, "repo": source.repo, "items": {name: len(subset) for name, subset in subsets.items()}},
     )
+
+
+def _other_than_built(
+    body: Mapping[str, Any], subsets: Mapping[str, Dataset], folder: Path, config: str | None
+) -> Iterator[str]:
+    """Describe what the loaded splits are not, compared with the facts of the build.
+
+    ``datasets`` names its cache by the card alone, so a card of another build would load the rows of that one.
+
+    Args:
+        body: Content of the file of facts.
+        subsets: The loaded splits, or subsets of folds.
+        folder: The folder with the card; another name for a dataset of the Hub.
+        config: Configuration of the task within the dataset.
+    """
+    items, shards = body["facts"]["items"], body["shards"]
+    found: dict[str, Json] = {name: len(subset) for name, subset in subsets.items()}
+    if found != items:
+        yield f"it has {found} items, expected {items}"
+    for number, (name, subset) in enumerate(subsets.items(), 1):
+        fold = number if name.startswith("part_") else None
+        splits = {part: [part] for part in shards} if fold is None else parts_of_fold(list(shards), fold)
+        files = {split: [file for part in parts for file in shards[part]] for split, parts in splits.items()}
+        mark = content_mark({split: [body["sha256"][file] for file in of_split] for split, of_split in files.items()})
+        stated = str(subset.info.description)
+        if stated.startswith(_MARK) and stated != mark:
+            yield f"its README.md is of another build ({stated}, expected {mark})"
+        column = subset.features.get("labels", subset.features.get("label"))
+        names = getattr(getattr(column, "feature", column), "names", body["label_names"])
+        if names != body["label_names"]:
+            yield f"its labels are {names}, expected {body['label_names']}"
+        in_card = _files_in_card(folder, config or "default" if fold is None else f"fold_{fold}")
+        if in_card and in_card != {split: set(of_split) for split, of_split in files.items()}:
+            yield f"its README.md gives the splits {in_card}, expected {files}"
+
+
+def _files_in_card(folder: Path, config: str) -> dict[str, set[str]]:
+    """Return the file names of each split that the card of a folder gives to a configuration."""
+    from huggingface_hub import metadata_load
+
+    try:
+        card: dict[str, Any] = metadata_load(folder / "README.md") or {}
+        entries = [one for one in card.get("configs", ()) if one["config_name"] == config]
+        return {
+            str(one["split"]): {
+                file.name
+                for pattern in ([one["path"]] if isinstance(one["path"], str) else one["path"])
+                for file in folder.glob(pattern)
+            }
+            for entry in entries
+            for one in entry["data_files"]
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError):
+        return {}  # of the Hub, or written in another way
 
 
 def _reason(error: BaseException) -> str:
@@ -249,8 +327,21 @@ def _reason(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
-    """Read the facts that were written when the dataset was built.
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What is known about a built dataset.
+
+    Attributes:
+        facts: What a result record says about it.
+        body: The whole content of its file of facts.
+    """
+
+    facts: dict[str, Json]
+    body: dict[str, Any]
+
+
+def _read_built(source: BuiltSource, folder: Path) -> _Built:
+    """Read the facts that were written when the dataset was built, and check the Parquet files of a folder.
 
     A dataset that is read from the Hub is of the Hub, unless it was built from the bundled sample or from single files
     of a user's, which are known as such wherever they are.
@@ -274,15 +365,19 @@ def _built_facts(source: BuiltSource, folder: Path) -> dict[str, Json]:
     try:
         built = json.loads(path.read_text(encoding="utf-8"))
         facts: dict[str, Json] = built["facts"]
-        sums = {} if revision is not None else {path.with_name(str(name)): sha for name, sha in built["sha256"].items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        named = {str(name) for names in built["shards"].values() for name in names}
+        sums = {name: str(built["sha256"][name]) for name in named}
+        _ = dict(built["facts"]["items"]), list(built["label_names"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BendError(f"{path} is missing or damaged; build the task again with 'bend-hf build'") from error
-    for file, digest in sums.items():
-        if not file.is_file() or file_sha256(file) != digest:
+    there = {file.name for file in path.parent.glob("*.parquet")} if revision is None else set()
+    for name in sorted(named | there) if revision is None else ():
+        file = path.with_name(name)
+        if name not in named or not file.is_file() or file_sha256(file) != sums[name]:
             raise SourceError(
                 f"{source.task.key}: {file} changed after the build, and a cache may hold the earlier one; "
                 "build the task again with 'bend-hf build'"
             )
     if source.origin == "hub" and facts.get("origin") not in ("sample", "files"):
         facts = {**facts, "origin": "hub", "built_from": facts.get("origin")}
-    return {**facts, "revision": revision}
+    return _Built(facts={**facts, "revision": revision}, body=built)

@@ -8,15 +8,19 @@ Everything that a user can get wrong in the input files is found here, before an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.data.bed import BedTable, name_rows, read_bed
 from bend_hf.data.genome import Genome
+from bend_hf.data.hdf5 import label_files
 from bend_hf.data.labels import LabelTable, labels_from_column, labels_from_hdf5, read_label_names, values_from_column
 from bend_hf.data.sources import TaskFiles
 from bend_hf.data.user_task import (
@@ -29,6 +33,7 @@ from bend_hf.data.user_task import (
 from bend_hf.data.variants import Variants, WrittenVariants
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
+from bend_hf.files import FileState, file_state
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
@@ -52,6 +57,7 @@ class TaskExamples:
         variants: The variants of a variant task.
         out_of_bounds: What is done with intervals that end after their contig.
         n_ref_mismatches: Number of rows dropped because REF is not the genome's base.
+        states: State of each file before it was read.
     """
 
     task: TaskSpec
@@ -65,6 +71,7 @@ class TaskExamples:
     variants: Variants | None
     out_of_bounds: OutOfBounds
     n_ref_mismatches: int
+    states: dict[Path, FileState] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.bed)
@@ -76,6 +83,19 @@ class TaskExamples:
     def rows_of(self, subset: int) -> Ints:
         """Return the row numbers of one subset, in the order of the BED file."""
         return np.flatnonzero((self.subset == subset) & self.keep)
+
+    def check_unchanged(self) -> None:
+        """Check that the files are those that were read, so that their hashes name what the dataset holds.
+
+        Raises:
+            InputError: A file changed since.
+        """
+        for path, before in self.states.items():
+            if _states([path]).get(path) != before:
+                raise InputError(
+                    f"{path} changed while it was read; expected a file that stays as it is. Repeat the command when "
+                    "nothing writes it"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +152,10 @@ def read_examples(
     Raises:
         InputError: A file, row or label is invalid; the message names file and row, and says what to do.
     """
+    states = _states([path for path in (files.bed, files.label_names, files.genome) if path is not None])
     rows = read_rows(files)
     task, bed = rows.task, rows.bed
+    states |= _states(label_files(files.hdf5) if files.hdf5 is not None else [])
     labels = _labels(files, bed, task)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
@@ -158,7 +180,17 @@ def read_examples(
         variants=variants,
         out_of_bounds=out_of_bounds,
         n_ref_mismatches=n_mismatches,
+        states=states,
     )
+
+
+def _states(paths: Sequence[Path]) -> dict[Path, FileState]:
+    """Look at files; those that cannot be read are left out, for the reader to explain."""
+    states = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            states[path] = file_state(path)
+    return states
 
 
 def _check_strand(bed: BedTable, task: TaskSpec | None) -> None:

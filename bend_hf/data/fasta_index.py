@@ -244,8 +244,8 @@ def inflated(path: Path) -> Path:
     """Inflate a FASTA file that gzip or bgzip compressed, once, and return the plain copy.
 
     The copy is in ``genomes`` below the cache folder (see ``bend_hf.files.cache_folder``), named by the file's
-    content, so that a changed file is never read from an old copy. Of several processes one inflates, and the others
-    wait for it.
+    content, so that a changed file is never read from an old copy. The copy's own sha256 is kept next to it; a copy
+    that was altered is made again. Of several processes one inflates, and the others wait for it.
 
     Raises:
         GenomeError: The file is truncated or damaged, or the copy cannot be written.
@@ -254,19 +254,32 @@ def inflated(path: Path) -> Path:
     watch = Watch()
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        while not copy.is_file():
+        while not _is_whole(copy):
             lease = take(copy.with_suffix(".lock"), watch)
             if lease is None:
                 time.sleep(_WAIT_S)
                 continue
             with lease:
-                if not copy.is_file():
+                if not _is_whole(copy):
                     _inflate(path, copy)
     except OSError as error:
         raise GenomeError(
             f"{path} cannot be inflated into {copy} ({error}); free some space, or set BEND_HF_CACHE to another folder"
         ) from error
     return copy
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether a plain copy is there as it was written."""
+    try:
+        stated = _sum_of(copy).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return False
+    return copy.is_file() and file_sha256(copy) == stated
+
+
+def _sum_of(copy: Path) -> Path:
+    return copy.with_suffix(".sha256")
 
 
 def _inflate(path: Path, copy: Path) -> None:
@@ -282,6 +295,8 @@ def _inflate(path: Path, copy: Path) -> None:
                 shutil.copyfileobj(packed, text, 1 << 22)
             if _is_cut_bgzip(path):
                 raise EOFError("the empty block that ends a bgzip file is missing")
+        with atomic_path(_sum_of(copy)) as part:
+            part.write_text(file_sha256(copy), encoding="utf-8")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise GenomeError(f"{path} is truncated or damaged ({error}); download or compress it again") from error
 

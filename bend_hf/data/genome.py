@@ -14,7 +14,6 @@ ones. See ``bend_hf.data.fasta_index`` for compressed files and the index.
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ from bend_hf.data.fasta import InvalidNucleotideError, Stretches, gather, read_w
 from bend_hf.data.fasta_index import FastaIndex, inflated, is_gzip, len_of_mark, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
-from bend_hf.files import file_sha256
+from bend_hf.files import FileState, file_sha256, file_state, state_of
 from bend_hf.types import Bools, Bytes, Ints, OutOfBounds
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 OUT_OF_BOUNDS: Final[tuple[OutOfBounds, ...]] = ("error", "pad", "drop")
 Describe: TypeAlias = Callable[[int], str]
-_Stamp: TypeAlias = tuple[int, int]  # size in bytes and modification time in nanoseconds
 _LISTED: Final = 10  # contigs that a message names
 
 
@@ -81,19 +79,19 @@ class Genome:
         self.path = Path(path)
         self._open()
 
-    def _open(self, known: tuple[_Stamp, FastaIndex] | None = None) -> None:
+    def _open(self, known: tuple[FileState, FastaIndex] | None = None) -> None:
         """Map the file into memory, and read its index unless it is known for the file as it is."""
-        self._stamp, plain, raw = _map_fasta(self.path)
+        self._state, plain, raw = _map_fasta(self.path)
         self._text: Bytes = np.frombuffer(raw, np.uint8)
-        if known is not None and known[0] == self._stamp:
+        if known is not None and known[0] == self._state:
             self._index = known[1]
         else:
             self._index = load_index(plain, raw, name=self.path)
 
-    def __getstate__(self) -> tuple[Path, _Stamp, FastaIndex]:
-        return self.path.absolute(), self._stamp, self._index
+    def __getstate__(self) -> tuple[Path, FileState, FastaIndex]:
+        return self.path.absolute(), self._state, self._index
 
-    def __setstate__(self, state: tuple[Path, _Stamp, FastaIndex]) -> None:
+    def __setstate__(self, state: tuple[Path, FileState, FastaIndex]) -> None:
         self.path = state[0]
         self._open(state[1:])
 
@@ -107,8 +105,15 @@ class Genome:
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the file (compressed if it is), remembered between runs while the file stays unchanged."""
-        return file_sha256(self.path)
+        """The sha256 of the file (compressed if it is), remembered between runs while the file stays unchanged.
+
+        Raises:
+            GenomeError: The file is not the one that was opened, so that its hash would name what was not read.
+        """
+        digest = file_sha256(self.path)
+        if file_state(self.path) != self._state:
+            raise GenomeError(f"{self.path} changed after it was opened; repeat the command")
+        return digest
 
     def fetch(
         self,
@@ -346,15 +351,15 @@ class Genome:
         return f"{near} Use the FASTA file that the BED file was made for."
 
 
-def _map_fasta(path: Path) -> tuple[_Stamp, Path, mmap.mmap]:
+def _map_fasta(path: Path) -> tuple[FileState, Path, mmap.mmap]:
     """Map a FASTA file into memory, inflating it first if it is compressed.
 
     Returns:
-        Size and modification time of the file, the plain file (itself or its copy), and the plain text.
+        The state of the file, the plain file (itself or its copy), and the plain text.
     """
     try:
         with path.open("rb") as file:
-            stamp = (os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime_ns)
+            state = state_of(file)
             compressed = is_gzip(file.read(2))
         plain = inflated(path) if compressed else path
         with plain.open("rb") as file:
@@ -369,4 +374,4 @@ def _map_fasta(path: Path) -> tuple[_Stamp, Path, mmap.mmap]:
             f"{path} is not a FASTA file: it begins with {opening[:20]!r}, expected '>' and a name; "
             "check the path, and decompress the file if it is compressed with something other than gzip"
         )
-    return stamp, plain, raw
+    return state, plain, raw

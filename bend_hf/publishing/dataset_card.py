@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf import __version__
-from bend_hf.data.dataset import FACTS_FILE, fold_subsets
+from bend_hf.data.dataset import FACTS_FILE, content_mark, parts_of_fold
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
-from bend_hf.files import asset_folder, json_sha256, write_text
+from bend_hf.files import asset_folder, write_text
 from bend_hf.tables import code, escaped, markdown_table, number
 from bend_hf.tasks import TASKS, Folds
 
@@ -92,7 +92,7 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
             {
                 "config_name": name,
                 # `datasets` names its cache by these metadata alone, so content that changes must change them.
-                "description": f"Content sha256: {_content_sha256(facts, files)}",
+                "description": content_mark({s: [facts["sha256"][n] for n in names] for s, names in files.items()}),
                 "features": copy.deepcopy(facts["features"]),  # YAML would name one object that is used twice
                 "splits": [
                     {"name": split, "num_bytes": sizes[split], "num_examples": sum(items[part] for part in parts)}
@@ -105,17 +105,7 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
 
     if not any(part.startswith("part_") for part in shards):
         return [one(facts["config"] or "default", {part: [part] for part in shards})]
-    parts, found = list(shards), []
-    for fold in range(1, len(parts) + 1):
-        test, validation, train = fold_subsets(len(parts), fold=fold)
-        splits = {"train": [parts[n] for n in train], "validation": [parts[validation]], "test": [parts[test]]}
-        found.append(one(f"fold_{fold}", splits))
-    return found
-
-
-def _content_sha256(facts: Mapping[str, Any], files: Mapping[str, list[str]]) -> str:
-    """Hash the Parquet files of each split."""
-    return json_sha256({split: [facts["sha256"][name] for name in names] for split, names in files.items()})
+    return [one(f"fold_{fold}", parts_of_fold(list(shards), fold)) for fold in range(1, len(shards) + 1)]
 
 
 def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:

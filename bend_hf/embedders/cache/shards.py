@@ -5,10 +5,10 @@
                                  /shard-00003-of-00042.json    the shard's record: size, checksum and counts
                                  /shard-00003-of-00042.lock    exists while a process fills the shard
 
-The record is written last. A shard is good if its record exists and holds the file's size and modification time. If
-only the time differs (the file was copied or edited), the checksum is computed once. Opening a cache therefore costs
-one look at each file, and an edited shard is noticed. Bits that a disk changed are found by ``bend-hf cache verify``,
-which reads every byte.
+The record is written last. A shard is good if its record exists and holds the file's size, times of modification and
+change, and inode. If only those differ (the file was copied or edited, with or without its time put back), the checksum
+is computed once. Opening a cache therefore costs one look at each file, and an edited shard is noticed. Bits that a
+disk changed are found by ``bend-hf cache verify``, which reads every byte.
 
 >>> shard_starts(np.array([300, 300, 300, 300]), shard_bp=600).tolist()
 [0, 2, 4]
@@ -189,6 +189,8 @@ class ShardRecord:
         items: Number of sequences.
         rows: Number of token embeddings.
         nucleotides: Number of nucleotides that they cover.
+        state: Its inode and its time of change, in nanoseconds, when the checksum was last known to be right; None in
+            records of earlier releases.
     """
 
     size_bytes: int
@@ -197,6 +199,7 @@ class ShardRecord:
     items: int
     rows: int
     nucleotides: int
+    state: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,15 +251,17 @@ class ShardFiles:
     def read_record(self) -> ShardRecord | None:
         """Read the record; None if it is missing or truncated."""
         try:
-            return ShardRecord(**json.loads(self.record.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            body = json.loads(self.record.read_text(encoding="utf-8"))
+            state = body.get("state")
+            return ShardRecord(**{**body, "state": None if state is None else tuple(state)})
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
     def state(self, *, every_byte: bool = False) -> State:
         """Check the shard.
 
         Args:
-            every_byte: Compute the checksum even if size and modification time are right.
+            every_byte: Compute the checksum even if size, times and inode are right.
         """
         record = self.read_record()
         try:
@@ -267,13 +272,14 @@ class ShardFiles:
             return State.MISSING  # not finished: the record is written last
         if stat.st_size != record.size_bytes:
             return State.ALTERED
-        if stat.st_mtime_ns == record.changed_ns and not every_byte:
+        now = replace(record, changed_ns=stat.st_mtime_ns, state=(stat.st_ino, stat.st_ctime_ns))
+        if now == record and not every_byte:
             return State.GOOD
         if checksum(self.arrow) != record.xxh3_128:
             return State.ALTERED
-        if stat.st_mtime_ns != record.changed_ns:
+        if now != record:
             with contextlib.suppress(OSError):  # another user's cache may be read-only
-                self._write_record(replace(record, changed_ns=stat.st_mtime_ns))
+                self._write_record(now)
         return State.GOOD
 
     def finish(self, written: Path, *, items: int, rows: int, nucleotides: int) -> ShardRecord:
@@ -303,6 +309,7 @@ class ShardFiles:
             items=items,
             rows=rows,
             nucleotides=nucleotides,
+            state=(stat.st_ino, stat.st_ctime_ns),
         )
         self._write_record(record)
         return record

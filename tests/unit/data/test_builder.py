@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import traceback
 from pathlib import Path
 
@@ -15,11 +17,11 @@ import pytest
 
 from bend_hf.cli._main import main
 from bend_hf.config import DataConfig
-from bend_hf.data.builder import make_builder
+from bend_hf.data.builder import BendBuilder, make_builder
 from bend_hf.data.dataset import TaskData, fold_subsets, load_task, open_task
-from bend_hf.data.examples import read_examples
+from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import TaskFiles, find_source
-from bend_hf.errors import GenomeError, SourceError
+from bend_hf.errors import BendError, GenomeError, InputError, SourceError
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.tasks import TASKS
 from tests.tiny import write_data
@@ -104,6 +106,38 @@ def test_a_changed_file_is_never_served_from_the_cache(tmp_path: Path) -> None:
     genome.write_text(text.replace(">chr2", ">chr2") if ">chr2" in text else text)
     after = open_tiny(folder, "histone_modification").subsets["train"]["sequence"][0]
     assert before != after
+
+
+@pytest.mark.parametrize(
+    "file", ["gene_finding/gene_finding.bed", "gene_finding/gene_finding.hdf5", "genomes/genome.fa"]
+)
+@pytest.mark.parametrize("moment", ["before the hashes", "while the table is made"])
+def test_a_file_that_changes_while_it_is_read_is_an_error_and_leaves_no_cache(
+    file: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    folder = write_data(tmp_path, ["gene_finding"])
+    path, owner = folder / file, TaskExamples if moment == "before the hashes" else BendBuilder
+    whole, name = path.read_bytes(), "__len__" if moment == "before the hashes" else "_table"
+    method = getattr(owner, name)
+
+    def changing(self: object, *args: object) -> object:
+        other = path.with_name("other")
+        other.write_bytes(whole + b"\n")
+        shutil.copystat(path, other)
+        other.replace(path)
+        return method(self, *args)
+
+    if moment == "before the hashes":
+        rows = read_examples(find_source(TASKS.get("gene_finding"), data=str(folder)))  # type: ignore[arg-type]
+        changing(rows)
+        monkeypatch.setattr("bend_hf.data.dataset.read_examples", lambda *_, **__: rows)
+    else:
+        monkeypatch.setattr(BendBuilder, name, changing)
+    with pytest.raises(InputError, match=rf"{path.name} changed while it was read; .*Repeat the command"):
+        open_tiny(folder, "gene_finding")
+    assert not list(cache.rglob("*.arrow"))
 
 
 def test_other_columns_of_the_bed_are_kept(tmp_path: Path) -> None:
@@ -280,3 +314,74 @@ def test_a_built_folder_that_was_edited_is_refused(tmp_path: Path) -> None:
     pq.write_table(table.slice(1), shard)
     with pytest.raises(SourceError, match=r"test-00000-of-00001.parquet changed after the build.*build the task again"):
         load_task("histone_modification", str(tmp_path / "bend"))
+
+
+def built_tiny(tmp_path: Path, task: str = "gene_finding", name: str = "bend", seed: int = 0) -> Path:
+    """A built task of its own cache."""
+    data = write_data(tmp_path / f"data-{name}", [task], seed=seed)
+    build(DataConfig(task=(task,), data=str(data)), tmp_path / name)
+    return tmp_path / name / TASKS.get(task).group
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("a shard more", r"train-00001-of-00002.parquet changed after the build"),
+        ("a shard less", r"train-00000-of-00001.parquet changed after the build"),
+        ("shards exchanged", r"-00000-of-00001.parquet changed after the build"),
+        ("sums removed", r"bend_facts.json is missing or damaged"),
+        ("splits exchanged", r"its README.md gives the splits .*expected"),
+        ("labels exchanged", r"its labels are .*expected|cannot be loaded"),
+        ("card of another build", r"its README.md is of another build"),
+    ],
+)
+def test_whatever_changes_in_a_built_folder_is_refused_warm_or_cold(
+    change: str, message: str, warm: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = built_tiny(tmp_path)
+    card, facts = folder / "README.md", folder / "data/bend_facts.json"
+    train, test = (folder / f"data/{split}-00000-of-00001.parquet" for split in ("train", "test"))
+    if warm:
+        load_task("gene_finding", str(folder.parent))
+    text = card.read_text()
+    if change == "a shard more":
+        shutil.copy(train, train.with_name("train-00001-of-00002.parquet"))
+    elif change == "a shard less":
+        train.unlink()
+    elif change == "shards exchanged":
+        held = test.read_bytes()
+        test.write_bytes(train.read_bytes())
+        train.write_bytes(held)
+    elif change == "sums removed":
+        facts.write_text(json.dumps({**json.loads(facts.read_text()), "sha256": {}}))
+    elif change == "splits exchanged":
+        held_out = text.replace("data/test-*", "data/x-*").replace("data/validation-*", "data/test-*")
+        card.write_text(held_out.replace("data/x-*", "data/validation-*"))
+    elif change == "labels exchanged":
+        card.write_text(text.replace("'0': cds+", "'0': donor+", 1).replace("'1': donor+", "'1': cds+", 1))
+    else:
+        other = built_tiny(tmp_path, name="other", seed=1)
+        load_task("gene_finding", str(other.parent))
+        shutil.copy(other / "README.md", card)
+    with pytest.raises(BendError, match=message):
+        load_task("gene_finding", str(folder.parent))
+
+
+def test_a_built_folder_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "notes"))
+    monkeypatch.setattr("bend_hf.files._SETTLED_NS", -(10**18))
+    folder = built_tiny(tmp_path)
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (hashed.append(file.name), digest(file, name))[1])
+    for _ in range(3):
+        load_task("gene_finding", str(folder.parent))
+    assert sorted(hashed) == sorted(map(str, folder.glob("data/*.parquet")))
+    hashed.clear()
+    shard = folder / "data/test-00000-of-00001.parquet"
+    os.utime(shard, ns=(0, 10**18))
+    for _ in range(2):
+        load_task("gene_finding", str(folder.parent))
+    assert [Path(name).name for name in hashed] == [shard.name]

@@ -249,7 +249,7 @@ def test_a_compressed_file_is_inflated_once_and_its_folder_stays_as_it_is(
     path.parent.mkdir()
     path.write_bytes(pack(TEXT))
     assert sequences(Genome(path).fetch(["chr1"], [0], [12])) == [CHR1]
-    assert inflated_names(cache) == [".fa", ".fai"]
+    assert inflated_names(cache) == [".fa", ".fai", ".sha256"]
     assert [one.name for one in path.parent.iterdir()] == ["x.fa.gz"]
     monkeypatch.setattr(gzip, "open", None)
     assert Genome(path).contigs == {"chr1": 12, "chr2": 5}
@@ -261,7 +261,20 @@ def test_a_changed_file_is_inflated_again(cache: Path, tmp_path: Path) -> None:
         path.write_bytes(bgzip(text))
         os.utime(path, ns=(10**9, 10**9))
         assert Genome(path).contigs == {"chr1": length}
-    assert inflated_names(cache) == [".fa", ".fa", ".fai", ".fai"]
+    assert inflated_names(cache) == [".fa", ".fa", ".fai", ".fai", ".sha256", ".sha256"]
+
+
+def test_an_inflated_copy_that_was_altered_is_made_again(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.fa.gz"
+    path.write_bytes(bgzip(TEXT))
+    Genome(path)
+    (copy,) = cache.glob("*.fa")
+    stat = copy.stat()
+    altered = copy.read_bytes().replace(b"G", b"A")
+    with copy.open("r+b") as file:
+        file.write(altered)
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert sequences(Genome(path).fetch(["chr1"], [0], [12])) == [CHR1]
 
 
 def test_processes_that_inflate_at_once_leave_one_copy(cache: Path, tmp_path: Path) -> None:
@@ -269,7 +282,7 @@ def test_processes_that_inflate_at_once_leave_one_copy(cache: Path, tmp_path: Pa
     path.write_bytes(bgzip(TEXT))
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
         assert list(pool.map(_open_and_fetch, [path] * 16)) == [[CHR1]] * 16
-    assert inflated_names(cache) == [".fa", ".fai"]
+    assert inflated_names(cache) == [".fa", ".fai", ".sha256"]
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(
@@ -437,6 +450,25 @@ def test_a_pickled_genome_notices_that_the_file_was_changed(fasta: Path) -> None
     pickled = pickle.dumps(Genome(fasta))
     fasta.write_bytes(b">chr1\nTTTTTTT\n")
     assert pickle.loads(pickled).contigs == {"chr1": 7}
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced"])
+def test_a_genome_that_changed_after_it_was_opened_states_no_sha256(fasta: Path, how: str) -> None:
+    genome, stat = Genome(fasta), fasta.stat()
+    text = fasta.read_bytes().replace(b"A", b"C")
+    other = fasta if how == "in place" else fasta.with_name("other.fa")
+    other.write_bytes(text)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(fasta)
+    with pytest.raises(GenomeError, match=r"tiny\.fa changed after it was opened; repeat the command"):
+        _ = genome.sha256
+
+
+def test_a_pickled_genome_notices_an_edit_in_place_with_its_time_put_back(fasta: Path) -> None:
+    pickled, stat = pickle.dumps(Genome(fasta)), fasta.stat()
+    fasta.write_bytes(fasta.read_bytes().replace(b">chr1", b">chr9"))
+    os.utime(fasta, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert "chr9" in pickle.loads(pickled).contigs
 
 
 # Checksums

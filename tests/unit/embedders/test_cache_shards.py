@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,14 @@ def flip(files: ShardFiles) -> None:
 
 
 def flip_silently(files: ShardFiles) -> None:
-    """Flip one bit and keep the modification time, as a failing disk does."""
+    """Flip one bit behind the back of the file system, as a failing disk does."""
+    flip_with_time_put_back(files)
+    stat, record = files.arrow.stat(), files.read_record()
+    assert record is not None
+    files._write_record(replace(record, state=(stat.st_ino, stat.st_ctime_ns)))
+
+
+def flip_with_time_put_back(files: ShardFiles) -> None:
     stat = files.arrow.stat()
     with files.arrow.open("r+b") as file:
         file.seek(stat.st_size // 2)
@@ -70,6 +78,21 @@ def test_only_verify_reads_every_byte(tmp_path: Path) -> None:
     assert found.altered == (entry.shards[1].arrow,)
     assert found.n_good == len(entry.shards) - 1
     assert entry.shards[1].state() is State.MISSING
+
+
+def test_a_shard_that_is_edited_with_its_time_put_back_is_noticed(tmp_path: Path) -> None:
+    files = made(tmp_path).shards[0]
+    flip_with_time_put_back(files)
+    assert files.state() is State.ALTERED
+
+
+def test_the_record_of_an_earlier_release_is_read_and_completed(tmp_path: Path) -> None:
+    files = made(tmp_path).shards[0]
+    body = json.loads(files.record.read_text())
+    state = body.pop("state")
+    files.record.write_text(json.dumps(body))
+    assert files.state() is State.GOOD
+    assert json.loads(files.record.read_text())["state"] == state
 
 
 def test_a_copied_shard_is_good_and_not_read_twice(tmp_path: Path) -> None:
