@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _NAME: Final = "labels"
 _DEEPEST: Final = 8  # virtual datasets of virtual datasets
+_WIDEST: Final = 64  # times the longest row that records may be padded to
+_LEAST_WIDTH: Final = 1 << 16  # labels per record that are always accepted
+_LEAST_CHUNK_BYTES: Final = 1 << 28  # size of a chunk that is always accepted; HDF5 allows 4 GB
 _LARGEST_MAP: Final = 1 << 30  # places of a virtual dataset that are marked one by one
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md, and the library's own
 _FILTERS: Final = {
@@ -67,10 +70,9 @@ def open_labels(path: Path) -> Iterator[h5py.Dataset]:
     except OSError as error:
         raise LabelError(f"{path} cannot be read as HDF5 ({error}); copy or download it again") from error
     with file:
-        dataset = _dataset(path, file, _NAME)
         try:
-            yield dataset
-        except (OSError, RuntimeError) as error:
+            yield _dataset(path, file, _NAME)
+        except (OSError, RuntimeError, UnicodeError) as error:
             raise LabelError(f"{path} is damaged ({error}); copy or download it again") from error
 
 
@@ -97,6 +99,46 @@ def _files_of(dataset: h5py.Dataset, depth: int) -> Iterator[Path]:
             with contextlib.suppress(OSError, KeyError, RuntimeError), h5py.File(file, "r") as other:
                 yield from _files_of(other[source.dset_name], depth + 1)
             yield file
+
+
+def check_declared(dataset: h5py.Dataset, path: Path, needed: Ints) -> None:
+    """Raise if a file declares sizes far beyond what its BED file needs, before memory is taken for them.
+
+    A dataset that was never written may declare any size, and HDF5 holds a whole chunk in memory.
+
+    Args:
+        dataset: The labels, one record per row.
+        path: The file.
+        needed: How many labels of each record are read, shape (records,).
+
+    Raises:
+        LabelError: There are too few or too many records, a record is many times wider than the longest row, or a
+            chunk is far larger than all labels.
+    """
+    if dataset.shape[0] != len(needed):
+        raise LabelError(
+            f"{path} holds {dataset.shape[0]} records, its BED file {len(needed)} rows; "
+            "expected one record per row. Use the HDF5 file that was made for this BED file"
+        )
+    longest = int(needed.max(initial=0))
+    width = prod(dataset.shape[1:])
+    if width > max(_LEAST_WIDTH, _WIDEST * longest):
+        raise LabelError(
+            f"{path}: {_NAME!r} declares {width:,} labels per record, and the longest row needs {longest:,}; expected "
+            "padding to the longest row. Use the HDF5 file that was made for this BED file"
+        )
+    _check_chunks(dataset, path)
+
+
+def _check_chunks(dataset: h5py.Dataset, path: Path) -> None:
+    """Raise if HDF5 would have to hold a chunk in memory that is far larger than the dataset."""
+    n_bytes = prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    all_bytes = prod(dataset.shape) * dataset.dtype.itemsize
+    if n_bytes > max(_LEAST_CHUNK_BYTES, all_bytes):
+        raise LabelError(
+            f"{path}: {dataset.name!r} declares chunks of {n_bytes:,} bytes for {all_bytes:,} bytes; expected "
+            f"chunks below {_LEAST_CHUNK_BYTES:,} bytes. Write the file again with smaller chunks"
+        )
 
 
 def check_written(
@@ -229,10 +271,14 @@ def _missing_rows_of_chunks(dataset: h5py.Dataset, needed: Ints) -> Ints:
     grid = [-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() == prod(grid):
         return np.zeros(0, np.int64)
+    if dataset.ndim == 2:  # chunks that hold padding only need not be looked at
+        grid[1] = min(grid[1], -(-int(needed.max(initial=0)) // dataset.chunks[1]))
     written = np.zeros(grid, np.bool_)
 
     def mark(chunk: Any) -> None:  # noqa: ANN401  # h5py's StoreInfo has no public name
-        written[tuple(at // size for at, size in zip(chunk.chunk_offset, dataset.chunks, strict=True))] = True
+        place = tuple(at // size for at, size in zip(chunk.chunk_offset, dataset.chunks, strict=True))
+        if dataset.ndim == 1 or place[1] < grid[1]:
+            written[place] = True
 
     dataset.id.chunk_iter(mark)
     rows = np.arange(dataset.shape[0])
@@ -333,6 +379,9 @@ def _check_source(source: Any, dataset: h5py.Dataset, path: Path, depth: int) ->
             if any(size < end for size, end in zip(found.shape, reach, strict=True)):
                 raise LabelError(f"{place} has the shape {found.shape}, too small for the part of it; {remedy}")
             _check_filters(file or path, found)
+            _check_chunks(found, file or path)
+            if found.size > _LARGEST_MAP:
+                raise LabelError(f"{place} has {found.size:,} places, too many to check; {remedy}")
             everything = np.full(found.shape[0], prod(found.shape[1:]), np.int64)
             missing = _missing_rows(found, file or path, everything, depth=depth + 1)
     except (OSError, KeyError, RuntimeError, ValueError) as error:

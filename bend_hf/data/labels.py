@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.data.hdf5 import check_written, open_labels
+from bend_hf.data.hdf5 import check_declared, check_written, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.files import read_text
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
@@ -197,11 +197,7 @@ def labels_from_hdf5(
     unit = kind.bin_bp if isinstance(kind, BinClasses) else 1
     expected = lengths_bp // unit
     with open_labels(path) as dataset:
-        if dataset.shape[0] != len(lengths_bp):
-            raise LabelError(
-                f"{path} holds {dataset.shape[0]} records, its BED file {len(lengths_bp)} rows; "
-                "expected one record per row. Use the HDF5 file that was made for this BED file"
-            )
+        check_declared(dataset, path, expected)
         ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
         check_written(dataset, path, np.ones_like(expected) if ragged else expected, row_number=row_number)
         read = _read_ragged if ragged else _read_rectangular

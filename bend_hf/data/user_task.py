@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bend_hf.data.hdf5 import open_labels
+from bend_hf.data.hdf5 import check_declared, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.tasks._spec import (
@@ -127,6 +127,7 @@ def user_task_from_hdf5(
     with open_labels(path) as dataset:
         if not dataset.shape[0]:
             raise LabelError(f"{path}: 'labels' holds no record; store one record per BED row")
+        check_declared(dataset, path, lengths_bp)
         ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
         width = len(np.atleast_1d(np.asarray(dataset[0])))
         n_classes = 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tracemalloc
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bend_hf.data.hdf5 import label_files
 from bend_hf.data.labels import labels_from_hdf5
 from bend_hf.data.user_task import user_task_from_hdf5
 from bend_hf.errors import LabelError
-from bend_hf.tasks import NucleotideClasses
+from bend_hf.tasks import NamedSplits, NucleotideClasses
 
 KIND = NucleotideClasses(names=("a", "b", "c"))
 LENGTHS = np.full(4, 6)
@@ -276,3 +280,101 @@ def test_labels_that_are_not_whole_are_refused(path: Path, bad: float) -> None:
     assert user_task_from_hdf5("mine", path, LENGTHS).label.names[-1] == "class_2"
     with pytest.raises(LabelError, match=f"label {bad} is not a class index"):
         read(path)
+
+
+def declared(shape: tuple[int, int], chunks: tuple[int, int], **options: object) -> Callable[[h5py.File], object]:
+    return lambda file: file.create_dataset("labels", shape, "i1", chunks=chunks, **options)
+
+
+def virtual_of_a_giant(file: h5py.File) -> None:
+    file.create_dataset("source", (4, 1 << 36), "i1", chunks=(1, 1))
+    layout = h5py.VirtualLayout((4, 6), "i1")
+    layout[:] = h5py.VirtualSource(file["source"])[:, :6]
+    file.create_virtual_dataset("labels", layout)
+
+
+def virtual_and_wide(file: h5py.File) -> None:
+    file["source"] = LABELS.astype("i1")
+    layout = h5py.VirtualLayout((4, 1 << 27), "i1")
+    layout[:, :6] = h5py.VirtualSource(".", "source", (4, 6))
+    file.create_virtual_dataset("labels", layout, fillvalue=-100)
+
+
+@pytest.mark.parametrize("reader", ["task", "user"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            declared((4, 1 << 36), (1, 1 << 20), fillvalue=-100),
+            "declares 68,719,476,736 labels per record, .* needs 6;",
+        ),
+        (declared((4, 1 << 36), (1, 1)), "declares 68,719,476,736 labels per record"),
+        (declared((4, 1 << 30), (1, 1 << 28), compression="gzip"), "declares 1,073,741,824 labels per record"),
+        (declared((4, 6), (4, 1 << 29), maxshape=(4, None)), "declares chunks of 2,147,483,648 bytes for 24 bytes"),
+        (declared((1 << 40, 6), (1 << 20, 6), fillvalue=-100), "holds 1099511627776 records, its BED file 4 rows"),
+        (virtual_and_wide, "declares 134,217,728 labels per record"),
+    ],
+)
+def test_sizes_far_beyond_the_bed_file_are_refused_before_memory_is_taken(
+    path: Path, make: Callable[[h5py.File], object], message: str, reader: str
+) -> None:
+    write(path, make)
+    user = partial(user_task_from_hdf5, "own", path, LENGTHS, names=None, partition=NamedSplits(), stranded=False)
+    tracemalloc.start()
+    with pytest.raises(LabelError, match=message):
+        read(path) if reader == "task" else user()
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+def test_a_source_of_a_virtual_dataset_that_declares_far_more_is_refused(path: Path) -> None:
+    with pytest.raises(LabelError, match="has 274,877,906,944 places, too many to check"):
+        read(write(path, virtual_of_a_giant))
+
+
+def test_records_may_be_padded_and_chunks_of_padding_left_unwritten(path: Path) -> None:
+    def make(file: h5py.File) -> None:
+        padded = file.create_dataset("labels", (4, 60_000), "i1", chunks=(1, 6), fillvalue=-100)
+        padded[:, :6] = LABELS
+
+    assert read(write(path, make)) == LABELS.reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("kind", ["soft", "two soft", "external", "two external", "virtual", "two virtual"])
+def test_links_and_virtual_datasets_that_lead_to_themselves_are_refused(path: Path, kind: str) -> None:
+    other = path.with_name("other.hdf5")
+
+    def make(target: Path) -> Callable[[h5py.File], object]:
+        def virtual(file: h5py.File) -> None:
+            layout = h5py.VirtualLayout((4, 6), "i1")
+            layout[:] = h5py.VirtualSource(str(target) if "two" in kind else ".", "labels", (4, 6))
+            file.create_virtual_dataset("labels", layout)
+
+        def linked(file: h5py.File) -> None:
+            if "external" in kind:
+                file["labels"] = h5py.ExternalLink(target.name, "labels")
+            else:
+                file["labels"] = h5py.SoftLink("/other" if "two" in kind else "/labels")
+                if "two" in kind:
+                    file["other"] = h5py.SoftLink("/labels")
+
+        return virtual if "virtual" in kind else linked
+
+    write(other, make(path))
+    write(path, make(other if "two" in kind else path))
+    with pytest.raises(LabelError, match=r"which does not exist|cannot be opened|is a virtual dataset of itself"):
+        read(path)
+    with contextlib.suppress(LabelError):
+        assert len(label_files(path)) <= 10  # of a file that was not checked before
+
+
+def test_a_file_with_flipped_bytes_is_read_or_refused_as_labels(path: Path) -> None:
+    make = lambda file: file.create_dataset("labels", data=LABELS, chunks=(2, 3), compression="gzip")  # noqa: E731
+    whole = bytearray(write(path, make).read_bytes())
+    places = np.random.default_rng(0).permutation(min(len(whole), 2048))[:250]
+    for place in places.tolist():
+        whole[place] ^= 0x41
+        path.write_bytes(whole)
+        whole[place] ^= 0x41
+        with contextlib.suppress(LabelError):
+            assert len(read(path)) == LABELS.size
