@@ -25,13 +25,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.evaluation.evidence import read_verified
+    from bend_hf.evaluation.evidence import read_all_verified
     from bend_hf.evaluation.record import find_records
     from bend_hf.publishing.card_folder import write_card
     from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
 
-    read = [read_verified(path) for path in find_records(parsed.records)]
+    read = read_all_verified(find_records(parsed.records))
     records = match_dataset(records_of_model(read, parsed.model), parse_datasets(parsed.dataset), read_hub_facts)
     controls = [record for record in read if record.is_control]
     for path in write_card(records, parsed.out, controls=controls, source_url=parsed.source_url):

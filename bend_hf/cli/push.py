@@ -87,7 +87,7 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
 
 
 def _plan_results(parsed: argparse.Namespace) -> Upload:
-    from bend_hf.evaluation.evidence import read_verified
+    from bend_hf.evaluation.evidence import read_all_verified
     from bend_hf.evaluation.record import find_records
     from bend_hf.publishing import uploads
     from bend_hf.publishing.models import records_of_model
@@ -100,7 +100,7 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
         repo = _repo(parsed, lambda: uploads.RESULTS_REPO)
         return uploads.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
     paths = find_records([folder])
-    records = records_of_model([read_verified(path) for path in paths], parsed.model)
+    records = records_of_model(read_all_verified(paths, complete=True), parsed.model)
     check_with_data_at_hand(paths)
     return uploads.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
 

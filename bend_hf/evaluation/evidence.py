@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,38 @@ def read_verified(path: Path) -> ResultRecord:
     if problem is not None:
         raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
     return record
+
+
+def read_all_verified(paths: Sequence[Path], *, complete: bool = False) -> list[ResultRecord]:
+    """Read records as ``read_verified`` does, and say which of them lack the predictions that they name.
+
+    Args:
+        paths: Files of the records.
+        complete: Refuse records whose predictions are missing. Otherwise a warning says that their scores are checked
+            against their intervals only.
+
+    Raises:
+        RecordError: A record is refused.
+    """
+    records = [read_verified(path) for path in paths]
+    missing = [
+        path.with_name(str(member(entry, "file")))
+        for path, record in zip(paths, records, strict=True)
+        for entry in prediction_entries(record)
+        if not path.with_name(str(member(entry, "file"))).is_file()
+    ]
+    if missing and complete:
+        raise RecordError(
+            f"{missing[0]} is missing, which its record names as its predictions ({len(missing)} such files); put the "
+            "file back next to the record, or repeat the run"
+        )
+    if missing:
+        log.warning(
+            "%s is missing (%d such files), so the scores of these records are checked against their intervals only; "
+            "put the predictions next to the records",
+            *(missing[0], len(missing)),
+        )
+    return records
 
 
 def check_without_predictions(record: ResultRecord, name: str) -> None:

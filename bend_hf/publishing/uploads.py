@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
-from bend_hf.evaluation.evidence import prediction_entries, read_verified
+from bend_hf.evaluation.evidence import prediction_entries, read_all_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
 from bend_hf.evaluation.record import ResultRecord, file_name, find_records, member
 from bend_hf.evaluation.remembered import content_sha256
@@ -202,7 +202,7 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
         RecordError: A score may not be published, or a prediction file is missing or was changed.
     """
     paths = find_records(places)
-    records = [read_verified(path) for path in paths]
+    records = read_all_verified(paths, complete=True)
     check_with_data_at_hand(paths)
     check_publishable(match(records), [path.name for path in paths])
     files = []

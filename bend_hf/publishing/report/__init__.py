@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf import __version__
-from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.evidence import read_all_verified
 from bend_hf.evaluation.record import find_records
 from bend_hf.files import write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards
@@ -71,7 +71,7 @@ def write_report(
         RecordError: There are no records, one is damaged, or the folder cannot be written.
     """
     paths = find_records(places)
-    records = [read_verified(path) for path in paths]
+    records = read_all_verified(paths)
     check_with_data_at_hand(paths, log=log)
     boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
     drawn = plot_files(boards, log) if plots else {}

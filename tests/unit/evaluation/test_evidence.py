@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -207,6 +210,71 @@ def test_an_edited_record_is_refused_wherever_records_are_read(
         assert main(argv) == 1
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def rewritten(rows: slice) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        table = pq.read_table(file)
+        pq.write_table(table.take(np.arange(len(table))[rows]), file, compression="zstd")
+
+    return change
+
+
+@pytest.mark.parametrize("own_sha256", [True, False])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (flipped, r"has the sha256|is not a prediction file|cannot be"),
+        (cut, r"has the sha256|is not a prediction file"),
+        (rewritten(slice(None, None, -1)), r"has the sha256"),
+        (rewritten(slice(0, -1)), r"has the sha256|coverage.items is 40, but run__seed0.parquet holds 39 items"),
+        (Path.unlink, r"is missing|is not a prediction file"),
+    ],
+    ids=["flipped", "cut", "reordered", "rows deleted", "deleted"],
+)
+def test_predictions_that_were_changed_are_refused_wherever_records_are_read(
+    change: Callable[[Path], None],
+    said: str,
+    own_sha256: bool,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, out = run.with_suffix(".parquet"), str(tmp_path / "out")
+    shutil.copytree(run.parent, tmp_path / "other")
+    change(file)
+    if not own_sha256 and file.is_file():
+        if said == "has the sha256":
+            pytest.skip("the same rows in another order, if the record names them, are the same evidence")
+        edit(run, lambda body: body["predictions"].update(sha256=hashlib.sha256(file.read_bytes()).hexdigest()))
+    push = ["push", "results", "--from", str(run.parent), "--dry-run"]
+    commands = [[*push, "--namespace", "me"], [*push, "--repo", "me/model", "--create-pr"]]
+    commands.append(["compare", str(file), str(tmp_path / "other" / file.name)])
+    if change is not Path.unlink:
+        commands += [["report", str(run.parent), "--out", out, "--no-plots"], ["card", str(run), "--out", out]]
+    for argv in commands:
+        assert main(argv) == 1
+        assert re.search(said, text := capsys.readouterr().err), text
+        assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_says_which_records_lack_their_predictions(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.with_suffix(".parquet").unlink()
+    assert main(["report", str(run.parent), "--out", str(tmp_path / "out"), "--no-plots"]) == 0
+    assert "run__seed0.parquet is missing (1 such files), so the scores of these records are checked" in caplog.text
 
 
 def test_predictions_that_were_exchanged_are_refused(run: Path) -> None:
