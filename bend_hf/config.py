@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.files import read_text
-from bend_hf.types import ModelDtype, OutOfBounds, ProtocolName, RefMismatch, StoredDtype, ValueLoss
+from bend_hf.types import ModelDtype, Offload, OutOfBounds, ProtocolName, RefMismatch, StoredDtype, ValueLoss
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", int, float)
+_WHOLE: Final = re.compile(r"-?\d+")
 Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
 Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output"]
-Needs: TypeAlias = Literal["weights", "checkpoint", "revision", "context", "training", "cache", "variants", "intervals"]
+Needs: TypeAlias = Literal[
+    "weights", "checkpoint", "revision", "context", "offload", "training", "cache", "variants", "intervals"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +239,10 @@ class ModelFlags(Flags):
     revision: str | None = flag(
         None, "commit of the model on the Hub; default: the declared one", concerns="model", needs="revision"
     )
-    layer: int = flag(
+    layer: int | str = flag(
         -1,
-        "hidden layer to take embeddings from; -1 is the last, 0 the input embeddings",
+        "hidden layer to take embeddings from: 0 is the input embeddings, -1 the last layer or the one that the model "
+        "declares; Evo 2 also takes names, such as 28.mlp",
         concerns="model",
         needs="weights",
     )
@@ -249,6 +254,13 @@ class ModelFlags(Flags):
         "use random weights (from --seed) in the same architecture and tokenizer",
         concerns="model",
         needs="weights",
+    )
+    offload: Offload = flag(
+        "none",
+        "where the blocks of a network stay that the device cannot hold; each is copied when it is needed",
+        "speed",
+        concerns="model",
+        needs="offload",
     )
     reverse_complement_average: bool = flag(
         False, "average each nucleotide's embedding over both strands", concerns="model"
@@ -462,6 +474,8 @@ def _accept_single_values(config: Flags) -> None:
             value = tuple(value) if isinstance(value, list | set) else (value,)
         elif kind.base is Path and isinstance(value, str):
             value = Path(value)
+        elif kind.or_number and isinstance(value, str):
+            value = kind.read(value)
         else:
             continue
         object.__setattr__(config, name, value)
@@ -546,7 +560,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type[DataclassInstance], 
         group.add_argument(
             name,
             dest=item.name,
-            type=kind.base,
+            type=kind.read if kind.or_number else kind.base,
             nargs="*" if kind.several else None,
             action="extend" if kind.several else "store",
             choices=kind.choices or None,
@@ -588,11 +602,19 @@ class Kind:
         base: Type of one value.
         choices: The texts that are allowed; empty if any is.
         several: Whether the field holds several values.
+        or_number: Whether a text that is a whole number is read as one.
     """
 
     base: type
     choices: tuple[str, ...] = ()
     several: bool = False
+    or_number: bool = False
+
+    def read(self, text: str) -> object:
+        """Read one value from the command line."""
+        if self.or_number and _WHOLE.fullmatch(text):
+            return int(text)
+        return self.base(text)
 
 
 def kinds_of(config: type[DataclassInstance], several: Sequence[str] = ()) -> dict[str, Kind]:
@@ -608,6 +630,8 @@ def kinds_of(config: type[DataclassInstance], several: Sequence[str] = ()) -> di
 def _kind_of(hint: object, *, several: bool) -> Kind:
     """Return the kind that a type hint means: ``tuple[int, ...]`` and ``int | None`` hold ``int``."""
     several = several or get_origin(hint) is tuple
+    if {int, str} <= set(get_args(hint)):
+        return Kind(base=str, several=several, or_number=True)
     if get_origin(hint) is not Literal:
         hint = next((part for part in get_args(hint) if part is not type(None)), hint)
     if get_origin(hint) is Literal:
@@ -663,6 +687,8 @@ def _check_one(key: str, value: object, kind: Kind) -> object:
         return Path(value)
     if kind.base is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind.or_number and isinstance(value, int | str) and not isinstance(value, bool):
+        return kind.read(str(value))
     if not isinstance(value, kind.base) or (isinstance(value, bool) and kind.base is not bool):
         raise ConfigError(f"{key} = {value!r} is {type(value).__name__}; expected {kind.base.__name__}")
     if kind.choices and value not in kind.choices:

@@ -39,6 +39,8 @@ _GOLDEN = (
     ("dnabert4", "ckpt/dnabert4_tiny"),
     ("dnabert5", "ckpt/dnabert5_tiny"),
     ("dnabert6", "ckpt/dnabert6_tiny"),
+    ("evo2_7b_base", "evo2/ckpt/evo2-tiny-8k"),
+    ("evo2_7b", "evo2/ckpt/evo2-tiny-1m"),
     ("gena-lm-bert-base-lastln", "more/ckpt/gena-lm-bert-tiny-preln-lastln"),
     ("gena-lm-bert-large", "more/ckpt/gena-lm-bert-tiny-preln-lastln"),
     ("gena-lm-bert", "more/ckpt/gena-lm-bert-tiny-preln"),

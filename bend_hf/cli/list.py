@@ -61,7 +61,18 @@ def _task_row(task: TaskSpec) -> tuple[str, ...]:
 
 def model_table() -> Table:
     """A Markdown table of all models with their checkpoints and properties."""
-    header = ("model", "also", "checkpoint", "width", "parameters", "context", "tokens", "direction", "license")
+    header = (
+        "model",
+        "also",
+        "checkpoint",
+        "width",
+        "parameters",
+        "context",
+        "tokens",
+        "direction",
+        "license",
+        "verified",
+    )
     return Table(
         header=header,
         rows=[
@@ -75,6 +86,7 @@ def model_table() -> Table:
                 spec.tokenization,
                 spec.direction,
                 spec.license,
+                spec.verified,
             )
             for spec in MODELS
         ],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bend_hf.embedders.convnet import ConvNetEmbedder
     from bend_hf.embedders.dnabert import DNABertEmbedder
     from bend_hf.embedders.dnabert2 import DNABert2Embedder
+    from bend_hf.embedders.evo2 import Evo2Embedder
     from bend_hf.embedders.genalm import GENALMEmbedder
     from bend_hf.embedders.gpn import GPNEmbedder
     from bend_hf.embedders.grover import GROVEREmbedder
@@ -46,6 +47,7 @@ _MODULE_OF: Final = {
     "DNABert2Embedder": "dnabert2",
     "DNABertEmbedder": "dnabert",
     "Embedder": "_embedder",
+    "Evo2Embedder": "evo2",
     "GENALMEmbedder": "genalm",
     "GPNEmbedder": "gpn",
     "GROVEREmbedder": "grover",
@@ -63,6 +65,7 @@ __all__ = [
     "DNABert2Embedder",
     "DNABertEmbedder",
     "Embedder",
+    "Evo2Embedder",
     "GENALMEmbedder",
     "GPNEmbedder",
     "GROVEREmbedder",

@@ -30,6 +30,7 @@ WEIGHT_FILES: Final = (
     "pytorch_model.bin.index.json",
     "weights.ckpt",
 )
+PICKLES: Final = ("*.bin", "*.ckpt")  # fetched if a repository has no safetensors
 # Configuration and tokenizer, which are fetched with the weights; never code.
 SMALL_FILES: Final = ("*.json", "*.txt", "*.model", "*.bpe", "*.tiktoken")
 _IGNORE_PATTERNS: Final = ("*/*", "flax*", "tf_*", "training_args.bin", "optimizer*", "scheduler*", "rng_state*")
@@ -57,6 +58,7 @@ def resolve_checkpoint(
     *,
     revision: str | None = None,
     with_weights: bool = True,
+    pickles: Sequence[str] = PICKLES,
 ) -> Path:
     """Return the folder of a checkpoint, and download it from the Hub if it is not a folder.
 
@@ -64,6 +66,7 @@ def resolve_checkpoint(
         checkpoint: A folder, or a Hub id such as ``org/name``.
         revision: Commit, tag or branch on the Hub.
         with_weights: Whether weight files are needed; safetensors are preferred.
+        pickles: Patterns of the files to fetch if there are no safetensors.
 
     Raises:
         ModelError: There is no such folder, and the download failed.
@@ -95,7 +98,7 @@ def resolve_checkpoint(
         if not with_weights:
             return fetch(SMALL_FILES)
         folder = fetch((*SMALL_FILES, "*.safetensors"))
-        return folder if any(folder.glob("*.safetensors")) else fetch((*SMALL_FILES, "*.bin", "*.ckpt"))
+        return folder if any(folder.glob("*.safetensors")) else fetch((*SMALL_FILES, *pickles))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"cannot download checkpoint {name!r} (revision {revision or 'main'}) from the Hub: "

@@ -82,6 +82,10 @@ def _is_hyenadna(fields: Mapping[str, object], _: Path) -> bool:
     return fields.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
 
 
+def _is_evo2(fields: Mapping[str, object], _: Path) -> bool:
+    return "hcl_layer_idxs" in fields  # the published yml files have no model_type
+
+
 def _is_dnabert(fields: Mapping[str, object], folder: Path) -> bool:
     lengths = _kmer_lengths(folder) if _is_plain_bert(fields) else set()
     return len(lengths) == 1 and 3 <= min(lengths) <= 6
@@ -112,6 +116,7 @@ FAMILIES: Final = (
     Family(embedder="genalm:GENALMEmbedder", reads=_is_genalm),
     Family(embedder="nucleotide_transformer:NucleotideTransformerEmbedder", reads=_is_nucleotide_transformer),
     Family(embedder="hyenadna:HyenaDNAEmbedder", reads=_is_hyenadna),
+    Family(embedder="evo2:Evo2Embedder", reads=_is_evo2),
     Family(embedder="caduceus:CaduceusEmbedder", reads=_model_type("caduceus")),
     Family(embedder="convnet:ConvNetEmbedder", reads=_model_type("ConvNet")),
     Family(embedder="gpn:GPNEmbedder", reads=_model_type("GPN")),

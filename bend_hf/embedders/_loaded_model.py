@@ -28,10 +28,10 @@ from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
-from bend_hf.embedders._spec import DTYPES, Direction, ModelSpec, check_choice
+from bend_hf.embedders._spec import DTYPES, OFFLOADS, Direction, ModelSpec, check_choice
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder, json_sha256
-from bend_hf.types import PROTOCOLS, Json, ModelDtype, ProtocolName
+from bend_hf.types import PROTOCOLS, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class LoadedModel(ABC):
         revision: Commit on the Hub; None: the declared one.
         protocol: ``bend-2024`` reproduces BEND's embeddings, ``bend-hf-1`` the authors' intention. They differ only
             where BEND's code has a quirk.
-        layer: Which hidden layer; -1 is the last one, 0 the input embeddings.
+        layer: Which hidden layer; 0 is the input embeddings, -1 the last layer, or the one that the model declares.
+            Some families also take names.
         dtype: Type of weights and arithmetic. Embeddings are always float32.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the fastest that is available at first use.
         random_init: Keep architecture and tokenizer, but draw random weights; no weight file is needed.
@@ -94,6 +95,8 @@ class LoadedModel(ABC):
         batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found on the first
             batches. Set it if two runs must agree to the last bit.
         compile: Run the model through ``torch.compile``.
+        offload: Where the blocks of a network stay that the device cannot hold, ``host`` or ``disk``; each is copied
+            when it is needed. Only some families can do this.
 
     Attributes:
         model: The network, set by ``_load``. It moves to its device at first use.
@@ -105,6 +108,8 @@ class LoadedModel(ABC):
     """
 
     needs_checkpoint: ClassVar[bool] = True
+    pickles: ClassVar[tuple[str, ...]] = _checkpoint_files.PICKLES  # weight files of a repository without safetensors
+    can_offload: ClassVar[bool] = False  # whether the family takes ``offload``
     direction: Direction = "masked"  # causal: the loss of a token is read one token before it
     model: nn.Module | None
     pad_id: int
@@ -118,7 +123,7 @@ class LoadedModel(ABC):
         spec: ModelSpec | None = None,
         revision: str | None = None,
         protocol: ProtocolName = "bend-2024",
-        layer: int = -1,
+        layer: int | str = -1,
         dtype: ModelDtype = "float32",
         device: str | None = None,
         random_init: bool = False,
@@ -127,9 +132,11 @@ class LoadedModel(ABC):
         overlap_tokens: int = 0,
         batch_tokens: int | None = None,
         compile: bool = False,
+        offload: Offload = "none",
     ) -> None:
         check_choice("protocol", protocol, PROTOCOLS)
         check_choice("dtype", dtype, DTYPES)
+        check_choice("offload", offload, OFFLOADS)
         if device is not None and not _DEVICE.fullmatch(device):
             raise ConfigError(f"unknown device {device!r}; expected cpu, cuda, cuda:1 (2, ...) or mps")
         if batch_tokens is not None and batch_tokens < 1:
@@ -138,7 +145,6 @@ class LoadedModel(ABC):
         self.checkpoint = self._checkpoint_of(checkpoint)
         self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
         self.protocol: ProtocolName = protocol
-        self.layer = layer
         self.dtype: ModelDtype = dtype
         self.random_init = random_init
         self.seed = seed
@@ -146,7 +152,13 @@ class LoadedModel(ABC):
         self.overlap_tokens = overlap_tokens
         self.batch_tokens = batch_tokens
         self.compile = compile
+        if offload != "none" and not self.can_offload:
+            raise ConfigError(
+                f"{type(self).__name__} has no blocks to offload, but offload is {offload!r}; leave it out"
+            )
+        self.offload: Offload = offload
         self.folder = self._folder()
+        self.layer: int = self._layer_number(layer)
         self._device_name = device
         self._read_files: tuple[Path, ...] = ()  # set with the network
         self._recalled_description: Mapping[str, Fact] = {}
@@ -249,6 +261,19 @@ class LoadedModel(ABC):
             self._read_files += adapter
         return model
 
+    def _layer_number(self, layer: int | str) -> int:
+        """Return the number of a layer. Override it if layers of the family have names.
+
+        Raises:
+            ConfigError: The layer is a name, and the family has none.
+        """
+        try:
+            return int(layer)
+        except ValueError:
+            raise ConfigError(
+                f"unknown layer {layer!r} of {self.name}; expected a whole number, -1 for the last layer"
+            ) from None
+
     # Checkpoint and identity.
 
     def _declared(self, checkpoint: str | Path | None) -> ModelSpec | None:
@@ -279,7 +304,7 @@ class LoadedModel(ABC):
         if self.spec is not None and source not in ("hub", "none"):
             return _checkpoint_files.fetch_files(self.spec, with_weights=not self.random_init)
         return _checkpoint_files.resolve_checkpoint(
-            self.checkpoint, revision=self.revision, with_weights=not self.random_init
+            self.checkpoint, revision=self.revision, with_weights=not self.random_init, pickles=self.pickles
         )
 
     @property

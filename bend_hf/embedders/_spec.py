@@ -22,7 +22,7 @@ import numpy as np
 from bend_hf.data.download import RemoteFile
 from bend_hf.errors import ConfigError, ModelError, did_you_mean
 from bend_hf.files import write_text
-from bend_hf.types import Floats, Ints, ModelDtype, ProtocolName
+from bend_hf.types import Floats, Ints, ModelDtype, Offload, ProtocolName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,7 @@ Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none"]
 Option: TypeAlias = int | float | str | bool
 
 DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
+OFFLOADS: Final[tuple[Offload, ...]] = get_args(Offload)
 TINY_CONTEXT_TOKENS: Final = 24  # context of tiny checkpoints: short, so that tests cut sequences into chunks
 
 _EMBEDDER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -94,6 +95,9 @@ class ModelSpec:
         paper: Address of the paper.
         options: Keywords that this entry passes to its class, for example ``{"kmer": 6}``.
         aliases: Other names that find the entry. Results carry ``key``.
+        offloads: Whether the blocks of the network can stay outside the device, see ``LoadedModel``.
+        verified: What the outputs were compared with, if it is not the original code with small random weights, as for
+            the other models (``tests/parity``).
         tiny: Makes a tiny checkpoint of the family, from which the contract tests build the model. None: the model
             needs no checkpoint.
     """
@@ -116,6 +120,8 @@ class ModelSpec:
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    offloads: bool = False
+    verified: str = ""
     tiny: Callable[[], TinyCheckpoint] | None = None
 
     def __post_init__(self) -> None:
@@ -160,7 +166,7 @@ class EmbedderOptions(TypedDict, total=False):
     spec: ModelSpec | None
     revision: str | None
     protocol: ProtocolName
-    layer: int
+    layer: int | str
     dtype: ModelDtype
     device: str | None
     random_init: bool
@@ -169,6 +175,7 @@ class EmbedderOptions(TypedDict, total=False):
     overlap_tokens: int
     batch_tokens: int | None
     compile: bool
+    offload: Offload
 
 
 class ModelOutput(Protocol):

@@ -33,6 +33,8 @@ def embedder_options(config: ModelFlags) -> EmbedderOptions:
         options["reverse_complement_average"] = True
     if config.device is not None:
         options["device"] = config.device
+    if config.offload != "none":
+        options["offload"] = config.offload
     if config.overlap_tokens:
         options["overlap_tokens"] = config.overlap_tokens
     return options

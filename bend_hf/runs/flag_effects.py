@@ -30,15 +30,18 @@ def lacking_of_model(model: str, checkpoint: str | None = None) -> dict[Needs, s
             "weights": "is trained from scratch",
             "revision": "is trained from scratch",
             "context": "takes sequences of any length",
+            "offload": "is trained as a whole",
             "cache": "reads one-hot nucleotides, which are never cached",
         }
     spec = declared_model(model)
     if spec is None and names_file(model):
         own = "is your own code"
-        return {"weights": own, "revision": own, "context": own}
+        return {"weights": own, "revision": own, "context": own, "offload": own}
     lacking: dict[Needs, str] = {}
     if spec is not None and spec.source == "none":
         lacking |= {"weights": "has no weights", "checkpoint": "has no weights", "cache": "is never cached"}
+    if spec is not None and not spec.offloads:
+        lacking["offload"] = "has no blocks that can be offloaded"
     if spec is not None and spec.context_tokens is None:
         lacking["context"] = "has no limit of tokens"
     source = checkpoint or (model if spec is None else spec.checkpoint if spec.source == "hub" else "")

@@ -25,6 +25,8 @@ LEFT_OUT = {
     "bend-hf demo": "takes minutes; test_as_typed.py runs it",
     "make ": "makes virtual environments, uses the network, or runs these tests",
     "bend-hf download": "needs the network; downloads are tested against a loopback server",
+    "bend-hf convert": "needs published weights; test_evo2.py converts a small checkpoint",
+    "bend-hf train --task gene_finding --model evo2": "needs the weights of Evo 2",
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
 }
 # Pages whose blocks ``make test-guides`` runs: they take minutes, and few readers type them first.

@@ -1,0 +1,719 @@
+"""Evo 2: a causal language model of single nucleotides, StripedHyena 2 (bioRxiv 10.1101/2025.02.18.638918).
+
+Plain PyTorch. Blocks of four kinds follow one another: short, medium and long convolutions (``hcs``, ``hcm``, ``hcl``)
+and attention (``attn``). Parameters are named and laid out as in the published files, so that the rows of ``Wqkv`` are
+(head, [q, k, v], head dimension).
+
+All blocks are causal, and each filter has a state of fixed size. A block therefore reads a long sequence in windows and
+carries its state from one to the next, so that the memory does not grow with the length except for the residual stream
+and the keys and values of one attention block. The same states let sequences with a common beginning share it:
+
+    prefix = model.run(ids_1P, keep_state=True).state
+    model.run(ids_AT, state=prefix.repeat(2))
+
+The arithmetic of the published code in bfloat16 is kept: convolutions run in float32, and their results are rounded.
+
+>>> config = Evo2Config(hidden_size=8, n_heads=2, inner_mlp_size=8, kinds=("hcs", "attn"), hcm_groups=4, hcs_groups=4)
+>>> Evo2Model(config).run(torch.tensor([[65, 67, 71]]), ("norm",)).layers["norm"].shape
+torch.Size([1, 3, 8])
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+
+from bend_hf.embedders.networks._layers import (
+    FFT_NUMBERS,
+    fft_length,
+    init_linear,
+    keep_float32,
+    short_convolution,
+    sizes_from,
+)
+from bend_hf.errors import ConfigError, ModelError
+
+Kind: TypeAlias = Literal["hcs", "hcm", "hcl", "attn"]
+
+# Tokens (batch times positions) that a block computes at a time, which bounds its memory.
+WINDOW_TOKENS: Final = 8192
+_POLE_NUMBERS: Final = 1 << 25  # numbers (channels * poles * positions) of the long filters that exist at a time
+_QUERY_TOKENS: Final = 1024  # queries that attend to a carried state at a time; bounds the mask
+
+# What every published configuration says, and this module assumes (the seven yml files of evo2 0.6.0).
+_ASSUMED: Final[Mapping[str, object]] = {
+    "column_split": True,
+    "column_split_hyena": False,
+    "evo2_style_activations": True,
+    "final_norm": True,
+    "hyena_flip_x1x2": False,
+    "hyena_out_proj_bias": True,
+    "interleave": True,
+    "mha_out_proj_bias": True,
+    "mlp_activation": "gelu",
+    "proj_groups": 1,
+    "qkv_proj_bias": False,
+    "short_filter_bias": False,
+    "tie_embeddings": True,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evo2Config:
+    """Sizes of the network.
+
+    Attributes:
+        hidden_size: Width D of the residual stream.
+        n_heads: Attention heads.
+        inner_mlp_size: Inner width of the feed-forward layers.
+        kinds: Kind of each block.
+        hcm_groups: Different filters of a medium convolution; neighboring channels share one.
+        hcs_groups: The same for a short convolution.
+        hcm_taps: Length of the medium filters.
+        hcs_taps: Length of the short filters.
+        fir_taps: Length of the filters behind the projections.
+        n_poles: Exponentials that a long filter is the sum of.
+        vocab_size: Tokens are bytes, and the rest is unused.
+        eps: Of the norms.
+        rotary_base: Of the rotary frequencies. A checkpoint brings its own frequencies, rounded; this is for random
+            weights.
+        rotary_factor: Positions are divided by it.
+        fp8: Whether the published model was trained with FP8 projections.
+    """
+
+    hidden_size: int
+    n_heads: int
+    inner_mlp_size: int
+    kinds: tuple[Kind, ...]
+    hcm_groups: int
+    hcs_groups: int
+    hcm_taps: int = 128
+    hcs_taps: int = 7
+    fir_taps: int = 3
+    n_poles: int = 16
+    vocab_size: int = 512
+    eps: float = 1e-6
+    rotary_base: float = 10_000
+    rotary_factor: float = 1
+    fp8: bool = True
+
+    @property
+    def head_size(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.n_heads
+
+
+def config_from_json(fields: Mapping[str, object]) -> Evo2Config:
+    """Make a configuration from a ``config.json`` with the fields of the published yml files.
+
+    Raises:
+        ModelError: A field is missing, or describes a network that this module does not compute.
+    """
+    lists = {kind: f"{kind}_layer_idxs" for kind in get_args(Kind)}
+    needed = ("hidden_size", "num_layers", "num_attention_heads", "inner_mlp_size", *lists.values())
+    groups = ("hcm_filter_groups", "hcs_filter_groups")
+    sizes = sizes_from(fields, (*needed, *groups, "state_size"), name="the configuration of this Evo 2")
+    for name, value in _ASSUMED.items():
+        if fields.get(name, value) != value:
+            raise ModelError(
+                f"config.json says {name}={fields[name]!r}; expected {value!r}, as in all published models of Evo 2"
+            )
+    kind_of: dict[int, Kind] = {number: kind for kind in get_args(Kind) for number in sizes[lists[kind]]}
+    if sorted(kind_of) != list(range(sizes["num_layers"])) or sum(len(sizes[one]) for one in lists.values()) != len(
+        kind_of
+    ):
+        raise ModelError(
+            f"config.json gives a kind to the blocks {sorted(kind_of)}; expected each of 0 to "
+            f"{sizes['num_layers'] - 1} once in {', '.join(lists.values())}"
+        )
+    interpolated = bool(fields.get("use_interpolated_rotary_pos_emb", False))
+    given: dict[str, Any] = {
+        "hcm_taps": fields.get("hcm_filter_length"),
+        "hcs_taps": fields.get("hcs_filter_length"),
+        "fir_taps": fields.get("short_filter_length"),
+        "vocab_size": fields.get("vocab_size"),
+        "eps": fields.get("eps"),
+        "rotary_base": fields.get("rotary_emb_base", 1_000_000),  # the default of the original code
+        "rotary_factor": fields.get("rotary_emb_scaling_factor", 1) if interpolated else 1,
+        "fp8": fields.get("use_fp8_input_projections"),
+    }
+    return Evo2Config(
+        hidden_size=sizes["hidden_size"],
+        n_heads=sizes["num_attention_heads"],
+        inner_mlp_size=sizes["inner_mlp_size"],
+        kinds=tuple(kind_of[number] for number in range(sizes["num_layers"])),
+        hcm_groups=sizes["hcm_filter_groups"],
+        hcs_groups=sizes["hcs_filter_groups"],
+        n_poles=sizes["state_size"],
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def striped(n_blocks: int, attention: Sequence[int]) -> tuple[Kind, ...]:
+    """List the kinds of blocks: the three convolutions in turn, from the start again behind each attention.
+
+    >>> striped(6, (3,))
+    ('hcs', 'hcm', 'hcl', 'attn', 'hcs', 'hcm')
+    """
+    convolutions: tuple[Kind, ...] = ("hcs", "hcm", "hcl")
+    kinds: list[Kind] = []
+    turn = 0
+    for number in range(n_blocks):
+        if number in attention:
+            kinds.append("attn")
+            turn = 0
+        else:
+            kinds.append(convolutions[turn % 3])
+            turn += 1
+    return tuple(kinds)
+
+
+_LAYER: Final = re.compile(r"(?:blocks\.)?(\d+)(\.mlp(?:\.l3)?)?")
+
+
+def layer_name(layer: int | str, n_blocks: int) -> str:
+    """Return the original name of a layer.
+
+    A number counts as for every model: 0 is the input embeddings, n the state after n blocks, -1 the final norm. So
+    28 is ``blocks.27``, the block with that number in the original code, which counts from 0. ``28.mlp`` is short
+    for ``blocks.28.mlp.l3``.
+
+    >>> [layer_name(layer, 32) for layer in (0, 27, -1, "blocks.26", "28.mlp")]
+    ['embedding_layer', 'blocks.26', 'norm', 'blocks.26', 'blocks.28.mlp.l3']
+
+    Args:
+        layer: Number or name.
+        n_blocks: Blocks of the network.
+
+    Raises:
+        ConfigError: There is no such layer.
+    """
+    names = layer_names(n_blocks)[: n_blocks + 2]
+    if isinstance(layer, str) and re.fullmatch(r"-?\d+", layer):
+        layer = int(layer)
+    if isinstance(layer, int):
+        if -len(names) <= layer < len(names):
+            return names[layer]
+    elif layer in names:
+        return layer
+    elif (found := _LAYER.fullmatch(layer)) and int(found[1]) < n_blocks and (found[2] or layer.startswith("blocks")):
+        return f"blocks.{int(found[1])}.mlp.l3" if found[2] else f"blocks.{int(found[1])}"
+    raise ConfigError(
+        f"there is no layer {layer!r} in this Evo 2 of {n_blocks} blocks; expected {-len(names)} to {len(names) - 1} "
+        f"(0: input embeddings), 'blocks.0' to 'blocks.{n_blocks - 1}', '0.mlp' to '{n_blocks - 1}.mlp', or 'norm'"
+    )
+
+
+def layer_names(n_blocks: int) -> tuple[str, ...]:
+    """List the original names of all layers: those that ``layer_name`` numbers, then the feed-forward outputs.
+
+    >>> layer_names(2)
+    ('embedding_layer', 'blocks.0', 'blocks.1', 'norm', 'blocks.0.mlp.l3', 'blocks.1.mlp.l3')
+    """
+    blocks = [f"blocks.{number}" for number in range(n_blocks)]
+    return ("embedding_layer", *blocks, "norm", *(f"{block}.mlp.l3" for block in blocks))
+
+
+def block_of(name: str) -> int | None:
+    """Return the number of the block that a layer's original name belongs to.
+
+    >>> block_of("blocks.28.mlp.l3"), block_of("norm")
+    (28, None)
+    """
+    found = _LAYER.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+@dataclass
+class BlockState:
+    """What a block carries from the tokens so far to the next ones; all tensors start with the batch.
+
+    Attributes:
+        projected: The last projections before their filter, shape (B, 2, 3D).
+        filtered: The last inputs of a short or medium filter, shape (B, taps - 1, D).
+        poles: The states of a long filter, float32, shape (B, D, poles).
+        keys: Of all tokens so far, rotated, shape (B, heads, T, head dimension).
+        values: The same for the values.
+    """
+
+    projected: Tensor | None = None
+    filtered: Tensor | None = None
+    poles: Tensor | None = None
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def repeat(self, n: int) -> BlockState:
+        """Repeat a state of batch 1 for n sequences, without copying it."""
+        return BlockState(
+            **{name: None if value is None else value.expand(n, *value.shape[1:]) for name, value in vars(self).items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evo2State:
+    """The state of the network after some tokens.
+
+    Attributes:
+        n_tokens: How many.
+        blocks: State of each block.
+    """
+
+    n_tokens: int
+    blocks: tuple[BlockState, ...]
+
+    def repeat(self, n: int) -> Evo2State:
+        """Repeat a state of batch 1 for n sequences that continue it; the copies share their memory."""
+        return replace(self, blocks=tuple(block.repeat(n) for block in self.blocks))
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square plus eps; ``torch.nn.RMSNorm`` has eps inside the root."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Normalize the last axis."""
+        root_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True) * x_BTD.shape[-1] ** -0.5
+        out: Tensor = x_BTD / (root_BT1 + self.eps) * self.scale
+        return out
+
+
+class Projections(nn.Linear):
+    """A linear map without bias that can run in emulated FP8; ``fp8_scale`` are the scales of input and weight.
+
+    With Transformer Engine, y = (e4m3(x s_x) e4m3(W s_w)^T) / (s_x s_w) with s = 448 / amax, where the maxima of
+    earlier steps are stored with the checkpoint. Without stored scales each token has its own, from its own maximum, so
+    that no token depends on the batch.
+    """
+
+    fp8_scale: Tensor | None
+
+    def __init__(self, n_in: int, n_out: int, *, device: torch.device | None = None) -> None:
+        super().__init__(n_in, n_out, bias=False, device=device)
+        self.fp8 = False
+        self.register_buffer("fp8_scale", None, persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the map, in FP8 if ``self.fp8``."""
+        if not self.fp8:
+            return linear(input, self.weight)
+        return fp8_linear(input, self.weight, self.fp8_scale)
+
+
+FP8_MAX: Final = 448.0  # the largest number of torch.float8_e4m3fn
+
+
+def fp8_linear(x_BTD: Tensor, weight_ED: Tensor, scales_2: Tensor | None) -> Tensor:
+    """Multiply in emulated FP8 (E4M3): round input and weight to 8 bits, multiply, and undo the scales.
+
+    Args:
+        x_BTD: Input.
+        weight_ED: Weight.
+        scales_2: Scales of input and weight, float32; None: 448 divided by the maximum of each token and of the weight.
+
+    Returns:
+        Shape (batch, tokens, E), in the dtype of the input.
+    """
+    x32, weight32 = x_BTD.float(), weight_ED.float()
+    if scales_2 is None:
+        of_x = FP8_MAX / x32.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        of_weight = FP8_MAX / weight32.abs().amax()
+    else:
+        of_x, of_weight = scales_2[0], scales_2[1]
+    x8, weight8 = _e4m3(x32 * of_x), _e4m3(weight32 * of_weight)
+    if x_BTD.is_cuda and torch.cuda.get_device_capability(x_BTD.device) >= (8, 9):
+        flat = x8.flatten(0, -2)
+        rows = -len(flat) % 16  # as in the original: padded to a multiple of 16 rows
+        if rows:
+            flat = torch.cat([flat, flat.new_zeros(rows, flat.shape[1])])
+        one = torch.ones((), device=x_BTD.device)
+        y = torch._scaled_mm(flat, weight8.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)
+        y_BTE = y[: len(y) - rows].view(*x_BTD.shape[:-1], -1)
+    else:
+        y_BTE = linear(x8.float(), weight8.float())
+    scaled_BTE: Tensor = y_BTE / (of_x * of_weight)
+    return scaled_BTE.to(x_BTD.dtype)
+
+
+def _e4m3(value: Tensor) -> Tensor:
+    """Round to 8 bits; larger numbers become the largest, as in Transformer Engine."""
+    return value.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+
+
+def _causal_fft(x_BCT: Tensor, filter_GK: Tensor) -> Tensor:
+    """Convolve channels with filters of K taps, the first of which is the current token.
+
+    Args:
+        x_BCT: Float32, shape (batch, channels, T).
+        filter_GK: Float32, shape (groups, K); C / G neighboring channels share a filter.
+
+    Returns:
+        Float32, shape (batch, channels, T).
+    """
+    batch, channels, n_tokens = x_BCT.shape
+    filter_GK = filter_GK[:, :n_tokens]
+    length = fft_length(n_tokens + filter_GK.shape[1] - 1)
+    shared = channels // len(filter_GK)
+    block = max(1, FFT_NUMBERS // (batch * length * shared))
+    out = torch.empty_like(x_BCT)
+    for first in range(0, len(filter_GK), block):
+        rows = slice(first * shared, (first + block) * shared)
+        spectrum_BGSF = torch.fft.rfft(x_BCT[:, rows], n=length).view(batch, -1, shared, length // 2 + 1)
+        spectrum_BGSF = spectrum_BGSF * torch.fft.rfft(filter_GK[first : first + block], n=length)[:, None]
+        out[:, rows] = torch.fft.irfft(spectrum_BGSF.flatten(1, 2), n=length)[..., :n_tokens]
+    return out
+
+
+def _behind(tail: Tensor | None, x_BTD: Tensor) -> Tensor:
+    """Put the carried tokens in front of the new ones."""
+    return x_BTD if tail is None else torch.cat([tail.to(x_BTD.dtype), x_BTD], dim=1)
+
+
+class Filter(nn.Module):
+    """The filters of a hyena block, always in float32; the published files hold all kinds under ``filter``."""
+
+    def __init__(self, config: Evo2Config, kind: Kind) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.kind = kind
+        self.short_filter_weight = nn.Parameter(torch.randn(3 * width, 1, config.fir_taps) * config.fir_taps**-0.5)
+        if kind == "hcl":
+            time = 10 ** torch.linspace(0, 3, config.n_poles)  # tokens in which a pole decays
+            self.log_poles = nn.Parameter((-1 / time).repeat(width, 1)[..., None])
+            self.residues = nn.Parameter(torch.randn(width, config.n_poles) / (time * config.n_poles))
+        else:
+            groups, taps = (
+                (config.hcm_groups, config.hcm_taps) if kind == "hcm" else (config.hcs_groups, config.hcs_taps)
+            )
+            self.h = nn.Parameter(torch.randn(groups, 1, taps) * taps**-0.5)
+        if kind != "hcs":
+            self.D = nn.Parameter(torch.randn(width) * 0.5)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
+        super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return self
+
+    def forward(self, u_BTD: Tensor, state: BlockState, *, keep: bool) -> Tensor:
+        """Filter the gated input.
+
+        Args:
+            u_BTD: Shape (batch, tokens, width).
+            state: Is read, and written if ``keep``.
+            keep: Whether more tokens follow.
+
+        Returns:
+            Shape and dtype of ``u_BTD``.
+        """
+        if self.kind == "hcl":
+            return self._long(u_BTD, state, keep=keep)
+        taps_GK = self.h[:, 0]
+        together_BTD = _behind(state.filtered, u_BTD)
+        n_before = together_BTD.shape[1] - u_BTD.shape[1]
+        if self.kind == "hcs":
+            shared = u_BTD.shape[2] // len(self.h)
+            y_BTD = short_convolution(together_BTD.float(), self.h.repeat_interleave(shared, 0), None)
+            out_BTD = y_BTD[:, n_before:].to(u_BTD.dtype)
+        else:
+            y_BDT = _causal_fft(together_BTD.float().transpose(1, 2), taps_GK)[..., n_before:]
+            out_BTD = torch.addcmul(y_BDT.transpose(1, 2), u_BTD.float(), self.D).to(u_BTD.dtype)
+        if keep:
+            state.filtered = together_BTD[:, 1 - taps_GK.shape[1] :].clone()
+        return out_BTD
+
+    def _long(self, u_BTD: Tensor, state: BlockState, *, keep: bool) -> Tensor:
+        """Convolve with sums of exponentials; the tokens before the window act through the states of the poles."""
+        batch, n_tokens, width = u_BTD.shape
+        n_poles = self.residues.shape[1]
+        y_BDT = torch.empty((batch, width, n_tokens), dtype=torch.float32, device=u_BTD.device)
+        time_T = torch.arange(n_tokens, dtype=torch.float32, device=u_BTD.device)
+        poles_BDS = u_BTD.new_empty((batch, width, n_poles), dtype=torch.float32) if keep else None
+        block = max(1, _POLE_NUMBERS // (n_poles * max(n_tokens, batch)))
+        for first in range(0, width, block):
+            rows = slice(first, first + block)
+            u_BCT = u_BTD[..., rows].float().transpose(1, 2)
+            log_CS1, residues_CS = self.log_poles[rows], self.residues[rows]
+            powers_CST = torch.exp(log_CS1 * time_T)
+            filter_CT = (residues_CS[:, None] @ powers_CST)[:, 0]
+            y_BCT = _causal_fft(u_BCT, filter_CT)
+            if state.poles is not None:
+                carried_BCS = state.poles[:, rows] * log_CS1[..., 0].exp()
+                y_BCT += torch.einsum("bcs,cst->bct", carried_BCS * residues_CS, powers_CST)
+                if poles_BDS is not None:
+                    poles_BDS[:, rows] = carried_BCS * powers_CST[..., -1]
+            elif poles_BDS is not None:
+                poles_BDS[:, rows] = 0
+            if poles_BDS is not None:
+                poles_BDS[:, rows] += torch.einsum("bct,cst->bcs", u_BCT.flip(-1), powers_CST)
+            y_BDT[:, rows] = y_BCT
+        if poles_BDS is not None:
+            state.poles = poles_BDS
+        out_BTD: Tensor = torch.addcmul(y_BDT.transpose(1, 2).to(u_BTD.dtype), u_BTD, self.D.to(u_BTD.dtype))
+        return out_BTD
+
+
+class FeedForward(nn.Module):
+    """A gated feed-forward layer; only the first block has an activation."""
+
+    def __init__(self, config: Evo2Config, *, activated: bool) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.inner_mlp_size
+        self.activated = activated
+        self.l1 = nn.Linear(width, inner, bias=False)
+        self.l2 = nn.Linear(width, inner, bias=False)
+        self.l3 = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Apply the layer."""
+        gate = self.l1(x_BTD)
+        out: Tensor = self.l3((gelu(gate) if self.activated else gate) * self.l2(x_BTD))
+        return out
+
+
+class Rotary(nn.Module):
+    """Rotary positions on the two halves of a head. The stored frequencies are rounded, and are used as stored."""
+
+    inv_freq: Tensor
+
+    def __init__(self, config: Evo2Config) -> None:
+        super().__init__()
+        exponents = torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size
+        self.register_buffer("inv_freq", config.rotary_base**-exponents)
+        self.factor = config.rotary_factor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return self
+
+    def forward(self, x_BHTE: Tensor, first: int) -> Tensor:
+        """Rotate queries or keys whose first token is at position ``first``."""
+        time_T = torch.arange(first, first + x_BHTE.shape[2], dtype=torch.float32, device=x_BHTE.device)
+        angle_TF = torch.outer(time_T / self.factor, self.inv_freq)
+        cos, sin = angle_TF.cos().to(x_BHTE.dtype).float(), angle_TF.sin().to(x_BHTE.dtype).float()
+        low, high = x_BHTE.float().chunk(2, dim=-1)
+        return torch.cat([low * cos - high * sin, low * sin + high * cos], dim=-1).to(x_BHTE.dtype)
+
+
+class Attention(nn.Module):
+    """Causal attention; the rows of ``Wqkv`` are (head, [q, k, v], head dimension), as in the published files."""
+
+    def __init__(self, config: Evo2Config) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.n_heads = config.n_heads
+        self.Wqkv = nn.Linear(width, 3 * width, bias=False)
+        self.out_proj = nn.Linear(width, width)
+        self.rotary_emb = Rotary(config)
+
+    def project(self, y_BTD: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute rotated queries and keys, and values, each of shape (batch, heads, tokens, head dimension)."""
+        rows = self.Wqkv(y_BTD).view(*y_BTD.shape[:2], self.n_heads, 3, -1).transpose(1, 2)
+        query, key, value = rows.unbind(dim=3)
+        return self.rotary_emb(query, first), self.rotary_emb(key, first), value
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend to all keys up to each query; the last query belongs to the last key. Shape (batch, tokens, width)."""
+        n_before = keys.shape[2] - query.shape[2]
+        if n_before == 0:
+            mixed = scaled_dot_product_attention(query, keys, values, is_causal=True)
+        else:
+            mixed = torch.empty_like(query)
+            key_T = torch.arange(keys.shape[2], device=query.device)
+            for first in range(0, query.shape[2], _QUERY_TOKENS):
+                part = query[:, :, first : first + _QUERY_TOKENS]
+                query_T = torch.arange(first, first + part.shape[2], device=query.device) + n_before
+                seen = key_T <= query_T[:, None]
+                mixed[:, :, first : first + _QUERY_TOKENS] = scaled_dot_product_attention(
+                    part, keys, values, attn_mask=seen
+                )
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class Block(nn.Module):
+    """A mixer and a feed-forward layer, each behind a norm and added to its input.
+
+    Args:
+        config: Sizes.
+        number: Number of the block, from 0.
+    """
+
+    def __init__(self, config: Evo2Config, number: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.kind = config.kinds[number]
+        self.pre_norm = RMSNorm(width, config.eps)
+        self.post_norm = RMSNorm(width, config.eps)
+        if self.kind == "attn":
+            self.inner_mha_cls = Attention(config)
+        else:
+            self.projections = Projections(width, 3 * width)
+            self.filter = Filter(config, self.kind)
+            self.out_filter_dense = nn.Linear(width, width)
+        self.mlp = FeedForward(config, activated=number == 0)
+
+    def forward(self, x_BTD: Tensor, state: BlockState, first: int, *, keep: bool, mlp_out: Tensor | None) -> None:
+        """Run the block on the residual stream, in place, window by window.
+
+        Args:
+            x_BTD: The residual stream; is changed.
+            state: What the block carries; is changed if ``keep``, or if there are several windows.
+            first: Position of the first token.
+            keep: Whether ``state`` is needed afterwards.
+            mlp_out: Receives the output of the feed-forward layer; None: it is not needed.
+        """
+        n_tokens = x_BTD.shape[1]
+        step = max(1, WINDOW_TOKENS // len(x_BTD))
+        windows = [slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step)]
+        mixed_BTD = self._attended(x_BTD, state, first, windows, keep=keep) if self.kind == "attn" else None
+        for window in windows:
+            part_BTD = x_BTD[:, window]
+            if mixed_BTD is None:
+                carries = keep or window.stop < n_tokens
+                part_BTD += self._convolved(self.pre_norm(part_BTD), state, keep=carries)
+            else:
+                part_BTD += self.inner_mha_cls.out_proj(mixed_BTD[:, window])
+            y_BTD = self.mlp(self.post_norm(part_BTD))
+            if mlp_out is not None:
+                mlp_out[:, window] = y_BTD
+            part_BTD += y_BTD
+
+    def _convolved(self, y_BTD: Tensor, state: BlockState, *, keep: bool) -> Tensor:
+        projected_BTE = self.projections(y_BTD)
+        together_BTE = _behind(state.projected, projected_BTE)
+        n_before = together_BTE.shape[1] - y_BTD.shape[1]
+        filtered_BTE = short_convolution(together_BTE.float(), self.filter.short_filter_weight, None)
+        gates_BTD3 = filtered_BTE[:, n_before:].to(y_BTD.dtype).reshape(*y_BTD.shape, 3)
+        query, key, value = gates_BTD3.unbind(dim=-1)
+        if keep:
+            taps = self.filter.short_filter_weight.shape[-1]
+            state.projected = together_BTE[:, 1 - taps :].clone()
+        out: Tensor = self.out_filter_dense(query * self.filter(key * value, state, keep=keep))
+        return out
+
+    def _attended(
+        self, x_BTD: Tensor, state: BlockState, first: int, windows: Sequence[slice], *, keep: bool
+    ) -> Tensor:
+        """Compute attention before its output projection, shape (batch, tokens, width)."""
+        attention = self.inner_mha_cls
+        found = [attention.project(self.pre_norm(x_BTD[:, window]), first + window.start) for window in windows]
+        query, keys, values = (
+            parts[0] if len(parts) == 1 else torch.cat(parts, dim=2) for parts in zip(*found, strict=True)
+        )
+        del found
+        if state.keys is not None and state.values is not None:
+            keys, values = torch.cat([state.keys, keys], dim=2), torch.cat([state.values, values], dim=2)
+        if keep:
+            state.keys, state.values = keys, values
+        return attention.attend(query, keys, values)
+
+
+class BlockSource(Protocol):
+    """Where the blocks of a network are if they do not stay on the device; see ``Evo2Model.source``."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights of all blocks."""
+        ...
+
+    def blocks(self, n: int) -> Iterator[Callable[..., None]]:
+        """Yield the first n blocks in order, with their weights on the device."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evo2Output:
+    """Result of ``Evo2Model.run``.
+
+    Attributes:
+        layers: The layers that were asked for, by original name, shape (B, T, D) each.
+        state: State after the tokens; None if it was not asked for.
+    """
+
+    layers: dict[str, Tensor] = field(default_factory=dict)
+    state: Evo2State | None = None
+
+
+class Evo2Model(nn.Module):
+    """The network; its head is the transpose of the input embeddings.
+
+    Attributes:
+        source: Brings the blocks to the device if they do not stay there; None: they are ``self.blocks``.
+    """
+
+    def __init__(self, config: Evo2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding_layer = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config, number) for number in range(len(config.kinds)))
+        self.norm = RMSNorm(config.hidden_size, config.eps)
+        self.source: BlockSource | None = None
+        init_linear(self.embedding_layer, 1.0)
+        for block in self.blocks:
+            for module in block.modules():
+                init_linear(module, 0.5 * config.hidden_size**-0.5)
+
+    def emulate_fp8(self, scales: Mapping[str, Tensor]) -> None:
+        """Run the projections of the hyena blocks in emulated FP8.
+
+        Args:
+            scales: Stored scales of input and weight, by name, such as ``blocks.0.projections.fp8_scale``.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, Projections):
+                module.fp8 = True
+                module.fp8_scale = scales.get(f"{name}.fp8_scale")
+
+    @torch.no_grad()
+    def run(
+        self,
+        ids_BT: Tensor,
+        names: Collection[str] = (),
+        *,
+        state: Evo2State | None = None,
+        keep_state: bool = False,
+    ) -> Evo2Output:
+        """Compute layers, without gradients. Blocks behind the last one that is needed are left out.
+
+        Args:
+            ids_BT: Token ids, int64, shape (batch, tokens). Padding on the right changes nothing before it.
+            names: Original names of the layers to return, see ``layer_name``; nothing else is kept.
+            state: State after the tokens before these; None: there are none. It stays as it is.
+            keep_state: Whether to return the state.
+
+        Returns:
+            The layers, and the state.
+        """
+        n_blocks = len(self.config.kinds)
+        numbers = [number for name in names if (number := block_of(name)) is not None]
+        depth = n_blocks if keep_state or "norm" in names else max(numbers, default=-1) + 1
+        first = 0 if state is None else state.n_tokens
+        states = [BlockState() for _ in range(depth)] if state is None else [replace(one) for one in state.blocks]
+        x_BTD = self.embedding_layer(ids_BT)
+        found = {"embedding_layer": x_BTD.clone()} if "embedding_layer" in names else {}
+        blocks: Iterator[Callable[..., None]] = (
+            iter(self.blocks[:depth]) if self.source is None else self.source.blocks(depth)
+        )
+        for number, block in enumerate(blocks):
+            name = f"blocks.{number}"
+            mlp_out = torch.empty_like(x_BTD) if f"{name}.mlp.l3" in names else None
+            block(x_BTD, states[number], first, keep=keep_state, mlp_out=mlp_out)
+            if mlp_out is not None:
+                found[f"{name}.mlp.l3"] = mlp_out
+            if name in names:
+                found[name] = x_BTD.clone() if number + 1 < depth or "norm" in names else x_BTD
+        if "norm" in names:
+            found["norm"] = self.norm(x_BTD)
+        after = Evo2State(n_tokens=first + ids_BT.shape[1], blocks=tuple(states)) if keep_state else None
+        return Evo2Output(layers=found, state=after)
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """Apply the head to the output of the final norm: (..., width) to (..., vocabulary)."""
+        return linear(x_BTD, self.embedding_layer.weight)
