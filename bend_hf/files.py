@@ -204,6 +204,27 @@ def decode_utf8(raw: bytes, path: Path, *, first_line: int = 1) -> str:
         ) from None
 
 
+_LONGEST_PART: Final = 60  # bytes; two such parts, seed, time and a temporary ending stay below 255, Linux's limit
+
+
+def file_name(text: str) -> str:
+    """Make a safe part of a file name from the name of a task or a model; a long one ends with a hash of the whole."""
+    safe = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x"
+    if len(safe.encode()) <= _LONGEST_PART:
+        return safe
+    digest = hashlib.sha256(safe.encode()).hexdigest()[:8]
+    return f"{safe.encode()[: _LONGEST_PART - 9].decode(errors='ignore')}-{digest}"
+
+
+def utf8(text: str) -> str:
+    r"""Show the bytes of a name that are not UTF-8, which Python reads as halves of surrogate pairs, as escapes.
+
+    >>> print(utf8("a" + chr(0xdcff)))
+    a\udcff
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text file atomically and return its path; an older file of the name is replaced.
 
@@ -234,7 +255,7 @@ def json_sha256(content: Json) -> str:
     True
     """
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 _takes_notes: ContextVar[bool] = ContextVar("_takes_notes", default=True)
@@ -295,6 +316,10 @@ class FileState(NamedTuple):
     modified_ns: int
     changed_ns: int
     sample_sha256: str
+
+    def holds_what(self, other: FileState) -> bool:
+        """Whether the file was not written between two looks during a run; a changed permission does not count."""
+        return self._replace(changed_ns=0) == other._replace(changed_ns=0)
 
 
 def state_of(file: BinaryIO) -> FileState:

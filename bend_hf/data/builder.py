@@ -28,7 +28,7 @@ from bend_hf.data.hdf5 import label_files
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError, own_error
-from bend_hf.files import file_sha256, json_sha256
+from bend_hf.files import file_name, file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import Ints, Json
@@ -275,8 +275,8 @@ def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Pat
     """Make the builder of a task's files."""
     return BendBuilder(
         cache_dir=None if cache_dir is None else str(cache_dir),
-        dataset_name=rows.task.key,
-        config_name=rows.task.key,
+        dataset_name=file_name(rows.task.key),
+        config_name=file_name(rows.task.key),
         rows=rows,
         flip_labels=flip_labels,
     )

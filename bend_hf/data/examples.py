@@ -91,7 +91,8 @@ class TaskExamples:
             InputError: A file changed since.
         """
         for path, before in self.states.items():
-            if _states([path]).get(path) != before:
+            after = _states([path]).get(path)
+            if after is None or not after.holds_what(before):
                 raise InputError(
                     f"{path} changed while it was read; expected a file that stays as it is. Repeat the command when "
                     "nothing writes it"

@@ -111,7 +111,7 @@ class Genome:
             GenomeError: The file is not the one that was opened, so that its hash would name what was not read.
         """
         digest = file_sha256(self.path)
-        if file_state(self.path) != self._state:
+        if not file_state(self.path).holds_what(self._state):
             raise GenomeError(f"{self.path} changed after it was opened; repeat the command")
         return digest
 

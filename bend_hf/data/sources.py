@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 
 from bend_hf.config import DataConfig, Needs, check_flags_apply
 from bend_hf.errors import ConfigError, RecordError, SourceError, nearest
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, utf8
 from bend_hf.tasks import TASKS, TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.tasks._spec import BEND
@@ -232,13 +232,25 @@ def user_source(bed: Path, *, labels: Path | None, genome: Path | None, data: st
     hdf5 = labels or (next_to_bed if next_to_bed.is_file() else None)
     return TaskFiles(
         task=None,
-        key=bed.name.split(".")[0],
+        key=key_of(bed),
         bed=_existing(bed),
         hdf5=_existing(hdf5) if hdf5 else None,
         label_names=_names_next_to(bed),
         genome=_existing(genome) if genome else find_genome(Path(str(data)), None),
         origin="files",
     )
+
+
+def key_of(file: Path) -> str:
+    """Return the name of a task that is known by its file: what stands before the first dot.
+
+    Raises:
+        SourceError: Nothing stands there.
+    """
+    key = utf8(file.name.split(".")[0])
+    if not key.strip():
+        raise SourceError(f"{file} has no name before its ending; rename the file, for example to my_task{file.suffix}")
+    return key
 
 
 def find_genome(folder: Path, task: TaskSpec | None) -> Path:
@@ -345,6 +357,10 @@ def _names_next_to(bed: Path) -> Path | None:
 
 
 def _existing(path: Path) -> Path:
+    if utf8(str(path)) != str(path):
+        raise SourceError(
+            f"the path {utf8(str(path))} is not UTF-8, which a record must hold; rename the file or folder"
+        )
     if not path.is_file():
         raise SourceError(f"{path} does not exist; check the path, or run 'bend-hf download' for BEND's files")
     return path

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import itertools
 import json
 import logging
@@ -31,7 +30,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.errors import InputError, RecordError
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
-from bend_hf.files import atomic_path, explain_write_errors, json_sha256, read_text
+from bend_hf.files import atomic_path, explain_write_errors, file_name, json_sha256, read_text, utf8
 from bend_hf.types import PROTOCOLS, Json
 
 _VERSIONS_OF: Final = (
@@ -288,7 +287,8 @@ def _is_number(value: Json) -> bool:
 def jsonable(value: object) -> Json:
     """Convert a value to JSON.
 
-    Dataclasses become objects with their ``kind``, paths text, NumPy arrays lists, nan and infinity null.
+    Dataclasses become objects with their ``kind``, paths text, NumPy arrays lists, nan and infinity null. Bytes of a
+    file name that are not UTF-8 become escapes.
 
     Raises:
         RecordError: The value has no form in JSON.
@@ -299,17 +299,19 @@ def jsonable(value: object) -> Json:
             **{f.name: jsonable(getattr(value, f.name)) for f in fields(value)},
         }
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {utf8(str(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return utf8(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):  # an array or a number of NumPy
         return jsonable(value.tolist())
     if isinstance(value, Path):
-        return str(value)
+        return utf8(str(value))
     raise RecordError(f"{value!r} ({type(value).__name__}) has no form in JSON; give text, numbers, lists or objects")
 
 
@@ -345,9 +347,6 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-_LONGEST_PART: Final = 60  # bytes; two such parts, seed, time and a temporary ending stay below 255, Linux's limit
-
-
 def run_name(task: str, model: str, seed: int, moment: str) -> str:
     """Name a run's files, without their endings. The name is safe for file systems, whatever the model is called.
 
@@ -355,15 +354,6 @@ def run_name(task: str, model: str, seed: int, moment: str) -> str:
     146
     """
     return f"{file_name(task)}__{file_name(model)}__seed{seed}__{moment}"
-
-
-def file_name(text: str) -> str:
-    """Make a safe part of a file name from the name of a task or a model; a long one ends with a hash of the whole."""
-    safe = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "x"
-    if len(safe.encode()) <= _LONGEST_PART:
-        return safe
-    digest = hashlib.sha256(safe.encode()).hexdigest()[:8]
-    return f"{safe.encode()[: _LONGEST_PART - 9].decode(errors='ignore')}-{digest}"
 
 
 def free_stem(folder: Path, name: str) -> Path:

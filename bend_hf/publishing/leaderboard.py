@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bend_hf.evaluation.record import ResultRecord, file_name, member
+from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.files import file_name
 from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
 from bend_hf.publishing.results import ResultGroup, group_records, settings_of, spread_over_trainings

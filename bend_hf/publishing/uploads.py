@@ -19,9 +19,9 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.evidence import prediction_entries, read_all_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
-from bend_hf.evaluation.record import ResultRecord, file_name, find_records, member
+from bend_hf.evaluation.record import ResultRecord, find_records, member
 from bend_hf.evaluation.remembered import content_sha256
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, file_name
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
 from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile

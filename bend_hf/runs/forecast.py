@@ -27,7 +27,7 @@ import numpy as np
 
 from bend_hf.config import DataConfig, ModelFlags, RunConfig
 from bend_hf.data.dataset import spread
-from bend_hf.data.sources import BuiltSource, Source, sources_of
+from bend_hf.data.sources import BuiltSource, Source, key_of, sources_of
 from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.estimate import duration
 from bend_hf.embedders.cache.shards import SHARD_BYTES, ShardFiles, ShardPlan, embedding_bytes, shard_starts
@@ -196,7 +196,7 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
     n_bp = n_items * passes * (2 * scores.context.context_bp + 1)
     kept = 0 if facts.width is None or not config.probe else 2 * embedding_bytes(facts.width, "float32")
     return Forecast(
-        task=file.name.split(".")[0],
+        task=key_of(file),
         split="",
         model=config.model,
         n_items=n_items,

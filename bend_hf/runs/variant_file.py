@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bend_hf.config import flags_of
+from bend_hf.data.sources import key_of
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import ConfigError, did_you_mean
+from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import SCORED_VARIANTS, file_sha256
+from bend_hf.files import SCORED_VARIANTS, FileState, file_sha256, file_state
 from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -98,8 +99,11 @@ def score_file(
     config = _configured(config, settings)
     file = Path(file)
     started, moment = time.perf_counter(), datetime.now(UTC)
-    variants = _read(file, config)
+    key_of(file)
     check_writable(config.out)
+    states = {name: (path, file_state(path)) for name, path in _inputs(file, config).items() if path.is_file()}
+    variants = _read(file, config)
+    _check_unchanged(states)
     if embedder is None:
         check_model_flags(config)
     from accelerate import Accelerator
@@ -128,14 +132,15 @@ def score_file(
         batch_keys=scored.keys,
     )
     info = RunInfo(
-        task=file.name.split(".")[0],
+        task=key_of(file),
         protocol=config.protocol,
         settings={**{name: jsonable(value) for name, value in asdict(config).items()}, "file": str(file)},
-        data=_data_facts(file, config, variants, scored),
+        data=_data_facts(_inputs(file, config), variants, scored),
         n_items=len(variants),
         accelerator=accelerator,
         started=started,
     )
+    _check_unchanged(states)
     record = build_record(info, results)
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
@@ -238,14 +243,29 @@ def _metrics(summary: dict[str, Json], scored: ScoringResult, probed: VariantHea
     )
 
 
-def _data_facts(file: Path, config: VariantRun, variants: VariantFile, scored: ScoringResult) -> dict[str, Json]:
+def _inputs(file: Path, config: VariantRun) -> dict[str, Path]:
+    return {"variants": file, "genome": config.genome}
+
+
+def _check_unchanged(states: dict[str, tuple[Path, FileState]]) -> None:
+    """Check that the files are those that were read, so that the record names what was scored.
+
+    Raises:
+        InputError: A file changed.
+    """
+    for path, before in states.values():
+        if not path.is_file() or not file_state(path).holds_what(before):
+            raise InputError(
+                f"{path} changed while it was used; expected a file that stays as it is. Repeat the command: variants "
+                "that were scored from the same sequences are not scored again"
+            )
+
+
+def _data_facts(inputs: dict[str, Path], variants: VariantFile, scored: ScoringResult) -> dict[str, Json]:
     return {
         "origin": "files",
         "assembly": "unknown",
-        "files": {
-            name: {"name": path.name, "sha256": file_sha256(path)}
-            for name, path in (("variants", file), ("genome", config.genome))
-        },
+        "files": {name: {"name": path.name, "sha256": file_sha256(path)} for name, path in inputs.items()},
         "items": {"test": len(scored.predictions)},
         "identity": {"test": scored.predictions.item_sha256},
         "changes": {**variants.counts.facts(), "short_context": scored.short_context},
