@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.eval_results import eval_result_files, eval_yaml
@@ -59,10 +60,10 @@ def scores() -> str:
     return "".join(f"# {name}\n{text}" for name, text in files.items())
 
 
-def dataset() -> str:
-    """The card of a built dataset, from facts as a build leaves them."""
+def dataset_facts() -> dict[str, Any]:
+    """Facts about a built dataset, as a build leaves them."""
     files = {"train": ["train-00000-of-00001.parquet"], "test": ["test-00000-of-00001.parquet"]}
-    facts = {
+    return {
         "task": "variant_effects_disease",
         "config": "disease",
         "stranded": False,
@@ -90,10 +91,14 @@ def dataset() -> str:
         "bytes": {files["test"][0]: 4321},
         "features": [{"name": "item", "dtype": "int64"}, {"name": "sequence", "dtype": "string"}],
     }
+
+
+def dataset() -> str:
+    """The card of a built dataset."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "variant_effects"
         (folder / "data" / "disease").mkdir(parents=True)
-        (folder / "data" / "disease" / "bend_facts.json").write_text(json.dumps(facts))
+        (folder / "data" / "disease" / "bend_facts.json").write_text(json.dumps(dataset_facts()))
         return write_dataset_card(folder).read_text(encoding="utf-8")
 
 

@@ -171,7 +171,7 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         return datasets.DatasetInfo(
             description=task.description,
             license=task.license,
-            citation="\n".join(f"{c.authors} ({c.year}). {c.title}. {c.venue}. {c.doi}" for c in task.citations),
+            citation="\n\n".join(citation.bibtex() for citation in task.citations),
             features=features(task, tuple(self._further())),
         )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bend_hf.config import DataConfig
+from bend_hf.data.assembly import UNKNOWN, assembly_of
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
@@ -211,7 +212,8 @@ def file_facts(rows: TaskExamples, hashes: dict[str, str], items: dict[str, int]
     normalized = 0 if rows.variants is None else int((rows.variants.is_normalized & rows.keep).sum())
     return {
         "origin": rows.files.origin,
-        "assembly": "GRCh37" if rows.files.origin == "sample" else rows.task.assembly,
+        # The genome that was read says which one it is, not the declaration of the task.
+        "assembly": "GRCh37" if rows.files.origin == "sample" else assembly_of(rows.genome.contigs) or UNKNOWN,
         "files": {name: {"sha256": digest} for name, digest in sorted(hashes.items())},
         "rows_of_bed": len(rows),
         "items": dict(items),

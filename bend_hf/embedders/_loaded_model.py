@@ -380,6 +380,7 @@ class LoadedModel(ABC):
     def description(self) -> dict[str, Fact]:
         """Model facts for a result record."""
         spec, facts = self.spec, self._facts()
+        published = spec if self._is_declared() and not self.random_init else None  # whose weights were read
         return {
             "model": spec.key if spec else str(self.checkpoint),
             "family": spec.family if spec else type(self).__name__.removesuffix("Embedder"),
@@ -390,9 +391,9 @@ class LoadedModel(ABC):
             "context_tokens": spec.context_tokens if spec else None,
             "tokenization": spec.tokenization if spec else None,
             "direction": spec.direction if spec else self.direction,
-            "training_data": spec.training_data if spec else None,
-            "license": spec.license if spec else None,
-            "paper": spec.paper if spec else None,
+            "training_data": published.training_data if published else None,
+            "license": published.license if published else None,
+            "paper": published.paper if published else None,
             "protocol": self.protocol,
             "layer": self.layer,
             "dtype": self.dtype,

@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf import __version__
+from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.dataset import FACTS_FILE, content_mark, parts_of_fold
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
+from bend_hf.evaluation.record import member
 from bend_hf.files import asset_folder, write_text
 from bend_hf.tables import code, escaped, markdown_table, number
-from bend_hf.tasks import TASKS, Folds
+from bend_hf.tasks import BEND, TASKS, Citation, Folds, TaskSpec
+from bend_hf.tasks._spec import VEP
+from bend_hf.variants.read import CONSEQUENCE
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
+_OWN_DATA: Final = "the user's own data"
+_NOT_PUBLISHED: Final = {  # license of labels that are not those of the task's sources, by origin
+    "files": _OWN_DATA,
+    "sample": "as the card of the bundled sample says; the labels are made by bend_hf",
+}
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -64,7 +73,7 @@ def write_dataset_card(folder: Path) -> Path:
         template_path=str(asset_folder("dataset_scripts") / _TEMPLATE),
         title=title,
         origin=origin,
-        assembly=tasks[0]["assembly"],
+        is_own=origin == "files" or tasks[0]["is_own"],
         tasks=tasks,
         folded=folded,
         example=_example(folder.name, configs),
@@ -111,11 +120,14 @@ def _configs(folder: Path, data: Path, facts: Mapping[str, Any]) -> list[tuple[d
 def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
     task = TASKS.get(facts["task"]) if facts["task"] in TASKS else None
     data = facts["facts"]
+    has_consequences = any(feature["name"] == CONSEQUENCE for feature in facts["features"])
     return {
         "title": task.title if task else escaped(facts["task"]),
+        "is_own": task is None or task.assembly == UNKNOWN,
         "config": facts["config"],
         "description": task.description if task else "A task that the user defined.",
         "assembly": data["assembly"],
+        "genome": _genome_in_words(data, task),
         "stranded": facts["stranded"],
         "folds": isinstance(task.partition, Folds) if task else any(p.startswith("part_") for p in data["items"]),
         "columns": [_column(feature) for feature in facts["features"]],
@@ -125,9 +137,33 @@ def _task_section(facts: Mapping[str, Any]) -> dict[str, Any]:
         "audit": _audit_section(facts["audit"]) if "audit" in facts else "",
         "changed": _changes_in_words(data["changes"]),
         "hashes": [(name, entry["sha256"]) for name, entry in data["files"].items()],
-        "license": task.license if task else "the user's own data",
-        "citations": task.citations if task else (),
+        "license": label_license(task, data["origin"]),
+        "citations": (*label_citations(task, data["origin"]), *((VEP,) if has_consequences else ())),
     }
+
+
+def _genome_in_words(data: Mapping[str, Any], task: TaskSpec | None) -> str:
+    """Name the genome that the sequences were read from: its assembly as far as contig lengths tell, and its hash."""
+    assembly, digest = data["assembly"], member(data["files"], "genome", "sha256")
+    if data["origin"] == "sample":
+        text = f"a part of {assembly}"
+    elif assembly == UNKNOWN:
+        text = "a genome whose contigs have the lengths of no known human assembly"
+    else:
+        text = f"{assembly}, by the lengths of its contigs"
+    text += f" (sha256 `{digest}`)" if digest else ""
+    differs = task is not None and task.assembly not in (UNKNOWN, assembly) and data["origin"] != "sample"
+    return text + (f"; BEND's own task is on {task.assembly}" if task is not None and differs else "")
+
+
+def label_license(task: TaskSpec | None, origin: str) -> str:
+    """The license of labels: that of the task's sources, and nothing of them for a user's files and the sample."""
+    return _NOT_PUBLISHED.get(origin, task.license if task else _OWN_DATA)
+
+
+def label_citations(task: TaskSpec | None, origin: str) -> tuple[Citation, ...]:
+    """BEND and the sources of the labels, without those of a user's files and of the sample."""
+    return (BEND,) if task is None or origin in _NOT_PUBLISHED else task.citations
 
 
 def _column(feature: Mapping[str, Any]) -> dict[str, str]:

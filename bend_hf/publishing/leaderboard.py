@@ -185,18 +185,18 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
                 continue
             if titled.setdefault(title, value) != value:
                 log(f"{first.task}: records hold {titled[title]:.4f} and {value:.4f} for {title}; the first is shown")
-    alone = sorted((one for one in results if one.is_control and one.value is not None), key=lambda one: one.model)
-    for model, group in groupby(alone, key=lambda one: one.model):
+    alone = sorted((one for one in results if one.is_control and one.value is not None), key=_control_name)
+    for name, group in groupby(alone, key=_control_name):
         alike = list(group)
         for result, difference in zip(alike, _differences(alike), strict=True):
-            titled[_control_title(model) + difference] = result.value or 0.0
+            titled[name + difference] = result.value or 0.0
     items = first.records[0].coverage.get("scored")
     return Leaderboard(
         task=first.task,
         title=TASKS.get(first.task).title if first.task in TASKS else first.task,
         protocol=first.protocol,
         data_id=first.data_id,
-        data=_data_words(first),
+        data=", ".join(dict.fromkeys(map(_data_words, results))),
         metric=first.metric,
         n_items=items if isinstance(items, int) else 0,
         rows=_ranked(models, files, log),
@@ -209,6 +209,14 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
 
 def _control_title(name: str) -> str:
     return CONTROLS.get(name).title if name in CONTROLS else name
+
+
+def _control_name(result: ResultGroup) -> str:
+    return _with_namespace(_control_title(result.model), result)
+
+
+def _with_namespace(name: str, result: ResultGroup) -> str:
+    return f"{name}, data of {result.namespace}" if result.namespace else name
 
 
 def _data_words(result: ResultGroup) -> str:
@@ -243,12 +251,17 @@ def _rankable(result: ResultGroup) -> bool:
 
 
 def row_names(results: Sequence[ResultGroup]) -> list[str]:
-    """Name each result: its model, its head if it is not the task's, and settings if two would look alike."""
+    """Name each result: its model, with what tells it apart.
+
+    That is its head if it is not the task's, the owner of its data if they are not the canonical datasets of the Hub,
+    and settings if two would look alike.
+    """
     names = []
     for result in results:
         usual = heads_of(TASKS.get(result.task))[0] if result.task in TASKS else result.head
         model_is_enough = result.head == usual or result.model in BASELINES  # a baseline's name says what is trained
-        names.append(result.model if model_is_enough else f"{result.model}, {result.head.replace('_', ' ')}")
+        name = result.model if model_is_enough else f"{result.model}, {result.head.replace('_', ' ')}"
+        names.append(_with_namespace(name, result))
     by_name = sorted(range(len(results)), key=lambda i: names[i])
     for _, group in groupby(by_name, key=lambda i: names[i]):
         alike = list(group)

@@ -18,12 +18,15 @@ from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_text import marked
+from bend_hf.publishing.dataset_card import label_citations, label_license
 from bend_hf.publishing.diagnostics import diagnostic_fields
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
+from bend_hf.publishing.models import own_weights
 from bend_hf.publishing.results import ResultGroup, group_records, spread_over_trainings
 from bend_hf.tables import escaped, markdown_table, number, render
-from bend_hf.tasks import TASKS
+from bend_hf.tasks import TASKS, Citation, TaskSpec
+from bend_hf.tasks._spec import VEP
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -79,10 +82,10 @@ def card_data(results: Sequence[ResultGroup]) -> ModelCardData:
         for result in published
         if result.value is not None
     ]
-    license = str(results[0].records[0].model.get("license") or "unknown")
+    license = _model_fields(results)["license"]
     return ModelCardData(
         model_name=f"{results[0].model} on BEND",
-        license=license.lower(),
+        license=license.lower() if license else "unknown",
         library_name="bend_hf",
         tags=["biology", "genomics", "DNA", "BEND"],
         datasets=sorted({dataset_scored_on(result).repo for result in published}) or None,
@@ -94,9 +97,8 @@ def card_data(results: Sequence[ResultGroup]) -> ModelCardData:
 def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] = ()) -> dict[str, Any]:
     """All fields of the template."""
     fixed, first = fixed_texts(), results[0].records[0]
-    tasks = [TASKS.get(key) for key in sorted({result.task for result in results}) if key in TASKS]
     protocols = sorted({result.protocol for result in results})
-    model = _model_fields(first, results[0].model)
+    model = _model_fields(results)
     titled = [(task_title(result.task), result) for result in results]
     quirks = [
         f"{protocol}: {line}"
@@ -133,9 +135,23 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
             f"{name.replace('_', ' ').capitalize()}: {value}." for name, value in (first.alignment or {}).items()
         ],
         "limits": [*fixed["limits"], *quirks],
-        "licenses": [(task.title, task.license) for task in tasks] or [("user's task", "the user's own data")],
-        "citations": list(dict.fromkeys(citation for task in tasks for citation in task.citations)),
+        "licenses": sorted({(task_title(one.task), label_license(_task(one), one.origin)) for one in results}),
+        "citations": _citations(results),
     }
+
+
+def _task(result: ResultGroup) -> TaskSpec | None:
+    return TASKS.get(result.task) if result.task in TASKS else None
+
+
+def _citations(results: Sequence[ResultGroup]) -> list[Citation]:
+    """BEND and the sources of the labels; the predictor of consequences if a score by consequence is shown."""
+    found: dict[Citation, None] = {}
+    for result in results:
+        found |= dict.fromkeys(label_citations(_task(result), result.origin))
+        if member(result.records[0].metrics, result.metric, "detail", "by_group"):
+            found[VEP] = None
+    return list(found)
 
 
 def _spreads(results: Sequence[ResultGroup]) -> list[str]:
@@ -244,14 +260,25 @@ def _cell(values: Json, column: str, index: int) -> str:
     return str(value) if column in _COUNTS else number(value)
 
 
-def _model_fields(record: ResultRecord, label: str) -> dict[str, Any]:
-    model = record.model
-    context = model.get("context_tokens")
-    untrained = "nothing" if model.get("n_parameters") == 0 else "not recorded"
+def _model_fields(results: Sequence[ResultGroup]) -> dict[str, Any]:
+    """What the card says of the model. License, paper and training data are those of published weights alone."""
+    record = results[0].records[0]
+    model, context = record.model, record.model.get("context_tokens")
+    own = next(filter(None, (own_weights(one) for result in results for one in result.records)), "")
+    is_random, is_untrained = bool(model.get("random_init")), model.get("n_parameters") == 0
+    stated = {name: None if own else model.get(name) for name in ("training_data", "license", "paper")}
+    if is_untrained or is_random:
+        seen = training_data = "nothing"
+    elif own:
+        seen, training_data = f"not known: this card is of {own}", "not recorded"
+    else:
+        seen, training_data = seen_in_words(str(model.get("model"))), text_or(stated["training_data"])
+    license = stated["license"] and str(stated["license"])
     return {
-        "name": label,
+        "name": results[0].model,
+        "own": own,
         "family": text_or(model.get("family")),
-        "checkpoint": text_or(model.get("checkpoint"), "none"),
+        "checkpoint": own or text_or(model.get("checkpoint"), "none"),
         "revision": text_or(model.get("revision"), "none"),
         "n_parameters": model.get("n_parameters"),
         "width": model.get("width"),
@@ -260,8 +287,9 @@ def _model_fields(record: ResultRecord, label: str) -> dict[str, Any]:
         "direction": text_or(model.get("direction")),
         "layer": "last" if model.get("layer") == -1 else text_or(model.get("layer")),
         "dtype": text_or(model.get("dtype")),
-        "seen": "nothing" if model.get("n_parameters") == 0 else seen_in_words(str(model.get("model"))),
-        "training_data": text_or(model.get("training_data"), untrained),
-        "license": text_or(model.get("license"), "unknown"),
-        "paper": text_or(model.get("paper"), "none"),
+        "seen": seen,
+        "training_data": training_data,
+        "license": license,
+        "license_text": f"is {license or 'unknown'}" if not own else f"is not stated, because they are {own}",
+        "paper": text_or(stated["paper"], "none"),
     }

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
+from bend_hf.embedders import MODELS
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.files import json_sha256
@@ -43,6 +44,37 @@ def model_id(record: ResultRecord) -> str:
             left_out.add("model")  # a path
     facts: dict[str, Json] = {name: value for name, value in model.items() if name not in left_out}
     return json_sha256(facts)
+
+
+def own_weights(record: ResultRecord) -> str:
+    """Say whose weights a record is of, if they are not the published ones of its model; empty if they are.
+
+    What the registry states of a model (license, paper, training data) holds for the published weights alone.
+    """
+    model, tune = record.model, record.config.get("tune")
+    if model.get("random_init"):
+        return "random weights"
+    name = str(model.get("model"))
+    if record.is_control or (name in MODELS and MODELS.get(name).source == "none"):
+        return ""  # nothing was read
+    checkpoint = str(model.get("checkpoint"))
+    own = ""
+    if name not in MODELS:
+        own = f"{_own_name(record)}, which bend_hf does not describe"
+    elif checkpoint != MODELS.get(name).checkpoint:
+        own = f"the user's own weights, {_own_name(record)}"
+    if tune in (None, "head"):
+        return own
+    return (
+        f"weights that {'LoRA' if tune == 'lora' else f'{tune} fine-tuning'} made of {own or f'{name}, {checkpoint}'}"
+    )
+
+
+def _own_name(record: ResultRecord) -> str:
+    """The repository on the Hub, or the last part of a path."""
+    checkpoint = str(record.model.get("checkpoint") or record.model.get("model"))
+    on_hub = record.model.get("revision") and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint)
+    return checkpoint if on_hub else PurePath(checkpoint).name
 
 
 @dataclass(frozen=True, kw_only=True)

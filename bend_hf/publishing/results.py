@@ -15,6 +15,7 @@ from statistics import NormalDist, fmean, variance
 from typing import Final
 
 from bend_hf.config import RunConfig, flags_of, settings_in_key
+from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.evaluation.remarks import FEW_STEPS_TEXT, below_chance_text, fewest_steps
 from bend_hf.evaluation.run_key import KEY_FIELD
@@ -111,6 +112,11 @@ class ResultGroup:
         return str(self.records[0].data.get("origin"))
 
     @property
+    def namespace(self) -> str:
+        """Owner of the Hub dataset that was scored on; empty for the canonical datasets and for files."""
+        return other_namespace(self.records[0])
+
+    @property
     def is_control(self) -> bool:
         """Whether this is a control, which needs no pretrained model."""
         return self.records[0].is_control
@@ -170,6 +176,12 @@ def data_id(record: ResultRecord) -> str:
     return json_sha256(identity)[:12]
 
 
+def other_namespace(record: ResultRecord) -> str:
+    """Owner of the Hub dataset that a record was scored on; empty for the canonical datasets and for files."""
+    owner = str(record.data.get("repo")).partition("/")[0] if record.data.get("origin") == "hub" else HUB_NAMESPACE
+    return "" if owner == HUB_NAMESPACE else owner
+
+
 def settings_of(record: ResultRecord) -> dict[str, Json]:
     """The settings that separate two groups. What a record of an earlier release lacks is at its default."""
     defaults = _defaults(VariantRun if "file" in record.config else RunConfig)
@@ -188,6 +200,7 @@ def _key(record: ResultRecord, model: NamedModel) -> tuple[str, ...]:
         record.task,
         record.protocol,
         data_id(record),
+        other_namespace(record),
         model.key,
         str(record.model.get("protocol")),
         record.probe,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
+from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.evidence import prediction_entries, read_all_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
@@ -62,7 +63,7 @@ def plan_datasets(folder: Path, namespace: str, names: Sequence[str] = ()) -> li
     groups = {task.group for task in TASKS}
     uploads = []
     for name in names or sorted(built):
-        files = _files(built[name])
+        files = [_for_namespace(file, namespace, name) for file in _files(built[name])]
         if name in groups:
             files = [
                 *(file for file in files if file.path != "eval.yaml"),
@@ -79,6 +80,16 @@ def plan_datasets(folder: Path, namespace: str, names: Sequence[str] = ()) -> li
             )
         )
     return uploads
+
+
+def _for_namespace(file: UploadFile, namespace: str, name: str) -> UploadFile:
+    """The file; in the card, the example loads the dataset from the repository that the card goes to."""
+    if file.path != CARD_FILE or namespace == HUB_NAMESPACE:
+        return file
+    example = 'load_dataset("{}/' + name + '"'
+    text = file.read().decode("utf-8", errors="surrogateescape")
+    text = text.replace(example.format(HUB_NAMESPACE), example.format(namespace))
+    return UploadFile(file.path, text.encode("utf-8", errors="surrogateescape"))
 
 
 def _is_built(path: Path) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from bend_hf.tasks._labels import LabelKind
 
@@ -93,15 +94,60 @@ class VariantSpec:
     stored_context_bp: int = 512
 
 
+_NOT_IN_BIBTEX: Final = str.maketrans(dict.fromkeys('{}\\`"\n\r', " ") | {sign: f"\\{sign}" for sign in "&%#_$"})
+
+_SEPARATOR: Final = " and "
+
+
 @dataclass(frozen=True, kw_only=True)
 class Citation:
-    """A publication."""
+    """A publication.
+
+    Attributes:
+        authors: ``Last, F. M., Last, F.``, and ``et al.`` at the end of a list that is cut; or a consortium.
+        venue: Journal, with its volume; or a conference.
+        conference: Full name of the conference; empty for an article in a journal.
+    """
 
     authors: str
     title: str
     venue: str
     year: int
     doi: str
+    conference: str = ""
+
+    @property
+    def key(self) -> str:
+        """The BibTeX key: first author, year and first word of the title."""
+        words = [word for word in re.findall("[a-z0-9]+", self.title.lower()) if word not in ("a", "an", "the")]
+        author = "".join(re.findall("[a-z0-9]+", self.authors.partition(",")[0].lower()))
+        return f"{author}{self.year}{words[0] if words else ''}"
+
+    def bibtex(self) -> str:
+        """Write the publication as BibTeX.
+
+        >>> print(Citation(authors="Zhou, J., et al.", title="A title", venue="Cell 7", year=2015, doi="1/x").bibtex())
+        @article{zhou2015title,
+          author = "Zhou, J. and others",
+          title = "{A title}",
+          journal = "Cell",
+          volume = "7",
+          year = "2015",
+          doi = "1/x"
+        }
+        """
+        found = re.fullmatch(r"(?P<journal>.*?)(?: (?P<volume>\d+))?(?: \((?P<number>\w+)\))?", self.venue)
+        parts = found.groupdict() if found else {"journal": self.venue}
+        names = re.split(r"(?<=\.), ", self.authors)
+        where = {"booktitle": self.conference} if self.conference else parts
+        values = {"author": _SEPARATOR.join(names), "title": self.title, **where, "year": str(self.year)}
+        values = {name: value.translate(_NOT_IN_BIBTEX) for name, value in values.items() if value}
+        authors = [one if "," in one or one == "et al." else f"{{{one}}}" for one in values["author"].split(_SEPARATOR)]
+        values["author"] = _SEPARATOR.join("others" if one == "et al." else one for one in authors)
+        values["title"] = f"{{{values['title']}}}"  # the braces keep its capitals
+        values["doi"] = re.sub(r"[^\w./()<>;:-]", "", self.doi)
+        lines = ",\n".join(f'  {name} = "{value}"' for name, value in values.items())
+        return f"@{'inproceedings' if self.conference else 'article'}{{{self.key},\n{lines}\n}}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +209,14 @@ BEND = Citation(
     venue="ICLR",
     year=2024,
     doi="10.48550/arXiv.2311.12570",
+    conference="The Twelfth International Conference on Learning Representations",
+)
+VEP = Citation(  # of the consequences of variants, where they are in the data
+    authors="McLaren, W., et al.",
+    title="The Ensembl Variant Effect Predictor",
+    venue="Genome Biology 17",
+    year=2016,
+    doi="10.1186/s13059-016-0974-4",
 )
 ENCODE = Citation(
     authors="ENCODE Project Consortium",

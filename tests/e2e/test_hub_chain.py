@@ -26,6 +26,7 @@ def test_from_files_to_a_card_with_scores_on_the_hub(client: Client) -> None:  #
     done(client.bend_hf("build", TASK, "--data", data, "--out", "bend"))
     done(client.bend_hf("push", "dataset", "--namespace", "me", "--from", "bend"))
     dataset = client.hub.repos[("dataset", f"me/{TASK}")]
+    assert f'load_dataset("me/{TASK}")' in dataset.files["README.md"].decode()
 
     client.python(RELEASE)
     elsewhere = folder / "elsewhere"  # holds no data, and has a cache of its own

@@ -122,6 +122,20 @@ def test_no_score_of_a_control_replaces_another_or_gives_way_to_a_model_of_its_n
 
 
 def test_seeds_that_were_scored_on_two_datasets_of_the_hub_have_no_score_to_publish() -> None:
-    [board] = leaderboards([record(), _with(record(seed=1), "data", repo="me/copy")])
-    with pytest.raises(RecordError, match=r"scored on bend/chromatin_accessibility@0123456.* and me/copy@0123456"):
+    [board] = leaderboards([record(), _with(record(seed=1), "data", repo="bend/copy")])
+    with pytest.raises(RecordError, match=r"scored on bend/chromatin_accessibility@0123456.* and bend/copy@0123456"):
         dataset_scored_on(board.rows[0].result)
+
+
+def test_scores_on_datasets_of_another_namespace_are_told_apart() -> None:
+    elsewhere = _with(record(value=0.7), "data", repo="me/chromatin_accessibility")
+    control = _with(_kmer(0.5), "data", repo="me/chromatin_accessibility")
+    [board] = leaderboards([record(), record(seed=1), elsewhere, _kmer(0.6), control])
+    assert [(row.name, row.result.seeds) for row in board.rows] == [
+        ("dnabert2", (0, 1)),
+        ("dnabert2, data of me", (0,)),
+    ]
+    assert board.controls == {"k-mers": 0.6, "k-mers, data of me": 0.5}
+    assert "me/chromatin_accessibility at 0123456789ab" in board.data
+    assert "bend/chromatin_accessibility at 0123456789ab" in board.data
+    assert "dnabert2, data of me" in as_markdown([board])

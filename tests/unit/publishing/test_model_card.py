@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 from bend_hf.errors import RecordError
+from bend_hf.evaluation.record import ResultRecord
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_folder import write_card
 from bend_hf.publishing.card_text import BEGIN, END, split_card
 from bend_hf.publishing.model_card import NOT_BEND_SCORES, model_card
 from bend_hf.publishing.model_card_runs import command
 from bend_hf.tables import escaped
+from bend_hf.types import Json
 from tests.golden import FOLDER, TEXTS
 from tests.records import record, several
 
@@ -142,7 +145,7 @@ def test_a_hostile_name_stays_text_of_one_line(name: str) -> None:
     assert section is not None
     assert section.startswith(BEGIN)
     assert section.endswith(END)
-    assert section.count("\n```") == 2
+    assert section.count("\n```") == 4  # the command and the BibTeX, begin and end
     assert not re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", section)
     assert "<script>" not in section.replace(command_line(section), "")
     assert escaped(name) in section
@@ -158,3 +161,48 @@ def command_line(section: str) -> str:
 
 def test_names_in_text_keep_their_underscores() -> None:
     assert escaped("gene_finding my_model_v1 -1 +0.5 #3") == "gene_finding my_model_v1 -1 +0.5 #3"
+
+
+def _of(record_: ResultRecord, *, config: dict[str, Json] | None = None, **model: Json) -> ResultRecord:
+    return replace(record_, model={**record_.model, **model}, config={**record_.config, **(config or {})})
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (_of(record(), checkpoint="/home/me/promoters", revision=None), "the user's own weights, promoters"),
+        (_of(record(), checkpoint="weights.safetensors", revision=None), "the user's own weights, weights.safetensors"),
+        (_of(record(), checkpoint="me/my-dnabert"), "the user's own weights, me/my-dnabert"),
+        (_of(record(), random_init=True), "random weights"),
+        (_of(record(), config={"tune": "lora"}), "LoRA made of dnabert2, zhihan1996/DNABERT-2-117M"),
+        (_of(record(), config={"tune": "full"}), "full fine-tuning made of dnabert2, zhihan1996/DNABERT-2-117M"),
+        (_of(record(), model="/home/me/my_model.py", checkpoint=""), "my_model.py, which bend_hf does not describe"),
+    ],
+)
+def test_a_card_of_own_weights_claims_nothing_of_the_published_model(made: ResultRecord, said: str) -> None:
+    text = model_card([made])
+    assert said in text
+    assert "/home/me/promoters" not in text
+    assert ModelCard(text).data.license == "unknown"
+    for claim in ("Apache-2.0", "apache-2.0", "135 genomes", "2306.15006", "32.5 billion"):
+        assert claim not in text
+
+
+def test_a_card_of_the_published_weights_states_license_paper_and_data() -> None:
+    text = TEXTS["model_card.md"]()
+    for claim in ("license of the model's weights is Apache-2.0", "| training data | 135 genomes |", "2306.15006"):
+        assert claim in text
+
+
+def test_a_card_with_scores_by_consequence_cites_their_predictor() -> None:
+    made = record("variant_effects_disease")
+    metric = {**made.metrics["auroc"], "detail": {"by_group": {"missense": {}}}}  # type: ignore[dict-item]
+    assert "mclaren2016ensembl" in model_card([replace(made, metrics={**made.metrics, "auroc": metric})])
+    assert "mclaren2016ensembl" not in model_card([made])
+
+
+@pytest.mark.parametrize("origin", ["files", "sample"])
+def test_labels_of_own_files_and_of_the_sample_have_no_license_of_a_source(origin: str) -> None:
+    text = model_card([record(origin=origin)])
+    assert "ENCODE" not in text
+    assert "marin2024bend" in text
