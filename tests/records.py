@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
+import numpy as np
 
 from bend_hf.evaluation.record import ResultRecord, write_record
 from bend_hf.evaluation.record_schema import SCHEMA_FILE
@@ -158,6 +159,41 @@ def write(folder: Path, *records: ResultRecord) -> Path:
     for number, made in enumerate(records, start=first):
         write_record(made, folder / f"{made.task}__{number}__seed{made.config['seed']}__20260131T120000.json")
     return folder
+
+
+def write_with_predictions(folder: Path, made: ResultRecord, *, seed: int = 0, items: int = 60) -> Path:
+    """Writes a record of a task with one score per item, and predictions that give its values.
+
+    Returns:
+        The prediction file; the record lies next to it.
+    """
+    from bend_hf.evaluation.metrics import score
+    from bend_hf.evaluation.predictions import Predictions, write_predictions
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    target = (np.arange(items) % 2).astype(np.int16)
+    predictions = Predictions(
+        item=np.arange(items),
+        windows=np.arange(items + 1),
+        target=target,
+        score=(target + rng.normal(size=items)).astype(np.float32),
+        predicted=None,
+        label_names=("no", "yes"),
+    )
+    name = f"{made.task}__{made.model['model']}__seed{made.config['seed']}__20260131T120000"
+    digest = write_predictions(predictions, folder / f"{name}.parquet")
+    assert predictions.score is not None
+    metrics: dict[str, Json] = {
+        metric: {"value": score(metric, predictions.score, target).value} for metric in ("auroc", "auprc")
+    }
+    coverage: dict[str, Json] = {"scored": items, "items": items, "windows": items}
+    coverage |= {"item_sha256": predictions.item_sha256, "identity": "content"}
+    entry: dict[str, Json] = {"file": f"{name}.parquet", "sha256": digest, "items": items}
+    write_record(
+        replace(made, metrics=metrics, coverage=coverage, predictions=entry, controls={}), folder / f"{name}.json"
+    )
+    return folder / f"{name}.parquet"
 
 
 def several() -> list[ResultRecord]:

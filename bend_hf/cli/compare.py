@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bend_hf.evaluation.record import ResultRecord
     from bend_hf.evaluation.uncertainty.clusters import Clusters
     from bend_hf.evaluation.uncertainty.comparison import Comparison
+    from bend_hf.publishing.published import PublishedScore
 
 FEWEST: Final = 2  # clusters or trainings that a variance takes
 
@@ -60,6 +62,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="paired test over clusters and trainings, bootstrap, or DeLong's test for AUROC of one label (default: "
         "paired)",
     )
+    flag_group(parser, "output").add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="OTHERS",
+        help="show below the table: published, the scores that others report on the task, each with its source",
+    )
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -70,6 +80,8 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.uncertainty.comparison import compare
 
     records = _verified(parsed.predictions)
+    _check_others(parsed, records)
+    first_record = next(iter(records.values()), None)
     named = dict(zip(_names(parsed.predictions), parsed.predictions, strict=True))
     check_comparable({name: records[path] for name, path in named.items() if path in records})
     without = [name for name, path in named.items() if path not in records]
@@ -85,9 +97,35 @@ def _run(parsed: argparse.Namespace) -> int:
         lines.append(f"Protocol and data were not compared: no record is next to {', '.join(without)}.")
     notes = "\n".join(lines)
     about = {"metric": metric, "level": parsed.level, "method": parsed.method, "clusters": clusters.noun}
-    shown = ({**about, "n_clusters": len(clusters), **asdict(one)} for one in found)
-    show(parsed, [table(found, metric, level=parsed.level), "", notes], shown)
+    shown: list[dict[str, object]] = [{**about, "n_clusters": len(clusters), **asdict(one)} for one in found]
+    text: list[object] = [table(found, metric, level=parsed.level), "", notes]
+    if parsed.others and first_record is not None:
+        others, below = _published(first_record, metric)
+        text += below
+        shown += [one.as_json() for one in others]
+    show(parsed, text, shown)
     return 0
+
+
+def _published(record: ResultRecord, metric: str) -> tuple[Sequence[PublishedScore], list[object]]:
+    """The scores that others report on the task of a record, and what to print of them."""
+    from bend_hf.publishing.published import EXPLAINED, HEADING, published_next_to
+
+    scores, why_none = published_next_to(record.task, metric, str(record.data.get("origin")))
+    if why_none:
+        return scores, ["", f"{HEADING}: none; {why_none}."]
+    rows = [(one.model, one.text, one.source, one.note) for one in scores]
+    header = ("model", metric, "source", "note")
+    return scores, ["", f"{HEADING}. {EXPLAINED}", "", Table(header=header, rows=rows)]
+
+
+def _check_others(parsed: argparse.Namespace, records: Mapping[Path, ResultRecord]) -> None:
+    """Raise if a value of ``--with`` is unknown, or the task is."""
+    from bend_hf.errors import ConfigError
+    from bend_hf.publishing.others import others_of
+
+    if others_of(parsed.others).published and not records:
+        raise ConfigError("--with published needs the task of the predictions; keep a record next to one of the files")
 
 
 def _notes(found: list[Comparison], clusters: Clusters, parsed: argparse.Namespace) -> list[str]:

@@ -17,14 +17,29 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--no-paired", action="store_true", help="find ties by intervals only, without a paired test on predictions"
     )
+    output.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="OTHERS",
+        help="show results of others next to the records: published, the scores that others report, each with its "
+        "source",
+    )
     output.add_argument("--no-plots", action="store_true", help="draw no plots")
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    from bend_hf.publishing.others import others_of
     from bend_hf.publishing.report import write_report
 
     written = write_report(
-        parsed.records, parsed.out, plots=not parsed.no_plots, paired=not parsed.no_paired, log=progress_of(parsed)
+        parsed.records,
+        parsed.out,
+        plots=not parsed.no_plots,
+        paired=not parsed.no_paired,
+        others=others_of(parsed.others),
+        log=progress_of(parsed),
     )
     for path in written:
         print(path)

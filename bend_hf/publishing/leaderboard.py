@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import file_name
 from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
+from bend_hf.publishing.published import PublishedScore, published_next_to
 from bend_hf.publishing.results import ResultGroup, group_records, settings_of, spread_over_trainings
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
@@ -78,6 +79,7 @@ class Leaderboard:
         n_items: Number of scored items.
         controls: Scores of the controls on the same items, by title; controls that are rows are left out.
         reasons_not_to_publish: Why the leaderboard must not be published, over all its rows and controls.
+        published: Scores that others report on the task, to show apart from the rows.
     """
 
     task: str
@@ -90,6 +92,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     controls: dict[str, float]
     reasons_not_to_publish: tuple[str, ...]
+    published: tuple[PublishedScore, ...] = ()
 
     @property
     def key(self) -> str:
@@ -171,6 +174,25 @@ def leaderboards(
     for result in group_records(records):
         found[(result.task, result.protocol, result.data_id, result.metric)].append(result)
     return [_leaderboard(found[key], files, log) for key in sorted(found)]
+
+
+def with_published(
+    boards: Sequence[Leaderboard], *, log: Callable[[str], None] = lambda text: None
+) -> list[Leaderboard]:
+    """Add what others report to the leaderboards of BEND's data; the sample and a user's files are other data.
+
+    Args:
+        boards: The leaderboards.
+        log: Receives one line for each leaderboard that gets none.
+    """
+    found = []
+    for board in boards:
+        origin = board.rows[0].result.origin if board.rows else ""
+        scores, why_none = published_next_to(board.task, board.metric, origin)
+        if why_none:
+            log(f"{board.task}, {board.protocol}: {why_none}")
+        found.append(replace(board, published=scores))
+    return found
 
 
 def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]) -> Leaderboard:

@@ -18,7 +18,7 @@ from bend_hf.variants.config import VariantRun
 
 # Flags that have an effect whatever else is given. A new flag belongs here or into a condition.
 ALWAYS = {
-    "compare": {"predictions", "metric", "clusters", "level", "method"},
+    "compare": {"predictions", "metric", "clusters", "level", "method", "others"},
     "push": {"kind", "dry_run"},
     "cache": {"action", "cache", "all", "dry_run"},
     "pretrain": {

@@ -20,7 +20,8 @@ from bend_hf import __version__
 from bend_hf.evaluation.evidence import read_all_verified
 from bend_hf.evaluation.record import find_records
 from bend_hf.files import write_bytes, write_text
-from bend_hf.publishing.leaderboard import leaderboards
+from bend_hf.publishing.leaderboard import leaderboards, with_published
+from bend_hf.publishing.others import NO_OTHERS, OtherResults
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
@@ -53,6 +54,7 @@ def write_report(
     *,
     plots: bool = True,
     paired: bool = True,
+    others: OtherResults = NO_OTHERS,
     log: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write the report. The same records give the same bytes.
@@ -62,6 +64,7 @@ def write_report(
         out: Folder to write; files of an earlier report are replaced.
         plots: Whether to draw plots; they need matplotlib.
         paired: Whether to find ties by a paired test if prediction files lie next to the records.
+        others: Results of others to show next to one's own.
         log: Receives one line for everything that is left out.
 
     Returns:
@@ -74,6 +77,7 @@ def write_report(
     records = read_all_verified(paths)
     check_with_data_at_hand(paths, log=log)
     boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
+    boards = with_published(boards, log=log) if others.published else boards
     drawn = plot_files(boards, log) if plots else {}
     reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})
     manifest: dict[str, Json] = {

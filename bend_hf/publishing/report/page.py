@@ -13,6 +13,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.files import asset_folder
 from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
+from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import number, render
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -48,6 +49,8 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
             for name, content in sorted(plots.items(), key=_plot_order)
             if name.endswith(".svg")
         ],
+        "published_heading": HEADING,
+        "published_explained": EXPLAINED,
         "any_not_publishable": any(row.result.reasons_not_to_publish for row in rows),
         "marks": [(mark, text) for mark, text in MARKS.items() if mark in {row.mark for row in rows}],
     }

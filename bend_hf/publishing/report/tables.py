@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
+from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import escaped, markdown_table, number
 
 _NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
@@ -16,7 +17,7 @@ _COLUMNS: Final = (
     *("task", "protocol", "data", "data_id", "metric", "rank", "tied_with_best", "tie_found_by", "p_against_best"),
     *("model", "family", "probe", "score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds"),
     *("chance", "below_chance", "remarks"),
-    "not_publishable_because",
+    *("not_publishable_because", "source"),
 )
 
 
@@ -41,7 +42,24 @@ def _section(board: Leaderboard) -> list[str]:
         "",
         markdown_table(header, rows),
         "",
+        *_published(board),
         *(line for line in _notes(board) if line for line in (line, "")),
+    ]
+
+
+def _published(board: Leaderboard) -> list[str]:
+    """The scores that others report, in a table of their own."""
+    if not board.published:
+        return []
+    rows = [
+        [escaped(one.model), one.text, f"[{escaped(one.source)}]({one.url})", escaped(one.note)]
+        for one in board.published
+    ]
+    return [
+        f"**{HEADING}.** {EXPLAINED}",
+        "",
+        markdown_table(["model", board.metric, "source", "note"], rows),
+        "",
     ]
 
 
@@ -78,6 +96,19 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
         common |= {"metric": board.metric, "items": str(board.n_items)}
         lines = [_row_values(row) for row in board.rows]
         lines += [{"model": name, "family": "control", "score": repr(value)} for name, value in board.controls.items()]
+        lines += [
+            {
+                "model": one.model,
+                "family": "published by others",
+                "score": one.text,
+                "data": "as the source says",
+                "data_id": "",
+                "items": "",
+                "remarks": one.note,
+                "source": f"{one.source}, {one.url}",
+            }
+            for one in board.published
+        ]
         for line in lines:
             writer.writerow({name: _no_formula(value) for name, value in (common | line).items()})
     return text.getvalue()
