@@ -1,7 +1,9 @@
 #!/bin/bash
 # Several nodes under Slurm. Submit it from the top of the repository; options before the script override its own:
 #   sbatch --nodes 4 accelerate_configs/slurm.sh --task gene_finding --model dnabert2 --out results
-# An interrupted job resumes when you submit it again with the same flags.
+# An interrupted job resumes when you submit it again with the same flags. On a partition without GPUs, one process runs on
+# each machine:
+#   sbatch --partition cpu --gpus-per-node 0 accelerate_configs/slurm.sh --task gene_finding --model onehot --out results
 #SBATCH --job-name=bend_hf
 #SBATCH --nodes=2                # number of machines
 #SBATCH --ntasks-per-node=1      # one launcher per machine; it starts one process per GPU
@@ -15,14 +17,27 @@ set -euo pipefail
 
 export MASTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)  # the first machine runs the main process
 export PORT=$((20000 + SLURM_JOB_ID % 20000))                                # differs between jobs on one machine
-export WORLD=$((SLURM_NNODES * SLURM_GPUS_ON_NODE))                          # number of processes
+GPUS=${SLURM_GPUS_ON_NODE:-0}                                                # Slurm sets it only if the job has GPUs
+export WORLD=$((SLURM_NNODES * (GPUS > 0 ? GPUS : 1)))                       # number of processes
 
 # The single quotes make each machine read its own SLURM_NODEID.
-srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
-  --config_file accelerate_configs/multi_node.yaml \
-  --num_machines "$SLURM_NNODES" \
-  --num_processes "$WORLD" \
-  --machine_rank "$SLURM_NODEID" \
-  --main_process_ip "$MASTER" \
-  --main_process_port "$PORT" \
-  -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"
+if [ "$GPUS" -gt 0 ]; then
+  srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
+    --config_file accelerate_configs/multi_node.yaml \
+    --num_machines "$SLURM_NNODES" \
+    --num_processes "$WORLD" \
+    --machine_rank "$SLURM_NODEID" \
+    --main_process_ip "$MASTER" \
+    --main_process_port "$PORT" \
+    -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"
+else
+  # On CPUs, accelerate launch does not connect the machines without mpirun; torchrun does.
+  export ACCELERATE_USE_CPU=true
+  srun --kill-on-bad-exit=1 bash -c 'torchrun \
+    --nnodes "$SLURM_NNODES" \
+    --nproc_per_node 1 \
+    --node_rank "$SLURM_NODEID" \
+    --master_addr "$MASTER" \
+    --master_port "$PORT" \
+    -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"
+fi

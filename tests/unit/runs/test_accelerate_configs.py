@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,20 +53,75 @@ def test_the_slurm_script_is_bash_and_starts_the_multi_node_configuration() -> N
     assert "accelerate_configs/multi_node.yaml" in text
     known = (Path(FOLDER) / "multi_node.yaml").read_text()
     assert all(flag in known for flag in ("num_machines", "num_processes", "machine_rank", "main_process_ip"))
-    for flag in re.findall(r"^\s+--(\w+) ", text, flags=re.MULTILINE):
-        assert flag in {
-            "config_file",
-            "num_machines",
-            "num_processes",
-            "machine_rank",
-            "main_process_ip",
-            "task",
-            "main_process_port",
-            "model",
-            "data",
-            "out",
-            "processes",
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Callable[..., list[list[str]]]:
+    """Runs the script with programs of Slurm and launchers that only say how they were called."""
+    programs = {
+        "scontrol": 'printf "node7\\nnode8\\n"',
+        "srun": 'shift; for rank in $(seq 0 $((SLURM_NNODES - 1))); do SLURM_NODEID=$rank "$@"; done',
+        "accelerate": 'printf "%s\\n" "accelerate" "$@" "USE_CPU=${ACCELERATE_USE_CPU:-}" -- >> "$CALLS"',
+        "torchrun": 'printf "%s\\n" "torchrun" "$@" "USE_CPU=${ACCELERATE_USE_CPU:-}" -- >> "$CALLS"',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\nset -eu\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run(*words: str, **environment: str) -> list[list[str]]:
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
+        slurm = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "20011", "SLURM_NNODES": "2"}
+        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls)}
+        subprocess.run(["bash", str(FOLDER / "slurm.sh"), *words], check=True, env={**paths, **slurm, **environment})
+        return [call.splitlines() for call in calls.read_text().split("--\n") if call]
+
+    return run
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_GPUS_ON_NODE": "0"}], ids=["unset", "zero"])
+def test_the_slurm_script_runs_on_a_partition_without_gpus(
+    slurm: Callable[..., list[list[str]]], environment: dict[str, str]
+) -> None:
+    calls = slurm("--task", "gene_finding", "--out", "a b", **environment)
+    assert [call[0] for call in calls] == ["torchrun", "torchrun"]
+    for rank, call in enumerate(calls):
+        flags = dict(zip(call[1:11:2], call[2:11:2], strict=True))
+        assert flags == {
+            "--nnodes": "2",
+            "--nproc_per_node": "1",
+            "--node_rank": str(rank),
+            "--master_addr": "node7",
+            "--master_port": "20011",
         }
+        assert call[11:-1] == [
+            "-m",
+            "bend_hf.train",
+            "--processes",
+            "2",
+            "--task",
+            "gene_finding",
+            "--out",
+            "my results",
+        ]
+        assert call[-1] == "USE_CPU=true"
+
+
+def test_the_slurm_script_starts_a_process_per_gpu(slurm: Callable[..., list[list[str]]]) -> None:
+    calls = slurm("--task", "gene_finding", SLURM_GPUS_ON_NODE="4")
+    assert [call[:2] for call in calls] == [["accelerate", "launch"]] * 2
+    for rank, call in enumerate(calls):
+        flags = dict(zip(call[2:14:2], call[3:14:2], strict=True))
+        assert flags == {
+            "--config_file": "accelerate_configs/multi_node.yaml",
+            "--num_machines": "2",
+            "--num_processes": "8",
+            "--machine_rank": str(rank),
+            "--main_process_ip": "node7",
+            "--main_process_port": "20011",
+        }
+        assert call[14:-1] == ["-m", "bend_hf.train", "--processes", "8", "--task", "gene_finding"]
+        assert call[-1] == "USE_CPU="
 
 
 @pytest.mark.parametrize(
