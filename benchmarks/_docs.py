@@ -275,6 +275,21 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
 }
 
 
+def evo_memory() -> str:
+    """Show what each Evo 2 takes at each length, as benchmarks/evo2_memory.py counted it."""
+    rows = json.loads((RESULTS / "evo2_memory.json").read_text(encoding="utf-8"))["rows"]
+    lengths = sorted({row["length_bp"] for row in rows})
+    activations = {(row["model"], row["length_bp"]): row["activations_bytes"] for row in rows}
+    weights = {row["model"]: row["weights_bytes"] for row in rows}
+    return markdown_table(
+        ("model", "weights in bfloat16", *(f"more for {n:,} bp" for n in lengths)),
+        [
+            (model, f"{n_bytes / 1e9:.1f} GB", *(f"{activations[model, n] / 1e9:.1f} GB" for n in lengths))
+            for model, n_bytes in weights.items()
+        ],
+    )
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": lambda: str(baseline_table()),
@@ -286,6 +301,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "costs-tasks": _costs.tasks_table,
     "coverage": coverage,
     "demo": demo,
+    "evo-memory": evo_memory,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,

@@ -537,6 +537,13 @@ class Attention(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
 
+def windows_of(x_BTD: Tensor) -> list[slice]:
+    """Cut the tokens of a batch into windows of ``WINDOW_TOKENS`` tokens in all sequences together."""
+    batch, n_tokens, _ = x_BTD.shape
+    step = max(1, WINDOW_TOKENS // batch)
+    return [slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step)]
+
+
 class Block(nn.Module):
     """A mixer and a feed-forward layer, each behind a norm and added to its input.
 
@@ -570,8 +577,7 @@ class Block(nn.Module):
             mlp_out: Receives the output of the feed-forward layer; None: it is not needed.
         """
         n_tokens = x_BTD.shape[1]
-        step = max(1, WINDOW_TOKENS // len(x_BTD))
-        windows = [slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step)]
+        windows = windows_of(x_BTD)
         mixed_BTD = self._attended(x_BTD, state, first, windows, keep=keep) if self.kind == "attn" else None
         for window in windows:
             part_BTD = x_BTD[:, window]
@@ -603,13 +609,20 @@ class Block(nn.Module):
     ) -> Tensor:
         """Compute attention before its output projection, shape (batch, tokens, width)."""
         attention = self.inner_mha_cls
-        found = [attention.project(self.pre_norm(x_BTD[:, window]), first + window.start) for window in windows]
-        query, keys, values = (
-            parts[0] if len(parts) == 1 else torch.cat(parts, dim=2) for parts in zip(*found, strict=True)
-        )
-        del found
-        if state.keys is not None and state.values is not None:
-            keys, values = torch.cat([state.keys, keys], dim=2), torch.cat([state.values, values], dim=2)
+        batch, n_tokens, _ = x_BTD.shape
+        before = state.keys
+        n_before = 0 if before is None else before.shape[2]
+        per_head = x_BTD.shape[2] // attention.n_heads
+        query = x_BTD.new_empty(batch, attention.n_heads, n_tokens, per_head)
+        keys, values = (query.new_empty(batch, attention.n_heads, n_before + n_tokens, per_head) for _ in range(2))
+        if before is not None and state.values is not None:
+            keys[:, :, :n_before], values[:, :, :n_before] = before, state.values
+        for window in windows:
+            behind = slice(n_before + window.start, n_before + window.stop)
+            normed_BTD = self.pre_norm(x_BTD[:, window])
+            query[:, :, window], keys[:, :, behind], values[:, :, behind] = attention.project(
+                normed_BTD, first + window.start
+            )
         if keep:
             state.keys, state.values = keys, values
         return attention.attend(query, keys, values)
@@ -710,7 +723,9 @@ class Evo2Model(nn.Module):
             if name in names:
                 found[name] = x_BTD.clone() if number + 1 < depth or "norm" in names else x_BTD
         if "norm" in names:
-            found["norm"] = self.norm(x_BTD)
+            for window in windows_of(x_BTD):
+                x_BTD[:, window] = self.norm(x_BTD[:, window])
+            found["norm"] = x_BTD
         after = Evo2State(n_tokens=first + ids_BT.shape[1], blocks=tuple(states)) if keep_state else None
         return Evo2Output(layers=found, state=after)
 

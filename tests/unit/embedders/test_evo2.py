@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.evo2_memory import RESULT, Allocations, memory_of
 from bend_hf.cli._main import main
 from bend_hf.embedders import Evo2Embedder, load_embedder
 from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
 from bend_hf.embedders.convert import convert
-from bend_hf.embedders.evo2 import evo2_weights
-from bend_hf.embedders.networks.evo2 import fp8_linear
+from bend_hf.embedders.evo2 import evo2_weights, published_fields
+from bend_hf.embedders.networks.evo2 import config_from_json, fp8_linear
 from bend_hf.errors import ConfigError, ModelError
 from tests.fake_checkpoints import make_tiny
 
@@ -266,3 +267,27 @@ def test_a_model_that_needs_fp8_runs_with_it_and_says_so(
     difference = np.abs(with_fp8 - plain)
     assert difference.max() > 1e-4
     assert difference.mean() < 0.3
+
+
+def test_100_kb_through_the_7b_model_fit_into_80_gb() -> None:
+    """Counted on ``meta`` with the sizes of the published model; the page shows the same number."""
+    config = config_from_json(published_fields(KEY))
+    found = memory_of(config, 100_000)
+    assert found.weights_bytes + found.activations_bytes < 80e9
+    stored = {row["length_bp"]: row for row in json.loads(RESULT.read_text())["rows"] if row["model"] == KEY}
+    assert stored[100_000]["weights_bytes"] == found.weights_bytes
+    assert stored[100_000]["activations_bytes"] == pytest.approx(found.activations_bytes, rel=0.02)
+    # residual stream, queries, keys, values and their mixture: a few numbers of two bytes per channel and token
+    grown = found.activations_bytes - stored[8192]["activations_bytes"]
+    assert grown / (100_000 - 8192) < 6 * 2 * config.hidden_size
+
+
+def test_the_count_of_allocations_frees_what_is_freed() -> None:
+    with Allocations() as count:
+        kept = torch.zeros(1000, device="meta")
+        for _ in range(3):
+            part = torch.ones(500, device="meta")[:10]
+        del part
+        assert (count.now, count.peak) == (4000, 8000)
+        view = kept.view(10, 100)
+    assert count.now == view.untyped_storage().nbytes()
