@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bend_hf.publishing.notebook import Results, evaluate
     from bend_hf.runs.variant_file import score_file
     from bend_hf.tasks import TASKS
+    from bend_hf.training.load_head import load_head
     from bend_hf.variants.score import score_variants
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _MODULE_OF: Final = {
     "compare": "bend_hf.evaluation.uncertainty.comparison",
     "evaluate": "bend_hf.publishing.notebook",
     "load_embedder": "bend_hf.embedders",
+    "load_head": "bend_hf.training.load_head",
     "load_task": "bend_hf.data.dataset",
     "score_file": "bend_hf.runs.variant_file",
     "score_variants": "bend_hf.variants.score",
@@ -51,6 +53,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_embedder",
+    "load_head",
     "load_task",
     "score_file",
     "score_variants",

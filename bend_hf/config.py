@@ -194,6 +194,7 @@ def check_conditions(
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
+Keep = Literal["best", "last", "none"]
 
 DEFAULT_MODEL: Final = "bend-mini"  # is part of the package, so that every command runs without a network
 MAX_SEED: Final = 2**32 - 1  # numpy.random.seed takes no larger one
@@ -427,6 +428,15 @@ class RunConfig(ModelConfig):
     controls: bool = flag(False, "also run the task's controls, and show them next to the model", "nothing")
     force: bool = flag(
         False, "run again what has a record in --out; controls of a model are kept", "nothing", in_command=False
+    )
+    keep: Keep | None = flag(
+        None,
+        "which weights to keep next to the record: those of the best epoch, of the last one, or none; default: best, "
+        "and none with 'bend-hf run'",
+        "nothing",
+        in_command=False,
+        needs="training",
+        group="output",
     )
     tracker: tuple[str, ...] = flag(
         (), "tensorboard, trackio or wandb; must be installed", "nothing", in_command=False, needs="training"

@@ -28,13 +28,17 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.evidence import read_all_verified
     from bend_hf.evaluation.record import find_records
     from bend_hf.publishing.card_folder import write_card
+    from bend_hf.publishing.card_heads import copy_heads, files_of_heads, with_heads_at_hand
     from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
 
-    read = read_all_verified(find_records(parsed.records))
+    paths = find_records(parsed.records)
+    read = list(with_heads_at_hand(zip(paths, read_all_verified(paths), strict=True)))
+    heads = files_of_heads(paths, read)
     records = match_dataset(records_of_model(read, parsed.model), parse_datasets(parsed.dataset), read_hub_facts)
     controls = [record for record in read if record.is_control]
-    for path in write_card(records, parsed.out, controls=controls, source_url=parsed.source_url):
+    written = write_card(records, parsed.out, controls=controls, source_url=parsed.source_url)
+    for path in [*written, *copy_heads(records, heads, parsed.out)]:
         print(path)
     return 0
 

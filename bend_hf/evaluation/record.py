@@ -77,6 +77,8 @@ class ResultRecord:
         alignment: How tokens became nucleotides, in words; None if there are no tokens, as in a control.
         diagnostics: Calibration, scores of parts of the items, contradicting labels; see ``diagnostics.py``. None if
             they are not known.
+        kept: Name, sha256 and size of the file with the trained weights next to the record; empty if none were kept.
+            None if that is not known.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
         sha256: Hash of all other fields, as ``digest_of`` computes it; None until the record is written, and in
@@ -98,6 +100,7 @@ class ResultRecord:
     controls: dict[str, Json] = field(default_factory=dict)
     alignment: dict[str, Json] | None = None
     diagnostics: dict[str, Json] | None = None
+    kept: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
     sha256: str | None = field(default=None, compare=False)
@@ -213,6 +216,7 @@ def _wrong_values(record: ResultRecord) -> Iterator[str]:
         if not isinstance(value, str):
             yield f"{place} is {value!r}; expected text"
     yield from _wrong_predictions(record.predictions)
+    yield from _wrong_file(record.kept, "kept.")
     seed = record.config.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         yield f"config.seed is {seed!r}; expected a whole number"
@@ -227,11 +231,16 @@ def _wrong_values(record: ResultRecord) -> Iterator[str]:
 def _wrong_predictions(predictions: dict[str, Json]) -> Iterator[str]:
     further = predictions.get("further")
     for place, entry in {"": predictions, **{f"further.{k}.": v for k, v in _entries(further)}}.items():
-        file, digest = member(entry, "file"), member(entry, "sha256")
-        if file is not None and not (isinstance(file, str) and file and Path(file).name == file and "\0" not in file):
-            yield f"predictions.{place}file is {file!r}; expected the name of a file next to the record"
-        if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
-            yield f"predictions.{place}sha256 is {digest!r}; expected a sha256 in hexadecimal"
+        yield from _wrong_file(entry, f"predictions.{place}")
+
+
+def _wrong_file(entry: Json, place: str) -> Iterator[str]:
+    """Describe what is wrong with the entry of a file next to the record."""
+    file, digest = member(entry, "file"), member(entry, "sha256")
+    if file is not None and not (isinstance(file, str) and file and Path(file).name == file and "\0" not in file):
+        yield f"{place}file is {file!r}; expected the name of a file next to the record"
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+        yield f"{place}sha256 is {digest!r}; expected a sha256 in hexadecimal"
 
 
 def _wrong_counts_and_hashes(record: ResultRecord) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from bend_hf.errors import BendError, ConfigError, HubError
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, RemoteCard, merged_with
+from bend_hf.publishing.card_heads import with_repo
 from bend_hf.publishing.eval_results import FOLDER, entry_keys, merged
 from bend_hf.publishing.readme_text import marked_readme, merge_readme
 from bend_hf.tables import n_bytes
@@ -226,7 +227,7 @@ def _merged_with_remote(repository: _Repository) -> list[UploadFile]:
         remote = RemoteCard(readme=repository.text(CARD_FILE), records=repository.text(RECORDS_FILE))
         readme, records = (_utf8(files[path], upload) for path in (CARD_FILE, RECORDS_FILE))
         for path, text in merged_with(remote, readme, records, upload.name).items():
-            files[path] = UploadFile(path, text.encode())
+            files[path] = UploadFile(path, with_repo(text, upload.repo).encode())
     elif CARD_FILE in files:
         files[CARD_FILE] = _merged_readme(repository, files[CARD_FILE])
     for path, file in files.items():

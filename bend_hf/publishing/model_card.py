@@ -17,6 +17,7 @@ from bend_hf.errors import RecordError
 from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
+from bend_hf.publishing.card_heads import head_fields
 from bend_hf.publishing.card_text import marked
 from bend_hf.publishing.dataset_card import label_citations, label_license
 from bend_hf.publishing.diagnostics import diagnostic_fields
@@ -111,6 +112,7 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
         "model": model,
         "made_with": {"bend_hf": member(first.created_with, "bend_hf")},
         "reasons": _reasons(results),
+        "heads": head_fields(results),
         "tables": [
             {
                 "protocol": protocol,

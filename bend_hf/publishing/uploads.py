@@ -24,6 +24,7 @@ from bend_hf.evaluation.record import ResultRecord, find_records, member
 from bend_hf.evaluation.remembered import content_sha256
 from bend_hf.files import asset_folder, file_name
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
+from bend_hf.publishing.card_heads import check_heads
 from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
 from bend_hf.publishing.hub import Upload, UploadFile
 from bend_hf.publishing.model_card import NOT_BEND_SCORES
@@ -135,6 +136,7 @@ def plan_card(folder: Path, repo: str, *, create_pr: bool = False) -> Upload:
     check_publishable(records.records)
     scores = [UploadFile(name, path) for name, path in sorted(paths.items())]
     own = [UploadFile(name, folder / name) for name in (CARD_FILE, RECORDS_FILE)]
+    own += [UploadFile(name, path) for name, path in check_heads(folder, records.records).items()]
     return Upload(
         repo=repo,
         repo_type="model",

@@ -110,6 +110,7 @@ def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
         out=settings.out,
         cache=settings.cache if is_trained else None,
         seed=settings.seed,
+        keep="none" if is_trained else None,
         controls=True,
     )
 

@@ -209,7 +209,8 @@ def _of_model(
             elif isinstance(embedder, _Failed):
                 result = embedder
             else:
-                task = runs.prepare_task(config, data, accelerator, seed)
+                kept = replace(config, keep=config.keep or "none")  # the heads of a large grid would fill the disk
+                task = runs.prepare_task(kept, data, accelerator, seed)
                 result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):
                 accelerator.free_memory()

@@ -11,6 +11,7 @@ Trained heads, zero-shot variants, controls and files of variants all end here.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from bend_hf.embedders._embedder import Embedder
+    from bend_hf.training.kept_head import KeptHead
 
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class FoldResult:
         scores: The task's metrics of them, the main one first.
         training: What the record keeps of the training, such as the best epoch; None if nothing was trained.
         cache_files: Files of the embedding cache that were read.
+        head: The trained weights; None if they are not kept.
     """
 
     fold: int | None
@@ -61,6 +64,7 @@ class FoldResult:
     scores: tuple[Score, ...] = ()
     training: Mapping[str, Json] | None = None
     cache_files: frozenset[Path] = frozenset()
+    head: KeptHead | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,14 @@ class RunResults:
     def predictions(self) -> Predictions:
         """The predictions of all folds, in the order of the items."""
         return concatenate([fold.predictions for fold in self.folds])
+
+    @property
+    def kept_head(self) -> KeptHead | None:
+        """The trained weights to keep: those of the fold that was best on its validation split, the first of equals."""
+        heads = [fold.head for fold in self.folds if fold.head is not None]
+        if not heads:
+            return None
+        return max(heads, key=lambda one: -math.inf if one.config.validation is None else one.config.validation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +225,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
 
 
 def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outcome:
-    """Write the predictions, then the record, which marks the run as finished.
+    """Write the trained weights and the predictions, then the record, which marks the run as finished.
 
     Args:
         record: As built.
@@ -221,18 +233,22 @@ def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outc
         stem: Path of all files of the run, without the ending; see ``free_stem``.
     """
     written = [prediction_file(stem)]
+    kept, kept_entry = results.kept_head, dict[str, Json]()
     try:
+        if kept is not None:
+            written.append(stem.with_name(stem.name + ".safetensors"))
+            kept_entry = kept.write(written[-1])
         entry = _written(results.predictions, written[0])
         further: dict[str, Json] = {}
         for name, predictions in results.further.items():
             written.append(prediction_file(stem, name))
             further[name] = _written(predictions, written[-1])
         entry |= {"further": further} if further else {}
-        record = replace(record, predictions=entry)
+        record = replace(record, predictions=entry, kept=kept_entry)
         path = stem.with_name(stem.name + ".json")
         write_record(record, path)
     except BaseException:
-        for file in written:  # predictions without a record belong to nothing
+        for file in written:  # predictions and weights without a record belong to nothing
             file.unlink(missing_ok=True)
         raise
     return Outcome(record=record, path=path)

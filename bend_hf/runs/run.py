@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bend_hf.config import RunConfig, scored_settings
+from bend_hf.config import Keep, RunConfig, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
@@ -136,12 +136,19 @@ class ModelRun(Run):
         identity: The embedder's identity in the folder of the records; part of the run's key.
         head: What is trained on its embeddings; None if the task is scored zero-shot.
         searched: Values that are searched on the validation split, by name; see ``training.recipe``.
+        is_object: Whether the embedder is an object in memory, which ``config.model`` names but cannot open.
     """
 
     embedder: Embedder
     identity: Mapping[str, str]
     head: Head | None
     searched: Mapping[str, Sequence[HeadSetting]] = field(default_factory=dict)
+    is_object: bool = False
+
+    @property
+    def keep(self) -> Keep:
+        """Which trained weights are kept: those of the best epoch unless something else was asked for."""
+        return "none" if self.head is None or self.control is not None else self.config.keep or "best"
 
     @property
     def description(self) -> dict[str, Json]:
@@ -205,6 +212,8 @@ def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool
         if isinstance(earlier, Outcome):
             place = f"{earlier.record.task} / {task.config.model} / seed {task.config.seed}"
             log.info("%s was there: %s; force repeats it", place, earlier.path)
+            if of_model.keep != "none" and not earlier.record.kept:
+                log.info("%s: its trained weights were not kept; force repeats it and keeps them", place)
             return _with_controls(task, earlier)
         return run_with_controls(task, of_model) if earlier else None
 
@@ -438,6 +447,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         identity=identity,
         head=head,
         searched=searched,
+        is_object=task.is_object and control is None,
     )
 
 

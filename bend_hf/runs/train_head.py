@@ -20,6 +20,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
+from bend_hf.runs.kept import announce_kept, kept_head
 from bend_hf.runs.outcome import FoldResult, RunResults, cached_bytes, scores_of
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
@@ -86,8 +87,8 @@ class _Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trained:
-    """A trial with its trained head."""
+class Trained:
+    """A trial with its trained head: the weights of the best epoch, and a model with those of the last."""
 
     trial: Trial
     fitted: Fitted
@@ -120,7 +121,9 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     loss = build_loss(task.training.loss, positive_weight=task.training.positive_weight)
     shares = _Fold(fold=fold, name=name, embedder=embedder, width=inputs["train"].width, splits=splits, loss=loss)
     trials = trials_of(run.head, run.searched, run.config.learning_rate)
-    best: _Trained | None = None
+    if run.keep != "none" and fold == run.folds[0]:
+        announce_kept(run, [trial.head for trial in trials], embedder, shares.width)
+    best: Trained | None = None
     entries: list[Json] = []
     for number, trial in enumerate(trials, start=1):
         trained = _train_trial(run, shares, trial, number if len(trials) > 1 else None)
@@ -129,6 +132,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             best = trained
     if best is None:
         raise ConfigError(f"{task.key}: the search of the protocol holds no trial; give each searched value one choice")
+    head = kept_head(run, best, shares.width, fold)
     load_trained(best.model, best.fitted.state)
     predicted = predict(
         best.model, splits["test"], accelerator=run.accelerator, batch_size=_batch_size(run), values_of=loss.predict
@@ -146,14 +150,15 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             "history": jsonable(best.fitted.history),
         },
         cache_files=frozenset(file for one in inputs.values() for file in one.files),
+        head=head,
     )
 
 
-def _value(trained: _Trained) -> float:
+def _value(trained: Trained) -> float:
     return -math.inf if trained.fitted.best is None else trained.fitted.best
 
 
-def _budget_entry(run: ModelRun, trained: _Trained, *, n_rows: int) -> dict[str, Json]:
+def _budget_entry(run: ModelRun, trained: Trained, *, n_rows: int) -> dict[str, Json]:
     """Say how much the head that was kept learned from."""
     fitted = trained.fitted
     n_steps = fitted.steps_per_epoch * len(fitted.history)
@@ -177,7 +182,7 @@ def _budget_entry(run: ModelRun, trained: _Trained, *, n_rows: int) -> dict[str,
     }
 
 
-def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None) -> _Trained:
+def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None) -> Trained:
     """Train one head of the search. One that an interrupted run finished is read from its checkpoint."""
     from bend_hf.training.checkpoints import Checkpoints
     from bend_hf.training.head_trainer import Callbacks, HeadData, fit
@@ -220,7 +225,7 @@ def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None)
             checkpoints=Checkpoints(folder, writes=accelerator.is_main_process),
             callbacks=Callbacks(on_progress=bar.with_loss, on_epoch=log_epoch),
         )
-    return _Trained(trial=trial, fitted=fitted, model=model)
+    return Trained(trial=trial, fitted=fitted, model=model)
 
 
 def _batch_size(run: ModelRun) -> int:

@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Copy what training changes, trainable weights and buffers, to the CPU; sharded tensors are gathered."""
-    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     return {
         name: whole(value).detach().to("cpu", copy=True)
         for name, value in model.state_dict().items()

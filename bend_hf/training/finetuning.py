@@ -13,6 +13,7 @@ import copy
 import importlib.util
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _RANK: Final = 8  # Hu et al. 2022 (LoRA), table 6: 8 is as good as more
 _ALPHA: Final = 16
+LORA: Final = MappingProxyType({"rank": _RANK, "alpha": _ALPHA})  # as the file of a kept head states it
 _EVALUATED_TOKENS: Final = 16384  # tokens per forward pass without gradients
 
 

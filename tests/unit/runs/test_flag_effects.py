@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {  # a value of each flag with a need that is not its de
     "patience": 3,
     "checkpoint_every": 7,
     "tracker": ("tensorboard",),
+    "keep": "last",
     "cache": Path("c"),
     "cache_dtype": "float32",
     "no_cache": True,
