@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf.errors import RecordError
-from bend_hf.evaluation.record import ResultRecord, file_name, member
-from bend_hf.files import atomic_path, explain_write_errors, file_sha256
+from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.files import atomic_path, explain_write_errors, file_name, file_sha256
 from bend_hf.publishing.results import group_records
 from bend_hf.tasks import TASKS
 
