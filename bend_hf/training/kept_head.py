@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from torch import Tensor, nn
 
-from bend_hf.config import ModelFlags, Tune
+from bend_hf.config import ModelFlags, Tune, flags_of
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import atomic_path, explain_write_errors, file_sha256
@@ -34,7 +34,6 @@ SUFFIX: Final = ".safetensors"
 _HEADER: Final = "bend_hf_head"
 _FORMAT: Final = 1
 _LABELS: Final = {kind.__name__: kind for kind in get_args(LabelKind)}
-_NOT_STORED: Final = frozenset({"device"})  # of the model's flags: what this machine happens to have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +208,9 @@ def read_head(path: Path) -> KeptHead:
 
 
 def stored_flags(config: ModelFlags) -> dict[str, Json]:
-    """Return the flags that choose a model and its embeddings, as a header holds them."""
-    return {
-        item.name: jsonable(getattr(config, item.name)) for item in fields(ModelFlags) if item.name not in _NOT_STORED
-    }
+    """Return the flags that choose a model and decide its embeddings, as a header holds them."""
+    infos = flags_of(ModelFlags)
+    return {name: jsonable(getattr(config, name)) for name, info in infos.items() if info.affects == "scores"}
 
 
 def model_flags(config: HeadConfig) -> ModelFlags:
