@@ -130,7 +130,12 @@ def arrow_bytes(entry: CacheEntry) -> dict[str, str]:
 
 def leftovers(entry: CacheEntry) -> list[str]:
     """List the files that do not belong to a finished entry."""
-    wanted = {"about.json", *(name for files in entry.shards for name in (files.arrow.name, files.record.name))}
+    wanted = {
+        "about.json",
+        "state.json",
+        "dataset_info.json",
+        *(name for files in entry.shards for name in (files.arrow.name, files.record.name)),
+    }
     return sorted(path.name for path in entry.folder.iterdir() if path.name not in wanted)
 
 

@@ -1,13 +1,16 @@
-"""``bend-hf cache list``, ``verify`` and ``prune``: manage cached embeddings."""
+"""``bend-hf cache list``, ``verify``, ``prune`` and ``export``: manage cached embeddings."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
 from bend_hf.config import Condition, flag_group, number_between
+
+if TYPE_CHECKING:
+    from bend_hf.embedders.cache.manage import EntryInfo
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +20,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "verify", help="check every checksum; a damaged shard is removed and recomputed when needed"
     )
     pruned = actions.add_parser("prune", help="remove cached embeddings")
-    for action in (listed, verified, pruned):
+    exported = actions.add_parser("export", help="write cached embeddings as a dataset: Parquet with a card")
+    for action in (listed, verified, pruned, exported):
         action.add_argument("names", nargs="*", metavar="WORD", help="select by a word in the folder, label or model")
         flag_group(action, "data").add_argument(
             "--cache", type=Path, help="cache folder (default: embeddings in $BEND_HF_CACHE)"
         )
+    output = flag_group(exported, "output")
+    output.add_argument("--to", required=True, metavar="PLACE", help="folder to write, or hub:OWNER/NAME")
+    output.add_argument("--public", action="store_true", help="make the repository public; by default, it is private")
     chosen = flag_group(pruned, "data")
     chosen.add_argument(
         "--older-than",
@@ -51,8 +58,12 @@ def _run(parsed: argparse.Namespace) -> int:
             unfinished=parsed.unfinished,
             broken=parsed.broken,
         )
+    elif parsed.action == "export":  # one dataset: words narrow the choice
+        entries = [entry for entry in entries if all(word in entry.words() for word in parsed.names)]
     elif parsed.names:
         entries = select(entries, names=tuple(parsed.names))
+    if parsed.action == "export":
+        return _export(entries, parsed)
     if parsed.action == "verify":
         found = verify(entries, log=print)
         counts = f"{found.n_good} shards are correct, {len(found.altered)} were damaged, {found.n_missing} are missing"
@@ -69,7 +80,21 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _export(entries: list[EntryInfo], parsed: argparse.Namespace) -> int:
+    from bend_hf.publishing.cache_export import export
+
+    done = export(entries, parsed.to, public=parsed.public)
+    if isinstance(done, Path):
+        print(done)
+    else:
+        print(f"{done.upload.name}: {'pushed' if done.changed else 'nothing to change'}, {done.url}")
+    return 0
+
+
 _CONDITIONS: Final = (
+    Condition(
+        flags=("public",), met=lambda given: given.to.startswith("hub:"), reason="--to is a folder, not a repository"
+    ),
     Condition(
         flags=("names", "older_than", "unfinished", "broken"),
         met=lambda given: not getattr(given, "all", False),
@@ -80,7 +105,7 @@ _CONDITIONS: Final = (
 COMMANDS = (
     Command(
         key="cache",
-        text="list, check or remove cached embeddings",
+        text="list, check, export or remove cached embeddings",
         example="bend-hf cache prune gene_finding --older-than 30 --dry-run",
         add_flags=_add_flags,
         conditions=_CONDITIONS,

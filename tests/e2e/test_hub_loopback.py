@@ -21,6 +21,7 @@ from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.readme_text import marked_readme
 from bend_hf.publishing.report import write_report
+from tests.cached import made
 from tests.loopback_hub import TOKEN, Hub
 from tests.records import record, write
 from tests.tiny import write_data
@@ -625,3 +626,26 @@ def test_contradicting_flags_raise(
     monkeypatch.chdir(tmp_path)
     assert main(["push", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_cached_embeddings_are_pushed_as_a_dataset(client: Client) -> None:
+    entry = made(client.folder / "cache")
+    export = ("cache", "export", "small", "--cache", "cache", "--to", "hub:me/small_triplets")
+    assert "pushed" in _done(client.bend_hf(*export))
+    repo = client.hub.repos[("dataset", "me/small_triplets")]
+    assert repo.private
+    assert len([name for name in repo.files if name.endswith(".parquet")]) == len(entry.shards)
+    said = client.python(
+        "import datasets, json\n"
+        "one = datasets.load_dataset('me/small_triplets', split='train')\n"
+        "print(json.dumps([len(one), one[3]['item'], one.column_names]))"
+    )
+    assert json.loads(said.splitlines()[-1]) == [
+        entry.plan.items,
+        3,
+        ["item", "chromosome", "start", "labels", "token_rows", "token_bp"],
+    ]
+    assert "nothing to change" in _done(client.bend_hf(*export))
+    assert {path.name for path in (client.folder / "cache").iterdir()} == {entry.folder.name, ".probes"}
+    client.hub.fail(500, "POST .*/commit/")
+    assert "the Hub answered 500" in _refused(client.bend_hf(*export[:-1], "hub:me/another"))

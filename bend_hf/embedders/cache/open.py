@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, sequences_sha256, some_sequences
 from bend_hf.embedders.cache import default_folder
+from bend_hf.embedders.cache.as_dataset import describe_dataset
 from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
 from bend_hf.embedders.cache.fill import OnProgress, RankSlice, fill, missing_shards, sweep_finished
@@ -204,10 +205,11 @@ class CacheEntry:
         here = here or RankSlice()
         shards = self.shards if numbers is None else [self.shards[number] for number in numbers]
         missing = missing_shards(shards)
+        features = stored_features(self.dataset.features, self.plan.width, self.plan.dtype)  # raises before it embeds
         if not missing:
             sweep_finished(shards)
+            describe_dataset(self.folder, self.plan, self.shards, features)
             return 0
-        stored_features(self.dataset.features, self.plan.width, self.plan.dtype)  # raises before anything is embedded
         self.embedder.load()
         writer = ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp)
         n_bp = sum(writer.n_bp(files) for files in missing)
@@ -228,6 +230,7 @@ class CacheEntry:
         shown = self.show_progress and is_main and on_progress is None
         with self.embedder.runner().fixed(), _bar(title, shown=shown) as bar:
             fill(writer, columns, shards, here, on_progress or bar)
+        describe_dataset(self.folder, self.plan, self.shards, features)
         return len(missing)
 
 

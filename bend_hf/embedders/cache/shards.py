@@ -4,6 +4,7 @@
                                  /shard-00003-of-00042.arrow   the embeddings, with labels and coordinates
                                  /shard-00003-of-00042.json    the shard's record: size, checksum and counts
                                  /shard-00003-of-00042.lock    exists while a process fills the shard
+                                 /state.json, dataset_info.json    for datasets.load_from_disk, once all are finished
 
 The record is written last. A shard is good if its record exists and holds the file's size, times of modification and
 change, and inode. If only those differ (the file was copied or edited, with or without its time put back), the checksum
@@ -40,6 +41,7 @@ from bend_hf.files import atomic_path, sync_folder
 from bend_hf.types import Ints, Json, StoredDtype
 
 ABOUT: Final = "about.json"
+STATE: Final = "state.json"  # datasets.config.DATASET_STATE_JSON_FILENAME; see as_dataset
 SHARD_BYTES: Final = 1 << 29  # an interrupted process loses at most one shard of work
 _MOST_SHARDS: Final = 256  # each holds a file open while it is read; 1,024 is a usual limit
 # Embeddings in a record batch: few enough that memory which was just filled is still in the processor's cache when it
@@ -316,7 +318,7 @@ class ShardFiles:
 
     def remove(self) -> None:
         """Remove the files; the record first, so that a shard without its embeddings is never taken for good."""
-        for path in (self.record, self.arrow, self.lock):
+        for path in (self.folder / STATE, self.record, self.arrow, self.lock):
             with contextlib.suppress(OSError):
                 path.unlink()
         self.sweep()
