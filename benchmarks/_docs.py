@@ -169,6 +169,17 @@ def _demo(result: Result) -> list[tuple[str, ...]]:
     return [(result["name"], "all cores together", f"{result['cpu_seconds']:.0f} s of processor time")]
 
 
+def _evo2_prefixes(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"Evo 2, whole windows of {2 * row['side_bp'] + 1:,} bp, alternatives per site: {row['per_site']}",
+            "each allele on its own",
+            f"{row['ratio']:.2f} times, {row['token_ratio']:.2f} times fewer tokens",
+        )
+        for row in result["rows"]
+    ]
+
+
 def _training(result: Result) -> list[tuple[str, ...]]:
     return [
         (f"training at width {result['width']}: {line['name']}", "repeat, then convolve", f"{line['ratio']:.2f} times")
@@ -267,6 +278,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "cache": _cache,
     "demo": _demo,
     "embedders": _embedders,
+    "evo2_prefixes": _evo2_prefixes,
     "genome": _genome,
     "metrics": _metrics,
     "training": _training,

@@ -95,6 +95,7 @@ class Embedder(LoadedModel):
     equal_lengths: bool = False  # True: only chunks of equal length share a batch, so that nothing is padded
     pooled: bool = False  # True: one embedding per sequence, for tasks with one label set per sequence
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
+    shares_prefixes: ClassVar[bool] = False  # True: has ``_losses_behind``
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
     _runner: BatchRunner | None = None
 
@@ -140,6 +141,19 @@ class Embedder(LoadedModel):
     def _logits_at(self, ids_BT: Tensor, mask_BT: Tensor | None, tokens_BQ: Tensor | None) -> Tensor:
         """Compute the language-model scores of selected tokens, shape (batch, Q, vocabulary)."""
         return _take(self._logits(ids_BT, mask_BT), tokens_BQ)
+
+    def _losses_behind(self, prefix_PF: Tensor, rest_NR: Tensor, prefix_of_N: Tensor) -> Tensor:
+        """Compute the losses of tokens behind shared prefixes, each of which is computed once.
+
+        Args:
+            prefix_PF: Token ids of the prefixes, at least one token each, shape (P, F).
+            rest_NR: Token ids of the sequences behind their prefixes, padded on the right, shape (N, R).
+            prefix_of_N: Index of the prefix of each sequence, shape (N,).
+
+        Returns:
+            Float32, shape (N, R).
+        """
+        raise ModelError(f"{self.name} cannot continue a prefix; expected a family with shares_prefixes")
 
     def _loss_tokens(self) -> Sequence[int] | None:
         """Return the token ids that compete in the loss; None: the whole vocabulary. Other tokens have the loss nan."""

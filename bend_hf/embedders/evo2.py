@@ -181,6 +181,7 @@ class Evo2Embedder(Embedder):
     direction: Direction = "causal"
     head_keys = ()
     can_offload = True
+    shares_prefixes = True
     pickles = ("*.pt", "*.pt.part*")
     model: Evo2Model
 
@@ -349,6 +350,20 @@ class Evo2Embedder(Embedder):
         from bend_hf.embedders.networks.selected_tokens import take
 
         return self.model.scores(take(self.model.run(ids_BT, ("norm",)).layers["norm"], tokens_BQ))
+
+    def _losses_behind(self, prefix_PF: Tensor, rest_NR: Tensor, prefix_of_N: Tensor) -> Tensor:
+        """Compute losses behind shared prefixes: the states after all but the last token of a prefix are continued."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        n_before = prefix_PF.shape[1] - 1
+        state = None
+        if n_before:
+            before = self.model.run(prefix_PF[:, :n_before], keep_state=True).state
+            state = None if before is None else before.take(prefix_of_N)
+        shown_NR = torch.cat([prefix_PF[prefix_of_N, n_before:], rest_NR[:, :-1]], dim=1)
+        scores_NRV = self.model.scores(self.model.run(shown_NR, ("norm",), state=state).layers["norm"])
+        return cross_entropy(scores_NRV.float().transpose(1, 2), rest_NR, reduction="none")
 
 
 def fp8_scales(tensors: TensorFiles) -> dict[str, Tensor]:

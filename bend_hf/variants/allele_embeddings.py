@@ -236,6 +236,12 @@ def _check_losses(embedder: Embedder, loss_BT1: Tensor, ids_BT: Tensor, mask_BT:
         raise not_finite(embedder, "a log-likelihood")
 
 
+def tokens_at_a_time(embedder: Embedder) -> int:
+    """Return the tokens of one batch: fixed, so that a resumed run repeats every bit."""
+    runner = embedder.runner()
+    return embedder.batch_tokens or (_CPU_TOKENS if runner.device.type == "cpu" else runner.default_tokens)
+
+
 def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, function: TokenFunction) -> Tensor:
     """Compute a function's values for the wanted tokens.
 
@@ -252,7 +258,7 @@ def run_on_device(embedder: Embedder, tokenized: Tokenized, wanted: Bools, funct
 
     runner = embedder.runner()
     device = runner.device
-    budget = embedder.batch_tokens or (_CPU_TOKENS if device.type == "cpu" else runner.default_tokens)
+    budget = tokens_at_a_time(embedder)
     lengths = np.diff(tokenized.chunk_starts)
     slot_of = np.cumsum(wanted) - 1
     needed = np.flatnonzero(np.add.reduceat(wanted, tokenized.chunk_starts[:-1]))

@@ -33,6 +33,7 @@ from bend_hf.variants.allele_embeddings import (
     losses,
     not_finite,
     run_on_device,
+    tokens_at_a_time,
     tokens_overlap,
 )
 from bend_hf.variants.alleles import Alleles, Context, StoredVariants, distinct
@@ -148,6 +149,8 @@ class AlleleLikelihoods:
         n_behind = tokens.counts - spans.n_front
         if (n_behind == 1).all() and (spans.n_tokens == 1).all():
             return self._next_token(tokens, spans)
+        if self._shares_prefixes(tokens, spans):
+            return self._behind_prefixes(tokens, spans)
         allele = np.repeat(np.arange(len(n_behind)), n_behind)
         token = np.arange(len(allele)) - np.repeat(np.cumsum(n_behind) - n_behind, n_behind) + spans.n_front[allele]
         position = tokens.index[allele, token]
@@ -156,6 +159,49 @@ class AlleleLikelihoods:
         found = run_on_device(self.embedder, tokens.tokenized, wanted, losses)[:, 0]
         slot = (np.cumsum(wanted) - 1)[position]
         return np.bincount(allele, -found.cpu().numpy()[slot], len(n_behind)).astype(np.float64)
+
+    def _shares_prefixes(self, tokens: _Tokens, spans: _Spans) -> bool:
+        """Whether what the alleles of a site begin with can be computed once: they begin alike, in one chunk each."""
+        whole = len(tokens.tokenized.chunk_starts) - 1 == len(tokens.counts) and not tokens.tokenized.special.any()
+        return self.embedder.shares_prefixes and whole and int(spans.n_front.min()) > 0
+
+    def _behind_prefixes(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
+        """Add up the log-likelihoods behind the tokens that the alleles of a site begin with."""
+        found = np.empty(len(tokens.counts))
+        for front in np.unique(spans.n_front).tolist():
+            alleles = np.flatnonzero(spans.n_front == front)
+            n_behind = tokens.counts[alleles] - front
+            ids = tokens.ids[alleles][:, : front + int(n_behind.max())]
+            # in the order of their ids, so that alleles with one beginning follow one another
+            given, given_as = np.unique(np.where(ids < 0, self.embedder.pad_id, ids), axis=0, return_inverse=True)
+            values = self._losses_behind(given, front)[given_as.reshape(-1)]
+            inside = np.arange(values.shape[1]) < n_behind[:, None]
+            if not np.isfinite(values[inside]).all():
+                raise not_finite(self.embedder, "a log-likelihood")
+            found[alleles] = -np.where(inside, values, 0.0).sum(axis=1)
+        return found
+
+    def _losses_behind(self, ids: Ints, front: int) -> NDArray[np.float64]:
+        """Compute the losses behind the first ``front`` tokens of n distinct sequences, shape (n, T - front)."""
+        import torch
+
+        prefixes, start, prefix_of = np.unique(ids[:, :front], axis=0, return_index=True, return_inverse=True)
+        starts = np.append(start, len(ids))
+        prefix_of, rest = prefix_of.reshape(-1), ids[:, front:]
+        n_tokens = np.cumsum(front + np.diff(starts) * rest.shape[1])
+        values = np.empty(rest.shape)
+        first, device = 0, self.embedder.runner().device
+        while first < len(prefixes):
+            before = n_tokens[first - 1] if first else 0
+            fits = int(np.searchsorted(n_tokens, before + tokens_at_a_time(self.embedder), side="right"))
+            last = max(first + 1, fits)
+            rows = slice(starts[first], starts[last])
+            given = (prefixes[first:last], rest[rows], prefix_of[rows] - first)
+            with torch.inference_mode():
+                losses_NR = self.embedder._losses_behind(*(torch.from_numpy(one).to(device) for one in given))
+            values[rows] = losses_NR.cpu().numpy()
+            first = last
+        return values
 
     def _next_token(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
         """Score alleles with nothing after them: one forward pass of the first allele says how likely each is."""
@@ -340,7 +386,10 @@ class VariantLikelihoods:
         return SiteLikelihoods(log_likelihood_ratio=np.mean(ratios, axis=0), entropy_bits=np.mean(entropies, axis=0))
 
     def of_indels(self, stored: StoredVariants) -> NDArray[np.float64]:
-        """Compute log-likelihood ratios of variants of any length, shape (n,); longer alleles add up more tokens."""
+        """Compute log-likelihood ratios of variants of any length, shape (n,); longer alleles add up more tokens.
+
+        For a causal model this is the ratio of the whole windows, because what is before a variant cancels.
+        """
         ratios = []
         for shown, _ in self._strands(stored, self.indel_context):
             texts = [text for pair in zip(shown.ref, shown.alt, strict=True) for text in pair]

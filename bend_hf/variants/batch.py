@@ -64,6 +64,11 @@ class VariantModel:
                 f"{embedder.name} returns one embedding per sequence, but variants are compared at their place; "
                 "expected one embedding per nucleotide, of shape (nucleotides, width)"
             )
+        if settings.whole_window and embedder.direction != "causal":
+            raise ConfigError(
+                f"{embedder.name} is not causal, so that the likelihood of a whole window is not the sum over its "
+                "tokens; leave out --whole-window"
+            )
         context = Context.of(settings.context, causal=embedder.direction == "causal")
         likelihoods, reason = None, "" if settings.likelihood else "they were not asked for"
         if settings.likelihood:
@@ -141,7 +146,7 @@ class VariantBatch:
     @cached_property
     def log_likelihood_ratio(self) -> NDArray[np.float64]:
         """Log-likelihood of ALT minus that of REF, shape (n,)."""
-        if self.alleles.is_substitution.all():
+        if self.alleles.is_substitution.all() and not self.settings.whole_window:
             return self._sites.log_likelihood_ratio
         return self._likelihoods.of_indels(self.stored)
 

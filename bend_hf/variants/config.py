@@ -29,6 +29,8 @@ class ScoreSettings:
         likelihood: Whether to compute the log-likelihood ratio and the entropy: one more forward pass per site.
         need_likelihood: Whether a model without likelihoods is an error. If not, its columns are null.
         both_strands: Whether likelihoods are averaged over both strands.
+        whole_window: Whether the log-likelihood ratio of a substitution is that of the variant and everything behind
+            it, as for insertions and deletions, and not of the base at the site. For causal models.
         embedding_idx: BEND's index of the embedding to compare, counted from the start of the sequence in nucleotides
             (in tokens if tokens overlap); None compares the embedding that covers the variant.
         averages: Whether to compute distances averaged over the window and the sequence. Without them, a model's last
@@ -41,6 +43,7 @@ class ScoreSettings:
     likelihood: bool = True
     need_likelihood: bool = False
     both_strands: bool = False
+    whole_window: bool = False
     embedding_idx: int | None = None
     averages: bool = True
     keep_embeddings: bool = False
@@ -77,6 +80,11 @@ class VariantRun(ModelFlags):
     )
     no_likelihood: bool = flag(False, "skip likelihoods, which cost one forward pass per site", group="scores")
     both_strands: bool = flag(False, "average likelihoods over both strands", group="scores")
+    whole_window: bool = flag(
+        False,
+        "log-likelihood ratio of all that a causal model reads from the variant on, not of the site alone",
+        group="scores",
+    )
     probe: bool = flag(False, "also train a linear and a small MLP head on labeled variants", group="head")
     csv: bool = flag(False, "also write the CSV of BEND's script", affects="nothing")
     no_plot: bool = flag(False, "draw no figure", affects="nothing")
@@ -98,8 +106,9 @@ class VariantRun(ModelFlags):
         return ScoreSettings(
             window_bp=self.window_bp,
             likelihood=not self.no_likelihood,
-            need_likelihood=self.both_strands or self.indels == "likelihood",
+            need_likelihood=self.both_strands or self.whole_window or self.indels == "likelihood",
             both_strands=self.both_strands,
+            whole_window=self.whole_window,
             embedding_idx=self.embedding_idx,
             averages=not self.no_averages,
             keep_embeddings=self.probe,
@@ -108,7 +117,9 @@ class VariantRun(ModelFlags):
 
 _CONDITIONS: Final = (
     Condition(
-        flags=("both_strands",), met=lambda config: not config.no_likelihood, reason="--no-likelihood skips likelihoods"
+        flags=("both_strands", "whole_window"),
+        met=lambda config: not config.no_likelihood,
+        reason="--no-likelihood skips likelihoods",
     ),
     Condition(
         flags=("window_bp",),

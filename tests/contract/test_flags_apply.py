@@ -92,6 +92,10 @@ REFUSED = [
         "variants v.vcf --genome g.fa --both-strands --no-likelihood",
         "--both-strands is given, but --no-likelihood skips",
     ),
+    (
+        "variants v.vcf --genome g.fa --whole-window --no-likelihood",
+        "--whole-window is given, but --no-likelihood skips",
+    ),
     ("variants v.vcf --genome g.fa --window-bp 8 --no-averages", "--window-bp is 8, but --no-averages skips distances"),
 ]
 

@@ -9,7 +9,7 @@ carries its state from one to the next, so that the memory does not grow with th
 and the keys and values of one attention block. The same states let sequences with a common beginning share it:
 
     prefix = model.run(ids_1P, keep_state=True).state
-    model.run(ids_AT, state=prefix.repeat(2))
+    model.run(ids_2T, state=prefix.take(torch.tensor([0, 0])))
 
 The arithmetic of the published code in bfloat16 is kept: convolutions run in float32, and their results are rounded.
 
@@ -248,11 +248,9 @@ class BlockState:
     keys: Tensor | None = None
     values: Tensor | None = None
 
-    def repeat(self, n: int) -> BlockState:
-        """Repeat a state of batch 1 for n sequences, without copying it."""
-        return BlockState(
-            **{name: None if value is None else value.expand(n, *value.shape[1:]) for name, value in vars(self).items()}
-        )
+    def take(self, index_N: Tensor) -> BlockState:
+        """Select the states of some sequences; an index may occur more than once."""
+        return BlockState(**{name: None if value is None else value[index_N] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,9 +265,9 @@ class Evo2State:
     n_tokens: int
     blocks: tuple[BlockState, ...]
 
-    def repeat(self, n: int) -> Evo2State:
-        """Repeat a state of batch 1 for n sequences that continue it; the copies share their memory."""
-        return replace(self, blocks=tuple(block.repeat(n) for block in self.blocks))
+    def take(self, index_N: Tensor) -> Evo2State:
+        """Select the states of some sequences, which then continue them; an index may occur more than once."""
+        return replace(self, blocks=tuple(block.take(index_N) for block in self.blocks))
 
 
 class RMSNorm(nn.Module):

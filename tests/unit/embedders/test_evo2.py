@@ -18,9 +18,13 @@ from bend_hf.embedders import Evo2Embedder, load_embedder
 from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
 from bend_hf.embedders.convert import convert
 from bend_hf.embedders.evo2 import evo2_weights, published_fields
-from bend_hf.embedders.networks.evo2 import config_from_json, fp8_linear
+from bend_hf.embedders.networks.evo2 import Evo2Model, config_from_json, fp8_linear
 from bend_hf.errors import ConfigError, ModelError
+from bend_hf.tasks import VariantSpec
+from bend_hf.variants.allele_likelihoods import AlleleLikelihoods, VariantLikelihoods
+from bend_hf.variants.alleles import Context, StoredVariants
 from tests.fake_checkpoints import make_tiny
+from tests.variant_controls import column, scores_of
 
 SEQUENCE = "ACGTTGACGATTNACGTGGA"
 KEY = "evo2_7b"
@@ -291,3 +295,99 @@ def test_the_count_of_allocations_frees_what_is_freed() -> None:
         assert (count.now, count.peak) == (4000, 8000)
         view = kept.view(10, 100)
     assert count.now == view.untyped_storage().nbytes()
+
+
+def random_text(length: int) -> str:
+    return "".join(np.random.default_rng(0).choice(list("ACGT"), length))
+
+
+def whole_model(folder: Path) -> Evo2Embedder:
+    make_tiny(KEY, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_seqlen": 4096}))
+    embedder = load_embedder(KEY, checkpoint=folder, device="cpu", random_init=True)
+    assert isinstance(embedder, Evo2Embedder)
+    return embedder
+
+
+WINDOW = VariantSpec(context_bp=40, causal_context_bp=60, stored_context_bp=100)
+VARIANTS = [
+    (random_text(200), at, random_text(200)[at], alt, 0)
+    for at, alts in ((100, "ACGT"), (90, "GT"), (120, "CA"))
+    for alt in alts
+    if alt != random_text(200)[at]
+]
+
+
+def test_a_whole_window_is_scored_by_the_sum_of_its_log_probabilities(tmp_path: Path) -> None:
+    """The authors' score: the log-likelihood of the window with ALT minus that with REF, over the whole vocabulary."""
+    embedder = whole_model(tmp_path)
+
+    def log_likelihood(text: str) -> float:
+        logits = torch.from_numpy(embedder.logits([text])[0][:-1]).double()
+        ids = torch.tensor(list(text.encode())[1:])
+        return float(logits.log_softmax(-1).gather(1, ids[:, None]).sum())
+
+    found = column(scores_of(embedder, VARIANTS, WINDOW, whole_window=True), "log_likelihood_ratio")
+    assert len(found) > 5
+    for ratio, (text, at, _, alt, _) in zip(found, VARIANTS, strict=True):
+        window = text[at - 60 : at + 41]
+        expected = log_likelihood(window[:60] + alt + window[61:]) - log_likelihood(window)
+        assert ratio == pytest.approx(expected, abs=2e-4)
+    at_site = column(scores_of(embedder, VARIANTS, WINDOW), "log_likelihood_ratio")
+    assert max(abs(a - b) for a, b in zip(found, at_site, strict=True)) > 0.01
+
+
+def test_what_the_alleles_of_a_site_begin_with_is_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three alternatives per site: one prefix of 59 tokens and four alleles of 41, in place of six windows of 101."""
+    embedder = whole_model(tmp_path)
+    n_tokens: list[int] = []
+    run = Evo2Model.run
+
+    def counted(self: Evo2Model, ids_BT: Tensor, *names: Any, **options: Any) -> Any:
+        n_tokens.append(ids_BT.numel())
+        return run(self, ids_BT, *names, **options)
+
+    monkeypatch.setattr(Evo2Model, "run", counted)
+    text = random_text(200)
+    rows = [(text, 100, text[100], alt, 0) for alt in "ACGT" if alt != text[100]]
+    alleles = AlleleLikelihoods.of(embedder)
+    likelihoods = VariantLikelihoods(
+        alleles=alleles,
+        context=Context(left_bp=60, right_bp=0),
+        indel_context=Context(left_bp=60, right_bp=40),
+        both_strands=False,
+    )
+    stored = StoredVariants(
+        sequences=[text] * 3, offset_bp=np.full(3, 100), ref=[text[100]] * 3, alt=[row[3] for row in rows]
+    )
+    n_tokens.clear()
+    shared = likelihoods.of_indels(stored)
+    assert sum(n_tokens) == 59 + 4 * 41
+    monkeypatch.setattr(Evo2Embedder, "shares_prefixes", False)
+    n_tokens.clear()
+    np.testing.assert_allclose(shared, likelihoods.of_indels(stored), atol=1e-4)
+    assert sum(n_tokens) == 6 * 101
+
+
+def test_insertions_and_deletions_share_their_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = whole_model(tmp_path)
+    text = random_text(200)
+    stored = StoredVariants(
+        sequences=[text] * 3,
+        offset_bp=np.array([100, 100, 70]),
+        ref=[text[100], text[100:104], text[70]],
+        alt=[text[100] + "GGA", text[100], text[70] + "C"],
+    )
+    likelihoods = VariantLikelihoods(
+        alleles=AlleleLikelihoods.of(embedder),
+        context=Context(left_bp=60, right_bp=0),
+        indel_context=Context(left_bp=60, right_bp=40),
+        both_strands=True,
+    )
+    shared = likelihoods.of_indels(stored)
+    monkeypatch.setattr(Evo2Embedder, "shares_prefixes", False)
+    np.testing.assert_allclose(shared, likelihoods.of_indels(stored), atol=2e-4)
+    assert np.abs(shared).max() > 0.01

@@ -9,7 +9,7 @@ import pytest
 
 from bend_hf.embedders import OneHotEmbedder
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.errors import ModelError
+from bend_hf.errors import ConfigError, ModelError
 from bend_hf.tasks import VariantSpec
 from bend_hf.variants.allele_embeddings import tokens_overlap
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods, entropy_bits
@@ -138,3 +138,17 @@ def test_overlapping_chunks_raise() -> None:
 def test_entropy_by_hand() -> None:
     found = entropy_bits(np.log([[0.25] * 4, [0.5, 0.5, 1e-300, 1e-300], [0.5, 0.25, 0.125, 0.125]]))
     np.testing.assert_allclose(found, [2.0, 1.0, 1.75], atol=1e-12)
+
+
+def test_the_ratio_of_a_whole_window_adds_up_what_follows_the_variant() -> None:
+    # TACGT against TATGT: A>C or A>T, then C>G or T>G
+    found = scores_of(Markov(), [("TACGT", 2, "C", "T", 0), ("TACCT", 2, "C", "T", 0)], whole_window=True)
+    expected = [0.0, math.log(0.1) - math.log(0.7)]  # in the second, C follows C, and with ALT it follows T
+    assert column(found, "log_likelihood_ratio") == pytest.approx(expected, abs=1e-5)
+    site = scores_of(Markov(), [("TACCT", 2, "C", "T", 0)])
+    assert column(site, "log_likelihood_ratio") == pytest.approx([0.0], abs=1e-5)
+
+
+def test_a_whole_window_needs_a_causal_model() -> None:
+    with pytest.raises(ConfigError, match="is not causal, so that the likelihood of a whole window is not the sum"):
+        scores_of(OrderZero(), [("TACGT", 2, "C", "T", 0)], whole_window=True)
