@@ -18,7 +18,7 @@ import numpy as np
 
 from bend_hf.evaluation.record import ResultRecord, write_record
 from bend_hf.evaluation.record_schema import SCHEMA_FILE
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, file_name
 from bend_hf.tasks import TASKS
 from bend_hf.types import Json
 
@@ -181,7 +181,7 @@ def write_with_predictions(folder: Path, made: ResultRecord, *, seed: int = 0, i
         predicted=None,
         label_names=("no", "yes"),
     )
-    name = f"{made.task}__{made.model['model']}__seed{made.config['seed']}__20260131T120000"
+    name = f"{made.task}__{file_name(str(made.model['model']))}__seed{made.config['seed']}__20260131T120000"
     digest = write_predictions(predictions, folder / f"{name}.parquet")
     assert predictions.score is not None
     metrics: dict[str, Json] = {

@@ -124,7 +124,10 @@ def _check_others(parsed: argparse.Namespace, records: Mapping[Path, ResultRecor
     from bend_hf.errors import ConfigError
     from bend_hf.publishing.others import others_of
 
-    if others_of(parsed.others).published and not records:
+    others = others_of(parsed.others)
+    if others.stores:
+        raise ConfigError("--with hub:... shows records of a store; expected 'published'. Use 'bend-hf report' for it")
+    if others.published and not records:
         raise ConfigError("--with published needs the task of the predictions; keep a record next to one of the files")
 
 

@@ -12,6 +12,7 @@ from bend_hf.cli import Command
 from bend_hf.config import Condition, flag_group
 
 if TYPE_CHECKING:
+    from bend_hf.evaluation.record import ResultRecord
     from bend_hf.publishing.hub import Upload
 
 _KINDS = ("dataset", "metric", "card", "results", "report")
@@ -33,13 +34,20 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--from", dest="folder", type=Path, help="folder to push (default: bend, card, results or report, by KIND)"
     )
     output.add_argument(
+        "--to",
+        metavar="OWNER/NAME",
+        help="shared store of results, to which records and predictions are added; with --create-pr by a pull request",
+    )
+    output.add_argument(
         "--dry-run", action="store_true", help="list the repositories and files with their sizes; send nothing"
     )
     output.add_argument(
         "--public", action="store_true", help="make the repositories public; by default, new ones are private"
     )
     output.add_argument(
-        "--create-pr", action="store_true", help="open a pull request with the scores on the model's --repo"
+        "--create-pr",
+        action="store_true",
+        help="open a pull request with the scores on the model's --repo, or with the results on the store --to",
     )
     model.add_argument("--model", help="with --create-pr: select the records of one model, named as in the report")
     data.add_argument(
@@ -76,8 +84,8 @@ def _plan(parsed: argparse.Namespace) -> list[Upload]:
         if parsed.kind == "metric":
             return uploads.plan_metrics(parsed.namespace, parsed.names)
         return uploads.plan_datasets(parsed.folder or Path("bend"), parsed.namespace, parsed.names)
-    if parsed.create_pr and not parsed.repo:
-        raise ConfigError("--create-pr needs --repo OWNER/NAME of a model")
+    if parsed.create_pr and not (parsed.repo or parsed.to):
+        raise ConfigError("--create-pr needs --repo OWNER/NAME of a model, or --to OWNER/NAME of a store of results")
     if parsed.kind == "card":
         folder = parsed.folder or Path("card")
         return [uploads.plan_card(folder, _repo(parsed, lambda: uploads.card_repo(folder)), create_pr=parsed.create_pr)]
@@ -92,17 +100,24 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     from bend_hf.publishing import uploads
     from bend_hf.publishing.models import records_of_model
     from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
+    from bend_hf.publishing.results_store import RESULTS_REPO, full_name
     from bend_hf.runs.verify import check_with_data_at_hand
 
     named = parse_datasets(parsed.dataset)
     folder = parsed.folder or Path("results")
+
+    def match(records: list[ResultRecord]) -> list[ResultRecord]:
+        return match_dataset(records, named, read_hub_facts)
+
+    if parsed.to:
+        repo = full_name(parsed.to)
+        return uploads.plan_results([folder], repo, match, appends=True, create_pr=parsed.create_pr)
     if not parsed.create_pr:
-        repo = _repo(parsed, lambda: uploads.RESULTS_REPO)
-        return uploads.plan_results([folder], repo, lambda records: match_dataset(records, named, read_hub_facts))
+        return uploads.plan_results([folder], _repo(parsed, lambda: RESULTS_REPO), match)
     paths = find_records([folder])
     records = records_of_model(read_all_verified(paths, complete=True), parsed.model)
     check_with_data_at_hand(paths)
-    return uploads.plan_scores(match_dataset(records, named, read_hub_facts), parsed.repo, create_pr=True)
+    return uploads.plan_scores(match(records), parsed.repo, create_pr=True)
 
 
 def _repo(parsed: argparse.Namespace, name: Callable[[], str]) -> str:
@@ -135,13 +150,16 @@ _CONDITIONS: Final = (
     Condition(flags=("public",), met=lambda given: not given.create_pr, reason="--create-pr changes no repository"),
     Condition(
         flags=("model",),
-        met=lambda given: given.kind == "results" and given.create_pr,
-        reason="only 'push results --create-pr' selects a model",
+        met=lambda given: given.kind == "results" and given.create_pr and not given.to,
+        reason="only 'push results --create-pr' to the repository of a model selects a model",
     ),
+    Condition(flags=("to",), met=lambda given: given.kind == "results", reason="only results go to a shared store"),
+    Condition(flags=("repo",), met=lambda given: not given.to, reason="--to names the repository"),
     Condition(
         flags=("dataset",), met=lambda given: given.kind == "results", reason="only 'push results' looks for datasets"
     ),
     Condition(flags=("namespace",), met=lambda given: not given.repo, reason="--repo names the owner"),
+    Condition(flags=("namespace",), met=lambda given: not given.to, reason="--to names the owner"),
 )
 
 COMMANDS = (

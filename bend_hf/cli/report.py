@@ -24,7 +24,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OTHERS",
         help="show results of others next to the records: published, the scores that others report, each with its "
-        "source",
+        "source; or hub:OWNER/NAME, the records of a shared store, with paired tests; can be repeated",
     )
     output.add_argument("--no-plots", action="store_true", help="draw no plots")
 

@@ -395,9 +395,18 @@ def write_record(record: ResultRecord, path: Path) -> None:
         ResultRecord.from_json(body)
     except RecordError as error:
         raise RecordError(f"the record for {path} is malformed: {error}. This is a defect of bend_hf") from error
-    text = json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = _text(body)
     with explain_write_errors(path), atomic_path(path, overwrite=False) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def record_text(record: ResultRecord) -> str:
+    """Write the content of a record's file, with its hash."""
+    return _text(record.as_json())
+
+
+def _text(body: Mapping[str, Json]) -> str:
+    return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_record(path: Path) -> ResultRecord:

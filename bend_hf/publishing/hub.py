@@ -10,6 +10,7 @@ is the one that huggingface_hub stores; it never appears in a message.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from bend_hf.publishing.readme_text import marked_readme, merge_readme
 from bend_hf.tables import n_bytes
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, RepoFile
 
 RepoType: TypeAlias = Literal["model", "dataset", "space"]
 
@@ -32,8 +33,13 @@ _ADVICE: Final = {
     401: "the token is missing, wrong or expired; run 'hf auth login' and try again",
     403: "the token has no write access there; ask for it, or give another --namespace",
     404: "the repository does not exist, or the token cannot see it; check --namespace and --repo",
+    409: "the repository was changed meanwhile; repeat the command",
     412: "the repository was changed meanwhile; repeat the command",
     429: "too many requests; wait some minutes and repeat the command",
+}
+_READING_ADVICE: Final = {
+    403: "the token may not read it; ask its owner for access",
+    404: "the repository does not exist, or the token cannot see it; check its name",
 }
 _SERVER_FAILED: Final = "the Hub failed; repeat the command later"
 _CONNECTION_LOST: Final = "the connection was lost; repeat the command"
@@ -74,6 +80,8 @@ class Upload:
         create_pr: Whether to open a pull request on an existing repository instead of committing to one's own.
         own_card: Whether the files are those of a model card. It is merged with the repository's, and so is every other
             README.
+        appends: Whether files are only added, as to a store of several people: no file of the repository is replaced,
+            and its README stays as it is.
     """
 
     repo: str
@@ -85,20 +93,11 @@ class Upload:
     filled_by: str = ""
     create_pr: bool = False
     own_card: bool = False
+    appends: bool = False
 
     def __post_init__(self) -> None:
         """Check the name of the repository, before anything is sent."""
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-        try:
-            validate_repo_id(self.repo)
-        except HFValidationError as error:
-            raise ConfigError(f"the Hub takes no repository name {_short(self.repo)!r} ({_one_line(error)})") from error
-        if not self.repo.isascii():  # which huggingface_hub 1 does not check
-            raise ConfigError(f"the Hub takes no repository name {_short(self.repo)!r} (other letters than A to Z)")
-        if "/" not in self.repo:
-            raise ConfigError(f"the repository is {self.repo!r}; expected OWNER/NAME")
+        check_repo_name(self.repo)
 
     @property
     def name(self) -> str:
@@ -110,6 +109,25 @@ class Upload:
         how = " as a pull request" if self.create_pr else ""
         head = f"{self.name}{how}: {len(self.files)} files, {n_bytes(sum(file.n_bytes for file in self.files))}"
         return [head, *(f"  {file.path}  {n_bytes(file.n_bytes)}" for file in self.files)]
+
+
+def check_repo_name(repo: str) -> None:
+    """Check the name of a repository.
+
+    Raises:
+        ConfigError: It is not ``OWNER/NAME``, or the Hub takes no such name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(f"the Hub takes no repository name {_short(repo)!r} ({_one_line(error)})") from error
+    if not repo.isascii():  # which huggingface_hub 1 does not check
+        raise ConfigError(f"the Hub takes no repository name {_short(repo)!r} (other letters than A to Z)")
+    if "/" not in repo:
+        raise ConfigError(f"the repository is {repo!r}; expected OWNER/NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +161,7 @@ def push(uploads: Sequence[Upload], *, public: bool = False) -> Iterator[PushRes
         raise HubError("no Hub token is stored on this machine; run 'hf auth login' first")
     api = HfApi()
     for upload in uploads:
-        with _explained(upload):
+        with explained(upload.name):
             yield _push(api, upload, public=public)
 
 
@@ -164,7 +182,7 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
         api.update_repo_settings(upload.repo, repo_type=upload.repo_type, private=False)
     remote = set(api.list_repo_files(upload.repo, repo_type=upload.repo_type, revision=revision))
     repository = _Repository(api=api, upload=upload, files=frozenset(remote), revision=before.sha)
-    files = _merged_with_remote(repository)
+    files = _appended(repository) if upload.appends else _merged_with_remote(repository)
     _check_one_value_each(repository)
     _check_mirrored(repository)
     done = api.create_commit(
@@ -237,6 +255,40 @@ def _merged_with_remote(repository: _Repository) -> list[UploadFile]:
     return list(files.values())
 
 
+def _appended(repository: _Repository) -> list[UploadFile]:
+    """The files of an upload that only adds files.
+
+    Raises:
+        HubError: The repository holds another file of that name.
+    """
+    from huggingface_hub import RepoFile
+
+    upload = repository.upload
+    files = [file for file in upload.files if not (file.path == CARD_FILE and CARD_FILE in repository.files)]
+    there = {file.path: file for file in files if file.path in repository.files and file.path != CARD_FILE}
+    known = (
+        repository.api.get_paths_info(
+            upload.repo, list(there), repo_type=upload.repo_type, revision=repository.revision
+        )
+        if there
+        else []
+    )
+    for remote in known:
+        if isinstance(remote, RepoFile) and not _same_content(remote, there[remote.path].read()):
+            raise HubError(
+                f"{upload.name} already holds another {remote.path}, and results that are there are not replaced. Run "
+                "it again, which gives it a new name, or give another --to."
+            )
+    return files
+
+
+def _same_content(remote: RepoFile, content: bytes) -> bool:
+    if remote.lfs is not None:
+        return remote.lfs.sha256 == hashlib.sha256(content).hexdigest()
+    blob = b"blob %d\0" % len(content) + content  # what git hashes
+    return remote.blob_id == hashlib.sha1(blob, usedforsecurity=False).hexdigest()
+
+
 def _merged_readme(repository: _Repository, file: UploadFile) -> UploadFile:
     """The README of a repository that holds no model card."""
     ours, theirs = marked_readme(_utf8(file, repository.upload)), repository.text(CARD_FILE)
@@ -295,8 +347,13 @@ def _stale(upload: Upload, remote: Collection[str]) -> list[str]:
 
 
 @contextmanager
-def _explained(upload: Upload) -> Iterator[None]:
-    """Turn an error of huggingface_hub into one that says what failed, where, and what to do."""
+def explained(name: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn an error of huggingface_hub into one that says what failed, where, and what to do.
+
+    Args:
+        name: Kind and name of the repository.
+        reading: Whether it is read and not pushed to.
+    """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     # The root of all errors of the HTTP client; it is httpx under one name or another, by huggingface_hub's release.
@@ -307,24 +364,26 @@ def _explained(upload: Upload) -> Iterator[None]:
     except BendError:
         raise
     except OfflineModeIsEnabled as error:
-        raise HubError(f"{upload.name}: HF_HUB_OFFLINE is set; unset it to push") from error
+        raise HubError(f"{name}: HF_HUB_OFFLINE is set; unset it to {'read it' if reading else 'push'}") from error
     except (transport_error, OSError, RuntimeError, ValueError) as error:
-        raise _hub_error(upload, error) from error
+        raise _hub_error(name, error, reading=reading) from error
 
 
-def _hub_error(upload: Upload, error: Exception) -> HubError:
+def _hub_error(name: str, error: Exception, *, reading: bool) -> HubError:
     status = _status(error)
-    if status is None and isinstance(error, ValueError):
-        return HubError(f"{upload.name}: the Hub rejected the files ({_one_line(error)})")
+    advice = {**_ADVICE, **(_READING_ADVICE if reading else {})}
+    if status is None and isinstance(error, ValueError) and not isinstance(error, OSError):
+        return HubError(f"{name}: the Hub rejected the files ({_one_line(error)})")
     if status is None:
         what = f"did not answer ({type(error).__name__}): {_CONNECTION_LOST}"
-    elif status in _ADVICE:
-        what = f"answered {status}: {_ADVICE[status]}"
+    elif status in advice:
+        what = f"answered {status}: {advice[status]}"
     elif status >= 500:
         what = f"answered {status}: {_SERVER_FAILED}"
     else:
         what = f"answered {status} ({_one_line(error)}): fix that and repeat the command"
-    return HubError(f"{upload.name}: the Hub {what}. Content that was sent is not sent again.")
+    end = "Files that were fetched are not fetched again." if reading else "Content that was sent is not sent again."
+    return HubError(f"{name}: the Hub {what}. {end}")
 
 
 def _status(error: BaseException | None) -> int | None:

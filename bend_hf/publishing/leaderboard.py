@@ -161,6 +161,7 @@ def leaderboards(
     records: Sequence[ResultRecord],
     files: Mapping[str, Path] = MappingProxyType({}),
     *,
+    stores: Sequence[str] = (),
     log: Callable[[str], None] = lambda text: None,
 ) -> list[Leaderboard]:
     """Rank the results of records on one leaderboard each, ordered by task, protocol and data.
@@ -168,10 +169,11 @@ def leaderboards(
     Args:
         records: Records of models and of controls.
         files: Prediction files by the sha256 in the records, for the paired test; see `prediction_files`.
+        stores: The shared store of each record, see `group_records`.
         log: Receives one line for each prediction file that cannot be used, with the reason.
     """
     found: dict[tuple[str, str, str, str], list[ResultGroup]] = defaultdict(list)
-    for result in group_records(records):
+    for result in group_records(records, stores):
         found[(result.task, result.protocol, result.data_id, result.metric)].append(result)
     return [_leaderboard(found[key], files, log) for key in sorted(found)]
 
@@ -200,7 +202,7 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
     models = [result for result in results if not result.is_control]
     ranked = {result.model for result in models}
     titled: dict[str, float] = {}
-    for result in results:
+    for result in sorted(results, key=lambda one: one.store):  # one's own come first
         for name, value in result.controls.items():
             title = _control_title(name)
             if value is None or name in ranked:
@@ -234,11 +236,13 @@ def _control_title(name: str) -> str:
 
 
 def _control_name(result: ResultGroup) -> str:
-    return _with_namespace(_control_title(result.model), result)
+    return _with_owner(_control_title(result.model), result)
 
 
-def _with_namespace(name: str, result: ResultGroup) -> str:
-    return f"{name}, data of {result.namespace}" if result.namespace else name
+def _with_owner(name: str, result: ResultGroup) -> str:
+    """A name with the owner of the data and the store of the records, if they are not the usual ones."""
+    name = f"{name}, data of {result.namespace}" if result.namespace else name
+    return f"{name}, from {result.store}" if result.store else name
 
 
 def _data_words(result: ResultGroup) -> str:
@@ -276,14 +280,14 @@ def row_names(results: Sequence[ResultGroup]) -> list[str]:
     """Name each result: its model, with what tells it apart.
 
     That is its head if it is not the task's, the owner of its data if they are not the canonical datasets of the Hub,
-    and settings if two would look alike.
+    the store of its records, and settings if two would look alike.
     """
     names = []
     for result in results:
         usual = heads_of(TASKS.get(result.task))[0] if result.task in TASKS else result.head
         model_is_enough = result.head == usual or result.model in BASELINES  # a baseline's name says what is trained
         name = result.model if model_is_enough else f"{result.model}, {result.head.replace('_', ' ')}"
-        names.append(_with_namespace(name, result))
+        names.append(_with_owner(name, result))
     by_name = sorted(range(len(results)), key=lambda i: names[i])
     for _, group in groupby(by_name, key=lambda i: names[i]):
         alike = list(group)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from statistics import NormalDist, fmean, variance
 from typing import Final
@@ -56,6 +56,7 @@ class ResultGroup:
         interval_method: How the interval was computed; empty without intervals.
         records: One record per seed, ordered by seed.
         reasons_not_to_publish: Why the result must not be published as a BEND score; empty if it may be.
+        store: The shared store that the records were read from; empty for the user's own.
     """
 
     task: str
@@ -71,6 +72,7 @@ class ResultGroup:
     interval_method: str
     records: tuple[ResultRecord, ...]
     reasons_not_to_publish: tuple[str, ...]
+    store: str = ""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -145,21 +147,27 @@ class ResultGroup:
         return found
 
 
-def group_records(records: Sequence[ResultRecord]) -> list[ResultGroup]:
-    """Group records by everything but the seed, ordered by task, protocol, data, model and head."""
+def group_records(records: Sequence[ResultRecord], stores: Sequence[str] = ()) -> list[ResultGroup]:
+    """Group records by everything but the seed, ordered by task, protocol, data, model and head.
+
+    Args:
+        records: The records.
+        stores: The shared store of each record, empty for one's own; nothing if all are. Records of two stores are
+            never seeds of one result.
+    """
     models: dict[str, NamedModel] = {}
     for is_control in (False, True):
         models |= models_of([record for record in records if record.is_control is is_control])
     groups: dict[tuple[str, ...], list[ResultRecord]] = defaultdict(list)
     label_of = {}
-    for record in records:
+    for record, store in zip(records, stores or [""] * len(records), strict=True):
         model = models[model_id(record)]
-        key = _key(record, model)
+        key = (store, *_key(record, model))
         groups[key].append(record)
         label_of[key] = model.label
-    results = [_result(group, label_of[key]) for key, group in groups.items()]
+    results = [replace(_result(group, label_of[key]), store=key[0]) for key, group in groups.items()]
     return sorted(
-        results, key=lambda r: (r.task, r.protocol, r.data_id, r.model, r.head, r.records[0].created_at or "")
+        results, key=lambda r: (r.task, r.protocol, r.data_id, r.model, r.head, r.store, r.records[0].created_at or "")
     )
 
 

@@ -20,7 +20,7 @@ from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
 from bend_hf.evaluation.evidence import prediction_entries, read_all_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
-from bend_hf.evaluation.record import ResultRecord, find_records, member
+from bend_hf.evaluation.record import ResultRecord, find_records, member, record_text
 from bend_hf.evaluation.remembered import content_sha256
 from bend_hf.files import asset_folder, file_name
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
@@ -37,7 +37,6 @@ from bend_hf.tasks import TASKS
 DatasetMatcher: TypeAlias = Callable[[list[ResultRecord]], list[ResultRecord]]
 
 _LONGEST_NAME: Final = 96  # huggingface_hub.utils.validate_repo_id
-RESULTS_REPO: Final = "bend_results"
 REPORT_REPO: Final = "bend_report"
 _IGNORED: Final = frozenset({"__pycache__", ".git", ".cache"})
 
@@ -203,13 +202,17 @@ def plan_scores(records: Sequence[ResultRecord], repo: str, *, create_pr: bool) 
     )
 
 
-def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list) -> Upload:
+def plan_results(
+    places: Sequence[Path], repo: str, match: DatasetMatcher = list, *, appends: bool = False, create_pr: bool = False
+) -> Upload:
     """Plan the dataset repository of records and their predictions.
 
     Args:
         places: Records, or folders of them.
         repo: ``owner/name``.
         match: Writes into each record the Hub dataset that it was scored on.
+        appends: Whether the repository is a store that others push to as well: nothing there is replaced.
+        create_pr: Whether to open a pull request on it.
 
     Raises:
         RecordError: A score may not be published, or a prediction file is missing or was changed.
@@ -217,17 +220,26 @@ def plan_results(places: Sequence[Path], repo: str, match: DatasetMatcher = list
     paths = find_records(places)
     records = read_all_verified(paths, complete=True)
     check_with_data_at_hand(paths)
-    check_publishable(match(records), [path.name for path in paths])
+    matched = match(records)
+    check_publishable(matched, [path.name for path in paths])
     files = []
-    for path, record in zip(paths, records, strict=True):
-        files.append(UploadFile(f"{file_name(record.task)}/{path.name}", path))
+    for path, record, named in zip(paths, records, matched, strict=True):
+        content = path if named == record else record_text(named).encode()  # which names its dataset
+        files.append(UploadFile(f"{file_name(record.task)}/{path.name}", content))
         for entry in prediction_entries(record):
             predictions = path.with_name(str(member(entry, "file")))
             if not predictions.is_file() or content_sha256(predictions) != member(entry, "sha256"):
                 raise RecordError(f"{predictions} is missing or differs from what {path.name} states; repeat the run")
             files.append(UploadFile(f"{file_name(record.task)}/{predictions.name}", predictions))
     files.append(UploadFile(CARD_FILE, (asset_folder("model_cards") / "results_card.md").read_bytes()))
-    return Upload(repo=repo, repo_type="dataset", files=_sorted(files), message="Add results with bend_hf")
+    return Upload(
+        repo=repo,
+        repo_type="dataset",
+        files=_sorted(files),
+        message="Add results with bend_hf",
+        appends=appends,
+        create_pr=create_pr,
+    )
 
 
 def plan_report(folder: Path, repo: str) -> Upload:

@@ -18,13 +18,14 @@ from typing import Final
 
 from bend_hf import __version__
 from bend_hf.evaluation.evidence import read_all_verified
-from bend_hf.evaluation.record import find_records
-from bend_hf.files import write_bytes, write_text
+from bend_hf.evaluation.record import ResultRecord, find_records
+from bend_hf.files import json_sha256, write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards, with_published
 from bend_hf.publishing.others import NO_OTHERS, OtherResults
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
+from bend_hf.publishing.results_store import StoredResults, read_store
 from bend_hf.publishing.ties import prediction_files
 from bend_hf.runs.verify import check_with_data_at_hand
 from bend_hf.types import Json
@@ -76,7 +77,12 @@ def write_report(
     paths = find_records(places)
     records = read_all_verified(paths)
     check_with_data_at_hand(paths, log=log)
-    boards = leaderboards(records, prediction_files(paths, records) if paired else {}, log=log)
+    files = prediction_files(paths, records)
+    stored = [read_store(name, {record.task for record in records}, log=log) for name in others.stores]
+    shown, stores = _together(records, stored, log)
+    for store in stored:
+        files = {**store.files, **files}
+    boards = leaderboards(shown, files if paired else {}, stores=stores, log=log)
     boards = with_published(boards, log=log) if others.published else boards
     drawn = plot_files(boards, log) if plots else {}
     reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})
@@ -88,6 +94,8 @@ def write_report(
             for path, record in zip(paths, records, strict=True)
         ],
     }
+    if stored:
+        manifest["stores"] = [{"repo": one.repo, "commit": one.commit, "records": len(one.records)} for one in stored]
     written = [
         write_text(out / "README.md", _SPACE_HEAD + as_markdown(boards)),
         write_text(out / "scores.csv", as_csv(boards)),
@@ -95,3 +103,25 @@ def write_report(
         write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n"),
     ]
     return written + [write_bytes(out / name, content) for name, content in sorted(drawn.items())]
+
+
+def _together(
+    records: Sequence[ResultRecord], stored: Sequence[StoredResults], log: Callable[[str], None]
+) -> tuple[list[ResultRecord], list[str]]:
+    """One's own records and those of stores, each with its store; what is there twice is taken once."""
+    shown, stores = list(records), [""] * len(records)
+    seen = set(map(_run_of, records))
+    for store in stored:
+        new = {_run_of(record): record for record in store.records}
+        added = [record for run, record in new.items() if run not in seen]
+        n_known = len(store.records) - len(added)
+        log(f"{store.repo} at {store.commit[:12]}: {len(added)} records are shown, {n_known} are already there")
+        seen |= set(new)
+        shown += added
+        stores += [store.repo] * len(added)
+    return shown, stores
+
+
+def _run_of(record: ResultRecord) -> str:
+    """A hash that two copies of one run share, also if one of them names the Hub dataset of its files."""
+    return json_sha256([record.task, record.created_at, record.model, record.metrics, record.predictions])
