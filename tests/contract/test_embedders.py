@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from bend_hf.embedders import MODELS, embedder_class, load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import Direction, EmbedderOptions, Source
 from bend_hf.errors import ModelError
+from bend_hf.files import asset_folder
 from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.fake_checkpoints import TINY_CONTEXT_TOKENS, golden_checkpoint, make_tiny
 from tests.shared_data import needs_shared
@@ -195,6 +197,21 @@ def test_an_alias_loads_the_model_under_its_key(alias: str, key: str, tmp_path: 
     named, called = (load_embedder(name, checkpoint=folder, random_init=True) for name in (key, alias))
     assert called.description["model"] == key
     assert called.identity == named.identity
+
+
+CLAIMS = ("license", "paper", "training_data")
+
+
+def test_own_and_random_weights_do_not_carry_the_claims_of_the_published_ones(tmp_path: Path) -> None:
+    spec = MODELS.get("bend-mini")
+    published = load_embedder("bend-mini").description
+    assert [published[name] for name in CLAIMS] == [spec.license, spec.paper, spec.training_data]
+    own = load_embedder(
+        "bend-mini", checkpoint=shutil.copytree(asset_folder("pretrained") / "bend-mini", tmp_path / "my")
+    )
+    for embedder in (own, load_embedder("bend-mini", random_init=True)):
+        assert {embedder.description[name] for name in CLAIMS} == {None}
+        assert embedder.description["model"] == "bend-mini"
 
 
 def test_the_names_of_bends_configuration_are_known() -> None:
