@@ -49,6 +49,7 @@ from bend_hf.errors import ConfigError, ModelError
 from bend_hf.types import Floats
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -94,6 +95,7 @@ class Embedder(LoadedModel):
 
     equal_lengths: bool = False  # True: only chunks of equal length share a batch, so that nothing is padded
     pooled: bool = False  # True: one embedding per sequence, for tasks with one label set per sequence
+    tunable: ClassVar[bool] = True  # False: its network computes no gradients
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
     shares_prefixes: ClassVar[bool] = False  # True: has ``_losses_behind``
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
@@ -335,13 +337,8 @@ class Embedder(LoadedModel):
     def runner(self) -> BatchRunner:
         """Return the runner of batches. The first call moves the model to its device."""
         if self._runner is None:
-            import torch
-
             self.load()
-
-            device = torch.device(self._device_name or best_device())
-            if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
-                raise ConfigError(f"device {str(device)!r} is not available; expected {best_device()!r}")
+            device = available_device(self._device_name)
             if self.model is not None:
                 self.model = self._cast(self.model.requires_grad_(False)).eval().to(device)
                 if self.compile:
@@ -419,6 +416,20 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def available_device(name: str | None) -> torch.device:
+    """Return a device by its name; None: the fastest that is available.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
+    import torch
+
+    device = torch.device(name or best_device())
+    if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
+        raise ConfigError(f"device {str(device)!r} is not available; expected {best_device()!r}")
+    return device
 
 
 class NetworkEmbedder(Embedder):

@@ -27,7 +27,7 @@ import numpy as np
 from bend_hf.embedders._adapter import adapter_files
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._embedder import Embedder, best_device
+from bend_hf.embedders._embedder import Embedder, available_device
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, Direction, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
@@ -181,6 +181,7 @@ class Evo2Embedder(Embedder):
     direction: Direction = "causal"
     head_keys = ()
     can_offload = True
+    tunable = False
     shares_prefixes = True
     pickles = ("*.pt", "*.pt.part*")
     model: Evo2Model
@@ -244,6 +245,10 @@ class Evo2Embedder(Embedder):
     def _load(self) -> None:
         from bend_hf.embedders.networks.evo2 import Evo2Model
 
+        if self.compile:
+            raise ConfigError(
+                "compile=True has no effect on Evo 2, whose blocks change their states in place; leave it out"
+            )
         config = self._config()
         length = self._fields().get("max_seqlen")
         limits = [one for one in (length, self.spec.context_tokens if self.spec else None) if isinstance(one, int)]
@@ -270,11 +275,9 @@ class Evo2Embedder(Embedder):
 
     def _read(self, paths: list[Path]) -> Evo2Model:
         """Read one tensor after the other to where it stays."""
-        import torch
-
         from bend_hf.embedders._tensor_files import open_tensors
 
-        device = torch.device(self._device_name or best_device())
+        device = available_device(self._device_name)
         self.model = self.empty_network()
         own = self.model.state_dict()
 
@@ -302,12 +305,11 @@ class Evo2Embedder(Embedder):
 
     def _stream(self, load: Callable[[int], dict[str, Tensor]]) -> None:
         """Let the blocks come to the device one by one; ``load`` returns the weights of a block on the host."""
-        import torch
         from torch import nn
 
         from bend_hf.embedders._offload import StreamedBlocks
 
-        device = torch.device(self._device_name or best_device())
+        device = available_device(self._device_name)
         self.model.source = StreamedBlocks(list(self.model.blocks.to("meta")), load, device, pin=self.offload == "host")
         self.model.blocks = nn.ModuleList()
 

@@ -183,6 +183,11 @@ def open_for_tuning(embedder: Embedder, tune: Tune) -> Embedder:
     embedder.load()
     if embedder.model is None:
         raise ConfigError(f"--tune {tune} trains the embedder's network, but {embedder.name} has none; use --tune head")
+    if not embedder.tunable:
+        raise ConfigError(
+            f"--tune {tune} trains the embedder's network, but that of {embedder.name} computes no gradients; use "
+            "--tune head"
+        )
     opened = copy.copy(embedder)
     opened._runner = None
     network = copy.deepcopy(embedder.model)

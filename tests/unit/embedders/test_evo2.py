@@ -21,6 +21,7 @@ from bend_hf.embedders.evo2 import evo2_weights, published_fields
 from bend_hf.embedders.networks.evo2 import Evo2Model, config_from_json, fp8_linear
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.tasks import VariantSpec
+from bend_hf.training.finetuning import open_for_tuning
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods, VariantLikelihoods
 from bend_hf.variants.alleles import Context, StoredVariants
 from tests.fake_checkpoints import make_tiny
@@ -240,17 +241,20 @@ def reference_fp8(x: Tensor, weight: Tensor, scale_x: float, scale_w: float) -> 
 
 
 def test_fp8_projections_follow_the_published_rule() -> None:
-    x, weight = torch.randn(1, 5, 32), torch.randn(8, 32)
-    stored = fp8_linear(x, weight, torch.tensor([100.0, 50.0]))
-    torch.testing.assert_close(stored, reference_fp8(x, weight, 100.0, 50.0))
-    assert float((x * 100).abs().max()) < 448
+    """With stored scales, also if a number exceeds what they allow for, and with those of each token."""
+    draw = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(1, 5, 32, generator=draw), torch.randn(8, 32, generator=draw)
+    for scale_x in (100.0, 400.0):
+        found = fp8_linear(x, weight, torch.tensor([scale_x, 50.0]))
+        torch.testing.assert_close(found, reference_fp8(x, weight, scale_x, 50.0), atol=1e-4, rtol=0)
+    assert float((x * 400).abs().max()) > 448 > float((x * 100).abs().max())
     own = fp8_linear(x, weight, None)
     for token in range(5):
         one = x[:, token : token + 1]
         expected = reference_fp8(one, weight, float(448 / one.abs().max()), float(448 / weight.abs().max()))
-        torch.testing.assert_close(own[:, token : token + 1], expected)
+        torch.testing.assert_close(own[:, token : token + 1], expected, atol=1e-4, rtol=0)
     exact = x @ weight.T
-    for found in (stored, own):
+    for found in (fp8_linear(x, weight, torch.tensor([100.0, 50.0])), own):
         error = (found - exact).norm() / exact.norm()
         assert 1e-4 < float(error) < 0.05
 
@@ -391,3 +395,15 @@ def test_insertions_and_deletions_share_their_beginning(tmp_path: Path, monkeypa
     monkeypatch.setattr(Evo2Embedder, "shares_prefixes", False)
     np.testing.assert_allclose(shared, likelihoods.of_indels(stored), atol=2e-4)
     assert np.abs(shared).max() > 0.01
+
+
+def test_what_the_network_cannot_do_is_refused(tmp_path: Path) -> None:
+    folder = make_tiny(KEY, tmp_path)
+    embedder = load_embedder(KEY, checkpoint=folder, random_init=True, device="cpu")
+    with pytest.raises(ConfigError, match="computes no gradients; use --tune head"):
+        open_for_tuning(embedder, "full")
+    with pytest.raises(ConfigError, match="compile=True has no effect on Evo 2"):
+        load_embedder(KEY, checkpoint=folder, random_init=True, compile=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device 'cuda' is not available"):
+            load_embedder(KEY, checkpoint=published(tmp_path / "published"), device="cuda")

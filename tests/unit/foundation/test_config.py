@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.config import DataConfig, RunConfig, add_flags
+from bend_hf.config import DataConfig, RunConfig, add_flags, kinds_of, read_toml
 from bend_hf.errors import ConfigError
 from tests.command_line import parse_run
 
@@ -59,3 +59,14 @@ def test_unknown_protocols_and_flags_end_the_command(capsys: pytest.CaptureFixtu
 
 def test_data_flags_are_a_part_of_run_flags() -> None:
     assert {f.name for f in fields(DataConfig)} < {f.name for f in fields(RunConfig)}
+
+
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("-1", -1), ("28.mlp", "28.mlp"), ("blocks.26", "blocks.26")])
+def test_a_layer_is_a_number_or_a_name(text: str, value: int | str, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, RunConfig)
+    assert parser.parse_args([f"--layer={text}"]).layer == value
+    assert RunConfig(task="gene_finding", layer=text).layer == value
+    toml = tmp_path / "run.toml"
+    toml.write_text(f"layer = {value!r}\n")
+    assert read_toml(toml, kinds_of(RunConfig))["layer"] == value
