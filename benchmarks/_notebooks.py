@@ -33,7 +33,9 @@ Notebook: TypeAlias = dict[str, Any]  # the JSON of an .ipynb file
 
 def notebooks() -> list[Path]:
     """Return the notebooks, in the order in which they are read."""
-    return [EXAMPLES / f"{name}.ipynb" for name in ("evaluate_your_model", "variant_effects", "compare_models")]
+    return [
+        EXAMPLES / f"{name}.ipynb" for name in ("evaluate_your_model", "unsupervised_variant_effects", "compare_models")
+    ]
 
 
 def code_of(notebook: Notebook) -> list[str]:

@@ -196,6 +196,10 @@ Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
 Keep = Literal["best", "last", "none"]
 
+# Names of BEND that are written otherwise here: conf/supervised_tasks, key embedder.
+_NAMES_OF_BEND: Final = MappingProxyType(
+    {"resnet_supervised": "resnet-supervised", "basset_supervised": "basset-supervised"}
+)
 DEFAULT_MODEL: Final = "bend-mini"  # is part of the package, so that every command runs without a network
 MAX_SEED: Final = 2**32 - 1  # numpy.random.seed takes no larger one
 _PROTOCOL_HELP: Final = "bend-2024 reproduces the paper; bend-hf-1 fixes its known flaws"
@@ -283,6 +287,7 @@ class ModelFlags(Flags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "model", _NAMES_OF_BEND.get(self.model, self.model))
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
         _check_seed("--seed is", self.seed)

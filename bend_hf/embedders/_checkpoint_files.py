@@ -58,6 +58,7 @@ def resolve_checkpoint(
     *,
     revision: str | None = None,
     with_weights: bool = True,
+    into: Path | None = None,
     pickles: Sequence[str] = PICKLES,
 ) -> Path:
     """Return the folder of a checkpoint, and download it from the Hub if it is not a folder.
@@ -66,6 +67,7 @@ def resolve_checkpoint(
         checkpoint: A folder, or a Hub id such as ``org/name``.
         revision: Commit, tag or branch on the Hub.
         with_weights: Whether weight files are needed; safetensors are preferred.
+        into: Folder to download into; None for the cache of the Hub.
         pickles: Patterns of the files to fetch if there are no safetensors.
 
     Raises:
@@ -91,6 +93,7 @@ def resolve_checkpoint(
                 allow_patterns=list(patterns),
                 ignore_patterns=list(_IGNORE_PATTERNS),
                 local_files_only=not _fetches.get(),
+                local_dir=into,
             )
         )
 

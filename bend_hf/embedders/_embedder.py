@@ -201,6 +201,9 @@ class Embedder(LoadedModel):
         upsample_embeddings: bool = False,
     ) -> Iterator[Floats]:
         """Embed sequences one after the other, in bounded memory; see ``embed``."""
+        if self.return_logits or self.return_loss:
+            yield from self._iter_scores(sequences, remove_special_tokens, upsample_embeddings)
+            return
         if self.reverse_complement_average:
             if not upsample_embeddings or not remove_special_tokens:
                 raise ConfigError(
@@ -214,6 +217,23 @@ class Embedder(LoadedModel):
                 group, self._embed_batch, specials=not remove_special_tokens, per_nucleotide=upsample_embeddings
             ):
                 yield output.upsampled() if upsample_embeddings else output.values
+
+    def _iter_scores(
+        self, sequences: Iterable[str], remove_special_tokens: bool, upsample_embeddings: bool
+    ) -> Iterator[Floats]:
+        """Yield language-model scores or losses in the place of embeddings, as BEND's embedders can."""
+        self._need_head()
+        if self.return_loss and not remove_special_tokens:
+            raise ConfigError("return_loss gives the loss of nucleotides; use remove_special_tokens=True")
+        if self.reverse_complement_average:
+            raise ConfigError("reverse_complement_average averages embeddings, not scores; leave one of both out")
+        function = self._loss_batch if self.return_loss else self._logits_batch
+        for group in self._groups(sequences):
+            for output in self._outputs(
+                group, function, specials=not remove_special_tokens, per_nucleotide=upsample_embeddings
+            ):
+                values = output.upsampled() if upsample_embeddings else output.values
+                yield values[:, 0] if self.return_loss else values
 
     def embed_tokens(self, sequences: Sequence[str]) -> list[TokenEmbeddings]:
         """Return token embeddings and how many nucleotides each stands for."""

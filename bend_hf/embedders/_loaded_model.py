@@ -95,6 +95,8 @@ class LoadedModel(ABC):
         batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found on the first
             batches. Set it if two runs must agree to the last bit.
         compile: Run the model through ``torch.compile``.
+        return_logits: As in BEND: ``embed`` returns language-model scores instead of embeddings; see ``logits``.
+        return_loss: As in BEND: ``embed`` returns the loss of each token instead of embeddings; see ``loss``.
         offload: Where the blocks of a network stay that the device cannot hold, ``host`` or ``disk``; each is copied
             when it is needed. Only some families can do this.
 
@@ -132,6 +134,8 @@ class LoadedModel(ABC):
         overlap_tokens: int = 0,
         batch_tokens: int | None = None,
         compile: bool = False,
+        return_logits: bool = False,
+        return_loss: bool = False,
         offload: Offload = "none",
     ) -> None:
         check_choice("protocol", protocol, PROTOCOLS)
@@ -152,6 +156,9 @@ class LoadedModel(ABC):
         self.overlap_tokens = overlap_tokens
         self.batch_tokens = batch_tokens
         self.compile = compile
+        if return_logits and return_loss:
+            raise ConfigError("return_logits and return_loss are both True; embed() returns one of them")
+        self.return_logits, self.return_loss = return_logits, return_loss
         if offload != "none" and not self.can_offload:
             raise ConfigError(
                 f"{type(self).__name__} has no blocks to offload, but offload is {offload!r}; leave it out"

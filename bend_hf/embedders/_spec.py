@@ -175,6 +175,8 @@ class EmbedderOptions(TypedDict, total=False):
     overlap_tokens: int
     batch_tokens: int | None
     compile: bool
+    return_logits: bool
+    return_loss: bool
     offload: Offload
 
 

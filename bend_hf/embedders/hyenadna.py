@@ -11,14 +11,18 @@ own special tokens. Both protocols give the same embeddings.
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._checkpoint_files import read_json, resolve_checkpoint
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, Direction, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
+
+log = logging.getLogger(__name__)
 
 # The vocabulary of HyenaDNA and Caduceus: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5, [UNK] 6, then
 # the nucleotides (kuleshov-group/caduceus, tokenization_caduceus.py).
@@ -131,6 +135,24 @@ class HyenaDNAEmbedder(NetworkEmbedder):
     """HyenaDNA from either kind of published files."""
 
     direction: Direction = "causal"
+
+    def _folder(self) -> Path:
+        """Return the folder of the checkpoint. A published model whose folder is named but missing is put there.
+
+        BEND names its models so: ``pretrained_models/hyenadna/hyenadna-tiny-1k-seqlen``.
+        """
+        path = Path(str(self.checkpoint)).expanduser()
+        published = next((spec for spec in MODELS if spec.checkpoint.partition("/")[2] == path.name), None)
+        is_hub_id = len(path.parts) == 2 and not path.is_absolute()
+        if published is None or is_hub_id or path.is_dir():
+            return super()._folder()
+        log.info("%s is not here; %s is downloaded into it", path, published.checkpoint)
+        return resolve_checkpoint(
+            published.checkpoint,
+            revision=self.revision or published.revision,
+            with_weights=not self.random_init,
+            into=path,
+        )
 
     def _load(self) -> None:
         from bend_hf.embedders.networks import hyenadna

@@ -6,10 +6,10 @@ Training finds the embeddings in the cache and computes only what is missing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.config import ModelConfig, flag
 from bend_hf.errors import ConfigError, did_you_mean
@@ -19,11 +19,13 @@ from bend_hf.types import StoredDtype
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from bend_hf.data.dataset import TaskData
     from bend_hf.embedders.cache.fill import RankSlice
     from bend_hf.embedders.cache.open import CacheEntry
+    from bend_hf.tasks import TaskSpec
 
 log = logging.getLogger(__name__)
+
+_MB: Final = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +33,27 @@ class EmbedConfig(ModelConfig):
     """The model, the tasks, and the splits and shards to embed.
 
     Raises:
-        ConfigError: A range of shards is malformed.
+        ConfigError: A range of shards is malformed, or their size is not positive.
     """
 
     splits: tuple[str, ...] = flag((), "splits, or subsets of folds, to embed; default: all", group="data")
+    shard_mb: int = flag(512, "wanted megabytes of a shard of new embeddings", "speed", group="output")
     shards: tuple[str, ...] = flag((), "shards to compute, such as 3 or 10-19; default: all", group="data")
     cache_dtype: StoredDtype = flag("float16", "dtype of the stored embeddings", group="output")
     cache: Path | None = flag(None, "cache folder; default: embeddings in $BEND_HF_CACHE", group="output")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        splits = tuple("validation" if name == "valid" else name for name in self.splits)  # as BEND calls it
+        object.__setattr__(self, "splits", splits)
         parse_shards(self.shards)
+        if self.shard_mb < 1:
+            raise ConfigError(f"--shard-mb is {self.shard_mb}; it must be 1 or more")
+
+    @property
+    def shard_bytes(self) -> int:
+        """Wanted size of a shard in bytes."""
+        return self.shard_mb * _MB
 
 
 def parse_shards(words: tuple[str, ...]) -> list[int] | None:
@@ -91,54 +103,103 @@ class EmbeddedSplit:
         )
 
 
-def embed(config: EmbedConfig) -> list[EmbeddedSplit]:
+def embed(config: EmbedConfig, models: Sequence[str] = ()) -> list[EmbeddedSplit]:
     """Compute the embeddings that are missing in the cache.
 
+    Args:
+        config: The tasks, the splits and how they are embedded.
+        models: Several models, one after the other; by default that of the configuration.
+
     Returns:
-        On the main process one entry per split; on other processes nothing.
+        On the main process one entry per model and split; on other processes nothing.
 
     Raises:
         BendError: An input is invalid, or the disk is too small.
     """
     from accelerate import Accelerator
 
-    from bend_hf.data.dataset import task_openers
     from bend_hf.embedders.cache.fill import RankSlice
+
+    named = [replace(config, model=model) for model in models] or [config]
+    check_model_flags(config, named)
+    chosen = _chosen(_opened(config), config.splits)
+    rank_slice = RankSlice.of(Accelerator())
+    found = [one for each in named for one in _embed_with(each, chosen, rank_slice)]
+    return found if rank_slice.rank == 0 else []
+
+
+def _embed_with(
+    config: EmbedConfig, chosen: Sequence[tuple[str, Dataset]], rank_slice: RankSlice
+) -> Iterator[EmbeddedSplit]:
+    """Embed the chosen splits with one model."""
     from bend_hf.embedders.cache.open import CacheSettings, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
-    check_model_flags(config)
-    opened = [open_one() for open_one in task_openers(config).values()]
-    chosen = [(data, name, split) for data in opened for name, split in _chosen(data, config.splits)]
-    rank_slice = RankSlice.of(Accelerator())
     embedder = open_model(config, lazy=True)
     if not worth_caching(embedder):
         raise ConfigError(
             f"{config.model} is never cached, because it costs nothing to compute; train with it directly"
         )
-    settings = CacheSettings(folder=config.cache, dtype=config.cache_dtype)
-    found = []
-    for data, name, split in chosen:
-        label = f"{data.task.key} {name}"
-        entry = find_entry(split, embedder, settings, label=label)
-        found.append(_embed_split(entry, config, rank_slice))
-    return found if rank_slice.rank == 0 else []
+    settings = CacheSettings(folder=config.cache, dtype=config.cache_dtype, shard_bytes=config.shard_bytes)
+    for label, split in chosen:
+        yield _embed_split(find_entry(split, embedder, settings, label=label), config, rank_slice)
 
 
-def check_splits(task: str, known: Collection[str], splits: Collection[str]) -> None:
-    """Check that a task has the splits that are to be embedded.
+def _opened(config: EmbedConfig) -> dict[str, Mapping[str, Dataset]]:
+    """Open the splits of each task that embeds, by its key."""
+    from bend_hf.data.dataset import task_openers
+    from bend_hf.runs.plain_bed import plain_bed, plain_datasets
+
+    table = plain_bed(config)
+    if table is not None:
+        return {table.path.name.partition(".")[0]: plain_datasets(config, table)}
+    opened = [open_one() for open_one in task_openers(config).values()]
+    embedded = tasks_with_embeddings([data.task for data in opened])
+    return {data.task.key: data.subsets for data in opened if data.task in embedded}
+
+
+def tasks_with_embeddings(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks whose embeddings are cached; the log names the others.
 
     Raises:
-        ConfigError: It lacks one; the message names the nearest.
+        ConfigError: There is none.
     """
-    unknown = sorted(set(splits) - set(known))
-    if unknown:
-        raise ConfigError(f"{task} has no split {unknown[0]!r}; {did_you_mean(unknown[0], list(known))}")
+    found = [task for task in tasks if task.head is not None]
+    others = [task.key for task in tasks if task.head is None]
+    if others and not found:
+        raise ConfigError(f"{others[0]} is scored without training and caches no embeddings; run 'bend-hf train' on it")
+    for key in others:
+        log.info("%s is left out: it is scored without training and caches no embeddings", key)
+    return found
 
 
-def _chosen(data: TaskData, splits: tuple[str, ...]) -> list[tuple[str, Dataset]]:
-    check_splits(data.task.key, data.subsets, splits)
-    return [(name, split) for name, split in data.subsets.items() if not splits or name in splits]
+def check_splits(known: Mapping[str, Collection[str]], splits: Collection[str]) -> None:
+    """Check that each split that is to be embedded is one of a task.
+
+    Args:
+        known: The splits of each task, by its key.
+        splits: The splits that were asked for.
+
+    Raises:
+        ConfigError: One is of no task; the message names the nearest.
+    """
+    every = list(dict.fromkeys(name for names in known.values() for name in names))
+    for split in splits:
+        if split not in every:
+            raise ConfigError(f"{' and '.join(known)} has no split {split!r}; {did_you_mean(split, every)}")
+        for key, names in known.items():
+            if split not in names:
+                log.info("%s has no split %r; none of it is embedded", key, split)
+
+
+def _chosen(opened: Mapping[str, Mapping[str, Dataset]], splits: tuple[str, ...]) -> list[tuple[str, Dataset]]:
+    check_splits(opened, splits)
+    return [
+        (f"{key} {name}", split)
+        for key, subsets in opened.items()
+        for name, split in subsets.items()
+        if not splits or name in splits
+    ]
 
 
 def _embed_split(entry: CacheEntry, config: EmbedConfig, rank_slice: RankSlice) -> EmbeddedSplit:

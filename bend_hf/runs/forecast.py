@@ -162,8 +162,12 @@ def forecast_runs(config: RunConfig, models: Sequence[str]) -> list[Forecast]:
     return found
 
 
-def forecast_embedding(config: EmbedConfig) -> list[Forecast]:
+def forecast_embedding(config: EmbedConfig, models: Sequence[str] = ()) -> list[Forecast]:
     """Forecast ``bend-hf embed``.
+
+    Args:
+        config: The configuration.
+        models: Several models; by default that of the configuration.
 
     Raises:
         BendError: A task, model or split is unknown, a flag does not apply, or a file is invalid.
@@ -171,13 +175,19 @@ def forecast_embedding(config: EmbedConfig) -> list[Forecast]:
     from bend_hf.runs.embed import check_splits
     from bend_hf.runs.flag_effects import check_model_flags
 
-    check_model_flags(config)
-    splits = list(_splits(config))
-    for task in dict.fromkeys(split.task for split in splits):
-        check_splits(task, [split.name for split in splits if split.task == task], config.splits)
+    named = [replace(config, model=model) for model in models] or [config]
+    check_model_flags(config, named)
+    splits = [split for split in _splits(config) if split.is_embedded]
+    tasks = dict.fromkeys(split.task for split in splits)
+    check_splits({task: [one.name for one in splits if one.task == task] for task in tasks}, config.splits)
     chosen = [split for split in splits if not config.splits or split.name in config.splits]
-    facts, folder = facts_of(config), config.cache or default_folder()
-    return [_forecast(config.model, facts, split, folder, config.cache_dtype) for split in chosen]
+    folder = config.cache or default_folder()
+    return [
+        _forecast(one.model, facts, split, folder, config.cache_dtype, config.shard_bytes)
+        for one in named
+        for facts in [facts_of(one)]
+        for split in chosen
+    ]
 
 
 def forecast_variants(file: Path, config: VariantRun) -> Forecast:
@@ -218,6 +228,15 @@ class _Split:
 
 def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
     """Count the sequences of each split in the files of the tasks; no sequence is read."""
+    from bend_hf.runs.embed import EmbedConfig
+    from bend_hf.runs.plain_bed import plain_bed, rows_by_split
+
+    table = plain_bed(config) if isinstance(config, EmbedConfig) else None
+    if table is not None:
+        for name, rows in rows_by_split(table).items():
+            lengths_bp = table.end_bp[rows] - table.start_bp[rows]
+            yield _Split(task=table.path.name.partition(".")[0], name=name, lengths_bp=lengths_bp, is_embedded=True)
+        return
     for source, message in sources_of(config):
         log.warning(message) if "NOT BEND" in message else log.info(message)
         for name, lengths_bp, has_head in _lengths_of(source):
@@ -375,7 +394,14 @@ def _entries(folder: Path, facts: ModelFacts, dtype: StoredDtype) -> Iterator[tu
             yield entry.path, entry.plan
 
 
-def _forecast(model: str, facts: ModelFacts, split: _Split, folder: Path | None, dtype: StoredDtype) -> Forecast:
+def _forecast(
+    model: str,
+    facts: ModelFacts,
+    split: _Split,
+    folder: Path | None,
+    dtype: StoredDtype,
+    shard_bytes: int = SHARD_BYTES,
+) -> Forecast:
     n_items, n_bp = len(split.lengths_bp), int(split.lengths_bp.sum())
     start = Forecast(
         task=split.task,
@@ -407,7 +433,7 @@ def _forecast(model: str, facts: ModelFacts, split: _Split, folder: Path | None,
     if facts.width is None:
         return replace(start, n_shards=1, seconds=facts.seconds(n_tokens))
     per_token = embedding_bytes(facts.width, dtype)
-    n_shards = len(shard_starts(split.lengths_bp, shard_bp=int(SHARD_BYTES / (n_tokens / n_bp * per_token)))) - 1
+    n_shards = len(shard_starts(split.lengths_bp, shard_bp=int(shard_bytes / (n_tokens / n_bp * per_token)))) - 1
     n_bytes = int(n_tokens * per_token + n_bp * _FURTHER_BYTES_PER_BP)
     return replace(start, n_shards=n_shards, n_bytes=n_bytes, seconds=facts.seconds(n_tokens))
 

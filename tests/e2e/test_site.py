@@ -71,10 +71,10 @@ def test_pages_of_the_repository_are_on_the_site(site: Path) -> None:
     start = (site / "getting_started.html").read_text(encoding="utf-8")
     assert 'href="from_bend.html"' in start
     assert ".md" not in re.sub(r"<code>.*?</code>", "", " ".join(re.findall(r'href="([^"]+)"', start)))
-    tutorial = (site / "tutorials" / "variant_effects.html").read_text(encoding="utf-8")
+    tutorial = (site / "tutorials" / "unsupervised_variant_effects.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in tutorial
-    assert 'href="variant_effects.ipynb"' in tutorial
-    assert (site / "tutorials" / "variant_effects.ipynb").is_file()
+    assert 'href="unsupervised_variant_effects.ipynb"' in tutorial
+    assert (site / "tutorials" / "unsupervised_variant_effects.ipynb").is_file()
 
 
 @pytest.fixture
