@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from bend_hf.config import RunConfig, flags_of
+from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
@@ -148,15 +149,17 @@ def _data_flag(record: ResultRecord) -> str:
 def _data_text(record: ResultRecord) -> str:
     data = record.data
     repo, revision = data.get("repo"), data.get("revision")
+    genome = text_or(data.get("assembly"))
+    genome = "a genome of no known assembly" if genome == UNKNOWN else genome
     if isinstance(repo, str) and isinstance(revision, str):
-        return f"{repo} at {revision}, {text_or(data.get('assembly'))}"
+        return f"{repo} at {revision}, {genome}"
     kind = {
         "sample": "the bundled sample, not BEND's data",
         "folder": "files of a data folder",
         "files": "the user's own files",
         "built": "a built dataset folder",
     }
-    return f"{kind.get(str(data.get('origin')), text_or(data.get('origin')))}, {text_or(data.get('assembly'))}"
+    return f"{kind.get(str(data.get('origin')), text_or(data.get('origin')))}, {genome}"
 
 
 def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import yaml
 
-from tests.e2e.test_hub_loopback import Client, Done, client, running  # noqa: F401 two are fixtures
+from tests.e2e.test_hub_loopback import ROOT, Client, Done, client, running  # noqa: F401 two are fixtures
 from tests.tiny import write_data
 
 TASK = "cpg_methylation"
@@ -70,6 +71,30 @@ def test_from_files_to_a_card_with_scores_on_the_hub(client: Client) -> None:  #
         "print(pyarrow.parquet.read_table(file).num_rows)"
     )
     assert int(predictions.split()[-1]) == record["coverage"]["items"]
+
+
+def test_the_chain_of_the_readme_runs_and_is_read_back(client: Client) -> None:  # noqa: F811 a fixture
+    section = (ROOT / "README.md").read_text().partition("## What you type, from your files to the Hub")[2]
+    lines = section.partition("```text\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 10
+    write_data(client.folder / "data", (TASK,), n=16)
+    client.python(RELEASE)
+    for line in lines:
+        line = line.replace("my-name", "me").replace("someone", "me")
+        line = line.replace("bend-mini --seeds 0 1 2", "onehot --seeds 0")
+        said = done(client.bend_hf(*shlex.split(line, comments=True)[1:]))
+    assert "0 records are shown, 1 are already there" in said
+    (path,) = (client.folder / "results").glob("*.json")
+    record = json.loads(path.read_text())
+    value = client.python(
+        "import evaluate, huggingface_hub, pyarrow.parquet\n"
+        f"name = '{TASK}/{path.stem}.parquet'\n"
+        "file = huggingface_hub.hf_hub_download('me/bend_results', name, repo_type='dataset')\n"
+        "rows = pyarrow.parquet.read_table(file)\n"
+        "scores, targets = rows['score'].to_pylist(), rows['target'].to_pylist()\n"
+        "print(evaluate.load('me/auroc').compute(predictions=scores, references=targets)['auroc'])"
+    )
+    assert float(value.split()[-1]) == pytest.approx(record["metrics"]["auroc"]["value"], abs=1e-6)
 
 
 def test_the_namespace_of_the_environment_is_that_of_hub(client: Client) -> None:  # noqa: F811 a fixture

@@ -206,3 +206,11 @@ def test_labels_of_own_files_and_of_the_sample_have_no_license_of_a_source(origi
     text = model_card([record(origin=origin)])
     assert "ENCODE" not in text
     assert "marin2024bend" in text
+
+
+def test_a_genome_that_is_no_known_assembly_is_called_so() -> None:
+    made = record()
+    assert "3,000 train" in model_card([made])
+    text = model_card([replace(made, data={**made.data, "assembly": "unknown"})])
+    assert "at 0123456789abcdef0123456789abcdef01234567, a genome of no known assembly." in text
+    assert "GRCh37" not in text
