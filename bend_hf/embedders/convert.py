@@ -94,13 +94,14 @@ def convert(
         ModelError: The published files do not fit the model.
         RecordError: A file cannot be written.
     """
+    from bend_hf.embedders import MODELS
     from bend_hf.embedders._tensor_files import bytes_of, open_tensors
     from bend_hf.embedders.evo2 import check_keys, evo2_weights, fp8_scales
 
     embedder = _unloaded(model, checkpoint)
     if (out / _INDEX).exists():
         raise ConfigError(f"{out} holds converted weights already; remove them, or give another --out")
-    fields = dict(embedder._fields())
+    fields = {"model_type": "evo2", "max_seqlen": MODELS.get(model).context_tokens, **embedder._fields()}
     own = embedder.empty_network().state_dict()
     paths = evo2_weights(embedder.folder)
     with open_tensors(paths) as tensors:
@@ -121,7 +122,7 @@ def convert(
             _write_shard(out / shard.name, shard.tensors, tensors, scales)
             written.append(out / shard.name)
             log(shard.name)
-    write_text(out / "config.json", json.dumps({"model_type": "evo2", **fields}, indent=1))
+    write_text(out / "config.json", json.dumps(fields, indent=1))
     index = {
         "metadata": {"total_size": sum(n_bytes_of.values())},
         "weight_map": {name: shard.name for shard in shards for name in shard.tensors},

@@ -328,18 +328,27 @@ def fp8_linear(x_BTD: Tensor, weight_ED: Tensor, scales_2: Tensor | None) -> Ten
     else:
         of_x, of_weight = scales_2[0], scales_2[1]
     x8, weight8 = _e4m3(x32 * of_x), _e4m3(weight32 * of_weight)
-    if x_BTD.is_cuda and torch.cuda.get_device_capability(x_BTD.device) >= (8, 9):
-        flat = x8.flatten(0, -2)
-        rows = -len(flat) % 16  # as in the original: padded to a multiple of 16 rows
-        if rows:
-            flat = torch.cat([flat, flat.new_zeros(rows, flat.shape[1])])
-        one = torch.ones((), device=x_BTD.device)
-        y = torch._scaled_mm(flat, weight8.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)
-        y_BTE = y[: len(y) - rows].view(*x_BTD.shape[:-1], -1)
-    else:
-        y_BTE = linear(x8.float(), weight8.float())
+    native = x_BTD.is_cuda and torch.cuda.get_device_capability(x_BTD.device) >= (8, 9)
+    y_BTE = multiply_fp8(x8.flatten(0, -2), weight8, native=native).view(*x_BTD.shape[:-1], -1)
     scaled_BTE: Tensor = y_BTE / (of_x * of_weight)
     return scaled_BTE.to(x_BTD.dtype)
+
+
+def multiply_fp8(x_ND: Tensor, weight_ED: Tensor, *, native: bool) -> Tensor:
+    """Multiply 8-bit numbers, (N, D) with (E, D), to float32 of shape (N, E).
+
+    Args:
+        x_ND: Input, ``torch.float8_e4m3fn``.
+        weight_ED: Weight in the same type.
+        native: Multiply in 8 bits, on devices that can; otherwise in float32.
+    """
+    if not native:
+        return linear(x_ND.float(), weight_ED.float())
+    n_rows = len(x_ND)
+    if missing := -n_rows % 16:  # the rows are padded to a multiple of 16, as in the original
+        x_ND = torch.cat([x_ND, x_ND.new_zeros(missing, x_ND.shape[1])])
+    one = torch.ones((), device=x_ND.device)
+    return torch._scaled_mm(x_ND, weight_ED.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)[:n_rows]
 
 
 def _e4m3(value: Tensor) -> Tensor:

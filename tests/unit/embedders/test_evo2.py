@@ -15,10 +15,11 @@ from torch import Tensor
 from benchmarks.evo2_memory import RESULT, Allocations, memory_of
 from bend_hf.cli._main import main
 from bend_hf.embedders import Evo2Embedder, load_embedder
+from bend_hf.embedders._loaded_model import lazily
 from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
 from bend_hf.embedders.convert import convert
 from bend_hf.embedders.evo2 import evo2_weights, published_fields
-from bend_hf.embedders.networks.evo2 import Evo2Model, config_from_json, fp8_linear
+from bend_hf.embedders.networks.evo2 import Evo2Model, config_from_json, fp8_linear, multiply_fp8
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.tasks import VariantSpec
 from bend_hf.training.finetuning import open_for_tuning
@@ -259,6 +260,16 @@ def test_fp8_projections_follow_the_published_rule() -> None:
         assert 1e-4 < float(error) < 0.05
 
 
+@pytest.mark.parametrize("n_rows", [1, 16, 37])
+def test_the_product_in_8_bits_is_that_of_the_rounded_numbers(n_rows: int) -> None:
+    """``torch._scaled_mm``, which GPUs use, runs on a CPU here."""
+    draw = torch.Generator().manual_seed(1)
+    x, weight = (torch.randn(rows, 32, generator=draw).to(torch.float8_e4m3fn) for rows in (n_rows, 48))
+    found = multiply_fp8(x, weight, native=True)
+    assert found.shape == (n_rows, 48)
+    torch.testing.assert_close(found, multiply_fp8(x, weight, native=False))
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_model_that_needs_fp8_runs_with_it_and_says_so(
     stored: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -407,3 +418,14 @@ def test_what_the_network_cannot_do_is_refused(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device 'cuda' is not available"):
             load_embedder(KEY, checkpoint=published(tmp_path / "published"), device="cuda")
+
+
+def test_published_files_without_a_configuration_take_that_of_their_key(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["Evo2"]}')
+    (tmp_path / "evo2_7b.pt").touch()
+    with lazily():
+        embedder = load_embedder(KEY, checkpoint=tmp_path)
+    assert isinstance(embedder, Evo2Embedder)
+    assert embedder.layer_name == "blocks.28.mlp.l3"
+    with pytest.raises(ModelError, match=r"has no 'hcl_layer_idxs'; .* Load the folder with the key of a model"):
+        Evo2Embedder(tmp_path)
