@@ -249,6 +249,7 @@ class Evo2Embedder(Embedder):
             raise ConfigError(
                 "compile=True has no effect on Evo 2, whose blocks change their states in place; leave it out"
             )
+        logger.info("%s: embeddings are those of %s, as the original code names it", self.name, self.layer_name)
         config = self._config()
         length = self._fields().get("max_seqlen")
         limits = [one for one in (length, self.spec.context_tokens if self.spec else None) if isinstance(one, int)]

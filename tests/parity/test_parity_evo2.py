@@ -228,9 +228,13 @@ def test_the_embedder_gives_the_ids_and_rows_of_the_original(name: str, case: st
 
 
 @pytest.mark.parametrize("layer", [3, "3", "blocks.2"])
-def test_a_layer_is_named_by_its_number_or_as_in_the_original(layer: int | str) -> None:
+def test_a_layer_is_named_by_its_number_or_as_in_the_original(
+    layer: int | str, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = golden().layer(BASE, "n_runs_129", 2)
-    found = embedder(BASE, layer)
+    with caplog.at_level("INFO"):
+        found = Evo2Embedder(folder_of(BASE), device="cpu", layer=layer)
+    assert "embeddings are those of blocks.2, as the original code names it" in caplog.text
     np.testing.assert_allclose(found(golden().sequences["n_runs_129"]), expected, **LAYER)
     assert found.description["layer"] == "blocks.2"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.evo2_memory import RESULT, Allocations, memory_of
 from bend_hf.cli._main import main
+from bend_hf.cli.list import model_table
 from bend_hf.embedders import Evo2Embedder, load_embedder
 from bend_hf.embedders._loaded_model import lazily
 from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
@@ -429,3 +430,12 @@ def test_published_files_without_a_configuration_take_that_of_their_key(tmp_path
     assert embedder.layer_name == "blocks.28.mlp.l3"
     with pytest.raises(ModelError, match=r"has no 'hcl_layer_idxs'; .* Load the folder with the key of a model"):
         Evo2Embedder(tmp_path)
+
+
+def test_the_table_of_models_says_what_was_verified() -> None:
+    table = model_table()
+    said = {row[0]: row[table.header.index("verified")] for row in table.rows}
+    assert {key for key, text in said.items() if text == "config only"} == {
+        *("evo2_1b_base", "evo2_20b", "evo2_40b", "evo2_40b_base")
+    }
+    assert said["evo2_7b"] == said["evo2_7b_base"] == said["evo2_7b_262k"] == "original code, small models"
