@@ -83,7 +83,7 @@ def slurm(tmp_path: Path) -> Callable[..., list[list[str]]]:
 def test_the_slurm_script_runs_on_a_partition_without_gpus(
     slurm: Callable[..., list[list[str]]], environment: dict[str, str]
 ) -> None:
-    calls = slurm("--task", "gene_finding", "--out", "a b", **environment)
+    calls = slurm("--task", "gene_finding", "--out", "my results", **environment)
     assert [call[0] for call in calls] == ["torchrun", "torchrun"]
     for rank, call in enumerate(calls):
         flags = dict(zip(call[1:11:2], call[2:11:2], strict=True))
