@@ -83,9 +83,9 @@ class Memory:
     activations_bytes: int
 
 
-def memory_of(config: Evo2Config, n_tokens: int, names: Iterable[str] = ("norm",)) -> Memory:
+def memory_of(config: Evo2Config, n_tokens: int, names: Iterable[str] = ("norm",), *, device: str = "meta") -> Memory:
     """Count the memory of the forward pass over one sequence."""
-    with torch.device("meta"):
+    with torch.device(device):
         whole = Evo2Model(config).bfloat16()
         model = Evo2Model(replace(config, kinds=KINDS)).bfloat16().requires_grad_(False)
         ids_1T = torch.zeros(1, n_tokens, dtype=torch.int64)

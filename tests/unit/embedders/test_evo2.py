@@ -20,7 +20,8 @@ from bend_hf.embedders._loaded_model import lazily
 from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
 from bend_hf.embedders.convert import convert
 from bend_hf.embedders.evo2 import evo2_weights, published_fields
-from bend_hf.embedders.networks.evo2 import Evo2Model, config_from_json, fp8_linear, multiply_fp8
+from bend_hf.embedders.networks import evo2
+from bend_hf.embedders.networks.evo2 import Evo2Config, Evo2Model, config_from_json, fp8_linear, multiply_fp8
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.tasks import VariantSpec
 from bend_hf.training.finetuning import open_for_tuning
@@ -300,6 +301,14 @@ def test_100_kb_through_the_7b_model_fit_into_80_gb() -> None:
     # residual stream, queries, keys, values and their mixture: a few numbers of two bytes per channel and token
     grown = found.activations_bytes - stored[8192]["activations_bytes"]
     assert grown / (100_000 - 8192) < 6 * 2 * config.hidden_size
+
+
+def test_the_count_on_meta_is_that_of_real_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evo2, "WINDOW_TOKENS", 100)
+    sizes = {"hidden_size": 32, "n_heads": 2, "inner_mlp_size": 64, "hcm_groups": 4, "hcs_groups": 4}
+    config = Evo2Config(**sizes, kinds=("hcs", "hcm", "hcl", "attn"))
+    found = [memory_of(config, 1000, device=device) for device in ("meta", "cpu")]
+    assert found[0] == found[1]
 
 
 def test_the_count_of_allocations_frees_what_is_freed() -> None:
