@@ -19,7 +19,7 @@ WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-guides test-lowest check format bench coverage docs notebooks site push-site clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage docs notebooks site push-site clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,15 +49,15 @@ demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and it
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests, and the examples in docstrings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=30 -m 'not guides'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules bend_hf
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=30 -m 'not long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules bend_hf
 
-test-guides: setup-dev  ## run what make test leaves out for its length: blocks of the guides, and every family under both protocols
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist load -m guides
+test-long: setup-dev  ## run what make test leaves out for its length, such as the blocks of most guides
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist load -m long
 
 # Slow tests start further test runs in copies of the repository; they show nothing about versions.
 test-lowest: $(LOWEST)/.installed  ## run unit and contract tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --durations=15 -m 'not slow and not guides' tests/unit tests/contract
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=15 -m 'not slow and not long' tests/unit tests/contract
 
 check: setup-dev  ## run ruff, mypy --strict and the layer test
 	$(BIN)/ruff check .

@@ -102,6 +102,20 @@ def _choose_device(device: str) -> None:
         torch.cuda.set_device(int(number))
 
 
+def free_training(accelerator: Accelerator, *trained: object) -> None:
+    """Let an accelerator forget a model and its optimizer, so that the next training starts with free memory.
+
+    On a CPU, what is no longer referenced is free at once. Only on other devices is a collection of all of Python's
+    objects, some 0.3 s, worth its time.
+    """
+    if accelerator.device.type != "cpu":
+        accelerator.free_memory(*trained)
+        return
+    for kept in (accelerator._models, accelerator._optimizers, accelerator._schedulers, accelerator._dataloaders):
+        kept.clear()
+    accelerator.step = 0
+
+
 T = TypeVar("T")
 _TIMEOUT: Final = timedelta(days=1)  # a barrier's half hour is too short; a process that hangs must still end
 

@@ -32,6 +32,7 @@ from bend_hf.training.checkpoints import (
     trained_state,
     training_tensors,
 )
+from bend_hf.training.launch import free_training
 from bend_hf.training.losses import LossParts
 from bend_hf.training.prefetch import prefetch
 from bend_hf.training.schedules import factor
@@ -258,7 +259,7 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
                     self.save()
         self.finish()
         self.save()
-        self.accelerator.free_memory(self.model, self.optimizer)
+        free_training(self.accelerator, self.model, self.optimizer)
         return resumed_at
 
     def _saves(self) -> bool:

@@ -211,6 +211,7 @@ def cross_validate_heads(
             score=values,
             columns={**{name: columns[name] for name in COORDINATES}, "fold": pa.array(folds.fold + 1)},
         )
+    accelerator.free_memory()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         store.remove()
@@ -319,7 +320,6 @@ class _HeadTrainer:
                 trained(self._features(tested[at : at + _READ_VARIANTS], scale))[:, 0].float().sigmoid().cpu().numpy()
                 for at in range(0, len(tested), _READ_VARIANTS)
             ]
-        accelerator.free_memory(model, optimizer)
         return np.concatenate(values)
 
     def _features(self, index: Ints, scale: _Scale) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Adding one of a kind takes one file: each is written into a copy of the checkout, whose contract tests then run.
+"""Adding one of a kind takes one file: one of each is written into a copy of the checkout, whose tests then run.
 
 To check another kind, add an ``Addition`` to ``ADDITIONS``.
 """
@@ -451,47 +451,63 @@ ADDITIONS = (
 )
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout that an addition is written into."""
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout that all additions are written into. None of them may change a file that is there."""
+    folder = tmp_path_factory.mktemp("checkout")
     for name in COPIED:
-        source, target = CHECKOUT / name, tmp_path / name
+        source, target = CHECKOUT / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    return tmp_path
+    for addition in ADDITIONS:
+        for name, content in addition.files.items():
+            path = folder / name
+            assert not path.exists(), f"{name} is there already; an addition must not change a file"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dedent(content).lstrip("\n"), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def passed(checkout: Path) -> list[str]:
+    """The names of the contract tests of the additions, all of which passed."""
+    keys = " or ".join(addition.key for addition in ADDITIONS)
+    files = dict.fromkeys(name for addition in ADDITIONS for name in addition.contract)
+    done = run_tests(checkout, "-rA", "-k", keys, *files)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return re.findall(r"^PASSED (\S+)", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("addition", ADDITIONS, ids=lambda addition: addition.kind)
-def test_one_file_is_enough(addition: Addition, checkout: Path) -> None:
-    for name, content in addition.files.items():
-        path = checkout / name
-        assert not path.exists(), f"{name} is there already; an addition must not change a file"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dedent(content).lstrip("\n"), encoding="utf-8")
+def test_contract_tests_of_an_addition_pass(addition: Addition, passed: list[str]) -> None:
+    for file in addition.contract:
+        assert [name for name in passed if name.startswith(file) and addition.key in name]
 
-    done = run_tests(checkout, "-k", addition.key, *addition.contract)
+
+@pytest.mark.slow
+def test_no_other_test_minds_the_additions(checkout: Path) -> None:
+    done = run_tests(checkout, *dict.fromkeys(name for addition in ADDITIONS for name in addition.whole))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None, f"no contract test has {addition.key} in its name:\n{done.stdout}"
-    if addition.whole:
-        done = run_tests(checkout, *addition.whole)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    if addition.code:
-        done = run_python(checkout, "-c", dedent(addition.code))
-        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("addition", [one for one in ADDITIONS if one.code], ids=lambda addition: addition.kind)
+def test_an_addition_is_used_by_its_name(addition: Addition, checkout: Path, tmp_path: Path) -> None:
+    done = run_python(checkout, "-c", dedent(addition.code), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pytest inside the copy."""
-    return run_python(checkout, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments)
+    return run_python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
 
 
-def run_python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python inside the copy, so that it imports the copy."""
+def run_python(checkout: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python inside the copy or another folder, so that it imports the copy."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], cwd=cwd or checkout, env=environment, capture_output=True, text=True, check=False
     )

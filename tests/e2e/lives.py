@@ -22,10 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401  loaded once, before the forks
-import datasets  # noqa: F401
-import evaluate  # noqa: F401
-
 import bend_hf.runs.outcome
 import bend_hf.runs.run
 import bend_hf.train
@@ -34,24 +30,7 @@ import bend_hf.training.head_trainer
 import bend_hf.training.heads.basset
 import bend_hf.training.trainer
 from tests.e2e.spread import note_differences
-
-
-def die(*_: object) -> None:
-    """As kill -9 does: nothing is cleaned up."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def before(function: Callable[..., Any], number: int, act: Callable[..., None]) -> Callable[..., Any]:
-    """The function, with something done before its call of that number."""
-    calls = [0]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == number:
-            act(*args)
-        return function(*args, **kwargs)
-
-    return wrapped
+from tests.killing import before, die, import_all
 
 
 def arm(where: str, number: int) -> None:
@@ -123,6 +102,7 @@ def free_port() -> str:
 
 def main() -> None:
     """All lives of all trainings."""
+    import_all()
     for training in json.loads(sys.argv[1]):
         argv = training.get("argv", [])
         bend_hf.training.heads.basset.DROPOUT = 0.3 if training.get("dropout", True) else 0.0

@@ -13,12 +13,10 @@ import signal
 import sys
 from typing import Any
 
-import accelerate  # noqa: F401  loaded once, before the forks
-
 import bend_hf.training.pretraining.run
 import bend_hf.training.pretraining.run_folder as saving
 import bend_hf.training.pretraining.trainer as loop
-from tests.killing import before, die
+from tests.killing import before, die, import_all
 
 
 def die_in_the_middle_of_a_line(folder: saving.RunFolder, losses: list[saving.StepLoss], *_: Any) -> None:
@@ -59,6 +57,7 @@ def life(argv: list[str], kill: tuple[str, int] | None) -> int:
 
 def main() -> None:
     """All lives of all trainings."""
+    import_all()
     for training in json.loads(sys.argv[1]):
         for where, number in training["kills"]:
             status = life(training["argv"], (where, number))

@@ -121,6 +121,7 @@ def test_the_packed_weights_have_the_recorded_perplexity(inputs: Inputs, genome:
     assert found.perplexity == pytest.approx(FACTS["perplexity"], rel=1e-3)
 
 
+@pytest.mark.long
 @needs_shared
 def test_retraining_gives_the_recorded_losses(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -68,6 +68,7 @@ def test_a_head_is_trained_and_scored(data: Path, tmp_path: Path, name: str) -> 
         model="onehot",
         epochs=None if name == "variant_effects_disease" else 1,
         batch_size=None if name in ("enhancer_annotation", "variant_effects_disease") else 32,
+        head="linear" if name == "enhancer_annotation" else None,  # BEND's takes minutes for windows of 100 kb
         fold=(1,) if name == "enhancer_annotation" else (),
         out=tmp_path,
     )

@@ -29,18 +29,8 @@ LEFT_OUT = {
     "bend-hf train --task gene_finding --model evo2": "needs the weights of Evo 2",
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
 }
-# Pages whose blocks ``make test-guides`` runs: they take minutes, and few readers type them first.
-GUIDES = {
-    "audit.md",
-    "cluster.md",
-    "controls.md",
-    "embeddings.md",
-    "models.md",
-    "reporting.md",
-    "training.md",
-    "upsampling.md",
-    "variants.md",
-}
+# Pages whose blocks are always run; ``make test-long`` runs the others, which take minutes.
+FIRST_READ = {"README.md", "data.md"}
 _BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?(```+)(\w+)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 # Recipes that add a file to the package run in a copy of it.
 COPIED = ("bend_hf", "metrics", "model_cards", "accelerate_configs", "dataset_scripts", "tests", "pyproject.toml")
@@ -101,10 +91,10 @@ def test_every_reason_for_leaving_a_line_out_is_in_use() -> None:
 
 
 def with_blocks() -> Iterator[ParameterSet]:
-    """Yield the pages with blocks; those that most readers do not type first are marked as slow guides."""
+    """Yield the pages with blocks; those that most readers do not type first are marked as long."""
     for page in PAGES:
         if any(blocks(page)):
-            yield pytest.param(page, id=names(page), marks=[pytest.mark.guides] if page.name in GUIDES else [])
+            yield pytest.param(page, id=names(page), marks=[pytest.mark.long] if page.name not in FIRST_READ else [])
 
 
 @pytest.mark.parametrize("page", with_blocks())

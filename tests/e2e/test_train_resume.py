@@ -16,7 +16,10 @@ from tests.tiny import write_data
 ROOT = Path(__file__).resolve().parents[2]
 GENES = ("--task", "gene_finding", "--model", "onehot", "--epochs", "3", "--batch-size", "2", "--schedule", "cosine")
 BASSET = ("--task", "cpg_methylation", "--model", "basset-supervised", "--epochs", "2", "--batch-size", "3")
-FOLDS = ("--task", "enhancer_annotation", "--fold", "1", "2", "--epochs", "1", "--batch-size", "4")
+FOLDS = (
+    *("--task", "enhancer_annotation", "--fold", "1", "2", "--model", "onehot"),
+    *("--head", "linear", "--epochs", "1", "--batch-size", "4"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

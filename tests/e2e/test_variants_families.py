@@ -78,7 +78,7 @@ def tiny_model(key: str, protocol: ProtocolName, folder: Path) -> Embedder:
 
 @needs_shared
 # Families differ between the protocols in their embeddings alone, which tests/contract/test_embedders.py compares.
-@pytest.mark.parametrize("protocol", [PROTOCOLS[0], pytest.param(PROTOCOLS[1], marks=pytest.mark.guides)])
+@pytest.mark.parametrize("protocol", [PROTOCOLS[0], pytest.param(PROTOCOLS[1], marks=pytest.mark.long)])
 @pytest.mark.parametrize("key", FAMILIES)
 def test_every_variant_has_every_score_and_an_interrupted_run_ends_the_same(
     clinvar: VariantFile, key: str, protocol: ProtocolName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

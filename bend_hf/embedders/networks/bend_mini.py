@@ -37,6 +37,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from bend_hf.embedders.networks._layers import masked, token_factor
 from bend_hf.errors import ModelError
 
+_CPU_TOKENS: Final = 512  # tokens that the fine part computes at a time on a CPU, so that they stay in its caches
 _ADDED_VARIANCE: Final = 1e-3  # the mean variance is 1, because the input comes from a norm
 
 
@@ -351,6 +352,27 @@ class Scales:
         return self.body_MD.index_select(0, self.at_N)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _FineInputs:
+    """What the fine part reads at N tokens.
+
+    Attributes:
+        nucleotides: Symbol of each token of the batch, shape (batch * tokens,).
+        kmers: Number of the k-mer that starts at each nucleotide and around the sequence, of all sequences in a row.
+        detail_MD: Detail of the body at each nucleotide, shape (batch * positions * stride, detail width).
+        token_N: Index of each token in the flattened batch, shape (N,).
+        kmer_N: Index of its first nucleotide in ``kmers``, shape (N,).
+        detail_N: Its row of ``detail_MD``, shape (N,).
+    """
+
+    nucleotides: Tensor
+    kmers: Tensor
+    detail_MD: Tensor
+    token_N: Tensor
+    kmer_N: Tensor
+    detail_N: Tensor
+
+
 class BendMiniModel(_BendMiniPreTrained):
     """Table, body and fine part. Parameters are named as in checkpoints."""
 
@@ -447,16 +469,30 @@ class BendMiniModel(_BendMiniPreTrained):
         detail_MD = self.detail(body_BPD).view(-1, config.detail_width)
 
         row_N, column_N = token_N // n_tokens, token_N % n_tokens
-        taps_F = torch.tensor(config.fine_taps, device=token_N.device)
-        at_NF = (row_N * kmers_BW.shape[1] + column_N + before)[:, None] + taps_F
-        detail_ND = detail_MD.index_select(0, row_N * (n_positions * config.stride) + column_N)
-        joined_ND = self._join(kmers_BW.reshape(-1)[at_NF], detail_ND)
-        own_ND = self.letter(symbols_BT.reshape(-1)[token_N])
-        fine = [self.into_fine(gelu(joined_ND + own_ND))]
+        read = _FineInputs(
+            nucleotides=symbols_BT.reshape(-1),
+            kmers=kmers_BW.reshape(-1),
+            detail_MD=detail_MD,
+            token_N=token_N,
+            kmer_N=row_N * kmers_BW.shape[1] + column_N + before,
+            detail_N=row_N * (n_positions * config.stride) + column_N,
+        )
+        on_cpu = token_N.device.type == "cpu" and not torch.is_grad_enabled()
+        size = _CPU_TOKENS if on_cpu else max(len(token_N), 1)
+        blocks = [self._fine(read, slice(low, low + size)) for low in range(0, max(len(token_N), 1), size)]
+        fine = blocks[0] if len(blocks) == 1 else [torch.cat(layer) for layer in zip(*blocks, strict=True)]
+        return Scales(fine=fine, body_MD=body_BPD.flatten(0, 1), at_N=row_N * n_positions + column_N // config.stride)
+
+    def _fine(self, read: _FineInputs, block: slice) -> list[Tensor]:
+        """Compute input and output of each layer of the fine part at some of the tokens."""
+        taps_F = torch.tensor(self.config.fine_taps, device=read.kmers.device)
+        kmers_NF = read.kmers[read.kmer_N[block, None] + taps_F]
+        joined_ND = self._join(kmers_NF, read.detail_MD.index_select(0, read.detail_N[block]))
+        fine = [self.into_fine(gelu(joined_ND + self.letter(read.nucleotides[read.token_N[block]])))]
         for layer in self.fine:
             fine.append(layer(fine[-1]))
         fine[-1] = self.norm(fine[-1])
-        return Scales(fine=fine, body_MD=body_BPD.flatten(0, 1), at_N=row_N * n_positions + column_N // config.stride)
+        return fine
 
     def _join(self, kmers_NF: Tensor, detail_ND: Tensor) -> Tensor:
         """Run the first layer of the fine part on k-mers and on the detail of the body, shape (N, local width).

@@ -74,12 +74,13 @@ def cell_counts(nucleotides: Nucleotides, cell: Ints, n_cells: int, features: Km
         features: What to count.
 
     Returns:
-        Counts, int64, shape (cells, features).
+        Counts, int32, shape (cells, features).
     """
     codes = kmer_codes(nucleotides, features.k, _ALPHABET)
     known = codes >= 0
     place = cell[known] * features.n_features + features.feature_of_code[codes[known]]
-    return np.bincount(place, minlength=n_cells * features.n_features).reshape(n_cells, features.n_features)
+    counts: Ints = np.bincount(place, minlength=n_cells * features.n_features).astype(np.int32)
+    return counts.reshape(n_cells, features.n_features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,7 @@ class Windows:
         within = np.arange(len(nucleotides.codes)) - nucleotides.starts[sequence]
         cell = first[sequence] + (within // cell_bp if cell_bp else 0)
         counted = cell_counts(nucleotides, cell, int(first[-1]), kmers)
-        below = np.zeros((len(counted) + 1, counted.shape[1]), np.int64)
+        below = np.zeros((len(counted) + 1, counted.shape[1]), np.int32)  # a batch is far below 2 ** 31 nucleotides
         np.cumsum(counted, axis=0, out=below[1:])
         window_of = np.repeat(np.arange(n_sequences), counts)
         own = first[window_of] + np.arange(len(window_of)) - np.repeat(np.cumsum(counts) - counts, counts)
