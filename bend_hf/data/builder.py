@@ -26,6 +26,7 @@ from bend_hf import __version__
 from bend_hf.data.examples import TaskExamples
 from bend_hf.data.hdf5 import label_files
 from bend_hf.data.sequences import SequenceBatch
+from bend_hf.data.sources import label_citations, label_license
 from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError, own_error
 from bend_hf.files import file_name, file_sha256, json_sha256
@@ -167,11 +168,11 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         return {f"bed_{name}" if name in _OWN_COLUMNS else name: name for name in names}
 
     def _info(self) -> datasets.DatasetInfo:
-        task = self._rows.task
+        task, origin = self._rows.task, self._rows.files.origin
         return datasets.DatasetInfo(
             description=task.description,
-            license=task.license,
-            citation="\n\n".join(citation.bibtex() for citation in task.citations),
+            license=label_license(task, origin),
+            citation="\n\n".join(citation.bibtex() for citation in label_citations(task, origin)),
             features=features(task, tuple(self._further())),
         )
 

@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 from bend_hf.config import DataConfig, Needs, check_flags_apply
 from bend_hf.errors import ConfigError, RecordError, SourceError, nearest
 from bend_hf.files import asset_folder, utf8
-from bend_hf.tasks import TASKS, TaskSpec, select_tasks
+from bend_hf.tasks import TASKS, Citation, TaskSpec, select_tasks
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
 from bend_hf.tasks._spec import BEND
 from bend_hf.types import ValueLoss
@@ -30,6 +30,11 @@ DATA_VARIABLE: Final = "BEND_DATA_DIR"
 HUB_NAMESPACE: Final = "bend"
 NAMESPACE_VARIABLE: Final = "BEND_HF_NAMESPACE"
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")  # what the Hub allows
+_OWN_DATA: Final = "the user's own data"
+_NOT_PUBLISHED: Final = {  # license of labels that are not those of the task's sources, by origin
+    "files": _OWN_DATA,
+    "sample": "as the card of the bundled sample says; the labels are made by bend_hf",
+}
 _GIVE_DATA: Final = "pass --data FOLDER, or --bed BED and --genome FASTA"
 _FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
 
@@ -386,3 +391,13 @@ class DatasetRef:
             raise RecordError(f"dataset id {self.repo!r}; expected owner/name, as on the Hub")
         if not _COMMIT.fullmatch(self.revision):
             raise RecordError(f"revision {self.revision!r} of {self.repo}; expected a commit of 40 hexadecimal digits")
+
+
+def label_license(task: TaskSpec | None, origin: str) -> str:
+    """The license of labels: that of the task's sources, and nothing of them for a user's files and the sample."""
+    return _NOT_PUBLISHED.get(origin, task.license if task else _OWN_DATA)
+
+
+def label_citations(task: TaskSpec | None, origin: str) -> tuple[Citation, ...]:
+    """BEND and the sources of the labels, without those of a user's files and of the sample."""
+    return (BEND,) if task is None or origin in _NOT_PUBLISHED else task.citations

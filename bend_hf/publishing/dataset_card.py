@@ -15,21 +15,17 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.dataset import FACTS_FILE, content_mark, parts_of_fold
+from bend_hf.data.sources import label_citations, label_license
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.evaluation.record import member
 from bend_hf.files import asset_folder, write_text
 from bend_hf.tables import code, escaped, markdown_table, number
-from bend_hf.tasks import BEND, TASKS, Citation, Folds, TaskSpec
+from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.tasks._spec import VEP
 from bend_hf.variants.read import CONSEQUENCE
 
 _TEMPLATE: Final = "dataset_card.md.jinja"
-_OWN_DATA: Final = "the user's own data"
-_NOT_PUBLISHED: Final = {  # license of labels that are not those of the task's sources, by origin
-    "files": _OWN_DATA,
-    "sample": "as the card of the bundled sample says; the labels are made by bend_hf",
-}
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -154,16 +150,6 @@ def _genome_in_words(data: Mapping[str, Any], task: TaskSpec | None) -> str:
     text += f" (sha256 `{digest}`)" if digest else ""
     differs = task is not None and task.assembly not in (UNKNOWN, assembly) and data["origin"] != "sample"
     return text + (f"; BEND's own task is on {task.assembly}" if task is not None and differs else "")
-
-
-def label_license(task: TaskSpec | None, origin: str) -> str:
-    """The license of labels: that of the task's sources, and nothing of them for a user's files and the sample."""
-    return _NOT_PUBLISHED.get(origin, task.license if task else _OWN_DATA)
-
-
-def label_citations(task: TaskSpec | None, origin: str) -> tuple[Citation, ...]:
-    """BEND and the sources of the labels, without those of a user's files and of the sample."""
-    return (BEND,) if task is None or origin in _NOT_PUBLISHED else task.citations
 
 
 def _column(feature: Mapping[str, Any]) -> dict[str, str]:

@@ -13,13 +13,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bend_hf.data.sources import label_citations, label_license
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.audit.pretraining import seen_in_words
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_heads import head_fields
 from bend_hf.publishing.card_text import marked
-from bend_hf.publishing.dataset_card import label_citations, label_license
 from bend_hf.publishing.diagnostics import diagnostic_fields
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or

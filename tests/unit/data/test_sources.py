@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 
 from bend_hf.config import DataConfig
-from bend_hf.data.sources import BuiltSource, TaskFiles, default_data, find_genome, find_source, sources_of
+from bend_hf.data.sources import (
+    BuiltSource,
+    TaskFiles,
+    default_data,
+    find_genome,
+    find_source,
+    label_citations,
+    label_license,
+    sources_of,
+)
 from bend_hf.errors import ConfigError, RegistryError, SourceError
-from bend_hf.tasks import TASKS
+from bend_hf.tasks import BEND, TASKS
 from tests.tiny import write_data
 
 HISTONE = TASKS.get("histone_modification")
@@ -86,3 +95,13 @@ def test_a_configuration_needs_a_task_or_a_bed() -> None:
         DataConfig()
     with pytest.raises(ConfigError, match="belong to one task"):
         DataConfig(task=("a", "b"), bed=Path("x.bed"))
+
+
+@pytest.mark.parametrize(("origin", "claims"), [("folder", True), ("hub", True), ("files", False), ("sample", False)])
+def test_the_license_and_the_sources_of_labels_are_those_of_the_task_only_for_its_own_files(
+    origin: str, claims: bool
+) -> None:
+    assert (label_license(HISTONE, origin) == HISTONE.license) is claims
+    assert (label_citations(HISTONE, origin) == HISTONE.citations) is claims
+    assert BEND in label_citations(HISTONE, origin)
+    assert label_license(None, origin) != HISTONE.license

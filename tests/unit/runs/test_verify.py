@@ -25,9 +25,10 @@ from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.report import write_report
 from bend_hf.runs.run import run, run_controls
 from bend_hf.runs.variant_file import score_file
-from bend_hf.runs.verify import DataPlace, verify_run
+from bend_hf.runs.verify import DataPlace, _wrong_facts, verify_run
 from bend_hf.types import Json
 from bend_hf.variants import VariantRun
+from tests.records import record
 from tests.tiny import write_bed, write_genome, write_task
 
 
@@ -320,3 +321,8 @@ def test_records_and_tasks_are_not_mixed(finished: Path, capsys: pytest.CaptureF
     assert "names records and tasks" in capsys.readouterr().err
     assert main(["verify", str(finished), "--out-of-bounds", "pad"]) == 2
     assert "--out-of-bounds is for tasks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("found", "said"), [("unknown", 0), ("GRCh38", 0), ("GRCh37", 1)])
+def test_a_declared_assembly_in_an_earlier_record_is_wrong_only_if_the_genome_is_another(found: str, said: int) -> None:
+    assert len(list(_wrong_facts(record(data={"assembly": "GRCh38"}), {"assembly": found}))) == said
