@@ -668,7 +668,7 @@ def read_toml(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """
     try:
         content = tomllib.loads(read_text(path))
-    except (OSError, ValueError, InputError) as error:
+    except (OSError, ValueError, InputError, RecursionError) as error:
         raise ConfigError(f"--config {path} cannot be read as TOML ({error}); fix the file or the path") from error
     values: dict[str, Any] = {}
     for key, value in content.items():

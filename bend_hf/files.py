@@ -19,13 +19,14 @@ import json
 import logging
 import os
 import re
+import stat as stat_modes
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias
 
 from bend_hf.errors import InputError, RecordError, SourceError
 from bend_hf.tables import printable
@@ -177,7 +178,21 @@ def read_text(path: Path) -> str:
         OSError: The file cannot be read.
         InputError: It is not UTF-8; the message names the line.
     """
+    check_regular(path)
     return decode_utf8(path.read_bytes().removeprefix(UTF8_MARK), path)
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path is not a named pipe or a socket, on which reading may wait forever.
+
+    What a shell passes in ``/dev/fd`` is accepted.
+
+    Raises:
+        OSError: It is one.
+    """
+    mode = path.stat().st_mode if path.exists() else stat_modes.S_IFREG
+    if (stat_modes.S_ISFIFO(mode) or stat_modes.S_ISSOCK(mode)) and path.parts[:2] not in (("/", "dev"), ("/", "proc")):
+        raise OSError(errno.EINVAL, "it is a named pipe or a socket; expected a file", str(path))
 
 
 def decode_utf8(raw: bytes, path: Path, *, first_line: int = 1) -> str:
@@ -243,6 +258,18 @@ def write_bytes(path: Path, content: bytes) -> Path:
     with explain_write_errors(path), atomic_path(path) as part:
         part.write_bytes(content)
     return path
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # as json.loads; the caller checks what it is
+    """Parse JSON that others may have written; ``json.loads`` raises other errors for what is nested too deeply.
+
+    Raises:
+        ValueError: It is not JSON, is nested too deeply or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def json_sha256(content: Json) -> str:
@@ -354,7 +381,7 @@ def _sample_sha256(file: BinaryIO, size: int) -> str:
 
 def _read_note(note: Path) -> tuple[list[object], str] | None:
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = parse_json(note.read_text(encoding="utf-8"))
         return found["file"], str(found["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

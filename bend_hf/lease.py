@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bend_hf.files import parse_json
+
 HEARTBEAT_S: Final = 10.0
 _LOOK_S: Final = 1.0
 STALE_S: Final = 120.0  # twelve missed heartbeats; attribute caches of NFS hold for a minute at most
@@ -77,7 +79,7 @@ class Watch:
         """Whether the holder of a lease is dead."""
         try:
             stat = path.stat()
-            holder = json.loads(path.read_text())
+            holder = parse_json(path.read_text())
         except FileNotFoundError:
             return False
         except (OSError, ValueError):
@@ -195,7 +197,7 @@ def _set_aside(path: Path, token: str) -> None:
 
 def _token_in(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text())["token"])
+        return str(parse_json(path.read_text())["token"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -8,7 +8,6 @@ Files are built into the cache of ``datasets``; a folder with the layout of the 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from bend_hf.data.assembly import UNKNOWN, assembly_of
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
 from bend_hf.errors import BendError, ConfigError, SourceError
-from bend_hf.files import file_sha256, json_sha256
+from bend_hf.files import file_sha256, json_sha256, parse_json
 from bend_hf.tasks import Folds, RealValues, TaskSpec
 from bend_hf.types import Ints, Json
 
@@ -365,7 +364,7 @@ def _read_built(source: BuiltSource, folder: Path) -> _Built:
                 "the name, or pass --data FOLDER"
             ) from error
     try:
-        built = json.loads(path.read_text(encoding="utf-8"))
+        built = parse_json(path.read_text(encoding="utf-8"))
         facts: dict[str, Json] = built["facts"]
         named = {str(name) for names in built["shards"].values() for name in names}
         sums = {name: str(built["sha256"][name]) for name in named}

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bend_hf.errors import DownloadError, MissingFileError
-from bend_hf.files import atomic_path
+from bend_hf.files import atomic_path, parse_json
 from bend_hf.lease import Watch, take
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class _Download:
     def _known(self) -> _Version:
         """Read which version the part file belongs to."""
         try:
-            known = _Version(**json.loads(self.note.read_text(encoding="utf-8")))
+            known = _Version(**parse_json(self.note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecursionError):
             return _Version()
         texts = all(isinstance(one, str | None) for one in (known.etag, known.last_modified))

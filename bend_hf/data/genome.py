@@ -28,7 +28,7 @@ from bend_hf.data.fasta import InvalidNucleotideError, Stretches, gather, read_w
 from bend_hf.data.fasta_index import FastaIndex, inflated, is_gzip, len_of_mark, load_index
 from bend_hf.data.sequences import SequenceBatch
 from bend_hf.errors import GenomeError, did_you_mean
-from bend_hf.files import FileState, file_sha256, file_state, state_of
+from bend_hf.files import FileState, check_regular, file_sha256, file_state, state_of
 from bend_hf.types import Bools, Bytes, Ints, OutOfBounds
 
 if TYPE_CHECKING:
@@ -358,6 +358,7 @@ def _map_fasta(path: Path) -> tuple[FileState, Path, mmap.mmap]:
         The state of the file, the plain file (itself or its copy), and the plain text.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             state = state_of(file)
             compressed = is_gzip(file.read(2))

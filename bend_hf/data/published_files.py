@@ -24,7 +24,7 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.download import Progress, RemoteFile, Retry, download
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.errors import DownloadError, InputError, MissingFileError
-from bend_hf.files import atomic_path, file_sha256, read_text, write_text
+from bend_hf.files import atomic_path, file_sha256, parse_json, read_text, write_text
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
 
@@ -200,7 +200,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     path = folder / SUMS_FILE
     try:
-        sums = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        sums = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not isinstance(sums, dict) or not all(isinstance(one, str) for one in sums.values()):
             raise ValueError("an object of file names and sums is expected")
     except (ValueError, RecursionError) as error:
@@ -261,7 +261,7 @@ def _fetch_repository(repo: str, folder: Path, place: Path, revision: str | None
 
 
 def _checked(facts: Path, folder: Path) -> list[Path]:
-    sums: dict[str, str] = json.loads(facts.read_text(encoding="utf-8"))["sha256"]
+    sums: dict[str, str] = parse_json(facts.read_text(encoding="utf-8"))["sha256"]
     for name, meant in sums.items():
         path = facts.with_name(name)
         digest = file_sha256(path) if path.is_file() else "(no file)"

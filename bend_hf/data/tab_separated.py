@@ -18,7 +18,7 @@ import numpy as np
 
 from bend_hf.data.fasta_index import is_gzip
 from bend_hf.errors import InputError
-from bend_hf.files import UTF8_MARK, decode_utf8
+from bend_hf.files import UTF8_MARK, check_regular, decode_utf8
 from bend_hf.types import Ints
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ def _binary(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def _is_compressed(path: Path) -> bool:
+    check_regular(path)
     with path.open("rb") as file:
         return is_gzip(file.read(2))
 

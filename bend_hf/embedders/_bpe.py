@@ -12,7 +12,6 @@ tokenizer are used, and a nucleotide that no token covers becomes an ``[UNK]`` o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from bend_hf.embedders._alignment import TokenStream, sums
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
+from bend_hf.files import parse_json
 from bend_hf.types import Ints
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class BpeTokenizer:
             backend=backend,
             bp_of_id=bp_of_id,
             special={token: vocabulary[token] for token in SPECIAL_TOKENS if token in vocabulary},
-            gap=_gap_rule(json.loads(path.read_text(encoding="utf-8")).get("normalizer"), vocabulary),
+            gap=_gap_rule(parse_json(path.read_text(encoding="utf-8")).get("normalizer"), vocabulary),
             runs=None if backend.model.unk_token else re.compile(f"[{letters}]+|[^{letters}]"),
             name=str(path),
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -19,7 +18,7 @@ from typing import Any, Final
 from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
 from bend_hf.errors import ModelError
-from bend_hf.files import cache_folder, file_sha256, read_text
+from bend_hf.files import cache_folder, file_sha256, parse_json, read_text
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
 # the file of LongSafari's original HyenaDNA repositories.
@@ -140,14 +139,59 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: The file is missing or is not a JSON object.
     """
     try:
-        loaded = json.loads(read_text(path))
+        loaded = parse_json(read_text(path))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; download the complete checkpoint") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}; download it again") from error
     if not isinstance(loaded, dict):
         raise ModelError(f"{path} holds a {type(loaded).__name__}; expected a JSON object")
     return loaded
+
+
+_SIZE: Final = re.compile(
+    r"(?:.*_)?(?:hidden_size|intermediate_size|vocab_size|input_size|starting_size|width|positions|position_embeddings|attention_heads|heads|"
+    r"layers|kmers?|stride|word|multiple)|d_model|d_inner|n_layer|n_head|n_embd"
+)
+_LARGEST: Final = (  # of sizes whose names match; far beyond any published model
+    (re.compile(r"(?:.*_)?kmer"), 32),
+    (re.compile(r"(?:.*_)?(?:layers|kmers|word|heads|starting_size)|n_layer|n_head"), 10_000),
+    (_SIZE, 1 << 24),
+)
+_HAS_WEIGHTS: Final = re.compile(r"(?:.*_)?(?:hidden_size|vocab_size|width|layers)|d_model|n_layer|n_embd")
+
+
+def check_sizes(folder: Path, *, with_weights: bool) -> None:
+    """Check the sizes in ``config.json`` before a network of these sizes is built.
+
+    Args:
+        folder: The checkpoint.
+        with_weights: Whether the folder holds the weights; a size is a number of weights at least.
+
+    Raises:
+        ModelError: A size is negative, far beyond any model, or larger than the weights.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if with_weights else None
+    waiting: list[dict[str, Any]] = [read_json(path)]
+    while waiting:
+        for name, value in waiting.pop().items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            if not isinstance(value, int) or isinstance(value, bool) or not _SIZE.fullmatch(name):
+                continue
+            largest = next(limit for pattern, limit in _LARGEST if pattern.fullmatch(name))
+            if not 0 <= value <= largest:
+                raise ModelError(
+                    f"{path}: {name} is {value:,}; expected a number from 0 to {largest:,}. Download it again"
+                )
+            if n_bytes is not None and _HAS_WEIGHTS.fullmatch(name) and value > n_bytes:
+                raise ModelError(
+                    f"{path}: {name} is {value:,}, but all its files hold {n_bytes:,} bytes; expected the "
+                    "configuration of these weights. Download the checkpoint again"
+                )
 
 
 def small_files(folder: Path) -> list[Path]:

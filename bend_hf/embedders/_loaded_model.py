@@ -29,8 +29,8 @@ from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
 from bend_hf.embedders._spec import DTYPES, OFFLOADS, Direction, ModelSpec, check_choice
-from bend_hf.errors import ConfigError, ModelError
-from bend_hf.files import asset_folder, json_sha256
+from bend_hf.errors import BendError, ConfigError, ModelError
+from bend_hf.files import asset_folder, full_disk, json_sha256
 from bend_hf.types import PROTOCOLS, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
 
@@ -190,7 +190,10 @@ class LoadedModel(ABC):
         self._waits = False
         try:
             self.pad_id, self.mask_id, self.model, self.lacking = 0, None, None, ()
-            self._load()
+            if self.checkpoint is not None:
+                _checkpoint_files.check_sizes(self.folder, with_weights=not self.random_init)
+            with self._explained():
+                self._load()
             if self.mask_id is None and self.checkpoint is not None:
                 self.mask_id = mask_in_files(self.folder)
             taken = vars(self).get("_weights_sha256")
@@ -199,6 +202,26 @@ class LoadedModel(ABC):
         except BaseException:
             self._waits = True
             raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what libraries raise for a configuration that they cannot build into an error that names its folder.
+
+        Raises:
+            ModelError: The block raised such an error. Errors of a user's code stay as they are.
+        """
+        try:
+            yield
+        except (BendError, OSError, ImportError):
+            raise
+        except Exception as error:
+            if self.checkpoint is None or self._runs_user_code or full_disk(error) is not None:
+                raise
+            text = (str(error).strip() or "no reason is given").splitlines()[0]
+            raise ModelError(
+                f"{self.folder} does not hold a model that can be built ({type(error).__name__}: {text}); check its "
+                "config.json and tokenizer files, or download the checkpoint again"
+            ) from error
 
     if not TYPE_CHECKING:
 

@@ -7,7 +7,6 @@ model: they are left out, and a line of the log names them. ``_checkpoint_files`
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from bend_hf.embedders._checkpoint_files import WEIGHT_FILES
 from bend_hf.embedders._checkpoint_files import read_json as read_json
 from bend_hf.errors import ModelError
+from bend_hf.files import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +65,7 @@ def find_weights(folder: Path, *, first: str | None = None) -> list[Path]:
         if not name.endswith(".index.json"):
             return [path]
         try:
-            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            shards = sorted(set(parse_json(path.read_text())["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} is not an index of weight files: {error!r}; download it again") from error
         missing = [shard for shard in shards if not (folder / shard).is_file()]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.identity import Keys, item_keys, keys_sha256, place_keys, places_of, row_keys
-from bend_hf.files import atomic_path, explain_write_errors
+from bend_hf.files import atomic_path, check_regular, explain_write_errors
 from bend_hf.types import IGNORE_LABEL, Bools, Floats, Ints, Labels
 
 _NAMES: Final = "bend_hf.label_names"
@@ -221,6 +221,7 @@ def read_predictions(path: Path) -> Predictions:
         RecordError: The file is not a prediction file.
     """
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:  # read_table imports pyarrow.dataset, which takes a second
             table = file.read(use_threads=False)
         names = tuple(table.schema.metadata[_NAMES.encode()].decode().split("\n"))

@@ -30,7 +30,7 @@ from typing import Any, Final
 from bend_hf import __version__
 from bend_hf.errors import InputError, RecordError
 from bend_hf.evaluation.record_schema import SCHEMA_VERSION, upgraded
-from bend_hf.files import atomic_path, explain_write_errors, file_name, json_sha256, read_text, utf8
+from bend_hf.files import atomic_path, explain_write_errors, file_name, json_sha256, parse_json, read_text, utf8
 from bend_hf.types import PROTOCOLS, Json
 
 _VERSIONS_OF: Final = (
@@ -427,7 +427,7 @@ def read_record(path: Path) -> ResultRecord:
 
 def _json_of(path: Path) -> Json:
     try:
-        body: Json = json.loads(read_text(path))
+        body: Json = parse_json(read_text(path))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except InputError as error:
@@ -447,7 +447,7 @@ def find_records(places: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for place in places:
         if place.is_dir():
-            found |= {path for path in sorted(place.rglob("*.json")) if is_record(path)}
+            found |= {path for path in sorted(place.rglob("*.json")) if path.is_file() and is_record(path)}
         elif place.is_file():
             found.add(place)
         else:

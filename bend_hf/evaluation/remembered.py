@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bend_hf import __version__
-from bend_hf.files import asset_folder, atomic_path, cache_folder, file_sha256, json_sha256
+from bend_hf.files import asset_folder, atomic_path, cache_folder, file_sha256, json_sha256, parse_json
 from bend_hf.types import Json
 
 _FOLDER: Final = "evaluation"  # below $BEND_HF_CACHE
@@ -30,7 +30,7 @@ _LARGE_BYTES: Final = 1 << 24  # reading more takes longer than looking up a rem
 def recalled(kind: str, key: Sequence[Json]) -> Json:
     """Return what was remembered; None if nothing was, or if it cannot be read."""
     try:
-        found: Json = json.loads(_note(kind, key).read_text(encoding="utf-8"))
+        found: Json = parse_json(_note(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return found

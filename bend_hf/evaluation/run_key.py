@@ -8,7 +8,6 @@ It finds a finished run among the records and an interrupted run among the check
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.metrics import metric_identity
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import json_sha256
+from bend_hf.files import json_sha256, parse_json
 from bend_hf.types import Json
 
 KEY_FIELD: Final = "run_key"  # in a record's config
@@ -83,7 +82,7 @@ def finished_runs(folder: Path) -> dict[str, Path]:
 def _keys(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.glob("*.json")):
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
+            body = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue  # not a record, or one that another process is writing
         config = body.get("config") if isinstance(body, dict) else None

@@ -20,7 +20,7 @@ from bend_hf.config import RunConfig, flags_of
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.evidence import check_without_predictions
 from bend_hf.evaluation.record import ResultRecord
-from bend_hf.files import write_text
+from bend_hf.files import parse_json, write_text
 from bend_hf.publishing.card_text import changed_scores, merge_card, split_card
 from bend_hf.publishing.eval_results import (
     FOLDER,
@@ -68,7 +68,7 @@ class CardRecords:
                 its interval.
         """
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             found = {key: tuple(ResultRecord.from_json(one) for one in body[key]) for key in ("records", "controls")}
             if not found["records"]:
                 raise ValueError("no record")

@@ -7,7 +7,6 @@ The template is ``dataset_scripts/dataset_card.md.jinja``.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from bend_hf.data.sources import label_citations, label_license
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.evaluation.record import member
-from bend_hf.files import asset_folder, write_text
+from bend_hf.files import asset_folder, parse_json, write_text
 from bend_hf.tables import code, escaped, markdown_table, number
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.tasks._spec import VEP
@@ -41,7 +40,7 @@ def write_dataset_card(folder: Path) -> Path:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     found = [
-        (path.parent, json.loads(path.read_text(encoding="utf-8")))
+        (path.parent, parse_json(path.read_text(encoding="utf-8")))
         for path in sorted(folder.glob(f"data/**/{FACTS_FILE}"))
     ]
     if not found:

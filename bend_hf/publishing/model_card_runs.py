@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, member
-from bend_hf.files import asset_folder
+from bend_hf.files import asset_folder, parse_json
 from bend_hf.tables import INVISIBLE, metric_title, number
 from bend_hf.tasks import TASKS, TaskSpec
 from bend_hf.training.heads import HEADS
@@ -28,7 +27,7 @@ from bend_hf.types import Json
 @cache
 def fixed_texts() -> dict[str, Any]:
     """The fixed sentences of a card, ``model_cards/fields.json``."""
-    body: dict[str, Any] = json.loads((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
+    body: dict[str, Any] = parse_json((asset_folder("model_cards") / "fields.json").read_text(encoding="utf-8"))
     return body
 
 

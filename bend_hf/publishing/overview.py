@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.record import ResultRecord, member
+from bend_hf.files import parse_json
 from bend_hf.tables import escaped, markdown_table, metric_title, text_table
 from bend_hf.types import Json
 
@@ -204,7 +205,7 @@ class Overview:
     @classmethod
     def from_json(cls, text: str) -> Overview:
         """Read what ``json`` wrote."""
-        body = json.loads(text)
+        body = parse_json(text)
         return cls(scores=tuple(TaskScore(**one) for one in body["scores"]), sentences=tuple(body["sentences"]))
 
     def figure(self, title: str) -> Figure:

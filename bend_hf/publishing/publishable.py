@@ -9,7 +9,6 @@ published once it is matched to the Hub dataset that was built from the same fil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.sources import DatasetRef
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
+from bend_hf.files import parse_json
 from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.training.recipe import RECIPES, fewest_train_rows
 from bend_hf.types import Json
@@ -185,7 +185,7 @@ def read_hub_facts(dataset: DatasetRef, task: TaskSpec) -> dict[str, Json]:
     name = f"data/{task.config}/{FACTS_FILE}" if task.config else f"data/{FACTS_FILE}"
     try:
         path = hf_hub_download(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
-        facts: dict[str, Json] = json.loads(Path(path).read_text(encoding="utf-8"))["facts"]
+        facts: dict[str, Json] = parse_json(Path(path).read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError, HfHubHTTPError, OfflineModeIsEnabled) as error:
         raise RecordError(
             f"cannot read {name} of {dataset.repo} at {dataset.revision[:12]} ({type(error).__name__}). Check the "

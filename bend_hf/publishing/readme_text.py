@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import member
+from bend_hf.files import parse_json
 from bend_hf.publishing.card_text import BEGIN, END, CardText, merged_body, split_card
 from bend_hf.publishing.yaml_text import object_of, with_keys
 from bend_hf.types import Json
@@ -109,7 +110,7 @@ def _written(parts: CardText) -> dict[str, Json] | None:
     """What the comment says; None without one that can be read."""
     found = _WRITTEN.search((parts.section or "").replace("\r\n", "\n"))
     try:
-        body = json.loads(found[1]) if found else None
+        body = parse_json(found[1]) if found else None
     except ValueError:
         return None
     return body if isinstance(body, dict) else None

@@ -9,7 +9,6 @@ of settings that differ from the benchmark's are refused here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from bend_hf.evaluation.evidence import prediction_entries, read_all_verified
 from bend_hf.evaluation.metrics import metric_files, metric_names
 from bend_hf.evaluation.record import ResultRecord, find_records, member, record_text
 from bend_hf.evaluation.remembered import content_sha256
-from bend_hf.files import asset_folder, file_name
+from bend_hf.files import asset_folder, file_name, parse_json
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, read_card
 from bend_hf.publishing.card_heads import check_heads
 from bend_hf.publishing.eval_results import FOLDER, eval_result_files, eval_yaml
@@ -253,7 +252,7 @@ def plan_report(folder: Path, repo: str) -> Upload:
     if not manifest.is_file() or not (folder / "index.html").is_file():
         raise ConfigError(f"{folder} holds no report; run 'bend-hf report' first")
     try:
-        reasons = json.loads(manifest.read_text(encoding="utf-8"))["refusals"]
+        reasons = parse_json(manifest.read_text(encoding="utf-8"))["refusals"]
         texts = [str(reason) for reason in list(reasons)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{manifest} is damaged ({type(error).__name__}); run 'bend-hf report' again") from error

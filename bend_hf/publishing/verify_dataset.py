@@ -6,7 +6,6 @@ The check is slow on purpose and shares no code with the build: pyfaidx reads ea
 from __future__ import annotations
 
 import gzip
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.examples import read_examples
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, InputError
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, parse_json
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 
@@ -61,7 +60,7 @@ def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
     task = rows.task
     folder = built / task.group / "data" / (task.config or "")
     try:
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        facts = parse_json((folder / FACTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BendError(f"cannot read {folder / FACTS_FILE} ({error}); run 'bend-hf build' first") from error
     for name, digest in facts["sha256"].items():

@@ -8,7 +8,6 @@ This is what ``bend-hf verify`` does. Reports and pushes run ``check_with_data_a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_recor
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, run_key
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import file_sha256
+from bend_hf.files import file_sha256, parse_json
 from bend_hf.registry import names_file
 from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
 from bend_hf.runs.settings import head_in_key, with_metrics
@@ -278,7 +277,7 @@ def _changed_shards(config: DataConfig, key: str) -> Iterator[str]:
         if not isinstance(source, BuiltSource) or source.task.key != key or not Path(source.repo).is_dir():
             continue
         folder = Path(source.repo) / "data" / (source.task.config or "")
-        hashes = member(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")), "sha256")
+        hashes = member(parse_json((folder / FACTS_FILE).read_text(encoding="utf-8")), "sha256")
         for name, digest in hashes.items() if isinstance(hashes, dict) else ():
             if file_sha256(folder / name) != digest:
                 yield f"{folder / name} was changed after the build"

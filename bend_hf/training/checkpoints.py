@@ -25,7 +25,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bend_hf.files import atomic_path, explain_write_errors
+from bend_hf.files import atomic_path, explain_write_errors, parse_json
 from bend_hf.training.sharding import shard_like, whole
 from bend_hf.types import Json
 
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no mapping
-            return tensors, json.loads(file.metadata()[_HEADER])
+            return tensors, parse_json(file.metadata()[_HEADER])
     except SafetensorError as error:
         raise ValueError(f"{path.name}: {error}") from error
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bend_hf.config import ModelFlags, Tune, flags_of
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import atomic_path, explain_write_errors, file_sha256
+from bend_hf.files import atomic_path, explain_write_errors, file_sha256, parse_json
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.tasks._spec import Head
 from bend_hf.types import Json, StoredDtype
@@ -196,7 +196,7 @@ def read_head(path: Path) -> KeptHead:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
                 raise ValueError("it holds weights of something else")
-            config = HeadConfig.from_json(json.loads(header))
+            config = HeadConfig.from_json(parse_json(header))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)

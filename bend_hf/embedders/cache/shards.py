@@ -37,7 +37,7 @@ import xxhash
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders.cache.dtypes import itemsize
 from bend_hf.errors import CacheError
-from bend_hf.files import atomic_path, sync_folder
+from bend_hf.files import atomic_path, parse_json, sync_folder
 from bend_hf.types import Ints, Json, StoredDtype
 
 ABOUT: Final = "about.json"
@@ -139,7 +139,7 @@ def read_plan(folder: Path) -> ShardPlan | None:
     """
     path = folder / ABOUT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         return ShardPlan(**{**found, "shard_starts": tuple(found["shard_starts"])})
     except FileNotFoundError:
         return None
@@ -253,7 +253,7 @@ class ShardFiles:
     def read_record(self) -> ShardRecord | None:
         """Read the record; None if it is missing or truncated."""
         try:
-            body = json.loads(self.record.read_text(encoding="utf-8"))
+            body = parse_json(self.record.read_text(encoding="utf-8"))
             state = body.get("state")
             return ShardRecord(**{**body, "state": None if state is None else tuple(state)})
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):

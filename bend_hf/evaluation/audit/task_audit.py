@@ -28,7 +28,7 @@ from bend_hf.evaluation.audit.places import FAR, Places
 from bend_hf.evaluation.audit.pretraining import PretrainingOverlap, pretraining_overlap
 from bend_hf.evaluation.audit.rows import AuditRows, dataset_subset, read_rows
 from bend_hf.evaluation.audit.rules import fit_rules
-from bend_hf.files import atomic_path, explain_write_errors, write_text
+from bend_hf.files import atomic_path, explain_write_errors, parse_json, write_text
 from bend_hf.tables import markdown_table, metric_title, number, text_table
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues
@@ -229,7 +229,7 @@ def _cache_file(data: TaskData) -> Path | None:
 
 def _kept(file: Path) -> dict[str, Json] | None:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and facts.get("audit_version") == AUDIT_VERSION else None

@@ -32,7 +32,7 @@ from bend_hf.config import settings_in_key
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.audit.pretraining import REGION_FILES
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import explain_write_errors, shows_progress, write_text
+from bend_hf.files import explain_write_errors, parse_json, shows_progress, write_text
 from bend_hf.lease import Lease, take_for_long
 from bend_hf.training.checkpoints import Checkpoints
 from bend_hf.training.pretraining.config import PretrainConfig
@@ -132,7 +132,7 @@ class RunFolder:
 
     def _compare(self, mine: Mapping[str, Mapping[str, Json]]) -> None:
         try:
-            theirs = json.loads(self.run.read_text(encoding="utf-8"))
+            theirs = parse_json(self.run.read_text(encoding="utf-8"))
             theirs["config"] = {**_default_settings(), **theirs["config"]}
             differ = [
                 f"{name} is {theirs[part].get(name)!r} there and {mine[part].get(name)!r} here"

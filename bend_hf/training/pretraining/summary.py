@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf import __version__
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import write_text
+from bend_hf.files import parse_json, write_text
 from bend_hf.training.pretraining.config import PretrainConfig, as_flags
 from bend_hf.training.pretraining.data import Inputs, PretrainRun
 from bend_hf.training.pretraining.ngram_baseline import TableRow, table_rows
@@ -64,7 +64,7 @@ def ngram_tables(config: PretrainConfig, inputs: Inputs, folder: RunFolder) -> t
     if config.no_tables:
         return ()
     if folder.tables.exists():
-        return tuple(TableRow(**row) for row in json.loads(folder.tables.read_text(encoding="utf-8")))
+        return tuple(TableRow(**row) for row in parse_json(folder.tables.read_text(encoding="utf-8")))
     rows = tuple(table_rows(inputs.split, inputs.genome, config.family.objective))
     write_text(folder.tables, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     return rows
@@ -119,7 +119,7 @@ def read_summary(folder: RunFolder) -> Summary:
     """Read the summary of a finished training."""
     from bend_hf.training.pretraining.validation import Validation
 
-    facts = json.loads(folder.summary.read_text(encoding="utf-8"))
+    facts = parse_json(folder.summary.read_text(encoding="utf-8"))
     return Summary(
         out=folder.out,
         step=facts["steps"],

@@ -11,7 +11,6 @@ of the nucleotides, and the name of its head. Nothing heavy is imported before a
 from __future__ import annotations
 
 import importlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bend_hf.errors import ConfigError, did_you_mean
+from bend_hf.files import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -172,7 +172,7 @@ def _read(setting: str, text: str, like: Size, least: int) -> Size:
     if isinstance(like, str):
         return text
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         value = text
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):

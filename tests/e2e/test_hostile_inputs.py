@@ -1,0 +1,66 @@
+"""Inputs that no user means to give: one line, and no waiting."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bend_hf.cli._main import main
+from tests.tiny import write_data
+
+
+class Waits(BaseException):
+    """The command waits for a pipe."""
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    def waits(*_: object) -> None:
+        raise Waits
+
+    before = signal.signal(signal.SIGALRM, waits)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_data(tmp_path / "data", ["variant_effects_disease"], n=4)
+    for name in ("a.vcf", "a.bed", "a.fa", "a.toml", "a.json", "a.parquet", "a.py", "model/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 50_000 + "]" * 50_000)
+    return tmp_path
+
+
+FILES = "--genome data/genomes/genome.fa --out out"
+COMMANDS = {
+    f"variants a.vcf --model onehot {FILES}": "a.vcf",
+    f"variants a.bed --model onehot {FILES}": "a.bed",
+    "variants data/variant_effects/variant_effects_disease.bed --model onehot --genome a.fa --out out": "a.fa",
+    "train --config a.toml": "a.toml",
+    "train --config deep.toml": "deep.toml cannot be read as TOML",
+    f"train --bed a.bed --model onehot {FILES}": "a.bed does not exist",
+    f"train --bed data/variant_effects/variant_effects_disease.bed --model model {FILES}": "config.json",
+    f"train --bed data/variant_effects/variant_effects_disease.bed --model a.py {FILES}": "a.py",
+    "report a.json --out report": "a.json does not exist",
+    "report . --out report": "no result record",
+    "card a.json --out card": "a.json does not exist",
+    "compare a.parquet data/a.parquet": "a.parquet",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_pipe_or_deep_nesting_as_an_input_is_one_line(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(command.split()) in (1, 2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert COMMANDS[command] in line
