@@ -140,7 +140,10 @@ def read_plan(folder: Path) -> ShardPlan | None:
     path = folder / ABOUT
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
-        return ShardPlan(**{**found, "shard_starts": tuple(found["shard_starts"])})
+        plan = ShardPlan(**{**found, "shard_starts": tuple(found["shard_starts"])})
+        if problem := _wrong_in(plan):
+            raise ValueError(problem)
+        return plan
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -148,6 +151,29 @@ def read_plan(folder: Path) -> ShardPlan | None:
             f"{path} cannot be read ({error}). Remove the folder {folder} ('bend-hf cache prune --broken'); its "
             "embeddings will be computed again."
         ) from error
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _wrong_in(plan: ShardPlan) -> str | None:
+    """Describe a field of a plan that holds another kind of value."""
+    for name in ("key", "label", "model", "dtype"):
+        if not isinstance(getattr(plan, name), str):
+            return f"{name} is {getattr(plan, name)!r}; expected text"
+    for name in ("width", "items", "nucleotides"):
+        if not _is_count(getattr(plan, name)):
+            return f"{name} is {getattr(plan, name)!r}; expected a count"
+    starts = plan.shard_starts
+    if not all(map(_is_count, starts)) or list(starts) != sorted(starts) or not 0 < len(starts) <= _MOST_SHARDS + 1:
+        return f"shard_starts is {starts!r:.80}; expected rising numbers of items"
+    if isinstance(plan.rows_per_bp, bool) or not isinstance(plan.rows_per_bp, int | float):
+        return f"rows_per_bp is {plan.rows_per_bp!r}; expected a number"
+    for name in ("parts", "description", "alignment", "libraries"):
+        if not isinstance(getattr(plan, name), dict):
+            return f"{name} is {getattr(plan, name)!r:.80}; expected an object"
+    return None
 
 
 def publish_plan(folder: Path, plan: ShardPlan) -> ShardPlan:
@@ -255,7 +281,9 @@ class ShardFiles:
         try:
             body = parse_json(self.record.read_text(encoding="utf-8"))
             state = body.get("state")
-            return ShardRecord(**{**body, "state": None if state is None else tuple(state)})
+            record = ShardRecord(**{**body, "state": None if state is None else tuple(state)})
+            counts = (record.size_bytes, record.changed_ns, record.items, record.rows, record.nucleotides)
+            return record if all(map(_is_count, counts)) else None
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
-from bend_hf.tables import escaped, markdown_table, number
+from bend_hf.tables import escaped, markdown_table, number, one_line
 
 _NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
 _COLUMNS: Final = (
@@ -110,7 +110,7 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
             for one in board.published
         ]
         for line in lines:
-            writer.writerow({name: _no_formula(value) for name, value in (common | line).items()})
+            writer.writerow({name: one_line(_no_formula(value)) for name, value in (common | line).items()})
     return text.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bend_hf.embedders.cache.manage import list_entries, remove, select, verify
-from bend_hf.embedders.cache.shards import ShardFiles, State
+from bend_hf.embedders.cache.shards import ShardFiles, State, read_plan
 from bend_hf.errors import CacheError
 from bend_hf.lease import Lease, Watch, take
 from tests.cached import arrow_bytes, leftovers, made, small_dataset, small_entry
@@ -255,3 +255,34 @@ def test_files_of_a_process_killed_after_its_shard_was_finished_are_removed(tmp_
     assert entry.fill() == 0
     assert leftovers(entry) == []
     lease.release()
+
+
+BAD = (5, -1, 10**30, None, "x", [1], {"a": 1}, True, 1.5)
+
+
+def test_a_plan_with_values_of_another_kind_is_a_cache_error(tmp_path: Path) -> None:
+    path = made(tmp_path).shards[0].folder / "about.json"
+    whole = json.loads(path.read_text())
+    accepted = []
+    for name, right in whole.items():
+        for value in BAD:
+            path.write_text(json.dumps({**whole, name: value}))
+            try:
+                assert type(getattr(read_plan(path.parent), name)) in (type(right), int, tuple)
+                accepted.append((name, value))
+            except CacheError:
+                continue
+    assert ("width", -1) not in accepted
+    assert ("shard_starts", 5) not in accepted
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(CacheError, match="nested too deeply"):
+        read_plan(path.parent)
+
+
+def test_a_record_with_values_of_another_kind_counts_as_none(tmp_path: Path) -> None:
+    files = made(tmp_path).shards[0]
+    whole = json.loads(files.record.read_text())
+    for name in whole:
+        for value in BAD:
+            files.record.write_text(json.dumps({**whole, name: value}))
+            assert files.state() in (State.GOOD, State.ALTERED, State.MISSING)

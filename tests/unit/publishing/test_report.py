@@ -38,6 +38,12 @@ def test_no_cell_is_a_formula(sign: str) -> None:
     assert next(csv.DictReader(io.StringIO(text)))["model"] == f"'{sign}HYPERLINK(1)"
 
 
+def test_control_signs_of_names_are_escapes_in_the_csv() -> None:
+    text = as_csv(leaderboards([record(model="a\x1b[31m\u202eb\r\nc")]))
+    assert "a\\x1b[31m\\u202eb\\r\\nc" in text
+    assert "\x1b" not in text
+
+
 def test_markdown_escapes_names() -> None:
     assert "a&#124;b&lt;i&gt;" in as_markdown(leaderboards([record(model="a|b<i>")]))
 
