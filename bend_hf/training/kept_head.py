@@ -11,10 +11,11 @@ BinClasses(names=('no', 'yes'), bin_bp=128)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -189,6 +190,23 @@ def read_head(path: Path) -> KeptHead:
     Raises:
         RecordError: The file is missing, damaged, or holds something else.
     """
+    with _opened(path) as (file, config):
+        return KeptHead(config=config, tensors={name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_config(path: Path) -> HeadConfig:
+    """Read the header of a kept head only.
+
+    Raises:
+        RecordError: The file is missing, damaged, or holds something else.
+    """
+    with _opened(path) as (_, config):
+        return config
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, HeadConfig]]:
+    """Open the file of a kept head, and read its header."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -196,15 +214,13 @@ def read_head(path: Path) -> KeptHead:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
                 raise ValueError("it holds weights of something else")
-            config = HeadConfig.from_json(parse_json(header))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+            yield file, HeadConfig.from_json(parse_json(header))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise RecordError(
             f"{path} is not a trained head ({reason}). Expected the .safetensors file that 'bend-hf train' writes next "
             "to a record."
         ) from error
-    return KeptHead(config=config, tensors=tensors)
 
 
 def stored_flags(config: ModelFlags) -> dict[str, Json]:

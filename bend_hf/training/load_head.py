@@ -24,7 +24,7 @@ from bend_hf.registry import names_file
 from bend_hf.training.checkpoints import load_trained, trained_state
 from bend_hf.training.finetuning import LORA, TunedModel, open_for_tuning
 from bend_hf.training.heads import HEADS, build_head, head_entry
-from bend_hf.training.kept_head import SUFFIX, HeadConfig, KeptHead, model_flags, read_head
+from bend_hf.training.kept_head import SUFFIX, HeadConfig, KeptHead, model_flags, read_config, read_head
 from bend_hf.training.trained_head import TrainedHead
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _in_folder(folder: Path, task: str | None) -> Path:
     found = []
     for path in sorted([*folder.glob(f"*{SUFFIX}"), *(folder / HEADS_FOLDER).glob(f"*{SUFFIX}")]):
         try:
-            config = read_head(path).config
+            config = read_config(path)
         except RecordError as error:
             log.debug("%s", error)
             continue

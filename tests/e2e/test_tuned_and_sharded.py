@@ -16,6 +16,7 @@ import pytest
 
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.files import asset_folder
+from bend_hf.training.kept_head import read_head
 from tests.e2e.spread import families
 from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
@@ -159,3 +160,11 @@ def test_a_family_learns_the_same_with_spread_weights(key: str, folder: Path) ->
 
 def test_no_checkpoint_is_left(folder: Path) -> None:
     assert not list(folder.glob("*/.checkpoints"))
+
+
+@pytest.mark.parametrize(("one", "other", "processes"), SAME)
+def test_kept_weights_are_whole_however_they_were_spread(one: str, other: str, processes: int, folder: Path) -> None:
+    ours, theirs = (next((folder / name).glob("*.safetensors")) for name in (one, other))
+    shapes = [{name: value.shape for name, value in read_head(path).tensors.items()} for path in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert any(name.startswith("encoder.") for name in shapes[0]) == one.startswith(("full", "lora"))

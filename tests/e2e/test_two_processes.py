@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bend_hf.evaluation.predictions import read_predictions
+from bend_hf.training.kept_head import read_head
 from tests.tiny import write_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,3 +74,13 @@ def test_no_item_is_scored_twice_or_left_out(task: str, folder: Path) -> None:
 def test_one_key_whatever_the_number_of_processes(folder: Path) -> None:
     one, two = record(folder / "one", TASKS[0])[0], record(folder / "two", TASKS[0])[0]
     assert one["config"]["run_key"] == two["config"]["run_key"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_main_process_keeps_one_head_that_one_process_would_keep(task: str, folder: Path) -> None:
+    paths = [record(folder / name, task)[1].with_suffix(".safetensors") for name in ("one", "two")]
+    assert len(list((folder / "two").glob("*.safetensors"))) == len(TASKS)
+    ours, theirs = (read_head(path) for path in paths)
+    assert theirs.config == ours.config or theirs.config.validation == pytest.approx(ours.config.validation, abs=1e-3)
+    for name, value in ours.tensors.items():
+        np.testing.assert_allclose(theirs.tensors[name].numpy(), value.numpy(), atol=1e-3)
