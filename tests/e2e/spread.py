@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bend_hf.embedders import MODELS, Embedder, load_embedder
+from bend_hf.embedders import MODELS, Embedder, embedder_class, load_embedder
 from bend_hf.training.finetuning import TunedModel, open_for_tuning, token_rows
 from bend_hf.training.heads.cnn import CnnHead
 from bend_hf.training.launch import start_accelerator
@@ -26,8 +26,9 @@ LENGTHS_BP = (31, 9, 70, 40)  # 70: longer than a context
 
 
 def families() -> list[str]:
-    """One model of each family that has a network."""
-    one_of_each = {(spec.embedder, spec.family): spec.key for spec in reversed(list(MODELS)) if spec.source != "none"}
+    """One model of each family that has a network which can be trained."""
+    tuned = [spec for spec in MODELS if spec.source != "none" and embedder_class(spec).tunable]
+    one_of_each = {(spec.embedder, spec.family): spec.key for spec in reversed(tuned)}
     return sorted({*one_of_each.values(), *OTHER_NETWORKS})
 
 
