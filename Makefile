@@ -45,7 +45,7 @@ setup: $(VENV)/.installed  ## make a virtual environment in .venv and install be
 
 setup-dev: $(VENV)/.installed-dev  ## the same, with the tools for tests and checks
 
-demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls, in two minutes
+demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls, in about four minutes
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests, and the examples in docstrings

@@ -21,6 +21,7 @@ from bend_hf.data.dataset import load_task
 from bend_hf.data.sources import tasks_in
 from bend_hf.evaluation.audit.task_audit import audit_task, findings_table
 from bend_hf.publishing.overview import Overview
+from bend_hf.runs.demo import VARIANTS
 from bend_hf.tables import markdown_table
 
 
@@ -193,8 +194,8 @@ _SCORES: Final = """\
 
 What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
 for the same network with random weights. Epochs are chosen on the validation split, and nothing is chosen on the test
-split. Of enhancer annotation, one window of each subset is used, and of variant effects, 300 rows of each task. Compare
-the scores with the rules of one feature in the table above, too.
+split. Of enhancer annotation, one window of each subset is used, and of variant effects, {n_variants} rows of each task.
+Compare the scores with the rules of one feature in the table above, too.
 """
 RESULTS: Final = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
@@ -208,7 +209,7 @@ def scores(folder: Path) -> list[str]:
     text = (RESULTS / "demo_overview.json").read_text(encoding="utf-8")
     if json.loads(text)["sample_sha256"] != data_sha256(folder):
         return []
-    return [_SCORES, Overview.from_json(text).markdown() + "\n"]
+    return [_SCORES.format(n_variants=VARIANTS.limit), Overview.from_json(text).markdown() + "\n"]
 
 
 _SPLITS: Final = ("train", "valid", "test")

@@ -13,9 +13,9 @@ from typing import Final
 from bend_hf.cli import Command
 
 CONTROLS: Final = ("kmer", "random_twin")
-_COST: Final = {  # benchmarks/demo.py measures it
-    False: "about 2 minutes on two cores and less than 1 GB of disk",
-    True: "about half a minute on two cores and less than 0.5 GB of disk",
+COST: Final = {  # benchmarks/demo.py measures it
+    False: "about 4 minutes on 2 cores and less than 1 GB of disk",
+    True: "about 75 seconds on 2 cores and less than 0.5 GB of disk",
 }
 
 
@@ -27,7 +27,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo_results"), help="folder for records and report (default: demo_results)"
     )
     output.add_argument("--keep", action="store_true", help="keep the embeddings in OUT/cache")
-    training.add_argument("--quick", action="store_true", help="three tasks with few items, in half a minute")
+    training.add_argument("--quick", action="store_true", help="three tasks with few items")
     training.add_argument(
         "--epochs", type=number_between(1, kind=int), default=None, help="epochs per head (default: by task)"
     )
@@ -46,7 +46,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
     cache = parsed.out / "cache"
     end = "which --keep keeps" if parsed.keep else "which is removed at the end (--keep keeps it)"
-    print(f"This takes {_COST[parsed.quick]} in {cache}, {end}.")
+    print(f"This takes {COST[parsed.quick]} in {cache}, {end}.")
     print("Data: the bundled sample, real human sequence with stand-in labels. These are not BEND scores.")
     print("Heads are linear: few rows are not enough for BEND's. Variant effects are scored without training.")
     settings = DemoSettings(

@@ -31,7 +31,6 @@ class Recipe:
         learning_rate: Of AdamW.
         limit: Items of each split; None for all.
         quick_limit: The same for a quick look.
-        folds: Folds to run, counted from 1; empty for all.
     """
 
     epochs: int | None = None
@@ -39,15 +38,14 @@ class Recipe:
     learning_rate: float | None = None
     limit: int | None = None
     quick_limit: int
-    folds: tuple[int, ...] = ()
 
 
 # Chosen on the validation split of the sample.
 GENES: Final = Recipe(epochs=10, batch_size=2, learning_rate=0.003, quick_limit=10)
 # As in `make report-chr20`, with smaller batches for fewer rows.
 WINDOWS: Final = Recipe(epochs=15, batch_size=16, learning_rate=0.01, quick_limit=60)
-# One of the four windows of 100 kb in each of the ten subsets, and three of the ten folds: all would take minutes.
-LONG_WINDOWS: Final = Recipe(epochs=20, batch_size=2, learning_rate=0.01, limit=1, quick_limit=1, folds=(1, 2, 3))
+# One of the four windows of 100 kb in each of the ten subsets: four would take minutes.
+LONG_WINDOWS: Final = Recipe(epochs=20, batch_size=2, learning_rate=0.01, limit=1, quick_limit=1)
 # Spread evenly over the 800 of each task: both alleles of all of them would take a minute more.
 VARIANTS: Final = Recipe(limit=160, quick_limit=60)
 
@@ -108,7 +106,6 @@ def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
         epochs=settings.epochs or recipe.epochs if is_trained else None,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
-        fold=recipe.folds,
         limit=limit,
         out=settings.out,
         cache=settings.cache if is_trained else None,

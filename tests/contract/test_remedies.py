@@ -29,6 +29,7 @@ COMMANDS_OF = {
     "embedders": (*TRAIN, "embed", "variants"),
     "embedders/cache": (*TRAIN, "embed"),
     "embedders/cache/manage.py": ("cache",),
+    "embedders/convert.py": ("convert",),
     "evaluation": (),
     "publishing": (),
     "publishing/uploads.py": ("push",),

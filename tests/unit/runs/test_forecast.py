@@ -57,8 +57,8 @@ def files_below(*folders: Path) -> dict[str, int]:
     return {
         str(path): path.stat().st_mtime_ns
         for folder in folders
-        for path in [folder, *folder.rglob("*")]
-        if path.exists() and "sha256" not in path.parts
+        for path in folder.rglob("*")
+        if "sha256" not in path.parts
     }
 
 

@@ -33,7 +33,7 @@ def test_a_bed_file_of_any_name_ends_with_a_record(name: str, data: Path, tmp_pa
     assert main(["train", *files, *LINEAR, "--out", str(tmp_path / "out")]) == 0
     (record,) = (tmp_path / "out").glob("*.json")
     assert read_record(record).task == name
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".parquet"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".parquet", ".safetensors"]
 
 
 def test_a_bed_file_without_a_name_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

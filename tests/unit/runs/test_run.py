@@ -99,9 +99,11 @@ def test_controls_are_run_for_every_seed(config: RunConfig) -> None:
     assert [outcome.record.config["seeds"] for outcome in outcomes] == [[], []]
 
 
-def test_a_run_leaves_its_record_and_predictions_and_nothing_else(config: RunConfig) -> None:
+def test_a_run_leaves_its_record_predictions_and_head_and_nothing_else(config: RunConfig) -> None:
     (outcome,) = runs.run(config)
-    assert sorted(path.name for path in config.out.iterdir()) == [outcome.path.name, f"{outcome.path.stem}.parquet"]
+    stem = outcome.path.stem
+    left = sorted(path.name for path in config.out.iterdir())
+    assert left == [outcome.path.name, f"{stem}.parquet", f"{stem}.safetensors"]
     assert outcome.record.coverage["scored"] == outcome.record.coverage["items"]
 
 
