@@ -194,7 +194,7 @@ _SCORES: Final = """\
 
 What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
 for the same network with random weights. Epochs are chosen on the validation split, and nothing is chosen on the test
-split. Of enhancer annotation, one window of each subset is used, and of variant effects, {n_variants} rows of each task.
+split. Of enhancer annotation, one window of each subset is used, and of variant effects {n_variants} rows of each task.
 Compare the scores with the rules of one feature in the table above, too.
 """
 RESULTS: Final = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
