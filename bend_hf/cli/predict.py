@@ -33,9 +33,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--checkpoint", help="weights of the embedder, if they lie elsewhere than in the training")
     model.add_argument("--device", help="device to compute on, such as cpu or cuda:1; default: the fastest")
     output.add_argument(
-        "--out", type=Path, required=True, help="file to write: .parquet (all scores), .bed (classes) or .bedgraph"
+        "--out", type=Path, required=True, help="file to write: .parquet (all scores), .bed (classes), .bedgraph, .bw"
     )
-    output.add_argument("--label", help="class or label whose score a .bedgraph holds")
+    output.add_argument("--label", help="class or label whose score a .bedgraph or .bw holds")
 
 
 def _run(parsed: argparse.Namespace) -> int:

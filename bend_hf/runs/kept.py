@@ -43,6 +43,7 @@ def announce_kept(run: ModelRun, heads: Sequence[Head], embedder: Embedder, widt
     size = max(trained_bytes(build_head(head, width, outputs)) for head in heads)
     if run.config.tune != "head" and embedder.model is not None:
         size += trained_bytes(embedder.model)
+    run.config.out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run.config.out).free
     if size > free:
         raise RecordError(

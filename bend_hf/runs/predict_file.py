@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bend_hf.data.bed import read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.errors import InputError
-from bend_hf.runs.prediction_writers import Rows, writer_of
+from bend_hf.runs.prediction_writers import BIGWIG, Rows, writer_of
 from bend_hf.training.kept_head import one_row_each
 from bend_hf.types import Ints
 
@@ -99,6 +99,33 @@ def intervals_of_fasta(genome: Genome) -> Intervals:
     return Intervals.of(list(genome.contigs), [0] * len(lengths), lengths)
 
 
+def in_genome_order(intervals: Intervals, genome: Genome) -> Intervals:
+    """Sort intervals by contig and start, as a bigWig needs them.
+
+    Raises:
+        InputError: Two of them overlap, so that a place would have two values.
+    """
+    rank_of = {name: rank for rank, name in enumerate(genome.contigs)}
+    ranks = np.array([rank_of.get(name, len(rank_of)) for name in intervals.chromosome.dictionary.to_pylist()])
+    contig = ranks[intervals.chromosome.indices.to_numpy()]
+    order = np.lexsort((intervals.start_bp, contig))
+    same = contig[order][1:] == contig[order][:-1]
+    overlaps = np.flatnonzero(same & (intervals.start_bp[order][1:] < intervals.end_bp[order][:-1]))
+    if len(overlaps):
+        first, second = order[overlaps[0]], order[overlaps[0] + 1]
+        raise InputError(
+            f"{intervals.describe(int(second))} overlaps {intervals.describe(int(first))}, but a bigWig holds one "
+            "value at each place; give another ending, such as .bedgraph"
+        )
+    return Intervals(
+        chromosome=intervals.chromosome.take(pa.array(order)),
+        start_bp=intervals.start_bp[order],
+        end_bp=intervals.end_bp[order],
+        strand=None if intervals.strand is None else intervals.strand[order],
+        describe=lambda number: intervals.describe(int(order[number])),
+    )
+
+
 def cut(intervals: Intervals, *, piece_bp: int, least_bp: int) -> Intervals:
     """Cut intervals into pieces, from left to right; whole pieces start at the 5' end of an interval's strand.
 
@@ -143,15 +170,17 @@ def predict_file(
         head: The trained head.
         intervals: Where to predict.
         genome: Holds the sequences.
-        out: ``.parquet``, ``.bed`` or ``.bedgraph``; an older file is replaced.
-        label: The label of a ``.bedgraph``.
+        out: ``.parquet``, ``.bed``, ``.bedgraph`` or ``.bw``; an older file is replaced.
+        label: The label of a ``.bedgraph`` or ``.bw``.
 
     Raises:
         ConfigError: The ending or the label is unknown.
-        InputError: An interval is shorter than a label window.
+        InputError: An interval is shorter than a label window, or two overlap in a ``.bw``.
         GenomeError: An interval is not in the genome.
     """
-    opens = writer_of(out, head.config.label, label)
+    opens = writer_of(out, head.config.label, label, genome.contigs)
+    if out.suffix.lower() in BIGWIG:
+        intervals = in_genome_order(intervals, genome)
     least_bp = head.piece_bp if one_row_each(head.config.label) else head.row_bp
     pieces = cut(intervals, piece_bp=head.piece_bp, least_bp=least_bp)
     batches = genome.fetch_iter(

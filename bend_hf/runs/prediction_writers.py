@@ -1,12 +1,13 @@
-"""Write predictions with coordinates: every score as Parquet, classes as BED, the score of one label as bedGraph."""
+"""Write predictions with coordinates: every score as Parquet, classes as BED, one label as bedGraph or bigWig."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
@@ -23,7 +24,8 @@ from bend_hf.types import Floats, Ints
 
 _YES: Final = 0.5  # probability from which a label is present
 _HIGHEST: Final = 1000  # score of a BED file, https://genome.ucsc.edu/FAQ/FAQformat.html#format1
-_ENDINGS: Final = (".parquet", ".bed", ".bedgraph")
+BIGWIG: Final = (".bw", ".bigwig")  # rows must come in the order of the genome
+_ENDINGS: Final = (".parquet", ".bed", ".bedgraph", ".bw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,30 +56,28 @@ Write: TypeAlias = Callable[[Rows], None]
 Opens: TypeAlias = Callable[[Path], AbstractContextManager[Write]]
 
 
-def writer_of(out: Path, label: LabelKind, name: str | None) -> Opens:
+def writer_of(out: Path, label: LabelKind, name: str | None, contigs: Mapping[str, int]) -> Opens:
     """Return what opens the file of predictions, by its ending.
 
     Args:
         out: The file.
         label: The labels of the head.
-        name: The label whose score a bedGraph holds; None for the second of two.
+        name: The label whose score a bedGraph or bigWig holds; None for the second of two.
+        contigs: Length of each contig, which a bigWig states.
 
     Raises:
-        ConfigError: The ending or the label is unknown, or does not fit the labels.
+        ConfigError: The ending or the label is unknown, or does not fit the labels, or pyBigWig is not installed.
     """
     ending = out.suffix.lower()
-    if ending in (".bw", ".bigwig"):
-        raise ConfigError(
-            f"--out {out}: bigWig is not written; give {out.with_suffix('.bedgraph').name}, which bedGraphToBigWig of "
-            "UCSC converts"
-        )
-    if ending not in _ENDINGS:
+    if ending not in (*_ENDINGS, *BIGWIG):
         raise ConfigError(f"--out {out} ends with {ending!r}; expected {', '.join(_ENDINGS)}")
-    if ending != ".bedgraph" and name is not None:
-        raise ConfigError(f"--label is {name}, but {out.name} holds all labels; leave it out, or give a .bedgraph")
-    if ending == ".parquet":
-        return partial(_parquet, names=label.names)
-    if ending == ".bed":
+    if ending in (".parquet", ".bed"):
+        if name is not None:
+            raise ConfigError(
+                f"--label is {name}, but {out.name} holds all labels; leave it out, or give a .bedgraph or .bw"
+            )
+        if ending == ".parquet":
+            return partial(_parquet, names=label.names)
         if isinstance(label, RealValues):
             raise ConfigError(f"--out {out}: the head predicts values and no classes; give a .bedgraph or a .parquet")
         return partial(_bed, names=label.names)
@@ -85,7 +85,12 @@ def writer_of(out: Path, label: LabelKind, name: str | None) -> Opens:
         raise ConfigError(f"--out {out} holds one label; choose with --label, such as {label.names[0]!r}")
     if name is not None and name not in label.names:
         raise ConfigError(f"--label {name!r} is unknown; {did_you_mean(name, list(label.names))}")
-    return partial(_bedgraph, column=label.names.index(name) if name is not None else len(label.names) - 1)
+    column = label.names.index(name) if name is not None else len(label.names) - 1
+    if ending == ".bedgraph":
+        return partial(_bedgraph, column=column)
+    if find_spec("pyBigWig") is None:
+        raise ConfigError(f"--out {out} needs pyBigWig: pip install 'bend-hf[bigwig]'; or give a .bedgraph")
+    return partial(_bigwig, column=column, contigs=contigs)
 
 
 @contextmanager
@@ -153,6 +158,26 @@ def _bedgraph(path: Path, *, column: int) -> Iterator[Write]:
             _write_text(file, [*columns, pa.array(rows.scores[:, column].astype(np.float32))])
 
         yield write
+
+
+@contextmanager
+def _bigwig(path: Path, *, column: int, contigs: Mapping[str, int]) -> Iterator[Write]:
+    import pyBigWig
+
+    with explain_write_errors(path), atomic_path(path) as part:
+        file = pyBigWig.open(str(part), "w")
+        try:
+            file.addHeader(list(contigs.items()))
+
+            def write(rows: Rows) -> None:
+                if len(rows):
+                    names = rows.chromosome.cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
+                    values = rows.scores[:, column].astype(np.float64)
+                    file.addEntries(names, rows.start_bp, ends=rows.end_bp, values=values)
+
+            yield write
+        finally:
+            file.close()
 
 
 def _starts_of_runs(rows: Rows) -> Ints:

@@ -15,6 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = ("plots", "lora", "bigwig")
 # Names that differ between the package and its import.
 PACKAGE_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 # Imported if they are there, or on the Hub only; each with its reason.
@@ -60,21 +61,21 @@ def lower_bound(requirement: Requirement) -> Version:
 
 
 def test_what_is_imported_is_declared() -> None:
-    assert imported() <= set(requirements("plots", "lora"))
+    assert imported() <= set(requirements(*EXTRAS))
 
 
 def test_what_is_declared_is_imported() -> None:
-    assert set(requirements("plots", "lora")) <= imported()
+    assert set(requirements(*EXTRAS)) <= imported()
 
 
-@pytest.mark.parametrize("name", sorted(set(requirements("plots", "lora", "test")) - {"torch"}))
+@pytest.mark.parametrize("name", sorted(set(requirements(*EXTRAS, "test")) - {"torch"}))
 def test_the_lowest_version_is_the_one_that_is_tested(name: str) -> None:
-    assert pins("constraints-lowest.txt")[name] == lower_bound(requirements("plots", "lora", "test")[name])
+    assert pins("constraints-lowest.txt")[name] == lower_bound(requirements(*EXTRAS, "test")[name])
 
 
-@pytest.mark.parametrize("name", sorted(requirements("plots", "lora", "test", "docs", "dev")))
+@pytest.mark.parametrize("name", sorted(requirements(*EXTRAS, "test", "docs", "dev")))
 def test_the_tested_version_is_allowed(name: str) -> None:
-    assert requirements("plots", "lora", "test", "docs", "dev")[name].specifier.contains(pins("constraints.txt")[name])
+    assert requirements(*EXTRAS, "test", "docs", "dev")[name].specifier.contains(pins("constraints.txt")[name])
 
 
 def test_the_lowest_torch_is_the_tested_one() -> None:

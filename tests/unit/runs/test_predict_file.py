@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pyBigWig
 import pytest
 
 from bend_hf.cli._main import main
@@ -116,11 +118,36 @@ def test_a_bedgraph_holds_the_score_of_one_label(
     assert json.loads(capsys.readouterr().out)["n_left_out_bp"] == 76
 
 
+def test_a_bigwig_holds_what_the_bedgraph_holds(
+    folder: Path, genome: Path, tmp_path: Path, head: TrainedHead, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bed = write_bed(
+        tmp_path / "a.bed", ("chromosome", "start", "end"), [("chr2", 9, 60), ("chr1", 90, 120), ("chr1", 3, 50)]
+    )
+    words = ("--bed", bed, "--genome", genome, "--label", head.names[1], "--out")
+    for name in ("x.bedgraph", "x.bw"):
+        assert predict(folder, *words, tmp_path / name) == 0
+    rows = [line.split("\t") for line in (tmp_path / "x.bedgraph").read_text().splitlines()]
+    with pyBigWig.open(str(tmp_path / "x.bw")) as file:
+        assert file.chroms() == Genome(genome).contigs
+        found = {
+            (name, start, end): value for name in file.chroms() for start, end, value in file.intervals(name) or ()
+        }
+    assert found.keys() == {(name, int(start), int(end)) for name, start, end, _ in rows}
+    for name, start, end, value in rows:
+        assert found[name, int(start), int(end)] == pytest.approx(float(value), abs=1e-6)
+    write_bed(bed, ("chromosome", "start", "end"), [("chr1", 3, 50), ("chr1", 40, 90)])
+    capsys.readouterr()
+    assert predict(folder, *words, tmp_path / "y.bw") == 1
+    assert re.search(r"line 3 overlaps .*line 2, but a bigWig holds one", capsys.readouterr().err)
+    assert not (tmp_path / "y.bw").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--out", "x.bw"), "bigWig is not written; give x.bedgraph"),
-        (("--out", "x.txt"), "ends with '.txt'; expected .parquet, .bed, .bedgraph"),
+        (("--out", "x.bw"), "holds one label; choose with --label"),
+        (("--out", "x.txt"), "ends with '.txt'; expected .parquet, .bed, .bedgraph, .bw"),
         (("--out", "x.bedgraph"), "holds one label; choose with --label"),
         (("--out", "x.bedgraph", "--label", "intron"), "--label 'intron' is unknown; did you mean 'intron"),
         (("--out", "x.bed", "--label", "exon"), "holds all labels; leave it out"),
