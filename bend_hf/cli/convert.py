@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bend_hf.cli import Command
 from bend_hf.cli._output import progress_of
-from bend_hf.config import flag_group
+from bend_hf.config import flag_group, number_between
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -19,15 +19,17 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     data, output = flag_group(parser, "data"), flag_group(parser, "output")
     data.add_argument("--checkpoint", help="folder or Hub name of the published files; default: the declared ones")
     output.add_argument("--out", type=Path, required=True, help="folder to write")
-    output.add_argument("--shard-gb", type=float, default=5.0, help="size of one file at most (default: 5.0)")
+    output.add_argument(
+        "--shard-gb",
+        type=number_between(0.001, kind=float),
+        default=5.0,
+        help="size of one file at most (default: 5.0)",
+    )
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.embedders.convert import convert
-    from bend_hf.errors import ConfigError
 
-    if not parsed.shard_gb > 0:
-        raise ConfigError(f"--shard-gb is {parsed.shard_gb}; expected a size above 0")
     found = convert(
         parsed.model,
         parsed.out,

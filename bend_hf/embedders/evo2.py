@@ -131,7 +131,7 @@ def _spec(key: str, *, n_parameters: int, width: int, context_tokens: int) -> Mo
         n_parameters=n_parameters,
         context_tokens=context_tokens,
         direction="causal",
-        training_data="OpenGenome2: genomes of bacteria, archaea, eukaryotes and phages",
+        training_data="OpenGenome2: genomes of bacteria, archaea, eukaryotes (human among them) and phages",
         trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://www.biorxiv.org/content/10.1101/2025.02.18.638918",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.errors import ModelError
@@ -37,6 +38,8 @@ def test_an_unknown_part_of_the_base_model_raises_by_its_name_in_the_file(key: s
     drawn = load_embedder(key, checkpoint=folder, random_init=True)
     assert drawn.model is not None
     state = {name: value.clone() for name, value in drawn.model.state_dict().items()}
+    if not isinstance(drawn.model, PreTrainedModel):
+        pytest.skip("published without a base model; what its network does not read is named in a warning")
     extra = f"{drawn.model.base_model_prefix}.extra.weight"
     save_file({**state, extra: torch.zeros(2)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=rf"unexpected {extra};"):

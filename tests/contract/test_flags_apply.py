@@ -20,7 +20,7 @@ from bend_hf.variants.config import VariantRun
 ALWAYS = {
     "compare": {"predictions", "metric", "clusters", "level", "method", "others"},
     "push": {"kind", "dry_run"},
-    "cache": {"action", "cache", "all", "dry_run"},
+    "cache": {"action", "cache", "all", "dry_run", "to"},
     "pretrain": {
         *(
             "config",

@@ -60,7 +60,7 @@ def test_training_ends_at_a_signal_and_resumes(
         ends_at(number, argv, tmp_path, capsys)
     assert not list(tmp_path.glob("*.json"))
     assert main(argv) == 0
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".parquet"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".parquet", ".safetensors"]
 
 
 def test_embedding_frees_its_leases_at_a_signal(

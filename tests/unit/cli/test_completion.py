@@ -62,7 +62,7 @@ def known(prefix: str, names: list[str]) -> list[str]:
         ("bend-hf train --metric au", ["auprc", "auroc"]),
         ("bend-hf embed --splits val", ["validation"]),
         ("bend-hf controls --only ", ["cpg", "gc", "kmer", "onehot", "prevalence", "random_twin"]),
-        ("bend-hf cache ", ["list", "verify", "prune"]),
+        ("bend-hf cache ", ["list", "verify", "prune", "export"]),
         ("bend-hf cache prune --un", ["--unfinished"]),
         ("bend-hf cache list --un", []),
         ("bend-hf verify --bu", ["--built"]),
