@@ -82,6 +82,8 @@ REFERENCE: Final = {
         "Heads",
         "A head is trained on token embeddings.",
         (
+            "bend_hf.training.load_head.load_head",
+            "bend_hf.training.trained_head.TrainedHead",
             "bend_hf.training.heads._spec.HeadSpec",
             "bend_hf.training.heads._upsample.spread",
             "bend_hf.training.heads._upsample.pool",
