@@ -57,7 +57,7 @@ test-long: setup-dev  ## run what make test leaves out for its length, such as t
 
 # Slow tests start further test runs in copies of the repository; they show nothing about versions.
 test-lowest: $(LOWEST)/.installed  ## run unit and contract tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=15 -m 'not slow and not long' tests/unit tests/contract
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --durations=15 -m 'not slow and not long' tests/unit tests/contract
 
 check: setup-dev  ## run ruff, mypy --strict and the layer test
 	$(BIN)/ruff check .

@@ -60,7 +60,10 @@ def test_plain_datasets_loads_it(built: Path) -> None:
     assert marks.features["labels"].feature.names[0] == "GM12878_H3K4me3"
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+LONG = {"enhancer_annotation": pytest.mark.long}  # 25 Mb of sequence
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG.get(name, ())) for name in ROWS])
 def test_a_head_is_trained_and_scored(data: Path, tmp_path: Path, name: str) -> None:
     config = RunConfig(
         task=(name,),

@@ -30,7 +30,7 @@ LEFT_OUT = {
     "bend-hf train --task gene_finding --model dnabert2": "needs the weights of DNABERT-2",
 }
 # Pages whose blocks are always run; ``make test-long`` runs the others, which take minutes.
-FIRST_READ = {"README.md", "data.md"}
+FIRST_READ = {"README.md"}
 _BLOCK = re.compile(r"^(?:<!-- save as (\S+) -->\n)?(```+)(\w+)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 # Recipes that add a file to the package run in a copy of it.
 COPIED = ("bend_hf", "metrics", "model_cards", "accelerate_configs", "dataset_scripts", "tests", "pyproject.toml")

@@ -226,7 +226,7 @@ def test_stopping_early_and_going_on_is_one_training(name: str, genome: Path, li
 # One batch, however it is shared.
 
 
-@pytest.mark.parametrize("model", ["convnet", "awdlstm"])
+@pytest.mark.parametrize("model", ["convnet", pytest.param("awdlstm", marks=pytest.mark.long)])
 def test_two_processes_and_accumulation_learn_what_one_process_learns(model: str, genome: Path, tmp_path: Path) -> None:
     own = ["--model", model, "--set", *TINY[model]]
     assert main([*flags(genome, tmp_path / "one"), *own]) == 0

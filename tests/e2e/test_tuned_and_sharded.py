@@ -21,6 +21,8 @@ from tests.e2e.spread import families
 from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 needs_peft = pytest.mark.skipif(not HAS_PEFT, reason="peft is not installed")

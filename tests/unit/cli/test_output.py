@@ -127,6 +127,7 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "bend_hf", *argv], capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_quiet_prints_results_and_errors_and_verbose_says_more(tmp_path: Path) -> None:
     train = ["train", "cpg_methylation", "--model", "onehot", "--out", str(tmp_path), *SMALL]
     quiet = run(*train, "-q")

@@ -123,6 +123,7 @@ def test_the_columns_that_are_shown_fit_and_the_first_one_is_whole(columns: list
         assert widths == natural
 
 
+@pytest.mark.slow
 def test_a_grid_marks_the_best_model_of_a_task_in_a_terminal(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ("cpg_methylation",), n=20)
     flags = f"cpg_methylation --data {data} --model onehot resnet-supervised --epochs 1 --batch-size 8".split()

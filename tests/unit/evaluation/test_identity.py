@@ -237,6 +237,7 @@ def test_real_values_have_an_identity() -> None:
     assert replace(one, target=values[::-1].copy()).item_sha256 != one.item_sha256
 
 
+@pytest.mark.slow
 def test_models_are_compared_item_by_item_in_any_order(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     places = [("chr1", int(at), "A", "C") for at in rng.permutation(10**8)[:300]]

@@ -166,6 +166,7 @@ def test_a_path_with_the_name_of_our_metric_is_refused(tmp_path: Path) -> None:
     assert metric_name(str(asset_folder("metrics") / "mcc")) == "mcc"
 
 
+@pytest.mark.slow
 def test_plugins_bring_metric_folders(tmp_path: Path) -> None:
     path = plain_metric(tmp_path / "hits")
     (tmp_path / "bend_plugin.py").write_text(f"METRICS = ({path!r},)\n")
@@ -229,6 +230,7 @@ def test_importing_loads_no_heavy_package() -> None:
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_processes_that_load_at_once_agree_quietly_and_offline(tmp_path: Path) -> None:
     program = (

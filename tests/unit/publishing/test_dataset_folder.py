@@ -83,6 +83,7 @@ def test_a_second_task_of_a_group_joins_the_first(data: Path, built: Path) -> No
     assert set(datasets.load_dataset(str(repo), "expression")) == {"test"}
 
 
+@pytest.mark.slow
 def test_building_again_gives_the_same_bytes(data: Path, built: Path) -> None:
     before = {path: path.read_bytes() for path in built.rglob("*.parquet")}
     build(DataConfig(task=NAMES, data=str(data)), built)

@@ -109,6 +109,7 @@ def test_the_html_table_is_escaped(data: Path, tmp_path: Path) -> None:
     assert "<b>" not in html
 
 
+@pytest.mark.slow
 def test_results_are_compared_task_by_task(data: Path, tmp_path: Path) -> None:
     ours, theirs = call(Purines(), data, tmp_path), call("onehot", data, tmp_path)
     (found,) = ours.compare(theirs)

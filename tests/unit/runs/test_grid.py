@@ -118,6 +118,7 @@ def run_and_note(argv: list[str]) -> None:
     sys.exit(status)
 
 
+@pytest.mark.slow
 def test_equal_grids_at_once_share_the_cells(data: Path, tmp_path: Path) -> None:
     flags = ["run", "--task", "gene_finding", "--data", str(data), "--out", str(tmp_path), *FAST, "--controls"]
     argv = [*flags, "--model", "resnet-supervised", "--seeds", "0", "1"]

@@ -221,6 +221,7 @@ def test_a_change_that_affects_scores_is_another_run(config: RunConfig) -> None:
     assert again.path == first.path != other.path
 
 
+@pytest.mark.slow
 def test_controls_that_a_finished_run_was_recorded_without_are_run(config: RunConfig) -> None:
     config = replace(config, model="resnet-supervised")
     (first,) = runs.run(config)

@@ -21,6 +21,8 @@ from bend_hf.training import head_trainer
 from tests.records import schema_errors
 from tests.tiny import write_data
 
+pytestmark = pytest.mark.slow
+
 TASK = "cpg_methylation"
 
 

@@ -273,6 +273,7 @@ def test_data_that_were_moved_are_given_by_flags(
     assert "not checked: the data" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_folds_of_a_built_folder_are_verified_and_changed_rows_named(tmp_path: Path) -> None:
     write_genome(tmp_path / "data" / "genomes" / "genome.fa")
     write_task(tmp_path / "data", "enhancer_annotation")

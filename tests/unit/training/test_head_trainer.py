@@ -181,6 +181,7 @@ def killed_and_resumed(config: FitConfig, kills: list[int], folder: Path) -> Fit
     return trained(config, folder=folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     kills=st.lists(st.integers(1, 9), max_size=3),
