@@ -6,6 +6,7 @@ The environment is set before anything of Hugging Face is imported, which reads 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,17 @@ for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_
 def _caches_go_away() -> Iterator[None]:
     yield
     _CACHE.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _heads_of_files_go_away() -> Iterator[None]:
+    """Take the heads of files that a test named out of the registry, which lives as long as the process."""
+    yield
+    module = sys.modules.get("bend_hf.training.heads")
+    if module is not None and module.HEADS._of_files:
+        module.HEADS._of_files.clear()
+        for found in ("_declared", "_key_of"):  # looked up anew when next asked for
+            module.HEADS.__dict__.pop(found, None)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--out", type=Path, required=True, help="folder to write")
     output.add_argument(
         "--shard-gb",
-        type=number_between(0.001, kind=float),
+        type=number_between(1e-6, kind=float),
         default=5.0,
         help="size of one file at most (default: 5.0)",
     )
