@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -105,8 +106,8 @@ def _choose_device(device: str) -> None:
 def free_training(accelerator: Accelerator, *trained: object) -> None:
     """Let an accelerator forget a model and its optimizer, so that the next training starts with free memory.
 
-    On a CPU, what is no longer referenced is free at once. Only on other devices is a collection of all of Python's
-    objects, some 0.3 s, worth its time.
+    On a CPU, what is no longer referenced is free at once. A collection of all of Python's objects takes longer than a
+    small training and is left to other devices, whose memory is scarce.
     """
     if accelerator.device.type != "cpu":
         accelerator.free_memory(*trained)
@@ -117,6 +118,7 @@ def free_training(accelerator: Accelerator, *trained: object) -> None:
 
 
 T = TypeVar("T")
+_others_wait: ContextVar[bool] = ContextVar("_others_wait", default=False)  # this process works alone for all
 _TIMEOUT: Final = timedelta(days=1)  # a barrier's half hour is too short; a process that hangs must still end
 
 
@@ -132,6 +134,9 @@ class _Result(Generic[T]):
 def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Run some work on the main process while the others wait, and return its result on all. All must call it.
 
+    Work that calls it again, as a control does when it is recorded, gets the result at once: the other processes wait
+    for the outer work, and would take the inner result for its own.
+
     Args:
         accelerator: The processes.
         work: Runs once. Its result, or the ``BendError`` that it raises, goes to every process.
@@ -139,12 +144,13 @@ def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     Raises:
         BendError: The work raised it; it is raised on every process.
     """
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or _others_wait.get():
         return work()
     from torch import distributed
 
     group, box, raised = _patient_group(), [_Result[T]()], None
     if accelerator.is_main_process:
+        token = _others_wait.set(True)
         try:
             box = [_Result(value=work())]
         except BendError as error:
@@ -152,6 +158,8 @@ def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
         except Exception as error:  # the others must not wait for a process that has ended
             raised = error
             box = [_Result(defect=f"{type(error).__name__}: {error}")]
+        finally:
+            _others_wait.reset(token)
     distributed.broadcast_object_list(box, src=0, group=group)
     if raised is not None:
         raise raised
