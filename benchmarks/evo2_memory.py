@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bend_hf.embedders.evo2 import MODELS, published_fields
 from bend_hf.embedders.networks import evo2
-from bend_hf.embedders.networks.evo2 import Evo2Config, Evo2Model
+from bend_hf.embedders.networks.evo2 import Evo2Model
+from bend_hf.embedders.networks.evo2_config import Evo2Config, config_from_json
 
 KINDS: tuple[evo2.Kind, ...] = ("hcs", "hcm", "hcl", "attn")
 RESULT = Path(__file__).with_name("results") / "evo2_memory.json"
@@ -76,7 +77,7 @@ class Memory:
 
     Attributes:
         weights_bytes: Weights of all blocks in bfloat16; filters, poles and rotary frequencies in float32.
-        activations_bytes: The most that is allocated beside the weights at a time.
+        activations_bytes: The most that is allocated at a time, without the weights.
     """
 
     weights_bytes: int
@@ -99,7 +100,7 @@ def measure() -> dict[str, Any]:
     """Measure every entry at every length."""
     rows = []
     for spec in MODELS:
-        config = evo2.config_from_json(published_fields(spec.key))
+        config = config_from_json(published_fields(spec.key))
         for n_bp in LENGTHS_BP:
             found = memory_of(config, n_bp)
             rows.append({"model": spec.key, "length_bp": n_bp, **asdict(found)})

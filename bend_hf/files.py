@@ -23,7 +23,7 @@ import stat as stat_modes
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias
@@ -363,6 +363,34 @@ def file_state(path: Path) -> FileState:
     """
     with path.open("rb") as file:
         return state_of(file)
+
+
+def file_states(paths: Iterable[Path]) -> dict[Path, FileState]:
+    """Look at files before they are read; what is no file or cannot be read is left out, for the reader to explain."""
+    states = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                states[path] = file_state(path)
+    return states
+
+
+def check_unchanged(states: Mapping[Path, FileState]) -> None:
+    """Check that files are those that were read, so that their hashes name what results hold.
+
+    Args:
+        states: From ``file_states``, before they were read.
+
+    Raises:
+        InputError: A file changed since.
+    """
+    for path, before in states.items():
+        after = file_states([path]).get(path)
+        if after is None or not after.holds_what(before):
+            raise InputError(
+                f"{path} changed while it was read; expected a file that stays as it is. Repeat the command when "
+                "nothing writes it"
+            )
 
 
 _BLOCK_BYTES: Final = 4096

@@ -40,12 +40,3 @@ def _heads_of_files_go_away() -> Iterator[None]:
         module.HEADS._of_files.clear()
         for found in ("_declared", "_key_of"):  # looked up anew when next asked for
             module.HEADS.__dict__.pop(found, None)
-
-
-@pytest.fixture
-def _own_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the heads that a test adds out of other tests."""
-    from bend_hf.training.heads import HeadRegistry
-
-    heads = HeadRegistry(kind="head", package="bend_hf.training.heads", attribute="HEADS")
-    monkeypatch.setattr("bend_hf.training.heads.HEADS", heads)

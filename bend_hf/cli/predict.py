@@ -40,15 +40,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.genome import Genome
+    from bend_hf.data.plain_bed import genome_of
     from bend_hf.errors import ConfigError
     from bend_hf.runs.predict_file import intervals_of_bed, intervals_of_fasta, predict_file
     from bend_hf.training.load_head import load_head
 
     if (parsed.bed is None) == (parsed.fasta is None):
         raise ConfigError("give either --bed FILE with --genome FILE, or --fasta FILE")
-    if parsed.bed is not None and parsed.genome is None:
-        raise ConfigError(f"--bed {parsed.bed} needs --genome, the FASTA file that holds its intervals")
-    genome = Genome(parsed.genome if parsed.fasta is None else parsed.fasta)
+    genome = Genome(parsed.fasta if parsed.bed is None else genome_of(parsed.bed, parsed.genome))
     head = load_head(
         parsed.head,
         task=parsed.task,

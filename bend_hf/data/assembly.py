@@ -39,7 +39,7 @@ UNKNOWN: Final = "unknown"
 
 
 def assembly_of(contigs: Mapping[str, int]) -> str | None:
-    """Return the assembly whose chromosomes have the lengths of these contigs; None if there is none.
+    """Return the assembly whose chromosomes have the lengths of these contigs; None if no assembly fits.
 
     Args:
         contigs: Lengths in bp by name, with or without ``chr`` in front. Contigs of other names are left out; at least

@@ -135,11 +135,31 @@ class BendConfig(datasets.BuilderConfig):  # type: ignore[misc]  # datasets has 
         return f"{self.name}-{self.fingerprint[:32]}"
 
 
-class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets has no types
-    """Builds the dataset of one task; its splits are train, validation and test, or the subsets of folds."""
+class TableBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets has no types
+    """Builds a dataset table by table from rows of files, and raises the errors of this package as they are."""
 
-    BUILDER_CONFIG_CLASS = BendConfig
     VERSION = datasets.Version(__version__)
+
+    def _table(self, chosen: Ints) -> pa.Table:
+        """Read some rows."""
+        raise NotImplementedError
+
+    def check_unchanged(self) -> None:
+        """Raise if a file has changed since it was read."""
+        raise NotImplementedError
+
+    def _generate_tables(self, tables: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
+        schema = self.info.features.arrow_schema
+        for number, chosen in enumerate(tables):
+            try:
+                table = self._table(chosen).cast(schema)
+            except BendError as error:
+                raise GenerationError(error) from error
+            yield Key(number, 0), table
+        try:
+            self.check_unchanged()  # before datasets keeps what was written
+        except BendError as error:
+            raise GenerationError(error) from error
 
     def download_and_prepare(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  those of datasets
         """Build the dataset; see ``datasets.DatasetBuilder.download_and_prepare``.
@@ -155,6 +175,12 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             if own is None:
                 raise
         raise own.own if isinstance(own, GenerationError) else own  # here, so that the wrapper is not its context
+
+
+class BendBuilder(TableBuilder):
+    """Builds the dataset of one task; its splits are train, validation and test, or the subsets of folds."""
+
+    BUILDER_CONFIG_CLASS = BendConfig
 
     @property
     def _rows(self) -> TaskExamples:
@@ -178,26 +204,21 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         rows = self._rows
+        context_bp = 2 * rows.task.variant.stored_context_bp if rows.task.variant is not None else 0
+        length_bp = rows.bed.end_bp - rows.bed.start_bp + context_bp
+        found = {name: rows.rows_of(subset) for subset, name in enumerate(rows.subset_names)}
         return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"tables": _tables(rows, rows.rows_of(subset))})
-            for subset, name in enumerate(rows.subset_names)
-            if len(rows.rows_of(subset))
+            datasets.SplitGenerator(name=name, gen_kwargs={"tables": row_tables(chosen, length_bp[chosen])})
+            for name, chosen in found.items()
+            if len(chosen)
         ]
 
-    def _generate_tables(self, tables: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
-        schema = self.info.features.arrow_schema
-        for number, chosen in enumerate(tables):
-            try:
-                table = self._table(chosen).cast(schema)
-            except BendError as error:
-                raise GenerationError(error) from error
-            yield Key(number, 0), table
-        try:
-            self._rows.check_unchanged()  # before datasets keeps what was written
-        except BendError as error:
-            raise GenerationError(error) from error
+    def check_unchanged(self) -> None:
+        """Raise if a file of the task has changed since it was read."""
+        self._rows.check_unchanged()
 
     def _table(self, chosen: Ints) -> pa.Table:
+        """Read the columns of some rows."""
         rows, bed = self._rows, self._rows.bed
         picked = pa.array(chosen)
         if rows.variants is not None and rows.task.variant is not None:
@@ -229,10 +250,14 @@ class BendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         return pa.table(columns)
 
 
-def _tables(rows: TaskExamples, chosen: Ints) -> list[Ints]:
-    """Divide row numbers into tables with a bounded number of nucleotides; at least one table."""
-    context_bp = 2 * rows.task.variant.stored_context_bp if rows.task.variant is not None else 0
-    total_bp = np.cumsum(rows.bed.end_bp[chosen] - rows.bed.start_bp[chosen] + context_bp)
+def row_tables(chosen: Ints, length_bp: Ints) -> list[Ints]:
+    """Divide row numbers into tables with a bounded number of nucleotides; at least one table.
+
+    Args:
+        chosen: Row numbers, at least one, shape (n,).
+        length_bp: Their nucleotides, shape (n,).
+    """
+    total_bp = np.cumsum(length_bp)
     edges = np.searchsorted(total_bp, np.arange(_TABLE_BP, total_bp[-1], _TABLE_BP))
     return [table for table in np.split(chosen, edges) if len(table)]
 

@@ -8,10 +8,8 @@ Everything that a user can get wrong in the input files is found here, before an
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +31,7 @@ from bend_hf.data.user_task import (
 from bend_hf.data.variants import Variants, WrittenVariants
 from bend_hf.data.vcf import is_vcf, read_vcf
 from bend_hf.errors import InputError, LabelError
-from bend_hf.files import FileState, file_state
+from bend_hf.files import FileState, check_unchanged, file_states
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
@@ -90,13 +88,7 @@ class TaskExamples:
         Raises:
             InputError: A file changed since.
         """
-        for path, before in self.states.items():
-            after = _states([path]).get(path)
-            if after is None or not after.holds_what(before):
-                raise InputError(
-                    f"{path} changed while it was read; expected a file that stays as it is. Repeat the command when "
-                    "nothing writes it"
-                )
+        check_unchanged(self.states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +145,10 @@ def read_examples(
     Raises:
         InputError: A file, row or label is invalid; the message names file and row, and says what to do.
     """
-    states = _states([path for path in (files.bed, files.label_names, files.genome) if path is not None])
+    states = file_states([path for path in (files.bed, files.label_names, files.genome) if path is not None])
     rows = read_rows(files)
     task, bed = rows.task, rows.bed
-    states |= _states(label_files(files.hdf5) if files.hdf5 is not None else [])
+    states |= file_states(label_files(files.hdf5) if files.hdf5 is not None else [])
     labels = _labels(files, bed, task)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
@@ -183,15 +175,6 @@ def read_examples(
         n_ref_mismatches=n_mismatches,
         states=states,
     )
-
-
-def _states(paths: Sequence[Path]) -> dict[Path, FileState]:
-    """Look at files; those that cannot be read are left out, for the reader to explain."""
-    states = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            states[path] = file_state(path)
-    return states
 
 
 def _check_strand(bed: BedTable, task: TaskSpec | None) -> None:

@@ -221,19 +221,28 @@ class Embedder(LoadedModel):
     def _iter_scores(
         self, sequences: Iterable[str], remove_special_tokens: bool, upsample_embeddings: bool
     ) -> Iterator[Floats]:
-        """Yield language-model scores or losses in the place of embeddings, as BEND's embedders can."""
+        """Yield scores, shape (1, tokens, vocabulary), or losses, (1, tokens), as BEND's embedders do."""
         self._need_head()
         if self.return_loss and not remove_special_tokens:
             raise ConfigError("return_loss gives the loss of nucleotides; use remove_special_tokens=True")
         if self.reverse_complement_average:
             raise ConfigError("reverse_complement_average averages embeddings, not scores; leave one of both out")
         function = self._loss_batch if self.return_loss else self._logits_batch
+        for values in self._scores(sequences, function, upsample_embeddings, specials=not remove_special_tokens):
+            yield (values[:, 0] if self.return_loss else values)[None]
+
+    def _scores(
+        self,
+        sequences: Iterable[str],
+        function: BatchFunction,
+        per_nucleotide: bool,
+        *,
+        specials: bool = False,
+    ) -> Iterator[Floats]:
+        """Yield what a function of the language-model head gives for each sequence, shape (tokens, values)."""
         for group in self._groups(sequences):
-            for output in self._outputs(
-                group, function, specials=not remove_special_tokens, per_nucleotide=upsample_embeddings
-            ):
-                values = output.upsampled() if upsample_embeddings else output.values
-                yield values[:, 0] if self.return_loss else values
+            for output in self._outputs(group, function, specials=specials, per_nucleotide=per_nucleotide):
+                yield output.upsampled() if per_nucleotide else output.values
 
     def embed_tokens(self, sequences: Sequence[str]) -> list[TokenEmbeddings]:
         """Return token embeddings and how many nucleotides each stands for."""
@@ -263,11 +272,7 @@ class Embedder(LoadedModel):
             ModelError: The family or the checkpoint has no language-model head.
         """
         self._need_head()
-        return [
-            output.upsampled() if upsample_embeddings else output.values
-            for group in self._groups(sequences)
-            for output in self._outputs(group, self._logits_batch, specials=False, per_nucleotide=upsample_embeddings)
-        ]
+        return list(self._scores(sequences, self._logits_batch, upsample_embeddings))
 
     def loss(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
         """Compute the cross-entropy of each token, unmasked: shape (tokens or nucleotides,) each.
@@ -280,11 +285,7 @@ class Embedder(LoadedModel):
             ModelError: The family or the checkpoint has no language-model head.
         """
         self._need_head()
-        return [
-            (output.upsampled() if upsample_embeddings else output.values)[:, 0]
-            for group in self._groups(sequences)
-            for output in self._outputs(group, self._loss_batch, specials=False, per_nucleotide=upsample_embeddings)
-        ]
+        return [values[:, 0] for values in self._scores(sequences, self._loss_batch, upsample_embeddings)]
 
     @property
     def finite_remedy(self) -> str:

@@ -95,8 +95,10 @@ class LoadedModel(ABC):
         batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found on the first
             batches. Set it if two runs must agree to the last bit.
         compile: Run the model through ``torch.compile``.
-        return_logits: As in BEND: ``embed`` returns language-model scores instead of embeddings; see ``logits``.
-        return_loss: As in BEND: ``embed`` returns the loss of each token instead of embeddings; see ``loss``.
+        return_logits: As in BEND: ``embed`` returns language-model scores instead of embeddings, of the shape
+            (1, tokens, vocabulary); see ``logits``.
+        return_loss: As in BEND: ``embed`` returns the loss of each token instead of embeddings, of the shape
+            (1, tokens); see ``loss``.
         offload: Where the blocks of a network stay that the device cannot hold, ``host`` or ``disk``; each is copied
             when it is needed. Only some families can do this.
 

@@ -6,7 +6,7 @@
 
 Tokens are bytes; nucleotides are upper-cased first, as for every model here. There are no special tokens. Longer
 sequences than the model was trained on are cut into chunks. The authors advise an intermediate layer, which is
-the default here; ``layer="norm"`` is the last. See ``networks.evo2.layer_name`` for numbers and names of layers.
+the default here; ``layer="norm"`` is the last. See ``networks.evo2_config`` for numbers and names of layers.
 
 The weights are read from the published ``.pt`` files or from what ``bend-hf convert`` makes of them, one tensor at a
 time and straight to the device.
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bend_hf.embedders._tensor_files import TensorFiles
-    from bend_hf.embedders.networks.evo2 import Evo2Config, Evo2Model
+    from bend_hf.embedders.networks.evo2 import Evo2Model
+    from bend_hf.embedders.networks.evo2_config import Evo2Config
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def published_fields(key: str) -> dict[str, object]:
 
 def _striped(n_blocks: int, attention: Iterable[int]) -> dict[str, object]:
     """Return the four lists of blocks of a configuration."""
-    from bend_hf.embedders.networks.evo2 import striped
+    from bend_hf.embedders.networks.evo2_config import striped
 
     kinds = np.array(striped(n_blocks, tuple(attention)))
     lists = {f"{kind}_layer_idxs": np.flatnonzero(kinds == kind).tolist() for kind in ("hcs", "hcm", "hcl", "attn")}
@@ -202,12 +203,12 @@ class Evo2Embedder(Embedder):
         return published_fields(self.spec.key)
 
     def _config(self) -> Evo2Config:
-        from bend_hf.embedders.networks.evo2 import config_from_json
+        from bend_hf.embedders.networks.evo2_config import config_from_json
 
         return config_from_json(self._fields())
 
     def _layer_number(self, layer: int | str) -> int:
-        from bend_hf.embedders.networks.evo2 import layer_name, layer_names
+        from bend_hf.embedders.networks.evo2_config import layer_name, layer_names
 
         config = self._config()
         n_blocks = len(config.kinds)
@@ -221,7 +222,7 @@ class Evo2Embedder(Embedder):
     @property
     def layer_name(self) -> str:
         """Original name of the layer that embeddings are taken from."""
-        from bend_hf.embedders.networks.evo2 import layer_names
+        from bend_hf.embedders.networks.evo2_config import layer_names
 
         return layer_names(len(self._config().kinds))[self.layer]
 
@@ -340,7 +341,7 @@ class Evo2Embedder(Embedder):
         return assemble(stream, self._window(self._context_tokens))
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        from bend_hf.embedders.networks.evo2 import layer_names
+        from bend_hf.embedders.networks.evo2_config import layer_names
 
         name = layer_names(len(self.model.config.kinds))[layer]
         return self.model.run(ids_BT, (name,)).layers[name]

@@ -80,7 +80,7 @@ def read_published(text: str, name: str) -> tuple[PublishedScore, ...]:
         name: Name of the file in messages.
 
     Raises:
-        RecordError: A score has no source, or a value, a task or a metric is none.
+        RecordError: A score has no source, its value is no number in range, or its task or metric is unknown.
     """
     body = tomllib.loads(text)
     found = [score for entry in body.get("scores", ()) for score in _scores(entry, body.get("sources", {}), name)]

@@ -148,7 +148,7 @@ def _embed_with(
 def _opened(config: EmbedConfig) -> dict[str, Mapping[str, Dataset]]:
     """Open the splits of each task that embeds, by its key."""
     from bend_hf.data.dataset import task_openers
-    from bend_hf.runs.plain_bed import plain_bed, plain_datasets
+    from bend_hf.data.plain_bed import plain_bed, plain_datasets
 
     table = plain_bed(config)
     if table is not None:
@@ -162,7 +162,7 @@ def tasks_with_embeddings(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     """Return the tasks whose embeddings are cached; the log names the others.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No task has embeddings.
     """
     found = [task for task in tasks if task.head is not None]
     others = [task.key for task in tasks if task.head is None]

@@ -228,8 +228,8 @@ class _Split:
 
 def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
     """Count the sequences of each split in the files of the tasks; no sequence is read."""
+    from bend_hf.data.plain_bed import plain_bed, rows_by_split
     from bend_hf.runs.embed import EmbedConfig
-    from bend_hf.runs.plain_bed import plain_bed, rows_by_split
 
     table = plain_bed(config) if isinstance(config, EmbedConfig) else None
     if table is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +22,11 @@ from bend_hf.data.sources import key_of
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import ConfigError, InputError, did_you_mean
+from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import SCORED_VARIANTS, FileState, file_sha256, file_state
+from bend_hf.files import SCORED_VARIANTS, check_unchanged, file_sha256, file_states
 from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -49,6 +49,8 @@ from bend_hf.variants.summary import METRICS, summarize_scores
 from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, cross_validate_heads
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
@@ -101,9 +103,9 @@ def score_file(
     started, moment = time.perf_counter(), datetime.now(UTC)
     key_of(file)
     check_writable(config.out)
-    states = {name: (path, file_state(path)) for name, path in _inputs(file, config).items() if path.is_file()}
+    states = file_states(_inputs(file, config).values())
     variants = _read(file, config)
-    _check_unchanged(states)
+    check_unchanged(states)
     if embedder is None:
         check_model_flags(config)
     from accelerate import Accelerator
@@ -119,18 +121,9 @@ def score_file(
     )
     if scored.short_context:
         log.warning("%s: %d variants near a contig's end have less context", file, scored.short_context)
-    group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
-    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals_of)
-    probed = None
-    if config.probe:
-        probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))
-    results = RunResults(
-        folds=[FoldResult(fold=None, predictions=scored.predictions)],
-        model={name: jsonable(value) for name, value in (embedder.description | content_facts(identity)).items()},
-        metrics=_metrics(summary, scored, probed),
-        further=probed.predictions if probed is not None else {},
-        batch_keys=scored.keys,
-    )
+    model = {**embedder.description, **content_facts(identity)}
+    evaluated = _evaluate(scored, config, checkpoint, accelerator, model)
+    results = evaluated.results
     info = RunInfo(
         task=key_of(file),
         protocol=config.protocol,
@@ -140,7 +133,7 @@ def score_file(
         accelerator=accelerator,
         started=started,
     )
-    _check_unchanged(states)
+    check_unchanged(states)
     record = build_record(info, results)
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
@@ -154,7 +147,45 @@ def score_file(
         files["record"] = outcome.path
         checkpoint.remove(scored.keys)
     accelerator.wait_for_everyone()
-    return ScoredFile(predictions=scored.predictions, summary=summary, probed=probed, record=record, files=files)
+    return ScoredFile(
+        predictions=scored.predictions,
+        summary=evaluated.summary,
+        probed=evaluated.probed,
+        record=record,
+        files=files,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    """What the scores are worth: the summary of each, the heads on REF and ALT, and both as results of a run."""
+
+    summary: dict[str, Json]
+    probed: VariantHeadResult | None
+    results: RunResults
+
+
+def _evaluate(
+    scored: ScoringResult,
+    config: VariantRun,
+    checkpoint: ScoringCheckpoint,
+    accelerator: Accelerator,
+    model: Mapping[str, object],
+) -> _Evaluated:
+    """Summarize the scores, and train heads on the embeddings if they are asked for. Every process must call it."""
+    group_by = config.consequence_column or (CONSEQUENCE if CONSEQUENCE in scored.predictions.columns else None)
+    summary = summarize_scores(scored.predictions, group_by=group_by, intervals=intervals_of)
+    probed = None
+    if config.probe:
+        probed = cross_validate_heads(scored, checkpoint, accelerator, VariantHeadSettings(seed=config.seed))
+    results = RunResults(
+        folds=[FoldResult(fold=None, predictions=scored.predictions)],
+        model={name: jsonable(value) for name, value in model.items()},
+        metrics=_metrics(summary, scored, probed),
+        further=probed.predictions if probed is not None else {},
+        batch_keys=scored.keys,
+    )
+    return _Evaluated(summary=summary, probed=probed, results=results)
 
 
 def _configured(config: VariantRun | None, settings: dict[str, Any]) -> VariantRun:
@@ -245,20 +276,6 @@ def _metrics(summary: dict[str, Json], scored: ScoringResult, probed: VariantHea
 
 def _inputs(file: Path, config: VariantRun) -> dict[str, Path]:
     return {"variants": file, "genome": config.genome}
-
-
-def _check_unchanged(states: dict[str, tuple[Path, FileState]]) -> None:
-    """Check that the files are those that were read, so that the record names what was scored.
-
-    Raises:
-        InputError: A file changed.
-    """
-    for path, before in states.values():
-        if not path.is_file() or not file_state(path).holds_what(before):
-            raise InputError(
-                f"{path} changed while it was used; expected a file that stays as it is. Repeat the command: variants "
-                "that were scored from the same sequences are not scored again"
-            )
 
 
 def _data_facts(inputs: dict[str, Path], variants: VariantFile, scored: ScoringResult) -> dict[str, Json]:

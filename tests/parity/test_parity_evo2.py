@@ -19,7 +19,8 @@ from bend_hf.embedders._loaded_model import lazily
 from bend_hf.embedders.evo2 import MODELS as FAMILY
 from bend_hf.embedders.evo2 import published_fields
 from bend_hf.embedders.networks import evo2
-from bend_hf.embedders.networks.evo2 import Evo2Model, Evo2State, config_from_json
+from bend_hf.embedders.networks.evo2 import Evo2Model, Evo2State
+from bend_hf.embedders.networks.evo2_config import config_from_json
 from bend_hf.errors import ConfigError
 from bend_hf.types import Floats
 from tests.parity.golden import reader

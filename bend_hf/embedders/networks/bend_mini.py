@@ -37,7 +37,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from bend_hf.embedders.networks._layers import masked, token_factor
 from bend_hf.errors import ModelError
 
-_CPU_TOKENS: Final = 512  # tokens that the fine part computes at a time on a CPU, so that they stay in its caches
+_CPU_TOKENS: Final = 2048  # tokens that the fine part computes at a time on a CPU, so that they stay in its caches
 _ADDED_VARIANCE: Final = 1e-3  # the mean variance is 1, because the input comes from a norm
 
 

@@ -21,7 +21,8 @@ from bend_hf.embedders._tensor_files import JoinedFile, open_tensors
 from bend_hf.embedders.convert import convert
 from bend_hf.embedders.evo2 import evo2_weights, published_fields
 from bend_hf.embedders.networks import evo2
-from bend_hf.embedders.networks.evo2 import Evo2Config, Evo2Model, config_from_json, fp8_linear, multiply_fp8
+from bend_hf.embedders.networks.evo2 import Evo2Model, fp8_linear, multiply_fp8
+from bend_hf.embedders.networks.evo2_config import Evo2Config, config_from_json
 from bend_hf.errors import ConfigError, ModelError
 from bend_hf.tasks import VariantSpec
 from bend_hf.training.finetuning import open_for_tuning

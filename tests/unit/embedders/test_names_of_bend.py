@@ -41,18 +41,19 @@ def test_embed_returns_logits_or_losses_if_the_embedder_is_told_so(
     losses = load_embedder(key, **options, return_loss=True).embed(SEQUENCES, upsample_embeddings=per_nucleotide)
     embeddings = plain.embed(SEQUENCES, upsample_embeddings=per_nucleotide)
     for found, expected in zip(logits, plain.logits(SEQUENCES, per_nucleotide), strict=True):
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, expected[None])
     for found, expected in zip(losses, plain.loss(SEQUENCES, per_nucleotide), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert [len(one) for one in logits] == [len(one) for one in losses] == [len(one) for one in embeddings]
-    assert {one.ndim for one in losses} == {1}
+        np.testing.assert_array_equal(found, expected[None])
+    shapes = [(1, len(one)) for one in embeddings]
+    assert [one.shape[:2] for one in logits] == [one.shape for one in losses] == shapes
+    assert {one.ndim for one in logits} == {3}
 
 
 def test_special_tokens_have_logits_and_no_loss(tmp_path: Path) -> None:
     options: dict[str, Any] = {"checkpoint": make_tiny("dnabert2", tmp_path), "random_init": True, "device": "cpu"}
     logits = load_embedder("dnabert2", **options, return_logits=True)
     without, kept = (logits.embed(SEQUENCES[:1], remove_special_tokens=one)[0] for one in (True, False))
-    assert len(kept) == len(without) + 2
+    assert kept.shape == (1, without.shape[1] + 2, without.shape[2])
     with pytest.raises(ConfigError, match="return_loss gives the loss of nucleotides"):
         load_embedder("dnabert2", **options, return_loss=True).embed(SEQUENCES, remove_special_tokens=False)
     with pytest.raises(ConfigError, match="return_logits and return_loss are both True"):

@@ -13,13 +13,10 @@ from bend_hf.errors import RegistryError
 from bend_hf.evaluation.metrics import metric_identity, score
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tasks import TASKS
-from bend_hf.training import heads
-from bend_hf.training.heads import build_head, head_entry, head_of
+from bend_hf.training.heads import HEADS, build_head, head_entry, head_of
 from bend_hf.types import Json
 from bend_hf.user_code import files_read, identity_of, key_with_code, load_file
 from bend_hf.variants.scores import SCORES, own_scores
-
-pytestmark = pytest.mark.usefixtures("_own_heads")
 
 HEAD = """
 import numpy as np
@@ -165,7 +162,7 @@ def test_only_files_of_the_user_that_are_read_count(tmp_path: Path) -> None:
 
 
 def test_code_of_this_package_has_no_identity_of_its_own() -> None:
-    for registry in (heads.HEADS, CONTROLS, SCORES):
+    for registry in (HEADS, CONTROLS, SCORES):
         assert [key_with_code(one) for one in registry] == registry.names()
     assert identity_of(len) == ""
 

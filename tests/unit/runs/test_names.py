@@ -71,7 +71,7 @@ def test_variants_are_not_recorded_with_a_file_that_changed_meanwhile(file: str,
     def change(*_: object) -> None:
         path.write_bytes(path.read_bytes() + b"\n")
 
-    with pytest.raises(InputError, match=rf"{path.name} changed while it was used"):
+    with pytest.raises(InputError, match=rf"{path.name} changed while it was read"):
         score_file(
             variants, genome=folder / "genomes/genome.fa", model="onehot", out=tmp_path / "out", on_progress=change
         )

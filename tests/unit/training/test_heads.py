@@ -114,7 +114,6 @@ def test_records_and_run_keys_keep_the_names_of_the_first_release() -> None:
     assert head_entry(None) is None
 
 
-@pytest.mark.usefixtures("_own_heads")
 def test_a_head_from_a_file_is_built_and_known_by_its_content(tmp_path: Path) -> None:
     file = head_file(tmp_path, "mean_of_a_file")
     head = head_of(str(file), TASKS.get("cpg_methylation"))
@@ -146,7 +145,6 @@ def test_a_head_of_a_plugin_is_listed_and_built(tmp_path: Path, monkeypatch: pyt
     assert [spec.key for spec in heads] == heads.names() == before_import
 
 
-@pytest.mark.usefixtures("_own_heads")
 def test_a_head_from_a_file_must_not_have_the_key_of_another(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="head 'cnn' cannot be added"):
         head_of(str(head_file(tmp_path, "cnn")), TASKS.get("cpg_methylation"))
