@@ -73,17 +73,19 @@ def plain_datasets(config: DataConfig, table: BedTable) -> dict[str, Dataset]:
         out_of_bounds=config.out_of_bounds,
         describe=table.describe,
     )
+    splits = rows_by_split(table)
     builder = PlainBuilder(
         dataset_name=file_name(table.path.name),
         config_name="plain",
         table=table,
         genome=genome,
         out_of_bounds=config.out_of_bounds,
+        splits=tuple(splits.values()),
         states=states,
     )
     builder.download_and_prepare()
     built = builder.as_dataset()
-    return {name: built[f"split_{number}"] for number, name in enumerate(rows_by_split(table))}
+    return {name: built[f"split_{number}"] for number, name in enumerate(splits)}
 
 
 def genome_of(bed: Path, genome: Path | None) -> Path:

@@ -14,7 +14,6 @@ import pyarrow as pa
 from bend_hf.data.bed import BedTable
 from bend_hf.data.builder import TABLE_FORMAT, TableBuilder, row_tables
 from bend_hf.data.genome import Genome
-from bend_hf.data.plain_bed import rows_by_split
 from bend_hf.errors import BendError
 from bend_hf.files import FileState, check_unchanged, file_sha256, json_sha256
 from bend_hf.types import Ints, Json, OutOfBounds
@@ -28,12 +27,14 @@ class PlainConfig(datasets.BuilderConfig):  # type: ignore[misc]  # datasets has
         table: The BED file, read; None only for the configuration that ``datasets`` makes by default.
         genome: Holds the intervals; None as above.
         out_of_bounds: What is done with intervals that end after their contig.
+        splits: Rows of each split.
         states: State of each file before it was read.
     """
 
     table: BedTable | None = None
     genome: Genome | None = None
     out_of_bounds: OutOfBounds = "error"
+    splits: tuple[Ints, ...] = ()
     states: Mapping[Path, FileState] = field(default_factory=dict)
 
     @property
@@ -69,7 +70,7 @@ class PlainBuilder(TableBuilder):
         length_bp = bed.end_bp - bed.start_bp
         return [
             datasets.SplitGenerator(name=f"split_{number}", gen_kwargs={"tables": row_tables(rows, length_bp[rows])})
-            for number, rows in enumerate(rows_by_split(bed).values())
+            for number, rows in enumerate(self.config.splits)
         ]
 
     def check_unchanged(self) -> None:
