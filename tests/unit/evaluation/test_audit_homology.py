@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from bend_hf.cli._main import main
@@ -15,6 +18,8 @@ from bend_hf.evaluation.audit.homology import find_homologs, hits_of_minimap2, h
 from bend_hf.evaluation.audit.rows import read_rows
 from bend_hf.evaluation.audit.task_audit import audit_in_words, audit_task
 from tests.audit_tasks import Row, class_task, mutated, random_sequence, task_data
+
+Shares: TypeAlias = dict[str, float]
 
 PAF = (
     "2\t400\t10\t390\t-\t0\t400\t0\t380\t330\t395\t60\ttp:A:P\tcm:i:30\n"  # 330 / 395 = 84 %, 95 % of the row
@@ -126,28 +131,71 @@ def test_the_command_takes_the_program(tmp_path: Path, capsys: pytest.CaptureFix
     assert "omolog" not in capsys.readouterr().out
 
 
-def test_seqleak_agrees_on_planted_copies(tmp_path: Path) -> None:
+def complement(sequence: str) -> str:
+    return sequence[::-1].translate(str.maketrans("ACGT", "TGCA"))
+
+
+def shifted(rng: np.random.Generator, sequence: str) -> str:
+    """The second two thirds of a sequence, followed by other letters."""
+    third = len(sequence) // 3
+    return sequence[third:] + random_sequence(rng, third)
+
+
+PLANTS: dict[str, tuple[str, str, Callable[[np.random.Generator, str], str]]] = {
+    "copy": ("overlap.exact", "copy", lambda rng, sequence: sequence),
+    "copy of the other strand": ("overlap.exact", "copy", lambda rng, sequence: complement(sequence)),
+    "one letter in 100": ("overlap.near", "near", lambda rng, sequence: mutated(rng, sequence, 0.01)),
+    "one letter in 100, other strand": (
+        "overlap.near",
+        "near",
+        lambda rng, sequence: complement(mutated(rng, sequence, 0.01)),
+    ),
+    "shifted": ("overlap.windows", "leak", shifted),
+    "none": ("overlap.windows", "leak", lambda rng, sequence: random_sequence(rng, len(sequence))),
+}
+
+
+def audits_of(splits: Mapping[str, list[Row]], folder: Path, *, with_places: bool = False) -> tuple[pa.Table, Shares]:
+    """The tested rows as this package audits them, and the share that each check of seqleak finds."""
     seqleak = pytest.importorskip("seqleak.audit", reason="seqleak is not installed; it is the extra 'audit'")
+    audit = audit_task(task_data(splits, class_task()))
+    rows = [(row, split) for split, rows in splits.items() for row in rows]
+    table = pd.DataFrame(
+        [(row.sequence, int(row.labels[0]), split) for row, split in rows], columns=["sequence", "label", "split"]
+    )
+    if with_places:
+        table["chrom"] = [row.chromosome for row, _ in rows]
+        table["start"] = [row.start for row, _ in rows]
+        table["end"] = [row.start + len(row.sequence) for row, _ in rows]
+    table.to_csv(folder / "task.csv", index=False)
+    checks = ["overlap.exact", "overlap.near", "overlap.windows"]
+    theirs, _ = seqleak.run_audit(seqleak.load_task(data=[str(folder / "task.csv")]), checks=checks, quiet=True)
+    return audit.rows.slice(len(splits["train"])), {name: one["value"] for name, one in theirs["checks"].items()}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_seqleak_agrees_on_planted_copies(tmp_path: Path, plant: str) -> None:
     rng = np.random.default_rng(3)
     train = [Row(sequence=random_sequence(rng, 300), labels=(number % 2,)) for number in range(200)]
-    copies = [Row(sequence=row.sequence, labels=row.labels) for row in train[:15]]
-    near = [Row(sequence=mutated(rng, row.sequence, 0.01), labels=row.labels) for row in train[15:40]]
+    check, column, make = PLANTS[plant]
+    plants = [Row(sequence=make(rng, row.sequence), labels=row.labels) for row in train[:20]]
     clean = [Row(sequence=random_sequence(rng, 300), labels=(number % 2,)) for number in range(40)]
-    longer = [Row(sequence=random_sequence(rng, 330), labels=(1,)) for _ in range(20)]
-    splits = {"train": train, "test": [*clean, *copies, *near, *longer]}
-    audit = audit_task(task_data(splits, class_task()))
-    table = pd.DataFrame(
-        [(row.sequence, row.labels[0], split) for split, rows in splits.items() for row in rows],
-        columns=["sequence", "label", "split"],
-    )
-    table.to_csv(tmp_path / "task.csv", index=False)
-    theirs, _ = seqleak.run_audit(
-        seqleak.load_task(data=[str(tmp_path / "task.csv")]), checks=["overlap.exact", "overlap.near"], quiet=True
-    )
-    value = {name: check["value"] for name, check in theirs["checks"].items()}
-    n_test = len(splits["test"])
-    tested = audit.rows.slice(len(train))
-    assert value["overlap.exact"] == pytest.approx(sum(tested["copy"].to_pylist()) / n_test)
-    ours = [one or other for one, other in zip(tested["copy"].to_pylist(), tested["near"].to_pylist(), strict=True)]
-    assert value["overlap.near"] == pytest.approx(sum(ours) / n_test)
-    assert sum(ours) == 40
+    tested, theirs = audits_of({"train": train, "test": [*clean, *plants]}, tmp_path)
+    found = tested[column].to_pylist()
+    assert found == [False] * 40 + [plant != "none"] * 20
+    assert theirs[check] == pytest.approx(sum(found) / 60)
+
+
+def test_seqleak_agrees_on_overlapping_places(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    train = [
+        Row(sequence=random_sequence(rng, 300), labels=(n % 2,), chromosome="chr1", start=1000 * n) for n in range(100)
+    ]
+    places = [*(1000 * n + 299 for n in range(15)), *(1000 * n + 300 for n in range(15, 40))]  # one letter, and none
+    test = [
+        Row(sequence=random_sequence(rng, 300), labels=(n % 2,), chromosome="chr1", start=at)
+        for n, at in enumerate(places)
+    ]
+    tested, theirs = audits_of({"train": train, "test": test}, tmp_path, with_places=True)
+    assert tested["overlap"].to_pylist() == [True] * 15 + [False] * 25
+    assert theirs["overlap.windows"] == pytest.approx(15 / 40)
