@@ -29,6 +29,14 @@ from bend_hf.types import Json
 if TYPE_CHECKING:
     import jinja2
 
+_METRIC_TITLES: Final = {
+    "mcc": "MCC",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "pearsonr": "Pearson r",
+    "spearmanr": "Spearman r",
+    "gene_structure": "exon F1",
+}
 _SIGNS: Final = {
     "&": "&amp;",
     "<": "&lt;",
@@ -143,9 +151,7 @@ def number(value: Json) -> str:
 
 def metric_title(metric: str) -> str:
     """Return a metric's name as papers write it."""
-    return {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "pearsonr": "Pearson r", "spearmanr": "Spearman r"}.get(
-        metric, metric
-    )
+    return _METRIC_TITLES.get(metric, metric)
 
 
 def whole(value: Json) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.cli import Command
 from bend_hf.cli._output import show
 from bend_hf.config import MAX_SEED, Condition, flag_group, number_between
-from bend_hf.tables import Table, number
+from bend_hf.tables import Table, metric_title, number
 
 if TYPE_CHECKING:
     from bend_hf.evaluation.predictions import Predictions
@@ -27,7 +27,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", nargs="+", type=Path, metavar="FILE.parquet", help="prediction files of runs")
     scores = flag_group(parser, "scores")
     scores.add_argument(
-        "--metric", help="mcc, auroc or auprc; default: the main metric of the record next to the first file"
+        "--metric",
+        help="mcc, gene_structure, auroc or auprc; default: the main metric of the record next to the first file, and "
+        "gene_structure if the record holds it",
     )
     scores.add_argument(
         "--clusters",
@@ -91,20 +93,34 @@ def _run(parsed: argparse.Namespace) -> int:
     metric = parsed.metric or _metric(parsed.predictions[0], first)
     draws = Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp)
     found = compare(models, metric, draws, level=parsed.level, method=parsed.method)
+    genes = _genes(parsed, first_record)
+    of_genes = {name: compare(models, name, draws, level=parsed.level, method=parsed.method) for name in genes}
     clusters = as_clusters(first, draws.clusters, block_bp=draws.block_bp)
     lines = _notes(found, clusters, parsed)
     if without:
         lines.append(f"Protocol and data were not compared: no record is next to {', '.join(without)}.")
     notes = "\n".join(lines)
-    about = {"metric": metric, "level": parsed.level, "method": parsed.method, "clusters": clusters.noun}
-    shown: list[dict[str, object]] = [{**about, "n_clusters": len(clusters), **asdict(one)} for one in found]
-    text: list[object] = [table(found, metric, level=parsed.level), "", notes]
+    about = {"level": parsed.level, "method": parsed.method, "clusters": clusters.noun, "n_clusters": len(clusters)}
+    text: list[object] = [table(found, metric, level=parsed.level), ""]
+    shown: list[dict[str, object]] = []
+    for name, pairs in {metric: found, **of_genes}.items():
+        shown += [{"metric": name, **about, **asdict(one)} for one in pairs]
+        text += [] if name == metric else [table(pairs, metric_title(name), level=parsed.level), ""]
+    text.append(notes)
     if parsed.others and first_record is not None:
         others, below = _published(first_record, metric)
         text += below
         shown += [one.as_json() for one in others]
     show(parsed, text, shown)
     return 0
+
+
+def _genes(parsed: argparse.Namespace, record: ResultRecord | None) -> list[str]:
+    """The metric of genes, if none is asked for and the first record holds it."""
+    from bend_hf.evaluation.gene_structure import NAME
+
+    held = record is not None and NAME in record.metrics and record.main_metric != NAME
+    return [NAME] if held and parsed.metric is None and parsed.method != "delong" else []
 
 
 def _published(record: ResultRecord, metric: str) -> tuple[Sequence[PublishedScore], list[object]]:

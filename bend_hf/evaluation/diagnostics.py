@@ -25,7 +25,7 @@ from bend_hf.data.dataset import TaskData
 from bend_hf.evaluation.audit.places import FAR, Places
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.uncertainty.bootstrap import METRICS
+from bend_hf.evaluation.uncertainty.bootstrap import has_interval
 from bend_hf.evaluation.uncertainty.clusters import Clusters, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.intervals import interval_of
 from bend_hf.types import Bools, Ints, Json
@@ -182,7 +182,7 @@ class _Parts:
     def _score(self, name: str, chosen: Bools) -> dict[str, Json]:
         part = self.predictions.take(np.flatnonzero(chosen))
         entry: dict[str, Json] = {"part": name, "items": len(part)}
-        if self.metric not in METRICS or (self.metric == "mcc") != (part.score is None):
+        if not has_interval(self.metric, part):
             return {**entry, "value": _finite(score(self.metric, part.values, part.target).value)}
         clusters = replace(self.clusters, of_item=codes_of(self.clusters.of_item[chosen]))
         found = interval_of(part, self.metric, clusters)

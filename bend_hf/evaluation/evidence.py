@@ -24,7 +24,7 @@ from bend_hf import __version__
 from bend_hf.errors import BendError, RecordError
 from bend_hf.evaluation.chance import chance_of
 from bend_hf.evaluation.identity import CONTENT
-from bend_hf.evaluation.metrics import metric_names, metric_range, score
+from bend_hf.evaluation.metrics import Rows, metric_names, metric_range, score
 from bend_hf.evaluation.predictions import Predictions, has_label, read_predictions
 from bend_hf.evaluation.record import ResultRecord, edited, member, read_record
 from bend_hf.evaluation.remembered import content_sha256, recalled, remember
@@ -32,6 +32,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import (
     METRICS,
     Bootstrap,
     draws_of,
+    has_interval,
     mean_of_defined,
     values_of_folds,
 )
@@ -305,13 +306,14 @@ def _computed(record: ResultRecord, predictions: Predictions) -> dict[str, NDArr
     not count, as when the record was written.
     """
     predictions = predictions.answered
-    fast = [name for name in record.metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
+    fast = [name for name in record.metrics if has_interval(name, predictions)]
     computed = values_of_folds(predictions, fast) if fast else {}
     further = [name for name in record.metrics if name not in METRICS and name in metric_names(plugins=False)]
     if further and not record.folds:  # loading their modules takes a second
         names = predictions.label_names if predictions.score is None or predictions.target.ndim == 2 else None
         for name in further:
-            value = score(name, predictions.values, predictions.target, names=names).value
+            rows = Rows(lengths=np.diff(predictions.windows))
+            value = score(name, predictions.values, predictions.target, names=names, rows=rows).value
             computed[name] = np.array([[value]])
     return computed
 

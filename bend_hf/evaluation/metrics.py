@@ -35,7 +35,7 @@ from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, file_sha256, json_sha256
 from bend_hf.registry import plugin_modules
 from bend_hf.tasks._labels import MultiLabel, RealValues
-from bend_hf.types import IGNORE_LABEL, Json
+from bend_hf.types import IGNORE_LABEL, Ints, Json
 from bend_hf.user_code import forget, identity_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,19 @@ class Score:
     metric: str
     value: float
     detail: dict[str, Json]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Where rows of labels begin and end, for metrics that compare intervals.
+
+    Args:
+        lengths: Labels of each row, shape (rows,).
+        sequence: The nucleotides of all rows as bytes, shape (labels,); None if they are not known.
+    """
+
+    lengths: Ints
+    sequence: NDArray[np.uint8] | None = None
 
 
 def metric_names(*, plugins: bool = True) -> list[str]:
@@ -248,12 +261,13 @@ def score(
     references: ArrayLike,
     *,
     names: Sequence[str] | None = None,
+    rows: Rows | None = None,
 ) -> Score:
     """Score predictions with one metric. Class numbers of -100 are not scored, and neither are real values of nan.
 
-    A metric gets the arguments ``ignore_index`` and ``names`` only if it takes them. For a metric without
-    ``ignore_index``, items without a reference are dropped first. If such a metric takes one number per item and there
-    are several labels, each label is scored by itself and the value is the mean over the labels.
+    A metric gets the arguments ``ignore_index``, ``names``, ``lengths`` and ``sequence`` only if it takes them. For a
+    metric without ``ignore_index``, items without a reference are dropped first. If such a metric takes one number per
+    item and there are several labels, each label is scored by itself and the value is the mean over the labels.
 
     Args:
         metric: Name of a metric, or path of a metric folder.
@@ -261,6 +275,7 @@ def score(
             or (items, labels) for the other metrics of ``metrics/``.
         references: Labels of the same shape.
         names: Names of the classes or labels, in order.
+        rows: Where rows begin and end; by default all labels belong to one row.
 
     Raises:
         RegistryError: As for ``metric_folder``.
@@ -269,7 +284,8 @@ def score(
     """
     loaded, name = load_metric(metric), metric_name(metric)
     takes = _arguments(loaded)
-    options: dict[str, object] = {"names": names} if "names" in takes else {}
+    given = {"names": names} | ({} if rows is None else {"lengths": rows.lengths, "sequence": rows.sequence})
+    options: dict[str, object] = {name: value for name, value in given.items() if name in takes}
     if "ignore_index" not in takes:
         return _PlainMetric(loaded, name, options).score(np.asarray(predictions), np.asarray(references))
     options["ignore_index"] = None if np.asarray(references).dtype.kind == "f" else IGNORE_LABEL

@@ -18,6 +18,7 @@ from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import file_name
 from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
+from bend_hf.publishing.gene_tables import gene_row
 from bend_hf.publishing.published import PublishedScore, published_next_to
 from bend_hf.publishing.results import ResultGroup, group_records, settings_of, spread_over_trainings
 from bend_hf.publishing.ties import Tie, ties_with
@@ -134,6 +135,15 @@ class Leaderboard:
         """Expected calibration error and Brier score of each row whose scores are probabilities, in words."""
         texts = {row.name: calibration_text(row.result.records[0]) for row in self.rows}
         return {name: text for name, text in texts.items() if text}
+
+    @property
+    def genes(self) -> list[tuple[str, ...]]:
+        """Rows of the table of gene structure, of models and of their controls; empty for other tasks."""
+        metrics: dict[str, Json] = {row.name: row.result.records[0].metrics for row in self.rows}
+        for row in self.rows:
+            for key, control in row.result.records[0].controls.items():
+                metrics.setdefault(_control_title(key), member(control, "metrics"))
+        return [row for row in (gene_row(name, one) for name, one in metrics.items()) if row is not None]
 
     @property
     def seed_spreads(self) -> dict[str, str]:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from bend_hf.data.sources import label_citations, label_license
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.audit.pretraining import seen_in_words
+from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder
 from bend_hf.publishing.card_heads import head_fields
 from bend_hf.publishing.card_text import marked
 from bend_hf.publishing.diagnostics import diagnostic_fields
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
+from bend_hf.publishing.gene_tables import structure_table
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
 from bend_hf.publishing.models import own_weights
 from bend_hf.publishing.results import ResultGroup, group_records, spread_over_trainings
@@ -236,6 +238,8 @@ def _detail_table(record: ResultRecord, metric: str) -> str:
         deviation = member(record.metrics, metric, "detail", "deviation")
         rows.append(["deviation over folds", "", number(deviation)])
         return markdown_table(["fold", "items", metric], rows)
+    if metric == STRUCTURE and (table := structure_table(record)):
+        return table
     detail = member(record.metrics, metric, "detail")
     detail = detail if isinstance(detail, dict) else {}
     names = detail.get("names")

@@ -25,8 +25,9 @@ import numpy as np
 from bend_hf.errors import BendError
 from bend_hf.evaluation.chance import is_labeled, with_chance
 from bend_hf.evaluation.diagnostics import diagnostics_of
+from bend_hf.evaluation.gene_structure import sequence_of
 from bend_hf.evaluation.identity import CONTENT
-from bend_hf.evaluation.metrics import Score, score
+from bend_hf.evaluation.metrics import Rows, Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
 from bend_hf.evaluation.remarks import remarks
@@ -38,6 +39,7 @@ from bend_hf.types import Ints, Json, ProtocolName
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from datasets import Dataset
 
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.training.kept_head import KeptHead
@@ -280,12 +282,23 @@ def prediction_file(stem: Path, further: str | None = None) -> Path:
     return stem.with_name(stem.name + (".parquet" if further is None else f".{further}_probe.parquet"))
 
 
-def scores_of(task: TaskSpec, predictions: Predictions, *, main_only: bool = False) -> tuple[Score, ...]:
-    """Score predictions with the metrics of a task, or with the main one only."""
+def scores_of(
+    task: TaskSpec, predictions: Predictions, dataset: Dataset | None = None, *, main_only: bool = False
+) -> tuple[Score, ...]:
+    """Score predictions with the metrics of a task, or with the main one only.
+
+    Args:
+        task: The task.
+        predictions: The predictions.
+        dataset: The rows that were predicted, for metrics that read the sequences too.
+        main_only: Whether to leave out all metrics but the main one.
+    """
     values = predictions.values
     names = predictions.label_names if predictions.score is None or values.ndim == 2 else None
     metrics = task.metrics[:1] if main_only else task.metrics
-    return tuple(score(metric, values, predictions.target, names=names) for metric in metrics)
+    sequence = None if dataset is None else sequence_of(task, dataset, predictions)
+    rows = Rows(lengths=np.diff(predictions.windows), sequence=sequence)
+    return tuple(score(metric, values, predictions.target, names=names, rows=rows) for metric in metrics)
 
 
 def summarize(folds: Sequence[FoldResult]) -> dict[str, Json]:

@@ -141,7 +141,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     return FoldResult(
         fold=fold,
         predictions=predictions,
-        scores=scores_of(task, predictions),
+        scores=scores_of(task, predictions, datasets["test"]),
         training={
             **_budget_entry(run, best, n_rows=len(datasets["train"])),
             **({"chosen": dict(best.trial.chosen), "trials": entries} if len(trials) > 1 else {}),

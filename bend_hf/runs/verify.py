@@ -24,8 +24,10 @@ from bend_hf.data.sources import BuiltSource, sources_of
 from bend_hf.errors import BendError, ConfigError, RecordError
 from bend_hf.evaluation.dataset_items import DatasetItems, dataset_items, identity_of
 from bend_hf.evaluation.evidence import predictions_next_to, problems_of, unequal, with_answers_counted
+from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
+from bend_hf.evaluation.gene_structure import READ_FROM_SEQUENCE, sequence_of
 from bend_hf.evaluation.identity import in_other, keys_sha256
-from bend_hf.evaluation.metrics import metric_names, score
+from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, run_key
@@ -194,7 +196,8 @@ def _wrong_numbers(record: ResultRecord, predictions: Predictions, unchecked: li
     for number in numbers:
         one = predictions if number is None else predictions.take(np.flatnonzero(folds_of(predictions) == number))
         of_labels = one.label_names if one.score is None or one.values.ndim == 2 else None
-        scores = tuple(score(name, one.values, one.target, names=of_labels) for name in names)
+        rows = Rows(lengths=np.diff(one.windows))
+        scores = tuple(score(name, one.values, one.target, names=of_labels, rows=rows) for name in names)
         folds.append(FoldResult(fold=None if number is None else int(number), predictions=one, scores=scores))
     yield from unequal(record.metrics, summarize(folds), "metrics")
     if len(record.folds) != (0 if numbers[0] is None else len(folds)):
@@ -254,6 +257,7 @@ def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evide
     folds: list[int | None] = [*numbers] or [None]
     tested = [dataset_items(data.task, data.splits(fold)["test"], fold=fold) for fold in folds]
     yield from wrong_items(predictions, tested)
+    yield from _wrong_genes(record, data, predictions)
     identity, stated = identity_of(data), record.data.get("identity")
     if not isinstance(stated, dict):
         unchecked.append("the rows that were trained on, whose hashes the record does not hold")
@@ -261,6 +265,19 @@ def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evide
         yield from unequal(stated, identity, "data.identity")
     if not wrong_facts:
         yield from _wrong_key(record, data, unchecked)
+
+
+def _wrong_genes(record: ResultRecord, data: TaskData, predictions: Predictions) -> Iterator[str]:
+    """Compute again what is read from the sequences: stop codons in predicted genes."""
+    stated = member(record.metrics, STRUCTURE, "detail")
+    if not isinstance(stated, dict) or not set(READ_FROM_SEQUENCE) <= stated.keys():
+        return
+    sequence = sequence_of(data.task, data.splits(None)["test"], predictions)
+    if sequence is not None:
+        rows = Rows(lengths=np.diff(predictions.windows), sequence=sequence)
+        found = score(STRUCTURE, predictions.values, predictions.target, rows=rows).detail
+        computed: dict[str, Json] = {name: found[name] for name in READ_FROM_SEQUENCE}
+        yield from unequal(stated, computed, f"metrics.{STRUCTURE}.detail")
 
 
 def _wrong_facts(record: ResultRecord, facts: Mapping[str, Json]) -> Iterator[str]:

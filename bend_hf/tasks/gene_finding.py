@@ -33,6 +33,7 @@ TASKS = (
             learning_rate=0.003,  # same file, optimizer.lr
         ),
         metric="mcc",
+        further_metrics=("gene_structure",),  # whether genes are found, which MCC of nucleotides does not say
         citations=(
             BEND,
             Citation(

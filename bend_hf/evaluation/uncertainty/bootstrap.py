@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Protocol
 
 import numpy as np
@@ -20,12 +21,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, RecordError, did_you_mean
+from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
+from bend_hf.evaluation.gene_structure import StructureCounts, check_structure
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.clusters import AUTO, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts, CurveCounts
 from bend_hf.types import Floats, Ints
 
-METRICS: Final = ("mcc", "auroc", "auprc")  # the metrics that can be resampled: those of BEND's tasks
+OF_CLASSES: Final = ("mcc", STRUCTURE)
+METRICS: Final = (*OF_CLASSES, "auroc", "auprc")  # the metrics that can be resampled: those of BEND's tasks
 _AT_ONCE: Final = 16  # resamples per step; a row of weights then fits into one cache line of the processor
 _WEIGHT_CELLS: Final = 1 << 25  # weights in memory: 128 MiB
 _SORTED_CELLS: Final = 1 << 25  # windows times labels that are kept sorted: some 256 MiB
@@ -70,7 +74,7 @@ def draws_of(predictions: Predictions, metrics: Sequence[str], bootstrap: Bootst
 
     Args:
         predictions: The predictions.
-        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
+        metrics: Names out of ``METRICS``: ``mcc`` and ``gene_structure`` for classes, the others for scores.
         bootstrap: How resamples are drawn; by default 1,000 over clusters that fit the data.
 
     Raises:
@@ -105,7 +109,7 @@ def values_of_folds(predictions: Predictions, metrics: Sequence[str]) -> dict[st
 
     Args:
         predictions: The predictions, with a column ``fold`` if there are folds.
-        metrics: Names out of ``METRICS``: ``mcc`` for classes, the others for scores.
+        metrics: Names out of ``METRICS``: ``mcc`` and ``gene_structure`` for classes, the others for scores.
 
     Returns:
         Values by metric, float64, shape (folds, labels), folds in ascending order; nan if a value is not defined.
@@ -115,11 +119,11 @@ def values_of_folds(predictions: Predictions, metrics: Sequence[str]) -> dict[st
     weights = np.ones((1, 1), np.float32)
     rows: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
     for fold in folds:
-        window = _windows_of(predictions, np.flatnonzero(fold_of_item == fold))
-        n_windows = int(predictions.windows[-1]) if isinstance(window, slice) else len(window)
+        items = np.flatnonzero(fold_of_item == fold)
+        one_cluster = np.zeros(len(items), np.int64)
         columns = [
             metrics_of(weights, metrics)
-            for step in _metrics_of_labels(predictions, window, np.zeros(n_windows, np.int64), 1)
+            for step in _metrics_of_labels(predictions, items, one_cluster, 1)
             for metrics_of in step
         ]
         for metric in metrics:
@@ -136,6 +140,11 @@ def _windows_of(predictions: Predictions, rows: Ints) -> slice | Ints:
     return window + np.arange(lengths.sum())
 
 
+def has_interval(metric: str, predictions: Predictions) -> bool:
+    """Return whether a metric can be resampled on these predictions."""
+    return metric in METRICS and (metric in OF_CLASSES) == (predictions.score is None)
+
+
 def check_metrics(predictions: Predictions, metrics: Sequence[str]) -> None:
     """Check that metrics have intervals and fit predictions.
 
@@ -145,9 +154,11 @@ def check_metrics(predictions: Predictions, metrics: Sequence[str]) -> None:
     for metric in metrics:
         if metric not in METRICS:
             raise ConfigError(f"metric {metric!r} has no interval; {did_you_mean(metric, list(METRICS))}")
-        if (metric == "mcc") != (predictions.score is None):
+        if (metric in OF_CLASSES) != (predictions.score is None):
             has, needs = ("classes", "scores") if predictions.score is None else ("scores", "classes")
             raise ConfigError(f"{metric} needs {needs}, but these predictions hold {has}; choose another metric")
+        if metric == STRUCTURE:
+            check_structure(predictions)
     if predictions.score is not None:
         unscored = np.isnan(predictions.score) & (predictions.target >= 0)
         if unscored.any():
@@ -198,16 +209,38 @@ class _Metrics(Protocol):
     def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]: ...
 
 
+class _ClassMetrics:
+    """Metrics of classes, each from counts that are made when it is first asked for."""
+
+    def __init__(self, predictions: Predictions, cluster: Ints, n_clusters: int) -> None:
+        self._predictions, self._cluster, self._n_clusters = predictions, cluster, n_clusters
+
+    @cached_property
+    def _confusion(self) -> ConfusionCounts:
+        one = self._predictions
+        highest = max(int(one.values.max(initial=0)), int(one.target.max(initial=0)), len(one.label_names) - 1)
+        of_window = np.repeat(self._cluster, np.diff(one.windows))
+        return ConfusionCounts.of(one.values, one.target, of_window, n_clusters=self._n_clusters, n_classes=highest + 1)
+
+    @cached_property
+    def _structure(self) -> StructureCounts:
+        return StructureCounts.of(self._predictions, self._cluster, self._n_clusters)
+
+    def __call__(self, weights: Floats, metrics: Sequence[str], /) -> dict[str, NDArray[np.float64]]:
+        return {
+            name: self._structure.exon_f1(weights) if name == STRUCTURE else self._confusion.mcc(weights)
+            for name in metrics
+        }
+
+
 def _fold_draws(
     predictions: Predictions, rows: Ints, cluster: Ints, metrics: Sequence[str], bootstrap: Bootstrap, fold: int
 ) -> dict[str, Draws]:
     """Each metric in each resample of the items of one fold."""
     cluster = codes_of(cluster[rows])
     n_clusters = int(cluster.max(initial=-1)) + 1
-    lengths = np.diff(predictions.windows)[rows]
-    chosen = _windows_of(predictions, rows)
     found: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
-    for columns in _metrics_of_labels(predictions, chosen, np.repeat(cluster, lengths), n_clusters):
+    for columns in _metrics_of_labels(predictions, rows, cluster, n_clusters):
         for metric, values in _values(columns, n_clusters, metrics, bootstrap, fold).items():
             found[metric].append(values)
     values_of = {metric: np.concatenate(columns, axis=1) for metric, columns in found.items()}
@@ -225,14 +258,23 @@ def _fold_draws(
 
 
 def _metrics_of_labels(
-    predictions: Predictions, chosen: slice | Ints, cluster: Ints, n_clusters: int
+    predictions: Predictions, rows: Ints, cluster: Ints, n_clusters: int
 ) -> Iterator[list[_Metrics]]:
-    """The metrics of each label, as many labels at a time as may be kept sorted; one for classes."""
-    target, values = predictions.target[chosen], predictions.values[chosen]
+    """The metrics of each label, as many labels at a time as may be kept sorted; one for classes.
+
+    Args:
+        predictions: The predictions.
+        rows: The items to score.
+        cluster: Cluster of each of them.
+        n_clusters: Number of clusters.
+    """
     if predictions.score is None:
-        highest = max(int(values.max(initial=0)), int(target.max(initial=0)), len(predictions.label_names) - 1)
-        yield [ConfusionCounts.of(values, target, cluster, n_clusters=n_clusters, n_classes=highest + 1).metrics]
+        part = predictions if len(rows) == len(predictions) else predictions.take(rows)
+        yield [_ClassMetrics(part, cluster, n_clusters)]
         return
+    chosen = _windows_of(predictions, rows)
+    cluster = np.repeat(cluster, np.diff(predictions.windows)[rows])
+    target, values = predictions.target[chosen], predictions.values[chosen]
     score = values[:, None] if values.ndim == 1 else values
     target = target[:, None] if target.ndim == 1 else target
     step = max(1, _SORTED_CELLS // max(len(score), 1))

@@ -159,15 +159,26 @@ def spread_of_mcc(counts: Doubles, n_classes: int) -> tuple[float, Spread]:
     total = counts.sum(axis=0)
     value = float(mcc_of_counts(total[:, None], n_classes)[0])
     without = mcc_of_counts((total - counts).T, n_classes)
-    n = len(counts)
-    share = _shares(counts.sum(axis=1))
+    return value, spread_by_leaving_out(value, without, counts.sum(axis=1))
+
+
+def spread_by_leaving_out(value: float, without: Doubles, sizes: Doubles) -> Spread:
+    """Compute the influence of each cluster on a score from the scores without it (the jackknife).
+
+    Args:
+        value: The score.
+        without: The score without each cluster, shape (clusters,); nan if nothing is left.
+        sizes: What each cluster holds of what the score is taken of, shape (clusters,).
+    """
+    n = len(without)
+    share = _shares(sizes)
     moved = np.where(np.isnan(without), 0.0, value - without)
     adjusted = moved - moved.mean() if n else moved
     influence = adjusted * (1 - share)
     influence = influence - influence.mean() if n else influence
     squares = float((influence**2).sum())
     effective = _effective(share)
-    spread = Spread(
+    return Spread(
         influence=influence,
         adjusted=adjusted,
         share=share,
@@ -177,7 +188,6 @@ def spread_of_mcc(counts: Doubles, n_classes: int) -> tuple[float, Spread]:
         at_least=float((share > 0).sum()),
         n_clusters=int((share > 0).sum()),
     )
-    return value, spread
 
 
 def mean_spread(spreads: Sequence[Spread]) -> Spread:

@@ -23,14 +23,17 @@ from typing import Final
 import numpy as np
 
 from bend_hf.errors import ConfigError
+from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
+from bend_hf.evaluation.gene_structure import StructureCounts
 from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.uncertainty.bootstrap import METRICS, check_metrics, folds_of
+from bend_hf.evaluation.uncertainty.bootstrap import check_metrics, folds_of, has_interval
 from bend_hf.evaluation.uncertainty.clusters import Clusters, as_clusters, codes_of
 from bend_hf.evaluation.uncertainty.fast_metrics import ConfusionCounts
 from bend_hf.evaluation.uncertainty.influence import (
     Spread,
     influences,
     mean_spread,
+    spread_by_leaving_out,
     spread_of,
     spread_of_mcc,
 )
@@ -160,7 +163,7 @@ def with_intervals(
         predictions: The predictions that were scored, with a column ``fold`` if there are folds.
         clusters: What counts as one observation; by default chosen from the data.
     """
-    possible = [name for name in metrics if name in METRICS and (name == "mcc") == (predictions.score is None)]
+    possible = [name for name in metrics if has_interval(name, predictions)]
     found = intervals_of(predictions, possible, clusters) if possible else {}
     return {
         name: {**entry, "interval": found[name].as_json()} if name in found and isinstance(entry, dict) else entry
@@ -185,7 +188,7 @@ def intervals_of(
 
     Args:
         predictions: The predictions.
-        metrics: ``mcc`` for classes, ``auroc`` and ``auprc`` for scores.
+        metrics: ``mcc`` and ``gene_structure`` for classes, ``auroc`` and ``auprc`` for scores.
         clusters: What counts as one observation; by default chosen from the data.
         level: Confidence level.
 
@@ -300,10 +303,13 @@ def _fold_estimates(
     lengths = np.diff(predictions.windows)[rows]
     window = np.repeat(predictions.windows[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
     chosen = slice(None) if len(rows) == len(predictions) else window  # a slice copies nothing
-    target, values = predictions.target[chosen], predictions.values[chosen]
     codes = [codes_of(one) for one in clusterings]
     of_window = [np.repeat(one, lengths) for one in codes]
     sizes = [int(one.max(initial=-1)) + 1 for one in codes]
+    if metric == STRUCTURE:
+        part = predictions if len(rows) == len(predictions) else predictions.take(rows)
+        return [_structure_estimates(part, code, n) for code, n in zip(codes, sizes, strict=True)]
+    target, values = predictions.target[chosen], predictions.values[chosen]
     if predictions.score is None:
         highest = max(int(values.max(initial=0)), int(target.max(initial=0)), len(predictions.label_names) - 1)
         found = []
@@ -322,6 +328,18 @@ def _fold_estimates(
             of_label = None if math.isnan(influence.value) else spread_of(influence, cluster, n, metric)
             per_label[index].append(replace(_estimate(influence.value, of_label, rare), bias=influence.bias))
     return [(_mean_of_labels(labels), labels if target.ndim == 2 else []) for labels in per_label]
+
+
+def _structure_estimates(predictions: Predictions, cluster: Ints, n_clusters: int) -> tuple[Estimate, list[Estimate]]:
+    """The estimates of exact exons and of each result that the metric names."""
+    found = StructureCounts.of(predictions, cluster, n_clusters)
+    values = found.f1(np.ones((n_clusters, 1)))[0]
+    without = found.f1_without()
+    estimates = []
+    for index, value in enumerate(values.tolist()):
+        of_name = None if math.isnan(value) else spread_by_leaving_out(value, without[:, index], found.sizes(index))
+        estimates.append(_estimate(value, of_name, None))
+    return estimates[0], estimates
 
 
 def _estimate(value: float, spread: Spread | None, n_rare: int | None) -> Estimate:

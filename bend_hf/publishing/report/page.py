@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from bend_hf import __version__
 from bend_hf.files import asset_folder
+from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
+from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
+from bend_hf.publishing.gene_tables import HEADING as GENES
 from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import number, render
@@ -49,6 +52,9 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
             for name, content in sorted(plots.items(), key=_plot_order)
             if name.endswith(".svg")
         ],
+        "genes_heading": GENES,
+        "genes_explained": GENES_EXPLAINED,
+        "genes_header": GENES_HEADER,
         "published_heading": HEADING,
         "published_explained": EXPLAINED,
         "any_not_publishable": any(row.result.reasons_not_to_publish for row in rows),

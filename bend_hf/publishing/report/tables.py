@@ -8,6 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
+from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
+from bend_hf.publishing.gene_tables import HEADING as GENES
 from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import escaped, markdown_table, number, one_line
@@ -42,9 +45,16 @@ def _section(board: Leaderboard) -> list[str]:
         "",
         markdown_table(header, rows),
         "",
+        *_genes(board),
         *_published(board),
         *(line for line in _notes(board) if line for line in (line, "")),
     ]
+
+
+def _genes(board: Leaderboard) -> list[str]:
+    """The structure of genes, in a table of its own."""
+    rows = [[escaped(cell) for cell in row] for row in board.genes]
+    return [f"**{GENES}.** {GENES_EXPLAINED}", "", markdown_table(GENES_HEADER, rows), ""] if rows else []
 
 
 def _published(board: Leaderboard) -> list[str]:

@@ -22,9 +22,10 @@ def predict_control(run: ControlRun) -> RunResults:
         raise ConfigError(f"control {control.key!r} declares neither predict nor model; declare one of the two")
     folds, predicted = [], []
     for fold in run.folds:
-        result = control.predict(task, run.data.splits(fold), run.config.seed)
+        splits = run.data.splits(fold)
+        result = control.predict(task, splits, run.config.seed)
         predictions = with_fold(result.predictions, fold)
-        scores = scores_of(task, predictions)
+        scores = scores_of(task, predictions, splits["test"])
         folds.append(FoldResult(fold=fold, predictions=predictions, scores=scores, training=result.learned))
         predicted.append(result)
     head: Json = None if task.variant is not None else {"kind": control.head}

@@ -107,7 +107,7 @@ def test_dictionary_columns_are_read_as_their_values() -> None:
     ("metric", "settings", "message"),
     [
         ("mcc", {}, "mcc needs classes, but these predictions hold scores"),
-        ("pearsonr", {}, "metric 'pearsonr' has no interval; known are: auprc, auroc, mcc"),
+        ("pearsonr", {}, "metric 'pearsonr' has no interval; known are: auprc, auroc, gene_structure, mcc"),
         ("auroc", {"resamples": 0}, "resamples is 0"),
         ("auroc", {"clusters": "blok"}, "unknown clusters 'blok'; did you mean 'block'"),
         ("auroc", {"clusters": "block", "block_bp": 0}, "blocks have 0 bp; expected 1 or more"),

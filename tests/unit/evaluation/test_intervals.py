@@ -199,7 +199,7 @@ def test_records_hold_clusters_and_the_interval_over_items() -> None:
     ("metric", "level", "message"),
     [
         ("mcc", 0.95, "mcc needs classes, but these predictions hold scores"),
-        ("pearsonr", 0.95, "metric 'pearsonr' has no interval; known are: auprc, auroc, mcc"),
+        ("pearsonr", 0.95, "metric 'pearsonr' has no interval; known are: auprc, auroc, gene_structure, mcc"),
         ("auroc", 1.0, "level is 1.0; expected a fraction between 0 and 1"),
     ],
 )

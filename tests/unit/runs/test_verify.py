@@ -327,3 +327,36 @@ def test_records_and_tasks_are_not_mixed(finished: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(("found", "said"), [("unknown", 0), ("GRCh38", 0), ("GRCh37", 1)])
 def test_a_declared_assembly_in_an_earlier_record_is_wrong_only_if_the_genome_is_another(found: str, said: int) -> None:
     assert len(list(_wrong_facts(record(data={"assembly": "GRCh38"}), {"assembly": found}))) == said
+
+
+@pytest.fixture(scope="module")
+def found_genes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A control that predicts a few genes."""
+    config = RunConfig(task=("gene_finding",), data="sample", model="onehot", out=tmp_path_factory.mktemp("genes"))
+    return run_controls(config, ["cpg"])[0].path
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("value",),
+        ("detail", "rows_right"),
+        ("detail", "true", 0),
+        ("detail", "genes_read"),
+        ("detail", "genes_with_stop"),
+        ("interval", "high"),
+        ("interval", "per_label", 1, 1),
+    ],
+)
+def test_the_structure_of_genes_is_computed_again(
+    found_genes: Path, tmp_path: Path, place: tuple[str | int, ...]
+) -> None:
+    for file in (found_genes, found_genes.with_suffix(".parquet")):
+        shutil.copy(file, tmp_path / file.name)
+    path = tmp_path / found_genes.name
+    assert not verify_run(path).problems
+    detail = json.loads(path.read_text())["metrics"]["gene_structure"]["detail"]
+    assert detail["genes_read"] == detail["whole_genes"] > 0
+    edit(path, set_at(("metrics", "gene_structure", *place), 0.75 if isinstance(place[-1], int) else 3.5))
+    name = ".".join(["metrics.gene_structure", *(str(one) for one in place if isinstance(one, str))])
+    assert any(problem.startswith(name) for problem in verify_run(path).problems)
