@@ -88,9 +88,9 @@ class ModelSpec:
         context_tokens: Maximum number of tokens in one input, special tokens included; None: no limit.
         tokenization: A short phrase, for example ``overlapping 6-mers``.
         direction: Which tokens a token embedding depends on.
-        training_data: A short phrase.
-        trained_on_human_genome: Whether the human genome is among the training data, and no published file says
-            which part of it. No test row of a human task can then be taken as unseen.
+        training_data: A short phrase; ``unknown``, or what of it is unknown, if no source confirms it.
+        trained_on_human_genome: Whether the human genome is, or may be, among the training data, and no file at hand
+            says which part of it. No test row of a human task can then be taken as unseen.
         license: SPDX name, or ``unknown``.
         paper: Address of the paper.
         options: Keywords that this entry passes to its class, for example ``{"kmer": 6}``.

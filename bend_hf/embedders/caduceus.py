@@ -59,7 +59,7 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         width=width,
         n_parameters=n_parameters,
         context_tokens=context_tokens,
-        training_data="human reference genome GRCh38",
+        training_data="human genome (assembly and regions unknown)",  # no source at hand confirms more
         trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",

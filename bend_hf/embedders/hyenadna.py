@@ -78,7 +78,7 @@ def _specs(
             n_parameters=n_parameters,
             context_tokens=context_tokens,
             direction="causal",
-            training_data="human reference genome GRCh38",
+            training_data="human genome (assembly and regions unknown)",  # no source at hand confirms more
             trained_on_human_genome=True,
             license="BSD-3-Clause",
             paper="https://arxiv.org/abs/2306.15794",

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.bed import read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.embedders import MODELS
@@ -107,6 +108,10 @@ def seen_in_words(model: str) -> str:
     if not spec.training_data:
         return f"{spec.key} does not say what it was pretrained on: it is not known which test rows it has seen."
     data = spec.training_data
+    if data == UNKNOWN:
+        return (
+            f"What {spec.key} was pretrained on is not confirmed: no test row of a human task can be taken as unseen."
+        )
     if spec.trained_on_human_genome:
         return f"{spec.key} was pretrained on {data}: no test row of a human task can be taken as unseen."
     return (

@@ -107,10 +107,12 @@ def test_models_of_the_whole_human_genome_have_no_unseen_row() -> None:
         assert "no test row of a human task can be taken as unseen" in seen_in_words(key)
     for spec in MODELS:
         assert bool(spec.training_data) == (spec.source != "none"), f"{spec.key} must say what it was pretrained on"
-        among = any(word in spec.training_data for word in ("human", "hg19", "GRCh", "many species"))
+        among = any(word in spec.training_data for word in ("human", "hg19", "GRCh", "many species", "unknown"))
         assert spec.trained_on_human_genome == (among and pretraining_of_model(spec.key) is None), spec.key
     assert "it has seen no test row of a human task" in seen_in_words("gpn-brassicales")
     assert "not known" in seen_in_words("someone/her-model")
+    assert seen_in_words("awdlstm").startswith("What awdlstm was pretrained on is not confirmed: no test row")
+    assert "assembly and regions unknown" in seen_in_words("caduceus-ph")
 
 
 def test_the_command_scores_the_unseen_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
