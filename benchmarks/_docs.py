@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from benchmarks import _costs
+from benchmarks.coverage import TARGET
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.publishing.overview import Mark, Overview, TaskScore
@@ -246,6 +247,22 @@ def coverage() -> str:
     return markdown_table(("metric", "data", "covers", "bootstrap over items", "marked", "note"), rows)
 
 
+def too_narrow() -> str:
+    """Show the kinds of data whose intervals cover less often than they should, with the reason of each."""
+    rows = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["coverage"]
+    narrow = sorted((row for row in rows if row["coverage"] < TARGET[0]), key=lambda row: row["coverage"])
+    if not narrow:
+        return f"All {len(rows)} kinds of data are covered in at least {TARGET[0]:.0%} of the simulations."
+    shown = [(row["metric"], row["name"], f"{row['coverage']:.1%}", row["reason"]) for row in narrow]
+    table = markdown_table(("metric", "data", "covers", "reason"), shown)
+    n = narrow[0]["simulations"]
+    error = (TARGET[0] * (1 - TARGET[0]) / n) ** 0.5
+    return (
+        f"{len(narrow)} of {len(rows)} kinds of data are covered in less than {TARGET[0]:.0%} of {n:,} simulations "
+        f"(the standard error of a share is {error:.1%}):\n\n{table}"
+    )
+
+
 def paired_tests() -> str:
     """Show how often the paired test finds a difference, without and with one."""
     rows = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["tests"]
@@ -319,6 +336,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "retrained": retrained,
     "speed": speed,
     "tasks": lambda: str(task_table()),
+    "too-narrow": too_narrow,
 }
 
 

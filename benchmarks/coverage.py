@@ -3,6 +3,7 @@
     python -m benchmarks.coverage
     python -m benchmarks.coverage --simulations 100 --out coverage.json
     python -m benchmarks.coverage --only "auprc|folds"
+    python -m benchmarks.coverage --only "paired test|retrained"
 
 Writes ``benchmarks/results/coverage.json``. Each row is a kind of data whose true score is known. The intervals are
 those of result records; next to them stand percentiles of a bootstrap over items, in fewer simulations.
@@ -402,29 +403,49 @@ def run(n_simulations: int, workers: int = 2, before: dict[str, Any] | None = No
         n_simulations: Simulations per row.
         workers: Processes.
         before: Earlier results; with ``only``, their other rows stay.
-        only: Run only the rows of coverage whose metric and name this regular expression matches.
+        only: Run only the rows whose name this regular expression matches: the metric and the kind of data, ``paired
+            test``, or ``retrained``.
     """
+    before = before if before is not None and only else {}
     cases = [case for case in (*CELLS, *FOLDED) if re.search(only, f"{case.metric} {case.name}")]
+    pairs = [case for case in PAIRS if re.search(only, f"paired test, {case[0]}, {case[1]} clusters")]
+    trainings = [n for n in TRAININGS if re.search(only, f"retrained, {n} trainings")]
     with ProcessPoolExecutor(workers) as pool:
-        rows = _shown(pool.map(partial(_covered, n_simulations), cases))
-        if only:
-            return {**(before or {}), "coverage": _merged((before or {}).get("coverage", []), rows)}
-        tests = pool.map(partial(_rejections, n_simulations), PAIRS)
-        again = pool.map(partial(_retrained, n_simulations), (1, 3))
-        return {"simulations": n_simulations, "coverage": rows, "tests": _shown(tests), "retrained": _shown(again)}
+        covered = _shown(pool.map(partial(_covered, n_simulations), cases))
+        tests = _shown(pool.map(partial(_rejections, n_simulations), pairs))
+        again = _shown(pool.map(partial(_retrained, n_simulations), trainings))
+    return {
+        "simulations": before.get("simulations", n_simulations),
+        "coverage": _merged(before.get("coverage", []), covered, ("metric", "name"), _ORDER),
+        "tests": _merged(before.get("tests", []), tests, ("metric", "clusters", "effect"), PAIRS),
+        "retrained": _merged(before.get("retrained", []), again, ("trainings",), [(n,) for n in TRAININGS]),
+    }
 
 
 PAIRS = [(m, n, e) for m in ("auroc", "auprc", "mcc") for n in (2, 4, 6, 10, 16, 40) for e in (0.0, 0.4)]
+TRAININGS = (1, 3)
+_ORDER = [(case.metric, case.name) for case in (*CELLS, *FOLDED)]
 
 
 def _covered(n_simulations: int, case: Cell | Folded) -> dict[str, Any]:
     return coverage(case, n_simulations) if isinstance(case, Cell) else folded_coverage(case, n_simulations)
 
 
-def _merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replace the rows of the same data, and order all as a whole run does."""
-    order = [(case.metric, case.name) for case in (*CELLS, *FOLDED)]
-    found = {(row["metric"], row["name"]): row for row in (*before, *rows)}
+def _merged(
+    before: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    order: Sequence[tuple[object, ...]],
+) -> list[dict[str, Any]]:
+    """Replace the rows of the same data, and order all as a whole run does.
+
+    Args:
+        before: Earlier rows.
+        rows: New ones.
+        names: What tells rows apart.
+        order: The values of these names, in the order of a whole run.
+    """
+    found = {tuple(row[name] for name in names): row for row in (*before, *rows)}
     return [found[key] for key in order if key in found]
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
 
-from benchmarks.coverage import CELLS, FOLDED, Cell, coverage, folded_coverage, rejections, retrained, run
+from benchmarks import _docs
+from benchmarks.coverage import (
+    CELLS,
+    FOLDED,
+    PAIRS,
+    RESULTS,
+    TARGET,
+    TRAININGS,
+    Cell,
+    coverage,
+    folded_coverage,
+    rejections,
+    retrained,
+    run,
+)
 
 N = 150
 
@@ -44,6 +60,47 @@ def test_only_the_named_rows_are_run_again() -> None:
     found = run(2, workers=1, before=before, only="^auroc 40 items, 50% positive, AUROC 0.98$")
     assert [row["name"] for row in found["coverage"]] == ["40 items, 50% positive, AUROC 0.98", CELLS[-1].name]
     assert found["simulations"] == 9
+
+
+def test_only_the_named_tests_are_run_again() -> None:
+    old = {"metric": "mcc", "clusters": 2, "effect": 0.4, "rejected": 1.0}
+    before = {"simulations": 9, "coverage": [], "tests": [old], "retrained": [{"trainings": 3, "called_better": 1.0}]}
+    found = run(2, workers=1, before=before, only="^paired test, mcc, 4 clusters$")
+    assert [(row["metric"], row["clusters"], row["effect"]) for row in found["tests"]] == [
+        ("mcc", 2, 0.4),
+        ("mcc", 4, 0.0),
+        ("mcc", 4, 0.4),
+    ]
+    assert found["tests"][0] == old
+    assert found["retrained"] == before["retrained"]
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """The results of the last whole run."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def test_every_kind_of_data_that_is_covered_less_has_its_reason_in_the_document(recorded: dict[str, Any]) -> None:
+    narrow = [row for row in recorded["coverage"] if row["coverage"] < TARGET[0]]
+    page = (RESULTS.parents[2] / "docs" / "uncertainty.md").read_text(encoding="utf-8")
+    section = page.split("<!-- begin too-narrow -->")[1].split("<!-- end too-narrow -->")[0]
+    assert section.strip() == _docs.too_narrow().strip()
+    for row in narrow:
+        assert row["reason"]
+        assert f"| {row['metric']} | {row['name']} | {row['coverage']:.1%} | {row['reason']} |" in section
+    assert section.count("\n| ") == len(narrow) + 2
+
+
+def test_the_recorded_results_are_of_every_kind_of_data_and_within_their_limits(recorded: dict[str, Any]) -> None:
+    assert [(row["metric"], row["name"]) for row in recorded["coverage"]] == [
+        (c.metric, c.name) for c in (*CELLS, *FOLDED)
+    ]
+    assert [(row["metric"], row["clusters"], row["effect"]) for row in recorded["tests"]] == PAIRS
+    assert [row["trainings"] for row in recorded["retrained"]] == list(TRAININGS)
+    assert max(row["rejected"] for row in recorded["tests"] if row["effect"] == 0) <= 0.06
+    assert recorded["retrained"][-1]["called_better"] <= 0.06
 
 
 @pytest.mark.parametrize("n_clusters", [2, 4, 6, 10])
