@@ -72,11 +72,17 @@ class Failure:
         status: HTTP status; None breaks the connection off.
         match: Expression that ``METHOD path`` must hold.
         times: How many requests; counted down.
+        done_first: Whether the Hub does what was asked for before the answer is lost.
+        body: The answer, instead of one that names the status.
+        location: Where the answer says that it is to be found.
     """
 
     status: int | None
     match: str
     times: int
+    done_first: bool = False
+    body: bytes | None = None
+    location: str | None = None
 
 
 class Hub:
@@ -87,6 +93,7 @@ class Hub:
         self.large: dict[str, bytes] = {}
         self.failures: list[Failure] = []
         self.requests: list[str] = []
+        self.tokens: list[str | None] = []  # with which the requests came
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
@@ -116,9 +123,18 @@ class Hub:
             **({"HF_TOKEN": token} if token else {}),
         }
 
-    def fail(self, status: int | None, match: str, times: int = 99) -> None:
+    def fail(
+        self,
+        status: int | None,
+        match: str,
+        times: int = 99,
+        *,
+        done_first: bool = False,
+        body: bytes | None = None,
+        location: str | None = None,
+    ) -> None:
         """Lets the next requests that match fail."""
-        self.failures.append(Failure(status, match, times))
+        self.failures.append(Failure(status, match, times, done_first, body, location))
 
     def repo(self, kind: str, name: str, *, private: bool = False, files: dict[str, bytes] | None = None) -> Repo:
         """Makes a repository that somebody else owns."""
@@ -129,7 +145,7 @@ class Hub:
 
     def clear(self) -> None:
         """Forgets everything."""
-        for kept in (self.repos, self.large, self.failures, self.requests):
+        for kept in (self.repos, self.large, self.failures, self.requests, self.tokens):
             kept.clear()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -184,15 +200,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         line = f"{self.command} {path}"
         self.owner.requests.append(line)
+        self.owner.tokens.append(self.headers.get("Authorization"))
         for failure in self.owner.failures:
             if failure.times and re.search(failure.match, line):
                 failure.times -= 1
+                if failure.done_first:
+                    self._send = lambda *_, **__: None  # type: ignore[method-assign]
+                    self._do(path)
+                    del self._send
                 if failure.status is None:
                     self.close_connection = True
                     self.connection.close()
                 else:
-                    self._send(failure.status, {"error": f"made to fail with {failure.status}"})
+                    said = failure.body or {"error": f"made to fail with {failure.status}"}
+                    self._send(failure.status, said, **({"Location": failure.location} if failure.location else {}))
                 return
+        self._do(path)
+
+    def _do(self, path: str) -> None:
         self.known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if self.command == "PUT" and path.startswith("/lfs/"):
             self.owner.large[path.removeprefix("/lfs/")] = self.body

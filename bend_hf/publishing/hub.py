@@ -169,13 +169,17 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     if not upload.create_pr:
-        api.create_repo(
-            upload.repo,
-            repo_type=upload.repo_type,
-            private=not public,
-            exist_ok=True,
-            space_sdk=upload.space_sdk,
-        )
+        try:
+            api.create_repo(
+                upload.repo,
+                repo_type=upload.repo_type,
+                private=not public,
+                exist_ok=True,
+                space_sdk=upload.space_sdk,
+            )
+        except KeyError as error:  # it exists, and the answer lacks its address, which huggingface_hub reads
+            if not _raised_in_huggingface_hub(error):
+                raise
     revision = _open_pull_request(api, upload) if upload.create_pr else None
     before = api.repo_info(upload.repo, repo_type=upload.repo_type, revision=revision)
     if public and not upload.create_pr and before.private:
@@ -365,12 +369,33 @@ def explained(name: str, *, reading: bool = False) -> Iterator[None]:
         raise
     except OfflineModeIsEnabled as error:
         raise HubError(f"{name}: HF_HUB_OFFLINE is set; unset it to {'read it' if reading else 'push'}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        if not _raised_in_huggingface_hub(error):
+            raise
+        raise HubError(f"{name}: {_unreadable(error)}") from error
     except (transport_error, OSError, RuntimeError, ValueError) as error:
         raise _hub_error(name, error, reading=reading) from error
 
 
+def _raised_in_huggingface_hub(error: Exception) -> bool:
+    """Whether huggingface_hub stumbled over an answer, such as one without an address; other errors are defects."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).startswith("huggingface_hub")
+
+
+def _unreadable(error: Exception) -> str:
+    return (
+        f"the Hub's answer could not be read ({type(error).__name__}: {_one_line(error)}). "
+        "Check HF_ENDPOINT and any proxy, and repeat the command"
+    )
+
+
 def _hub_error(name: str, error: Exception, *, reading: bool) -> HubError:
     status = _status(error)
+    if status is None and type(error).__name__ == "JSONDecodeError":  # requests has one of its own
+        return HubError(f"{name}: {_unreadable(error)}")
     advice = {**_ADVICE, **(_READING_ADVICE if reading else {})}
     if status is None and isinstance(error, ValueError) and not isinstance(error, OSError):
         return HubError(f"{name}: the Hub rejected the files ({_one_line(error)})")

@@ -572,6 +572,76 @@ def test_a_failure_says_what_to_do_and_the_next_push_completes(
     assert "nothing to change" in _done(client.bend_hf(*push))
 
 
+# What a push meets, and the clause of its error; None where it completes.
+WAYS = {
+    "401": (401, "/commit/", {}, "the token is missing, wrong or expired"),
+    "403": (403, "/commit/", {}, "the token has no write access there"),
+    "404": (404, "/preupload/", {}, "the repository does not exist"),
+    "409": (409, "/commit/", {}, "the repository was changed meanwhile; repeat the command"),
+    "409 without an address": (409, "/repos/create", {"done_first": True, "body": b'{"error": "exists"}'}, None),
+    "409 without JSON": (409, "/repos/create", {"body": b"exists"}, "the Hub's answer could not be read"),
+    "200 without JSON": (200, "/revision/|GET /api/[a-z]+/me/[^/]+$", {"body": b"<html>"}, "could not be read"),
+    "200 without fields": (200, "/commit/", {"body": b"{}"}, "the Hub's answer could not be read"),
+    "429": (429, "/commit/", {}, "too many requests"),
+    "500": (500, "/commit/", {}, "the Hub failed; repeat the command later"),
+    "cut": (None, "/commit/", {}, "the connection was lost; repeat the command"),
+    "cut after the commit": (None, "/commit/", {"done_first": True}, "the connection was lost; repeat the command"),
+}
+
+
+@pytest.mark.slow  # 36 pushes
+@pytest.mark.parametrize("kind", ["card", "results", "report"])
+def test_whatever_a_push_meets_it_is_one_line_and_the_next_push_completes(client: Client, kind: str) -> None:
+    if kind == "card":
+        _card(client, record())
+    elif kind == "results":
+        _with_predictions(client.folder / "results")
+    else:
+        write_report([write(client.folder / "records", record())], client.folder / "report", plots=False)
+    push = ("push", kind, "--namespace", "me")
+    for way, (status, match, more, said) in WAYS.items():
+        client.hub.repos.clear()
+        client.hub.fail(status, match, 99 if said else 1, **more)
+        done = client.bend_hf(*push)
+        client.hub.failures.clear()
+        if said is None:
+            _done(done)
+        else:
+            assert said in _refused(done), way
+        again = _done(client.bend_hf(*push))
+        ((_, repo),) = client.hub.repos.items()
+        assert "nothing to change" in _done(client.bend_hf(*push)), way
+        assert ("nothing to change" in again) == (said is None or way == "cut after the commit"), way
+        assert len(repo.sent) == 1, way
+
+
+def test_a_hub_that_sends_elsewhere_gets_no_token_there(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
+    with Hub() as other:
+        for match in ("GET /api/", "POST /api/repos", "/preupload/", "/commit/"):
+            client.hub.clear()
+            client.hub.fail(307, match, location=f"{other.endpoint}/api/datasets/me/cpg_methylation")
+            assert "Traceback" not in client.bend_hf(*push).stderr, match
+        assert other.requests
+        assert [token for token in other.tokens if token] == []
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://", "http://127.0.0.1:9", "file:///etc/passwd", "http://a b"])
+def test_an_endpoint_that_is_no_hub_is_one_line(client: Client, endpoint: str) -> None:
+    said = client.python(
+        "from huggingface_hub import HfApi\n"
+        "from bend_hf.errors import HubError\n"
+        "from bend_hf.publishing.hub import explained\n"
+        "try:\n"
+        "    with explained('model me/x'):\n"
+        f"        HfApi(endpoint={endpoint!r}).repo_info('me/x')\n"
+        "except HubError as error:\n"
+        "    print(error)"
+    )
+    assert said.startswith("model me/x: the Hub ")
+    assert said.count("\n") == 1
+
+
 def test_repositories_pushed_before_a_failure_are_complete(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "--namespace", "me", "--from", bend)
     client.hub.fail(500, "variant_effects/commit")
