@@ -23,6 +23,7 @@ from typing import Final
 
 import numpy as np
 
+from bend_hf.data.gzip_files import open_gzip
 from bend_hf.errors import GenomeError
 from bend_hf.files import UTF8_MARK, atomic_path, cache_folder, file_sha256
 from bend_hf.lease import Watch, take
@@ -291,7 +292,7 @@ def _inflate(path: Path, copy: Path) -> None:
         )
     try:
         with atomic_path(copy) as part:
-            with gzip.open(path) as packed, part.open("wb") as text:
+            with open_gzip(path) as packed, part.open("wb") as text:
                 shutil.copyfileobj(packed, text, 1 << 22)
             if _is_cut_bgzip(path):
                 raise EOFError("the empty block that ends a bgzip file is missing")

@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.download import Progress, RemoteFile, Retry, download
+from bend_hf.data.gzip_files import open_gzip
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.errors import DownloadError, InputError, MissingFileError
 from bend_hf.files import atomic_path, file_sha256, parse_json, read_text, write_text
@@ -184,7 +185,7 @@ def _fetch_genome(target: Path, url: str, retry: Retry | None, log: Callable[[st
     log(f"  not in the share; from {url}")
     packed = download(RemoteFile(name=f"{target.name}.gz", url=url), target.parent, retry=retry, progress=report)
     try:
-        with atomic_path(target) as part, gzip.open(packed, "rb") as source, part.open("wb") as out:
+        with atomic_path(target) as part, open_gzip(packed) as source, part.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         packed.unlink()

@@ -7,6 +7,7 @@ refused with its line, unless nothing is read from it.
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.data.fasta_index import is_gzip
+from bend_hf.data.gzip_files import open_gzip
 from bend_hf.errors import InputError
 from bend_hf.files import UTF8_MARK, check_regular, decode_utf8
 from bend_hf.types import Ints
@@ -109,8 +111,8 @@ class TabSeparated:
 
         wanted = list(wanted or names)
         try:
-            compression = "gzip" if _is_compressed(self.path) else None
-            with pa.input_stream(self.path, compression=compression) as stream:
+            # A compressed file is inflated in Python, as fast as Arrow does it, which has no limit for it.
+            with _binary(self.path) as file, pa.PythonFile(file, mode="r") as stream, _quiet_about_rows():
                 table = csv.read_csv(
                     stream,
                     read_options=csv.ReadOptions(use_threads=False, column_names=list(names), skip_rows=n_header_lines),
@@ -166,8 +168,19 @@ class TabSeparated:
 @contextmanager
 def _binary(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """Open a file as bytes, decompressed if gzip or bgzip compressed it."""
-    with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
+    with open_gzip(path) if _is_compressed(path) else path.open("rb") as file:
         yield file
+
+
+@contextmanager
+def _quiet_about_rows() -> Iterator[None]:
+    """Print no trace for a row of another width that is not UTF-8: Arrow drops that error, the table names the line."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _is_compressed(path: Path) -> bool:

@@ -250,3 +250,14 @@ def test_real_beds_are_read_as_pandas_reads_them(path: Path) -> None:
     assert table.columns.to_pandas().equals(reference)
     assert table.start_bp.tolist() == reference["start"].astype(int).tolist()
     assert table.end_bp.tolist() == reference["end"].astype(int).tolist()
+
+
+def test_a_row_of_another_width_that_is_not_utf_8_is_one_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "a.bed"
+    path.write_bytes(b"chromosome\tstart\tend\nchr1\t1\t2\nchr\xe4\t1\n")
+    with pytest.raises(InputError, match="line 3: byte 0xe4 is not UTF-8"):
+        read_bed(path)
+    assert capfd.readouterr().err == ""
+    assert [str(one.message) for one in recwarn] == []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -520,3 +521,53 @@ def test_a_full_disk_is_one_line_and_the_part_is_kept(
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DownloadError, match=r"weights.bin cannot be written .*No space left.*free some space"):
         download(server.file(), tmp_path, retry=Clock().retry())
+
+
+@pytest.fixture
+def proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server as the proxy of all addresses."""
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/weights.bin"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which reads the environment when it is made
+    return server
+
+
+BEHIND = RemoteFile(name="weights.bin", url="http://data.example/weights.bin", n_bytes=len(BODY), sha256=SHA256)
+
+
+def test_a_download_goes_through_the_proxy_of_the_environment(proxy: Server, tmp_path: Path) -> None:
+    assert download(BEHIND, tmp_path).read_bytes() == BODY
+    assert proxy.ranges == [None]
+
+
+def test_what_a_proxy_answers_itself_is_no_file(proxy: Server, tmp_path: Path) -> None:
+    def login(handler: BaseHTTPRequestHandler) -> None:
+        body = b"<html>log in</html>"
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    proxy.script = [login]
+    with pytest.raises(DownloadError, match=r"weights\.bin"):
+        download(BEHIND, tmp_path, retry=Retry(attempts=2, first_wait_s=0.0))
+    assert not (tmp_path / "weights.bin").exists()
+
+
+def test_a_proxy_that_refuses_or_is_gone_is_an_error_with_the_file(
+    proxy: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(407)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    proxy.script = [refuses]
+    with pytest.raises(DownloadError, match=r"407.*data\.example/weights\.bin"):
+        download(BEHIND, tmp_path)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens on the port of discard
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    with pytest.raises(DownloadError, match=r"data\.example/weights\.bin.*refused"):
+        download(BEHIND, tmp_path, retry=Retry(attempts=2, first_wait_s=0.0))
+    assert not (tmp_path / "weights.bin").exists()
