@@ -174,6 +174,7 @@ class KeptHead:
         header = {"format": "pt", _HEADER: json.dumps(self.config.as_json(), allow_nan=False)}
         with explain_write_errors(path), atomic_path(path) as part:
             save_file(own, part, metadata=header)
+            _sort_header(part)
         return {
             "file": path.name,
             "sha256": file_sha256(path),
@@ -182,6 +183,20 @@ class KeptHead:
             "epoch": self.config.epoch,
             "fold": self.config.fold,
         }
+
+
+def _sort_header(path: Path) -> None:
+    """Sort the keys of the header of a safetensors file, whose order is random: equal weights then give equal bytes.
+
+    The header is its length in 8 bytes, little-endian, and JSON that is padded with blanks (safetensors' README).
+    """
+    with path.open("r+b") as file:
+        n_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_bytes))
+        made = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(made) <= n_bytes:
+            file.seek(8)
+            file.write(made.ljust(n_bytes))
 
 
 def read_head(path: Path) -> KeptHead:

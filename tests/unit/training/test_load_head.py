@@ -306,3 +306,12 @@ def test_a_record_of_an_earlier_release_is_read_and_does_not_know(config: RunCon
     assert read_record(outcome.path).kept is None
     with pytest.raises(SourceError, match="it is of an earlier release"):
         load_head(outcome.path)
+
+
+def test_equal_heads_are_equal_files(config: RunConfig, tmp_path: Path) -> None:
+    head = read_head(trained(config).path.with_suffix(".safetensors"))
+    sums = [head.write(tmp_path / f"{number}.safetensors")["sha256"] for number in range(10)]
+    assert len(set(sums)) == 1
+    again = read_head(tmp_path / "0.safetensors")
+    assert again.config == head.config
+    assert all((again.tensors[name] == value).all() for name, value in head.tensors.items())
