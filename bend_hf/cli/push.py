@@ -115,8 +115,9 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     if not parsed.create_pr:
         return uploads.plan_results([folder], _repo(parsed, lambda: RESULTS_REPO), match)
     paths = find_records([folder])
-    records = records_of_model(read_all_verified(paths, complete=True), parsed.model)
-    check_with_data_at_hand(paths)
+    verified = read_all_verified(paths, complete=True)
+    records = records_of_model(verified, parsed.model)
+    check_with_data_at_hand(paths, verified)
     return uploads.plan_scores(match(records), parsed.repo, create_pr=True)
 
 

@@ -134,19 +134,21 @@ def verify_run(
     )
 
 
-def check_with_data_at_hand(paths: Sequence[Path], *, log: Callable[[str], None] = lambda text: None) -> None:
+def check_with_data_at_hand(
+    paths: Sequence[Path], records: Sequence[ResultRecord], *, log: Callable[[str], None] = lambda text: None
+) -> None:
     """Compare the items of records with their data, if the data are on this machine and are those of the run.
 
     Args:
-        paths: Records, which ``read_verified`` has read.
+        paths: Files of the records.
+        records: What ``read_verified`` read from them.
         log: Receives a line for each record whose data are not at hand, with the reason.
 
     Raises:
         RecordError: The items or labels of a record are not those of its data.
     """
     opened: Opened = {}
-    for path in paths:
-        record = read_record(path)
+    for path, record in zip(paths, records, strict=True):
         file = predictions_next_to(record, path)
         if file is None or "identity" not in record.data:  # an earlier record
             continue

@@ -76,7 +76,7 @@ def write_report(
     """
     paths = find_records(places)
     records = read_all_verified(paths)
-    check_with_data_at_hand(paths, log=log)
+    check_with_data_at_hand(paths, records, log=log)
     files = prediction_files(paths, records)
     stored = [read_store(name, {record.task for record in records}, log=log) for name in others.stores]
     shown, stores = _together(records, stored, log)

@@ -28,7 +28,7 @@ from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_reco
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of, with_fold
 from bend_hf.runs.outcome import FoldResult, summarize
 from bend_hf.types import Json
-from tests.records import record
+from tests.records import record, write
 
 
 def percentiles(predictions: Predictions, metric: str, resamples: int) -> dict[str, Json]:
@@ -387,3 +387,13 @@ def test_the_predictions_of_further_heads_are_part_of_the_evidence(tmp_path: Pat
     edit(path, lambda body: body["predictions"]["further"]["linear"].update(file="../x.parquet"))
     with pytest.raises(RecordError, match=r"predictions.further.linear.file is '../x.parquet'; expected the name of"):
         read_verified(path)
+
+
+def test_equal_parts_of_records_are_one_object(tmp_path: Path) -> None:
+    write(tmp_path, *(record(seed=seed) for seed in range(3)))
+    first, *others = evidence.read_all_verified(sorted(tmp_path.glob("*.json")))
+    for other in others:
+        assert other.model is first.model
+        assert other.created_with is first.created_with
+        assert other.config != first.config  # the seed
+        assert other.config["task"] is first.config["task"]
