@@ -19,7 +19,7 @@ WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage docs notebooks site push-site clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,17 @@ format: setup-dev  ## fix and format the code with ruff
 bench: setup-dev  ## measure speed and size; writes benchmarks/results
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
+# In a folder of its own; make fuzz goes on without it, and then guesses instead of being guided.
+.fuzz/.installed: setup-dev
+	@mkdir -p .fuzz
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .fuzz atheris==3.0.0
+	@touch $@
+
+FUZZ_SECONDS ?= 600
+
+fuzz: .fuzz/.installed  ## feed the readers of BED, FASTA index, VCF, TOML, records and HDF5 with broken files for ten minutes in all
+	PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 coverage: setup-dev  ## measure how often intervals cover the truth and paired tests err; writes benchmarks/results/coverage.json
 	$(BIN)/python -m benchmarks.coverage
 
@@ -112,7 +123,7 @@ EMBEDDINGS = $${BEND_HF_CACHE:-$$HOME/.cache/bend_hf}
 DATASETS = $${HF_DATASETS_CACHE:-$${HF_HOME:-$$HOME/.cache/huggingface}/datasets}
 
 clean:  ## remove the virtual environments, caches and demo results, and name the caches that remain
-	rm -rf $(VENV) $(LOWEST) build dist site demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .fuzz build dist site demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@for folder in "$(EMBEDDINGS)" "$(DATASETS)"; do \
 	  if [ -d "$$folder" ]; then echo "left: $$folder ($$(du -sh "$$folder" | cut -f1))"; fi; \
