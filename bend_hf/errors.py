@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class BendError(Exception):
@@ -105,6 +105,31 @@ def own_error(error: BaseException) -> BendError | None:
             return found
         seen.add(id(found))
         found = found.__cause__
+    return None
+
+
+# What torch (c10/core/CPUAllocator, CUDACachingAllocator) and datasets (map with num_proc) say.
+_NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+_DEAD_WORKER: Final = "abruptly died"
+
+
+def memory_error(error: BaseException | None) -> str | None:
+    """Say whether memory ran out behind an error, or a worker was killed, as Linux does when memory runs out.
+
+    >>> memory_error(MemoryError("Unable to allocate 7 GiB"))
+    'memory ran out (Unable to allocate 7 GiB)'
+    >>> memory_error(ValueError("7")) is None
+    True
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = " ".join(str(error).split())[:200]
+        if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+            return f"memory ran out ({text or type(error).__name__})"
+        if _DEAD_WORKER in text or type(error).__name__ == "BrokenProcessPool":
+            return f"a process was killed, as happens when memory runs out ({text or type(error).__name__})"
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -142,27 +142,27 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, FileExistsError) and error.filename == str(path):
             raise RecordError(f"{path} exists and is never overwritten; give another --out") from error
-        if not isinstance(error, OSError) and full_disk(error) is None:
+        if not isinstance(error, OSError) and disk_error(error) is None:
             raise
         raise RecordError(f"{path} cannot be written ({error}); free some space or give another --out") from error
 
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)  # full, or failing
 
 
-def full_disk(error: BaseException | None) -> OSError | None:
-    """Find the write that failed for lack of space behind an error; libraries raise errors of their own.
+def disk_error(error: BaseException | None) -> OSError | None:
+    """Find what a full or failing disk refused behind an error; libraries raise errors of their own.
 
-    >>> full_disk(ValueError("I/O error: No space left on device (os error 28)"))
+    >>> disk_error(ValueError("I/O error: No space left on device (os error 28)"))
     OSError(28, 'No space left on device')
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # an error may be the context of its own cause
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in _DISK:
             return error
         number = re.search(r"\(os error (\d{1,4})\)", str(error))  # as Rust writes it, for safetensors
-        if number is not None and int(number[1]) in _FULL:
+        if number is not None and int(number[1]) in _DISK:
             return OSError(int(number[1]), os.strerror(int(number[1])))
         error = error.__cause__ or error.__context__
     return None

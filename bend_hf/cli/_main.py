@@ -27,8 +27,8 @@ from bend_hf import __version__
 from bend_hf.cli import COMMANDS
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
-from bend_hf.errors import own_error
-from bend_hf.files import cache_folder, full_disk, start_logging
+from bend_hf.errors import BendError, memory_error, own_error
+from bend_hf.files import cache_folder, disk_error, start_logging
 from bend_hf.tables import printable
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 EXIT_STATUSES: Final = (
     "exit status: 0 for success, 1 if the data are bad or a run failed, 2 for a wrong flag or configuration, 130 if "
     "interrupted, 143 if terminated (SIGTERM)"
+)
+
+
+_MORE_MEMORY: Final = (
+    "use smaller batches, fewer processes or a machine with more memory, and repeat the command; finished work is kept"
 )
 
 
@@ -64,14 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 0
     except Exception as error:
-        own = own_error(error)
-        full = None if own is not None else full_disk(error)
-        if own is None and full is None:
+        explained = _explain(error, parsed)
+        if explained is None:
             raise
         log.debug("where the error comes from:", exc_info=error)
-        text = _explain_full(full, parsed) if full is not None else str(own)
+        text, status = explained
         print(f"error: {printable(text)}", file=sys.stderr)
-        return 1 if own is None else own.exit_status
+        return status
     except _Terminated:
         print("terminated; finished work is kept", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -90,8 +94,21 @@ def _utf8(argument: str, parser: argparse.ArgumentParser) -> str:
     return argument
 
 
-def _explain_full(error: OSError, parsed: argparse.Namespace) -> str:
-    """Say which disk is full, as far as it is known, and what to do."""
+def _explain(error: Exception, parsed: argparse.Namespace) -> tuple[str, int] | None:
+    """Return what to print about an error, and the exit status; None for a defect, which is shown with its trace."""
+    own, failed = own_error(error), disk_error(error)
+    if failed is not None:
+        return _explain_disk(own, failed, parsed), 1
+    if own is not None:
+        return str(own), own.exit_status
+    memory = memory_error(error)
+    return None if memory is None else (f"{memory}; {_MORE_MEMORY}", 1)
+
+
+def _explain_disk(own: BendError | None, error: OSError, parsed: argparse.Namespace) -> str:
+    """Say which disk is full or fails, as far as it is known, and what to do, unless the error says so already."""
+    if own is not None and ("free " in str(own).lower() or "kept" in str(own)):
+        return str(own)
     folders = [Path(tempfile.gettempdir()), *(one for one in vars(parsed).values() if isinstance(one, Path))]
     folders += [cache_folder("")]
     free = []
@@ -99,9 +116,9 @@ def _explain_full(error: OSError, parsed: argparse.Namespace) -> str:
         with contextlib.suppress(OSError):
             there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
             free.append(f"{shutil.disk_usage(there).free / 1e9:.2f} GB for {folder}")
-    file = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+    what = str(own) if own is not None else f"{error.filename or 'a file'} cannot be written"
     return (
-        f"{file} ({error.strerror or error}; free: {', '.join(free)}). Free some space or give another folder and "
+        f"{what} ({error.strerror or error}; free: {', '.join(free)}). Free some space or give another folder and "
         "repeat the command; finished work is kept"
     )
 

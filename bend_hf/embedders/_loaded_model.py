@@ -30,7 +30,7 @@ from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
 from bend_hf.embedders._spec import DTYPES, OFFLOADS, Direction, ModelSpec, check_choice
 from bend_hf.errors import BendError, ConfigError, ModelError
-from bend_hf.files import asset_folder, full_disk, json_sha256
+from bend_hf.files import asset_folder, disk_error, json_sha256
 from bend_hf.types import PROTOCOLS, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
 
@@ -217,7 +217,7 @@ class LoadedModel(ABC):
         except (BendError, OSError, ImportError):
             raise
         except Exception as error:
-            if self.checkpoint is None or self._runs_user_code or full_disk(error) is not None:
+            if self.checkpoint is None or self._runs_user_code or disk_error(error) is not None:
                 raise
             text = (str(error).strip() or "no reason is given").splitlines()[0]
             raise ModelError(

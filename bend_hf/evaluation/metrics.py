@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
 from bend_hf.evaluation.predictions import has_label
 from bend_hf.evaluation.record import jsonable
-from bend_hf.files import asset_folder, file_sha256, json_sha256
+from bend_hf.files import asset_folder, disk_error, explain_write_errors, file_sha256, json_sha256
 from bend_hf.registry import plugin_modules
 from bend_hf.tasks._labels import MultiLabel, RealValues
 from bend_hf.types import IGNORE_LABEL, Ints, Json
@@ -226,6 +226,8 @@ def check_metrics(task: TaskSpec) -> None:
         try:
             loaded = load_metric(metric)
         except Exception as error:  # a user's module may raise anything
+            if disk_error(error) is not None:
+                raise
             raise ConfigError(f"{_script(folder)} fails on import with {error!r}; correct the module") from error
         if metric == task.metric and _declared(loaded, "HIGHER_IS_BETTER") is False:
             raise ConfigError(
@@ -237,6 +239,8 @@ def check_metrics(task: TaskSpec) -> None:
         try:
             score(metric, predictions, references, names=names)
         except Exception as error:
+            if disk_error(error) is not None:
+                raise
             raise ConfigError(f"metric {folder.name} cannot score {task.key}: {error}") from error
 
 
@@ -453,9 +457,16 @@ def write_metric_folders(out: Path) -> list[Path]:
 
     Returns:
         The folders, sorted by name.
+
+    Raises:
+        RecordError: A folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    return [_write_folder(metric_files(name), out / name) for name in metric_names(plugins=False)]
+    written = []
+    for name in metric_names(plugins=False):
+        with explain_write_errors(out / name):
+            written.append(_write_folder(metric_files(name), out / name))
+    return written
 
 
 def _write_folder(files: Mapping[str, bytes], target: Path) -> Path:

@@ -30,7 +30,7 @@ from bend_hf.evaluation.audit.rows import parquet_subset, read_subsets
 from bend_hf.evaluation.audit.task_audit import audit_facts, audit_rows
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
-from bend_hf.files import file_sha256, full_disk, write_text
+from bend_hf.files import disk_error, file_sha256, write_text
 from bend_hf.lease import take_for_long
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.duplicates import find_duplicates
@@ -135,7 +135,7 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         (out / task.group / _CARD).unlink(missing_ok=True)
         _swap(part / "files", target)
     except Exception as error:  # datasets raises errors of its own when a write fails
-        reason = error if isinstance(error, OSError) else full_disk(error)
+        reason = disk_error(error) or (error if isinstance(error, OSError) else None)
         if reason is None:
             raise
         raise BendError(f"cannot write {target} ({reason}); free some disk space or give another --out") from error

@@ -5,7 +5,6 @@ The check is slow on purpose and shares no code with the build: pyfaidx reads ea
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyfaidx
 from bend_hf.config import DataConfig
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.examples import read_examples
+from bend_hf.data.gzip_files import open_gzip
 from bend_hf.data.sources import TaskFiles, sources_of
 from bend_hf.errors import BendError, InputError
 from bend_hf.files import file_sha256, parse_json
@@ -91,7 +91,9 @@ def _verify_task(files: TaskFiles, config: DataConfig, built: Path) -> str:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a BED or VCF file, without the code that the build reads them with."""
     raw = path.read_bytes()
-    raw = gzip.decompress(raw) if raw[:2] == _GZIP else raw
+    if raw[:2] == _GZIP:
+        with open_gzip(path) as packed:
+            raw = packed.read()
     lines = [line.split("\t") for line in raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").split("\n")]
     lines = [line for line in lines if "".join(line).strip()]
     if lines[0][0].startswith("##fileformat=VCF"):
@@ -137,7 +139,7 @@ def _open_fasta(path: Path) -> Iterator[pyfaidx.Fasta]:
         with path.open("rb") as file:
             packed_with_gzip = file.read(2) == _GZIP
         if packed_with_gzip:
-            with gzip.open(path) as packed, plain.open("wb") as unpacked:
+            with open_gzip(path) as packed, plain.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         else:
             plain.symlink_to(path.resolve())

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, task_openers
-from bend_hf.errors import BendError, ConfigError
+from bend_hf.errors import BendError, ConfigError, memory_error
 from bend_hf.evaluation.record import ResultRecord, check_writable
-from bend_hf.files import full_disk
+from bend_hf.files import disk_error
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
 from bend_hf.runs.checks import check_fit, check_model_name, check_names
@@ -151,9 +151,12 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
     except BendError as error:
         return _Failed(reason=str(error))
     except Exception as error:  # a cell that runs out of memory must not stop the others
-        full = full_disk(error)
-        if full is not None:
-            return _Failed(reason=f"the disk is full ({full}); free some space and repeat the command")
+        failed = disk_error(error)
+        if failed is not None:
+            return _Failed(reason=f"the disk is full or fails ({failed}); free some space and repeat the command")
+        memory = memory_error(error)
+        if memory is not None:
+            return _Failed(reason=f"{memory}; use smaller batches or fewer processes, and repeat the command")
         log.exception("this cell failed; the others continue")
         return _Failed(reason=f"{type(error).__name__}: {error}")
 

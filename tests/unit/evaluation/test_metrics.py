@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bend_hf.data.user_task import user_task_from_column
-from bend_hf.errors import ConfigError, RegistryError
+from bend_hf.errors import ConfigError, RecordError, RegistryError
 from bend_hf.evaluation.metrics import (
     Score,
     check_metrics,
@@ -215,7 +215,7 @@ def test_changed_and_missing_files_are_restored_and_other_files_stay(tmp_path: P
 
 def test_a_file_in_the_place_of_a_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "mcc").write_text("mine")
-    with pytest.raises(OSError, match="mcc"):
+    with pytest.raises(RecordError, match="mcc cannot be written"):
         write_metric_folders(tmp_path)
     assert (tmp_path / "mcc").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

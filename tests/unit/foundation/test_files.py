@@ -14,9 +14,9 @@ from bend_hf.errors import RecordError
 from bend_hf.files import (
     atomic_path,
     cache_folder,
+    disk_error,
     explain_write_errors,
     file_sha256,
-    full_disk,
     json_sha256,
     write_bytes,
     write_text,
@@ -156,7 +156,7 @@ def test_a_file_that_is_edited_in_place_with_all_its_times_put_back_is_hashed_ag
 def test_a_full_disk_is_found_behind_other_errors_and_a_circle_of_errors_ends() -> None:
     full, outer = OSError(28, "No space left on device"), ValueError("a write failed")
     outer.__cause__ = full
-    assert full_disk(outer) is full
+    assert disk_error(outer) is full
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__cause__ = second, first
-    assert full_disk(first) is None
+    assert disk_error(first) is None

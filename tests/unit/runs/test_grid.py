@@ -83,7 +83,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_named_at_the_end(
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 1
     text = capsys.readouterr().out
     assert "1 of 3 failed:" in text
-    assert "gene_finding / onehot / seed 1: RuntimeError: out of memory" in text
+    assert "gene_finding / onehot / seed 1: memory ran out (out of memory); use smaller batches" in text
     assert [record["config"]["seed"] for record in records(tmp_path)] == [0, 2]
     monkeypatch.setattr("bend_hf.runs.run.compute", compute)
     assert main(["run", *flags, "--out", str(tmp_path), *FAST]) == 0
