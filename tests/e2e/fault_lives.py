@@ -56,6 +56,7 @@ COMMANDS: Final = {
 # Files that say when and how fast they were made.
 _VOLATILE: Final = (
     *("created_at", "cost", "seconds", "trained_seconds", "resumed_at_step", "peak_memory_bytes"),
+    *("input_wait_share", "nucleotides_per_second", "wall_seconds"),
     *("changed_ns", "state"),  # of a shard: when its file changed
 )
 
