@@ -19,7 +19,7 @@ WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,10 @@ fuzz: .fuzz/.installed  ## feed the readers of BED, FASTA index, VCF, TOML, reco
 
 coverage: setup-dev  ## measure how often intervals cover the truth and paired tests err; writes benchmarks/results/coverage.json
 	$(BIN)/python -m benchmarks.coverage
+
+audit: setup-dev  ## audit the sample and the data of one chromosome; writes benchmarks/results/audit.json
+	$(BIN)/python -m benchmarks.audit --data $(DATA) --only-findings
+	$(BIN)/python -m benchmarks._docs
 
 $(RESULTS)/GRCh37.fa: $(DATA)/genome.fa.gz | setup
 	@mkdir -p $(RESULTS)

@@ -3,6 +3,7 @@
     python -m benchmarks.audit
     python -m benchmarks.audit --scale 0.01
     python -m benchmarks.audit --data ../shared/data/chr20
+    python -m benchmarks.audit --data ../shared/data/chr20 --only-findings
 
 Prints a table and writes ``benchmarks/results/audit.json``. Every planted copy must be found and no other row.
 """
@@ -121,14 +122,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of an audit.")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the 100,000 rows (default: 1)")
     parser.add_argument("--data", type=Path, help="a data folder to audit as well")
-    parser.add_argument("--only-sample", action="store_true", help="audit the sample again, and keep all other results")
+    parser.add_argument(
+        "--only-findings",
+        action="store_true",
+        help="audit the sample, and the folder of --data, again, and keep all other results",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     arguments = parser.parse_args()
     if not 0 < arguments.scale <= 1:
         parser.error(f"--scale is {arguments.scale}; expected a fraction above 0 and up to 1")
-    if arguments.only_sample:
+    folders = {"sample": asset_folder("sample"), **({arguments.data.name: arguments.data} if arguments.data else {})}
+    if arguments.only_findings:
         record = json.loads(arguments.out.read_text(encoding="utf-8"))
-        record["findings"]["sample"] = findings(asset_folder("sample"))
+        record["findings"] |= {name: findings(folder) for name, folder in folders.items()}
         write_text(arguments.out, json.dumps(record, indent=2) + "\n")
         return
     row = measure(arguments.scale)
@@ -137,7 +143,6 @@ def main() -> None:
         f"({row['cpu_seconds']:.0f} s of CPU), peak memory {row['peak_mib']:,.0f} MiB; "
         f"all {row['planted']} planted copies found, no other row"
     )
-    folders = {"sample": asset_folder("sample"), **({arguments.data.name: arguments.data} if arguments.data else {})}
     audits = {name: findings(folder) for name, folder in folders.items()}
     for name, found in audits.items():
         print(f"\n{name}\n{findings_table(found)}")
