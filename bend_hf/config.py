@@ -43,7 +43,7 @@ Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
 Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output"]
 Needs: TypeAlias = Literal[
-    "weights", "checkpoint", "revision", "context", "offload", "training", "cache", "variants", "intervals"
+    "weights", "checkpoint", "revision", "context", "offload", "training", "cache", "variants", "intervals", "genes"
 ]
 
 
@@ -195,6 +195,7 @@ Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal["constant", "cosine", "linear"]
 Tune = Literal["head", "full", "lora"]
 Keep = Literal["best", "last", "none"]
+Decode = Literal["argmax", "grammar"]
 
 # Names of BEND that are written otherwise here: conf/supervised_tasks, key embedder.
 _NAMES_OF_BEND: Final = MappingProxyType(
@@ -395,6 +396,13 @@ class RunConfig(ModelConfig):
         None,
         "head on the embeddings: a key ('bend-hf models' lists them) or a .py file; default: the task's",
         by_content=True,
+        group="head",
+    )
+    decode: Decode = flag(
+        "argmax",
+        "how gene finding chooses classes: the most probable one of each nucleotide, or the best gene structure, with "
+        "weights chosen on the validation split; not with --protocol bend-2024",
+        needs="genes",
         group="head",
     )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")

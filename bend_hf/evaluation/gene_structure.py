@@ -199,9 +199,19 @@ def sequence_of(task: TaskSpec, dataset: Dataset, predictions: Predictions) -> N
     """
     if NAME not in task.metrics or not isinstance(task.label, NucleotideClasses) or not len(predictions):
         return None
+    letters = letters_of(dataset, predictions)
+    return letters if len(letters) == predictions.windows[-1] else None
+
+
+def letters_of(dataset: Dataset, predictions: Predictions) -> NDArray[np.uint8]:
+    """Return the sequences of predicted rows, one after the other, as bytes.
+
+    Args:
+        dataset: The rows that were predicted, in any order.
+        predictions: The predictions.
+    """
     rows = dataset.select_columns(["item", "sequence"]).with_format("arrow")[:]
     item = rows["item"].to_numpy()
     order = np.argsort(item)
     texts = rows["sequence"].take(order[item[order].searchsorted(predictions.item)]).to_pylist()
-    letters = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
-    return letters if len(letters) == predictions.windows[-1] else None
+    return np.frombuffer("".join(texts).encode("ascii"), np.uint8)

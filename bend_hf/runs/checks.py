@@ -77,12 +77,26 @@ def check_fit(config: RunConfig, data: TaskData) -> None:
         if not len(data.subsets.get(name, ())):
             raise InputError(f"{task.key} has no item in its split {name!r}; check the split column of the BED file")
     chosen_folds(config, data)
+    check_decode(config)
     if config.tune != "head":
         if task.head is None:
             raise ConfigError(f"{task.key} is scored without training; leave --tune {config.tune} out")
         from bend_hf.training.finetuning import check_tunable
 
         check_tunable(config.tune)
+
+
+def check_decode(config: RunConfig) -> None:
+    """Check that the protocol lets a run choose how classes are decoded.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if config.decode != "argmax" and config.protocol == "bend-2024":
+        raise ConfigError(
+            f"--decode is {config.decode}, but --protocol bend-2024 takes the most probable class, as BEND does; "
+            "give --protocol bend-hf-1, or leave --decode out"
+        )
 
 
 def check_pooled(embedder: Embedder, task: TaskSpec) -> None:

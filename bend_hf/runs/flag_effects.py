@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bend_hf.config import ModelFlags, Needs, RunConfig, check_flags_apply, given_without_effect
 from bend_hf.registry import names_file
-from bend_hf.tasks import TaskSpec
+from bend_hf.tasks import NucleotideClasses, TaskSpec
+from bend_hf.tasks.gene_finding import CLASSES
 from bend_hf.training.heads import BASELINES
 
 
@@ -52,9 +53,15 @@ def lacking_of_model(model: str, checkpoint: str | None = None) -> dict[Needs, s
 
 def lacking_of_task(task: TaskSpec) -> dict[Needs, str]:
     """Return what a task lacks that a flag may need, with the reason."""
-    if task.head is not None:
-        return {}
-    return {"training": "is scored without training", "cache": "caches no embeddings"}
+    lacking: dict[Needs, str] = {} if has_genes(task) else {"genes": "has no genes to decode"}
+    if task.head is None:
+        lacking |= {"training": "is scored without training", "cache": "caches no embeddings"}
+    return lacking
+
+
+def has_genes(task: TaskSpec) -> bool:
+    """Return whether the labels of a task are the nine classes of gene finding, which a grammar can decode."""
+    return isinstance(task.label, NucleotideClasses) and task.label_names == CLASSES
 
 
 def check_model_flags(config: ModelFlags, one_of: Sequence[ModelFlags] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bend_hf.data.builder import n_outputs
@@ -16,10 +16,13 @@ from bend_hf.tables import n_bytes
 from bend_hf.training.heads import build_head, head_entry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.runs.run import ModelRun
     from bend_hf.runs.train_head import Trained
     from bend_hf.tasks._spec import Head
+    from bend_hf.training.gene_grammar import Grammar
     from bend_hf.training.kept_head import KeptHead
 
 log = logging.getLogger(__name__)
@@ -59,7 +62,15 @@ def announce_kept(run: ModelRun, heads: Sequence[Head], embedder: Embedder, widt
         )
 
 
-def kept_head(run: ModelRun, trained: Trained, width: int, fold: int | None) -> KeptHead | None:
+def kept_head(
+    run: ModelRun,
+    trained: Trained,
+    width: int,
+    fold: int | None,
+    *,
+    last: Mapping[str, Tensor] | None = None,
+    grammar: Grammar | None = None,
+) -> KeptHead | None:
     """Return the trained weights to keep with their configuration; None if none are kept. Every process must call it.
 
     Args:
@@ -67,16 +78,17 @@ def kept_head(run: ModelRun, trained: Trained, width: int, fold: int | None) -> 
         trained: The trial that was best on the validation split.
         width: Width of the embeddings.
         fold: Counted from 1; None if the task has no folds.
+        last: Weights of the last epoch, if these are kept.
+        grammar: With which genes are decoded; None if they are not.
     """
-    from bend_hf.training.checkpoints import trained_state
     from bend_hf.training.finetuning import LORA
     from bend_hf.training.kept_head import HeadConfig, KeptHead, stored_flags
 
     task, config, head, fitted = run.data.task, run.config, trained.trial.head, trained.fitted
     if run.keep == "none" or task.training is None:
         return None
-    is_best = run.keep == "best"
-    last = fitted.history[-1] if fitted.history else None
+    is_best = last is None
+    final = fitted.history[-1] if fitted.history else None
     cached = config.tune == "head" and not config.no_cache and worth_caching(run.embedder)
     source = (head_entry(head) or {}).get("source_sha256")
     return KeptHead(
@@ -98,10 +110,11 @@ def kept_head(run: ModelRun, trained: Trained, width: int, fold: int | None) -> 
             identity=dict(run.identity),
             kept="best" if is_best else "last",
             epoch=fitted.best_epoch if is_best else len(fitted.history),
-            validation=fitted.best if is_best else None if last is None else last.validation,
+            validation=fitted.best if is_best else None if final is None else final.validation,
             fold=fold,
             seed=config.seed,
+            grammar=None if grammar is None else grammar.as_json(),
             lora=dict(LORA) if config.tune == "lora" else {},
         ),
-        tensors=fitted.state if is_best else trained_state(trained.model),
+        tensors=fitted.state if last is None else last,
     )

@@ -49,6 +49,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoredPredictions:
+    """Predictions with the scores of a task's metrics, the main one first."""
+
+    predictions: Predictions
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoldResult:
     """What one fold gave, or the whole task if it has no folds.
 
@@ -59,6 +67,7 @@ class FoldResult:
         training: What the record keeps of the training, such as the best epoch; None if nothing was trained.
         cache_files: Files of the embedding cache that were read.
         head: The trained weights; None if they are not kept.
+        argmax: The most probable classes, if ``predictions`` are decoded in another way; None otherwise.
     """
 
     fold: int | None
@@ -67,6 +76,7 @@ class FoldResult:
     training: Mapping[str, Json] | None = None
     cache_files: frozenset[Path] = frozenset()
     head: KeptHead | None = None
+    argmax: ScoredPredictions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +329,11 @@ def summarize(folds: Sequence[FoldResult]) -> dict[str, Json]:
             },
         }
     return metrics
+
+
+def argmax_detail(folds: Sequence[FoldResult]) -> dict[str, Json]:
+    """Return what the main metric of a record says of the most probable classes; nothing if there are no folds."""
+    return {"argmax": summarize(folds)} if folds else {}
 
 
 def with_detail(metrics: Mapping[str, Json], detail: Mapping[str, Json]) -> dict[str, Json]:

@@ -479,7 +479,7 @@ def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_m
 def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     """Return the run of a control that predicts without a model."""
     return ControlRun(
-        config=replace(task.config, model=control.key),
+        config=replace(task.config, model=control.key, decode="argmax"),  # a control chooses classes by itself
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,20 @@ import numpy as np
 from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
+from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
+from bend_hf.runs.decode_genes import ARGMAX, LOG_PROBABILITY, decode_genes
 from bend_hf.runs.kept import announce_kept, kept_head
-from bend_hf.runs.outcome import FoldResult, RunResults, cached_bytes, scores_of
+from bend_hf.runs.outcome import (
+    FoldResult,
+    RunResults,
+    ScoredPredictions,
+    argmax_detail,
+    cached_bytes,
+    scores_of,
+)
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
 from bend_hf.training.recipe import Trial, searched_entry, trials_of
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from bend_hf.config import RunConfig
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.runs.run import ModelRun
-    from bend_hf.tasks._spec import Head
+    from bend_hf.tasks._spec import Head, TaskSpec
     from bend_hf.training.batches import InputSource, Split
     from bend_hf.training.head_trainer import FitConfig, Fitted
     from bend_hf.training.losses import Loss
@@ -52,6 +61,9 @@ def train_head(run: ModelRun, name: str) -> RunResults:
     """
     folds = [_train_fold(run, fold, name) for fold in run.folds]
     entry = head_entry(run.head)
+    of_argmax = [
+        replace(one, predictions=one.argmax.predictions, scores=one.argmax.scores) for one in folds if one.argmax
+    ]
     return RunResults(
         folds=folds,
         head=None if entry is None else searched_entry(entry, run.searched),
@@ -59,6 +71,8 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         search=_search_entry(run),
         probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
+        detail=argmax_detail(of_argmax),
+        further={ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {},
     )
 
 
@@ -104,7 +118,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     """Train on one fold, or on the task's own split, and predict the test split with the best head on validation."""
     from bend_hf.embedders.token_embeddings import Targets
     from bend_hf.training.batches import Split
-    from bend_hf.training.checkpoints import load_trained
+    from bend_hf.training.checkpoints import load_trained, trained_state
     from bend_hf.training.losses import build_loss
     from bend_hf.training.predict import predict
 
@@ -132,18 +146,33 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             best = trained
     if best is None:
         raise ConfigError(f"{task.key}: the search of the protocol holds no trial; give each searched value one choice")
-    head = kept_head(run, best, shares.width, fold)
+    last = trained_state(best.model) if run.keep == "last" else None
     load_trained(best.model, best.fitted.state)
-    predicted = predict(
-        best.model, splits["test"], accelerator=run.accelerator, batch_size=_batch_size(run), values_of=loss.predict
-    )
-    predictions = with_fold(predicted, fold)
+    trained_model = best.model
+
+    def predicted(split: str, column: str | None = None) -> Predictions:
+        return predict(
+            trained_model,
+            splits[split],
+            accelerator=run.accelerator,
+            batch_size=_batch_size(run),
+            values_of=loss.predict,
+            with_log_probabilities=column,
+        )
+
+    decoded = None
+    if run.config.decode == "grammar":
+        decoded = decode_genes(lambda split: predicted(split, LOG_PROBABILITY), datasets, task.metric)
+    head = kept_head(run, best, shares.width, fold, last=last, grammar=None if decoded is None else decoded.grammar)
+    predictions = with_fold(predicted("test") if decoded is None else decoded.predictions, fold)
     return FoldResult(
         fold=fold,
         predictions=predictions,
         scores=scores_of(task, predictions, datasets["test"]),
+        argmax=None if decoded is None else _scored(task, with_fold(decoded.argmax, fold), datasets["test"]),
         training={
             **_budget_entry(run, best, n_rows=len(datasets["train"])),
+            **({} if decoded is None else {"decoding": decoded.as_json(task.metric)}),
             **({"chosen": dict(best.trial.chosen), "trials": entries} if len(trials) > 1 else {}),
             "best_epoch": best.fitted.best_epoch,
             "resumed_at_step": best.fitted.resumed_at,
@@ -152,6 +181,10 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         cache_files=frozenset(file for one in inputs.values() for file in one.files),
         head=head,
     )
+
+
+def _scored(task: TaskSpec, predictions: Predictions, dataset: Dataset) -> ScoredPredictions:
+    return ScoredPredictions(predictions=predictions, scores=scores_of(task, predictions, dataset))
 
 
 def _value(trained: Trained) -> float:

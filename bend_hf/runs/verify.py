@@ -35,6 +35,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256, parse_json
 from bend_hf.registry import names_file
+from bend_hf.runs.decode_genes import ARGMAX
 from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
 from bend_hf.runs.settings import head_in_key, with_metrics
 from bend_hf.tasks._spec import Head, HeadSetting
@@ -125,6 +126,7 @@ def verify_run(
     problems = list(problems_of(record, predictions, path))
     unchecked = [] if with_data else ["the data"]
     problems += [one for one in _wrong_numbers(record, predictions, unchecked) if one not in problems]
+    problems += _wrong_argmax(record, path, unchecked)
     if with_data:
         problems += _wrong_data(
             record, predictions, _Evidence(place or DataPlace(), {} if opened is None else opened, unchecked)
@@ -190,22 +192,42 @@ def _wrong_numbers(record: ResultRecord, predictions: Predictions, unchecked: li
     if isinstance(member(record.metrics, record.main_metric, "detail", "by_score"), dict):
         yield from _wrong_summary(record, predictions)
         return
-    numbers = np.unique(folds_of(predictions)) if "fold" in predictions.columns else [None]
-    folds = []
     names = [name for name in record.metrics if name in metric_names(plugins=False)]
     if others := [name for name in record.metrics if name not in names]:
         unchecked.append(f"the metrics {', '.join(others)}, whose code is not run")
+    folds = _folds_again(predictions, names)
+    yield from unequal(record.metrics, summarize(folds), "metrics")
+    if len(record.folds) != (0 if folds[0].fold is None else len(folds)):
+        yield f"folds holds {len(record.folds)} entries, but the predictions {len(folds)}"
+    else:
+        yield from unequal(list(record.folds), fold_entries(folds), "folds")
+
+
+def _folds_again(predictions: Predictions, names: Sequence[str]) -> list[FoldResult]:
+    """Score predictions again by metrics, fold by fold."""
+    numbers = np.unique(folds_of(predictions)) if "fold" in predictions.columns else [None]
+    folds = []
     for number in numbers:
         one = predictions if number is None else predictions.take(np.flatnonzero(folds_of(predictions) == number))
         of_labels = one.label_names if one.score is None or one.values.ndim == 2 else None
         rows = Rows(lengths=np.diff(one.windows))
         scores = tuple(score(name, one.values, one.target, names=of_labels, rows=rows) for name in names)
         folds.append(FoldResult(fold=None if number is None else int(number), predictions=one, scores=scores))
-    yield from unequal(record.metrics, summarize(folds), "metrics")
-    if len(record.folds) != (0 if numbers[0] is None else len(folds)):
-        yield f"folds holds {len(record.folds)} entries, but the predictions {len(folds)}"
-    else:
-        yield from unequal(list(record.folds), fold_entries(folds), "folds")
+    return folds
+
+
+def _wrong_argmax(record: ResultRecord, path: Path, unchecked: list[str]) -> Iterator[str]:
+    """Compute the scores of the most probable classes again, which the record holds next to those of a grammar."""
+    stated = member(record.metrics, record.main_metric, "detail", ARGMAX)
+    if not isinstance(stated, dict):
+        return
+    file = path.with_name(str(member(record.predictions, "further", ARGMAX, "file")))
+    if not file.is_file():
+        unchecked.append(f"the scores of the most probable classes, whose file {file.name} is missing")
+        return
+    names = [name for name in stated if name in metric_names(plugins=False)]
+    where = f"metrics.{record.main_metric}.detail.{ARGMAX}"
+    yield from unequal(stated, summarize(_folds_again(read_predictions(file), names)), where)
 
 
 def _wrong_summary(record: ResultRecord, predictions: Predictions) -> Iterator[str]:

@@ -63,6 +63,7 @@ class HeadConfig:
         fold: The fold whose head this is; None if the task has no folds.
         seed: Seed of the training.
         lora: Rank, scale and layers of adapters; empty without them.
+        grammar: With which genes are decoded; None if they are not, or in files of earlier releases.
     """
 
     task: str
@@ -86,6 +87,7 @@ class HeadConfig:
     fold: int | None
     seed: int
     lora: Mapping[str, Json] = field(default_factory=dict)
+    grammar: Mapping[str, Json] | None = None
 
     @property
     def row_bp(self) -> int:
@@ -114,7 +116,7 @@ class HeadConfig:
         if not isinstance(body, dict) or body.get("format") != _FORMAT:
             found = body.get("format") if isinstance(body, dict) else None
             raise ValueError(f"its format is {found!r}; this release reads {_FORMAT}")
-        values = {name: value for name, value in body.items() if name != "format"}
+        values = {"grammar": None, **{name: value for name, value in body.items() if name != "format"}}
         names = {item.name for item in fields(cls)}
         if wrong := sorted(names ^ values.keys()):
             raise ValueError(f"its header lacks {wrong[0]!r}" if wrong[0] in names else f"{wrong[0]!r} is unknown")

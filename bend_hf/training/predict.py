@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ def predict(
     *,
     batch_size: int,
     values_of: Callable[[Tensor], Tensor] = lambda logits: logits,
+    with_log_probabilities: str | None = None,
 ) -> Predictions:
     """Predict every item of a split once, divided among the processes. Every process gets all predictions.
 
@@ -44,6 +47,8 @@ def predict(
         accelerator: Device and processes.
         batch_size: Items per forward pass, over all processes.
         values_of: Turns logits into predicted values, for real-valued labels; see ``Loss.predict``.
+        with_log_probabilities: Column that receives the log probabilities of the classes of all windows of an item, one
+            window after the other; None for none.
 
     Raises:
         InputError: The split holds no item.
@@ -61,7 +66,11 @@ def predict(
         with torch.inference_mode(), accelerator.autocast():
             logits = head(*batch.inputs).float()
         if len(batch.rows):
-            parts.append(_predictions_of(logits, split, batch, values_of))
+            found = _predictions_of(logits, split, batch, values_of)
+            if with_log_probabilities is not None:
+                column = _log_probabilities(logits, found)
+                found = replace(found, columns={**found.columns, with_log_probabilities: column})
+            parts.append(found)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
@@ -69,6 +78,16 @@ def predict(
     if not parts:
         raise InputError("a split to predict holds no item; check the split column of the BED file")
     return concatenate(parts)
+
+
+@torch.inference_mode()
+def _log_probabilities(logits: Tensor, found: Predictions) -> pa.Array:
+    """Log probabilities of the classes of each item's windows, a list array."""
+    counts = torch.as_tensor(np.diff(found.windows), device=logits.device)
+    real_BW = torch.arange(logits.shape[1], device=logits.device) < counts[:, None]
+    values = logits[real_BW].log_softmax(-1)
+    flat = pa.array(values.cpu().numpy().reshape(-1))
+    return pa.LargeListArray.from_arrays(pa.array(found.windows * logits.shape[-1]), flat)
 
 
 def n_windows(kind: LabelKind, lengths_bp: Ints) -> Ints:

@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {  # a value of each flag with a need that is not its de
     "checkpoint_every": 7,
     "tracker": ("tensorboard",),
     "keep": "last",
+    "decode": "grammar",
     "cache": Path("c"),
     "cache_dtype": "float32",
     "no_cache": True,
