@@ -1,6 +1,7 @@
 """``bend-hf predict``: apply a trained head to the intervals of a BED file or the sequences of a FASTA file.
 
 bend-hf predict --head results/RECORD.json --bed mine.bed --genome hg38.fa --out classes.bed
+bend-hf predict --head results/RECORD.json --fasta contigs.fa --decode grammar --gff3 genes.gff3
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", help="embedder, if it lies elsewhere than in the training")
     model.add_argument("--checkpoint", help="weights of the embedder, if they lie elsewhere than in the training")
     model.add_argument("--device", help="device to compute on, such as cpu or cuda:1; default: the fastest")
-    output.add_argument(
-        "--out", type=Path, required=True, help="file to write: .parquet (all scores), .bed (classes), .bedgraph, .bw"
+    output.add_argument("--out", type=Path, help="file to write: .parquet (all scores), .bed (classes), .bedgraph, .bw")
+    output.add_argument("--gff3", type=Path, metavar="FILE", help="file of genes to write, with --decode grammar")
+    head.add_argument(
+        "--decode",
+        choices=["argmax", "grammar"],
+        default="argmax",
+        help="how classes are chosen: the most probable one of each nucleotide, or the best gene structure, for heads "
+        "that were trained with --decode grammar (default: argmax)",
     )
     output.add_argument("--label", help="class or label whose score a .bedgraph or .bw holds")
 
@@ -43,10 +50,13 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.plain_bed import genome_of
     from bend_hf.errors import ConfigError
     from bend_hf.runs.predict_file import intervals_of_bed, intervals_of_fasta, predict_file
+    from bend_hf.runs.predict_genes import predict_genes
     from bend_hf.training.load_head import load_head
 
     if (parsed.bed is None) == (parsed.fasta is None):
         raise ConfigError("give either --bed FILE with --genome FILE, or --fasta FILE")
+    if parsed.out is None and parsed.gff3 is None:
+        raise ConfigError("nothing is to be written; give --out FILE, or --decode grammar with --gff3 FILE")
     genome = Genome(parsed.fasta if parsed.bed is None else genome_of(parsed.bed, parsed.genome))
     head = load_head(
         parsed.head,
@@ -60,8 +70,13 @@ def _run(parsed: argparse.Namespace) -> int:
         intervals = intervals_of_fasta(genome)
     else:
         intervals = intervals_of_bed(parsed.bed, stranded=head.config.stranded)
-    done = predict_file(head, intervals, genome, parsed.out, label=parsed.label)
+    if parsed.decode == "grammar":
+        done = predict_genes(head, intervals, genome, parsed.out, gff3=parsed.gff3, label=parsed.label)
+    else:
+        done = predict_file(head, intervals, genome, parsed.out, label=parsed.label)
     text = f"{done.n_rows:,} predictions of {done.n_intervals:,} intervals: {done.path}"
+    if done.gff3 is not None:
+        text += f"\n{done.n_genes:,} genes: {done.gff3}"
     if done.n_left_out_bp:
         text += f"\n{done.n_left_out_bp:,} nucleotides at ends of intervals fill no window and have no prediction"
     show(parsed, [text], [asdict(done)])
@@ -69,6 +84,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 _CONDITIONS: Final = (
+    Condition(flags=("gff3",), met=lambda given: given.decode == "grammar", reason="only --decode grammar gives genes"),
+    Condition(flags=("label",), met=lambda given: given.out is not None, reason="only an --out file holds one label"),
     Condition(flags=("genome",), met=lambda given: given.bed is not None, reason="only --bed reads a genome"),
 )
 

@@ -65,12 +65,16 @@ class Predicted:
         n_intervals: Intervals or sequences that were read.
         n_rows: Predictions.
         n_left_out_bp: Nucleotides at ends of intervals that fill no label window.
+        gff3: The file of genes; None if none was asked for.
+        n_genes: Genes in it.
     """
 
     path: Path
     n_intervals: int
     n_rows: int
     n_left_out_bp: int
+    gff3: Path | None = None
+    n_genes: int = 0
 
 
 def intervals_of_bed(bed: Path, *, stranded: bool) -> Intervals:

@@ -47,7 +47,7 @@ COMMANDS_OF = {
 }
 CHOSEN = {"data/genome.py": {"--out-of-bounds"}}  # named only to those who can choose; see the test below
 OTHER = re.compile(r"'(?:bend-hf|hf|accelerate|pip)[^']*'?|torchrun .*")  # a whole command of another program
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 
 
 @cache
