@@ -57,7 +57,7 @@ n = int(sys.argv[1])
 rng = np.random.default_rng(0)
 classes = rng.integers(0, 9, n).astype(np.int16)
 score("mcc", rng.integers(0, 9, n).astype(np.int16), classes, names=[str(number) for number in range(9)])
-score("auroc", rng.random(n, np.float32), (classes > 4).astype(np.int16), names=["no", "yes"])
+score("auroc", rng.random(n, np.float32), (classes > 4).astype(np.int16))
 """
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import mmap
 import os
+import struct
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
@@ -99,6 +101,41 @@ def _files_of(dataset: h5py.Dataset, depth: int) -> Iterator[Path]:
             with contextlib.suppress(OSError, KeyError, RuntimeError), h5py.File(file, "r") as other:
                 yield from _files_of(other[source.dset_name], depth + 1)
             yield file
+
+
+# HDF5 File Format Specification 3.0, section III.E: the global heap, which holds the rows of ragged datasets. The
+# header of a collection and of an object take 16 bytes each if lengths have 8; objects are padded to multiples of 8.
+_HEAP_MARK: Final = b"GCOL\x01\x00\x00\x00"
+_HEAP_HEADER_BYTES: Final = 16
+_SIZE_OF_LENGTHS: Final = 8
+
+
+def check_heaps(dataset: h5py.Dataset) -> None:
+    """Check the sizes in the heaps of a ragged dataset; HDF5 2.0 reads on forever if one of them is damaged.
+
+    Raises:
+        LabelError: The objects of a heap do not fill it.
+    """
+    for path in dict.fromkeys(_files_of(dataset, depth=0)):
+        if path.stat().st_size and dataset.file.id.get_create_plist().get_sizes()[1] == _SIZE_OF_LENGTHS:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+                _check_heaps(raw, path)
+
+
+def _check_heaps(raw: mmap.mmap, path: Path) -> None:
+    start = raw.find(_HEAP_MARK)
+    while start >= 0:
+        (n_bytes,) = struct.unpack_from("<Q", raw, start + 8) if start + _HEAP_HEADER_BYTES <= len(raw) else (0,)
+        end, at = start + n_bytes, start + _HEAP_HEADER_BYTES
+        while at + _HEAP_HEADER_BYTES <= end <= len(raw):
+            number, size = struct.unpack_from("<H6xQ", raw, at)
+            # Object 0 is the free space, header and all.
+            at += size if number == 0 and size >= _HEAP_HEADER_BYTES else _HEAP_HEADER_BYTES + (size + 7) // 8 * 8
+            if number == 0 and size == 0:
+                break
+        if not end - _HEAP_HEADER_BYTES < at <= end:
+            raise LabelError(f"{path} is damaged (the heap at byte {start}); copy or download it again")
+        start = raw.find(_HEAP_MARK, end)
 
 
 def check_declared(dataset: h5py.Dataset, path: Path, needed: Ints) -> None:

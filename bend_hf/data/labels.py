@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.data.hdf5 import check_declared, check_written, open_labels
+from bend_hf.data.hdf5 import check_declared, check_heaps, check_written, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.files import read_text
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
@@ -199,6 +199,8 @@ def labels_from_hdf5(
     with open_labels(path) as dataset:
         check_declared(dataset, path, expected)
         ragged = h5py.check_vlen_dtype(dataset.dtype) is not None
+        if ragged:
+            check_heaps(dataset)
         check_written(dataset, path, np.ones_like(expected) if ragged else expected, row_number=row_number)
         read = _read_ragged if ragged else _read_rectangular
         values = read(dataset, expected, path, row_number)

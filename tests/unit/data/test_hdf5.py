@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tracemalloc
 import types
@@ -378,3 +379,41 @@ def test_a_file_with_flipped_bytes_is_read_or_refused_as_labels(path: Path) -> N
         whole[place] ^= 0x41
         with contextlib.suppress(LabelError):
             assert len(read(path)) == LABELS.size
+
+
+def ragged(file: h5py.File) -> None:
+    made = file.create_dataset("labels", (4,), dtype=h5py.vlen_dtype(np.int64))
+    for row in range(4):
+        made[row] = LABELS[row]
+
+
+def outcome_of_reading(path: Path) -> int:
+    """0 if labels are read, 1 if they are refused; HDF5 cannot be interrupted, so a process of its own reads them."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            read(path)
+            os._exit(0)
+        except LabelError as error:
+            os._exit(1 if "damaged" in str(error) or "expected" in str(error) else 2)
+        finally:
+            os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_damaged_heap_of_a_ragged_file_is_refused_and_not_read_forever(path: Path) -> None:
+    whole = bytearray(write(path, ragged).read_bytes())
+    heap = whole.find(b"GCOL")
+    assert heap > 0
+    assert outcome_of_reading(path) == 0
+    for place in range(heap + 8, heap + 240, 8):  # sizes, and what lies between them
+        whole[place] ^= 1
+        path.write_bytes(whole)
+        whole[place] ^= 1
+        assert outcome_of_reading(path) in (0, 1), place
+    whole[heap + 24] ^= 1  # the size of the first object
+    path.write_bytes(whole)
+    with pytest.raises(LabelError, match=rf"is damaged \(the heap at byte {heap}\)"):
+        read(path)
