@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +67,7 @@ def _verify_records(places: list[Path], values: dict[str, Any], *, with_data: bo
     """Print a line for each record; the status is 1 if one does not hold."""
     from bend_hf.errors import BendError, ConfigError
     from bend_hf.evaluation.record import find_records
+    from bend_hf.runs.recomputed import not_recomputed_in_words
     from bend_hf.runs.verify import DataPlace, Opened, verify_run
 
     names = {item.name for item in fields(DataPlace)}
@@ -85,6 +87,9 @@ def _verify_records(places: list[Path], values: dict[str, Any], *, with_data: bo
             continue
         print(verified.in_words())
         status = max(status, _NOT_VERIFIED if verified.problems else 0)
+    print(
+        f"Taken as they are, as nothing at hand gives them again:\n{textwrap.indent(not_recomputed_in_words(), '  ')}"
+    )
     return status
 
 

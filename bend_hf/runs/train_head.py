@@ -33,7 +33,7 @@ from bend_hf.runs.outcome import (
 )
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
-from bend_hf.training.recipe import Trial, searched_entry, trials_of
+from bend_hf.training.recipe import Trial, search_entry, searched_entry, trials_of
 from bend_hf.training.trackers import tracking
 from bend_hf.types import Json
 
@@ -68,24 +68,14 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         folds=folds,
         head=None if entry is None else searched_entry(entry, run.searched),
         loss=jsonable(run.data.task.training),
-        search=_search_entry(run),
+        search=search_entry(
+            run.searched, metric=run.data.task.metric, protocol=run.config.protocol, tune=run.config.tune
+        ),
         probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
         detail=argmax_detail(of_argmax),
         further={ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {},
     )
-
-
-def _search_entry(run: ModelRun) -> dict[str, Json]:
-    """Say what was searched, on what, and why if nothing was."""
-    if run.searched:
-        by = f"{run.data.task.metric} on the validation split"
-        return {"values": jsonable(dict(run.searched)), "by": by, "trials": math.prod(map(len, run.searched.values()))}
-    if run.config.protocol == "bend-2024":
-        reason = "bend-2024 takes the settings of BEND"
-    else:
-        reason = "the embedder is trained too" if run.config.tune != "head" else "the values were given"
-    return {"values": {}, "by": None, "trials": 1, "reason": reason}
 
 
 @dataclass(frozen=True, kw_only=True)

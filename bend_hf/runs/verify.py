@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from bend_hf.data.dataset import FACTS_FILE, TaskData, limited, task_openers
 from bend_hf.data.sources import BuiltSource, sources_of
 from bend_hf.errors import BendError, ConfigError, RecordError
 from bend_hf.evaluation.dataset_items import DatasetItems, dataset_items, identity_of
-from bend_hf.evaluation.evidence import predictions_next_to, problems_of, unequal, with_answers_counted
+from bend_hf.evaluation.evidence import is_earlier, predictions_next_to, problems_of, unequal, with_answers_counted
 from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
 from bend_hf.evaluation.gene_structure import READ_FROM_SEQUENCE, sequence_of
 from bend_hf.evaluation.identity import in_other, keys_sha256
@@ -37,11 +37,12 @@ from bend_hf.files import file_sha256, parse_json
 from bend_hf.registry import names_file
 from bend_hf.runs.decode_genes import ARGMAX
 from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
+from bend_hf.runs.recomputed import Checked, wrong_audit, wrong_by_data, wrong_by_predictions
 from bend_hf.runs.settings import head_in_key, with_metrics
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.training.heads import BASELINES, head_entry, head_of
 from bend_hf.training.recipe import RECIPES, searched_entry
-from bend_hf.types import Json
+from bend_hf.types import Json, OutOfBounds, RefMismatch, ValueLoss
 from bend_hf.variants.read import CONSEQUENCE, ReadSettings, read_variants
 from bend_hf.variants.summary import summarize_scores
 
@@ -49,6 +50,8 @@ Opened: TypeAlias = dict[tuple[DataConfig, str], TaskData]
 
 _FACTS: Final = ("assembly", "files", "rows_of_bed", "items", "changes", "limit")
 _SHOWN: Final = 3  # items that are named
+_KINDS: Final = {"out_of_bounds": OutOfBounds, "ref_mismatch": RefMismatch, "loss": ValueLoss}
+_CHOICES: Final = {name: get_args(kind) for name, kind in _KINDS.items()}
 _PLACES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
 
 
@@ -78,25 +81,28 @@ class Verified:
         record: Its content.
         problems: What is wrong, in words; empty if the record holds.
         unchecked: What could not be checked, in words.
+        with_data: Whether it was compared with its data.
     """
 
     path: Path
     record: ResultRecord
     problems: tuple[str, ...]
     unchecked: tuple[str, ...] = ()
+    with_data: bool = True
 
     def in_words(self) -> str:
         """One line, or several for problems."""
         if self.problems:
             return "\n".join([f"{self.path}: NOT verified", *(f"  {problem}" for problem in self.problems)])
         value, items = self.record.value, self.record.coverage.get("items")
+        further = ", calibration, parts and label noise" if self.record.diagnostics is not None else ""
         line = (
             f"{self.path}: verified: {self.record.main_metric} {'undefined' if value is None else f'{value:.4f}'}, "
-            "interval, clusters, coverage and hashes from the predictions"
+            f"interval, clusters, coverage, hashes{further} from the predictions"
         )
-        if self.unchecked:
-            return f"{line}; not checked: {'; '.join(self.unchecked)}"
-        return f"{line}; {items:,} items and their labels from the data"
+        if self.with_data:
+            line += f"; {items:,} items and their labels from the data"
+        return f"{line}; not checked: {'; '.join(self.unchecked)}" if self.unchecked else line
 
 
 def verify_run(
@@ -125,14 +131,18 @@ def verify_run(
     record = with_answers_counted(record, predictions, path)
     problems = list(problems_of(record, predictions, path))
     unchecked = [] if with_data else ["the data"]
-    problems += [one for one in _wrong_numbers(record, predictions, unchecked) if one not in problems]
+    checked = Checked(path=path, record=record, predictions=predictions, unchecked=unchecked)
+    problems += _wrong_numbers(checked)
     problems += _wrong_argmax(record, path, unchecked)
     if with_data:
-        problems += _wrong_data(
-            record, predictions, _Evidence(place or DataPlace(), {} if opened is None else opened, unchecked)
-        )
+        evidence = _Evidence(place or DataPlace(), {} if opened is None else opened)
+        problems += _wrong_data(checked, evidence, with_audit=True)
     return Verified(
-        path=path, record=record, problems=tuple(dict.fromkeys(problems)), unchecked=tuple(dict.fromkeys(unchecked))
+        path=path,
+        record=record,
+        problems=tuple(dict.fromkeys(problems)),
+        unchecked=tuple(dict.fromkeys(unchecked)),
+        with_data=with_data,
     )
 
 
@@ -158,7 +168,8 @@ def check_with_data_at_hand(
         if reason is not None:
             log(f"{path.name}: its items were not compared with its data: {reason}")
             continue
-        problem = next(_wrong_data(record, read_predictions(file), _Evidence(DataPlace(), opened, [])), None)
+        checked = Checked(path=path, record=record, predictions=read_predictions(file), unchecked=[])
+        problem = next(_wrong_data(checked, _Evidence(DataPlace(), opened)), None)
         if problem is not None:
             raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
 
@@ -184,14 +195,20 @@ def _why_not_at_hand(record: ResultRecord, opened: Opened) -> str | None:
 # Numbers
 
 
-def _wrong_numbers(record: ResultRecord, predictions: Predictions, unchecked: list[str]) -> Iterator[str]:
-    """Compute metrics, details and folds again as a run does."""
-    if member(record.created_with, "bend_hf") not in (None, __version__):
+def _wrong_numbers(checked: Checked) -> Iterator[str]:
+    """Compute metrics, details, folds and what stands next to them again as a run does."""
+    record, predictions, unchecked = checked.record, checked.predictions, checked.unchecked
+    if not _is_of_this_release(record):
         unchecked.append(f"details that release {member(record.created_with, 'bend_hf')} may compute otherwise")
         return
+    yield from wrong_by_predictions(checked)
+    for name, entry in record.metrics.items():
+        if is_earlier(member(entry, "interval")):
+            unchecked.append(f"the interval of {name}, which an earlier release drew")
     if isinstance(member(record.metrics, record.main_metric, "detail", "by_score"), dict):
         yield from _wrong_summary(record, predictions)
-        return
+        if "file" in record.config:
+            return  # its metrics are those of the summary; those of a task are computed below, too
     names = [name for name in record.metrics if name in metric_names(plugins=False)]
     if others := [name for name in record.metrics if name not in names]:
         unchecked.append(f"the metrics {', '.join(others)}, whose code is not run")
@@ -230,6 +247,11 @@ def _wrong_argmax(record: ResultRecord, path: Path, unchecked: list[str]) -> Ite
     yield from unequal(stated, summarize(_folds_again(read_predictions(file), names)), where)
 
 
+def _is_of_this_release(record: ResultRecord) -> bool:
+    """Whether this release wrote a record, or, for records in memory, may have."""
+    return member(record.created_with, "bend_hf") in (None, __version__)
+
+
 def _wrong_summary(record: ResultRecord, predictions: Predictions) -> Iterator[str]:
     """Compute the summary of all scores of variants again."""
     stated = member(record.metrics, record.main_metric, "detail")
@@ -250,18 +272,17 @@ def _wrong_summary(record: ResultRecord, predictions: Predictions) -> Iterator[s
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Where the data are, those that are open, and a list that receives what cannot be checked."""
+    """Where the data are, and those that are open."""
 
     place: DataPlace
     opened: Opened
-    unchecked: list[str]
 
 
-def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evidence) -> Iterator[str]:
+def _wrong_data(checked: Checked, evidence: _Evidence, *, with_audit: bool = False) -> Iterator[str]:
     """Compare hashes, counts and every item with the data."""
-    unchecked = evidence.unchecked
+    record = checked.record
     if "file" in record.config:
-        yield from _wrong_variant_file(record, predictions, evidence.place)
+        yield from _wrong_variant_file(record, checked.predictions, evidence.place)
         return
     config = _config_of(record, evidence.place)
     if changed := list(_changed_shards(config, record.task)):
@@ -269,26 +290,39 @@ def _wrong_data(record: ResultRecord, predictions: Predictions, evidence: _Evide
         return
     data = _opened(record, config, evidence.opened)
     wrong_facts = list(_wrong_facts(record, data.facts))
+    if evidence.place == DataPlace():
+        yield from unequal(record.data.get("origin"), data.facts.get("origin"), "data.origin")
     yield from wrong_facts
     if record.main_metric != data.task.metric:
         yield f"main_metric is {record.main_metric!r}, but {data.task.metric!r} is that of the task"
+    highest = max((fold for fold in checked.folds if fold is not None), default=0)
+    if highest > data.n_folds:
+        yield f"the predictions hold fold {highest}, but the data have {data.n_folds}"
+        return
+    wrong_rows = list(_wrong_rows(checked, data))
+    yield from wrong_rows
+    if not wrong_facts:
+        yield from _wrong_key(record, data, checked.unchecked)
+    if _is_of_this_release(record) and not wrong_rows:  # other rows have other distances and budgets
+        head, searched = (None, {}) if record.is_control else _head_of(record, data)
+        yield from wrong_by_data(checked, data, head=head, searched=searched)
+        if with_audit:
+            yield from wrong_audit(checked, data)
+
+
+def _wrong_rows(checked: Checked, data: TaskData) -> Iterator[str]:
+    """Compare labels and items of the predictions, and the hashes of all splits, with the rows of the data."""
+    record, predictions = checked.record, checked.predictions
     if data.task.label_names != predictions.label_names:
         yield f"the predictions have the labels {', '.join(predictions.label_names[:_SHOWN])}..., the data others"
-    numbers = sorted({int(fold) for fold in folds_of(predictions)}) if "fold" in predictions.columns else []
-    if numbers and numbers[-1] > data.n_folds:
-        yield f"the predictions hold fold {numbers[-1]}, but the data have {data.n_folds}"
-        return
-    folds: list[int | None] = [*numbers] or [None]
-    tested = [dataset_items(data.task, data.splits(fold)["test"], fold=fold) for fold in folds]
+    tested = [dataset_items(data.task, data.splits(fold)["test"], fold=fold) for fold in checked.folds]
     yield from wrong_items(predictions, tested)
     yield from _wrong_genes(record, data, predictions)
     identity, stated = identity_of(data), record.data.get("identity")
     if not isinstance(stated, dict):
-        unchecked.append("the rows that were trained on, whose hashes the record does not hold")
+        checked.unchecked.append("the rows that were trained on, whose hashes the record does not hold")
     else:
         yield from unequal(stated, identity, "data.identity")
-    if not wrong_facts:
-        yield from _wrong_key(record, data, unchecked)
 
 
 def _wrong_genes(record: ResultRecord, data: TaskData, predictions: Predictions) -> Iterator[str]:
@@ -371,7 +405,7 @@ def _difference(predictions: Predictions, index: int, rows: DatasetItems, row: i
 def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> Iterator[str]:
     """Compute the hash of everything that affects the scores again."""
     stated, identity = record.config.get(KEY_FIELD), record.model.get("identity")
-    if stated is None or member(record.created_with, "bend_hf") not in (None, __version__):
+    if stated is None or not _is_of_this_release(record):
         return
     if record.is_control:
         fold = [one for one in _list(record.config.get("fold")) if isinstance(one, int)]
@@ -413,7 +447,7 @@ def _head_of(record: ResultRecord, data: TaskData) -> tuple[Head | None, Mapping
     if data.task.head is None:
         return None, {}
     named, rate = config.get("head"), config.get("learning_rate")
-    head = head_of(named if isinstance(named, str) else None, data.task)
+    head = head_of(None if named is None else str(named), data.task)
     if config.get("tune") != "head":
         return head, {}
     recipe = RECIPES[record.protocol]  # type: ignore[index]  # checked when the record was read
@@ -427,7 +461,13 @@ def _list(value: Json) -> list[Json]:
 def _config_of(record: ResultRecord, place: DataPlace) -> DataConfig:
     """Where the data of a record are, and how they were read."""
     config = record.config
-    values = {name: config[name] for name in ("out_of_bounds", "ref_mismatch", "loss") if config.get(name) is not None}
+    values = {name: config[name] for name in _CHOICES if config.get(name) is not None}
+    for name, value in values.items():
+        if value not in _CHOICES[name]:
+            raise RecordError(
+                f"config.{name} is {value!r}; expected {' or '.join(_CHOICES[name])}. Records must not be edited; "
+                "repeat the run"
+            )
     files: dict[str, Any] = {name: _path(config.get(name)) for name in ("bed", "labels", "genome")}
     data, origin, repo = config.get("data"), record.data.get("origin"), record.data.get("repo")
     if place != DataPlace():

@@ -156,6 +156,31 @@ def searched_entry(entry: Mapping[str, Json], searched: Mapping[str, Sequence[He
     return {name: list(searched[name]) if name in searched else value for name, value in entry.items()}
 
 
+def search_entry(
+    searched: Mapping[str, Sequence[HeadSetting]], *, metric: str, protocol: ProtocolName, tune: str
+) -> dict[str, Json]:
+    """Return what a record says of a search: what was searched, on what, and why if nothing was.
+
+    >>> search_entry({"hidden": (8, 64)}, metric="mcc", protocol="bend-hf-1", tune="head")
+    {'values': {'hidden': [8, 64]}, 'by': 'mcc on the validation split', 'trials': 2}
+
+    Args:
+        searched: Values by name.
+        metric: The main metric of the task.
+        protocol: Version of the rules.
+        tune: What is trained: the head, all weights, or adapters.
+    """
+    if searched:
+        values: dict[str, Json] = {name: list(choices) for name, choices in searched.items()}
+        trials = math.prod(map(len, searched.values()))
+        return {"values": values, "by": f"{metric} on the validation split", "trials": trials}
+    if protocol == "bend-2024":
+        reason = "bend-2024 takes the settings of BEND"
+    else:
+        reason = "the embedder is trained too" if tune != "head" else "the values were given"
+    return {"values": {}, "by": None, "trials": 1, "reason": reason}
+
+
 def steps_per_epoch(n_rows: int, *, batch_size: int, accumulation: int = 1) -> int:
     """Return the steps of the optimizer in one pass over the training split."""
     return math.ceil(math.ceil(n_rows / batch_size) / accumulation)

@@ -17,12 +17,13 @@ Folds are whole chromosomes, or blocks of neighboring positions on a single chro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.errors import InputError
@@ -215,11 +216,41 @@ def cross_validate_heads(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         store.remove()
-    detail: dict[str, Json] = {kind: _metrics(predictions[kind], folds) for kind in HEAD_KINDS}
-    detail["folds"] = {"by": folds.by, "n": folds.n_folds, "variants": jsonable(np.bincount(folds.fold))}
-    detail["settings"] = jsonable(asdict(settings))
-    detail["budget"] = _budget(np.bincount(folds.fold), settings)
+    detail = heads_detail(predictions, settings)
+    few = [one for one in _steps(np.bincount(folds.fold), settings).tolist() if one < FEW_STEPS]
+    if few:
+        log.warning("the heads on variants took %d steps of the optimizer, fewer than %d", min(few), FEW_STEPS)
     return VariantHeadResult(detail=detail, predictions=predictions)
+
+
+def heads_detail(predictions: Mapping[str, Predictions], settings: VariantHeadSettings) -> dict[str, Json]:
+    """Return what a record says of the heads: their metrics, folds, settings and budget.
+
+    Args:
+        predictions: Predictions of each head, with columns ``chromosome`` and ``fold``.
+        settings: How the heads were trained.
+    """
+    first = next(iter(predictions.values()))
+    fold = _fold_of(first)
+    by: FoldsBy = "chromosome" if len(pc.unique(first.columns["chromosome"])) > 1 else "blocks of position"
+    sizes = np.bincount(fold)
+    detail: dict[str, Json] = {kind: _metrics(one) for kind, one in predictions.items()}
+    detail["folds"] = {"by": by, "n": len(sizes), "variants": jsonable(sizes)}
+    detail["settings"] = jsonable(asdict(settings))
+    detail["budget"] = _budget(sizes, settings)
+    return detail
+
+
+def _fold_of(predictions: Predictions) -> Ints:
+    """The fold of each variant, counted from 0, shape (n,)."""
+    fold: Ints = predictions.columns["fold"].to_numpy(zero_copy_only=False).astype(np.int64) - 1
+    return fold
+
+
+def _steps(sizes: Ints, settings: VariantHeadSettings) -> Ints:
+    """The steps of the optimizer that the head of each fold takes, shape (folds,)."""
+    steps: Ints = settings.epochs * -(-(sizes.sum() - sizes) // settings.batch_size)
+    return steps
 
 
 def _budget(sizes: Ints, settings: VariantHeadSettings) -> dict[str, Json]:
@@ -229,22 +260,20 @@ def _budget(sizes: Ints, settings: VariantHeadSettings) -> dict[str, Json]:
         sizes: Variants of each fold, shape (folds,).
         settings: How heads are trained.
     """
-    rows = sizes.sum() - sizes
-    steps = settings.epochs * -(-rows // settings.batch_size)
+    steps = _steps(sizes, settings)
     few = int(steps.min(initial=FEW_STEPS)) < FEW_STEPS
-    if few:
-        log.warning("the heads on variants took %d steps of the optimizer, fewer than %d", steps.min(), FEW_STEPS)
-    return {"rows": jsonable(rows), "steps": jsonable(steps), "few_steps": few, "searched": {}}
+    return {"rows": jsonable(sizes.sum() - sizes), "steps": jsonable(steps), "few_steps": few, "searched": {}}
 
 
-def _metrics(predictions: Predictions, folds: PositionFolds) -> Json:
+def _metrics(predictions: Predictions) -> Json:
     """Compute each metric as the mean over folds that have both classes, and over all variants at once."""
-    values = scores_of(predictions)
+    values, fold_of = scores_of(predictions), _fold_of(predictions)
+    n_folds = int(fold_of.max(initial=-1)) + 1
     entries: dict[str, Json] = {"n": len(predictions)}
     for metric in METRICS:
         by_fold = []
-        for fold in range(folds.n_folds):
-            test = folds.fold == fold
+        for fold in range(n_folds):
+            test = fold_of == fold
             if len(np.unique(predictions.target[test])) == 2:
                 by_fold.append(score(metric, values[test], predictions.target[test]).value)
         fraction = float((predictions.target == 1).mean())
@@ -253,8 +282,8 @@ def _metrics(predictions: Predictions, folds: PositionFolds) -> Json:
             "chance": 0.5 if metric == "auroc" else fraction,
             "detail": {
                 "deviation": float(np.std(by_fold, ddof=1)) if len(by_fold) > 1 else None,
-                "n_folds": folds.n_folds,
-                "n_folds_undefined": folds.n_folds - len(by_fold),
+                "n_folds": n_folds,
+                "n_folds_undefined": n_folds - len(by_fold),
                 "pooled": score(metric, values, predictions.target).value,
             },
         }
