@@ -60,6 +60,10 @@ class ModelError(BendError):
     """A checkpoint or tokenizer that cannot be loaded as the expected model."""
 
 
+class ControlError(BendError):
+    """A control whose program, networks or data base is not installed, or does not work."""
+
+
 class DownloadError(BendError):
     """A file that could not be downloaded completely."""
 

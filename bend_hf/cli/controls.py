@@ -12,11 +12,17 @@ from bend_hf.tables import Table, number
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_run_flags(parser)
-    flag_group(parser, "model").add_argument(
+    chosen = flag_group(parser, "model").add_mutually_exclusive_group()
+    chosen.add_argument(
         "--only",
+        "--control",
         nargs="+",
         metavar="CONTROL",
-        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model); default: all that apply to the task",
+        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus; default: "
+        "all that apply to the task and need no further installation",
+    )
+    chosen.add_argument(
+        "--installed", action="store_true", help="also run controls that need a further installation, if it is there"
     )
 
 
@@ -25,7 +31,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
     from bend_hf.runs.run import run_controls
 
-    outcomes = run_controls(config_from_flags(RunConfig, parsed), parsed.only)
+    outcomes = run_controls(config_from_flags(RunConfig, parsed), parsed.only, installed=parsed.installed)
     if PartialState().is_main_process:
         rows = [
             (

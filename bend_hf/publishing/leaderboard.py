@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from bend_hf.training.heads import BASELINES
 from bend_hf.types import Json
 
 BELOW: Final = "↓"  # next to a score that is significantly below chance
+BELOW_CONTROL: Final = "‡"  # next to a score below that of the best control
 MARKS: Final = MappingProxyType(
     {
         "=": "cannot be told from the best: equal scores, or p of 0.05 or more in a paired test on the same items "
@@ -80,6 +81,7 @@ class Leaderboard:
         n_items: Number of scored items.
         controls: Scores of the controls on the same items, by title; controls that are rows are left out.
         reasons_not_to_publish: Why the leaderboard must not be published, over all its rows and controls.
+        provenances: By control, what it took from the machine: version, source, license and training data, in words.
         published: Scores that others report on the task, to show apart from the rows.
     """
 
@@ -93,6 +95,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     controls: dict[str, float]
     reasons_not_to_publish: tuple[str, ...]
+    provenances: Mapping[str, str] = field(default_factory=dict)
     published: tuple[PublishedScore, ...] = ()
 
     @property
@@ -126,9 +129,22 @@ class Leaderboard:
         """What a reader must know next to the scores: the remarks, each with the rows that it applies to."""
         rows_of: dict[str, list[str]] = {}
         for row in self.rows:
-            for remark in row.result.remarks:
+            for remark in (*row.result.remarks, *filter(None, [self.below_best_control(row)])):
                 rows_of.setdefault(remark, []).append(row.name)
-        return tuple(f"{', '.join(names)}: {remark}." for remark, names in rows_of.items())
+        remarks = [f"{', '.join(names)}: {remark}." for remark, names in rows_of.items()]
+        return (*remarks, *(f"{name}: {text}." for name, text in self.provenances.items()))
+
+    def below_best_control(self, row: Row) -> str:
+        """Say that a row scores below the best control, and which that is; empty if it does not."""
+        if row.result.value is None or not self.controls:
+            return ""
+        name, best = max(self.controls.items(), key=lambda control: control[1])
+        return f"below the best control, {name} with {number(best)}" if row.result.value < best else ""
+
+    def score_text(self, row: Row) -> str:
+        """The score of a row with the signs for chance and controls."""
+        signs = [BELOW] * row.result.below_chance + [BELOW_CONTROL] * bool(self.below_best_control(row))
+        return " ".join([number(row.result.value), *signs])
 
     @property
     def calibrations(self) -> dict[str, str]:
@@ -238,7 +254,28 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
             dict.fromkeys(reason for result in results for reason in result.reasons_not_to_publish)
         ),
         controls=dict(sorted(titled.items())),
+        provenances=control_provenances(results),
     )
+
+
+def control_provenances(results: Sequence[ResultGroup]) -> dict[str, str]:
+    """Say what the controls of results took from the machine, by title; of several versions, all.
+
+    >>> control_provenances([])
+    {}
+    """
+    stated: dict[str, dict[str, None]] = {}
+    for record in (record for result in results for record in result.records):
+        found = {str(record.model.get("model")): record.model.get("provenance")} if record.is_control else {}
+        found |= {name: member(record.controls, name, "provenance") for name in record.controls}
+        for name, facts in found.items():
+            if isinstance(facts, dict):
+                version, license_, trained_on, source = (
+                    str(facts.get(key) or "unknown") for key in ("version", "license", "trained_on", "source")
+                )
+                text = f"version {version}, license {license_}; trained on {trained_on}; {source}"
+                stated.setdefault(_control_title(name), {})[text] = None
+    return {name: "; ".join(texts) for name, texts in sorted(stated.items())}
 
 
 def _control_title(name: str) -> str:

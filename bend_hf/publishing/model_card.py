@@ -24,6 +24,7 @@ from bend_hf.publishing.card_text import marked
 from bend_hf.publishing.diagnostics import diagnostic_fields
 from bend_hf.publishing.eval_results import DATASET_NAME, dataset_scored_on
 from bend_hf.publishing.gene_tables import structure_table
+from bend_hf.publishing.leaderboard import control_provenances
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
 from bend_hf.publishing.models import own_weights
 from bend_hf.publishing.results import ResultGroup, group_records, spread_over_trainings
@@ -125,6 +126,7 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
         ],
         "interval_methods": sorted({result.interval_method for result in results} - {""}),
         "controls": [row for result in results for row in _control_rows(result, controls)],
+        "provenances": control_provenances([*results, *controls]),
         "chances": [f"{title}: {one.metric} {one.chance_text}" for title, one in titled if one.chance_text],
         "remarks": [f"{title}, {one.protocol}: {text}" for title, one in titled for text in one.remarks],
         "spreads": _spreads(results),
@@ -207,6 +209,7 @@ def _control_rows(result: ResultGroup, others: Sequence[ResultGroup]) -> list[di
             "metric": result.metric,
             "value": value,
             "model_value": result.value,
+            "below": value is not None and result.value is not None and result.value < value,
         }
         for name, value in sorted({**result.controls, **same_items}.items())
     ]

@@ -28,6 +28,7 @@ from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
+from bend_hf.errors import ControlError
 from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
@@ -276,19 +277,37 @@ def run_with_controls(task: PreparedTask, run: ModelRun) -> Outcome:
     return run_task(run, _run_its_controls(task) if task.config.controls else [])
 
 
-def run_controls(config: RunConfig, keys: Sequence[str] | None = None) -> list[Outcome]:
+def run_controls(config: RunConfig, keys: Sequence[str] | None = None, *, installed: bool = False) -> list[Outcome]:
     """Run the controls of every task of a configuration with every seed, without the model.
 
     Args:
         config: Configuration of the model that the controls are compared with.
-        keys: Which controls; None for all that fit each task.
+        keys: Which controls; None for all that fit each task and need nothing of the machine.
+        installed: Run those too that need something of the machine, if it is installed.
 
     Raises:
-        BendError: An input is bad. Nothing was trained in that case.
+        BendError: An input is bad, or a control that was named is not installed. Nothing was trained in that case.
     """
     for key in keys or ():
-        CONTROLS.get(key)
+        if (reason := CONTROLS.get(key).why_absent()) is not None:
+            raise ControlError(reason)
+    keys = chosen_controls(installed=installed) if keys is None else keys
     return [run_task(control) for task in prepare(config) for control in controls_of(task, keys)]
+
+
+def chosen_controls(*, installed: bool) -> list[str]:
+    """Return the controls that need nothing of the machine; with ``installed``, also those that have what they need.
+
+    The log says how to get what is not installed. By default, a run gives the same controls on every machine.
+    """
+    chosen = []
+    for control in CONTROLS:
+        reason = control.why_absent() if installed else None
+        if reason is not None:
+            log.warning("%s", reason)
+        elif control.provenance is None or installed:
+            chosen.append(control.key)
+    return chosen
 
 
 def run_task(run: Run, controls: Sequence[Outcome] = ()) -> Outcome:
@@ -456,13 +475,13 @@ def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_m
 
     Args:
         task: The task, as prepared for the model that the controls are compared with.
-        keys: Which controls; None for all.
+        keys: Which controls; None for all that need nothing of the machine.
         with_model: Whether the model itself is run too, so that it is not a control of itself.
 
     Raises:
         RegistryError: A control is unknown.
     """
-    for control in [CONTROLS.get(key) for key in (CONTROLS.names() if keys is None else keys)]:
+    for control in [CONTROLS.get(key) for key in (chosen_controls(installed=False) if keys is None else keys)]:
         reason = control.why_not(task.data.task)
         if with_model and control.key == task.config.model:
             continue
@@ -483,7 +502,7 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(
-            key_with_code(control),
+            _control_with_version(control),
             task.data,
             protocol=task.config.protocol,
             seed=task.config.seed,
@@ -495,10 +514,19 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     )
 
 
+def _control_with_version(control: ControlSpec) -> str:
+    key = key_with_code(control)
+    return key if control.provenance is None else f"{key} {control.provenance.version()}"
+
+
 def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:
     """Return the controls as the record of a model holds them: description and metrics by key."""
     return {
-        one.control: {"description": CONTROLS.get(one.control).text, "metrics": one.record.metrics}
+        one.control: {
+            "description": CONTROLS.get(one.control).text,
+            "metrics": one.record.metrics,
+            **{name: one.record.model[name] for name in ("provenance",) if name in one.record.model},
+        }
         for one in controls
         if one.control is not None
     }

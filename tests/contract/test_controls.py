@@ -43,6 +43,17 @@ def test_a_control_is_described(control: ControlSpec) -> None:
 
 
 @pytest.mark.parametrize("control", ALL)
+def test_a_control_that_needs_an_installation_says_of_what(control: ControlSpec) -> None:
+    if (stated := control.provenance) is None:
+        pytest.skip("it needs nothing of the machine")
+    assert stated.install.startswith("install it with")
+    assert stated.source.startswith("https://")
+    assert stated.license
+    assert stated.trained_on
+    assert (control.why_absent() is None) == (stated.version() is not None)
+
+
+@pytest.mark.parametrize("control", ALL)
 def test_a_control_applies_to_a_task_or_says_why_not(control: ControlSpec) -> None:
     reasons = {task.key: control.why_not(task) for task in TASKS}
     assert None in reasons.values(), "it applies to no task"
@@ -57,6 +68,8 @@ def test_a_control_predicts_every_item_and_the_same_again(
     data = opened[name]
     if control.why_not(data.task) is not None:
         pytest.skip(str(control.why_not(data.task)))
+    if (absent := control.why_absent()) is not None:
+        pytest.skip(absent)
     assert control.predict is not None
     splits = data.splits(1 if data.n_folds else None)
     first, again = (control.predict(data.task, splits, 0) for _ in range(2))

@@ -24,6 +24,7 @@ PAGES = pages()
 LEFT_OUT = {
     "bend-hf demo": "takes minutes; test_as_typed.py runs it",
     "make ": "makes virtual environments, uses the network, or runs these tests",
+    "bend-hf controls gene_finding": "needs AUGUSTUS on PATH; test_augustus.py runs a program in its place",
     "bend-hf download": "needs the network; downloads are tested against a loopback server",
     "bend-hf convert": "needs published weights; test_evo2.py converts a small checkpoint",
     "bend-hf train --task gene_finding --model evo2": "needs the weights of Evo 2",

@@ -15,7 +15,7 @@ from bend_hf.files import asset_folder
 from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
 from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
-from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
+from bend_hf.publishing.leaderboard import BELOW_CONTROL, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import number, render
 
@@ -58,7 +58,11 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
         "published_heading": HEADING,
         "published_explained": EXPLAINED,
         "any_not_publishable": any(row.result.reasons_not_to_publish for row in rows),
-        "marks": [(mark, text) for mark, text in MARKS.items() if mark in {row.mark for row in rows}],
+        "marks": [
+            *((mark, text) for mark, text in MARKS.items() if mark in {row.mark for row in rows}),
+            *[(BELOW_CONTROL, "below the best control")]
+            * any(b.below_best_control(row) for b in boards for row in b.rows),
+        ],
     }
     return render(asset_folder("model_cards") / _TEMPLATE, fields, html=True)
 
@@ -74,7 +78,9 @@ def _section(board: Leaderboard) -> dict[str, Any]:
     return {
         "board": board,
         "rows": [
-            _row(row, place(row.result.value), place(row.result.low), place(row.result.high)) for row in board.rows
+            _row(row, board, Bar(at=place(one.value), low=place(one.low), high=place(one.high)))
+            for row in board.rows
+            for one in [row.result]
         ],
         "controls": [
             {"name": name, "value": value, "text": number(value), "at": place(value)}
@@ -87,14 +93,14 @@ def _section(board: Leaderboard) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, at: float | None, low: float | None, high: float | None) -> dict[str, Any]:
+def _row(row: Row, board: Leaderboard, bar: Bar) -> dict[str, Any]:
     result = row.result
     return {
         "row": row,
         "result": result,
-        "score": number(result.value) + (f" {BELOW}" if result.below_chance else ""),
+        "score": board.score_text(row),
         "interval": "" if result.low is None else f"{number(result.low)} to {number(result.high)}",
-        "bar": Bar(at=at, low=low, high=high),
+        "bar": bar,
         "seeds": ", ".join(map(str, result.seeds)),
         "parameters": "" if result.n_parameters is None else f"{result.n_parameters:,}",
         "seconds": "" if result.seconds is None else f"{result.seconds:,.0f}",

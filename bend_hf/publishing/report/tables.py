@@ -11,7 +11,7 @@ from typing import Final
 from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
 from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
-from bend_hf.publishing.leaderboard import BELOW, MARKS, Leaderboard, Row
+from bend_hf.publishing.leaderboard import BELOW, BELOW_CONTROL, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.tables import escaped, markdown_table, number, one_line
 
@@ -19,7 +19,7 @@ _NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
 _COLUMNS: Final = (
     *("task", "protocol", "data", "data_id", "metric", "rank", "tied_with_best", "tie_found_by", "p_against_best"),
     *("model", "family", "probe", "score", "low", "high", "interval", "seeds", "items", "n_parameters", "seconds"),
-    *("chance", "below_chance", "remarks"),
+    *("chance", "below_chance", "below_best_control", "remarks"),
     *("not_publishable_because", "source"),
 )
 
@@ -35,7 +35,7 @@ def as_markdown(boards: Sequence[Leaderboard]) -> str:
 
 
 def _section(board: Leaderboard) -> list[str]:
-    rows = [_cells(row) for row in board.rows]
+    rows = [_cells(row, board) for row in board.rows]
     rows += [["", escaped(name), "control", "", number(value), "", "", ""] for name, value in board.controls.items()]
     header = ["", "model", "family", "head", board.metric, "interval", "seeds", "seconds"]
     return [
@@ -77,19 +77,21 @@ def _notes(board: Leaderboard) -> list[str]:
     """The lines below a table: chance, power, remarks, parts of the variance and calibration."""
     chance = f"Chance: {escaped(board.chance)}." if board.chance else ""
     below = f"{BELOW} significantly below chance." if any(row.result.below_chance for row in board.rows) else ""
+    if any(map(board.below_best_control, board.rows)):
+        below = f"{below} {BELOW_CONTROL} below the best control.".lstrip()
     named = [*board.seed_spreads.items(), *board.calibrations.items()]
     texts = [*map(escaped, board.remarks), *(f"{escaped(name)}: {text}." for name, text in named)]
     return [chance, below, board.power, *texts]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, board: Leaderboard) -> list[str]:
     result = row.result
     return [
         f"{row.rank if row.rank else '-'} {row.mark}".rstrip(),
         escaped(row.name) + (" †" if result.reasons_not_to_publish else ""),
         escaped(result.family),
         escaped(result.head.replace("_", " ")),
-        number(result.value) + (f" {BELOW}" if result.below_chance else ""),
+        board.score_text(row),
         f"{number(result.low)} to {number(result.high)}" if result.low is not None else "",
         ", ".join(map(str, result.seeds)),
         "" if result.seconds is None else f"{result.seconds:,.0f}",
@@ -104,8 +106,11 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
     for board in boards:
         common = {"task": board.task, "protocol": board.protocol, "data": board.data, "data_id": board.data_id}
         common |= {"metric": board.metric, "items": str(board.n_items)}
-        lines = [_row_values(row) for row in board.rows]
-        lines += [{"model": name, "family": "control", "score": repr(value)} for name, value in board.controls.items()]
+        lines = [_row_values(row, board) for row in board.rows]
+        lines += [
+            {"model": name, "family": "control", "score": repr(value), "source": board.provenances.get(name, "")}
+            for name, value in board.controls.items()
+        ]
         lines += [
             {
                 "model": one.model,
@@ -124,7 +129,7 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
     return text.getvalue()
 
 
-def _row_values(row: Row) -> dict[str, str]:
+def _row_values(row: Row, board: Leaderboard) -> dict[str, str]:
     result, tie = row.result, row.tie
     return {
         "rank": str(row.rank or ""),
@@ -143,6 +148,7 @@ def _row_values(row: Row) -> dict[str, str]:
         "seconds": "" if result.seconds is None else f"{result.seconds:.1f}",
         "chance": _digits(result.chance),
         "below_chance": "yes" if result.below_chance else "no",
+        "below_best_control": "yes" if board.below_best_control(row) else "no",
         "remarks": "; ".join(result.remarks),
         "not_publishable_because": "; ".join(result.reasons_not_to_publish),
     }

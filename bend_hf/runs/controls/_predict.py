@@ -40,6 +40,7 @@ def predict_control(run: ControlRun) -> RunResults:
 
 def _description(run: ControlRun, predicted: Sequence[ControlResult]) -> dict[str, Json]:
     """Return the control in place of an embedder's description."""
+    provenance = run.control.provenance
     return {
         "model": run.control.key,
         "family": "control",
@@ -52,4 +53,5 @@ def _description(run: ControlRun, predicted: Sequence[ControlResult]) -> dict[st
         "layer": -1,
         "dtype": "float64",
         "random_init": False,
+        **({} if provenance is None else {"provenance": provenance.facts()}),
     }

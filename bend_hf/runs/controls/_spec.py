@@ -34,6 +34,34 @@ class ControlResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where something comes from that a control finds on the machine: a program, networks, a data base.
+
+    Attributes:
+        version: Returns the installed version; None if it is not installed.
+        install: How to get it, as the end of a sentence.
+        source: Its home page.
+        license: Its license, as SPDX writes it.
+        trained_on: What it was trained on or made from, and whether that can hold the test split.
+    """
+
+    version: Callable[[], str | None]
+    install: str
+    source: str
+    license: str
+    trained_on: str
+
+    def facts(self) -> dict[str, Json]:
+        """Return what a record says of it."""
+        return {
+            "version": self.version() or "",
+            "source": self.source,
+            "license": self.license,
+            "trained_on": self.trained_on,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControlSpec:
     """One control. It declares either ``predict`` or ``model``.
 
@@ -47,6 +75,7 @@ class ControlSpec:
         search: What ``predict`` chooses on the validation split, as a record holds it.
         model: Returns the configuration of the model that is the control, given that of the compared model; None if
             that model has no such control.
+        provenance: What it needs on the machine; None if nothing. Such a control is run if it is asked for.
     """
 
     key: str
@@ -57,6 +86,13 @@ class ControlSpec:
     head: str = ""
     search: Mapping[str, Json] = field(default_factory=dict)
     model: Callable[[RunConfig], RunConfig | None] | None = None
+    provenance: Provenance | None = None
+
+    def why_absent(self) -> str | None:
+        """Say that what it needs is not installed, and how to get it; None if it can run."""
+        if self.provenance is None or self.provenance.version() is not None:
+            return None
+        return f"what the control {self.key!r} needs is not installed; {self.provenance.install}"
 
 
 def always(task: TaskSpec) -> str | None:

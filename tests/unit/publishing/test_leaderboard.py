@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.eval_results import dataset_scored_on
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.plots import plot_files
-from bend_hf.publishing.report.tables import as_markdown
+from bend_hf.publishing.report.tables import as_csv, as_markdown
 from tests.records import record, several
 
 
@@ -88,6 +90,46 @@ def test_records_of_controls_have_no_rank() -> None:
     assert [row.name for row in board.rows] == ["dnabert2"]
     assert board.controls == {"k-mers": 0.66}
     assert board.reasons_not_to_publish == ()
+
+
+PROVENANCE = {
+    "version": "3.5.0",
+    "source": "https://example.org/expert",
+    "license": "Artistic-1.0",
+    "trained_on": "genes | of <others>",
+}
+
+
+def test_a_model_below_the_best_control_is_marked_and_the_control_says_where_it_comes_from() -> None:
+    expert = _with(record(model="augustus", value=0.75, family="control"), "model", provenance=PROVENANCE)
+    made = [record(value=0.8), record(model="grover", value=0.7, controls={"kmer": 0.72}), expert]
+    [board] = leaderboards(made)
+    assert [board.below_best_control(row) for row in board.rows] == [
+        "",
+        "below the best control, AUGUSTUS with 0.7500",
+    ]
+    assert [board.score_text(row) for row in board.rows] == ["0.8000", "0.7000 ‡"]
+    stated = "version 3.5.0, license Artistic-1.0; trained on genes | of <others>; https://example.org/expert"
+    assert board.provenances == {"AUGUSTUS": stated}
+    text = as_markdown([board])
+    assert "‡ below the best control." in text
+    assert "grover: below the best control, AUGUSTUS with 0.7500." in text
+    assert "AUGUSTUS: version 3.5.0, license Artistic-1.0; trained on genes &#124; of &lt;others&gt;; https" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv([board]))))
+    assert [(row["model"], row["below_best_control"]) for row in rows[:2]] == [("dnabert2", "no"), ("grover", "yes")]
+    assert [row["source"] for row in rows if row["model"] == "AUGUSTUS"] == [stated]
+
+
+def test_a_control_in_the_record_of_a_model_says_where_it_comes_from() -> None:
+    made = record(controls={"augustus": 0.9})
+    entry = made.controls["augustus"]
+    assert isinstance(entry, dict)
+    made = replace(made, controls={"augustus": {**entry, "provenance": PROVENANCE}})
+    [board] = leaderboards([made])
+    assert board.score_text(board.rows[0]) == "0.8000 ‡"
+    assert list(board.provenances) == ["AUGUSTUS"]
+    [other] = leaderboards([record(controls={"kmer": 0.7})])
+    assert (other.score_text(other.rows[0]), other.provenances) == ("0.8000", {})
 
 
 def test_a_control_on_the_sample_keeps_a_report_from_being_published() -> None:

@@ -121,6 +121,16 @@ def test_records_of_controls_are_in_the_card_of_a_model() -> None:
     text = model_card([record()], [control, elsewhere])
     assert "| kmer | auroc | 0.6789 | 0.8000 |" in text
     assert "0.5123" not in text
+    assert "‡" not in text
+
+
+def test_a_card_says_where_a_control_comes_from_and_that_a_model_is_below_it() -> None:
+    control = record(model="augustus", value=0.9, family="control")
+    stated = {"version": "3.5.0", "source": "https://example.org", "license": "Artistic-1.0", "trained_on": "genes"}
+    text = model_card([record()], [replace(control, model={**control.model, "provenance": stated})])
+    assert "| augustus | auroc | 0.9000 | 0.8000 ‡ |" in text
+    assert "\n‡ below the control.\n" in text
+    assert "\n- AUGUSTUS: version 3.5.0, license Artistic-1.0; trained on genes; https://example.org.\n" in text
 
 
 HOSTILE = (
