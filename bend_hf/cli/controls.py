@@ -18,7 +18,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--control",
         nargs="+",
         metavar="CONTROL",
-        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus; default: "
+        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus, motifs, motifs+kmers; default: "
         "all that apply to the task and need no further installation",
     )
     chosen.add_argument(

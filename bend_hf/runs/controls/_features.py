@@ -83,6 +83,13 @@ def cell_counts(nucleotides: Nucleotides, cell: Ints, n_cells: int, features: Km
     return counts.reshape(n_cells, features.n_features)
 
 
+def chosen_windows(n: int, most: int, seed: int) -> Ints:
+    """Draw at most ``most`` of n windows without replacement, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False, shuffle=False))
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowBatch:
     """Label windows of some items.
@@ -150,10 +157,7 @@ class Windows:
             most: Largest number of windows; windows without a label are drawn too, and then left out.
             seed: Seed of the draw.
         """
-        n = len(self)
-        chosen = np.arange(n)
-        if n > most:
-            chosen = np.sort(np.random.default_rng(seed).choice(n, most, replace=False, shuffle=False))
+        chosen = chosen_windows(len(self), most, seed)
         features, targets = [], []
         for batch in self.batches():
             start, end = self.starts[batch.rows[0]], self.starts[batch.rows[-1] + 1]

@@ -1,6 +1,6 @@
-"""Controls that learn a linear model on k-mer features, and predictions from scores of windows.
+"""Controls that learn a linear model on features of windows, and predictions from scores of windows.
 
-A control's module declares ``predict=learner(lambda task: features)``.
+A control's module declares ``predict=learner(lambda task: features)`` for k-mers, and ``learner_on`` for others.
 
 The model is a logistic regression on scaled features: one per label, or one over all classes. C is chosen on the
 validation split.
@@ -140,16 +140,43 @@ def _fitted(scaled: Floats, target: Labels, c: float) -> _Fitted:
     return model
 
 
+class WindowSource(Protocol):
+    """The windows of a split, as ``Windows`` gives them, with any features."""
+
+    @property
+    def counts(self) -> Ints:
+        """Windows of each row, shape (rows,)."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Number of features per window."""
+        ...
+
+    def batches(self) -> Iterator[WindowBatch]:
+        """Yield all windows in order, in batches of whole rows."""
+        ...
+
+    def sample(self, most: int, seed: int) -> tuple[Floats, Labels]:
+        """Return features and targets of windows that have a label, drawn without replacement, in order."""
+        ...
+
+
 def learner(
     features_of: Callable[[TaskSpec], KmerFeatures],
 ) -> Callable[[TaskSpec, dict[str, Dataset], int], ControlResult]:
     """Return the ``predict`` of a control that learns from the fractions of k-mers in each window."""
+    return learner_on(lambda task, split: Windows(split, task.label, features_of(task)))
+
+
+def learner_on(
+    open_windows: Callable[[TaskSpec, Dataset], WindowSource],
+) -> Callable[[TaskSpec, dict[str, Dataset], int], ControlResult]:
+    """Return the ``predict`` of a control that learns from features of the windows of a split."""
 
     def predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
-        features, outputs = features_of(task), n_outputs(task)
-        train, validation, test = (
-            Windows(splits[name], task.label, features) for name in ("train", "validation", "test")
-        )
+        outputs = n_outputs(task)
+        train, validation, test = (open_windows(task, splits[name]) for name in ("train", "validation", "test"))
         x, y = train.sample(MOST_WINDOWS, seed)
         x_validation, y_validation = validation.sample(MOST_WINDOWS, seed)
 
