@@ -18,11 +18,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--control",
         nargs="+",
         metavar="CONTROL",
-        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus, motifs, motifs+kmers; default: "
-        "all that apply to the task and need no further installation",
+        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus, motifs, motifs+kmers, "
+        "spliceai; default: all that apply to the task and need no further installation",
     )
     chosen.add_argument(
-        "--installed", action="store_true", help="also run controls that need a further installation, if it is there"
+        "--installed",
+        action="store_true",
+        help="run instead the controls that need a further installation, and have it",
     )
 
 

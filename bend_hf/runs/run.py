@@ -283,7 +283,7 @@ def run_controls(config: RunConfig, keys: Sequence[str] | None = None, *, instal
     Args:
         config: Configuration of the model that the controls are compared with.
         keys: Which controls; None for all that fit each task and need nothing of the machine.
-        installed: Run those too that need something of the machine, if it is installed.
+        installed: Run instead those that need something of the machine, if it is installed.
 
     Raises:
         BendError: An input is bad, or a control that was named is not installed. Nothing was trained in that case.
@@ -296,16 +296,17 @@ def run_controls(config: RunConfig, keys: Sequence[str] | None = None, *, instal
 
 
 def chosen_controls(*, installed: bool) -> list[str]:
-    """Return the controls that need nothing of the machine; with ``installed``, also those that have what they need.
+    """Return the controls that need nothing of the machine, or those that need something and have it.
 
     The log says how to get what is not installed. By default, a run gives the same controls on every machine.
     """
+    if not installed:
+        return [control.key for control in CONTROLS if control.provenance is None]
     chosen = []
     for control in CONTROLS:
-        reason = control.why_absent() if installed else None
-        if reason is not None:
+        if (reason := control.why_absent()) is not None:
             log.warning("%s", reason)
-        elif control.provenance is None or installed:
+        elif control.provenance is not None:
             chosen.append(control.key)
     return chosen
 

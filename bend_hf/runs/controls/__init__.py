@@ -6,7 +6,7 @@ program; it says what, and is run if it is asked for. ``_features.py`` counts k-
 them, ``_variants.py`` describes variants. To add a control, add a file with a tuple ``CONTROLS`` of ``ControlSpec``.
 
 >>> CONTROLS.names()
-['augustus', 'cpg', 'gc', 'kmer', 'motifs', 'motifs+kmers', 'onehot', 'prevalence', 'random_twin']
+['augustus', 'cpg', 'gc', 'kmer', 'motifs', 'motifs+kmers', 'onehot', 'prevalence', 'random_twin', 'spliceai']
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ ARGUMENTS: Final = (  # every value that matters is stated, because a configurat
     "--genemodel=partial",  # a row may begin or end within a gene
     "--UTR=off",
     "--softmasking=0",  # sequences are upper case
+    "--stopCodonExcludedFromCDS=true",  # as in the labels, which follow GTF
     "--introns=on",
     "--protein=off",
     "--start=off",
@@ -89,8 +90,10 @@ def features_in(gff: str) -> list[Feature]:
         if len(fields) < 7 or not (fields[3].isdigit() and fields[4].isdigit()) or fields[6] not in _FIRST_OF_STRAND:
             raise ControlError(
                 f"AUGUSTUS wrote {line!r}; expected start, end and strand in the fields 4, 5 and 7 of GFF. "
-                "Run 'augustus --version', and compare with the versions that docs/controls.md names."
+                "Compare its version with the one that docs/controls.md names."
             )
+        if int(fields[3]) > int(fields[4]):
+            continue  # an exon that holds nothing but its part of the stop codon
         kind, strand = cast(Literal["CDS", "intron"], fields[2]), cast(Literal["+", "-"], fields[6])
         found.append(Feature(kind, int(fields[3]) - 1, int(fields[4]), strand))
     return found
@@ -101,7 +104,7 @@ def classes_of(features: Sequence[Feature], length_bp: int) -> Labels:
 
     The first base of an intron on the plus strand is its donor, the last one its acceptor; on the minus strand the
     leftmost base is the acceptor. An end of an intron that no exon adjoins is the end of the row, not a splice site.
-    Coding wins over introns if two genes overlap.
+    Coding wins over introns if two genes overlap. The stop codon is not coding.
 
     Args:
         features: Exons and introns.
@@ -204,7 +207,7 @@ def _output(path: str, sequence: str, limit_s: float) -> str:
         said = " ".join(done.stderr.split()) or "nothing"
         raise ControlError(
             f"{path} ended with status {done.returncode} and said {said!r}; expected 0. "
-            f"Run '{path} --species={SPECIES}' on a FASTA file of your own, or {INSTALL}."
+            f"Run it on a FASTA file of your own, or {INSTALL}."
         )
     return done.stdout
 
@@ -260,7 +263,7 @@ def call_genes(sequences: Sequence[str], program: Program, *, limit_s: float = L
         pool.shutdown(cancel_futures=True)  # rows that wait are not started after an error or Ctrl-C
     called = [features_in(gff or "") for gff in gffs]
     rows = [classes_of(features, len(sequence)) for features, sequence in zip(called, sequences, strict=True)]
-    classes: Labels = np.concatenate(rows) if rows else np.zeros(0, np.int16)
+    classes: Labels = np.concatenate([np.zeros(0, np.int16), *rows])
     return Calls(
         classes=classes,
         without_call=sum(not any(one.kind == "CDS" for one in features) for features in called),

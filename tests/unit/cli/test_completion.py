@@ -17,6 +17,7 @@ from bend_hf.cli._main import main
 from bend_hf.cli.completion import SHELLS, bash, places
 from bend_hf.config import flag_group
 from bend_hf.embedders import MODELS
+from bend_hf.runs.controls import CONTROLS
 from bend_hf.tasks import TASKS
 
 BASH = shutil.which("bash")
@@ -61,7 +62,8 @@ def known(prefix: str, names: list[str]) -> list[str]:
         ("bend-hf train --head ", ["basset", "cnn", "linear", "resnet"]),
         ("bend-hf train --metric au", ["auprc", "auroc"]),
         ("bend-hf embed --splits val", ["validation"]),
-        ("bend-hf controls --only ", ["cpg", "gc", "kmer", "onehot", "prevalence", "random_twin"]),
+        ("bend-hf controls --only ", CONTROLS.names()),
+        ("bend-hf controls --control mot", ["motifs", "motifs+kmers"]),
         ("bend-hf cache ", ["list", "verify", "prune", "export"]),
         ("bend-hf cache prune --un", ["--unfinished"]),
         ("bend-hf cache list --un", []),

@@ -113,6 +113,10 @@ def test_no_gene_is_non_coding() -> None:
     assert classes_of(features_in("# (none)\n"), 3).tolist() == [8, 8, 8]
 
 
+def test_an_exon_that_is_only_a_stop_codon_is_left_out() -> None:
+    assert features_in("row\tAUGUSTUS\tCDS\t7\t6\t.\t+\t0\tx") == []
+
+
 def test_a_line_that_is_not_gff_raises() -> None:
     with pytest.raises(ControlError, match=r"expected start, end and strand in the fields 4, 5 and 7"):
         features_in("row\tAUGUSTUS\tCDS\tone\t3\t.\t+\t0\tx")
@@ -194,8 +198,9 @@ def test_without_its_parameters_the_program_is_refused(home: Path) -> None:
 
 
 def test_a_control_that_needs_an_installation_is_run_only_if_asked_for(home: Path) -> None:
-    assert "augustus" not in chosen_controls(installed=False)
+    assert chosen_controls(installed=False) == ["cpg", "gc", "kmer", "onehot", "prevalence", "random_twin"]
     assert "augustus" in chosen_controls(installed=True)
+    assert not set(chosen_controls(installed=True)) & set(chosen_controls(installed=False))
 
 
 def test_the_control_fits_tasks_with_the_classes_of_genes() -> None:
@@ -234,6 +239,12 @@ def test_the_program_itself_finds_genes_on_both_strands(tmp_path: Path, monkeypa
     found = call_genes(sequences, program).classes
     labels = np.concatenate([np.asarray(row["labels"]) for row in rows])
     assert score("mcc", found, labels).value > 0.6
+    ends = []
+    for row, start in zip(rows, np.cumsum([0, *map(len, sequences[:-1])]), strict=True):
+        of_row = found[start : start + len(row["sequence"])]
+        coding, true = (np.flatnonzero(np.isin(one, (0, 4))) for one in (of_row, row["labels"]))
+        ends.append(len(coding) > 0 and set(true[[0, -1]].tolist()) <= set(coding[[0, -1]].tolist()))
+    assert any(ends), "of the right genes, the stop codon is not coding, as in the labels"
     mirrored = call_genes([reverse_complement(one) for one in sequences[:1]], program).classes[::-1]
     exchanged = np.array([4, 5, 6, 7, 0, 1, 2, 3, 8])[mirrored]
     assert (exchanged == found[: len(exchanged)]).mean() > 0.8, "the strands are exchanged, but for the row's ends"
