@@ -421,7 +421,8 @@ def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> It
         name, key = record.model.get("model"), identity.get("key")
         if key and name not in BASELINES and name != key:
             yield f"model.model is {name!r}, but its identity is that of {key!r}"
-        settings = {name: record.config.get(name) for name in settings_in_key(RunConfig)}
+        held = settings_in_key(RunConfig) & record.config.keys()  # a setting that was added later is in no earlier key
+        settings = {name: record.config[name] for name in held}
         head, searched = _head_of(record, data)
         found = run_key(
             settings, data, {name: str(value) for name, value in identity.items()}, head_in_key(head, searched)

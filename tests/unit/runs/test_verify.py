@@ -20,6 +20,7 @@ from bend_hf.errors import RecordError
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import digest_of, edited
+from bend_hf.evaluation.run_key import run_key
 from bend_hf.files import file_sha256
 from bend_hf.publishing.dataset_folder import build
 from bend_hf.publishing.report import write_report
@@ -167,6 +168,21 @@ def test_a_change_of_a_field_that_matters_is_named(
     except RecordError as error:
         problems = str(error)
     assert re.search(named, problems), problems
+
+
+def test_the_key_of_a_record_is_that_of_the_settings_it_holds(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that a later release adds must not make earlier records look changed."""
+    seen: list[set[str]] = []
+
+    def noted(settings: dict[str, object], *others: Any) -> str:
+        seen.append(set(settings))
+        return run_key(settings, *others)
+
+    monkeypatch.setattr("bend_hf.runs.verify.run_key", noted)
+    assert verify_run(copied).problems == ()
+    edit(copied, lambda body: body["config"].pop("decode"))
+    assert any("run_key is" in one for one in verify_run(copied).problems)  # the key was taken with it
+    assert seen[0] - seen[1] == {"decode"}
 
 
 def with_column(name: str, row: int, value: Any) -> Callable[[pa.Table], pa.Table]:
