@@ -27,7 +27,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo_results"), help="folder for records and report (default: demo_results)"
     )
     output.add_argument("--keep", action="store_true", help="keep the embeddings in OUT/cache")
-    training.add_argument("--quick", action="store_true", help="three tasks with few items")
+    training.add_argument("--quick", action="store_true", help="two tasks with few items")
     training.add_argument(
         "--epochs", type=number_between(1, kind=int), default=None, help="epochs per head (default: by task)"
     )

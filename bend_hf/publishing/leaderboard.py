@@ -6,7 +6,7 @@ same metric.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord, member
-from bend_hf.files import file_name
+from bend_hf.files import file_name, json_sha256
 from bend_hf.publishing.diagnostics import calibration_text
 from bend_hf.publishing.eval_results import heads_of
 from bend_hf.publishing.gene_tables import gene_row
@@ -28,6 +28,8 @@ from bend_hf.tasks import TASKS
 from bend_hf.training.heads import BASELINES
 from bend_hf.types import Json
 
+_TWIN: Final = "random_twin"  # the control's key
+_RANDOM: Final = ", random weights"  # as ``model_label`` writes it
 BELOW: Final = "↓"  # next to a score that is significantly below chance
 BELOW_CONTROL: Final = "‡"  # next to a score below that of the best control
 MARKS: Final = MappingProxyType(
@@ -79,7 +81,8 @@ class Leaderboard:
         data: The data in words.
         metric: The main metric; higher is better.
         n_items: Number of scored items.
-        controls: Scores of the controls on the same items, by title; controls that are rows are left out.
+        controls: Scores of the controls on the same items, by title; controls that are rows are left out. A model with
+            random weights is a control if the trained one is a row.
         reasons_not_to_publish: Why the leaderboard must not be published, over all its rows and controls.
         provenances: By control, what it took from the machine: version, source, license and training data, in words.
         published: Scores that others report on the task, to show apart from the rows.
@@ -131,7 +134,7 @@ class Leaderboard:
         for row in self.rows:
             for remark in (*row.result.remarks, *filter(None, [self.below_best_control(row)])):
                 rows_of.setdefault(remark, []).append(row.name)
-        remarks = [f"{', '.join(names)}: {remark}." for remark, names in rows_of.items()]
+        remarks = [f"{'; '.join(names)}: {remark}." for remark, names in rows_of.items()]
         return (*remarks, *(f"{name}: {text}." for name, text in self.provenances.items()))
 
     def below_best_control(self, row: Row) -> str:
@@ -226,20 +229,9 @@ def with_published(
 def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log: Callable[[str], None]) -> Leaderboard:
     first = results[0]
     models = [result for result in results if not result.is_control]
-    ranked = {result.model for result in models}
-    titled: dict[str, float] = {}
-    for result in sorted(results, key=lambda one: one.store):  # one's own come first
-        for name, value in result.controls.items():
-            title = _control_title(name)
-            if value is None or name in ranked:
-                continue
-            if titled.setdefault(title, value) != value:
-                log(f"{first.task}: records hold {titled[title]:.4f} and {value:.4f} for {title}; the first is shown")
-    alone = sorted((one for one in results if one.is_control and one.value is not None), key=_control_name)
-    for name, group in groupby(alone, key=_control_name):
-        alike = list(group)
-        for result, difference in zip(alike, _differences(alike), strict=True):
-            titled[name + difference] = result.value or 0.0
+    partners = {_use(result) for result in models if not result.is_random}
+    twins = [result for result in models if result.is_random and _use(result) in partners]
+    rows = _ranked([result for result in models if result not in twins], files, log)
     items = first.records[0].coverage.get("scored")
     return Leaderboard(
         task=first.task,
@@ -249,11 +241,11 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
         data=", ".join(dict.fromkeys(map(_data_words, results))),
         metric=first.metric,
         n_items=items if isinstance(items, int) else 0,
-        rows=_ranked(models, files, log),
+        rows=rows,
         reasons_not_to_publish=tuple(
             dict.fromkeys(reason for result in results for reason in result.reasons_not_to_publish)
         ),
-        controls=dict(sorted(titled.items())),
+        controls=_controls(results, rows, twins, log),
         provenances=control_provenances(results),
     )
 
@@ -276,6 +268,104 @@ def control_provenances(results: Sequence[ResultGroup]) -> dict[str, str]:
                 text = f"version {version}, license {license_}; trained on {trained_on}; {source}"
                 stated.setdefault(_control_title(name), {})[text] = None
     return {name: "; ".join(texts) for name, texts in sorted(stated.items())}
+
+
+def _controls(
+    results: Sequence[ResultGroup], rows: Sequence[Row], twins: Sequence[ResultGroup], log: Callable[[str], None]
+) -> dict[str, float]:
+    """Scores of controls by title: those that the records of models hold, then those of records of their own."""
+    name_of = {_use(row.result): row.name for row in rows if not row.result.is_random}
+    ranked = {row.result.model for row in rows}
+    titled: dict[str, float] = {}
+    for result in sorted(results, key=lambda one: one.store):  # one's own come first
+        for key, value in result.controls.items():
+            if value is None or key in ranked:
+                continue
+            title = _twin_title(name_of.get(_use(result), result.model)) if key == _TWIN else _control_title(key)
+            if titled.setdefault(title, value) != value:
+                log(f"{result.task}: records hold {titled[title]:.4f} and {value:.4f} for {title}; the first is shown")
+    titled |= {_twin_title(name_of[_use(twin)]): twin.value for twin in twins if twin.value is not None}
+    alone = sorted((one for one in results if one.is_control and one.value is not None), key=_control_name)
+    for name, group in groupby(alone, key=_control_name):
+        alike = list(group)
+        for result, difference in zip(alike, _differences(alike), strict=True):
+            titled[name + difference] = result.value or 0.0
+    return dict(sorted(titled.items(), key=_by_name))
+
+
+def _use(result: ResultGroup) -> tuple[str, ...]:
+    """What a model shares with its twin of random weights: name, use, head and settings."""
+    settings = {name: value for name, value in settings_of(result.records[0]).items() if name != "random_init"}
+    name = result.model.replace(_RANDOM, "")
+    return (name, result.head, result.namespace, result.store, json_sha256(settings))
+
+
+def _twin_title(name: str) -> str:
+    return name + _RANDOM
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewLine:
+    """A model or a control over several leaderboards.
+
+    Attributes:
+        rows: Its row on each leaderboard; None for a control and where the model has no row.
+        values: Its score on each leaderboard.
+    """
+
+    name: str
+    is_control: bool
+    rows: tuple[Row | None, ...]
+    values: tuple[float | None, ...]
+
+
+def over_tasks(boards: Sequence[Leaderboard]) -> list[OverviewLine]:
+    """Return a line per model and then a line per control over leaderboards of one protocol.
+
+    A model has one line whatever its heads are, unless a leaderboard holds several heads of it.
+    """
+    counts = [Counter(_without_head(row) for row in board.rows) for board in boards]
+    several = {name for count in counts for name, n in count.items() if n > 1}
+    models: dict[str, list[Row | None]] = {}
+    controls: dict[str, list[float | None]] = {}
+    for index, board in enumerate(boards):
+        short = {row.name: row.name if _without_head(row) in several else _without_head(row) for row in board.rows}
+        for row in board.rows:
+            models.setdefault(short[row.name], [None] * len(boards))[index] = row
+        short = {_twin_title(name): _twin_title(found) for name, found in short.items()}
+        for title, value in board.controls.items():
+            controls.setdefault(short.get(title, title), [None] * len(boards))[index] = value
+    lines = [
+        OverviewLine(
+            name=name,
+            is_control=False,
+            rows=tuple(rows),
+            values=tuple(None if row is None else row.result.value for row in rows),
+        )
+        for name, rows in sorted(models.items(), key=_by_name)
+    ]
+    nothing = (None,) * len(boards)
+    return lines + [
+        OverviewLine(name=name, is_control=True, rows=nothing, values=tuple(values))
+        for name, values in sorted(controls.items(), key=_by_name)
+    ]
+
+
+def _by_name(item: tuple[str, object]) -> str:
+    return item[0].casefold()
+
+
+def _without_head(row: Row) -> str:
+    return _with_owner(row.result.model, row.result)
+
+
+def heads_in_words(boards: Sequence[Leaderboard]) -> str:
+    """Name the trained heads that are not their task's own; empty if there are none."""
+    heads = set()
+    for board in boards:
+        usual = {"zero_shot", *(heads_of(TASKS.get(board.task))[:1] if board.task in TASKS else ())}
+        heads |= {row.result.head for row in board.rows if row.result.model not in BASELINES} - usual
+    return ", ".join(sorted(head.replace("_", " ") for head in heads))
 
 
 def _control_title(name: str) -> str:

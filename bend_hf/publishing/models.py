@@ -115,7 +115,7 @@ def models_of(records: Sequence[ResultRecord]) -> dict[str, NamedModel]:
 
     A record without hashes is of a model with hashes if it names the same commit on the Hub. A model that was read
     from several paths has the shortest of its names. Models of one name are told apart by the revision, the weights,
-    the configuration or the code, whichever differs.
+    the configuration or the code, whichever differs. Controls keep their names: one has another size on each task.
     """
     pinned = defaultdict[str | None, set[str]](set)
     for record in records:
@@ -136,7 +136,7 @@ def models_of(records: Sequence[ResultRecord]) -> dict[str, NamedModel]:
     for key, label in labels.items():
         alike[label].append(key)
     for label, keys in alike.items():
-        if len(keys) > 1:
+        if len(keys) > 1 and not of_key[keys[0]][0].is_control:
             labels |= _told_apart(label, {key: of_key[key] for key in sorted(keys)})
     return {own: NamedModel(key=key, label=labels[key]) for own, key in key_of.items()}
 

@@ -137,6 +137,11 @@ class ResultGroup:
         return sum(known) / len(known) if known else None
 
     @property
+    def is_random(self) -> bool:
+        """Whether the model has random weights."""
+        return bool(self.records[0].model.get("random_init"))
+
+    @property
     def controls(self) -> dict[str, float | None]:
         """The main metric of each control, from the first record that holds it."""
         found: dict[str, float | None] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report.page import page
+from bend_hf.tasks import TASKS
+from tests.browser import CHROMIUM, Browser
 from tests.records import record, several
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; install it to try the page in a browser")
 
@@ -31,6 +30,11 @@ def _in_browser(folder: Path, script: str, *flags: str, width: int = 1280) -> An
     run += "p.textContent = JSON.stringify(out); document.body.append(p);</script></body>"
     path = folder / "index.html"
     path.write_text(text.replace("</body>", run), encoding="utf-8")
+    return _said(path, folder, *flags, width=width)
+
+
+def _said(path: Path, folder: Path, *flags: str, width: int) -> Any:
+    """What the page wrote into its element ``out``."""
     assert CHROMIUM is not None
     done = subprocess.run(
         [
@@ -117,6 +121,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(tmp_path: Path) -> None:
           outside: cells.filter((cell) => cell.getBoundingClientRect().right > window.innerWidth + 1).length,
           cells: cells.length,
           buttons: [...document.querySelectorAll('.board thead button')].filter((b) => b.offsetHeight > 0).length,
+          cut: [...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).length,
         };
         """,
         width=390,
@@ -125,7 +130,23 @@ def test_a_phone_shows_all_without_scrolling_sideways(tmp_path: Path) -> None:
     assert said["page"] <= said["width"]
     assert said["outside"] == 0
     assert said["cells"] > 100
-    assert said["buttons"] == 6 * 8
+    assert said["buttons"] == 6 * 8 + 2 * 4  # of the tables of one task, and of those over three tasks
+    assert said["cut"] == 0
+
+
+def test_a_screen_shows_a_table_over_all_tasks_without_scrolling_sideways(tmp_path: Path) -> None:
+    long = "nucleotide-transformer-v2-500m-multi-species"
+    boards = leaderboards(
+        [record(task.key, model, controls={"random_twin": 0.5}) for task in TASKS for model in (long, "a")]
+    )
+    path = tmp_path / "index.html"
+    script = "<script>const p = document.createElement('pre'); p.id = 'out'; p.textContent = "
+    script += (
+        "JSON.stringify([...document.querySelectorAll('.scroll')].map((box) => [box.scrollWidth, box.clientWidth])); "
+    )
+    path.write_text(page(boards, {}).replace("</body>", script + "document.body.append(p);</script></body>"))
+    [(needed, there)] = _said(path, tmp_path, width=1280)
+    assert needed <= there
 
 
 def test_everything_that_can_be_pressed_is_reached_by_keyboard(tmp_path: Path) -> None:
@@ -151,3 +172,43 @@ def test_everything_that_can_be_pressed_is_reached_by_keyboard(tmp_path: Path) -
     assert said["heads"] == said["heads_with_button"] > 0
     assert said["focused"] == "BUTTON"
     assert said["language"] == "en"
+
+
+def test_the_page_is_used_by_pressing_keys(tmp_path: Path) -> None:
+    path = tmp_path / "index.html"
+    path.write_text(page(leaderboards(several()), {"plots/a.svg": b"<svg/>", "plots/b.svg": b"<svg/>"}))
+    with Browser(path, tmp_path / "profile") as browser:
+        focused = "document.activeElement.textContent.trim().split('\\n')[0]"
+        browser.press("Tab")
+        assert browser.value(focused) == "Skip to the scores"
+        assert browser.value("document.activeElement.getBoundingClientRect().left") >= 0  # it is seen when it has focus
+        browser.press("Tab")
+        assert browser.value(focused) == "Theme: system"
+        browser.press("Enter")
+        assert browser.value("document.documentElement.dataset.theme") == "light"
+        browser.press(" ")
+        assert browser.value("document.documentElement.dataset.theme") == "dark"
+        browser.press("Tab")
+        assert browser.value("document.activeElement.id") == "by-task"
+        browser.press("ArrowDown")
+        assert browser.value("document.activeElement.value") == "chromatin_accessibility"
+        assert browser.value("document.getElementById('count').textContent") == "8 scores shown"
+        browser.press("Tab", times=3)
+        assert browser.value(focused) == "Show all"
+        browser.press("Enter")
+        assert browser.value("document.getElementById('count').textContent") == "24 scores shown"
+        sorted_by = "document.activeElement.closest('th').getAttribute('aria-sort')"
+        browser.press("Tab", times=3)  # over the table over all tasks, which scrolls, and its first head
+        assert browser.value("document.activeElement.closest('th').dataset.column") == "chromatin_accessibility"
+        browser.press("Enter")
+        assert browser.value(sorted_by) == "descending"
+        browser.press(" ")
+        assert browser.value(sorted_by) == "ascending"
+        for _ in range(200):
+            browser.press("Tab")
+            if browser.value("document.activeElement.tagName") == "SUMMARY" and browser.value(focused) == "B":
+                break
+        opened = "document.activeElement.parentElement.open"
+        before = browser.value(opened)
+        browser.press("Enter")
+        assert browser.value(opened) is not before

@@ -15,9 +15,9 @@ from bend_hf.files import asset_folder
 from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
 from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
-from bend_hf.publishing.leaderboard import BELOW_CONTROL, MARKS, Leaderboard, Row
+from bend_hf.publishing.leaderboard import BELOW_CONTROL, MARKS, Leaderboard, Row, heads_in_words, over_tasks
 from bend_hf.publishing.published import EXPLAINED, HEADING
-from bend_hf.tables import number, render
+from bend_hf.tables import metric_title, number, render
 
 _TEMPLATE: Final = "report.html.jinja"
 _MARGIN: Final = 0.06  # fraction of the span that stays free on each side of the intervals
@@ -58,6 +58,7 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
         "published_heading": HEADING,
         "published_explained": EXPLAINED,
         "any_not_publishable": any(row.result.reasons_not_to_publish for row in rows),
+        "any_unranked": any(row.rank is None for row in rows),
         "marks": [
             *((mark, text) for mark, text in MARKS.items() if mark in {row.mark for row in rows}),
             *[(BELOW_CONTROL, "below the best control")]
@@ -86,11 +87,15 @@ def _section(board: Leaderboard) -> dict[str, Any]:
             {"name": name, "value": value, "text": number(value), "at": place(value)}
             for name, value in board.controls.items()
         ],
-        "low": f"{low:.2f}",
-        "high": f"{high:.2f}",
+        "low": _axis_end(low),
+        "high": _axis_end(high),
         "paired": any(row.tie is not None and row.tie.p is not None for row in board.rows),
         "methods": sorted({row.result.interval_method for row in board.rows} - {""}),
     }
+
+
+def _axis_end(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # -0.001 reads 0.00
 
 
 def _row(row: Row, board: Leaderboard, bar: Bar) -> dict[str, Any]:
@@ -112,37 +117,40 @@ def _row(row: Row, board: Leaderboard, bar: Bar) -> dict[str, Any]:
 
 
 def _matrix(boards: Sequence[Leaderboard], protocol: str) -> dict[str, Any]:
-    """Models by leaderboards of one protocol; a cell's shade is its position between worst and best of its column."""
+    """Models and controls by leaderboards of one protocol; a cell's shade is its position in its column."""
     shown = [board for board in boards if board.protocol == protocol and board.rows]
-    names = sorted({row.name for board in shown for row in board.rows})
-    columns = [{row.name: row for row in board.rows} for board in shown]
+    found = over_tasks(shown)
     spans = []
-    for board in shown:
-        values = [row.result.value for row in board.rows if row.result.value is not None]
-        spans.append((min(values), max(values)) if values else (0.0, 0.0))
-    lines = []
-    for name in names:
-        found = [column.get(name) for column in columns]
-        family = next(row.result.family for row in found if row is not None)
-        cells = [_cell(row, low, high) for row, (low, high) in zip(found, spans, strict=True)]
-        lines.append({"name": name, "family": family, "cells": cells})
+    for values in zip(*(line.values for line in found), strict=True):
+        known = [value for value in values if value is not None]
+        spans.append((min(known), max(known)) if known else (0.0, 0.0))
+    lines = [
+        {
+            "name": line.name,
+            "family": next((row.result.family for row in line.rows if row is not None), ""),
+            "is_control": line.is_control,
+            "cells": [
+                _cell(row, value, span, board)
+                for row, value, span, board in zip(line.rows, line.values, spans, shown, strict=True)
+            ],
+        }
+        for line in found
+    ]
     tasks = [board.task for board in shown]
     doubled = sorted(
         {task for task in tasks if tasks.count(task) > 1}
     )  # tasks that were scored on several sets of data
-    return {"protocol": protocol, "boards": shown, "lines": lines, "doubled": doubled}
+    return {"protocol": protocol, "boards": shown, "lines": lines, "doubled": doubled, "heads": heads_in_words(shown)}
 
 
-def _cell(row: Row | None, low: float, high: float) -> dict[str, Any]:
-    if row is None or row.result.value is None:
-        return {"text": "", "shade": 0, "tied": False, "value": ""}
-    shade = round(100 * (row.result.value - low) / (high - low)) if high > low else 50
-    return {
-        "text": number(row.result.value),
-        "shade": shade,
-        "tied": row.tied or row.rank == 1,
-        "value": row.result.value,
-    }
+def _cell(row: Row | None, value: float | None, span: tuple[float, float], board: Leaderboard) -> dict[str, Any]:
+    label = f"{board.title}, {metric_title(board.metric)}"
+    if value is None:
+        return {"text": "", "shade": 0, "tied": False, "value": "", "label": label}
+    low, high = span
+    shade = round(100 * (value - low) / (high - low)) if high > low else 50
+    tied = row is not None and (row.tied or row.rank == 1)
+    return {"text": number(value), "shade": shade, "tied": tied, "value": value, "label": label}
 
 
 def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
@@ -153,7 +161,11 @@ def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
 def _plot(name: str, content: bytes, boards: Sequence[Leaderboard]) -> dict[str, str]:
     stem = name.rsplit("/", 1)[-1].removesuffix(".svg")
     titles = {f"forest_{board.key}": f"{board.title}, protocol {board.protocol}" for board in boards}
-    titles |= {f"reliability_{board.key}": f"Reliability: {titles[f'forest_{board.key}']}" for board in boards}
+    for protocol in {board.protocol for board in boards}:
+        titles[f"heatmap_{protocol}"] = f"All tasks, protocol {protocol}"
+        titles[f"score_parameters_{protocol}"] = f"Score against parameters, protocol {protocol}"
+        titles[f"score_cost_{protocol}"] = f"Score against seconds per run, protocol {protocol}"
+    titles |= {f"reliability_{board.key}": f"Reliability: {board.title}, protocol {board.protocol}" for board in boards}
     return {
         "name": titles.get(stem, stem.replace("_", " ").capitalize()),
         "png": name.removesuffix(".svg") + ".png",

@@ -10,12 +10,12 @@ import importlib.util
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.publishing.diagnostics import reliability_of
-from bend_hf.publishing.leaderboard import Leaderboard, Row
+from bend_hf.publishing.leaderboard import Leaderboard, Row, over_tasks
 from bend_hf.tables import metric_title
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ _STYLES: Final = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
-_MODEL_COLOR: Final = _STYLES[0][0]  # of the models in a forest plot; controls take the other colors
-_DASHES: Final = ("--", ":", "-.")
+_MODEL_COLOR: Final = _STYLES[0][0]  # in a forest plot
+_CONTROL_COLOR: Final = _STYLES[3][0]
 _ROW_INCHES: Final = 0.32
 _TITLE_WIDTH: Final = 14  # characters per line below the heat map
 
@@ -111,20 +111,22 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def _inches(names: Sequence[str]) -> float:
+    """Width of the longest of some names in the plots' font."""
+    return 0.075 * max(map(len, names), default=0)
+
+
 def _heatmap(boards: Sequence[Leaderboard], protocol: str) -> Figure:
-    """Models by tasks. Each column has its own color scale, because each task has its own metric."""
+    """Models and controls by tasks. Each column has its own color scale, because each task has its own metric."""
     import numpy as np
 
-    names = sorted({row.name for board in boards for row in board.rows})
-    values = np.full((len(names), len(boards)), np.nan)
-    for column, board in enumerate(boards):
-        for row in board.rows:
-            if row.result.value is not None:
-                values[names.index(row.name), column] = row.result.value
+    lines = over_tasks(boards)
+    names = [f"control: {line.name}" if line.is_control else line.name for line in lines]
+    values = np.array([line.values for line in lines], dtype=np.float64)
     low, high = np.nanmin(values, axis=0, initial=np.inf), np.nanmax(values, axis=0, initial=-np.inf)
     shade = np.where(high > low, np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1), 0.5)
     shade[np.isnan(values)] = np.nan
-    figure, axes = _figure(2.6 + 1.15 * len(boards), 1.8 + _ROW_INCHES * len(names))
+    figure, axes = _figure(1.0 + _inches(names) + 1.15 * len(boards), 1.8 + _ROW_INCHES * len(names))
     axes.imshow(shade, cmap="Blues", aspect="auto", vmin=-0.2, vmax=1.25)
     for (y, x), value in np.ndenumerate(values):
         text = "-" if np.isnan(value) else f"{value:.3f}"
@@ -139,26 +141,27 @@ def _heatmap(boards: Sequence[Leaderboard], protocol: str) -> Figure:
 
 
 def _forest(board: Leaderboard) -> Figure:
-    """The models of a leaderboard with their intervals, and its controls as vertical lines."""
-    rows = [(row, row.result.value) for row in reversed(board.rows) if row.result.value is not None]
-    figure, axes = _figure(7.6, 1.3 + _ROW_INCHES * max(len(rows), len(board.controls)))
+    """The models of a leaderboard with their intervals, and its controls below them."""
+    rows = [(row, row.result.value) for row in board.rows if row.result.value is not None]
+    names = [row.name for row, _ in rows] + [f"control: {name}" for name in board.controls]
+    figure, axes = _figure(5.0 + _inches(names), 1.3 + _ROW_INCHES * len(names))
     for y, (row, value) in enumerate(rows):
         result, fill = row.result, "white" if row.tied else _MODEL_COLOR
         if result.low is not None and result.high is not None:
             axes.plot([result.low, result.high], [y, y], color=_MODEL_COLOR, linewidth=2)
         axes.plot([value], [y], "o", color=_MODEL_COLOR, markerfacecolor=fill)
-    for index, (name, score) in enumerate(board.controls.items()):
-        color, dashes = _STYLES[1 + index % (len(_STYLES) - 1)][0], _DASHES[index % len(_DASHES)]
-        label = _plain(f"{name} {score:.3f}")
-        axes.axvline(score, color=color, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
-    axes.set_yticks(range(len(rows)), [_plain(row.name) for row, _ in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    controls = list(board.controls.values())
+    axes.plot(controls, range(len(rows), len(names)), "D", color=_CONTROL_COLOR, markersize=5)
+    best = ""
+    if controls:
+        axes.axvline(max(controls), color=_CONTROL_COLOR, linestyle=":", linewidth=1.2, zorder=0)
+        best = "; dotted: best control"
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
     hollow = "; hollow: cannot be told from the best" if any(row.tied for row, _ in rows) else ""
-    axes.set_xlabel(f"{metric_title(board.metric)} (bar: interval{hollow})")
+    axes.set_xlabel(f"{metric_title(board.metric)} (bar: interval{hollow}{best})")
     axes.set_title(_plain(f"{board.title}, protocol {board.protocol}, {board.n_items:,} items"))
     axes.spines[["top", "right"]].set_visible(False)
-    if board.controls:
-        axes.legend(title="Controls", fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -168,7 +171,7 @@ def _reliability(board: Leaderboard) -> Figure | None:
     drawn = [(name, points) for name, points in lines if points]
     if not drawn:
         return None
-    figure, axes = _figure(5.6, 4.2)
+    figure, axes = _figure(4.9 + _inches([name for name, _ in drawn]), 4.2)
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
     for index, (name, points) in enumerate(drawn):
         color, marker = _STYLES[index % len(_STYLES)]
@@ -186,6 +189,7 @@ def _scatter(
 ) -> Figure | None:
     """One panel per leaderboard: score against a cost. None if no row states the cost."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     panels = []
     for board in boards:
@@ -197,40 +201,47 @@ def _scatter(
         return None
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(3.6 * n_columns, 2.9 * n_rows + 0.4), layout="constrained")
-    families = sorted({row.result.family for _, known in panels for _, row in known})
+    names = sorted({row.name for _, known in panels for _, row in known}, key=str.casefold)
+    width = max(3.6 * n_columns, 0.8 + _inches(names))
+    figure = Figure(figsize=(width, 2.9 * n_rows + 0.4 + 0.2 * len(names)), layout="constrained")
+    style_of = {name: _style(index) for index, name in enumerate(names)}
     for place, (board, known) in enumerate(panels, start=1):
         axes = figure.add_subplot(n_rows, n_columns, place)
-        _scatter_panel(axes, known, families)
+        _scatter_panel(axes, known, style_of)
         axes.set_xlabel(label)
         axes.set_ylabel(metric_title(board.metric))
         axes.set_title(_plain(board.title), fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Score against {label}, protocol {protocol}")
+    figure.legend(
+        handles=[Line2D([], [], color=color, marker=marker, linestyle="") for color, marker in style_of.values()],
+        labels=[_plain(name) for name in style_of],
+        loc="outside lower center",
+        ncols=max(1, int(width / (0.5 + _inches(names)))),
+        frameon=False,
+        fontsize=8,
+    )
     return figure
 
 
-def _scatter_panel(axes: Axes, points: Sequence[tuple[float, Row]], families: Sequence[str]) -> None:
+def _style(index: int) -> tuple[str, str]:
+    """Color and marker of a model; 49 models have different ones."""
+    n = len(_STYLES)
+    return _STYLES[index % n][0], _STYLES[(index + index // n) % n][1]
+
+
+def _scatter_panel(axes: Axes, points: Sequence[tuple[float, Row]], style_of: Mapping[str, tuple[str, str]]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     xs = [x for x, _ in points]
     for x, row in points:
-        color, marker = _STYLES[families.index(row.result.family) % len(_STYLES)]
-        value = row.result.value or 0.0
+        color, marker = style_of[row.name]
         if row.result.low is not None and row.result.high is not None:
             axes.plot([x, x], [row.result.low, row.result.high], color=color, linewidth=1)
-        axes.plot([x], [value], marker, color=color)
-        in_right_half = x > (min(xs) * max(xs)) ** 0.5  # the name goes to the left, where there is room
-        axes.annotate(
-            _plain(row.name),
-            (x, value),
-            fontsize=7,
-            xytext=(-5 if in_right_half else 5, 3),
-            ha="right" if in_right_half else "left",
-            textcoords="offset points",
-        )
+        axes.plot([x], [row.result.value or 0.0], marker, color=color)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    # labels at 2 and 5 have room on a short axis only
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 10 * min(xs) else (1,), numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     margin = max((max(xs) / min(xs)) ** 0.15, 2)

@@ -29,6 +29,8 @@ def as_markdown(boards: Sequence[Leaderboard]) -> str:
     lines = ["# BEND report", "", *(line for board in boards for line in _section(board))]
     marks = {row.mark for board in boards for row in board.rows}
     lines += [line for mark, text in MARKS.items() if mark in marks for line in (f"{mark} {text}.", "")]
+    if any(row.rank is None for board in boards for row in board.rows):
+        lines += ["\\- in place of a rank: items are missing or the score is undefined, so that it is not ranked.", ""]
     if any(row.result.reasons_not_to_publish for board in boards for row in board.rows):
         lines += ["† must not be published as a BEND score; `scores.csv` lists the reasons.", ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -11,7 +11,7 @@ import pytest
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.eval_results import dataset_scored_on
-from bend_hf.publishing.leaderboard import leaderboards
+from bend_hf.publishing.leaderboard import heads_in_words, leaderboards, over_tasks
 from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from tests.records import record, several
@@ -181,3 +181,62 @@ def test_scores_on_datasets_of_another_namespace_are_told_apart() -> None:
     assert "me/chromatin_accessibility at 0123456789ab" in board.data
     assert "bend/chromatin_accessibility at 0123456789ab" in board.data
     assert "dnabert2, data of me" in as_markdown([board])
+
+
+def _twin(task: str, model: str, value: float, **changes: object) -> ResultRecord:
+    return _with(record(task, model, value, **changes), "model", random_init=True)  # type: ignore[arg-type]
+
+
+def test_a_model_with_random_weights_next_to_the_trained_one_is_a_control() -> None:
+    made = [
+        record(value=0.8, controls={"random_twin": 0.55, "kmer": 0.6}),
+        _twin("chromatin_accessibility", "dnabert2", 0.55),
+    ]
+    [board] = leaderboards(made)
+    assert [row.name for row in board.rows] == ["dnabert2"]
+    assert board.controls == {"dnabert2, random weights": 0.55, "k-mers": 0.6}
+    [alone] = leaderboards(made[1:])
+    assert [(row.name, row.rank) for row in alone.rows] == [("dnabert2, random weights", 1)]
+    assert alone.controls == {}
+
+
+def test_each_model_has_its_own_twin() -> None:
+    made = [record(model=name, value=0.8, controls={"random_twin": twin}) for name, twin in (("a", 0.51), ("b", 0.52))]
+    [board] = leaderboards(made, log=lambda text: pytest.fail(text))
+    assert board.controls == {"a, random weights": 0.51, "b, random weights": 0.52}
+
+
+def _kmers(task: str, value: float, **facts: object) -> ResultRecord:
+    return _with(record(task, "kmer", value, family="control"), "model", checkpoint="", **facts)
+
+
+def test_a_control_of_another_size_on_each_task_keeps_its_name() -> None:
+    made = []
+    for task, width in (("chromatin_accessibility", 512), ("gene_finding", 128)):
+        made += [record(task, value=0.8, controls={"kmer": 0.6}), _kmers(task, 0.6, width=width)]
+    assert [board.controls for board in leaderboards(made)] == [{"k-mers": 0.6}, {"k-mers": 0.6}]
+
+
+def test_a_model_has_one_line_over_all_tasks_whatever_its_heads_are() -> None:
+    made = [
+        _with(
+            record("gene_finding", value=0.4, controls={"random_twin": 0.1}), "training", head={"kind": "LinearSpec"}
+        ),
+        record("variant_effects_disease", value=0.6, controls={"random_twin": 0.5}),
+        record("chromatin_accessibility", value=0.7, controls={"kmer": 0.65}),
+    ]
+    boards = leaderboards(made)
+    lines = over_tasks(boards)
+    assert [board.task for board in boards] == ["chromatin_accessibility", "gene_finding", "variant_effects_disease"]
+    assert [(line.name, line.is_control, line.values) for line in lines] == [
+        ("dnabert2", False, (0.7, 0.4, 0.6)),
+        ("dnabert2, random weights", True, (None, 0.1, 0.5)),
+        ("k-mers", True, (0.65, None, None)),
+    ]
+    assert heads_in_words(boards) == "linear"
+
+
+def test_a_model_with_two_heads_on_a_task_has_two_lines_over_all_tasks() -> None:
+    linear = _with(record("gene_finding", value=0.4), "training", head={"kind": "LinearSpec"})
+    boards = leaderboards([record("gene_finding", value=0.5), linear, record(value=0.7)])
+    assert [line.name for line in over_tasks(boards)] == ["dnabert2", "dnabert2, linear"]
