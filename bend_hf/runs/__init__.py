@@ -5,6 +5,7 @@ Start at ``run.py``, which follows a run from its flags to its record. ``setting
 for a task, ``checks.py`` and ``flag_effects.py`` refuse what does not fit. ``train_head.py`` and ``score_variants.py``
 compute the two kinds of tasks, ``outcome.py`` builds the record, and ``verify.py`` checks one later: its scores, items
 and settings, and through ``recomputed.py`` all else that it says. ``grid.py`` and ``demo.py`` loop over runs,
-``variant_file.py`` scores a file of variants, ``embed.py`` fills the embedding cache, ``forecast.py`` serves ``--dry-
-run``, and ``leftovers.py`` finds what interrupted processes left. To add a control, add a file to ``controls/``.
+``variant_file.py`` scores a file of variants, ``embed.py`` fills the embedding cache, ``forecast.py`` serves
+``--dry-run``, and ``leftovers.py`` finds what interrupted processes left. To add a control, add a file to
+``controls/``.
 """
