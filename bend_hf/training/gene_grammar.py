@@ -38,14 +38,17 @@ _NUCLEOTIDES_AT_ONCE: Final = 1 << 22  # some 350 MB; each position costs the sa
 _LONG_BP, _PIECE_BP, _OVERLAP_BP = 1 << 14, 1 << 13, 1 << 11  # rows above the first are decoded in pieces
 _RESCALE: Final = 256  # steps after which scores are shifted, so that float32 holds their differences
 
-# Classes of the nine in the order of the arrays below: each pair holds the plus and the minus strand. The first base of
-# an intron, from the left, is the donor of the plus strand and the acceptor of the minus strand.
-_ORDER: Final = (0, 4, 1, 7, 2, 6, 3, 5, 8)
+# The classes of both strands, plus first, as slices, which copy nothing. The first base of an intron, from the left, is
+# the donor of the plus strand and the acceptor of the minus strand.
+_CODES: Final = slice(0, 5, 4)  # 0 and 4
+_FIRSTS: Final = slice(1, 8, 6)  # 1 and 7
+_INTRONS: Final = slice(2, 7, 4)  # 2 and 6
+_LASTS: Final = slice(3, 6, 2)  # 3 and 5
 # States: coding 0 to 5 (strand, phase), intron 6 to 11, non-coding 12, first bases 13 to 18, last bases 19 to 24, the
 # last base of a stop codon on the plus strand 25, and on the minus strand, where it comes first, its first two 26, 27.
 _CODING, _INTRON, _NON_CODING, _FIRST, _LAST, _STOP, _OPENS = 0, 6, 12, 13, 19, 25, 26
 _N_STATES: Final = 28
-_ENTERED: Final = ("coding", "coding", "first", "first", "intron", "intron", "last", "last", "non")  # as _ORDER
+_ENTERED: Final = ("coding", "first", "intron", "last", "coding", "last", "intron", "first", "non")  # by class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +193,45 @@ class _Emissions:
         while at < len(order):
             rows = order[at : at + max(1, _NUCLEOTIDES_AT_ONCE // int(size[order[at]]))]
             at += len(rows)
+            group = self.side_by_side(start[rows], size[rows])
             inside = np.arange(size[rows[0]]) < size[rows][:, None]
-            place = _places(start[rows], size[rows])
-            group = _Group.of(self.log_probabilities[place], self.sequence[place], inside, self.grammar)
             classes[_places(first[rows], size[rows])] = _CLASS_OF[_best_paths(group, self.grammar)].T[inside]
         return classes
+
+    def side_by_side(self, start: Ints, size: Ints) -> _Group:
+        """Lay out some spans as rows, the longest first.
+
+        Args:
+            start: First nucleotide of each span, shape (R,).
+            size: Nucleotides of each span, in descending order, shape (R,).
+        """
+        # beyond the end of a row, its last nucleotide is repeated and never read
+        place = start[:, None] + np.minimum(np.arange(size[0]), size[:, None] - 1)
+        cost_of = _costs(self.grammar)
+        values = self.log_probabilities.take(place.reshape(-1), axis=0)
+        values += np.array([cost_of[name] for name in _ENTERED], np.float32)
+        n_rows, length = place.shape
+        emissions = np.ascontiguousarray(values.reshape(n_rows, -1).T).reshape(length, N_CLASSES, n_rows)
+        base = np.ascontiguousarray((self.sequence[place] & 0xDF).T)  # upper case
+        a, c, g, t = (base == letter for letter in b"ACGT")
+        before_a, before_g, before_t = (_shifted(where, 1) for where in (a, g, t))
+        two_before_t, two_before_c = (_shifted(where, 2) for where in (t, c))
+        before_c, then_t = _shifted(c, 1), _shifted(t, -1)
+        plus = two_before_t & ((before_a & (a | g)) | (before_g & a))  # TAA, TAG, TGA
+        minus = a & ((two_before_t & (before_t | before_c)) | (two_before_c & before_t))  # TTA, TCA, CTA
+        stop = np.stack([plus, minus], axis=1)
+        if self.grammar.splice_weight:
+            cost = np.float32(-self.grammar.splice_weight)
+            sites = [g & then_t, c & then_t, before_a & g, before_a & c]  # GT and CT begin, AG and AC end
+            for column, good in zip((1, 7, 3, 5), sites, strict=True):
+                np.add(emissions[:, column], cost, out=emissions[:, column], where=~good)
+        closed = np.float32(-np.inf)
+        return _Group(
+            emissions=emissions,
+            codon_cost=np.where(stop, closed, np.float32(0)),
+            stop_cost=np.where(stop, np.float32(0), closed),
+            n_active=np.searchsorted(-size, -np.arange(length)),
+        )
 
 
 def _decode_long(emissions: _Emissions, first: int, length: int) -> NDArray[np.int16]:
@@ -246,7 +283,7 @@ class _Group:
     """Some rows side by side, the longest first; L positions and R rows.
 
     Attributes:
-        emissions: Float32, shape (L, 9, R), classes in the order of ``_ORDER``, with the costs of entering them.
+        emissions: Float32, shape (L, 9, R), with the costs of entering each class.
         codon_cost: 0 or minus infinity: whether a codon may end here and go on, by strand, shape (L, 2, R).
         stop_cost: The same for a codon that ends a gene: only a stop codon may.
         n_active: Number of rows that reach each position, shape (L,).
@@ -256,49 +293,6 @@ class _Group:
     codon_cost: Floats
     stop_cost: Floats
     n_active: Ints
-
-    @classmethod
-    def of(cls, log_probabilities: Floats, sequence: NDArray[np.uint8], inside: Bools, grammar: Grammar) -> _Group:
-        """Lay out rows.
-
-        Args:
-            log_probabilities: Of all rows, shape (nucleotides, classes).
-            sequence: The letters, shape (nucleotides,).
-            inside: Which positions a row has, shape (R, L).
-            grammar: What is preferred.
-        """
-        cost_of = _costs(grammar)
-        entered = np.array([cost_of[name] for name in _ENTERED], np.float32)
-        values = log_probabilities.take(_ORDER, axis=1)
-        values += entered
-        if inside.all():
-            padded = values.reshape(*inside.shape, N_CLASSES)
-        else:
-            padded = np.zeros((*inside.shape, N_CLASSES), np.float32)
-            padded[inside] = values
-        emissions = _transposed(padded.reshape(len(padded), -1)).reshape(-1, N_CLASSES, len(padded))
-        letters = np.zeros(inside.shape, np.uint8)
-        letters[inside] = sequence & 0xDF  # upper case
-        base = _transposed(letters)
-        a, c, g, t = (base == letter for letter in b"ACGT")
-        before_a, before_g, before_t = (_shifted(where, 1) for where in (a, g, t))
-        two_before_t, two_before_c = (_shifted(where, 2) for where in (t, c))
-        before_c, then_t = _shifted(c, 1), _shifted(t, -1)
-        plus = two_before_t & ((before_a & (a | g)) | (before_g & a))  # TAA, TAG, TGA
-        minus = a & ((two_before_t & (before_t | before_c)) | (two_before_c & before_t))  # TTA, TCA, CTA
-        stop = np.stack([plus, minus], axis=1)
-        if grammar.splice_weight:
-            cost = np.float32(-grammar.splice_weight)
-            sites = [g & then_t, c & then_t, before_a & g, before_a & c]  # GT and CT begin, AG and AC end
-            for column, good in zip((2, 3, 6, 7), sites, strict=True):
-                emissions[:, column] += np.multiply(~good, cost, dtype=np.float32)
-        closed = np.float32(-np.inf)
-        return cls(
-            emissions=emissions,
-            codon_cost=np.where(stop, closed, np.float32(0)),
-            stop_cost=np.where(stop, np.float32(0), closed),
-            n_active=inside.sum(axis=0),
-        )
 
 
 def _costs(grammar: Grammar) -> dict[str, float]:
@@ -316,14 +310,6 @@ def _costs(grammar: Grammar) -> dict[str, float]:
         "start": log["start"] - log["stay_coding"],
         "end": log["end"] - log["stay_non_coding"],
     }
-
-
-def _transposed(values: NDArray[Any]) -> NDArray[Any]:
-    """Transpose a matrix in memory, block by block; NumPy goes row by row, which takes several times as long."""
-    import torch
-
-    turned: NDArray[Any] = torch.from_numpy(values).t().contiguous().numpy()
-    return turned
 
 
 def _shifted(values: Bools, by: int) -> Bools:
@@ -411,13 +397,13 @@ def _forward(group: _Group, grammar: Grammar, choices: _Choices) -> Ints:
     scores = np.full((_N_STATES, n_rows), -np.inf, np.float32)
     scratch = np.empty((15, n_rows), np.float32)
     opening = group.emissions[0]
-    for first, column, entering in (
-        (_CODING, 0, "stay_coding"),
-        (_FIRST, 2, "donor"),
-        (_INTRON, 4, "stay_intron"),
-        (_LAST, 6, "acceptor"),
+    for first, pair, entering in (
+        (_CODING, _CODES, "stay_coding"),
+        (_FIRST, _FIRSTS, "donor"),
+        (_INTRON, _INTRONS, "stay_intron"),
+        (_LAST, _LASTS, "acceptor"),
     ):  # a row may begin in any of them at no cost
-        free = opening[column : column + 2] - np.float32(log[entering])
+        free = opening[pair] - np.float32(log[entering])
         scores[first : first + 6] = np.repeat(free, 3, axis=0)
     scores[_NON_CODING] = opening[8] - np.float32(log["stay_non_coding"])
     n, now = n_rows, _Scores(scores, scratch)
@@ -426,7 +412,7 @@ def _forward(group: _Group, grammar: Grammar, choices: _Choices) -> Ints:
             n = int(group.n_active[at])
             now = _Scores(scores[:, :n], scratch[:, :n])
         emitted = group.emissions[at, :, :n]
-        coding, last = emitted[0:2, None], emitted[6:8, None]
+        coding = emitted[_CODES]
         # leave a gene: after a whole codon, or after a stop codon of the plus strand
         ends = choices.ends[at, :, :n]
         np.greater(now.coding[1, 2], now.coding[0, 2], out=ends[0])
@@ -441,27 +427,27 @@ def _forward(group: _Group, grammar: Grammar, choices: _Choices) -> Ints:
         # a stop codon ends a gene of the plus strand; on the minus strand it is the first from the left
         stop_cost = group.stop_cost[at, :, :n]
         np.add(now.coding[0, 1], stop_cost[0], out=now.stop)
-        now.stop += emitted[0]
+        now.stop += coding[0]
         np.add(now.opened, stop_cost[1], out=now.codon)
         # introns, from their end to their beginning, so that each step reads the position before
-        np.add(now.coding, emitted[2:4, None], out=now.into_first)
+        np.add(now.coding, emitted[_FIRSTS, None], out=now.into_first)
         now.coding[:, 1] += group.codon_cost[at, :, :n]
         np.greater(now.last, now.coding, out=choices.from_intron[at, :, :, :n])
         np.maximum(now.last, now.coding, out=now.before)
-        np.add(now.intron, last, out=now.last)
+        np.add(now.intron, emitted[_LASTS, None], out=now.last)
         np.greater(now.first, now.intron, out=choices.from_first[at, :, :, :n])
         np.maximum(now.first, now.intron, out=now.intron)
-        now.intron += emitted[4:6, None]
+        now.intron += emitted[_INTRONS, None]
         now.first[...] = now.into_first
         # coding nucleotides, each after one of the phase before
         np.greater(now.codon, now.before[1, 1], out=choices.from_stop[at, :n])
         np.maximum(now.codon, now.before[1, 1], out=now.before[1, 1])
-        np.add(now.before[:, :2], coding, out=now.coding[:, 1:])
+        np.add(now.before[:, :2], coding[:, None], out=now.coding[:, 1:])
         np.greater(now.start, now.before[:, 2], out=choices.from_start[at, :, :n])
         np.maximum(now.start, now.before[:, 2], out=now.coding[:, 0])
-        now.coding[:, 0] += emitted[0:2]
-        np.add(now.opens, emitted[1], out=now.opened)
-        np.add(now.start, emitted[1], out=now.opens)
+        now.coding[:, 0] += coding
+        np.add(now.opens, coding[1], out=now.opened)
+        np.add(now.start, coding[1], out=now.opens)
         if at % _RESCALE == 0:
             now.all -= now.all.max(axis=0)
     scores[_FIRST : _FIRST + 6] += np.float32(log["stay_intron"])  # which the next step would have taken back
