@@ -75,7 +75,7 @@ bench: setup-dev  ## measure speed and size; writes benchmarks/results
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 # In a folder of its own; make fuzz goes on without it, and then guesses instead of being guided.
-.fuzz/.installed: setup-dev
+.fuzz/.installed: | setup-dev
 	@mkdir -p .fuzz
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .fuzz atheris==3.0.0
 	@touch $@
