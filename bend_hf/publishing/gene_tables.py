@@ -19,7 +19,7 @@ EXPLAINED: Final = (
     "intron is right; of the first seed."
 )
 HEADER: Final = (
-    *("model", "exon sensitivity", "exon precision", "exon F1", "interval", "splice site F1", "rows right"),
+    *("model", "MCC", "exon sensitivity", "exon precision", "exon F1", "interval", "splice site F1", "rows right"),
     "out of frame",
 )
 _EXON: Final = "exon"
@@ -49,6 +49,7 @@ def gene_row(name: str, metrics: Json) -> tuple[str, ...] | None:
     low, high = (member(entry, "interval", end) for end in ("low", "high"))
     return (
         name,
+        number(member(metrics, "mcc", "value")),
         of(_EXON, "sensitivity"),
         of(_EXON, "precision"),
         number(member(entry, "value")),

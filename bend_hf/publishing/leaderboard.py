@@ -160,7 +160,9 @@ class Leaderboard:
         """Rows of the table of gene structure, of models and of their controls; empty for other tasks."""
         metrics: dict[str, Json] = {row.name: row.result.records[0].metrics for row in self.rows}
         for row in self.rows:
-            for key, control in row.result.records[0].controls.items():
+            record = row.result.records[0]
+            metrics[f"{row.name}, most probable classes"] = member(record.metrics, self.metric, "detail", "argmax")
+            for key, control in record.controls.items():
                 metrics.setdefault(_control_title(key), member(control, "metrics"))
         return [row for row in (gene_row(name, one) for name, one in metrics.items()) if row is not None]
 

@@ -9,6 +9,7 @@ from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.model_card import model_card
 from bend_hf.publishing.report.page import page
 from bend_hf.publishing.report.tables import as_markdown
+from bend_hf.tables import number
 from bend_hf.types import Json
 from tests.records import record
 
@@ -46,16 +47,27 @@ def test_a_report_shows_genes_of_models_and_controls() -> None:
         metrics={**one.metrics, "gene_structure": GENES},
         controls={"kmer": {"metrics": {"mcc": {"value": 0.1}, "gene_structure": GENES}}},
     )
-    cells = ("0.2500", "0.5000", "0.5000", "0.3750 to 0.6250", "0.1250", "7 of 1,000", "4 of 9")
+    cells = (number(one.value), "0.2500", "0.5000", "0.5000", "0.3750 to 0.6250", "0.1250", "7 of 1,000", "4 of 9")
     assert gene_row("a", one.metrics) == ("a", *cells)
     (board,) = leaderboards([one])
-    assert board.genes == [("onehot", *cells), ("k-mers", *cells)]
+    assert board.genes == [("onehot", *cells), ("k-mers", "0.1000", *cells[1:])]
     text = as_markdown([board])
     assert f"| {' | '.join(HEADER)} |\n" in text
-    assert f"| k-mers | {' | '.join(cells)} |\n" in text
+    assert f"| onehot | {' | '.join(cells)} |\n" in text
     html = page([board], {})
     assert "<h3>Gene structure</h3>" in html
     assert '<td class="num">7 of 1,000</td>' in html
+
+
+def test_a_report_shows_both_scores_of_a_grammar() -> None:
+    one = record("gene_finding", "onehot")
+    detail: Json = {"argmax": {"mcc": {"value": 0.25, "detail": {}}, "gene_structure": GENES}}
+    one = replace(one, metrics={"mcc": {**one.metrics["mcc"], "detail": detail}, "gene_structure": GENES})  # type: ignore[dict-item]  # an object
+    (board,) = leaderboards([one])
+    assert [row[:2] for row in board.genes] == [
+        ("onehot", number(one.value)),
+        ("onehot, most probable classes", "0.2500"),
+    ]
 
 
 def test_a_report_of_records_without_genes_has_no_such_table() -> None:
