@@ -158,9 +158,11 @@ def test_what_the_data_base_holds_becomes_a_record(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(
     importlib.util.find_spec("pyjaspar") is None, reason="needs pyjaspar: pip install 'bend-hf[motifs]'"
 )
-def test_jaspar_knows_ctcf_as_its_motif() -> None:
-    """The core of CTCF's site: CCGCGNGGNGGCAG (Kim et al., Cell 128, 1231, 2007)."""
-    matrices = vertebrate_matrices()
+def test_jaspar_knows_the_site_of_ctcf_on_both_strands() -> None:
+    """The site is the consensus of matrix MA0139 in a run of T and A."""
+    matrices, site = vertebrate_matrices(), f"{'T' * 15}TGGCCACCAGGGGGCGCTA{'T' * 15}"
     assert len(matrices) == 1019
-    scores = best_scores(["CCGCGAGGAGGCAG", "TTTTTTTTTTTTTT"], matrices)
-    assert scores[0].max() > 15
+    plus, minus, other = best_scores([site, reverse_complement(site), "TA" * 24 + "T"], matrices)
+    assert plus.max() > 20
+    assert plus == pytest.approx(minus, abs=1e-4)
+    assert other[plus.argmax()] < 5
