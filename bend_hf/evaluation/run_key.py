@@ -71,6 +71,15 @@ def control_key(control: str, data: TaskData, *, protocol: str, seed: int, fold:
     )
 
 
+def name_in_key(control: str, version: str | None) -> str:
+    """Name a control in its key: with the version of what it took from the machine, if it took something.
+
+    >>> name_in_key("augustus", "3.5.0"), name_in_key("kmer", None)
+    ('augustus 3.5.0', 'kmer')
+    """
+    return control if version is None else f"{control} {version}"
+
+
 def finished_runs(folder: Path) -> dict[str, Path]:
     """Find the records of a folder by the key of their run. Of two with the same key, take the first by name."""
     found: dict[str, Path] = {}

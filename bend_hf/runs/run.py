@@ -34,7 +34,7 @@ from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
-from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, run_key
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, name_in_key, run_key
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
@@ -498,12 +498,13 @@ def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_m
 
 def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     """Return the run of a control that predicts without a model."""
+    version = None if control.provenance is None else control.provenance.version()
     return ControlRun(
         config=replace(task.config, model=control.key, decode="argmax"),  # a control chooses classes by itself
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(
-            _control_with_version(control),
+            name_in_key(key_with_code(control), version),
             task.data,
             protocol=task.config.protocol,
             seed=task.config.seed,
@@ -513,11 +514,6 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         folds=chosen_folds(task.config, task.data),
         control=control,
     )
-
-
-def _control_with_version(control: ControlSpec) -> str:
-    key = key_with_code(control)
-    return key if control.provenance is None else f"{key} {control.provenance.version()}"
 
 
 def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:

@@ -30,7 +30,7 @@ from bend_hf.evaluation.identity import in_other, keys_sha256
 from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
-from bend_hf.evaluation.run_key import KEY_FIELD, control_key, run_key
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256, parse_json
@@ -409,9 +409,9 @@ def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> It
         return
     if record.is_control:
         fold = [one for one in _list(record.config.get("fold")) if isinstance(one, int)]
-        seed = record.config.get("seed")
+        seed, version = record.config.get("seed"), member(record.model, "provenance", "version")
         found = control_key(
-            str(record.model.get("model")),
+            name_in_key(str(record.model.get("model")), None if version is None else str(version)),
             data,
             protocol=record.protocol,
             seed=seed if isinstance(seed, int) else 0,

@@ -224,6 +224,8 @@ def test_the_record_states_version_source_license_and_training(home: Path, tmp_p
     }
     (training,) = record["training"]["runs"]
     assert training["rows_without_call"] == training["rows"] - sum(one.startswith("ACG") for one in calls(home))
+    assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 0
+    assert "AUGUSTUS: version 9.9, license Artistic-1.0" in (tmp_path / "report" / "README.md").read_text()
     (home / "version").write_text("10.0")  # another version is another run
     assert main([*flags, "--control", "augustus"]) == 0
     assert len(list(out.glob("*.json"))) == 2
