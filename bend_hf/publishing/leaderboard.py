@@ -84,6 +84,7 @@ class Leaderboard:
         controls: Scores of the controls on the same items, by title; controls that are rows are left out. A model with
             random weights is a control if the trained one is a row.
         reasons_not_to_publish: Why the leaderboard must not be published, over all its rows and controls.
+        control_metrics: By control with a record of its own, all its metrics.
         provenances: By control, what it took from the machine: version, source, license and training data, in words.
         published: Scores that others report on the task, to show apart from the rows.
     """
@@ -99,6 +100,7 @@ class Leaderboard:
     controls: dict[str, float]
     reasons_not_to_publish: tuple[str, ...]
     provenances: Mapping[str, str] = field(default_factory=dict)
+    control_metrics: Mapping[str, Json] = field(default_factory=dict)
     published: tuple[PublishedScore, ...] = ()
 
     @property
@@ -164,6 +166,7 @@ class Leaderboard:
             metrics[f"{row.name}, most probable classes"] = member(record.metrics, self.metric, "detail", "argmax")
             for key, control in record.controls.items():
                 metrics.setdefault(_control_title(key), member(control, "metrics"))
+        metrics |= {name: found for name, found in self.control_metrics.items() if name not in metrics}
         return [row for row in (gene_row(name, one) for name, one in metrics.items()) if row is not None]
 
     @property
@@ -249,6 +252,7 @@ def _leaderboard(results: Sequence[ResultGroup], files: Mapping[str, Path], log:
         ),
         controls=_controls(results, rows, twins, log),
         provenances=control_provenances(results),
+        control_metrics={_control_name(one): one.records[0].metrics for one in results if one.is_control},
     )
 
 

@@ -120,6 +120,18 @@ def test_a_model_below_the_best_control_is_marked_and_the_control_says_where_it_
     assert [row["source"] for row in rows if row["model"] == "AUGUSTUS"] == [stated]
 
 
+def test_a_control_with_a_record_of_its_own_is_in_the_table_of_genes() -> None:
+    made = record("gene_finding", model="augustus", value=0.75, family="control")
+    structure = {
+        "value": 0.62,
+        "interval": {"low": 0.5, "high": 0.7},
+        "detail": {"names": ["exon", "row"], "sensitivity": [0.6, 0.1], "precision": [0.64, 0.2], "f1": [0.62, 0.13]},
+    }
+    [board] = leaderboards([replace(made, metrics={**made.metrics, "gene_structure": structure})])
+    [genes] = board.genes
+    assert genes[:4] == ("AUGUSTUS", "0.7500", "0.6000", "0.6400")
+
+
 def test_a_control_in_the_record_of_a_model_says_where_it_comes_from() -> None:
     made = record(controls={"augustus": 0.9})
     entry = made.controls["augustus"]
