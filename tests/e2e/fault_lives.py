@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 import datasets
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from bend_hf.cli._main import main
 from bend_hf.runs.leftovers import find_leftovers
@@ -55,7 +57,7 @@ COMMANDS: Final = {
 }
 # Files that say when and how fast they were made.
 _VOLATILE: Final = (
-    *("created_at", "cost", "seconds", "trained_seconds", "resumed_at_step", "peak_memory_bytes"),
+    *("created_at", "cost", "seconds", "trained_seconds", "resumed_at_step", "resumed_at", "peak_memory_bytes"),
     *("input_wait_share", "nucleotides_per_second", "wall_seconds"),
     *("changed_ns", "state"),  # of a shard: when its file changed
 )
@@ -119,6 +121,16 @@ def _where(now: bytes | None, whole: bytes | None) -> str:
     return "".join(f" {key}: {str(one.get(key))[:300]} and {str(other.get(key))[:300]};" for key in keys)
 
 
+def _is_earlier(name: str, made: bytes) -> bool:
+    """Whether a file is whole, of an earlier step of a pretraining, which keeps its best model so far."""
+    if name != "model.safetensors" and not name.startswith("training/"):
+        return False
+    try:
+        return not name.endswith(".safetensors") or len(load(made)) > 0  # tables and state grow
+    except SafetensorError:
+        return False
+
+
 def _drop(value: object) -> object:
     if isinstance(value, dict):
         drop = (*_VOLATILE, "sha256") if "created_at" in value else _VOLATILE  # a record's sum over itself
@@ -174,7 +186,9 @@ class Sweep:
         place += f"{errno.errorcode[error]}{' from there on' if stays else ''}: "
         self.wrong += [place + text for text in self._judge(life)]
         left = content(self.folder / "out")
-        half = sorted(name for name, digest in left.items() if self.whole.get(name) != digest)
+        half = sorted(
+            name for name, made in left.items() if self.whole.get(name) != made and not _is_earlier(name, made)
+        )
         if half:
             self.wrong.append(f"{place}left half written: {half}")
         again = live(self.act, below=self.folder)
@@ -193,7 +207,7 @@ class Sweep:
         errors = [line for line in life.text.splitlines() if re.match(mark, line)]
         if len(errors) != 1:
             return [f"gave {len(errors)} lines of error: {life.text[-600:]}"]
-        says = str(self.folder) in errors[0] or re.search(r"(out|home|data|results)/", errors[0])
+        says = str(self.folder) in errors[0] or re.search(r"\b(out|home|data|results)\b", errors[0])
         advises = re.search(r"free (some )?space|free some|give another|kept|again|repeat", errors[0], re.IGNORECASE)
         return [] if says and advises else [f"says too little: {errors[0]}"]
 
