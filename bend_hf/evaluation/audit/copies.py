@@ -7,6 +7,7 @@ coverage are counted, not estimated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,7 +48,7 @@ SEED_BP: Final = 17  # 4**17 is 300 times the length of BEND's longest task, so 
 NEAR_BP: Final = 21
 SEEN_BP: Final = 31
 _DIAGONALS: Final = 8  # compared letter by letter, per row and split
-_MAX_SEEDS: Final = 1 << 21  # seeds kept before they are counted
+_MAX_SEEDS: Final = 1 << 19  # new seeds before they are counted
 _LETTERS: Final = 1 << 18  # letters compared at once
 _LEAST_SEEDS: Final = 0.002  # per nucleotide of a diagonal; a tenth of what 80 % identity leaves, 0.8**17
 
@@ -164,14 +165,14 @@ def _exact(rows: AuditRows) -> Bools:
 def _diagonals(rows: AuditRows, thresholds: Thresholds, sampling: float) -> Diagonals:
     """Collect the diagonals with the most shared 17-mers of each row and split."""
     seeds: list[NDArray[np.int64]] = []
-    n_seeds = 0
+    n_counted = n_new = 0
     for part in shared_kmers(rows.sequences, SEED_BP, sampling=sampling):
         for some in _seeds(rows, _informative(rows, part, thresholds.max_rows)):
             seeds.append(some)
-            n_seeds += some.shape[1]
-            if n_seeds > _MAX_SEEDS:
+            n_new += some.shape[1]
+            if n_new > max(_MAX_SEEDS, n_counted):
                 seeds = [_counted(rows, np.concatenate(seeds, axis=1))]
-                n_seeds = seeds[0].shape[1]
+                n_counted, n_new = seeds[0].shape[1], 0
     nothing = np.zeros((5, 0), np.int64)
     row, other, reverse, offset, count = _counted(rows, np.concatenate([nothing, *seeds], axis=1))
     none = np.zeros(len(row), np.int64)
@@ -200,23 +201,26 @@ def _informative(rows: AuditRows, part: SharedKmers, max_rows: int) -> SharedKme
     return SharedKmers(code=part.code[keep], position=part.position[keep], forward=part.forward[keep])
 
 
-def _seeds(rows: AuditRows, part: SharedKmers) -> list[NDArray[np.int64]]:
-    """Pair the equal k-mers of rows to be compared: row, other row, strand, offset and a count of 1, shape (5, n)."""
+def _seeds(rows: AuditRows, part: SharedKmers) -> Iterator[NDArray[np.int64]]:
+    """Pair the equal k-mers of rows to be compared, some at once.
+
+    Yields:
+        Row, other row, strand, offset and a count of 1, shape (5, n).
+    """
     group, row = part.group, rows.sequences.row_of(part.position)
     split, at = rows.split[row], part.position - rows.sequences.offsets[row]
-    found = []
     for step in range(1, len(group)):
-        first = np.flatnonzero(group[step:] == group[:-step])
-        if not len(first):
+        alike = np.flatnonzero(group[step:] == group[:-step])
+        if not len(alike):
             break
-        for query, other in ((first, first + step), (first + step, first)):
-            wanted = rows.references[split[query], split[other]]
-            a, b = query[wanted], other[wanted]
-            reverse = part.forward[a] != part.forward[b]
-            offset = np.where(reverse, at[a] + at[b] + SEED_BP - 1, at[a] - at[b])
-            if len(a):
-                found.append(np.stack([row[a], row[b], reverse.astype(np.int64), offset, np.ones(len(a), np.int64)]))
-    return found
+        for first in np.split(alike, range(_MAX_SEEDS, len(alike), _MAX_SEEDS)):
+            for query, other in ((first, first + step), (first + step, first)):
+                wanted = rows.references[split[query], split[other]]
+                a, b = query[wanted], other[wanted]
+                reverse = part.forward[a] != part.forward[b]
+                offset = np.where(reverse, at[a] + at[b] + SEED_BP - 1, at[a] - at[b])
+                if len(a):
+                    yield np.stack([row[a], row[b], reverse.astype(np.int64), offset, np.ones(len(a), np.int64)])
 
 
 def _counted(rows: AuditRows, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
