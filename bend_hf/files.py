@@ -25,6 +25,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias
 
@@ -89,6 +90,8 @@ def atomic_path(path: Path, *, overwrite: bool = True, durable: bool = False) ->
     part = path.with_name(f".{path.name}.part{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         yield part
+        if stat_modes.S_IMODE(part.stat().st_mode) == _OWNER_ONLY:  # safetensors writes so, whatever the umask is
+            part.chmod(_mode_of_new_files())
         if durable:
             with part.open("rb") as file:
                 os.fsync(file.fileno())
@@ -101,6 +104,17 @@ def atomic_path(path: Path, *, overwrite: bool = True, durable: bool = False) ->
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+_OWNER_ONLY: Final = 0o600
+
+
+@cache
+def _mode_of_new_files() -> int:
+    """Return the permissions that the umask leaves to new files; it can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _link(part: Path, path: Path) -> None:

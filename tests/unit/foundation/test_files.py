@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,15 @@ def test_a_full_disk_is_found_behind_other_errors_and_a_circle_of_errors_ends() 
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__cause__ = second, first
     assert disk_error(first) is None
+
+
+def test_a_file_that_only_its_owner_could_read_gets_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from bend_hf.files import atomic_path\n"
+        "os.umask(0o027)\n"
+        "with atomic_path(Path(sys.argv[1])) as part:\n"
+        "    os.close(os.open(part, os.O_CREAT | os.O_WRONLY, 0o600))\n"
+        "assert os.umask(0) == 0o027\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.safetensors")], check=True)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
