@@ -34,6 +34,7 @@ _GOLDEN = (
     ("awdlstm", "ckpt/awdlstm_tiny"),
     ("caduceus-ph", "more/ckpt/caduceus-ph-tiny"),
     ("caduceus-ps", "more/ckpt/caduceus-ps-tiny"),
+    ("dnabert-s", "ckpt/dnabert2_tiny"),
     ("dnabert2", "ckpt/dnabert2_tiny"),
     ("dnabert3", "ckpt/dnabert3_tiny"),
     ("dnabert4", "ckpt/dnabert4_tiny"),

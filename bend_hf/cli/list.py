@@ -79,8 +79,8 @@ def model_table() -> Table:
             (
                 spec.key,
                 ", ".join(spec.aliases),
-                spec.checkpoint or "none",
-                str(spec.width),
+                spec.checkpoint or spec.source,
+                str(spec.width or ""),
                 f"{spec.n_parameters:,}" if spec.n_parameters else "",
                 f"{spec.context_tokens:,}" if spec.context_tokens else "",
                 spec.tokenization,

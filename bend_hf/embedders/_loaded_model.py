@@ -253,7 +253,7 @@ class LoadedModel(ABC):
         for field in ("hidden_size", "d_model"):
             if hasattr(config, field):
                 return int(getattr(config, field))
-        if self.spec is None:
+        if self.spec is None or self.spec.width is None:
             raise ModelError(f"{self.name} has no known width; its class must define the property width")
         return self.spec.width
 
@@ -318,7 +318,12 @@ class LoadedModel(ABC):
     def _checkpoint_of(self, checkpoint: str | Path | None) -> str | Path | None:
         if checkpoint is None or (self.spec and str(checkpoint) in self.spec.names and not Path(checkpoint).is_dir()):
             checkpoint = self.spec.checkpoint if self.spec else None
-        if checkpoint is None and self.needs_checkpoint:
+        if not checkpoint and self.needs_checkpoint:
+            if self.spec is not None and self.spec.source == "unknown":
+                raise ModelError(
+                    f"the address of {self.spec.key!r} is not confirmed, so its checkpoint has no default; pass the "
+                    f"folder or the Hub id as checkpoint (--checkpoint)"
+                )
             raise ModelError(
                 f"{type(self).__name__} needs a checkpoint; pass a folder, a Hub id or a key of the registry"
             )

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Direction: TypeAlias = Literal["masked", "causal", "none"]
-Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none"]
+Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none", "unknown"]
+Verified: TypeAlias = Literal["golden", "transformers", "config only", ""]
 Option: TypeAlias = int | float | str | bool
 
 DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
@@ -79,11 +80,12 @@ class ModelSpec:
             is one of that name. A declaration outside the package writes ``f"{__name__}:Class"``.
         family: Name of the architecture in tables, for example ``DNABERT``.
         checkpoint: Hub id, address of the folder outside the Hub, or name in ``bend_hf/pretrained``. Empty if there is
-            nothing to load.
+            nothing to load, or if the address is not confirmed.
         revision: Commit on the Hub. None if it is not pinned; the result record then names the commit that was used.
-        source: Who hosts the files.
+        source: Who hosts the files. ``none``: there is nothing to load. ``unknown``: no source confirms the address, so
+            that users name the checkpoint.
         files: The files to fetch, for sources outside the Hub.
-        width: Embedding width D.
+        width: Embedding width D; None if no source confirms it.
         n_parameters: Number of weights; None if it is not published.
         context_tokens: Maximum number of tokens in one input, special tokens included; None: no limit.
         tokenization: A short phrase, for example ``overlapping 6-mers``.
@@ -96,8 +98,10 @@ class ModelSpec:
         options: Keywords that this entry passes to its class, for example ``{"kmer": 6}``.
         aliases: Other names that find the entry. Results carry ``key``.
         offloads: Whether the blocks of the network can stay outside the device, see ``LoadedModel``.
-        verified: What the outputs were compared with, if it is not the original code with small random weights, as for
-            the other models (``tests/parity``).
+        verified: What proves the outputs. ``golden``: outputs of the original code for small random weights, with the
+            same network and tokens (``tests/parity``). ``transformers``: hidden states of the network of transformers
+            for small random weights, and published rules of the tokens. ``config only``: only the number and shapes of
+            the weights. Empty: the declaration does not say.
         tiny: Makes a tiny checkpoint of the family, from which the contract tests build the model. None: the model
             needs no checkpoint.
     """
@@ -109,7 +113,7 @@ class ModelSpec:
     revision: str | None = None
     source: Source = "hub"
     files: tuple[RemoteFile, ...] = ()
-    width: int
+    width: int | None
     n_parameters: int | None = None
     context_tokens: int | None = None
     tokenization: str = "single nucleotides"
@@ -121,7 +125,7 @@ class ModelSpec:
     options: Mapping[str, Option] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     offloads: bool = False
-    verified: str = ""
+    verified: Verified = ""
     tiny: Callable[[], TinyCheckpoint] | None = None
 
     def __post_init__(self) -> None:
@@ -130,12 +134,17 @@ class ModelSpec:
                 f"model {self.key!r} names its embedder {self.embedder!r}; expected 'module:Class', "
                 f"for example 'dnabert:DNABertEmbedder'"
             )
-        if (self.source == "none") != (not self.checkpoint):
+        if (self.source in ("none", "unknown")) != (not self.checkpoint):
             raise ModelError(
                 f"model {self.key!r} has source {self.source!r} and checkpoint {self.checkpoint!r}; "
-                f"a checkpoint needs a source, and source 'none' has no checkpoint"
+                f"a checkpoint needs a source, and sources 'none' and 'unknown' have no checkpoint"
             )
-        if self.width < 1:
+        if self.verified not in get_args(Verified):
+            raise ModelError(
+                f"model {self.key!r} is verified by {self.verified!r}; expected one of "
+                f"{', '.join(repr(value) for value in get_args(Verified))}"
+            )
+        if self.width is not None and self.width < 1:
             raise ModelError(f"model {self.key!r} has width {self.width}; expected 1 or more")
 
     @property

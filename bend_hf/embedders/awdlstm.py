@@ -48,6 +48,7 @@ BEND_AWDLSTM: Final = ModelSpec(
     training_data="unknown",  # no source at hand confirms more
     trained_on_human_genome=True,
     paper="https://arxiv.org/abs/2311.12570",
+    verified="golden",
     tiny=_tiny,
 )
 MODELS: Final = (BEND_AWDLSTM,)

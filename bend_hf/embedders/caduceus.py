@@ -6,34 +6,48 @@
 Each input ends with [SEP]. The network has no maximum length: ``bend-2024`` runs every sequence whole, as the authors'
 code does. ``bend-hf-1``, and both protocols with ``overlap_tokens``, cut sequences at the length that the model was
 trained on.
+
+PlantCaduceus is the same network with tokens of its own, which its ``tokenizer.json`` lists: a nucleotide other than A,
+C, G or T is [UNK], and nothing is added to a sequence. If no file states a length, sequences are never cut.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
+from bend_hf.embedders._nucleotides import NucleotideVocabulary, tiny_nucleotide_tokenizer
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bend_hf.embedders.networks.caduceus import CaduceusConfig
+
 _MASK: Final = (
     3  # HyenaDNA's vocabulary, in no file of the checkpoint (kuleshov-group/caduceus, tokenization_caduceus.py)
 )
 
 
-def _tiny(*, both_strands: bool) -> TinyCheckpoint:
-    complements = {7: 10, 8: 9, 9: 8, 10: 7}
+_NO_LIMIT: Final = 1 << 40  # transformers writes 1e30 as the model_max_length of a tokenizer without a limit
+
+
+def _tiny(*, both_strands: bool, own_tokens: bool = False) -> TinyCheckpoint:
+    complements = {3: 6, 4: 5, 5: 4, 6: 3} if own_tokens else {7: 10, 8: 9, 9: 8, 10: 7}
+    n_tokens = 8 if own_tokens else 16
     config = {
         "model_type": "caduceus",
         "d_model": 16,
         "n_layer": 2,
-        "vocab_size": 16,
+        "vocab_size": n_tokens,
         "pad_vocab_size_multiple": 8,
         "rms_norm": True,
         "fused_add_norm": True,
@@ -43,10 +57,14 @@ def _tiny(*, both_strands: bool) -> TinyCheckpoint:
         "bidirectional_weight_tie": True,
         "norm_epsilon": 1e-5,
         "rcps": both_strands,
-        "complement_map": {str(token): complements.get(token, token) for token in range(16)},
+        "complement_map": {str(token): complements.get(token, token) for token in range(n_tokens)},
         "ssm_cfg": {"d_state": 4, "d_conv": 4, "expand": 2, "dt_rank": "auto", "conv_bias": True, "bias": False},
     }
-    return TinyCheckpoint(config=config, tokenizer_config={"model_max_length": TINY_CONTEXT_TOKENS})
+    return TinyCheckpoint(
+        config=config,
+        tokenizer=tiny_nucleotide_tokenizer() if own_tokens else {},
+        tokenizer_config={"model_max_length": TINY_CONTEXT_TOKENS},
+    )
 
 
 def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters: int, context_tokens: int) -> ModelSpec:
@@ -63,7 +81,23 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         trained_on_human_genome=True,
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",
+        verified="golden",
         tiny=partial(_tiny, both_strands=key.startswith("caduceus-ps")),
+    )
+
+
+def _plant(n_layers: int, *, d_model: int | None = None) -> ModelSpec:
+    return ModelSpec(
+        key=f"plantcaduceus-l{n_layers}",
+        embedder="caduceus:CaduceusEmbedder",
+        family="Caduceus",
+        source="unknown",
+        width=d_model and 2 * d_model,
+        training_data="unknown",
+        trained_on_human_genome=True,
+        license="Apache-2.0",
+        verified="golden",
+        tiny=partial(_tiny, both_strands=True, own_tokens=True),
     )
 
 
@@ -103,11 +137,19 @@ MODELS: Final = (
         n_parameters=1_934_592,
         context_tokens=1024,
     ),
+    # The depth is in the name; of the widths, only that of l32 is confirmed. License: the authors' repository.
+    _plant(20),
+    _plant(24),
+    _plant(28),
+    _plant(32, d_model=1024),
 )
 
 
 class CaduceusEmbedder(NetworkEmbedder):
     """Caduceus, ``ph`` or ``ps`` according to its configuration."""
+
+    _table: NDArray[np.int32]
+    _suffix: tuple[int, ...]
 
     def _load(self) -> None:
         from bend_hf.embedders.networks import caduceus
@@ -118,16 +160,34 @@ class CaduceusEmbedder(NetworkEmbedder):
             allow_missing=() if config.tie_word_embeddings else ("lm_head.*",),
             rename=caduceus.rename_key,
         )
-        self.pad_id, self.mask_id = PAD, _MASK
+        self._read_tokens(config)
         self._both_strands: bool = config.rcps
         self._trained_tokens = self._read_trained_tokens()
 
-    def _read_trained_tokens(self) -> int:
-        """Read the length of the inputs that the model was trained on."""
+    def _read_tokens(self, config: CaduceusConfig) -> None:
+        """Set the tokens: those of ``tokenizer.json``, which PlantCaduceus has, or the vocabulary of Caduceus."""
+        path = self.folder / "tokenizer.json"
+        if not path.is_file():
+            self.pad_id, self.mask_id = PAD, _MASK
+            self._table, self._suffix = NUCLEOTIDE_TABLE, (SEP,)
+            return
+        vocabulary = NucleotideVocabulary.read(path)
+        self.pad_id, self._table, self._suffix = vocabulary.padding, vocabulary.table, ()
+        largest = int(self._table.max())
+        if largest >= config.n_embeddings:
+            raise ModelError(
+                f"{path} gives the token id {largest}, but the network has {config.n_embeddings} tokens; the files do "
+                f"not belong together"
+            )
+
+    def _read_trained_tokens(self) -> int | None:
+        """Read the length of the inputs that the model was trained on; None if no file of PlantCaduceus states it."""
         path = self.folder / "tokenizer_config.json"
         length = read_json(path).get("model_max_length") if path.is_file() else None
         if length is None and self.spec is not None:
             length = self.spec.context_tokens
+        if not self._suffix and (length is None or (isinstance(length, int) and length > _NO_LIMIT)):
+            return None
         if not isinstance(length, int):
             raise ModelError(
                 f"{path} has no model_max_length; expected the number of tokens that the model was trained on. "
@@ -136,9 +196,9 @@ class CaduceusEmbedder(NetworkEmbedder):
         return length
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        stream = single_nucleotides(Nucleotides.of(sequences), NUCLEOTIDE_TABLE)
+        stream = single_nucleotides(Nucleotides.of(sequences), self._table)
         whole = self.protocol == "bend-2024" and not self.overlap_tokens
-        return assemble(stream, self._window(None if whole else self._trained_tokens, suffix=(SEP,)))
+        return assemble(stream, self._window(None if whole else self._trained_tokens, suffix=self._suffix))
 
     def _flip(self, x_LD: Floats) -> Floats:
         """Put the embeddings of a reverse complement in forward order; in ``ps`` models the strands swap halves."""

@@ -65,6 +65,7 @@ MODELS: Final = (
         training_data="human reference genome GRCh38",
         trained_on_human_genome=True,
         paper="https://arxiv.org/abs/2311.12570",
+        verified="golden",
         tiny=tiny_convnet,
     ),
 )

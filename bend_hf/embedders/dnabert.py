@@ -66,6 +66,7 @@ MODELS: Final = tuple(
         license="Apache-2.0",
         paper="https://doi.org/10.1093/bioinformatics/btab083",
         options={"kmer": k},
+        verified="golden",
         tiny=partial(_tiny, k),
     )
     for k, revision in _REVISIONS.items()

@@ -137,7 +137,7 @@ def _spec(key: str, *, n_parameters: int, width: int, context_tokens: int) -> Mo
         license="Apache-2.0",
         paper="https://www.biorxiv.org/content/10.1101/2025.02.18.638918",
         offloads=True,
-        verified="original code, small models" if "7b" in key else "config only",
+        verified="golden" if "7b" in key else "config only",
         tiny=_tiny,
     )
 

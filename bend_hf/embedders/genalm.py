@@ -58,6 +58,7 @@ _genalm = partial(
     training_data="human genome T2T-CHM13v2 with 1000 Genomes variants, about 480 billion bp",
     trained_on_human_genome=True,
     paper="https://doi.org/10.1093/nar/gkae1310",
+    verified="golden",
     tiny=partial(_tiny, last_norm=False),
 )
 

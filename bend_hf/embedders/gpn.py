@@ -28,6 +28,7 @@ _gpn = partial(
     embedder="gpn:GPNEmbedder",
     family="GPN",
     license="MIT",  # model card of each checkpoint
+    verified="golden",
     tiny=tiny_convnet,
 )
 

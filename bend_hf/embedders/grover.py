@@ -51,6 +51,7 @@ MODELS: Final = (
         training_data="human genome, hg19",
         trained_on_human_genome=True,
         paper="https://doi.org/10.1038/s42256-024-00872-0",
+        verified="golden",
         tiny=_tiny,
     ),
 )

@@ -82,6 +82,7 @@ def _specs(
             trained_on_human_genome=True,
             license="BSD-3-Clause",
             paper="https://arxiv.org/abs/2306.15794",
+            verified="golden",
             tiny=tiny,
         )
         for suffix, revision, tiny in (("", original, _tiny), ("-hf", hf, _tiny_hf))

@@ -192,6 +192,7 @@ _nt = partial(
     ModelSpec,
     embedder="nucleotide_transformer:NucleotideTransformerEmbedder",
     tokenization="6-mers, single nucleotides at the end and around N",
+    verified="golden",
     license="CC-BY-NC-SA-4.0",  # model card of each checkpoint
     paper="https://doi.org/10.1038/s41592-024-02523-z",
 )

@@ -29,6 +29,7 @@ MODELS: Final = (
         direction="none",
         license="BSD-3-Clause",
         paper="https://arxiv.org/abs/2311.12570",
+        verified="golden",
     ),
 )
 

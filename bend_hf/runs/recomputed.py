@@ -360,9 +360,9 @@ def _declared_facts(key: str, record: ResultRecord, *, is_random: bool) -> dict[
         "license": cited.license if cited else None,
         "paper": cited.paper if cited else None,
     }
-    if not spec.checkpoint:
+    if spec.source == "none":
         facts["checkpoint"] = ""
-    if (published or not spec.checkpoint) and record.model.get("layer") == -1:
+    if (published or spec.source == "none") and record.model.get("layer") == -1:
         facts["width"] = spec.width  # earlier layers may have another one
     return facts
 

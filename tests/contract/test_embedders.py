@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders import MODELS, embedder_class, load_embedder
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._spec import Direction, EmbedderOptions, Source
+from bend_hf.embedders._spec import Direction, EmbedderOptions, Source, Verified
 from bend_hf.errors import ModelError
 from bend_hf.files import asset_folder
 from bend_hf.types import PROTOCOLS, ProtocolName
@@ -175,6 +175,13 @@ def test_every_model_of_bend_has_a_golden_checkpoint() -> None:
     assert {key for key in hosted if golden_checkpoint(key) is None} == set()
 
 
+@needs_shared
+def test_what_is_verified_by_references_has_a_reference_checkpoint() -> None:
+    claimed = {spec.key for spec in MODELS if spec.verified == "golden" and spec.source != "none"}
+    lacking = {key for key in claimed if golden_checkpoint(key) is None}
+    assert {key for key in lacking if not key.startswith("plantcaduceus")} == set()  # its parity tests make one
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_declaration_is_complete(key: str) -> None:
     spec = MODELS.get(key)
@@ -182,11 +189,21 @@ def test_declaration_is_complete(key: str) -> None:
     assert spec.family
     assert spec.direction in get_args(Direction)
     assert spec.source in get_args(Source)
-    assert spec.paper.startswith("https://") or spec.source == "package"  # its card lies next to its weights
+    # bend-mini has a card next to its weights; of models whose address is unknown, the paper may be unknown too
+    assert spec.paper.startswith("https://") or (not spec.paper and spec.source in ("package", "unknown"))
+    assert spec.verified in get_args(Verified)
+    assert spec.verified or spec.source == "package"  # its network is this package's own
     if spec.source != "none":
         assert spec.training_data
         assert spec.tiny is not None
         assert spec.n_parameters is None or spec.n_parameters > 0
+
+
+def test_a_model_without_a_confirmed_address_asks_for_its_checkpoint() -> None:
+    with pytest.raises(
+        ModelError, match=r"the address of 'dnabert-s' is not confirmed.* pass the folder or the Hub id"
+    ):
+        load_embedder("dnabert-s")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from bend_hf.embedders import CaduceusEmbedder, load_embedder
+from bend_hf.embedders import MODELS, CaduceusEmbedder, load_embedder
 from bend_hf.embedders._tokens import reverse_complement
 from bend_hf.embedders.networks.caduceus import (
     CaduceusConfig,
@@ -29,7 +29,7 @@ from bend_hf.embedders.networks.caduceus import (
 from bend_hf.errors import ModelError
 from bend_hf.types import ProtocolName
 from tests.parity.golden import arrays, cases, entry_of, folder_of, golden, sequence_of
-from tests.shared_data import needs_shared
+from tests.shared_data import GOLDEN, needs_shared
 
 pytestmark = needs_shared
 
@@ -315,3 +315,70 @@ def test_the_registry_key_takes_a_local_checkpoint() -> None:
     assert isinstance(embedder, CaduceusEmbedder)
     assert embedder.width == WIDTHS[PS]
     np.testing.assert_allclose(embedder("ACGT"), embedder_of(PS)("ACGT"), atol=1e-5, rtol=0)
+
+
+# PlantCaduceus: the same network with other tokens. The published tokenizer gives [PAD] 0, [MASK] 1, [UNK] 2, a 3,
+# c 4, g 5, t 6 and adds nothing; N is [UNK].
+PLANT_TOKEN_OF = {4: 0, 3: 1, 11: 2, 7: 3, 8: 4, 9: 5, 10: 6}
+
+
+def plant_folder(name: str, folder: Path) -> Path:
+    """Give a checkpoint of Caduceus the tokens of PlantCaduceus: the same rows of its embeddings at other ids."""
+    tiny = MODELS.get("plantcaduceus-l32").tiny
+    assert tiny is not None
+    tiny().write(folder)
+    fields = json.loads((folder_of(name) / "config.json").read_text())
+    new_of = PLANT_TOKEN_OF
+    fields |= {"vocab_size": 8, "complement_map": {"3": 6, "4": 5, "5": 4, "6": 3} | {str(i): i for i in (0, 1, 2, 7)}}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30, "padding_side": "right"}))
+    state = load_file(folder_of(name) / "model.safetensors")
+    for key, value in state.items():
+        if key.endswith("complement_map"):
+            state[key] = torch.tensor([0, 1, 2, 6, 5, 4, 3, 7])
+        elif "word_embeddings" in key or key.endswith("lm_head.weight"):
+            rows = torch.zeros(8, value.shape[1])
+            rows[list(new_of.values())] = value[list(new_of)]
+            state[key] = rows
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("protocol", get_args(ProtocolName))
+@pytest.mark.parametrize("name", NAMES)
+def test_plantcaduceus_gives_the_same_rows_for_its_own_tokens(
+    name: str, protocol: ProtocolName, tmp_path: Path
+) -> None:
+    plant = load_embedder("plantcaduceus-l32", checkpoint=plant_folder(name, tmp_path), protocol=protocol, device="cpu")
+    compared = 0
+    for _, case in cases(name, holding="nospecial"):
+        sequence = sequence_of(name, case)
+        if set(sequence.upper()) <= set("ACGTN"):
+            assert plant.tokenize([sequence]).ids.tolist() == [
+                PLANT_TOKEN_OF[token] for token in golden(name).input_ids(name, case)[0][:-1].tolist()
+            ]
+            expected = arrays(name)[f"{case}/nospecial"]
+            np.testing.assert_allclose(plant(sequence), expected, atol=ATOL, rtol=0, err_msg=case)
+            compared += 1
+    assert compared
+
+
+def test_plantcaduceus_reads_what_the_published_tokenizer_reads(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    published = GOLDEN / "new" / "ckpt" / "plantcad2-tiny" / "tokenizer.json"  # of eight ids, as PlantCaduceus has
+    folder = plant_folder(PS, tmp_path)
+    shutil.copy(published, folder / "tokenizer.json")
+    plant = load_embedder("plantcaduceus-l20", checkpoint=folder, device="cpu")
+    for sequence in ("ACGTNRYacgtn", "N" * 40, "a", "ACGT" * 300):
+        assert plant.tokenize([sequence]).ids.tolist() == Tokenizer.from_file(str(published)).encode(sequence).ids
+    assert plant.mask_id == 1
+
+
+def test_a_tokenizer_with_more_tokens_than_the_network_is_refused(tmp_path: Path) -> None:
+    folder = plant_folder(PS, tmp_path)
+    body = json.loads((folder / "tokenizer.json").read_text())
+    body["model"]["vocab"]["t"] = 9
+    (folder / "tokenizer.json").write_text(json.dumps(body))
+    with pytest.raises(ModelError, match=r"gives the token id 9, but the network has 8 tokens"):
+        load_embedder("plantcaduceus-l20", checkpoint=folder).load()

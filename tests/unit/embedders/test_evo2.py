@@ -448,4 +448,4 @@ def test_the_table_of_models_says_what_was_verified() -> None:
     assert {key for key, text in said.items() if text == "config only"} == {
         *("evo2_1b_base", "evo2_20b", "evo2_40b", "evo2_40b_base")
     }
-    assert said["evo2_7b"] == said["evo2_7b_base"] == said["evo2_7b_262k"] == "original code, small models"
+    assert said["evo2_7b"] == said["evo2_7b_base"] == said["evo2_7b_262k"] == "golden"
