@@ -77,6 +77,10 @@ def _is_nucleotide_transformer(fields: Mapping[str, object], folder: Path) -> bo
     return fields.get("model_type") == "esm" and 6 in _kmer_lengths(folder)
 
 
+def _is_generator(fields: Mapping[str, object], folder: Path) -> bool:
+    return fields.get("model_type") == "llama" and _kmer_lengths(folder) == {6}
+
+
 def _is_hyenadna(fields: Mapping[str, object], _: Path) -> bool:
     layer = fields.get("layer")  # the original files have no model_type
     return fields.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
@@ -122,6 +126,7 @@ FAMILIES: Final = (
     Family(embedder="gpn:GPNEmbedder", reads=_model_type("GPN")),
     Family(embedder="awdlstm:AWDLSTMEmbedder", reads=_model_type("AWDLSTM")),
     Family(embedder="bend_mini:BendMiniEmbedder", reads=_model_type("TwoScale")),
+    Family(embedder="generator:GENERatorEmbedder", reads=_is_generator),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )
