@@ -125,6 +125,13 @@ class BpeTokenizer:
             name=str(path),
         )
 
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the special tokens that the file adds in front of a sequence and behind it."""
+        encoding = self.backend.encode("A")
+        content = [place for place, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
+        first, last = content[0], content[-1] + 1
+        return tuple(encoding.ids[:first]), tuple(encoding.ids[last:])
+
     def stream(self, sequences: Sequence[str]) -> TokenStream:
         """Tokenize S sequences without special tokens; the tokens cover each sequence exactly."""
         if self.runs is not None:

@@ -81,6 +81,22 @@ def _is_generator(fields: Mapping[str, object], folder: Path) -> bool:
     return fields.get("model_type") == "llama" and _kmer_lengths(folder) == {6}
 
 
+def _reads_dna_by_merges(*model_types: str) -> Reads:
+    """Recognize a network by its type, if its tokenizer was learned on DNA and has the special tokens of BERT."""
+
+    def reads(fields: Mapping[str, object], folder: Path) -> bool:
+        if fields.get("model_type") not in model_types or not has_merges(folder):
+            return False
+        try:
+            tokens = read_vocabulary(folder)
+        except ModelError:
+            return False
+        n_dna = sum(_NUCLEOTIDES.fullmatch(token) is not None for token in tokens)
+        return 2 * n_dna > len(tokens) and {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} <= set(tokens)
+
+    return reads
+
+
 def _is_hyenadna(fields: Mapping[str, object], _: Path) -> bool:
     layer = fields.get("layer")  # the original files have no model_type
     return fields.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
@@ -127,6 +143,7 @@ FAMILIES: Final = (
     Family(embedder="awdlstm:AWDLSTMEmbedder", reads=_model_type("AWDLSTM")),
     Family(embedder="bend_mini:BendMiniEmbedder", reads=_model_type("TwoScale")),
     Family(embedder="generator:GENERatorEmbedder", reads=_is_generator),
+    Family(embedder="modernbert:ModernBertEmbedder", reads=_reads_dna_by_merges("modernbert")),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )

@@ -17,6 +17,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from bend_hf.embedders._alignment import Tokenized, assemble
+from bend_hf.embedders._bpe import TINY_SPECIALS, BpeTokenizer, tiny_bpe
 from bend_hf.embedders._checkpoint_files import read_json
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS
@@ -85,9 +87,40 @@ class StockEmbedder(NetworkEmbedder):
         return min(length for length in stated if isinstance(length, int) and 0 < length < _LIMIT_TOKENS)
 
 
+class BpeStockEmbedder(StockEmbedder):
+    """A network of transformers over the byte pairs of a ``tokenizer.json``, which also says what frames a sequence.
+
+    Both protocols give the same embeddings: each chunk of a long sequence has its own special tokens.
+    """
+
+    def _read_tokens(self) -> int:
+        self._tokenizer = BpeTokenizer.read(self.folder / "tokenizer.json")
+        self.pad_id = self._tokenizer.special["[PAD]"]
+        self._prefix, self._suffix = self._tokenizer.frame()
+        return len(self._tokenizer.bp_of_id) - 1
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        window = self._window(self.context_tokens, prefix=self._prefix, suffix=self._suffix)
+        return assemble(self._tokenizer.stream(sequences), window)
+
+    def _loss_tokens(self) -> list[int]:
+        """Return the ids that have nucleotides; an unknown nucleotide has no loss."""
+        special = set(self._tokenizer.special.values())
+        return [token for token, n_bp in enumerate(self._tokenizer.bp_of_id.tolist()) if n_bp and token not in special]
+
+
 def _whole_key(key: str) -> str:
     """Add the prefix of the base model, which files of a bare base model lack."""
     return f"model.{key}" if key.startswith(_BARE) else key
+
+
+def tiny_framed_bpe(nucleotides: str, *, gap: bool) -> dict[str, object]:
+    """Make a tiny ``tokenizer.json`` of byte pairs with [CLS] in front and [SEP] behind; see ``tiny_bpe``."""
+    front, behind = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]"))
+    ids = {token: {"id": token, "ids": [TINY_SPECIALS.index(token)], "tokens": [token]} for token in ("[CLS]", "[SEP]")}
+    content = {"Sequence": {"id": "A", "type_id": 0}}
+    frame = {"type": "TemplateProcessing", "single": [front, content, behind], "pair": [], "special_tokens": ids}
+    return {**tiny_bpe(nucleotides, gap=gap), "post_processor": frame}
 
 
 def causal_sizes(*, vocabulary_size: int) -> dict[str, object]:
