@@ -81,6 +81,15 @@ def _is_generator(fields: Mapping[str, object], folder: Path) -> bool:
     return fields.get("model_type") == "llama" and _kmer_lengths(folder) == {6}
 
 
+def _is_marindna(fields: Mapping[str, object], folder: Path) -> bool:
+    if fields.get("model_type") != "qwen3" or has_merges(folder):
+        return False
+    try:
+        return {"[BOS]", *"acgt"} <= set(read_vocabulary(folder))
+    except ModelError:
+        return False
+
+
 def _reads_dna_by_merges(*model_types: str) -> Reads:
     """Recognize a network by its type, if its tokenizer was learned on DNA and has the special tokens of BERT."""
 
@@ -144,6 +153,7 @@ FAMILIES: Final = (
     Family(embedder="bend_mini:BendMiniEmbedder", reads=_model_type("TwoScale")),
     Family(embedder="generator:GENERatorEmbedder", reads=_is_generator),
     Family(embedder="modernbert:ModernBertEmbedder", reads=_reads_dna_by_merges("modernbert")),
+    Family(embedder="marindna:MarinDNAEmbedder", reads=_is_marindna),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )
