@@ -20,7 +20,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
@@ -35,7 +35,7 @@ from bend_hf.types import PROTOCOLS, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 M = TypeVar("M", bound="nn.Module")
 Fact: TypeAlias = str | int | bool | None
@@ -284,7 +284,7 @@ class LoadedModel(ABC):
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
             rename=rename,
-            nested=nested,
+            read=partial(self._read_state, nested=nested),
         )
         self._read_files, self.lacking = loaded.files, loaded.lacking
         adapter = adapter_files(self.folder)
@@ -292,6 +292,10 @@ class LoadedModel(ABC):
             model = merge_adapter(model, self.folder)
             self._read_files += adapter
         return model
+
+    def _read_state(self, paths: Sequence[Path], *, nested: str | None) -> dict[str, Tensor]:
+        """Read the tensors of weight files. Override it if the network joins tensors of the files."""
+        return _weights.read_files(paths, nested=nested)
 
     def _layer_number(self, layer: int | str) -> int:
         """Return the number of a layer. Override it if layers of the family have names.

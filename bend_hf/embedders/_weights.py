@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Rename = Callable[[str], str]
+ReadFiles = Callable[[Sequence[Path]], dict[str, "Tensor"]]
 M = TypeVar("M", bound="nn.Module")
 
 logger = logging.getLogger(__name__)
@@ -280,6 +281,14 @@ def log_heads(heads: Sequence[str], source: str | Path) -> None:
         logger.info("%s: left out the unused head %s", source, _first(heads))
 
 
+def read_files(paths: Sequence[Path], *, nested: str | None = None) -> dict[str, Tensor]:
+    """Read the tensors of all weight files of a folder; see ``read_state_dict``."""
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        state |= read_state_dict(path, nested=nested)
+    return state
+
+
 def load_folder(
     model: nn.Module,
     folder: Path,
@@ -287,13 +296,11 @@ def load_folder(
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
     rename: Rename | None = None,
-    nested: str | None = None,
+    read: ReadFiles | None = None,
 ) -> LoadedWeights:
-    """Load the weights of a folder into a model; see ``find_weights``, ``read_state_dict`` and ``load_weights``."""
+    """Load the weights of a folder into a model; see ``find_weights``, ``read_files`` and ``load_weights``."""
     paths = find_weights(folder)
-    state: dict[str, Tensor] = {}
-    for path in paths:
-        state |= read_state_dict(path, nested=nested)
+    state = (read or read_files)(paths)
     lacking = load_weights(
         model,
         state,
