@@ -46,6 +46,7 @@ _GOLDEN = (
     ("gena-lm-bert-large", "more/ckpt/gena-lm-bert-tiny-preln-lastln"),
     ("gena-lm-bert", "more/ckpt/gena-lm-bert-tiny-preln"),
     ("gena-lm-bigbird", "ckpt/gena-bigbird_tiny"),
+    ("generanno", "new/ckpt/generanno-tiny"),
     ("generator", "new/ckpt/generator-tiny"),
     ("gpn", "more/ckpt/gpn-convnet-tiny"),
     ("grover", "ckpt/grover_tiny"),

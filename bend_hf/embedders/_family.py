@@ -155,6 +155,7 @@ FAMILIES: Final = (
     Family(embedder="modernbert:ModernBertEmbedder", reads=_reads_dna_by_merges("modernbert")),
     Family(embedder="marindna:MarinDNAEmbedder", reads=_is_marindna),
     Family(embedder="mistral:MistralEmbedder", reads=_reads_dna_by_merges("mistral", "mixtral")),
+    Family(embedder="generanno:GENERannoEmbedder", reads=_model_type("generanno")),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )

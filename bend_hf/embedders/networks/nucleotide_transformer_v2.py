@@ -108,7 +108,9 @@ class NucleotideTransformerV2Config(PreTrainedConfig):  # type: ignore[misc]  # 
         return cls(**sizes_from(fields, _SIZES, name=name))
 
 
-def rotary_tables(n_tokens: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    n_tokens: int, head_width: int, *, device: torch.device, dtype: torch.dtype, base: float = ROTARY_BASE
+) -> tuple[Tensor, Tensor]:
     """Compute cosine and sine of the angles of each position; the two halves of a head are equal.
 
     Args:
@@ -116,6 +118,7 @@ def rotary_tables(n_tokens: int, head_width: int, *, device: torch.device, dtype
         head_width: Width of one attention head.
         device: Device of the result.
         dtype: Type of the result; angles are computed in float32.
+        base: Longest wavelength over 2 pi.
 
     Returns:
         Two tensors of shape (tokens, head width).
@@ -123,7 +126,7 @@ def rotary_tables(n_tokens: int, head_width: int, *, device: torch.device, dtype
     exponents = torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
     # One over the power, as the published frequencies were computed. The power of the negative exponent rounds
     # differently, and position 2,000 amplifies the difference to 1e-4 in the output.
-    frequencies = 1.0 / ROTARY_BASE**exponents
+    frequencies = 1.0 / base**exponents
     angles = torch.outer(torch.arange(n_tokens, device=device, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
