@@ -106,6 +106,10 @@ def _reads_dna_by_merges(*model_types: str) -> Reads:
     return reads
 
 
+def _is_mutbert(fields: Mapping[str, object], folder: Path) -> bool:
+    return fields.get("model_type") == "bert" and "rope_theta" in fields and (folder / "tokenizer.json").is_file()
+
+
 def _is_hyenadna(fields: Mapping[str, object], _: Path) -> bool:
     layer = fields.get("layer")  # the original files have no model_type
     return fields.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
@@ -156,6 +160,7 @@ FAMILIES: Final = (
     Family(embedder="marindna:MarinDNAEmbedder", reads=_is_marindna),
     Family(embedder="mistral:MistralEmbedder", reads=_reads_dna_by_merges("mistral", "mixtral")),
     Family(embedder="generanno:GENERannoEmbedder", reads=_model_type("generanno")),
+    Family(embedder="mutbert:MutBertEmbedder", reads=_is_mutbert),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )

@@ -107,7 +107,7 @@ class _Attention(nn.Module):
 
     def _split(self, x_BTD: Tensor) -> Tensor:
         """(batch, tokens, width) to (batch, heads, tokens, head width)."""
-        return x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        return x_BTD.view(*x_BTD.shape[:2], -1, self.head_width).transpose(1, 2)
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask_B11T: Tensor | None) -> Tensor:
         query = rotate(self._split(self.q_proj(x_BTD)), cos, sin)
