@@ -86,13 +86,13 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
     )
 
 
-def _plant(n_layers: int, *, d_model: int | None = None) -> ModelSpec:
+def _plant(n_layers: int) -> ModelSpec:
     return ModelSpec(
         key=f"plantcaduceus-l{n_layers}",
         embedder="caduceus:CaduceusEmbedder",
         family="Caduceus",
         source="unknown",
-        width=d_model and 2 * d_model,
+        width=None,
         training_data="unknown",
         trained_on_human_genome=True,
         license="Apache-2.0",
@@ -137,11 +137,11 @@ MODELS: Final = (
         n_parameters=1_934_592,
         context_tokens=1024,
     ),
-    # The depth is in the name; of the widths, only that of l32 is confirmed. License: the authors' repository.
+    # The depth is in the name; no source at hand confirms the widths. License: the authors' repository.
     _plant(20),
     _plant(24),
     _plant(28),
-    _plant(32, d_model=1024),
+    _plant(32),
 )
 
 
