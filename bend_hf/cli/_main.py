@@ -140,7 +140,7 @@ def _signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def end(number: int, _: FrameType | None) -> None:
-        for one in before:
+        for one in handled:
             signal.signal(one, signal.SIG_DFL)
         if os.getpid() != here:
             os.kill(os.getpid(), number)

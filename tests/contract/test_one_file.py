@@ -487,7 +487,7 @@ def test_contract_tests_of_an_addition_pass(addition: Addition, passed: list[str
         assert [name for name in passed if name.startswith(file) and addition.key in name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_other_test_minds_the_additions(checkout: Path) -> None:
     done = run_tests(checkout, *dict.fromkeys(name for addition in ADDITIONS for name in addition.whole))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -48,6 +48,20 @@ def ends_at(number: int, argv: list[str], folder: Path, capsys: pytest.CaptureFi
     assert useless(folder) == []
 
 
+def test_a_signal_that_was_ignored_before_stays_ignored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(HeadTrainer, "_step", before(HeadTrainer._step, 1, lambda *_: os.kill(os.getpid(), 15)))
+            argv = ["train", "--task", "gene_finding", "--model", "onehot", "--epochs", "1", "--data", str(data)]
+            ends_at(signal.SIGTERM, [*argv, "--out", str(tmp_path)], tmp_path, capsys)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+
+
 @pytest.mark.parametrize("number", HANDLERS)
 def test_training_ends_at_a_signal_and_resumes(
     number: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
