@@ -17,6 +17,8 @@ SUPERVISED ?=
 GENES ?= --head linear --epochs 40 --batch-size 8 --learning-rate 0.01
 WINDOWS ?= --head linear --epochs 20 --batch-size 64 --learning-rate 0.01
 CHR20 = $(BIN)/bend-hf run --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS) --cache $(RESULTS)/cache --controls
+# The first of the models again, its genes decoded as a whole: a choice of the second protocol.
+GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)) --protocol bend-hf-1 --decode grammar
 # Controls that are run if they are installed, see docs/controls.md; the log says how to get the others.
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
@@ -100,6 +102,7 @@ report-chr20: $(RESULTS)/GRCh37.fa  ## run models on the data of one chromosome,
 	$(CHR20) --task gene_finding --model $(MODELS) $(SUPERVISED) $(GENES)
 	$(CHR20) --task chromatin_accessibility --model $(MODELS) $(SUPERVISED) $(WINDOWS)
 	$(CHR20) --task variant_effects_disease --model $(MODELS)
+	$(GRAMMAR) $(GENES)
 	$(EXPERTS)
 	$(BIN)/bend-hf report $(RESULTS) --out $(REPORT)
 

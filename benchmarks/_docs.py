@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -17,16 +18,15 @@ from benchmarks import _costs
 from benchmarks.coverage import TARGET
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
-from bend_hf.publishing.overview import Mark, Overview, TaskScore
-from bend_hf.tables import markdown_table
+from bend_hf.publishing.overview import Overview, TaskScore
+from bend_hf.tables import markdown_table, metric_title
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
 Result: TypeAlias = dict[str, Any]  # the JSON of one benchmark
 
-TWIN: Final = "Random twin"  # what files written by version 0.1.0 call random weights
-CHROMOSOME_MODELS: Final = {"bend-mini": "bend-mini", "k-mers": "k-mers", TWIN: "random weights"}
-CHANCE: Final = {"mcc": 0.0, "auroc": 0.5}
+CHROMOSOME_COLUMNS: Final = ("bend-mini", "expert", "k-mers", "random weights")
+EXPERTS: Final = {"gene_finding": "AUGUSTUS", "chromatin_accessibility": "Motifs and k-mers"}
 DATA_TITLES: Final = {
     "sample": "The bundled sample:",
     "chr20": "Chromosome 20 of GRCh37 with labels of ENCODE and others:",
@@ -72,40 +72,47 @@ def demo() -> str:
 
 def chromosome() -> str:
     """Show the scores of bend-mini and its controls on a whole chromosome."""
-    tasks = json.loads((RESULTS / "bend_mini_comparison.json").read_text(encoding="utf-8"))["tables"][0]
+    result = _chromosome()
     scores = []
-    for task, entry in tasks.items():
-        rows = [row for row in entry["scores"] if row["name"] in CHROMOSOME_MODELS]
-        best = max(rows, key=lambda row: row["value"])
-        scores += [
-            TaskScore(
-                task=f"{task} ({entry['items']:,} test items)",
-                metric=entry["metric"],
-                model=CHROMOSOME_MODELS[row["name"]],
-                value=row["value"],
-                low=row["low"],
-                high=row["high"],
-                is_control=row["name"] != "bend-mini",
-                chance=CHANCE[entry["metric"]],
-                mark="best" if row is best else _tied_with_twin(row, best, entry),
-            )
-            for row in rows
-        ]
-    won = [task for task, entry in tasks.items() if entry["against_random_twin"]["low"] > 0]
-    lost = [task for task in tasks if task not in won]
-    words = f"bend-mini beats random weights in {' and '.join(won)}"
-    words += f", not in {' and '.join(lost)}." if lost else "."
-    return Overview(scores=tuple(scores), sentences=(words,)).markdown(
-        "Scores with 95 % intervals in brackets; {best}: best of the line; =: a paired test cannot tell random weights "
-        "from bend-mini."
+    for one in Overview.from_json(json.dumps(result["overview"])).scores:
+        shown = "expert" if EXPERTS.get(one.task) == one.model else one.model
+        if shown in CHROMOSOME_COLUMNS:
+            scores.append(replace(one, model=shown, task=f"{one.task} ({result['items'][one.task]:,} test items)"))
+    best = {task: max(_values(scores, task), default=None) for task in {one.task for one in scores}}
+    shown_scores = tuple(replace(one, mark="best" if one.value == best[one.task] else "") for one in scores)
+    experts = " and ".join(f"{name} on {task}" for task, name in EXPERTS.items())
+    return Overview(scores=shown_scores).markdown(
+        f"Scores with 95 % intervals in brackets; {{best}}: best of the line. Expert: {experts}."
     )
 
 
-def _tied_with_twin(row: Result, best: Result, entry: Result) -> Mark:
-    """Return the mark of a score that is not the best; only random weights were tested against bend-mini."""
-    pair = {row["name"], best["name"]}
-    test = entry["against_random_twin"]
-    return "tied" if pair == {"bend-mini", TWIN} and test["low"] <= 0 <= test["high"] else ""
+def _values(scores: list[TaskScore], task: str) -> list[float]:
+    return [one.value for one in scores if one.task == task and one.value is not None]
+
+
+def experts() -> str:
+    """Show every model and control on a whole chromosome, the best first."""
+    result = _chromosome()
+    found = Overview.from_json(json.dumps(result["overview"])).scores
+    order = sorted(found, key=lambda one: (one.task, -(one.value or 0.0)))
+    rows = [
+        (one.task, f"control: {one.model}" if one.is_control else one.model, metric_title(one.metric), one.cell)
+        for one in order
+    ]
+    legend = "`*`: best of its task; `=`: a paired test cannot tell it from the best."
+    return f"{markdown_table(('task', 'model or control', 'metric', 'score'), rows)}\n\n{legend}"
+
+
+def genes() -> str:
+    """Show how well genes are found on a whole chromosome, by exact exons."""
+    found = _chromosome()["genes"]
+    by_f1 = found["header"].index("exon F1")
+    return markdown_table(found["header"], sorted(found["rows"], key=lambda row: row[by_f1], reverse=True))
+
+
+def _chromosome() -> Result:
+    result: Result = json.loads((RESULTS / "chromosome.json").read_text(encoding="utf-8"))
+    return result
 
 
 def speed() -> str:
@@ -343,6 +350,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "demo": demo,
     "evo-memory": evo_memory,
+    "experts": experts,
+    "genes": genes,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,

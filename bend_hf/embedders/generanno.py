@@ -1,6 +1,6 @@
 """GENERanno: a bidirectional model of single nucleotides with the blocks of a Llama.
 
-    embedder = load_embedder("generanno-eukaryote-0.5b", checkpoint="path/or/Hub-id")
+    embedder = load_embedder("generanno-eukaryote-0.5b")
     embeddings = embedder("ACGTNNACGT")                                   # (10, 1280)
 
 ``<s>`` stands in front of each chunk and behind it, as in the authors' fine-tuning. A nucleotide other than A, C, G and
@@ -51,20 +51,21 @@ def _tiny() -> TinyCheckpoint:
     return TinyCheckpoint(config=config, vocabulary=(*_CONTROLS, *_NUCLEOTIDES))
 
 
-# Sizes: those that give the published number of parameters. License: the authors' repository. The address on the Hub
-# and the training data are not confirmed.
+# Sizes: those that give the published number of parameters. Address and license: the authors' repository.
+# Training data: the model's page on the Hub.
 MODELS: Final = (
     ModelSpec(
         key="generanno-eukaryote-0.5b",
         embedder="generanno:GENERannoEmbedder",
         family="GENERanno",
-        source="unknown",
+        checkpoint="GenerTeam/GENERanno-eukaryote-0.5b-base",
         width=1280,
         n_parameters=493_395_200,
         context_tokens=8192,
-        training_data="unknown",
+        training_data="DNA of many species (eukaryotes), 386 billion nucleotides",
         trained_on_human_genome=True,
         license="MIT",
+        paper="https://doi.org/10.1101/2025.06.04.656517",
         verified="golden",
         tiny=_tiny,
     ),

@@ -1,6 +1,6 @@
 """GENERator: a causal Llama over consecutive 6-mers, versions 1 and 2.
 
-    embedder = load_embedder("generator-1.2b", checkpoint="path/or/Hub-id")
+    embedder = load_embedder("generator-1.2b")
     embeddings = embedder("ACGTACGTN", upsample_embeddings=True)          # (9, width)
 
 A sequence is cut into 6-mers from its end, and A is added in front if its length is not a multiple of six, as the
@@ -102,26 +102,26 @@ def _tiny() -> TinyCheckpoint:
     return TinyCheckpoint(config=config, vocabulary=vocabulary, tokenizer_config={"k": 6})
 
 
-# The licence is that of the authors' repository GenerTeam/GENERator. Sizes and context are those that third parties
-# report of the published files; the addresses on the Hub, the parameters and the training data are not confirmed.
+# Addresses, license and training data: the authors' repository GenerTeam/GENERator and the paper. Sizes and context are
+# those that third parties report of the published files. Version 2 is read with --checkpoint.
 _generator = partial(
     ModelSpec,
     embedder="generator:GENERatorEmbedder",
     family="GENERator",
-    source="unknown",
     context_tokens=16_384,
     tokenization="6-mers from the end of a sequence",
     direction="causal",
-    training_data="unknown",
+    training_data="genes of many species (eukaryotes of RefSeq), 386 billion nucleotides",
     trained_on_human_genome=True,
     license="MIT",
+    paper="https://arxiv.org/abs/2502.07272",
     verified="golden",
     tiny=_tiny,
 )
 
 MODELS: Final = (
-    _generator(key="generator-1.2b", width=2048),
-    _generator(key="generator-3b", width=3072),
+    _generator(key="generator-1.2b", checkpoint="GenerTeam/GENERator-eukaryote-1.2b-base", width=2048),
+    _generator(key="generator-3b", checkpoint="GenerTeam/GENERator-eukaryote-3b-base", width=3072),
 )
 
 

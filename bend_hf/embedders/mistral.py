@@ -1,6 +1,6 @@
 """Mistral and Mixtral over byte pairs: GenomeOcean and Mistral-DNA.
 
-    embedder = load_embedder("genomeocean-4b", checkpoint="path/or/Hub-id")
+    embedder = load_embedder("genomeocean-4b")
     embeddings = embedder("ACGTACGTN", upsample_embeddings=True)          # (9, width)
 
 The configuration says which of the two networks of transformers a checkpoint has. The tokens, and what frames a
@@ -41,28 +41,30 @@ def _tiny(model_type: str) -> TinyCheckpoint:
 _mistral = partial(
     ModelSpec,
     embedder="mistral:MistralEmbedder",
-    source="unknown",
     width=None,
     direction="causal",
-    training_data="unknown",
-    trained_on_human_genome=True,
     verified="transformers",
 )
 _ocean = partial(
     _mistral,
     family="GenomeOcean",
+    training_data="assembled metagenomes",
+    paper="https://doi.org/10.1101/2025.01.30.635558",
     tokenization="byte-pair encoding, 4,096 tokens",
     tiny=partial(_tiny, "mistral"),
 )
 
 # Contexts: the windows of training that third parties report.
 MODELS: Final = (
-    _ocean(key="genomeocean-100m", context_tokens=1024),
-    _ocean(key="genomeocean-500m", context_tokens=1024),
-    _ocean(key="genomeocean-4b", context_tokens=10_240),
+    _ocean(key="genomeocean-100m", checkpoint="pGenomeOcean/GenomeOcean-100M", context_tokens=1024),
+    _ocean(key="genomeocean-500m", checkpoint="pGenomeOcean/GenomeOcean-500M", context_tokens=1024),
+    _ocean(key="genomeocean-4b", checkpoint="pGenomeOcean/GenomeOcean-4B", context_tokens=10_240),
     _mistral(
         key="mistral-dna",
         family="Mistral-DNA",
+        source="unknown",
+        training_data="unknown",
+        trained_on_human_genome=True,
         tokenization="byte-pair encoding",
         tiny=partial(_tiny, "mixtral"),
     ),

@@ -1,6 +1,6 @@
 """ModernBERT over byte pairs: ModernGENA and ModernBERT-DNA.
 
-    embedder = load_embedder("moderngena-large", checkpoint="path/or/Hub-id")
+    embedder = load_embedder("moderngena-large")
     embeddings = embedder("ACGTACGTN", upsample_embeddings=True)          # (9, 1024)
 
 The network is the ModernBERT of transformers. Two of three layers attend to neighbors only; the configuration says how
@@ -50,7 +50,6 @@ def _tiny(*, gap: bool) -> TinyCheckpoint:
 _modernbert = partial(
     ModelSpec,
     embedder="modernbert:ModernBertEmbedder",
-    source="unknown",
     training_data="unknown",
     trained_on_human_genome=True,
     verified="transformers",
@@ -65,11 +64,12 @@ _gena = partial(
 
 # Sizes of the large model: those for which the ModernBERT of transformers has the published number of parameters.
 MODELS: Final = (
-    _gena(key="moderngena-base", width=None),
-    _gena(key="moderngena-large", width=1024, n_parameters=377_841_664),
+    _gena(key="moderngena-base", checkpoint="AIRI-Institute/moderngena-base", width=None),
+    _gena(key="moderngena-large", checkpoint="AIRI-Institute/moderngena-large", width=1024, n_parameters=377_841_664),
     _modernbert(
         key="modernbert-dna",
         family="ModernBERT-DNA",
+        source="unknown",
         width=None,
         tokenization="byte-pair encoding",
         tiny=partial(_tiny, gap=False),

@@ -1,6 +1,6 @@
 """MutBERT: a masked model of single nucleotides with rotary positions.
 
-    embedder = load_embedder("mutbert", checkpoint="path/or/Hub-id")
+    embedder = load_embedder("mutbert")
     embeddings = embedder("ACGTNNACGT")                                   # (10, 768)
 
 [CLS] stands in front of each chunk and [SEP] behind it; a nucleotide other than A, C, G and T is [UNK]. The tokens are
@@ -55,18 +55,20 @@ def _tiny() -> TinyCheckpoint:
 
 
 # Sizes: the authors' config.json, whose network has as many tensors as the published file. Parameters: counted from it,
-# with the head. The address on the Hub, the license of the weights and the training data are not confirmed.
+# with the head. Address: the authors' repository. The license of the weights is not confirmed.
 MODELS: Final = (
     ModelSpec(
         key="mutbert",
         embedder="mutbert:MutBertEmbedder",
         family="MutBERT",
-        source="unknown",
+        checkpoint="JadenLong/MutBERT",
+        revision="b68d8d6c9ccd8167639b25fb979cbd39a5c5c60c",
         width=768,
         n_parameters=85_656_585,
         context_tokens=512,
-        training_data="unknown",
+        training_data="human genome and its variants (regions unknown)",
         trained_on_human_genome=True,
+        paper="https://doi.org/10.1101/2025.01.23.634452",
         verified="golden",
         tiny=_tiny,
     ),

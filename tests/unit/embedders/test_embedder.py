@@ -440,7 +440,7 @@ def test_class_without_checkpoint_asks_for_one() -> None:
     ("change", "reason"),
     [
         ({"embedder": "Toy"}, "expected 'module:Class'"),
-        ({"checkpoint": "org/name"}, "source 'none' has no checkpoint"),
+        ({"checkpoint": "org/name"}, "sources 'none' and 'unknown' have no checkpoint"),
         ({"source": "hub"}, "a checkpoint needs a source"),
         ({"width": 0}, "has width 0"),
     ],
