@@ -200,10 +200,8 @@ def test_declaration_is_complete(key: str) -> None:
 
 
 def test_a_model_without_a_confirmed_address_asks_for_its_checkpoint() -> None:
-    with pytest.raises(
-        ModelError, match=r"the address of 'dnabert-s' is not confirmed.* pass the folder or the Hub id"
-    ):
-        load_embedder("dnabert-s")
+    with pytest.raises(ModelError, match=r"the address of 'marindna' is not confirmed.* pass the folder or the Hub id"):
+        load_embedder("marindna")
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,10 @@ def test_one_word_adds_a_model_to_the_report_of_one_chromosome(tmp_path: Path) -
     done = subprocess.run(
         ["make", "-n", "report-chr20", *flags], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
-    genes, windows, variants = (line for line in done.stdout.splitlines() if "bend-hf run" in line)
+    genes, windows, variants, whole = (line for line in done.stdout.splitlines() if "bend-hf run" in line)
     assert "--task gene_finding --model onehot mine" in genes
     assert "--task chromatin_accessibility --model onehot mine" in windows
     assert variants.split("--task")[1].split() == ["variant_effects_disease", "--model", "onehot", "mine"]
+    assert "--task gene_finding --model onehot --protocol bend-hf-1 --decode grammar" in whole
+    assert "--controls" not in whole  # they would be repeated under another protocol
     assert f"bend-hf report {tmp_path / 'results'} --out chr20_report" in done.stdout
