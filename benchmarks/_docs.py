@@ -80,9 +80,10 @@ def chromosome() -> str:
             scores.append(replace(one, model=shown, task=f"{one.task} ({result['items'][one.task]:,} test items)"))
     best = {task: max(_values(scores, task), default=None) for task in {one.task for one in scores}}
     shown_scores = tuple(replace(one, mark="best" if one.value == best[one.task] else "") for one in scores)
-    experts = " and ".join(f"{name} on {task}" for task, name in EXPERTS.items())
-    return Overview(scores=shown_scores).markdown(
-        f"Scores with 95 % intervals in brackets; {{best}}: best of the line. Expert: {experts}."
+    experts = ", ".join(f"{name} on {task}" for task, name in EXPERTS.items())
+    said = [one for one in result["overview"]["sentences"] if re.match("bend-mini (beats|does not beat) random", one)]
+    return Overview(scores=shown_scores, sentences=tuple(said)).markdown(
+        f"95 % intervals in brackets; {{best}}: best of the line. Experts: {experts}."
     )
 
 
