@@ -15,7 +15,7 @@ from bend_hf.cli import Command
 CONTROLS: Final = ("kmer", "random_twin")
 COST: Final = {  # benchmarks/demo.py measures it
     False: "about 4 minutes on 2 cores and less than 1 GB of disk",
-    True: "about 75 seconds on 2 cores and less than 0.5 GB of disk",
+    True: "about 35 seconds on 2 cores and less than 0.01 GB of disk",
 }
 
 

@@ -282,6 +282,8 @@ def _sentences(
 
 def _sentence(model: str, control: str, found: list[tuple[str, bool]]) -> str:
     lost = [task for task, is_better in found if not is_better]
+    if len(found) == 1:
+        return f"{model} {'does not beat' if lost else 'beats'} {control} in {found[0][0]}."
     if not lost:
         return f"{model} beats {control} in all {len(found)} tasks."
     if len(lost) == len(found):
