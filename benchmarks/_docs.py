@@ -19,7 +19,9 @@ from benchmarks.coverage import TARGET
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.publishing.overview import Overview, TaskScore
+from bend_hf.runs.controls import CONTROLS
 from bend_hf.tables import markdown_table, metric_title
+from bend_hf.tasks import TASKS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -102,6 +104,18 @@ def experts() -> str:
     ]
     legend = "`*`: best of its task; `=`: a paired test cannot tell it from the best."
     return f"{markdown_table(('task', 'model or control', 'metric', 'score'), rows)}\n\n{legend}"
+
+
+def installed_controls() -> str:
+    """Show the controls that take something from the machine, as their files declare them."""
+    rows = []
+    for control in CONTROLS:
+        if control.provenance is not None:
+            tasks = ", ".join(task.key for task in TASKS if control.why_not(task) is None)
+            about = control.provenance
+            how = about.install.removeprefix("install it with ").replace("'", "`")
+            rows.append((f"`{control.key}`", tasks, about.source, how, about.license, about.trained_on))
+    return markdown_table(("control", "tasks", "source", "how to get it", "license", "trained on"), rows)
 
 
 def genes() -> str:
@@ -353,6 +367,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "evo-memory": evo_memory,
     "experts": experts,
     "genes": genes,
+    "installed-controls": installed_controls,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,

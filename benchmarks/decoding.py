@@ -53,7 +53,7 @@ def lengths_of(n_rows: int) -> NDArray[np.int64]:
 
 
 def states_of_steps(log: dict[str, float]) -> NDArray[np.float64]:
-    """The cost of each step between two states, minus infinity if there is none, shape (states, states)."""
+    """The cost of each step between two states, minus infinity for one that is not allowed, shape (states, states)."""
     steps = np.full((len(STATES), len(STATES)), -np.inf)
 
     def allow(before: str, after: str, cost: float) -> None:

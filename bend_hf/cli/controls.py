@@ -18,8 +18,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--control",
         nargs="+",
         metavar="CONTROL",
-        help="prevalence, gc, cpg, kmer, onehot, random_twin (of --model), augustus, motifs, motifs+kmers, "
-        "spliceai; default: all that apply to the task and need no further installation",
+        help="keys of controls, such as kmer onehot (docs/controls.md describes each; an unknown key lists them); "
+        "default: all that apply to the task and need no further installation",
     )
     chosen.add_argument(
         "--installed",

@@ -11,6 +11,7 @@ It is configured by a task's files and named by their content, so that a changed
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,13 +141,13 @@ class TableBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # dataset
 
     VERSION = datasets.Version(__version__)
 
+    @abstractmethod
     def _table(self, chosen: Ints) -> pa.Table:
         """Read some rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_unchanged(self) -> None:
         """Raise if a file has changed since it was read."""
-        raise NotImplementedError
 
     def _generate_tables(self, tables: list[Ints]) -> Iterator[tuple[Key, pa.Table]]:
         schema = self.info.features.arrow_schema

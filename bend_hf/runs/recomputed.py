@@ -491,5 +491,5 @@ def _whole(value: Json) -> int | None:
 
 
 def _number(value: Json) -> float:
-    """A number; less than all others if there is none."""
+    """Return a number, or minus infinity for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -math.inf

@@ -138,13 +138,8 @@ def score_file(
     files: dict[str, Path] = {}
     if accelerator.is_main_process:
         name = run_name(info.task, label_of(embedder, config.model), config.seed, moment.strftime("%Y%m%dT%H%M%S"))
-        stem = free_stem(config.out, name)
-        outcome = write_outcome(record, results, stem)
-        record = outcome.record
-        files = _write_further(
-            config, results, stem, title=f"{file.name}, {record.model.get('model')}" if draws else None
-        )
-        files["record"] = outcome.path
+        title = f"{file.name}, {model.get('model')}" if draws else None
+        record, files = _write(config, record, results, free_stem(config.out, name), title=title)
         checkpoint.remove(scored.keys)
     accelerator.wait_for_everyone()
     return ScoredFile(
@@ -207,16 +202,21 @@ def _configured(config: VariantRun | None, settings: dict[str, Any]) -> VariantR
     return config
 
 
-def _write_further(config: VariantRun, results: RunResults, stem: Path, *, title: str | None) -> dict[str, Path]:
-    """Write the table and the figures that were asked for; name them and the prediction files.
+def _write(
+    config: VariantRun, record: ResultRecord, results: RunResults, stem: Path, *, title: str | None
+) -> tuple[ResultRecord, dict[str, Path]]:
+    """Write record, predictions, and the table and the figures that were asked for; return the record and the files.
 
     Args:
         config: The settings.
+        record: The record, which gets the hashes of the predictions.
         results: What was computed.
         stem: Path of all files of the run, without the ending.
         title: Title of the figures; None draws none.
     """
+    outcome = write_outcome(record, results, stem)
     files = {
+        "record": outcome.path,
         "scores": prediction_file(stem),
         **{f"probe_{kind}": prediction_file(stem, kind) for kind in results.further},
     }
@@ -224,7 +224,7 @@ def _write_further(config: VariantRun, results: RunResults, stem: Path, *, title
         files["csv"] = write_bend_csv(results.predictions, stem.with_name(stem.name + ".csv"))
     if title is not None:
         files["picture"], files["drawing"] = draw_score(results.predictions, stem, title=title)
-    return files
+    return outcome.record, files
 
 
 def _read(file: Path, config: VariantRun) -> VariantFile:

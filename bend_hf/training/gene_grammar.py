@@ -101,7 +101,7 @@ def count_transitions(labels: NDArray[Any], lengths: Ints) -> Grammar:
     """Count how often one label follows another, over both strands, each once more than it was seen.
 
     Args:
-        labels: Classes of all rows, -100 where there is none, shape (nucleotides,).
+        labels: Classes of all rows, -100 where the class is unknown, shape (nucleotides,).
         lengths: Nucleotides of each row, shape (rows,).
     """
     inner = np.ones(max(len(labels) - 1, 0), np.bool_)

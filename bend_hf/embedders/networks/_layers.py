@@ -2,6 +2,7 @@
 
 - ``init_linear``, ``sizes_from``, ``known_fields``: random weights and published configurations;
 - ``WordEmbeddingsModel``, ``LanguageModel``: methods of BERT-like encoders and of networks with a head;
+- ``HeadTransform``: what stands in front of the output matrix of BERT's head;
 - ``keep_float32``: parameters that stay float32 in half precision;
 - ``short_convolution``, ``long_convolution``: causal convolutions, for HyenaDNA and Mamba;
 - ``DilatedStack``: residual layers of dilated convolutions, for BEND's ResNet LM and the first GPN.
@@ -203,6 +204,27 @@ def token_factor(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
 def masked(x_BTD: Tensor, token_BT1: Tensor | None) -> Tensor:
     """Set padding to zero."""
     return x_BTD if token_BT1 is None else x_BTD * token_BT1
+
+
+class HeadTransform(nn.Module):
+    """The first part of BERT's language-model head: linear, activation, norm; the output matrix follows.
+
+    Args:
+        width: Width of the embeddings.
+        activation: Between the two.
+        eps: Of the norm.
+    """
+
+    def __init__(self, width: int, activation: nn.Module, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.activation = activation
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Shape (batch, tokens, width) to the same shape."""
+        transformed_BTD: Tensor = self.LayerNorm(self.activation(self.dense(x_BTD)))
+        return transformed_BTD
 
 
 class DilatedLayer(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, init_linear
+from bend_hf.embedders.networks._layers import HeadTransform, LanguageModel, WordEmbeddingsModel, init_linear
 from bend_hf.errors import ModelError
 
 
@@ -266,20 +266,13 @@ class _PredictionHead(nn.Module):
 
     def __init__(self, config: GenaLMConfig) -> None:
         super().__init__()
-        self.transform = nn.ModuleDict(
-            {
-                "dense": nn.Linear(config.hidden_size, config.hidden_size),
-                "LayerNorm": nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
-            }
-        )
-        self.activation = _gelu(config)
+        self.transform = HeadTransform(config.hidden_size, _gelu(config), config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Score the vocabulary, shape (batch, tokens, vocabulary)."""
-        x_BTD = self.transform["LayerNorm"](self.activation(self.transform["dense"](x_BTD)))
-        return self.decoder(x_BTD) + self.bias  # type: ignore[no-any-return]  # torch's modules return Any
+        return self.decoder(self.transform(x_BTD)) + self.bias  # type: ignore[no-any-return]  # torch's modules return Any
 
 
 class GenaLMForMaskedLM(LanguageModel, _GenaLMPreTrained):

@@ -21,7 +21,13 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, init_linear, known_fields
+from bend_hf.embedders.networks._layers import (
+    HeadTransform,
+    LanguageModel,
+    WordEmbeddingsModel,
+    init_linear,
+    known_fields,
+)
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import rotate
 from bend_hf.errors import ModelError
 
@@ -81,7 +87,7 @@ class MutBertConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is 
 
 
 def _scaling(fields: Mapping[str, object] | None) -> tuple[str, float]:
-    """Read ``rope_scaling``: its kind, and its factor; an empty kind and 1 if there is none."""
+    """Read ``rope_scaling``: its kind, and its factor; an empty kind and 1 if it is null."""
     if fields is None:
         return "", 1.0
     kind, factor = fields.get("type", fields.get("rope_type")), fields.get("factor")
@@ -242,17 +248,11 @@ class _Head(nn.Module):
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__()
-        self.transform = nn.ModuleDict(
-            {
-                "dense": nn.Linear(config.hidden_size, config.hidden_size),
-                "LayerNorm": nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
-            }
-        )
+        self.transform = HeadTransform(config.hidden_size, nn.GELU(), config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x_BTD: Tensor, words_VD: Tensor) -> Tensor:
-        transformed_BTD = self.transform["LayerNorm"](gelu(self.transform["dense"](x_BTD)))
-        scores_BTV: Tensor = transformed_BTD @ words_VD.t() + self.bias
+        scores_BTV: Tensor = self.transform(x_BTD) @ words_VD.t() + self.bias
         return scores_BTV
 
 

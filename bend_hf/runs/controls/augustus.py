@@ -12,8 +12,6 @@ An exon, an intron and an exon on the plus strand. The first and the last base o
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -29,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 import numpy as np
 
 from bend_hf.errors import ControlError
-from bend_hf.files import atomic_path, cache_folder
+from bend_hf.files import atomic_path, cache_folder, file_sha256, json_sha256
 from bend_hf.runs.controls._features import Windows
 from bend_hf.runs.controls._linear import of_windows
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, Provenance
@@ -162,7 +160,7 @@ class Program:
 
 
 def version() -> str | None:
-    """Return the version of the program on PATH; None if there is none."""
+    """Return the version of the program on PATH; None if PATH does not hold it."""
     path = shutil.which("augustus")
     if path is None:
         return None
@@ -189,10 +187,8 @@ def find_program() -> Program:
             f"{path} does not say where its parameters of {SPECIES!r} lie; expected a line 'Initializing the "
             f"parameters using config directory'. Set AUGUSTUS_CONFIG_PATH, or {INSTALL}."
         )
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return Program(path=path, version=found, parameters_sha256=digest.hexdigest())
+    parameters: Json = {file.name: file_sha256(file) for file in files}
+    return Program(path=path, version=found, parameters_sha256=json_sha256(parameters))
 
 
 def _output(path: str, sequence: str, limit_s: float) -> str:
@@ -239,10 +235,9 @@ def call_genes(sequences: Sequence[str], program: Program, *, limit_s: float = L
         limit_s: Seconds that the program may take for one row.
     """
     folder = cache_folder("augustus")
-    identity = json.dumps(program.identity, sort_keys=True)
 
     def gff_of(sequence: str) -> str | None:
-        key = hashlib.sha256(f"{identity}\n{sequence}".encode()).hexdigest()
+        key = json_sha256([program.identity, sequence])
         path = folder / key[:2] / f"{key}.gff"
         if path.is_file():
             return path.read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ The exon ends with the donor of SpliceAI, and the intron begins with the donor o
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.errors import ControlError
+from bend_hf.files import file_sha256, json_sha256
 from bend_hf.runs.controls._features import Windows
 from bend_hf.runs.controls._linear import of_windows
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, Provenance
@@ -96,9 +96,8 @@ class Ensemble:
 
         x_B4L = one_hot(list(sequences)).to(self._device)
         with torch.inference_mode():
-            total = sum(network(x_B4L, flank_bp) for network in self._networks)
-        assert isinstance(total, torch.Tensor)  # noqa: S101 - of at least one network
-        mean: Floats = (total / len(self._networks)).cpu().numpy()
+            found = torch.stack([network(x_B4L, flank_bp) for network in self._networks])
+        mean: Floats = found.mean(dim=0).cpu().numpy()
         return mean
 
     def both_strands(self, sequences: Sequence[str], flank_bp: int = 0) -> tuple[Floats, Floats]:
@@ -130,10 +129,7 @@ def load_ensemble() -> Ensemble:
 
 def weights_sha256() -> str:
     """Return the hash of the networks' files."""
-    digest = hashlib.sha256()
-    for path in network_files():
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return json_sha256([file_sha256(path) for path in network_files()])
 
 
 def shifted(values: Floats, by: int) -> Floats:
