@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from bend_hf.embedders._weights import check_weight_file
+from bend_hf.embedders._weights import check_archive, check_weight_file
 from bend_hf.errors import ModelError
 
 
@@ -143,6 +143,9 @@ class _Pickled(TensorFiles):
     def __init__(self, paths: Sequence[Path], stack: ExitStack) -> None:
         self._file = stack.enter_context(contextlib.closing(JoinedFile(paths)))
         self._name = paths[0].name
+        check_archive(cast("IO[bytes]", self._file), paths[0])
+        self._size = self._file.seek(0, io.SEEK_END)
+        self._file.seek(0)
         with torch.serialization.safe_globals([io.BytesIO]):  # entries of Transformer Engine; never executed
             loaded = torch.load(cast("IO[bytes]", self._file), map_location="meta", weights_only=True)
         if not isinstance(loaded, dict):
@@ -163,7 +166,11 @@ class _Pickled(TensorFiles):
                 f"torch {torch.__version__} does not say where {name} lies in {self._name}; use torch 2.13 on a "
                 f"little-endian machine, or convert the file to safetensors elsewhere"
             )
-        return int(start) + int(value.storage_offset()) * value.element_size()
+        place = int(start) + int(value.storage_offset()) * value.element_size()
+        end = place + bytes_of(value.dtype, tuple(value.shape))
+        if end > self._size:
+            raise ModelError(f"{self._name} has {self._size} bytes, and {name} would end at {end}; download it again")
+        return place
 
     def read(self, name: str) -> Tensor:
         buffer = bytearray(bytes_of(self.dtypes[name], self.shapes[name]))
@@ -189,7 +196,7 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[TensorFiles]:
     """
     import pickle
 
-    check_weight_file(paths[0])
+    check_weight_file(paths[0], is_part=len(paths) > 1)
     with ExitStack() as stack:
         kind = _Safetensors if paths[0].suffix == ".safetensors" else _Pickled
         try:

@@ -8,11 +8,14 @@ model: they are left out, and a line of the log names them. ``_checkpoint_files`
 from __future__ import annotations
 
 import logging
+import os
+import struct
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.embedders._checkpoint_files import WEIGHT_FILES
 from bend_hf.embedders._checkpoint_files import read_json as read_json
@@ -34,6 +37,8 @@ _NOT_WEIGHTS: Final = {
     b"<html": "is an HTML page, not weights; download it again",
     b"<?xml": "is an XML page, not weights; download it again",
 }
+
+_ARCHIVE: Final = b"PK\x03\x04"  # how archives begin that torch.save writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,7 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
         raise ModelError(
             f"{path} is not a plain state dict: {', '.join(odd[:5])} is not a tensor; expected only names and tensors"
         )
+    check_extent(loaded, path)
     return {str(key): value.to(torch.float32) if value.is_floating_point() else value for key, value in loaded.items()}
 
 
@@ -129,15 +135,68 @@ def norm_key(key: str) -> str:
     return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def check_weight_file(path: Path) -> None:
-    """Raise a ModelError if a weight file is a git-lfs pointer, a web page or empty."""
+def check_weight_file(path: Path, *, is_part: bool = False) -> None:
+    """Refuse a file that holds no weights, or inflates beyond its size.
+
+    Args:
+        path: The file.
+        is_part: Whether it is the first of several files that were one.
+
+    Raises:
+        ModelError: It is a git-lfs pointer, a web page, empty, or an archive as ``check_archive`` says.
+    """
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
-    if not head:
-        raise ModelError(f"{path} is empty; download it again")
-    for mark, what in _NOT_WEIGHTS.items():
-        if head.startswith(mark):
-            raise ModelError(f"{path} {what}")
+        if not head:
+            raise ModelError(f"{path} is empty; download it again")
+        for mark, what in _NOT_WEIGHTS.items():
+            if head.startswith(mark):
+                raise ModelError(f"{path} {what}")
+        if path.suffix != ".safetensors" and not is_part:
+            check_archive(file, path)
+
+
+def check_archive(file: IO[bytes], path: Path) -> None:
+    """Refuse an archive of ``torch.save`` whose entries take more memory than the file has bytes.
+
+    PyTorch stores entries as they are, and inflates compressed ones into memory before it looks at them.
+
+    Args:
+        file: The file, at any place.
+        path: Its name, for messages.
+
+    Raises:
+        ModelError: Entries are compressed, or overlap, or the archive is damaged.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(len(_ARCHIVE)) != _ARCHIVE:
+        return  # a pickle, as older versions of PyTorch write them
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error) as error:
+        raise ModelError(f"{path} cannot be read: {error}; download it again") from error
+    declared = sum(entry.file_size for entry in entries)
+    if declared > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ModelError(
+            f"{path} has {size} bytes and inflates to {declared}; expected entries that are stored as they are, as "
+            f"torch.save writes them. If you trust the file, load it with PyTorch and save it again"
+        )
+
+
+def check_extent(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that declare more values than their file has bytes.
+
+    Raises:
+        ModelError: A tensor repeats stored values, by a stride of 0 for instance.
+    """
+    size = path.stat().st_size
+    for name, value in tensors.items():
+        if value.numel() > size:
+            raise ModelError(
+                f"{path} has {size} bytes and declares {value.numel()} values for {name}; expected that they are "
+                f"stored. Download it again"
+            )
 
 
 def load_weights(

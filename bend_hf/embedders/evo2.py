@@ -31,7 +31,7 @@ from bend_hf.embedders._embedder import Embedder, available_device
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, Direction, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
-from bend_hf.embedders._weights import build_random, find_weights, refuse_integers
+from bend_hf.embedders._weights import build_random, check_archive, find_weights, refuse_integers
 from bend_hf.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -384,6 +384,7 @@ def fp8_scales(tensors: TensorFiles) -> dict[str, Tensor]:
         if projections is None:
             continue
         try:
+            check_archive(io.BytesIO(blob), Path(name))
             state = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
             found[f"{projections[1]}{_FP8_SCALE}"] = state["scale_fwd"][:2].float().clone()
         except Exception as error:  # torch raises many kinds of errors for what it does not read

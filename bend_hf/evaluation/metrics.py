@@ -173,7 +173,8 @@ def metric_range(metric: str) -> tuple[float, float] | None:
 def load_metric(metric: str) -> evaluate.Metric:
     """Load a metric, without a network.
 
-    Many processes may load at once: ``evaluate`` copies the module into its cache under a lock, by its content.
+    Many processes may load at once: ``evaluate`` copies the module into its cache under a lock, by its content. A copy
+    that was interrupted is made again.
 
     Args:
         metric: Name of a metric, or path of a metric folder.
@@ -188,6 +189,7 @@ def load_metric(metric: str) -> evaluate.Metric:
     earlier = _own_metrics.get(folder) if own else None
     if earlier is not None and not earlier.is_current(folder):
         forget(earlier.kind)
+    _drop_unfinished_copies(folder)
     experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
     loaded = evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
     if own:
@@ -195,6 +197,32 @@ def load_metric(metric: str) -> evaluate.Metric:
             kind=type(loaded), files=_files_sha256(folder), code=identity_of(type(loaded))
         )
     return loaded
+
+
+def _drop_unfinished_copies(folder: Path) -> None:
+    """Remove copies that a full disk or a kill cut short; `evaluate` takes whatever has their name."""
+    from evaluate.config import HF_MODULES_CACHE
+
+    copies = Path(HF_MODULES_CACHE) / "evaluate_modules" / "metrics" / folder.name
+    if _unfinished_copies(folder, copies):
+        from evaluate.loading import FileLock  # under which it copies
+
+        with FileLock(f"{copies}.lock"):
+            for path in _unfinished_copies(folder, copies):
+                path.unlink()
+
+
+def _unfinished_copies(folder: Path, copies: Path) -> list[Path]:
+    """Files of the cache that hold the beginning of a file of the metric, and no more."""
+    found = []
+    for copy in copies.glob("*/"):
+        for path in copy.rglob("*"):
+            source = folder / path.relative_to(copy)
+            if not (path.is_file() and source.is_file() and path.stat().st_size < source.stat().st_size):
+                continue
+            if source.read_bytes().startswith(path.read_bytes()):
+                found.append(path)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

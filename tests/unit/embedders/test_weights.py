@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from bend_hf.data.download import RemoteFile
 from bend_hf.embedders._checkpoint_files import SMALL_FILES, fetch_files, read_json, resolve_checkpoint, sha256_of
 from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._tensor_files import open_tensors
 from bend_hf.embedders._weights import (
     build_empty,
     build_random,
@@ -222,6 +225,55 @@ def test_hub_without_network_says_where_it_looked(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(ModelError, match=r"'org/name' \(revision abc\) from the Hub: .* pass the folder of a copy"):
         resolve_checkpoint("org/name", revision="abc")
+
+
+def deflated(path: Path) -> Path:
+    """The same archive, its entries compressed."""
+    other = path.with_name("deflated.bin")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    return other
+
+
+def overlapping(path: Path) -> Path:
+    """The same archive, in whose directory every entry is the largest one."""
+    other = path.with_name("overlapping.bin")
+    with zipfile.ZipFile(other, "w") as target, zipfile.ZipFile(path) as source:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        largest = max(target.infolist(), key=lambda entry: entry.file_size)
+        for entry in target.infolist():
+            entry.header_offset, entry.file_size = largest.header_offset, largest.file_size
+            entry.compress_size, entry.CRC = largest.compress_size, largest.CRC
+        target._didModify = True  # the directory is written when the archive is closed
+    return other
+
+
+@pytest.mark.parametrize("make", [deflated, overlapping])
+def test_an_archive_that_inflates_beyond_its_size_is_refused_before_memory_is_taken(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    torch.save({"a": torch.zeros(100_000), "b": torch.zeros(10)}, tmp_path / "weights.bin")
+    assert set(read_state_dict(tmp_path / "weights.bin")) == {"a", "b"}
+    bomb = make(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match=r"has \d+ bytes and inflates to \d+; expected entries that are stored"):
+        read_state_dict(bomb)
+    with pytest.raises(ModelError, match="inflates to"), open_tensors([bomb]):
+        pass
+    halves = [bomb.with_name("bomb.pt.part0"), bomb.with_name("bomb.pt.part1")]
+    raw = bomb.read_bytes()
+    halves[0].write_bytes(raw[: len(raw) // 2])
+    halves[1].write_bytes(raw[len(raw) // 2 :])
+    with pytest.raises(ModelError, match="inflates to"), open_tensors(halves):
+        pass
+
+
+def test_a_tensor_with_more_values_than_its_file_has_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    torch.save({"a": torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6)}, path)
+    with pytest.raises(ModelError, match=r"has \d+ bytes and declares 1000000000000 values for a; expected"):
+        read_state_dict(path)
 
 
 def test_hub_gives_safetensors_and_pickles_only_where_there_are_none(

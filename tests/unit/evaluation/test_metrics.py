@@ -37,6 +37,31 @@ def test_metric_names_are_the_folders() -> None:
     assert {"auprc", "auroc", "mcc"} <= set(metric_names())
 
 
+LOADED = """
+from bend_hf.evaluation.metrics import load_metric
+print(load_metric("mcc").compute(predictions=[0, 1, 1, 0], references=[0, 1, 1, 1])["recall"])
+"""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_copy_of_a_module_that_was_cut_short_is_made_again(share: float, tmp_path: Path) -> None:
+    def load() -> str:
+        environment = {**os.environ, "HF_HOME": str(tmp_path)}
+        environment.pop("HF_MODULES_CACHE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-1000:]
+        return done.stdout
+
+    first = load()
+    (copy,) = (tmp_path / "modules").rglob("mcc.py")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[: int(share * len(whole))])
+    assert load() == first
+    assert copy.read_bytes() == whole
+
+
 def test_score_holds_the_value_and_the_rest() -> None:
     found = score("mcc", [0, 1, 1, 2, 0], [0, 0, 1, 2, -100], names=["cds", "intron", "other"])
     assert found == Score(
