@@ -11,11 +11,12 @@ is the one that huggingface_hub stores; it never appears in a message.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from bend_hf.errors import BendError, ConfigError, HubError
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, RemoteCard, merged_with
@@ -43,6 +44,9 @@ _READING_ADVICE: Final = {
 }
 _SERVER_FAILED: Final = "the Hub failed; repeat the command later"
 _CONNECTION_LOST: Final = "the connection was lost; repeat the command"
+_CONFLICT: Final = 409
+_CONFLICTS: Final = 7  # answers to a request for a repository, after which another operation is waited for no longer
+_FIRST_WAIT_S: Final = 0.25  # doubled after each conflict: 16 s in all
 
 
 @dataclass(frozen=True)
@@ -170,13 +174,14 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
 
     if not upload.create_pr:
         try:
-            api.create_repo(
-                upload.repo,
-                repo_type=upload.repo_type,
-                private=not public,
-                exist_ok=True,
-                space_sdk=upload.space_sdk,
-            )
+            with _bounded_conflicts():
+                api.create_repo(
+                    upload.repo,
+                    repo_type=upload.repo_type,
+                    private=not public,
+                    exist_ok=True,
+                    space_sdk=upload.space_sdk,
+                )
         except KeyError as error:  # it exists, and the answer lacks its address, which huggingface_hub reads
             if not _raised_in_huggingface_hub(error):
                 raise
@@ -204,6 +209,37 @@ def _push(api: HfApi, upload: Upload, *, public: bool) -> PushResult:
     changed = done.oid != before.sha  # create_commit returns the last commit if nothing differs
     url = str(done.pr_url or done.commit_url) if changed else _repository_url(api, upload)
     return PushResult(upload=replace(upload, files=tuple(files)), changed=changed, url=url)
+
+
+@contextmanager
+def _bounded_conflicts() -> Iterator[None]:
+    """Wait between answers that another operation is in progress, and give up after some.
+
+    huggingface_hub asks for the repository again at once, without an end.
+    """
+    from huggingface_hub import get_session
+
+    conflicts = 0
+
+    def wait(response: Any) -> None:  # noqa: ANN401  of httpx under one name or another, by huggingface_hub's release
+        nonlocal conflicts
+        if response.status_code != _CONFLICT or not response.request.url.path.endswith("/api/repos/create"):
+            return
+        conflicts += 1
+        if conflicts == _CONFLICTS:
+            raise HubError(
+                f"the Hub is busy with another operation of this account ({conflicts} answers); "
+                "repeat the command later"
+            )
+        if b"conflicting operation is in progress" in response.read():
+            time.sleep(_FIRST_WAIT_S * 2 ** (conflicts - 1))
+
+    hooks = get_session().event_hooks
+    get_session().event_hooks = {**hooks, "response": [*hooks.get("response", []), wait]}
+    try:
+        yield
+    finally:
+        get_session().event_hooks = hooks
 
 
 def _repository_url(api: HfApi, upload: Upload) -> str:

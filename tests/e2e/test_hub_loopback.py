@@ -615,6 +615,18 @@ def test_whatever_a_push_meets_it_is_one_line_and_the_next_push_completes(client
         assert len(repo.sent) == 1, way
 
 
+def test_an_operation_that_is_always_in_progress_is_waited_for_and_then_given_up(client: Client, bend: Path) -> None:
+    push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
+    busy = b'{"error": "Cannot create repo: another conflicting operation is in progress"}'
+    client.hub.fail(409, "/repos/create", 2, body=busy)
+    assert "cpg_methylation: pushed, " in _done(client.bend_hf(*push))
+    client.hub.fail(409, "/repos/create", 99, body=busy)
+    assert _refused(client.bend_hf(*push)) == (
+        "error: the Hub is busy with another operation of this account (7 answers); repeat the command later"
+    )
+    assert len([one for one in client.hub.requests if one.endswith("/repos/create")]) == 3 + 7
+
+
 def test_a_hub_that_sends_elsewhere_gets_no_token_there(client: Client, bend: Path) -> None:
     push = ("push", "dataset", "cpg_methylation", "--namespace", "me", "--from", bend)
     with Hub() as other:
