@@ -92,9 +92,14 @@ def feed(split: Split, slices: Sequence[Ints], device: torch.device) -> Generato
 
 def labels_of(split: Split, rows: Ints) -> Labels:
     """Return the labels of some items; for no items, those of one item with every label marked as padding."""
+    return labels_from(split.targets, rows)
+
+
+def labels_from(targets: Targets, rows: Ints) -> Labels:
+    """Return the labels of some items, as ``labels_of`` does."""
     if len(rows):
-        return split.targets.rows(rows)
-    one = split.targets.rows(np.zeros(1, np.int64))
+        return targets.rows(rows)
+    one = targets.rows(np.zeros(1, np.int64))
     return np.full_like(one, np.nan if one.dtype.kind == "f" else IGNORE_LABEL)
 
 

@@ -79,12 +79,38 @@ def mask_padding(scores: Tensor, target: Tensor) -> Masked:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """A loss label by label, before it is summed.
+
+    Attributes:
+        losses: The loss of each label, zero at padding; the first axis is the batch.
+        weights: The weight of each label in ``LossParts.count``, zero at padding, of the same shape.
+    """
+
+    losses: Tensor
+    weights: Tensor
+
+
 class Loss(nn.Module):
     """The interface of all losses: logits in, ``LossParts`` out, and the activation that makes predictions."""
 
     @abstractmethod
+    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
+        """Compute the loss of each label of a batch.
+
+        Args:
+            logits: Float, shape (batch, positions or windows, outputs).
+            target: The labels, see the subclasses; -100 at padding, or nan if float.
+
+        Raises:
+            LabelError: The shapes do not fit.
+        """
+
     def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """Compute the loss of a batch."""
+        """Compute the loss of a batch; see ``terms``."""
+        terms = self.terms(logits, target)
+        return LossParts(total=terms.losses.sum(), count=terms.weights.sum())
 
     def count(self, target: Tensor) -> Tensor:
         """Return the ``count`` of ``LossParts`` from the labels alone, a scalar."""
@@ -107,8 +133,8 @@ class CrossEntropy(Loss):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """Compute the loss of a batch.
+    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
+        """Compute the loss of each position of a batch.
 
         Args:
             logits: Float, shape (batch, positions, classes).
@@ -128,7 +154,7 @@ class CrossEntropy(Loss):
             masked.real
         )
         weights = masked.real if self.class_weights is None else masked.real * self.class_weights[classes]
-        return LossParts(total=(losses * weights).sum(), count=weights.sum())
+        return LossTerms(losses=losses * weights, weights=weights)
 
     def count(self, target: Tensor) -> Tensor:
         """Return the number of labels that are not padding, or the sum of their class weights."""
@@ -148,8 +174,8 @@ class _PerLabel(Loss):
     def elementwise(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of each label, of the shape of both."""
 
-    def forward(self, logits: Tensor, target: Tensor) -> LossParts:
-        """Compute the loss of a batch.
+    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
+        """Compute the loss of each label of a batch.
 
         Args:
             logits: Float, shape (batch, windows, labels).
@@ -160,7 +186,7 @@ class _PerLabel(Loss):
         """
         masked = mask_padding(logits, _aligned(target, logits))
         losses = self.elementwise(masked.scores, masked.target.to(masked.scores.dtype))
-        return LossParts(total=(losses * masked.real).sum(), count=masked.real.sum())
+        return LossTerms(losses=losses * masked.real, weights=masked.real)
 
 
 class BinaryCrossEntropy(_PerLabel):

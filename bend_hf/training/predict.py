@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +66,7 @@ def predict(
         with torch.inference_mode(), accelerator.autocast():
             logits = head(*batch.inputs).float()
         if len(batch.rows):
-            found = _predictions_of(logits, split, batch, values_of)
+            found = predictions_of(logits, split, batch, values_of)
             if with_log_probabilities is not None:
                 column = _log_probabilities(logits, found)
                 found = replace(found, columns={**found.columns, with_log_probabilities: column})
@@ -125,15 +125,53 @@ def _check_finite(finite: NDArray[np.bool_], split: Split, batch: Batch) -> None
     raise ModelError(f"the logits of {item_name(split.dataset, int(batch.rows[first]))} are not finite: {cause}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchFacts:
+    """What the predictions of a batch say of its items, whatever head predicts them.
+
+    Attributes:
+        item: Number of each item.
+        columns: Coordinates, as far as the split has them.
+        lengths_bp: Nucleotides of each item.
+    """
+
+    item: Ints
+    columns: dict[str, pa.Array]
+    lengths_bp: Ints
+
+    @classmethod
+    def of(cls, split: Split, batch: Batch) -> BatchFacts:
+        """Read them from the split."""
+        table = split.dataset.select_columns(
+            ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
+        ).with_format("arrow")[batch.rows]
+        columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
+        return cls(item=table["item"].to_numpy(), columns=columns, lengths_bp=batch.lengths_bp())
+
+
 @torch.inference_mode()
-def _predictions_of(logits: Tensor, split: Split, batch: Batch, values_of: Callable[[Tensor], Tensor]) -> Predictions:
-    """Turn the logits of a batch into predictions."""
+def predictions_of(
+    logits: Tensor,
+    split: Split,
+    batch: Batch,
+    values_of: Callable[[Tensor], Tensor],
+    facts: BatchFacts | None = None,
+) -> Predictions:
+    """Turn the logits of a batch into predictions.
+
+    Args:
+        logits: Float, shape (batch, windows, outputs).
+        split: The split of the batch.
+        batch: The batch.
+        values_of: See ``predict``.
+        facts: What is known of its items; None reads it.
+
+    Raises:
+        ModelError: A logit is not finite.
+    """
     kind, target = split.targets.kind, batch.labels
-    table = split.dataset.select_columns(
-        ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
-    ).with_format("arrow")[batch.rows]
-    columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
-    item = table["item"].to_numpy()
+    facts = BatchFacts.of(split, batch) if facts is None else facts
+    item, columns = facts.item, facts.columns
     if isinstance(kind, MultiLabel | RealValues):
         _check_finite(torch.isfinite(logits[:, 0]).all(dim=1).cpu().numpy(), split, batch)
         return Predictions(
@@ -146,7 +184,7 @@ def _predictions_of(logits: Tensor, split: Split, batch: Batch, values_of: Calla
             columns=columns,
         )
     # padding of a shorter sequence is not a window; an unlabeled position inside a sequence is one
-    counts = n_windows(kind, batch.lengths_bp())
+    counts = n_windows(kind, facts.lengths_bp)
     real = np.arange(target.shape[1]) < counts[:, None]
     scored = logits[:, : target.shape[1]]
     finite_BW: NDArray[np.bool_] = torch.isfinite(scored).all(dim=2).cpu().numpy()

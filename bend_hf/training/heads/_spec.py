@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import UnionType
-from typing import TYPE_CHECKING, Final, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Final, TypeAlias, Union, get_args, get_origin
 
 from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.files import file_sha256, json_sha256
@@ -19,8 +19,9 @@ from bend_hf.types import Json
 from bend_hf.user_code import files_read, identity_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+BatchedForward: TypeAlias = "Callable[[nn.Module, Mapping[str, Tensor], Tensor, Tensor], Tensor]"
 ONE_HOT_WIDTH: Final = 5  # A C G N T
 _GIVEN: Final = ("width", "n_outputs")
 _TRIED_WIDTH: Final = 16
@@ -61,6 +62,10 @@ class HeadSpec:
             a linear map; the cache then stores the means only.
         needs_one_hot: Whether the head reads one-hot sequence only, as a model that is trained from scratch does.
         kind: Name in result records and run keys; the key if None.
+        batched: Computes the logits of K heads of one shape together, called as
+            ``batched(head, weights, x_KBTD, token_of_KBL)``: one of the heads for its settings, the weights of all by
+            name with the axis K in front, and for each head a batch as the module takes it. Gives logits, shape
+            (K, batch, windows, outputs). None: the heads are called one after the other.
         sizes: Values of the settings that a protocol may search on the validation split; see ``training.recipe``.
     """
 
@@ -71,6 +76,7 @@ class HeadSpec:
     reads_means: bool = False
     needs_one_hot: bool = False
     kind: str | None = None
+    batched: BatchedForward | None = None
     sizes: Mapping[str, tuple[HeadSetting, ...]] = field(default_factory=dict)
 
     @cached_property

@@ -81,3 +81,28 @@ def pool(x_BDL: Tensor, pool_bp: int | None) -> Tensor:
             "give longer sequences, or a head with a smaller pool_bp"
         )
     return nn.functional.avg_pool1d(x_BDL, pool_bp).transpose(1, 2)
+
+
+def map_rows(x_KND: Tensor, weight_KCD: Tensor, bias_KC: Tensor | None = None) -> Tensor:
+    """Apply K linear maps, each to its own rows.
+
+    >>> map_rows(torch.ones(1, 2, 3).expand(2, -1, -1), torch.stack([torch.ones(1, 3), torch.zeros(1, 3)])).tolist()
+    [[[3.0], [3.0]], [[0.0], [0.0]]]
+
+    Args:
+        x_KND: Float, shape (K, rows, width). Rows that all maps share, an expanded axis, are read once.
+        weight_KCD: Shape (K, outputs, width).
+        bias_KC: Shape (K, outputs); None for none.
+
+    Returns:
+        Shape (K, rows, outputs).
+    """
+    n_maps, n_outputs, width = weight_KCD.shape
+    if n_maps > 1 and x_KND.stride(0) == 0:
+        bias = None if bias_KC is None else bias_KC.reshape(-1)
+        mapped: Tensor = nn.functional.linear(x_KND[0], weight_KCD.reshape(-1, width), bias)
+        return mapped.view(-1, n_maps, n_outputs).transpose(0, 1)
+    weight_KDC = weight_KCD.transpose(1, 2)
+    if bias_KC is None:
+        return torch.bmm(x_KND, weight_KDC)
+    return torch.baddbmm(bias_KC.unsqueeze(1), x_KND, weight_KDC)

@@ -8,13 +8,14 @@ torch.Size([1, 8, 9])
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bend_hf.training.heads._spec import ONE_HOT_WIDTH, HeadSpec
-from bend_hf.training.heads._upsample import flat_rows, pool, spread
+from bend_hf.training.heads._upsample import flat_rows, map_rows, pool, spread
 
 
 class CnnHead(nn.Module):
@@ -101,11 +102,55 @@ def convolve_tokens(x_BTD: Tensor, token_of_BL: Tensor, convolution: nn.Conv1d) 
     return summed.transpose(1, 2)
 
 
+def batched_cnn(head: nn.Module, weights: Mapping[str, Tensor], x_KBTD: Tensor, token_of_KBL: Tensor) -> Tensor:
+    """Score every label window with K heads; see ``HeadSpec.batched``. The second convolution has a group per head."""
+    first, second, last = (
+        (weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("conv1.1", "conv2.1", "linear.0")
+    )
+    n_heads, n_batch, _, _ = x_KBTD.shape
+    channels, n_bp = second[0].shape[1], token_of_KBL.shape[-1]
+    h_BKHL = _convolve_batched(x_KBTD, token_of_KBL, *first)
+    real_BK1L = (token_of_KBL >= 0).transpose(0, 1).unsqueeze(2).to(h_BKHL.dtype)
+    h_BNL = (nn.functional.gelu(h_BKHL) * real_BK1L).reshape(n_batch, n_heads * channels, n_bp)
+    h_BNL = nn.functional.gelu(
+        nn.functional.conv1d(h_BNL, second[0].flatten(0, 1), second[1].reshape(-1), padding="same", groups=n_heads)
+    )
+    pooled_BWN = pool(h_BNL, cast(CnnHead, head).pool_bp)
+    pooled_KRH = pooled_BWN.reshape(-1, n_heads, channels).transpose(0, 1)
+    return map_rows(pooled_KRH, *last).view(n_heads, n_batch, pooled_BWN.shape[1], -1)
+
+
+def _convolve_batched(x_KBTD: Tensor, token_of_KBL: Tensor, weight_KHDC: Tensor, bias_KH: Tensor) -> Tensor:
+    """Convolve the tokens of K heads as ``convolve_tokens`` does; returns shape (batch, K, channels, nucleotides)."""
+    n_heads, channels, width, kernel = weight_KHDC.shape
+    (_, n_batch, n_tokens, _), n_bp = x_KBTD.shape, token_of_KBL.shape[-1]
+    if width <= max(channels, ONE_HOT_WIDTH):
+        spread_NLD = spread(x_KBTD.flatten(0, 1), token_of_KBL.flatten(0, 1))
+        x_BNL = spread_NLD.view(n_heads, n_batch, n_bp, width).permute(1, 0, 3, 2).reshape(n_batch, -1, n_bp)
+        convolved = nn.functional.conv1d(
+            x_BNL, weight_KHDC.flatten(0, 1), bias_KH.reshape(-1), padding="same", groups=n_heads
+        )
+        return convolved.view(n_batch, n_heads, channels, n_bp)
+    maps_KMD = weight_KHDC.permute(0, 3, 1, 2).reshape(n_heads, kernel * channels, width)
+    table = nn.functional.pad(
+        map_rows(x_KBTD.flatten(1, 2), maps_KMD).reshape(-1, channels), (0, 0, 0, 1)
+    )  # rows of the heads one after the other
+    left = (kernel - 1) // 2
+    row_NL = flat_rows(token_of_KBL.flatten(0, 1), n_tokens, padding_row=-1)
+    row_BKL = row_NL.view(n_heads, n_batch, n_bp).transpose(0, 1)
+    row_BKLW = nn.functional.pad(row_BKL, (left, kernel - 1 - left), value=-1).unfold(2, kernel, 1)
+    taps = torch.arange(kernel, device=table.device)
+    bags = torch.where(row_BKLW >= 0, row_BKLW * kernel + taps, len(table) - 1).reshape(-1, kernel)
+    summed = nn.functional.embedding_bag(bags, table, mode="sum").view(n_batch, n_heads, n_bp, channels)
+    return (summed + bias_KH[:, None]).transpose(2, 3)
+
+
 HEADS = (
     HeadSpec(
         key="cnn",
         text="a small convolutional network, trained on frozen embeddings",
         build=CnnHead,
+        batched=batched_cnn,
         kind="CnnSpec",  # in records since the first release
         sizes={"hidden": (8, 64)},  # BEND's are 2 and 64, for 1 and for many labels
     ),

@@ -8,10 +8,13 @@ torch.Size([1, 2, 2])
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from torch import Tensor, nn
 
 from bend_hf.training.heads._spec import HeadSpec
-from bend_hf.training.heads._upsample import pool, spread, tokens_are_windows
+from bend_hf.training.heads._upsample import map_rows, pool, spread, tokens_are_windows
 
 
 class LinearHead(nn.Module):
@@ -46,12 +49,26 @@ class LinearHead(nn.Module):
         return pool(spread(self.linear(x_BTD), token_of_BL).transpose(1, 2), self.pool_bp)
 
 
+def batched_linear(head: nn.Module, weights: Mapping[str, Tensor], x_KBTD: Tensor, token_of_KBL: Tensor) -> Tensor:
+    """Score every label window with K heads; see ``HeadSpec.batched``."""
+    pool_bp = cast(LinearHead, head).pool_bp
+    n_heads, n_batch, n_tokens, _ = x_KBTD.shape
+    mapped_KNC = map_rows(x_KBTD.flatten(1, 2), weights["linear.weight"], weights["linear.bias"])
+    mapped_KBTC = mapped_KNC.view(n_heads, n_batch, n_tokens, -1)
+    token_of_NL = token_of_KBL.flatten(0, 1)
+    if tokens_are_windows(token_of_NL, n_tokens, pool_bp):
+        return mapped_KBTC[:, :, : token_of_NL.shape[1] // (pool_bp or 1)]
+    pooled_NWC = pool(spread(mapped_KBTC.flatten(0, 1), token_of_NL).transpose(1, 2), pool_bp)
+    return pooled_NWC.view(n_heads, n_batch, *pooled_NWC.shape[1:])
+
+
 HEADS = (
     HeadSpec(
         key="linear",
         text="a linear layer, trained on frozen embeddings",
         build=LinearHead,
         reads_means=True,
+        batched=batched_linear,
         kind="LinearSpec",  # in records since the first release
     ),
 )
