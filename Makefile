@@ -23,7 +23,7 @@ GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20
+.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 setup: $(VENV)/.installed  ## make a virtual environment in .venv and install bend_hf in it
 
 setup-dev: $(VENV)/.installed-dev  ## the same, with the tools for tests and checks
+
+# Programs that some tests run and a user may have or not; each of these tests is skipped where its program is absent.
+SYSTEM_PACKAGES := augustus augustus-data gffread chromium
+
+setup-system:  ## install the Debian packages that some tests use, as root
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES)
 
 demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls, in about four minutes
 	$(BIN)/bend-hf demo

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +150,8 @@ def test_no_gene_gives_the_header_only() -> None:
     assert write("8888") == HEADER
 
 
-def test_whole_genes_of_the_grammar_are_open_reading_frames() -> None:
+def genes_of_noise() -> tuple[str, str]:
+    """GFF3 of many genes that the grammar finds in noise, and the sequence of their chromosome, chr1."""
     rng = np.random.default_rng(0)
     n = 40_000
     letters = np.frombuffer(b"ACGT", np.uint8)[rng.integers(0, 4, n)]
@@ -157,15 +160,45 @@ def test_whole_genes_of_the_grammar_are_open_reading_frames() -> None:
     rules = Grammar(log_transitions=dict.fromkeys(TRANSITIONS, 0.0))
     classes = decode(emissions, np.array([n]), letters, rules)
     text = HEADER + gff3_text(genes_of(classes, np.array([n])), ["chr1"], np.array([0]))
+    return text, letters.tobytes().decode()
+
+
+def test_whole_genes_of_the_grammar_are_open_reading_frames() -> None:
+    text, sequence = genes_of_noise()
     features = parsed(text)
     whole = {one.attributes["ID"] for one in features if one.kind == "mRNA" and "partial" not in one.attributes}
-    coding = coding_sequences(features, {"chr1": letters.tobytes().decode()})
+    coding = coding_sequences(features, {"chr1": sequence})
     assert len(whole) > 200
     assert all(len(coding[name][0]) % 3 == 0 for name in whole)
     one_exon = [coding[name][0] for name in whole if len(coding[name][1]) == 1]
     assert len(one_exon) > 100
     inner = [text[at : at + 3] for text in one_exon for at in range(0, len(text) - 3, 3)]
     assert not {"TAA", "TAG", "TGA"} & set(inner)
+
+
+@pytest.mark.skipif(shutil.which("gffread") is None, reason="needs the program gffread on PATH")
+def test_gffread_reads_the_same_coding_sequences(tmp_path: Path) -> None:
+    text, sequence = genes_of_noise()
+    (tmp_path / "genes.gff3").write_text(text)
+    (tmp_path / "chr1.fa").write_text(f">chr1\n{sequence}\n")
+    command = ["gffread", "-E", "genes.gff3", "-g", "chr1.fa", "-x", "coding.fa"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    features, coding = parsed(text), coding_sequences(parsed(text), {"chr1": sequence})
+    said = {line for line in done.stderr.splitlines() if re.search("warning|error", line, re.IGNORECASE)}
+    said -= {line for line in said if re.search(r"CDS \d+-\d+ too short", line)}  # one codon, in noise
+    split = {name for name, (own, parts) in coding.items() if splits_a_stop_codon(own, parts)}  # which is not seen
+    assert said == {f"Warning: In-frame STOP found for '{name}'" for name in split}
+    records = (one.partition("\n") for one in (tmp_path / "coding.fa").read_text().split(">")[1:])
+    read = {name.split()[0]: lines.replace("\n", "") for name, _, lines in records}
+    assert set(read) == {one.attributes["ID"] for one in features if one.kind == "mRNA"}
+    assert all(read[name] == own for name, (own, _) in coding.items())
+
+
+def splits_a_stop_codon(coding: str, parts: list[Feature]) -> bool:
+    """Whether an intron lies inside a stop codon in frame, before the last codon."""
+    ends = np.cumsum([one.end - one.start + 1 for one in parts]) - int(parts[0].phase)
+    stops = [at for at in range(0, len(coding) - 3, 3) if coding[at : at + 3] in ("TAA", "TAG", "TGA")]
+    return any(at < end < at + 3 for at in stops for end in ends)
 
 
 @pytest.fixture(scope="module")
