@@ -8,7 +8,8 @@ code does. ``bend-hf-1``, and both protocols with ``overlap_tokens``, cut sequen
 trained on.
 
 PlantCaduceus is the same network with tokens of its own, which its ``tokenizer.json`` lists: a nucleotide other than A,
-C, G or T is [UNK], and nothing is added to a sequence. If no file states a length, sequences are never cut.
+C, G or T is [UNK], and nothing is added to a sequence. If no file states a length, sequences are never cut. PlantCAD2,
+which ``plantcad2`` declares, has the same tokens and Mamba-2 blocks. The weights say which blocks a checkpoint has.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._nucleotides import NucleotideVocabulary, tiny_nucleotide_tokenizer
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
+from bend_hf.embedders._weights import find_weights
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
@@ -40,7 +42,8 @@ _MASK: Final = (
 _NO_LIMIT: Final = 1 << 40  # transformers writes 1e30 as the model_max_length of a tokenizer without a limit
 
 
-def _tiny(*, both_strands: bool, own_tokens: bool = False) -> TinyCheckpoint:
+def tiny_caduceus(*, both_strands: bool, own_tokens: bool = False) -> TinyCheckpoint:
+    """Make a tiny checkpoint, with the tokens of PlantCaduceus if ``own_tokens``."""
     complements = {3: 6, 4: 5, 5: 4, 6: 3} if own_tokens else {7: 10, 8: 9, 9: 8, 10: 7}
     n_tokens = 8 if own_tokens else 16
     config = {
@@ -82,7 +85,7 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03234",
         verified="golden",
-        tiny=partial(_tiny, both_strands=key.startswith("caduceus-ps")),
+        tiny=partial(tiny_caduceus, both_strands=key.startswith("caduceus-ps")),
     )
 
 
@@ -97,7 +100,7 @@ def _plant(n_layers: int) -> ModelSpec:
         license="Apache-2.0",
         paper="https://doi.org/10.1073/pnas.2421738122",
         verified="golden",
-        tiny=partial(_tiny, both_strands=True, own_tokens=True),
+        tiny=partial(tiny_caduceus, both_strands=True, own_tokens=True),
     )
 
 
@@ -152,12 +155,15 @@ class CaduceusEmbedder(NetworkEmbedder):
     _suffix: tuple[int, ...]
 
     def _load(self) -> None:
+        from bend_hf.embedders._tensor_files import stored_names
         from bend_hf.embedders.networks import caduceus
 
-        config = caduceus.config_from_json(read_json(self.folder / "config.json"))
+        version = None if self.random_init else caduceus.mamba_version_of(stored_names(find_weights(self.folder)))
+        config = caduceus.config_from_json(read_json(self.folder / "config.json"), mamba_version=version)
+        head = () if config.tie_word_embeddings else ("lm_head.*",)
         self.model = self._build(
             lambda: caduceus.CaduceusForMaskedLM(config),
-            allow_missing=() if config.tie_word_embeddings else ("lm_head.*",),
+            allow_missing=("*.complement_map", *head),  # buffers, which the configuration repeats
             rename=caduceus.rename_key,
         )
         self._read_tokens(config)
@@ -167,33 +173,40 @@ class CaduceusEmbedder(NetworkEmbedder):
     def _read_tokens(self, config: CaduceusConfig) -> None:
         """Set the tokens: those of ``tokenizer.json``, which PlantCaduceus has, or the vocabulary of Caduceus."""
         path = self.folder / "tokenizer.json"
-        if not path.is_file():
+        if path.is_file():
+            vocabulary = NucleotideVocabulary.read(path)
+            self.pad_id, self._table, self._suffix = vocabulary.padding, vocabulary.table, ()
+        else:
             self.pad_id, self.mask_id = PAD, _MASK
             self._table, self._suffix = NUCLEOTIDE_TABLE, (SEP,)
-            return
-        vocabulary = NucleotideVocabulary.read(path)
-        self.pad_id, self._table, self._suffix = vocabulary.padding, vocabulary.table, ()
         largest = int(self._table.max())
-        if largest >= config.n_embeddings:
+        if largest < config.n_embeddings:
+            return
+        if not path.is_file():
             raise ModelError(
-                f"{path} gives the token id {largest}, but the network has {config.n_embeddings} tokens; the files do "
-                f"not belong together"
+                f"{self.folder} has no tokenizer.json, and the network has {config.n_embeddings} tokens, which is too "
+                f"few for the vocabulary of Caduceus. Download the tokenizer.json of the checkpoint"
             )
+        raise ModelError(
+            f"{path} gives the token id {largest}, but the network has {config.n_embeddings} tokens; the files do "
+            f"not belong together"
+        )
 
     def _read_trained_tokens(self) -> int | None:
         """Read the length of the inputs that the model was trained on; None if no file of PlantCaduceus states it."""
         path = self.folder / "tokenizer_config.json"
         length = read_json(path).get("model_max_length") if path.is_file() else None
-        if length is None and self.spec is not None:
+        unlimited = isinstance(length, int) and length > _NO_LIMIT
+        if (length is None or unlimited) and self.spec is not None:
             length = self.spec.context_tokens
-        if not self._suffix and (length is None or (isinstance(length, int) and length > _NO_LIMIT)):
+        if length is None and (unlimited or not self._suffix):
             return None
         if not isinstance(length, int):
             raise ModelError(
                 f"{path} has no model_max_length; expected the number of tokens that the model was trained on. "
                 f"Download the tokenizer_config.json of the checkpoint"
             )
-        return length
+        return None if length > _NO_LIMIT else length
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_nucleotides(Nucleotides.of(sequences), self._table)

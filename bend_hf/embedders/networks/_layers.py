@@ -2,6 +2,7 @@
 
 - ``init_linear``, ``sizes_from``, ``known_fields``: random weights and published configurations;
 - ``WordEmbeddingsModel``, ``LanguageModel``: methods of BERT-like encoders and of networks with a head;
+- ``RMSNorm``: a norm whose arithmetic is float32;
 - ``HeadTransform``: what stands in front of the output matrix of BERT's head;
 - ``keep_float32``: parameters that stay float32 in half precision;
 - ``short_convolution``, ``long_convolution``: causal convolutions, for HyenaDNA and Mamba;
@@ -22,7 +23,7 @@ from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pad
+from torch.nn.functional import gelu, pad, rms_norm
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
@@ -204,6 +205,25 @@ def token_factor(mask_BT: Tensor | None, like: Tensor) -> Tensor | None:
 def masked(x_BTD: Tensor, token_BT1: Tensor | None) -> Tensor:
     """Set padding to zero."""
     return x_BTD if token_BT1 is None else x_BTD * token_BT1
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square and scale, in float32 (float64 if the input is).
+
+    Args:
+        width: Width of the last axis.
+        epsilon: Added to the mean square.
+    """
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., width) to the same shape, in the type of the weight."""
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return rms_norm(x.to(exact), self.weight.shape, self.weight.to(exact), self.epsilon).to(self.weight.dtype)
 
 
 class HeadTransform(nn.Module):

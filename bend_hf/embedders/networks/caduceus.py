@@ -1,7 +1,8 @@
 """Caduceus: a masked language model of single nucleotides, made of bidirectional Mamba blocks (arXiv:2403.03234).
 
-Plain PyTorch; parameters are named as in the published files. ``ps`` models (``rcps=True``) are equivariant: the
-reverse complement of a sequence has the same embeddings, reversed along both axes.
+PlantCAD2 is a Caduceus whose blocks are Mamba-2. Plain PyTorch; parameters are named as in the published files. ``ps``
+models (``rcps=True``) are equivariant: the reverse complement of a sequence has the same embeddings, reversed along
+both axes.
 
 >>> config = CaduceusConfig(d_model=8, n_layer=1, rcps=True)
 >>> CaduceusModel(config)(torch.tensor([[7, 8, 9, 10]])).last_hidden_state.shape
@@ -11,21 +12,31 @@ torch.Size([1, 4, 16])
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm
+from torch.nn.functional import linear
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, known_fields
-from bend_hf.embedders.networks.mamba import BidirectionalMamba, Mamba, MambaSizes
+from bend_hf.embedders.networks._layers import LanguageModel, RMSNorm, known_fields
+from bend_hf.embedders.networks.mamba import BidirectionalMamba, Mamba, MambaSizes, ScanBlock
+from bend_hf.embedders.networks.mamba2 import Mamba2, Mamba2Sizes
 from bend_hf.errors import ModelError
 
 # A 7 and T 10, C 8 and G 9; every other token is its own complement. complement_map in the published config.json.
 COMPLEMENT: Final[Mapping[int, int]] = {7: 10, 8: 9, 9: 8, 10: 7}
+# Fields of ssm_cfg that have one supported value, the default of mamba-ssm (Mamba and Mamba2 of version 2.2.4).
+_ONE_VALUE: Final[dict[str, object]] = {"bias": False, "conv_bias": True}
+_ONE_VALUE_2: Final[dict[str, object]] = {
+    **_ONE_VALUE,
+    "ngroups": 1,
+    "rmsnorm": True,
+    "norm_before_gate": False,
+    "D_has_hdim": False,
+}
 
 
 class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
@@ -54,6 +65,7 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is
         rcps: bool = False,
         complement_map: Mapping[str, int] | Mapping[int, int] | None = None,
         ssm_cfg: Mapping[str, object] | None = None,
+        mamba_version: int = 1,
         pad_token_id: int = 4,  # tokenizer_config.json
         tie_word_embeddings: bool = True,
         **common: object,
@@ -62,8 +74,8 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is
         _only("bidirectional", bidirectional, True)
         _only("bidirectional_strategy", bidirectional_strategy, "add")
         cells = dict(ssm_cfg or {})
-        _only("ssm_cfg.bias", cells.get("bias", False), False)
-        _only("ssm_cfg.conv_bias", cells.get("conv_bias", True), True)
+        for field, value in (_ONE_VALUE if mamba_version == 1 else _ONE_VALUE_2).items():
+            _only(f"ssm_cfg.{field}", cells.get(field, value), value)
         self.d_model = d_model
         self.n_layer = n_layer
         self.vocab_size = vocab_size
@@ -80,6 +92,7 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is
             str(token): partner for token, partner in (COMPLEMENT if complement_map is None else complement_map).items()
         }
         self.ssm_cfg = cells
+        self.mamba_version = mamba_version
         # Set here too: newer releases of transformers do not take it as a keyword of the base class.
         self.pad_token_id = pad_token_id
         self.tie_word_embeddings = tie_word_embeddings
@@ -99,21 +112,41 @@ class CaduceusConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is
         """Return the complement of each token; a token without one is its own complement."""
         return [self.complement_map.get(str(token), token) for token in range(self.n_embeddings)]
 
-    def mamba_sizes(self) -> MambaSizes:
-        """Return the sizes of a block; Mamba's default if ``ssm_cfg`` lacks a size or has ``auto``."""
+    def mixer(self) -> BidirectionalMamba:
+        """Make the mixer of a block: Mamba or Mamba-2 in both directions."""
 
-        def size(name: str, default: int) -> int:
-            value = self.ssm_cfg.get(name, default)
-            return value if isinstance(value, int) else default
+        def make() -> ScanBlock:
+            return Mamba(self._mamba_sizes()) if self.mamba_version == 1 else Mamba2(self._mamba2_sizes())
 
+        return BidirectionalMamba(make, tied=self.bidirectional_weight_tie)
+
+    def _mamba_sizes(self) -> MambaSizes:
         return MambaSizes(
             width=self.d_model,
-            inner=size("expand", 2) * self.d_model,
-            n_states=size("d_state", 16),
-            dt_rank=size("dt_rank", math.ceil(self.d_model / 16)),
-            taps=size("d_conv", 4),
-            tied=self.bidirectional_weight_tie,
+            inner=self._inner,
+            n_states=self._size("d_state", 16),
+            dt_rank=self._size("dt_rank", math.ceil(self.d_model / 16)),
+            taps=self._size("d_conv", 4),
         )
+
+    def _mamba2_sizes(self) -> Mamba2Sizes:
+        _only("ssm_cfg.d_ssm", self._size("d_ssm", self._inner), self._inner)
+        return Mamba2Sizes(
+            width=self.d_model,
+            inner=self._inner,
+            n_states=self._size("d_state", 128),
+            head_width=self._size("headdim", 64),
+            taps=self._size("d_conv", 4),
+        )
+
+    @property
+    def _inner(self) -> int:
+        return self._size("expand", 2) * self.d_model
+
+    def _size(self, name: str, default: int) -> int:
+        """Return a size; the default of mamba-ssm if ``ssm_cfg`` lacks it or has ``auto``."""
+        value = self.ssm_cfg.get(name, default)
+        return value if isinstance(value, int) else default
 
 
 def _only(field: str, value: object, expected: object) -> None:
@@ -123,34 +156,59 @@ def _only(field: str, value: object, expected: object) -> None:
         )
 
 
-def config_from_json(fields: Mapping[str, object]) -> CaduceusConfig:
+def config_from_json(fields: Mapping[str, object], *, mamba_version: int | None = None) -> CaduceusConfig:
     """Make a configuration from a published config.json.
+
+    Two layouts are published. Caduceus has all fields at the top. PlantCAD2 has those of its blocks in
+    ``layer_cfg.mamba_cfg`` and those of its norms in ``norm_cfg``, without the fields that have their default.
+
+    Args:
+        fields: Content of the file.
+        mamba_version: 1 or 2, from ``mamba_version_of``; None: as the file says.
 
     Raises:
         ModelError: The file is not that of a Caduceus, or describes a variant that was never published.
     """
-    known = known_fields(CaduceusConfig, fields)
+    nested = _mapping(fields, "layer_cfg")
+    blocks = _mapping(nested, "mamba_cfg")
+    _only("layer_cfg.mamba_cfg.mlp_cfg", blocks.get("mlp_cfg") or None, None)
+    flat = {**fields, **blocks, **_mapping(fields, "norm_cfg")}
+    known = known_fields(CaduceusConfig, flat)
     if not {"d_model", "n_layer", "rcps"} <= known.keys():
         raise ModelError("config.json lacks 'd_model', 'n_layer' or 'rcps'; expected the configuration of a Caduceus")
-    return CaduceusConfig(**known)
+    if known["rcps"] and not known.get("complement_map"):
+        raise ModelError("config.json has rcps but no complement_map; expected the complement of each token")
+    if mamba_version is None:
+        said = blocks.get("version", "v2") if nested else _mapping(fields, "ssm_cfg").get("layer", "Mamba1")
+        mamba_version = 2 if str(said).lower() in ("v2", "mamba2") else 1
+    return CaduceusConfig(**{**known, "mamba_version": mamba_version})
+
+
+def _mapping(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Return a nested object without what transformers adds to it; empty if it is missing or null."""
+    value = fields.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise ModelError(f"config.json has {name}={value!r}; expected an object")
+    return {field: entry for field, entry in value.items() if field != "model_type"}
+
+
+def mamba_version_of(keys: Iterable[str]) -> int:
+    """Tell Mamba from Mamba-2 by the keys of the weights: configurations leave the version out, or have other defaults.
+
+    >>> mamba_version_of(["backbone.layers.0.mixer.mamba_fwd.dt_bias"])
+    2
+    """
+    return 2 if any(key.endswith("dt_bias") for key in keys) else 1
 
 
 def rename_key(key: str) -> str:
     """Rename a key of a published file to one of this module.
 
-    Files of ``ps`` models that were saved with ``fused_add_norm: false`` wrap each norm once more.
+    Files of ``ps`` models that were saved with ``fused_add_norm: false`` wrap each norm once more, and files of a bare
+    encoder lack its prefix.
     """
-    return key.replace("norm.submodule.", "norm.").replace("norm_f.submodule.", "norm_f.")
-
-
-class _RMSNorm(nn.Module):
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x.float(), self.weight.shape, self.weight.float(), self.epsilon).to(self.weight.dtype)
+    key = key.replace("norm.submodule.", "norm.").replace("norm_f.submodule.", "norm_f.")
+    return f"caduceus.{key}" if key.startswith("backbone.") else key
 
 
 class _BothStrands(nn.Module):
@@ -158,7 +216,7 @@ class _BothStrands(nn.Module):
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.submodule = BidirectionalMamba(config.mamba_sizes())
+        self.submodule = config.mixer()
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         out: Tensor = self.submodule(x_BTD, mask_BT1)
@@ -168,8 +226,8 @@ class _BothStrands(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.mixer = _BothStrands(config) if config.rcps else BidirectionalMamba(config.mamba_sizes())
-        self.norm = _RMSNorm(config.d_model, config.norm_epsilon)
+        self.mixer = _BothStrands(config) if config.rcps else config.mixer()
+        self.norm = RMSNorm(config.d_model, config.norm_epsilon)
 
     def forward(self, residual_SBTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         mixed: Tensor = self.mixer(self.norm(residual_SBTD).flatten(0, 1), mask_BT1)
@@ -210,7 +268,7 @@ class _Backbone(nn.Module):
         self.config = config
         self.embeddings = _Embeddings(config)
         self.layers = nn.ModuleList([_Block(config) for _ in range(config.n_layer)])
-        self.norm_f = _RMSNorm(config.d_model, config.norm_epsilon)
+        self.norm_f = RMSNorm(config.d_model, config.norm_epsilon)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> list[Tensor]:
         """Return input embeddings, the output of each block but the last, and the final state.
@@ -263,7 +321,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Mamba):
+        if isinstance(module, ScanBlock):
             with torch.no_grad():
                 module.reset()
 

@@ -7,14 +7,17 @@ y[t] = C[t] h[t] + D x[t] (Mamba, arXiv:2312.00752, equations 2 and 4, with the 
 for B). It handles all positions at once, in plain PyTorch or with the kernel of mamba-ssm if that is installed. No step
 divides or exponentiates a positive number, so nothing overflows at any length.
 
->>> sizes = MambaSizes(width=8, inner=16, n_states=4, dt_rank=1, taps=4, tied=True)
->>> BidirectionalMamba(sizes)(torch.zeros(2, 5, 8), None).shape
+``mamba2`` has the other scan that ``BidirectionalMamba`` takes.
+
+>>> sizes = MambaSizes(width=8, inner=16, n_states=4, dt_rank=1, taps=4)
+>>> BidirectionalMamba(lambda: Mamba(sizes), tied=True)(torch.zeros(2, 5, 8), None).shape
 torch.Size([2, 5, 8])
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -153,7 +156,6 @@ class MambaSizes:
         n_states: States per channel.
         dt_rank: Rank of the map to step sizes.
         taps: Taps of the short convolution.
-        tied: Whether the two directions share their projections in and out.
     """
 
     width: int
@@ -161,15 +163,54 @@ class MambaSizes:
     n_states: int
     dt_rank: int
     taps: int
-    tied: bool
 
 
-class Mamba(nn.Module):
-    """One direction of a block: a short convolution, then the selective scan.
+class ScanBlock(nn.Module):
+    """One direction of a block: a short convolution, then a scan.
 
     The projections in and out are parameters of this module by name. The two directions may share them, so
     ``BidirectionalMamba`` applies them.
     """
+
+    in_proj: nn.Linear
+    out_proj: nn.Linear
+    conv1d: nn.Conv1d
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Draw the parameters that the block initializes in its own way."""
+
+    @abstractmethod
+    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        """Scan from left to right.
+
+        Args:
+            entering_BTE: Output of ``in_proj``, shape (batch, tokens, width of ``in_proj``).
+            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1); None if nothing is
+                padded.
+
+        Returns:
+            Input of ``out_proj``, shape (batch, tokens, inner width).
+        """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScanBlock:
+        # Decay rates stay float32 in half precision; matrices do not.
+        if recurse:
+            for child in self.children():
+                child._apply(fn)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return self
+
+    def convolve(self, x_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        """Apply the short convolution and its activation; padding is zero before and after it."""
+        if mask_BT1 is not None:
+            x_BTE = x_BTE * mask_BT1
+        x_BTE = silu(short_convolution(x_BTE, self.conv1d.weight, self.conv1d.bias))
+        return x_BTE if mask_BT1 is None else x_BTE * mask_BT1
+
+
+class Mamba(ScanBlock):
+    """One direction with the selective scan."""
 
     def __init__(self, sizes: MambaSizes) -> None:
         super().__init__()
@@ -185,40 +226,18 @@ class Mamba(nn.Module):
         with torch.no_grad():
             self.reset()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mamba:
-        # Decay rates stay float32 in half precision; matrices do not.
-        if recurse:
-            for child in self.children():
-                child._apply(fn)  # type: ignore[no-untyped-call]  # torch does not annotate it
-        super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]  # torch does not annotate it
-        return self
-
     def reset(self) -> None:
-        """Draw the parameters that Mamba initializes in its own way (arXiv:2312.00752, section 3.6)."""
+        """Draw parameters as Mamba does (arXiv:2312.00752, section 3.6)."""
         bound = self.sizes.dt_rank**-0.5
         init.uniform_(self.dt_proj.weight, -bound, bound)
-        step = torch.exp(torch.empty(self.sizes.inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
-        init.copy_(self.dt_proj.bias, step + torch.log(-torch.expm1(-step)))  # softplus of the bias is the step
+        init.copy_(self.dt_proj.bias, step_bias(self.sizes.inner))
         init.copy_(self.A_log, torch.log(torch.arange(1.0, self.sizes.n_states + 1)).expand_as(self.A_log))
         init.ones_(self.D)
 
-    def forward(self, x_BTE: Tensor, gate_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
-        """Scan from left to right.
-
-        Args:
-            x_BTE: Input, shape (batch, tokens, inner width).
-            gate_BTE: Gate of the result, same shape.
-            mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1); None if nothing is
-                padded.
-
-        Returns:
-            Shape (batch, tokens, inner width).
-        """
-        if mask_BT1 is not None:
-            x_BTE = x_BTE * mask_BT1
-        x_BTE = silu(short_convolution(x_BTE, self.conv1d.weight, self.conv1d.bias))
-        if mask_BT1 is not None:
-            x_BTE = x_BTE * mask_BT1
+    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+        """Scan; ``entering_BTE`` holds the input of the scan, then the gate of its output."""
+        x_BTE, gate_BTE = entering_BTE.chunk(2, dim=-1)
+        x_BTE = self.convolve(x_BTE, mask_BT1)
         rank, n_states = self.sizes.dt_rank, self.sizes.n_states
         step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
         step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
@@ -227,14 +246,25 @@ class Mamba(nn.Module):
         return y_BTE * silu(gate_BTE)
 
 
-class BidirectionalMamba(nn.Module):
-    """A Mamba from left to right plus one from right to left."""
+def step_bias(n_steps: int) -> Tensor:
+    """Draw biases whose softplus is between 0.001 and 0.1, uniform on a log scale, shape (n_steps,)."""
+    step = torch.exp(torch.empty(n_steps).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
+    return step + torch.log(-torch.expm1(-step))
 
-    def __init__(self, sizes: MambaSizes) -> None:
+
+class BidirectionalMamba(nn.Module):
+    """A scan from left to right plus one from right to left.
+
+    Args:
+        make: Makes one direction, for example ``lambda: Mamba(sizes)``.
+        tied: Whether the two directions share their projections in and out.
+    """
+
+    def __init__(self, make: Callable[[], ScanBlock], *, tied: bool) -> None:
         super().__init__()
-        self.mamba_fwd = Mamba(sizes)
-        self.mamba_rev = Mamba(sizes)
-        self.tied = sizes.tied
+        self.mamba_fwd = make()
+        self.mamba_rev = make()
+        self.tied = tied
         if self.tied:
             self.mamba_rev.in_proj = self.mamba_fwd.in_proj
             self.mamba_rev.out_proj = self.mamba_fwd.out_proj
@@ -242,10 +272,10 @@ class BidirectionalMamba(nn.Module):
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         """Run both directions, shape (batch, tokens, width) in and out; ``mask_BT1`` is 1 for tokens."""
         entering_BTE = self.mamba_fwd.in_proj(x_BTD)
-        ahead_BTE = self.mamba_fwd(*entering_BTE.chunk(2, dim=-1), mask_BT1)
+        ahead_BTE = self.mamba_fwd(entering_BTE, mask_BT1)
         entering_BTE = (entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
         back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
-        back_BTE = self.mamba_rev(*entering_BTE.chunk(2, dim=-1), back_mask_BT1).flip(1)
+        back_BTE = self.mamba_rev(entering_BTE, back_mask_BT1).flip(1)
         if self.tied:
             both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
             return both

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import softplus
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bend_hf.embedders.networks import mamba as module
 from bend_hf.embedders.networks.mamba import fused_scan, scan_with_kernel, selective_scan
+from tests.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +104,6 @@ def test_gradients_equal_those_of_the_recurrence() -> None:
     theirs = torch.autograd.grad((step_by_step(*leaves) * weight).sum(), leaves)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
-
-
-class Watch(TorchDispatchMode):
-    """Counts operations and remembers the largest tensor that one made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-        self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.operations += 1
-        if isinstance(out, Tensor):
-            self.largest = max(self.largest, out.untyped_storage().nbytes() // out.element_size())
-        return out
 
 
 def test_operations_grow_far_slower_than_positions() -> None:
