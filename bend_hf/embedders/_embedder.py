@@ -98,6 +98,8 @@ class Embedder(LoadedModel):
     tunable: ClassVar[bool] = True  # False: its network computes no gradients
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
     shares_prefixes: ClassVar[bool] = False  # True: has ``_losses_behind``
+    layers: tuple[int, ...] = ()  # of a view that returns several layers, one after the other; see ``layers``
+    _state_widths: tuple[int, ...] = ()  # of the hidden states that ``_pick`` saw last
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
     _runner: BatchRunner | None = None
 
@@ -262,7 +264,7 @@ class Embedder(LoadedModel):
                 per_nucleotide=True,
             )
             for ahead, back in zip(forward, reverse, strict=True):
-                x_LD = (ahead.upsampled() + self._flip(back.upsampled())) * np.float32(0.5)
+                x_LD = (ahead.upsampled() + self._flipped(back.upsampled())) * np.float32(0.5)
                 yield TokenEmbeddings(values=x_LD, embedding_bp=np.ones(len(x_LD), dtype=np.int64))
 
     def logits(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
@@ -333,7 +335,8 @@ class Embedder(LoadedModel):
 
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
         """Group sequences so that the embeddings of a group fit into memory."""
-        limit_bp = max(_GROUP_BYTES // (4 * self.width), 8 * self.runner().default_tokens)
+        n_batches = 1 if self.layers else 8  # several layers are held for one batch only
+        limit_bp = max(_GROUP_BYTES // (4 * self.row_width), n_batches * self.runner().default_tokens)
         group: list[str] = []
         group_bp = 0
         for sequence in checked_sequences(sequences):
@@ -347,6 +350,17 @@ class Embedder(LoadedModel):
 
     def _embed_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return self._hidden(ids_BT, mask_BT, self.layer)
+
+    @property
+    def row_width(self) -> int:
+        """Numbers per token: the width D, or that of all layers of a view of several."""
+        return self.width * max(1, len(self.layers))
+
+    def _flipped(self, x_LD: Floats) -> Floats:
+        """Flip each layer; see ``_flip``."""
+        n_layers = max(1, len(self.layers))
+        parts = [self._flip(part) for part in np.split(x_LD, n_layers, axis=1)]
+        return parts[0] if n_layers == 1 else np.concatenate(parts, axis=1)
 
     def _logits_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return self._logits(ids_BT, mask_BT)
@@ -411,12 +425,23 @@ class Embedder(LoadedModel):
         )
 
     def _pick(self, output: ModelOutput, layer: int) -> Tensor:
-        """Pick the hidden state of a layer. For a layer other than -1 the model must return all hidden states."""
+        """Pick the hidden state of a layer. For a layer other than -1 the model must return all hidden states.
+
+        A view of several layers gets them all, one after the other along the width.
+        """
+        if self.layers:
+            import torch
+
+            return torch.cat([self._pick_one(output, one) for one in self.layers], dim=-1)
+        return self._pick_one(output, layer)
+
+    def _pick_one(self, output: ModelOutput, layer: int) -> Tensor:
         if layer == -1:
             return output.last_hidden_state
         states = output.hidden_states
         if states is None:
             raise ModelError(f"{self.name} returned no hidden states, but layer is {layer}; use layer=-1")
+        self._state_widths = (*(state.shape[-1] for state in states[:-1]), output.last_hidden_state.shape[-1])
         if not -len(states) <= layer < len(states):
             raise ConfigError(
                 f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0: input embeddings)"

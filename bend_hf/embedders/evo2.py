@@ -341,10 +341,15 @@ class Evo2Embedder(Embedder):
         return assemble(stream, self._window(self._context_tokens))
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        import torch
+
         from bend_hf.embedders.networks.evo2_config import layer_names
 
-        name = layer_names(len(self.model.config.kinds))[layer]
-        return self.model.run(ids_BT, (name,)).layers[name]
+        names = layer_names(len(self.model.config.kinds))
+        self._state_widths = (self.width,) * len(names)
+        wanted = [names[one] for one in self.layers or (layer,)]
+        found = self.model.run(ids_BT, tuple(dict.fromkeys(wanted))).layers
+        return found[wanted[0]] if len(wanted) == 1 else torch.cat([found[name] for name in wanted], dim=-1)
 
     def _logits(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return self._logits_at(ids_BT, mask_BT, None)

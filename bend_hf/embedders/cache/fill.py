@@ -181,7 +181,7 @@ class _Filler:
         return True
 
     def _write(self, files: ShardFiles, lease: Lease) -> None:
-        with lease, _explained(files):
+        with lease, explained(files):
             files.sweep()
             self._writer.write(files, lease.token, self._feed, self._progress.add)
 
@@ -194,7 +194,7 @@ class _Filler:
 
 
 @contextlib.contextmanager
-def _explained(files: ShardFiles) -> Iterator[None]:
+def explained(files: ShardFiles) -> Iterator[None]:
     """Explain what a failed write means for the cache."""
     try:
         yield

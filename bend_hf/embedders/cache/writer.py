@@ -95,7 +95,7 @@ class TokenColumns:
         self._dtype = dtype
         self._embeddings_per_bp = embeddings_per_bp
         self._pooling = pooling
-        self._width = embedder.width
+        self._width = embedder.row_width
 
     def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Yield embeddings and token lengths of each batch.
@@ -103,18 +103,18 @@ class TokenColumns:
         The embedder sees one stream of sequences and groups them as it likes, across the batches.
         """
         batches, sizes = tee(batches)
-        embedded = self._embed(chain.from_iterable(batches))
+        embedded = self.embed(chain.from_iterable(batches))
         n_before = 0
         for sequences in sizes:
             try:
-                columns = self._columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
+                columns = self.columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
             except UnstorableError as error:
                 error.position += n_before
                 raise
             n_before += len(sequences)
             yield columns
 
-    def _embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
+    def embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
         """Embed each sequence; if a batch does not fit into the device's memory, halve the batch size and retry."""
         import torch
 
@@ -136,7 +136,12 @@ class TokenColumns:
                     raise
                 torch.cuda.empty_cache()
 
-    def _columns(self, items: Iterable[TokenEmbeddings], *, n_bp: int) -> tuple[pa.Array, pa.Array]:
+    def columns(self, items: Iterable[TokenEmbeddings], *, n_bp: int) -> tuple[pa.Array, pa.Array]:
+        """Return embeddings and token lengths of the sequences of a batch, which hold ``n_bp`` nucleotides.
+
+        Raises:
+            UnstorableError: A number cannot be stored.
+        """
         counts: list[int] = []
         lengths: list[Ints] = []
         end = 0
