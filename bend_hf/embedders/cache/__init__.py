@@ -6,8 +6,8 @@ In goes a dataset with a ``sequence`` column and an embedder; out comes an ``Emb
     batch = source.rows(np.array([7, 1, 4]))      # TokenBatch: x_BTD in float16 or float32, token_of_BL
 
 ``open`` finds or fills the cache entry of a dataset, ``key`` names it, ``shards`` cuts it, ``fill`` and ``writer``
-compute missing shards, ``layers`` those of several layers from one pass, ``reader`` reads them, ``estimate`` predicts size and time, ``manage`` lists and prunes entries.
-To add a stored dtype, add it to ``dtypes``.
+compute missing shards, ``layers`` those of several layers from one pass, ``reader`` reads them, ``estimate`` predicts
+size and time, ``manage`` lists and prunes entries. To add a stored dtype, add it to ``dtypes``.
 """
 
 from __future__ import annotations
