@@ -405,6 +405,12 @@ class RunConfig(ModelConfig):
         needs="genes",
         group="head",
     )
+    strand_report: bool = flag(
+        False,
+        "predict the test split on the other strand too, and record how far both agree and what their average scores",
+        "nothing",
+        group="output",
+    )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
     epochs: int | None = flag(None, "passes over the training split", concerns="recipe", needs="training")
     batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe", needs="training")

@@ -28,6 +28,7 @@ from bend_hf.evaluation.identity import Keys, item_keys, keys_sha256, place_keys
 from bend_hf.files import atomic_path, check_regular, explain_write_errors
 from bend_hf.types import IGNORE_LABEL, Bools, Floats, Ints, Labels
 
+LOG_PROBABILITY: Final = "log_probability"  # column of predictions with the log probabilities of all classes
 _NAMES: Final = "bend_hf.label_names"
 _LABELS_PER_WINDOW: Final = "bend_hf.labels_a_window"  # 0 if a window has one class
 

@@ -79,6 +79,8 @@ class ResultRecord:
             they are not known.
         kept: Name, sha256 and size of the file with the trained weights next to the record; empty if none were kept.
             None if that is not known.
+        strands: How far the predictions of both strands agree, and the score of each and of their average; None if
+            the other strand was not predicted.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
         sha256: Hash of all other fields, as ``digest_of`` computes it; None until the record is written, and in
@@ -101,6 +103,7 @@ class ResultRecord:
     alignment: dict[str, Json] | None = None
     diagnostics: dict[str, Json] | None = None
     kept: dict[str, Json] | None = None
+    strands: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
     sha256: str | None = field(default=None, compare=False)

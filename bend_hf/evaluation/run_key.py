@@ -80,12 +80,9 @@ def name_in_key(control: str, version: str | None) -> str:
     return control if version is None else f"{control} {version}"
 
 
-def finished_runs(folder: Path) -> dict[str, Path]:
-    """Find the records of a folder by the key of their run. Of two with the same key, take the first by name."""
-    found: dict[str, Path] = {}
-    for path, key in _keys(folder):
-        found.setdefault(key, path)
-    return found
+def runs_of_key(folder: Path, key: str) -> list[Path]:
+    """Find the records of a folder that have the key of a run, by name."""
+    return [path for path, found in _keys(folder) if found == key]
 
 
 def _keys(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -135,6 +135,8 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
             for fields in (diagnostic_fields(one, title) for title, one in titled)
             if fields["lines"] or fields["tables"]
         ],
+        "strands": [row for result in results for row in _strand_rows(result)],
+        "strand_lines": _strand_lines(results),
         "details": [table for result in results for table in detail_tables(result, task_title(result.task))],
         "runs": [run_fields(record) for result in results for record in result.records],
         "alignment": [
@@ -213,6 +215,47 @@ def _control_rows(result: ResultGroup, others: Sequence[ResultGroup]) -> list[di
         }
         for name, value in sorted({**result.controls, **same_items}.items())
     ]
+
+
+def _strand_rows(result: ResultGroup) -> list[dict[str, Any]]:
+    """One row per record that says how far both strands agree."""
+    rows = []
+    for record in result.records:
+        if record.strands is None:
+            continue
+        flips, gain = record.strands.get("flip_rate"), member(record.strands, "gain", "difference")
+        ends = [member(record.strands, "gain", end) for end in ("low", "high")]
+        scores = {
+            name: member(record.strands, "scores", name, result.metric, "value")
+            for name in ("forward", "reverse", "average")
+        }
+        rows.append(
+            {
+                "title": task_title(result.task),
+                "protocol": result.protocol,
+                "seed": record.config.get("seed"),
+                "metric": result.metric,
+                "correlation": record.strands.get("correlation"),
+                "flips": f"{100 * flips:.1f} %" if isinstance(flips, int | float) else "undefined",
+                **scores,
+                "gain": "not known" if gain is None else f"{number(gain)} ({number(ends[0])} to {number(ends[1])})",
+            }
+        )
+    return rows
+
+
+def _strand_lines(results: Sequence[ResultGroup]) -> list[str]:
+    """What a flip is, and which labels were exchanged, each with the task that it applies to."""
+    lines: dict[str, None] = {}
+    for result in results:
+        strands, title = result.records[0].strands, task_title(result.task)
+        if strands is None:
+            continue
+        lines[f"{title}: a prediction flips if {strands.get('flips_if')}"] = None
+        exchanged = strands.get("exchanged_labels")
+        if isinstance(exchanged, list) and exchanged:
+            lines[f"{title}: exchanged labels are {'; '.join(map(str, exchanged))}"] = None
+    return list(lines)
 
 
 def detail_tables(result: ResultGroup, title: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from bend_hf.errors import ConfigError
 from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
 from bend_hf.evaluation.gene_structure import letters_of
 from bend_hf.evaluation.metrics import Rows, score
-from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions
 from bend_hf.training.gene_grammar import N_CLASSES, Grammar, count_transitions, decode, grammars_to_try
 from bend_hf.types import Floats, Json
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG_PROBABILITY: Final = "log_probability"  # column of predictions that are to be decoded
 ARGMAX: Final = "argmax"
 
 

@@ -31,6 +31,8 @@ from bend_hf.evaluation.metrics import Rows, Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
 from bend_hf.evaluation.remarks import remarks
+from bend_hf.evaluation.strands import BothStrands, strand_text
+from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import with_intervals
 from bend_hf.tables import Table, number
 from bend_hf.tasks import TaskSpec
@@ -68,6 +70,7 @@ class FoldResult:
         cache_files: Files of the embedding cache that were read.
         head: The trained weights; None if they are not kept.
         argmax: The most probable classes, if ``predictions`` are decoded in another way; None otherwise.
+        strands: Predictions on both strands; None if they were not asked for.
     """
 
     fold: int | None
@@ -77,6 +80,7 @@ class FoldResult:
     cache_files: frozenset[Path] = frozenset()
     head: KeptHead | None = None
     argmax: ScoredPredictions | None = None
+    strands: BothStrands | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,7 @@ class RunResults:
         figure_title: Title of the figure of the scores; None draws none.
         alignment: How tokens became nucleotides; None if there are no tokens.
         probabilities: Whether the scores are probabilities.
+        strands: What the record says of both strands; None if it was not asked for.
     """
 
     folds: Sequence[FoldResult]
@@ -112,6 +117,7 @@ class RunResults:
     figure_title: str | None = None
     alignment: dict[str, Json] | None = None
     probabilities: bool = False
+    strands: dict[str, Json] | None = None
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -233,6 +239,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
         controls=controls or {},
         alignment=results.alignment,
         diagnostics=diagnostics,
+        strands=results.strands,
     )
 
 
@@ -285,6 +292,19 @@ def label_of(embedder: Embedder, model: str) -> str:
         own = embedder.checkpoint not in (None, embedder.spec.checkpoint)
         name = f"{embedder.spec.key}-{Path(str(embedder.checkpoint)).name}" if own else embedder.spec.key
     return f"{name}-random" if embedder.random_init else name
+
+
+def scored_again(predictions: Predictions, metrics: Sequence[str]) -> list[FoldResult]:
+    """Score predictions by metrics, fold by fold if they have folds; a single result with fold None otherwise."""
+    of_folds = np.unique(folds_of(predictions)) if "fold" in predictions.columns else [None]
+    folds = []
+    for fold in of_folds:
+        one = predictions if fold is None else predictions.take(np.flatnonzero(folds_of(predictions) == fold))
+        of_labels = one.label_names if one.score is None or one.values.ndim == 2 else None
+        rows = Rows(lengths=np.diff(one.windows))
+        scores = tuple(score(name, one.values, one.target, names=of_labels, rows=rows) for name in metrics)
+        folds.append(FoldResult(fold=None if fold is None else int(fold), predictions=one, scores=scores))
+    return folds
 
 
 def prediction_file(stem: Path, further: str | None = None) -> Path:
@@ -435,9 +455,13 @@ def _remark_lines(records: Sequence[ResultRecord]) -> list[str]:
     lines = [
         f"{record.task}, {record.model.get('model')}, seed {record.config.get('seed')}: {remark}."
         for record in records
-        for remark in remarks(record)
+        for remark in [*remarks(record), *_strand_remarks(record)]
     ]
     return ["", *lines] if lines else []
+
+
+def _strand_remarks(record: ResultRecord) -> list[str]:
+    return [] if record.strands is None else [strand_text(record.strands, record.main_metric)]
 
 
 def interval_text(record: ResultRecord) -> str:

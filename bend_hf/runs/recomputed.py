@@ -35,9 +35,12 @@ from bend_hf.evaluation.metrics import metric_names
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
 from bend_hf.evaluation.remarks import FEW_STEPS
+from bend_hf.evaluation.strands import BothStrands
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.files import file_sha256
 from bend_hf.runs.controls import CONTROLS
+from bend_hf.runs.decode_genes import ARGMAX
+from bend_hf.runs.strand_report import AVERAGE, OTHER_STRAND, entry_of_heads, entry_of_variants
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.training.recipe import search_entry, steps_per_epoch, trials_of
 from bend_hf.types import Json
@@ -65,6 +68,8 @@ NOT_RECOMPUTED: Final[Mapping[str, str]] = MappingProxyType(
         "model.n_parameters": "only the model gives it",
         "model.revision": _AS_ASKED,
         "alignment.*": "only the model gives it",
+        "strands.correlation": "only the model gives it, if classes are predicted",
+        "strands.per_label.correlation.*": "only the model gives it, if classes are predicted",
     }
 )
 
@@ -132,6 +137,7 @@ def wrong_by_predictions(checked: Checked) -> Iterator[str]:
     yield from _wrong_model(checked)
     yield from _wrong_kept(checked)
     yield from _wrong_heads(checked)
+    yield from _wrong_strands(checked)
     yield from _wrong_controls(checked)
 
 
@@ -420,6 +426,42 @@ def _wrong_heads(checked: Checked) -> Iterator[str]:
         found = heads_detail(of_heads, VariantHeadSettings(seed=seed or 0))
         held = {name: value for name, value in found.items() if name in stated}
         yield from unequal(stated, held, f"metrics.{record.main_metric}.detail.probe")
+
+
+def _wrong_strands(checked: Checked) -> Iterator[str]:
+    """Compute the report on both strands again, from the predictions of the other strand and the average."""
+    record = checked.record
+    if record.strands is None:
+        return
+    forward = checked.predictions
+    found: dict[str, Predictions] = {}
+    names = [OTHER_STRAND, AVERAGE]
+    if member(record.predictions, "further", ARGMAX) is not None:
+        names.append(ARGMAX)  # the grammar decodes one strand
+    for name in names:
+        file = checked.path.with_name(str(member(record.predictions, "further", name, "file")))
+        if not file.is_file():
+            checked.unchecked.append(f"the report on both strands, as {file.name} is not next to the record")
+            return
+        found[name] = read_predictions(file)
+        if found[name].item_sha256 != forward.item_sha256:
+            yield f"{file.name} holds other items than the predictions of the record"
+            return
+    forward, reverse, average = found.get(ARGMAX, forward), found[OTHER_STRAND], found[AVERAGE]
+    metrics = [name for name in record.metrics if name in metric_names(plugins=False)]
+    if not metrics or metrics[0] != record.main_metric:
+        checked.unchecked.append("the report on both strands, as the code of its metric is not run")
+        return
+    if record.training is None:
+        again = entry_of_variants(forward, reverse, average, metrics)
+    else:
+        both = BothStrands(forward=forward, reverse=reverse)
+        again = entry_of_heads(both, average, metrics, probabilities=_gives_probabilities(record))
+    yield from unequal(record.strands, again, "strands")
+    if forward.score is not None and reverse.score is not None and average.score is not None:
+        mean = BothStrands(forward=forward, reverse=reverse).average().values
+        if not np.allclose(mean, average.score, atol=1e-6, equal_nan=True):
+            yield "the average of both strands is not the mean of their predictions"
 
 
 def _wrong_controls(checked: Checked) -> Iterator[str]:

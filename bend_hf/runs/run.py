@@ -34,7 +34,7 @@ from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
-from bend_hf.evaluation.run_key import KEY_FIELD, control_key, finished_runs, name_in_key, run_key
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key, runs_of_key
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
@@ -422,11 +422,13 @@ def claimed(run: Run, watch: Watch, *, wait: bool) -> Iterator[Outcome | bool]:
 
 
 def _find(run: Run) -> Outcome | None:
-    path = finished_runs(run.config.out).get(run.key)
-    if path is None:
-        return None
     control = None if run.control is None else run.control.key
-    return Outcome(record=read_verified(path), path=path, control=control, was_there=True)
+    for path in runs_of_key(run.config.out, run.key):
+        record = read_verified(path)
+        if not run.config.strand_report or record.strands is not None:
+            return Outcome(record=record, path=path, control=control, was_there=True)
+        log.info("%s has no strand report, so the run is repeated", path)
+    return None
 
 
 def _clean_up(run: Run, results: RunResults, stem: Path) -> None:
@@ -500,7 +502,8 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     """Return the run of a control that predicts without a model."""
     version = None if control.provenance is None else control.provenance.version()
     return ControlRun(
-        config=replace(task.config, model=control.key, decode="argmax"),  # a control chooses classes by itself
+        # a control chooses classes by itself, and is not asked about the other strand
+        config=replace(task.config, model=control.key, decode="argmax", strand_report=False),
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(

@@ -14,6 +14,7 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.runs.outcome import FoldResult, RunResults, scores_of
+from bend_hf.runs.strand_report import report_of_variants
 from bend_hf.training.progress import Bar
 from bend_hf.types import Json
 from bend_hf.variants import (
@@ -24,6 +25,7 @@ from bend_hf.variants import (
     summarize_scores,
 )
 from bend_hf.variants.checkpoint import ScoringCheckpoint
+from bend_hf.variants.other_strand import OtherStrand
 from bend_hf.variants.plots import plots_available
 from bend_hf.variants.read import DatasetSource
 
@@ -46,9 +48,10 @@ def score_variant_task(run: ModelRun) -> RunResults:
     draws = plots_available()
     group_by = CONSEQUENCE if CONSEQUENCE in dataset.column_names else None
     checkpoint = ScoringCheckpoint(run.scored_batches)
+    source = DatasetSource(dataset, task.label_names, (group_by,) if group_by else ())
     with Bar(accelerator, task.key, unit="variant") as bar:
         scored = score_variants(
-            DatasetSource(dataset, task.label_names, (group_by,) if group_by else ()),
+            source,
             run.embedder,
             accelerator,
             ScoreSettings(context=task.variant, keep_embeddings=True),
@@ -70,11 +73,25 @@ def score_variant_task(run: ModelRun) -> RunResults:
     except InputError as error:
         log.info("%s: no head was trained on the variants: %s", task.key, error)
         detail["probe"] = {"left_out": str(error)}
+    keys, report = scored.keys, None
+    if run.config.strand_report:
+        with Bar(accelerator, f"{task.key}, other strand", unit="variant") as bar:
+            other = score_variants(
+                OtherStrand(source),
+                run.embedder,
+                accelerator,
+                ScoreSettings(context=task.variant),
+                checkpoint=checkpoint,
+                on_progress=bar.at,
+            )
+        keys, report = [*keys, *other.keys], report_of_variants(predictions, other.predictions, task.metrics)
+        further = {**further, **report.further}
     return RunResults(
         folds=[FoldResult(fold=None, predictions=predictions, scores=scores_of(task, predictions))],
         detail=detail,
         further=further,
         cache_bytes=checkpoint.size_bytes(scored.keys),
-        batch_keys=scored.keys,
+        batch_keys=keys,
+        strands=None if report is None else report.entry,
         figure_title=f"{task.key}, {run.label}" if draws else None,
     )

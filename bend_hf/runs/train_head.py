@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,12 @@ import numpy as np
 from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
-from bend_hf.evaluation.predictions import Predictions, concatenate
+from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions, concatenate
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
+from bend_hf.evaluation.strands import without_probabilities
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
-from bend_hf.runs.decode_genes import ARGMAX, LOG_PROBABILITY, decode_genes
+from bend_hf.runs.decode_genes import ARGMAX, decode_genes
 from bend_hf.runs.kept import announce_kept, kept_head
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -31,6 +33,7 @@ from bend_hf.runs.outcome import (
     cached_bytes,
     scores_of,
 )
+from bend_hf.runs.strand_report import dataset_of_other_strand, predict_both, report_of_folds
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
 from bend_hf.training.recipe import Trial, search_entry, searched_entry, trials_of
@@ -64,6 +67,9 @@ def train_head(run: ModelRun, name: str) -> RunResults:
     of_argmax = [
         replace(one, predictions=one.argmax.predictions, scores=one.argmax.scores) for one in folds if one.argmax
     ]
+    both = [(one.fold, one.strands) for one in folds if one.strands is not None]
+    report = report_of_folds(both, run.data.task) if both else None
+    further = {ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {}
     return RunResults(
         folds=folds,
         head=None if entry is None else searched_entry(entry, run.searched),
@@ -74,7 +80,8 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
         detail=argmax_detail(of_argmax),
-        further={ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {},
+        further=further if report is None else {**further, **report.further},
+        strands=None if report is None else report.entry,
     )
 
 
@@ -140,10 +147,10 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     load_trained(best.model, best.fitted.state)
     trained_model = best.model
 
-    def predicted(split: str, column: str | None = None) -> Predictions:
+    def predicted(split: str | Split, column: str | None = None) -> Predictions:
         return predict(
             trained_model,
-            splits[split],
+            splits[split] if isinstance(split, str) else split,
             accelerator=run.accelerator,
             batch_size=_batch_size(run),
             values_of=loss.predict,
@@ -154,7 +161,16 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     if run.config.decode == "grammar":
         decoded = decode_genes(lambda split: predicted(split, LOG_PROBABILITY), datasets, task.metric)
     head = kept_head(run, best, shares.width, fold, last=last, grammar=None if decoded is None else decoded.grammar)
-    predictions = with_fold(predicted("test") if decoded is None else decoded.predictions, fold)
+    both = None
+    if run.config.strand_report:
+        turned = dataset_of_other_strand(task, datasets["test"])
+        source = _open_inputs(run, embedder, [turned], "test, other strand").source
+        other = Split(dataset=turned, embeddings=source, targets=Targets(turned, task.label))
+        both = predict_both(task, partial(predicted, "test"), partial(predicted, other))
+    if decoded is not None:
+        predictions = with_fold(decoded.predictions, fold)
+    else:
+        predictions = with_fold(predicted("test") if both is None else without_probabilities(both.forward), fold)
     return FoldResult(
         fold=fold,
         predictions=predictions,
@@ -170,6 +186,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         },
         cache_files=frozenset(file for one in inputs.values() for file in one.files),
         head=head,
+        strands=both,
     )
 
 

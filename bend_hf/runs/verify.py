@@ -31,12 +31,11 @@ from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key
-from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256, parse_json
 from bend_hf.registry import names_file
 from bend_hf.runs.decode_genes import ARGMAX
-from bend_hf.runs.outcome import FoldResult, fold_entries, summarize
+from bend_hf.runs.outcome import fold_entries, scored_again, summarize
 from bend_hf.runs.recomputed import Checked, wrong_audit, wrong_by_data, wrong_by_predictions
 from bend_hf.runs.settings import head_in_key, with_metrics
 from bend_hf.tasks._spec import Head, HeadSetting
@@ -212,25 +211,12 @@ def _wrong_numbers(checked: Checked) -> Iterator[str]:
     names = [name for name in record.metrics if name in metric_names(plugins=False)]
     if others := [name for name in record.metrics if name not in names]:
         unchecked.append(f"the metrics {', '.join(others)}, whose code is not run")
-    folds = _folds_again(predictions, names)
+    folds = scored_again(predictions, names)
     yield from unequal(record.metrics, summarize(folds), "metrics")
     if len(record.folds) != (0 if folds[0].fold is None else len(folds)):
         yield f"folds holds {len(record.folds)} entries, but the predictions {len(folds)}"
     else:
         yield from unequal(list(record.folds), fold_entries(folds), "folds")
-
-
-def _folds_again(predictions: Predictions, names: Sequence[str]) -> list[FoldResult]:
-    """Score predictions again by metrics, fold by fold."""
-    numbers = np.unique(folds_of(predictions)) if "fold" in predictions.columns else [None]
-    folds = []
-    for number in numbers:
-        one = predictions if number is None else predictions.take(np.flatnonzero(folds_of(predictions) == number))
-        of_labels = one.label_names if one.score is None or one.values.ndim == 2 else None
-        rows = Rows(lengths=np.diff(one.windows))
-        scores = tuple(score(name, one.values, one.target, names=of_labels, rows=rows) for name in names)
-        folds.append(FoldResult(fold=None if number is None else int(number), predictions=one, scores=scores))
-    return folds
 
 
 def _wrong_argmax(record: ResultRecord, path: Path, unchecked: list[str]) -> Iterator[str]:
@@ -244,7 +230,7 @@ def _wrong_argmax(record: ResultRecord, path: Path, unchecked: list[str]) -> Ite
         return
     names = [name for name in stated if name in metric_names(plugins=False)]
     where = f"metrics.{record.main_metric}.detail.{ARGMAX}"
-    yield from unequal(stated, summarize(_folds_again(read_predictions(file), names)), where)
+    yield from unequal(stated, summarize(scored_again(read_predictions(file), names)), where)
 
 
 def _is_of_this_release(record: ResultRecord) -> bool:

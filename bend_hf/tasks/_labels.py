@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -44,3 +45,19 @@ class RealValues:
 
 
 LabelKind: TypeAlias = NucleotideClasses | BinClasses | MultiLabel | SequenceClass | RealValues
+
+
+def strand_partners(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the label that each label is on the other strand.
+
+    A name that ends with ``+`` and the same name with ``-`` are partners; any other label is its own.
+
+    >>> strand_partners(("donor+", "none", "donor-"))
+    (2, 1, 0)
+    """
+    place = {name: index for index, name in enumerate(names)}
+    other = {"+": "-", "-": "+"}
+    return tuple(
+        place.get(name[:-1] + other[name[-1:]], index) if name[-1:] in other else index
+        for index, name in enumerate(names)
+    )

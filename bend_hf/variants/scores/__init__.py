@@ -37,6 +37,7 @@ class VariantScore:
         needs: ``variant`` if the embeddings at the variant are enough, ``sequence`` if those of the whole sequence
             are needed (left out with ``averages=False``), ``likelihood`` if a language-model head is needed.
         scores_indels: Whether ``compute`` also takes a batch of insertions and deletions.
+        zero_is_neutral: Whether the sign says which allele is preferred, so that another sign is another answer.
     """
 
     key: str
@@ -45,6 +46,7 @@ class VariantScore:
     compute: Callable[[VariantBatch], NDArray[np.float64]]
     needs: Needs = "variant"
     scores_indels: bool = False
+    zero_is_neutral: bool = False
 
 
 SCORES: Registry[VariantScore] = Registry(kind="variant score", package="bend_hf.variants.scores", attribute="SCORES")

@@ -25,6 +25,7 @@ SCORES = (
         compute=_log_likelihood_ratio,
         needs="likelihood",
         scores_indels=True,
+        zero_is_neutral=True,
     ),
     VariantScore(
         key="entropy",

@@ -224,3 +224,22 @@ def test_a_genome_that_is_no_known_assembly_is_called_so() -> None:
     text = model_card([replace(made, data={**made.data, "assembly": "unknown"})])
     assert "at 0123456789abcdef0123456789abcdef01234567, a genome of no known assembly." in text
     assert "GRCh37" not in text
+
+
+def test_the_card_shows_both_strands() -> None:
+    scores: Json = {name: {"auroc": {"value": value}} for name, value in (("forward", 0.8), ("reverse", 0.7))}
+    assert isinstance(scores, dict)
+    strands: Json = {
+        "windows": 1000,
+        "correlation": 0.925,
+        "flip_rate": 0.125,
+        "flips_if": "the probability crosses 0.5",
+        "exchanged_labels": ["CAGE+, CAGE-"],
+        "scores": {**scores, "average": {"auroc": {"value": 0.83}}},
+        "gain": {"difference": 0.03, "low": 0.01, "high": 0.05},
+    }
+    card = model_card([record(strands=strands), record(seed=1)])
+    assert "| 0.9250 | 12.5 % | 0.8000 | 0.7000 | 0.8300 | 0.0300 (0.0100 to 0.0500) |" in card
+    assert "a prediction flips if the probability crosses 0.5." in card
+    assert "exchanged labels are CAGE+, CAGE-." in card
+    assert "## Both strands" not in model_card([record()])

@@ -42,9 +42,15 @@ def write_windows(folder: Path) -> None:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cpg_methylation": {"protocol": "bend-hf-1", "controls": True, "head": "linear", "epochs": 1},  # a search
-    "gene_finding": {"epochs": 3},  # rows of many lengths
-    "variant_effects_expression": {},  # further heads
+    "cpg_methylation": {
+        "protocol": "bend-hf-1",
+        "controls": True,
+        "head": "linear",
+        "epochs": 1,
+        "strand_report": True,
+    },
+    "gene_finding": {"epochs": 3, "strand_report": True},  # rows of many lengths
+    "variant_effects_expression": {"strand_report": True},  # further heads
     "enhancer_annotation": {"fold": (1, 3), "limit": 2},  # folds
 }
 
@@ -147,6 +153,8 @@ def sections() -> Iterator[tuple[str, str]]:
     every = ("metrics", "diagnostics", "data.audit", "data.items", "data.changes", "predictions.items")
     for section in (*every, "training", "kept", "controls"):
         yield "cpg_methylation", section
+    for task in ("cpg_methylation", "gene_finding", "variant_effects_expression"):
+        yield task, "strands"
     for section in ("metrics", "diagnostics", "training"):
         yield "gene_finding", section
     for section in ("metrics", "diagnostics", "folds"):
