@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bend_hf.errors import ConfigError, RecordError, RegistryError, did_you_mean
+from bend_hf.evaluation.evaluate_import import load_evaluate
 from bend_hf.evaluation.predictions import has_label
 from bend_hf.evaluation.record import jsonable
 from bend_hf.files import asset_folder, disk_error, explain_write_errors, file_sha256, json_sha256
@@ -183,7 +184,6 @@ def load_metric(metric: str) -> evaluate.Metric:
         RegistryError: As for ``metric_folder``.
     """
     folder = metric_folder(metric)
-    import evaluate
 
     own = folder.name not in metric_names(plugins=False)
     earlier = _own_metrics.get(folder) if own else None
@@ -191,7 +191,7 @@ def load_metric(metric: str) -> evaluate.Metric:
         forget(earlier.kind)
     _drop_unfinished_copies(folder)
     experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
-    loaded = evaluate.load(str(folder), module_type="metric", experiment_id=experiment)
+    loaded = load_evaluate().load(str(folder), module_type="metric", experiment_id=experiment)
     if own:
         _own_metrics[folder] = _OwnMetric(
             kind=type(loaded), files=_files_sha256(folder), code=identity_of(type(loaded))
@@ -346,10 +346,8 @@ def _script(folder: Path) -> Path:
 
 def _arguments(metric: evaluate.Metric) -> frozenset[str]:
     """The names of the arguments that a metric takes: of its ``compute`` if it has its own, else of ``_compute``."""
-    import evaluate
-
     kind = type(metric)
-    own = kind.compute is not evaluate.EvaluationModule.compute
+    own = kind.compute is not load_evaluate().EvaluationModule.compute
     return frozenset(inspect.signature(kind.compute if own else kind._compute).parameters)
 
 

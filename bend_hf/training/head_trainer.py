@@ -27,6 +27,7 @@ from bend_hf.errors import InputError, TrainingError
 from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
 from bend_hf.training.checkpoints import Checkpoints, trained_state
 from bend_hf.training.losses import Loss, LossParts
+from bend_hf.training.optimizer import AdamW
 from bend_hf.training.recipe import steps_per_epoch
 from bend_hf.training.trainer import StepParts, StepSettings, Trainer
 from bend_hf.types import Ints, Labels
@@ -177,7 +178,7 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         super().__init__(
             head,
             head,
-            torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay),
+            AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay),
             accelerator,
             StepSettings(
                 n_steps=self.steps_per_epoch * config.epochs,

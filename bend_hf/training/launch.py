@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from bend_hf.config import Precision
 from bend_hf.errors import BendError, ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+    from torch import nn
     from torch.distributed import ProcessGroup
+    from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,23 @@ def _choose_device(device: str) -> None:
         raise ConfigError(f"--device {device} does not exist here; expected one of {', '.join(known)}")
     if kind == "cuda" and number:
         torch.cuda.set_device(int(number))
+
+
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """Prepare a model and its optimizer, as ``accelerator.prepare`` does.
+
+    In a single process the model is moved here. To find out whether it may move it, accelerate imports the tensors of
+    sharded models, which takes longer than a small training.
+    """
+    from accelerate.utils import DistributedType
+
+    alone = accelerator.distributed_type == DistributedType.NO and accelerator.device_placement
+    if alone and "torch.distributed.tensor" not in sys.modules:
+        model.to(accelerator.device)
+        prepared = accelerator.prepare(model, optimizer, device_placement=[False, None])
+    else:
+        prepared = accelerator.prepare(model, optimizer)
+    return cast("tuple[nn.Module, AcceleratedOptimizer]", prepared)
 
 
 def free_training(accelerator: Accelerator, *trained: object) -> None:

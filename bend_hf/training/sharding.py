@@ -12,9 +12,9 @@ runs. All processes must therefore run every block equally often, even if one ha
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
-import torch
 from torch import Tensor, nn
 
 from bend_hf.errors import ConfigError
@@ -79,16 +79,21 @@ def block_classes(network: nn.Module) -> list[str]:
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether the weights are sharded over the processes."""
-    if not torch.distributed.is_available():
+    if "torch.distributed.fsdp" not in sys.modules:  # its import takes as long as a small training
         return False
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(model, FSDPModule)
 
 
+def _may_be_sharded() -> bool:
+    """Return whether a tensor can be sharded: its class is imported, which takes seconds."""
+    return "torch.distributed.tensor" in sys.modules
+
+
 def whole(value: Tensor) -> Tensor:
     """Return the whole tensor. A sharded tensor is gathered on the CPU, which all processes must do together."""
-    if not torch.distributed.is_available():
+    if not _may_be_sharded():
         return value
     from torch.distributed.tensor import DTensor
 
@@ -100,7 +105,7 @@ def whole(value: Tensor) -> Tensor:
 
 def shard_like(weight: Tensor, value: Tensor) -> Tensor:
     """Return this process's shard of a tensor if the weight is sharded, else the tensor itself."""
-    if not torch.distributed.is_available():
+    if not _may_be_sharded():
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 

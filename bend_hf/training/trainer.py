@@ -32,7 +32,7 @@ from bend_hf.training.checkpoints import (
     trained_state,
     training_tensors,
 )
-from bend_hf.training.launch import free_training
+from bend_hf.training.launch import free_training, prepare
 from bend_hf.training.losses import LossParts
 from bend_hf.training.prefetch import prefetch
 from bend_hf.training.schedules import factor
@@ -179,7 +179,7 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
     ) -> None:
         self.module, self.accelerator, self.settings, self.checkpoints = module, accelerator, settings, checkpoints
         self.plain_optimizer = optimizer
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = prepare(accelerator, model, optimizer)
         self.state: TrainingState[Entry] = TrainingState()
         self.until = min(settings.n_steps, settings.stop_after or settings.n_steps)
 

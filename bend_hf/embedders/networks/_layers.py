@@ -1,7 +1,6 @@
-"""Parts that several networks share.
+"""Parts that several networks share, in PyTorch alone; ``_language_model`` holds those of transformers' form.
 
 - ``init_linear``, ``sizes_from``, ``known_fields``: random weights and published configurations;
-- ``WordEmbeddingsModel``, ``LanguageModel``: methods of BERT-like encoders and of networks with a head;
 - ``RMSNorm``: a norm whose arithmetic is float32;
 - ``HeadTransform``: what stands in front of the output matrix of BERT's head;
 - ``keep_float32``: parameters that stay float32 in half precision;
@@ -16,18 +15,18 @@ A long convolution of three positions with a filter of three taps:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, rms_norm
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import MaskedLMOutput
 
 from bend_hf.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def init_linear(module: nn.Module, std: float) -> None:
@@ -54,43 +53,6 @@ def known_fields(config_class: type[PreTrainedConfig], fields: Mapping[str, obje
     """Take the fields of a published config.json that a configuration class has."""
     names = signature(config_class.__init__).parameters
     return {field: value for field, value in fields.items() if field in names}
-
-
-class WordEmbeddingsModel(PreTrainedModel):  # type: ignore[misc]  # transformers is not typed
-    """Base class of BERT-like networks, whose input embeddings are ``embeddings.word_embeddings`` of the encoder."""
-
-    _supports_sdpa = True
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the input embeddings of the encoder."""
-        return cast("nn.Embedding", self.base_model.embeddings.word_embeddings)
-
-
-class LanguageModel(ABC):
-    """Forward pass of a network with a language-model head; ``base_model`` is its encoder."""
-
-    base_model: nn.Module
-    output_class: Callable[..., MaskedLMOutput] = MaskedLMOutput
-
-    @abstractmethod
-    def scores(self, x_BTD: Tensor) -> Tensor:
-        """Apply the head: (batch, tokens, width) to (batch, tokens, vocabulary)."""
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
-    ) -> MaskedLMOutput:
-        """Score the vocabulary at each token.
-
-        Args:
-            input_ids: Token ids, int64, shape (batch, tokens).
-            attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
-            output_hidden_states: Also return the hidden states of the encoder.
-
-        Returns:
-            ``logits`` of shape (batch, tokens, vocabulary), and ``hidden_states`` as the encoder returns them.
-        """
-        encoded = self.base_model(input_ids, attention_mask, output_hidden_states)
-        return self.output_class(logits=self.scores(encoded.last_hidden_state), hidden_states=encoded.hidden_states)
 
 
 def keep_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, init_linear
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import init_linear
 from bend_hf.errors import ModelError
 
 # Keys that a file may have besides the weights: recurrent weights with one draw of dropout applied, and the state that

@@ -21,7 +21,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, RMSNorm, known_fields
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import RMSNorm, known_fields
 from bend_hf.embedders.networks.mamba import BidirectionalMamba, Mamba, MambaSizes, ScanBlock
 from bend_hf.embedders.networks.mamba2 import Mamba2, Mamba2Sizes
 from bend_hf.errors import ModelError

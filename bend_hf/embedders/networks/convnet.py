@@ -16,12 +16,12 @@ from torch.nn.functional import gelu, one_hot
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from bend_hf.embedders.networks._language_model import LanguageModel
 from bend_hf.embedders.networks._layers import (
     DILATION_CYCLE,
     DILATION_DOUBLE_EVERY,
     DILATION_MAX,
     DilatedStack,
-    LanguageModel,
     init_linear,
 )
 from bend_hf.errors import ModelError

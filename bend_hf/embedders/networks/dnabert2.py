@@ -20,7 +20,8 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, sizes_from
+from bend_hf.embedders.networks._language_model import LanguageModel, WordEmbeddingsModel
+from bend_hf.embedders.networks._layers import sizes_from
 
 # Queries whose bias is in memory at the same time: 12 heads, 2,048 queries and 10,000 keys take 1 GB in float32.
 QUERY_BLOCK: Final = 2048

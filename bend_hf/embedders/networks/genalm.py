@@ -18,7 +18,8 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import HeadTransform, LanguageModel, WordEmbeddingsModel, init_linear
+from bend_hf.embedders.networks._language_model import LanguageModel, WordEmbeddingsModel
+from bend_hf.embedders.networks._layers import HeadTransform, init_linear
 from bend_hf.errors import ModelError
 
 

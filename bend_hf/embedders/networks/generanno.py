@@ -19,7 +19,8 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, init_linear, known_fields
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import init_linear, known_fields
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import rotary_tables, rotate
 from bend_hf.errors import ModelError
 

@@ -18,14 +18,8 @@ from torch.nn.functional import gelu, one_hot, pad
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import (
-    LanguageModel,
-    convolve,
-    dilation_of,
-    init_linear,
-    masked,
-    token_factor,
-)
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import convolve, dilation_of, init_linear, masked, token_factor
 from bend_hf.errors import ModelError, did_you_mean
 
 EMBEDDINGS: Final = ("one_hot", "embedding")

@@ -21,13 +21,8 @@ from torch.nn.functional import gelu
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from bend_hf.embedders.networks._layers import (
-    LanguageModel,
-    keep_float32,
-    known_fields,
-    long_convolution,
-    short_convolution,
-)
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import keep_float32, known_fields, long_convolution, short_convolution
 from bend_hf.errors import ModelError
 
 # Decay of the filters: the defaults of HyenaDNA's ExponentialModulation.

@@ -21,13 +21,8 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import (
-    HeadTransform,
-    LanguageModel,
-    WordEmbeddingsModel,
-    init_linear,
-    known_fields,
-)
+from bend_hf.embedders.networks._language_model import LanguageModel, WordEmbeddingsModel
+from bend_hf.embedders.networks._layers import HeadTransform, init_linear, known_fields
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import rotate
 from bend_hf.errors import ModelError
 

@@ -19,7 +19,8 @@ from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, WordEmbeddingsModel, sizes_from
+from bend_hf.embedders.networks._language_model import LanguageModel, WordEmbeddingsModel
+from bend_hf.embedders.networks._layers import sizes_from
 from bend_hf.embedders.networks.selected_tokens import take
 from bend_hf.errors import ModelError
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bend_hf.training.batches import to_device
+from bend_hf.training.optimizer import AdamW
 from bend_hf.training.pretraining.config import PretrainConfig
 from bend_hf.training.pretraining.families import Family
 from bend_hf.training.pretraining.families._family import N_NUCLEOTIDES
@@ -263,9 +264,7 @@ def on_device(part: ObjectiveBatch, device: torch.device) -> tuple[Tensor, Tenso
     return inputs_BL, position_N, target_N, weight_N
 
 
-def optimizer_of(
-    network: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+def optimizer_of(network: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]) -> AdamW:
     """Build AdamW with weight decay on the matrices of linear layers and convolutions only."""
     tables = {
         id(weight)
@@ -280,4 +279,4 @@ def optimizer_of(
     known = {id(weight) for weight in decays}
     others = [weight for _, weight in weights if id(weight) not in known]
     groups = [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+    return AdamW(groups, lr=learning_rate, betas=betas)
