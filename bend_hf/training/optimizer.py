@@ -26,7 +26,7 @@ class AdamW(torch.optim.AdamW):
     zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # without torch's overloads
         """Take one step; see ``torch.optim.AdamW``."""
         loss: float | None = inspect.unwrap(torch.optim.AdamW.step)(self, closure)
         return loss
