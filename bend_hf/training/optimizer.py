@@ -17,13 +17,17 @@ from collections.abc import Callable
 import torch
 
 
-class AdamW(torch.optim.AdamW):
-    """``torch.optim.AdamW`` whose methods are called directly: the same steps, states and state dicts."""
+class EagerOptimizer(torch.optim.Optimizer):
+    """An optimizer whose methods are called directly. It is never compiled."""
 
-    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
-    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
-    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class AdamW(EagerOptimizer, torch.optim.AdamW):
+    """``torch.optim.AdamW``: the same steps, states and state dicts."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # without torch's overloads

@@ -38,6 +38,7 @@ from bend_hf.training.checkpoints import Checkpoints, random_states, restore_ran
 from bend_hf.training.head_trainer import Epoch, FitConfig, Fitted
 from bend_hf.training.heads._spec import BatchedForward
 from bend_hf.training.losses import Loss, LossParts
+from bend_hf.training.optimizer import EagerOptimizer
 from bend_hf.training.predict import BatchFacts, predictions_of
 from bend_hf.training.prefetch import prefetch
 from bend_hf.training.recipe import steps_per_epoch
@@ -348,7 +349,7 @@ def _aliases(head: nn.Module) -> dict[str, str]:
     return {name: first[id(value)] for name, value in every if name in kept}
 
 
-class StackedAdamW(torch.optim.Optimizer):
+class StackedAdamW(EagerOptimizer):
     """AdamW for stacked weights, with a learning rate for each head; the arithmetic is that of ``torch.optim.AdamW``.
 
     Args:

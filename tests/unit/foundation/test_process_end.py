@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 START = """
 import atexit, sys, threading, time
 class Bye:
@@ -22,7 +24,7 @@ atexit.register(print, "at exit")
 
 
 def end(code: str, *, stdout: object = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", START + code], check=False, text=True, stdout=stdout)
+    return subprocess.run([sys.executable, "-c", START + code], check=False, text=True, stdout=stdout, env=BUFFERED)
 
 
 def test_output_and_functions_at_exit_are_kept_and_nothing_is_freed() -> None:
