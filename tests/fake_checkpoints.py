@@ -53,6 +53,7 @@ _GOLDEN = (
     ("hf-hyenadna", "more/ckpt/hyenadna-tiny-1k-seqlen-hf"),
     ("hyenadna", "ckpt/hyenadna-tiny-1k-seqlen"),
     ("mutbert", "new/ckpt/mutbert-tiny"),
+    ("ntv3", "new/ckpt/ntv3-tiny"),
     ("plantcad2", "new/ckpt/plantcad2-tiny"),
     ("nt_transformer_v2", "more/ckpt/nucleotide-transformer-v2-tiny"),
     ("nt_transformer", "ckpt/nt_tiny"),

@@ -238,6 +238,24 @@ def read_vocabulary(folder: Path) -> list[str]:
     return tokens
 
 
+_NO_LIMIT: Final = 1 << 40  # transformers writes 1e30 as the model_max_length of a tokenizer without a limit
+
+
+def read_model_max_length(folder: Path) -> int | None:
+    """Read the number of tokens in the longest input, from ``tokenizer_config.json``; None if no limit is stated.
+
+    Raises:
+        ModelError: The limit is not a number of tokens.
+    """
+    path = folder / "tokenizer_config.json"
+    length = read_json(path).get("model_max_length") if path.is_file() else None
+    if length is None or (isinstance(length, int | float) and length > _NO_LIMIT):
+        return None
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise ModelError(f"{path} has the model_max_length {length!r}; expected a number of tokens. Download it again")
+    return length
+
+
 def has_merges(folder: Path) -> bool:
     """Whether ``tokenizer.json`` cuts a sequence by learned merges or scores, rather than by a list of tokens.
 

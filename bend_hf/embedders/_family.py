@@ -110,6 +110,10 @@ def _is_mutbert(fields: Mapping[str, object], folder: Path) -> bool:
     return fields.get("model_type") == "bert" and "rope_theta" in fields and (folder / "tokenizer.json").is_file()
 
 
+def _is_ntv3(fields: Mapping[str, object], _: Path) -> bool:
+    return str(fields.get("model_type")).lower().startswith("ntv3")  # that of post-trained models is longer
+
+
 def _is_hyenadna(fields: Mapping[str, object], _: Path) -> bool:
     layer = fields.get("layer")  # the original files have no model_type
     return fields.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
@@ -161,6 +165,7 @@ FAMILIES: Final = (
     Family(embedder="mistral:MistralEmbedder", reads=_reads_dna_by_merges("mistral", "mixtral")),
     Family(embedder="generanno:GENERannoEmbedder", reads=_model_type("generanno")),
     Family(embedder="mutbert:MutBertEmbedder", reads=_is_mutbert),
+    Family(embedder="ntv3:NTv3Embedder", reads=_is_ntv3),
     Family(embedder="dnabert:DNABertEmbedder", reads=_is_dnabert),
     Family(embedder="grover:GROVEREmbedder", reads=_is_grover),
 )

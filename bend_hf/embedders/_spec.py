@@ -48,12 +48,14 @@ class TinyCheckpoint:
     Attributes:
         config: Content of ``config.json``.
         vocabulary: Lines of ``vocab.txt``; empty: the model has no such file.
+        vocabulary_json: Content of ``vocab.json``, the id of each token; empty: the model has no such file.
         tokenizer: Content of ``tokenizer.json``; empty: the model has no such file.
         tokenizer_config: Content of ``tokenizer_config.json``; empty: the model has no such file.
     """
 
     config: Mapping[str, object]
     vocabulary: Sequence[str] = ()
+    vocabulary_json: Mapping[str, int] = field(default_factory=dict)
     tokenizer: Mapping[str, object] = field(default_factory=dict)
     tokenizer_config: Mapping[str, object] = field(default_factory=dict)
 
@@ -63,6 +65,8 @@ class TinyCheckpoint:
         write_text(folder / "config.json", json.dumps(dict(self.config)))
         if self.vocabulary:
             write_text(folder / "vocab.txt", "\n".join(self.vocabulary) + "\n")
+        if self.vocabulary_json:
+            write_text(folder / "vocab.json", json.dumps(dict(self.vocabulary_json)))
         if self.tokenizer:
             write_text(folder / "tokenizer.json", json.dumps(dict(self.tokenizer)))
         if self.tokenizer_config:

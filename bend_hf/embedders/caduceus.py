@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._checkpoint_files import read_json
+from bend_hf.embedders._checkpoint_files import read_json, read_model_max_length
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._nucleotides import NucleotideVocabulary, tiny_nucleotide_tokenizer
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 _MASK: Final = (
     3  # HyenaDNA's vocabulary, in no file of the checkpoint (kuleshov-group/caduceus, tokenization_caduceus.py)
 )
-
-
-_NO_LIMIT: Final = 1 << 40  # transformers writes 1e30 as the model_max_length of a tokenizer without a limit
 
 
 def tiny_caduceus(*, both_strands: bool, own_tokens: bool = False) -> TinyCheckpoint:
@@ -194,19 +191,15 @@ class CaduceusEmbedder(NetworkEmbedder):
 
     def _read_trained_tokens(self) -> int | None:
         """Read the length of the inputs that the model was trained on; None if no file of PlantCaduceus states it."""
-        path = self.folder / "tokenizer_config.json"
-        length = read_json(path).get("model_max_length") if path.is_file() else None
-        unlimited = isinstance(length, int) and length > _NO_LIMIT
-        if (length is None or unlimited) and self.spec is not None:
+        length = read_model_max_length(self.folder)
+        if length is None and self.spec is not None:
             length = self.spec.context_tokens
-        if length is None and (unlimited or not self._suffix):
-            return None
-        if not isinstance(length, int):
+        if length is None and self._suffix:
             raise ModelError(
-                f"{path} has no model_max_length; expected the number of tokens that the model was trained on. "
-                f"Download the tokenizer_config.json of the checkpoint"
+                f"{self.folder}/tokenizer_config.json has no model_max_length; expected the number of tokens that the "
+                f"model was trained on. Download the tokenizer_config.json of the checkpoint"
             )
-        return None if length > _NO_LIMIT else length
+        return length
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = single_nucleotides(Nucleotides.of(sequences), self._table)
