@@ -163,6 +163,7 @@ FAMILIES: Final = (
     Family(embedder="modernbert:ModernBertEmbedder", reads=_reads_dna_by_merges("modernbert")),
     Family(embedder="marindna:MarinDNAEmbedder", reads=_is_marindna),
     Family(embedder="mistral:MistralEmbedder", reads=_reads_dna_by_merges("mistral", "mixtral")),
+    Family(embedder="omnidna:OmniDNAEmbedder", reads=_reads_dna_by_merges("olmo-gfm")),
     Family(embedder="generanno:GENERannoEmbedder", reads=_model_type("generanno")),
     Family(embedder="mutbert:MutBertEmbedder", reads=_is_mutbert),
     Family(embedder="ntv3:NTv3Embedder", reads=_is_ntv3),

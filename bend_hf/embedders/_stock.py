@@ -15,6 +15,7 @@ Nothing of ``transformers.AutoModel`` is used, so an ``auto_map`` of ``config.js
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from bend_hf.embedders._alignment import Tokenized, assemble
@@ -58,7 +59,7 @@ class StockEmbedder(NetworkEmbedder):
 
         maker: type[PreTrainedModel] = getattr(transformers, architecture)
         path = self.folder / "config.json"
-        fields = {name: value for name, value in read_json(path).items() if name not in _SETTINGS}
+        fields = {name: value for name, value in self._fields().items() if name not in _SETTINGS}
         config: PreTrainedConfig = maker.config_class.from_dict({**fields, "pad_token_id": self.pad_id})
         if hasattr(config, "use_cache"):
             config.use_cache = False
@@ -74,6 +75,10 @@ class StockEmbedder(NetworkEmbedder):
             allow_unexpected=("*.rotary_emb.inv_freq",),  # a buffer that transformers 4 stored
             rename=_whole_key,
         )
+
+    def _fields(self) -> Mapping[str, object]:
+        """Return the configuration of the network. Override it if the names in ``config.json`` are others."""
+        return read_json(self.folder / "config.json")
 
     def _context_of(self, config: PreTrainedConfig) -> int:
         """Return the shortest of the stated lengths: of positions, of the tokenizer, and of the declaration.
