@@ -44,7 +44,7 @@ def _spec(size: str, checkpoint: str, *, n_parameters: int) -> ModelSpec:
         width=None,
         n_parameters=n_parameters,
         context_tokens=8192,
-        training_data="genomes of flowering plants (which ones is unknown)",
+        training_data="genomes of flowering plants",
         license="Apache-2.0",
         paper="https://doi.org/10.1101/2025.08.27.672609",
         verified="golden",

@@ -27,7 +27,8 @@ from torch.nn.functional import conv1d, conv_transpose1d, gelu, linear, pad, sca
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from bend_hf.embedders.networks._layers import LanguageModel, init_linear, known_fields, masked
+from bend_hf.embedders.networks._language_model import LanguageModel
+from bend_hf.embedders.networks._layers import init_linear, known_fields, masked
 from bend_hf.embedders.networks.nucleotide_transformer_v2 import rotary_tables, rotate
 from bend_hf.errors import ModelError, did_you_mean
 
