@@ -81,6 +81,8 @@ class ResultRecord:
             None if that is not known.
         strands: How far the predictions of both strands agree, and the score of each and of their average; None if
             the other strand was not predicted.
+        layers: If the layers of a model were tried together: which, the validation score of this one, and the interval
+            of its test score that holds whichever is chosen; see ``layer_choice``. None if not, or if not known.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
         sha256: Hash of all other fields, as ``digest_of`` computes it; None until the record is written, and in
@@ -104,6 +106,7 @@ class ResultRecord:
     diagnostics: dict[str, Json] | None = None
     kept: dict[str, Json] | None = None
     strands: dict[str, Json] | None = None
+    layers: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
     sha256: str | None = field(default=None, compare=False)

@@ -37,7 +37,7 @@ def upgraded(body: Json) -> dict[str, Json]:
         )
     for old in range(version, SCHEMA_VERSION):
         body = _STEPS[old](body)
-    body = {"diagnostics": None, "kept": None, "strands": None, **body}  # unknown in records of earlier releases
+    body = {"diagnostics": None, "kept": None, "strands": None, "layers": None, **body}  # unknown in earlier releases
     model = body.get("model")
     if isinstance(model, dict) and "licence" in model:  # as records of earlier releases spell it
         body = {**body, "model": {"license" if name == "licence" else name: value for name, value in model.items()}}

@@ -102,6 +102,7 @@ class RunResults:
         alignment: How tokens became nucleotides; None if there are no tokens.
         probabilities: Whether the scores are probabilities.
         strands: What the record says of both strands; None if it was not asked for.
+        layers: Which layers were tried with this one; None if it is no part of a sweep over layers.
     """
 
     folds: Sequence[FoldResult]
@@ -118,6 +119,7 @@ class RunResults:
     alignment: dict[str, Json] | None = None
     probabilities: bool = False
     strands: dict[str, Json] | None = None
+    layers: Mapping[str, Json] | None = None
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -240,6 +242,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
         alignment=results.alignment,
         diagnostics=diagnostics,
         strands=results.strands,
+        layers=None if results.layers is None else dict(results.layers),
     )
 
 

@@ -223,11 +223,12 @@ def _with_controls(task: PreparedTask, earlier: Outcome) -> Outcome:
     """Run the controls of an earlier run that are asked for and that it was recorded without."""
     if not task.config.controls or earlier.record.controls:
         return earlier
-    entry = controls_entry(_run_its_controls(task))
+    entry = controls_entry(run_controls_of(task))
     return replace(earlier, record=replace(earlier.record, controls=entry))
 
 
-def _run_its_controls(task: PreparedTask) -> list[Outcome]:
+def run_controls_of(task: PreparedTask) -> list[Outcome]:
+    """Run the controls of a task, unless they were run before."""
     task = replace(task, config=replace(task.config, force=False))
     return [run_task(control) for control in controls_of(task, with_model=True)]
 
@@ -274,7 +275,7 @@ def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, se
 
 def run_with_controls(task: PreparedTask, run: ModelRun) -> Outcome:
     """Compute the run of a model on a task; with ``--controls``, run its controls first and record them with it."""
-    return run_task(run, _run_its_controls(task) if task.config.controls else [])
+    return run_task(run, run_controls_of(task) if task.config.controls else [])
 
 
 def run_controls(config: RunConfig, keys: Sequence[str] | None = None, *, installed: bool = False) -> list[Outcome]:
@@ -341,9 +342,26 @@ def _run_task(run: Run, controls: Sequence[Outcome]) -> Outcome:
 
 
 def _compute_and_write(run: Run, controls: Sequence[Outcome]) -> Outcome:
-    started, moment = time.perf_counter(), datetime.now(UTC)
-    name = run_name(run.data.task.key, run.label, run.config.seed, moment.strftime("%Y%m%dT%H%M%S"))
-    results = compute(run, name)
+    started, name = time.perf_counter(), name_of_run(run)
+    return write_run(run, compute(run, name), name, started=started, controls=controls)
+
+
+def name_of_run(run: Run) -> str:
+    """Return the name of the files of a run that begins now."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return run_name(run.data.task.key, run.label, run.config.seed, moment)
+
+
+def write_run(run: Run, results: RunResults, name: str, *, started: float, controls: Sequence[Outcome] = ()) -> Outcome:
+    """Build the record of a run, and write it with what belongs to it. Every process must call it.
+
+    Args:
+        run: The run.
+        results: What was computed.
+        name: Name of its files, see ``name_of_run``.
+        started: ``time.perf_counter()`` at its start.
+        controls: Finished controls of the run, which its record shows.
+    """
     audit = run_on_main_process(run.accelerator, partial(audit_for_record, run.data))
     info = RunInfo(
         task=run.data.task.key,

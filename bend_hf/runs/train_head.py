@@ -41,11 +41,14 @@ from bend_hf.training.trackers import tracking
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from datasets import Dataset
     from torch import nn
 
     from bend_hf.config import RunConfig
     from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders.cache import CacheSettings
+    from bend_hf.embedders.token_embeddings import EmbeddingSource
     from bend_hf.runs.run import ModelRun
     from bend_hf.tasks._spec import Head, TaskSpec
     from bend_hf.training.batches import InputSource, Split
@@ -123,7 +126,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
     if task.training is None or run.head is None:
         raise ConfigError(f"{task.key} declares no training, so no head can be trained on it")
     embedder = _embedder_for(run, fold)
-    datasets, shared = run.data.splits(fold), _shared_datasets(run, fold)
+    datasets, shared = run.data.splits(fold), shared_datasets(run, fold)
     inputs = {split: _open_inputs(run, embedder, shared[split], split) for split in datasets}
     splits = {
         split: Split(dataset=dataset, embeddings=inputs[split].source, targets=Targets(dataset, task.label))
@@ -152,7 +155,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             trained_model,
             splits[split] if isinstance(split, str) else split,
             accelerator=run.accelerator,
-            batch_size=_batch_size(run),
+            batch_size=run_batch_size(run),
             values_of=loss.predict,
             with_log_probabilities=column,
         )
@@ -177,7 +180,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         scores=scores_of(task, predictions, datasets["test"]),
         argmax=None if decoded is None else _scored(task, with_fold(decoded.argmax, fold), datasets["test"]),
         training={
-            **_budget_entry(run, best, n_rows=len(datasets["train"])),
+            **budget_entry(run, best.trial, best.fitted, n_rows=len(datasets["train"])),
             **({} if decoded is None else {"decoding": decoded.as_json(task.metric)}),
             **({"chosen": dict(best.trial.chosen), "trials": entries} if len(trials) > 1 else {}),
             "best_epoch": best.fitted.best_epoch,
@@ -198,9 +201,8 @@ def _value(trained: Trained) -> float:
     return -math.inf if trained.fitted.best is None else trained.fitted.best
 
 
-def _budget_entry(run: ModelRun, trained: Trained, *, n_rows: int) -> dict[str, Json]:
+def budget_entry(run: ModelRun, trial: Trial, fitted: Fitted, *, n_rows: int) -> dict[str, Json]:
     """Say how much the head that was kept learned from."""
-    fitted = trained.fitted
     n_steps = fitted.steps_per_epoch * len(fitted.history)
     if n_steps < FEW_STEPS:
         remedy = "give --protocol bend-hf-1" if run.config.protocol == "bend-2024" else "leave --epochs out"
@@ -214,8 +216,8 @@ def _budget_entry(run: ModelRun, trained: Trained, *, n_rows: int) -> dict[str, 
         )
     return {
         "rows": n_rows,
-        "batch_size": _batch_size(run),
-        "learning_rate": trained.trial.learning_rate,
+        "batch_size": run_batch_size(run),
+        "learning_rate": trial.learning_rate,
         "epochs": len(fitted.history),
         "steps": n_steps,
         "few_steps": n_steps < FEW_STEPS,
@@ -229,14 +231,14 @@ def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None)
     from bend_hf.training.predict import predict
 
     task, accelerator, fold, splits = run.data.task, run.accelerator, shares.fold, shares.splits
-    model = _new_model(run, trial.head, fold, shares.embedder, shares.width)
+    model = new_model(run, trial.head, fold, shares.embedder, shares.width)
 
     def validate(model: nn.Module) -> float | None:
         predictions = predict(
             model,
             splits["validation"],
             accelerator=accelerator,
-            batch_size=_batch_size(run),
+            batch_size=run_batch_size(run),
             values_of=shares.loss.predict,
         )
         value = scores_of(task, predictions, main_only=True)[0].value
@@ -268,7 +270,8 @@ def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None)
     return Trained(trial=trial, fitted=fitted, model=model)
 
 
-def _batch_size(run: ModelRun) -> int:
+def run_batch_size(run: ModelRun) -> int:
+    """Return the sequences per batch of a run."""
     return fit_config(run.config, 1.0).batch_size
 
 
@@ -317,7 +320,7 @@ def _embedder_for(run: ModelRun, fold: int | None) -> Embedder:
     return open_for_tuning(run.embedder, run.config.tune)
 
 
-def _shared_datasets(run: ModelRun, fold: int | None) -> dict[str, list[Dataset]]:
+def shared_datasets(run: ModelRun, fold: int | None) -> dict[str, list[Dataset]]:
     """Return the datasets that each split consists of. Folds share them, so that each is embedded once."""
     parts = list(run.data.subsets.values())
     if fold is None:
@@ -327,7 +330,7 @@ def _shared_datasets(run: ModelRun, fold: int | None) -> dict[str, list[Dataset]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Inputs:
+class Inputs:
     """What a split gives to the model, the width of an embedding, and the cache files that it is read from."""
 
     source: InputSource
@@ -335,7 +338,7 @@ class _Inputs:
     files: tuple[Path, ...] = ()
 
 
-def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], split: str) -> _Inputs:
+def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], split: str) -> Inputs:
     """Open the inputs of a split: cached or new embeddings, or token ids if the embedder is fine-tuned."""
     config = run.config
     if config.tune != "head":
@@ -343,30 +346,44 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
 
         from bend_hf.training.finetuning import TokenSource
 
-        return _Inputs(source=TokenSource(concatenate_datasets(datasets), embedder), width=embedder.width)
-    from bend_hf.embedders.cache import CacheSettings, open_embeddings
-    from bend_hf.embedders.cache.pooling import PooledEmbeddings
-    from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
+        return Inputs(source=TokenSource(concatenate_datasets(datasets), embedder), width=embedder.width)
+    from bend_hf.embedders.cache import open_embeddings
 
     source = open_embeddings(
         datasets,
         embedder,
-        CacheSettings(
-            folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache, pool_bp=pooled_bp(run.head)
-        ),
+        cache_settings(run),
         accelerator=run.accelerator,
         label=f"{run.data.task.key} {split}",
     )
-    device = run.accelerator.device
+    return inputs_of(source, run.accelerator)
+
+
+def cache_settings(run: ModelRun) -> CacheSettings:
+    """Return where and how the embeddings of a run are cached."""
+    from bend_hf.embedders.cache import CacheSettings
+
+    config = run.config
+    return CacheSettings(
+        folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache, pool_bp=pooled_bp(run.head)
+    )
+
+
+def inputs_of(source: EmbeddingSource, accelerator: Accelerator) -> Inputs:
+    """Return the inputs of a split: its embeddings, held on the device if they fit."""
+    from bend_hf.embedders.cache.pooling import PooledEmbeddings
+    from bend_hf.embedders.cache.reader import CachedEmbeddings, DeviceEmbeddings
+
+    device = accelerator.device
     if isinstance(source, PooledEmbeddings):
-        return _Inputs(source=source, width=source.width, files=source.files)
+        return Inputs(source=source, width=source.width, files=source.files)
     if not isinstance(source, CachedEmbeddings):
-        return _Inputs(source=source, width=source.width)
+        return Inputs(source=source, width=source.width)
     on_device = DeviceEmbeddings(source, device) if DeviceEmbeddings.fits(source, device) else source
-    return _Inputs(source=on_device, width=source.width, files=source.files)
+    return Inputs(source=on_device, width=source.width, files=source.files)
 
 
-def _new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder, width: int) -> nn.Module:
+def new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder, width: int) -> nn.Module:
     """Return the model to train. Its first weights depend on head, seed and fold only."""
     import torch
     from accelerate.utils import set_seed

@@ -27,6 +27,7 @@ from bend_hf.evaluation.evidence import is_earlier, predictions_next_to, problem
 from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
 from bend_hf.evaluation.gene_structure import READ_FROM_SEQUENCE, sequence_of
 from bend_hf.evaluation.identity import in_other, keys_sha256
+from bend_hf.evaluation.layer_choice import layers_entry, validation_of
 from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
@@ -211,12 +212,27 @@ def _wrong_numbers(checked: Checked) -> Iterator[str]:
     names = [name for name in record.metrics if name in metric_names(plugins=False)]
     if others := [name for name in record.metrics if name not in names]:
         unchecked.append(f"the metrics {', '.join(others)}, whose code is not run")
+    if record.layers is not None:
+        yield from _wrong_layers(record, predictions, unchecked)
     folds = scored_again(predictions, names)
     yield from unequal(record.metrics, summarize(folds), "metrics")
     if len(record.folds) != (0 if folds[0].fold is None else len(folds)):
         yield f"folds holds {len(record.folds)} entries, but the predictions {len(folds)}"
     else:
         yield from unequal(list(record.folds), fold_entries(folds), "folds")
+
+
+def _wrong_layers(record: ResultRecord, predictions: Predictions, unchecked: list[str]) -> Iterator[str]:
+    """Compare what a record says of the layers that were tried with its training and its predictions."""
+    tried, layer = member(record.layers, "tried"), record.model.get("layer")
+    if not isinstance(tried, list) or layer not in tried:
+        yield f"layers.tried is {tried!r}; expected a list with layer {layer!r} of the model"
+        return
+    if record.main_metric not in metric_names(plugins=False):
+        unchecked.append(f"the interval over layers of {record.main_metric}, whose code is not run")
+        return
+    found = layers_entry(tried, validation_of(record.training), predictions, record.main_metric)
+    yield from unequal(record.layers, found, "layers")
 
 
 def _wrong_argmax(record: ResultRecord, path: Path, unchecked: list[str]) -> Iterator[str]:

@@ -18,12 +18,13 @@ from typing import Final
 
 from bend_hf import __version__
 from bend_hf.evaluation.evidence import read_all_verified
+from bend_hf.evaluation.layer_choice import curves_of
 from bend_hf.evaluation.record import ResultRecord, find_records
 from bend_hf.files import json_sha256, write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards, with_published
 from bend_hf.publishing.others import NO_OTHERS, OtherResults
 from bend_hf.publishing.report.page import page
-from bend_hf.publishing.report.plots import plot_files
+from bend_hf.publishing.report.plots import layer_plots, plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from bend_hf.publishing.results_store import StoredResults, read_store
 from bend_hf.publishing.ties import prediction_files
@@ -84,7 +85,10 @@ def write_report(
         files = {**store.files, **files}
     boards = leaderboards(shown, files if paired else {}, stores=stores, log=log)
     boards = with_published(boards, log=log) if others.published else boards
+    curves = curves_of(shown)
     drawn = plot_files(boards, log) if plots else {}
+    if plots:
+        drawn |= {f"plots/{name}": content for name, content in layer_plots(curves, log).items()}
     reasons = sorted({reason for board in boards for reason in board.reasons_not_to_publish})
     manifest: dict[str, Json] = {
         "bend_hf": __version__,
@@ -97,9 +101,9 @@ def write_report(
     if stored:
         manifest["stores"] = [{"repo": one.repo, "commit": one.commit, "records": len(one.records)} for one in stored]
     written = [
-        write_text(out / "README.md", _SPACE_HEAD + as_markdown(boards)),
+        write_text(out / "README.md", _SPACE_HEAD + as_markdown(boards, curves)),
         write_text(out / "scores.csv", as_csv(boards)),
-        write_text(out / "index.html", page(boards, drawn)),
+        write_text(out / "index.html", page(boards, drawn, curves)),
         write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n"),
     ]
     return written + [write_bytes(out / name, content) for name, content in sorted(drawn.items())]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bend_hf import __version__
+from bend_hf.evaluation.layer_choice import LayerCurve
 from bend_hf.files import asset_folder
 from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
 from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
 from bend_hf.publishing.leaderboard import BELOW_CONTROL, MARKS, Leaderboard, Row, heads_in_words, over_tasks
 from bend_hf.publishing.published import EXPLAINED, HEADING
+from bend_hf.publishing.report.tables import LAYER_HEADER, layer_rows, layer_title
 from bend_hf.tables import metric_title, number, render
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -32,12 +34,13 @@ class Bar:
     high: float | None
 
 
-def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
+def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes], curves: Sequence[LayerCurve] = ()) -> str:
     """The HTML of the page.
 
     Args:
         boards: Leaderboards to show.
         plots: File contents by path; the SVG files are embedded in the page.
+        curves: Curves over layers to show.
     """
     rows = [row for board in boards for row in board.rows]
     fields = {
@@ -48,10 +51,14 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes]) -> str:
         "families": sorted({row.result.family for row in rows}),
         "matrices": [_matrix(boards, protocol) for protocol in sorted({b.protocol for b in boards if b.rows})],
         "plots": [
-            _plot(name, content, boards)
+            _plot(name, content, boards, curves)
             for name, content in sorted(plots.items(), key=_plot_order)
             if name.endswith(".svg")
         ],
+        "curves": [
+            {"title": layer_title(curve), "text": curve.in_words(), "rows": layer_rows(curve)} for curve in curves
+        ],
+        "curves_header": LAYER_HEADER,
         "genes_heading": GENES,
         "genes_explained": GENES_EXPLAINED,
         "genes_header": GENES_HEADER,
@@ -155,16 +162,17 @@ def _cell(row: Row | None, value: float | None, span: tuple[float, float], board
 
 def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
     """Plots over all tasks come first."""
-    return "/forest_" in item[0] or "/reliability_" in item[0], item[0]
+    return any(f"/{kind}_" in item[0] for kind in ("forest", "layers", "reliability")), item[0]
 
 
-def _plot(name: str, content: bytes, boards: Sequence[Leaderboard]) -> dict[str, str]:
+def _plot(name: str, content: bytes, boards: Sequence[Leaderboard], curves: Sequence[LayerCurve]) -> dict[str, str]:
     stem = name.rsplit("/", 1)[-1].removesuffix(".svg")
     titles = {f"forest_{board.key}": f"{board.title}, protocol {board.protocol}" for board in boards}
     for protocol in {board.protocol for board in boards}:
         titles[f"heatmap_{protocol}"] = f"All tasks, protocol {protocol}"
         titles[f"score_parameters_{protocol}"] = f"Score against parameters, protocol {protocol}"
         titles[f"score_cost_{protocol}"] = f"Score against seconds per run, protocol {protocol}"
+    titles |= {f"layers_{curve.key}": layer_title(curve) for curve in curves}
     titles |= {f"reliability_{board.key}": f"Reliability: {board.title}, protocol {board.protocol}" for board in boards}
     return {
         "name": titles.get(stem, stem.replace("_", " ").capitalize()),

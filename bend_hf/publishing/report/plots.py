@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bend_hf.evaluation.layer_choice import LayerCurve, LayerPoint
+
 # Okabe and Ito's colors, which color-blind readers can tell apart (Wong, Nature Methods 8, 441, 2011), each with the
 # marker that is drawn in it. Seven pairs: their yellow is too pale for lines.
 _STYLES: Final = (
@@ -181,6 +183,58 @@ def _reliability(board: Leaderboard) -> Figure | None:
     axes.set_title(_plain(f"{board.title}, protocol {board.protocol}"))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def layer_plots(curves: Sequence[LayerCurve], log: Callable[[str], None]) -> dict[str, bytes]:
+    """Draw the curve of each model over its layers.
+
+    Args:
+        curves: What is drawn.
+        log: Receives one line if matplotlib is not installed.
+
+    Returns:
+        File contents by name, ``layers_<key>.png`` and ``.svg``.
+    """
+    if not curves:
+        return {}
+    if importlib.util.find_spec("matplotlib") is None:
+        log("no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'")
+        return {}
+    files: dict[str, bytes] = {}
+    with drawing():
+        for curve in curves:
+            files |= saved(f"layers_{curve.key}", _layers(curve))
+    return files
+
+
+def _layers(curve: LayerCurve) -> Figure:
+    """Validation and test score by layer, and the interval of the layer that was chosen."""
+    figure, axes = _figure(5.6, 3.6)
+    lines: dict[str, Callable[[LayerPoint], float | None]] = {
+        "validation": lambda point: point.validation,
+        "test": lambda point: point.test,
+    }
+    for place, (label, score_of) in enumerate(lines.items()):
+        known = [(point.layer, score) for point in curve.points if (score := score_of(point)) is not None]
+        color, marker = _STYLES[place]
+        axes.plot([x for x, _ in known], [y for _, y in known], color=color, marker=marker, markersize=4, label=label)
+    chosen = curve.chosen
+    if chosen is not None and chosen.test is not None:
+        color = _STYLES[1][0]
+        if chosen.choice_low is not None and chosen.choice_high is not None:
+            ends = [chosen.choice_low, chosen.choice_high]
+            label = f"test, interval over {len(curve.points)} layers"
+            axes.plot([chosen.layer] * 2, ends, color=color, linewidth=1, label=label)
+        if chosen.low is not None and chosen.high is not None:
+            axes.plot([chosen.layer] * 2, [chosen.low, chosen.high], color=color, linewidth=3, label="test, interval")
+        axes.axvline(chosen.layer, color="0.7", linestyle=":", linewidth=1.2, zorder=0)
+    axes.set_xticks([point.layer for point in curve.points])
+    axes.set_xlabel("layer (0: input of the first block; dotted: chosen on validation)")
+    axes.set_ylabel(metric_title(curve.metric))
+    axes.set_title(_plain(f"{curve.model}: {curve.task}, protocol {curve.protocol}"))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 

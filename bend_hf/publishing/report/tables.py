@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from bend_hf.evaluation.layer_choice import LayerCurve
 from bend_hf.publishing.gene_tables import EXPLAINED as GENES_EXPLAINED
 from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
@@ -24,9 +25,14 @@ _COLUMNS: Final = (
 )
 
 
-def as_markdown(boards: Sequence[Leaderboard]) -> str:
-    """One heading and one table per leaderboard, and the meaning of the marks."""
+LAYERS: Final = "Layers"
+LAYER_HEADER: Final = ("layer", "validation", "test", "interval", "interval over all layers", "seeds")
+
+
+def as_markdown(boards: Sequence[Leaderboard], curves: Sequence[LayerCurve] = ()) -> str:
+    """One heading and one table per leaderboard and per curve over layers, and the meaning of the marks."""
     lines = ["# BEND report", "", *(line for board in boards for line in _section(board))]
+    lines += [line for curve in curves for line in _layers(curve)]
     marks = {row.mark for board in boards for row in board.rows}
     lines += [line for mark, text in MARKS.items() if mark in marks for line in (f"{mark} {text}.", "")]
     if any(row.rank is None for board in boards for row in board.rows):
@@ -34,6 +40,38 @@ def as_markdown(boards: Sequence[Leaderboard]) -> str:
     if any(row.result.reasons_not_to_publish for board in boards for row in board.rows):
         lines += ["† must not be published as a BEND score; `scores.csv` lists the reasons.", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def layer_title(curve: LayerCurve) -> str:
+    """The heading of a curve over layers."""
+    return f"{LAYERS} of {curve.model}, {curve.task}, protocol {curve.protocol}"
+
+
+def layer_rows(curve: LayerCurve) -> list[tuple[str, ...]]:
+    """The rows of the table of a curve over layers; the chosen layer is marked."""
+    chosen = curve.chosen
+    return [
+        (
+            f"{point.layer}{' (chosen)' if point is chosen else ''}",
+            number(point.validation),
+            number(point.test),
+            _ends(point.low, point.high),
+            _ends(point.choice_low, point.choice_high),
+            str(point.n_seeds),
+        )
+        for point in curve.points
+    ]
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _layers(curve: LayerCurve) -> list[str]:
+    """A curve over layers: a heading, the choice in words, and a table."""
+    rows = [[escaped(cell) for cell in row] for row in layer_rows(curve)]
+    title = escaped(layer_title(curve))
+    return [f"## {title}", "", escaped(curve.in_words()), "", markdown_table(LAYER_HEADER, rows), ""]
 
 
 def _section(board: Leaderboard) -> list[str]:
