@@ -70,7 +70,7 @@ COMMANDS = (
     Command(
         key="layers",
         text="score every layer of a model from one pass, and choose one on the validation split",
-        example="bend-hf layers --task cpg_methylation --data sample --model bend-mini --layers all",
+        example="bend-hf layers cpg_methylation --data sample --layers every-4",
         has_records=True,
         add_flags=_add_flags,
         run=_run,
