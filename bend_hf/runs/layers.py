@@ -147,7 +147,7 @@ def _compute(
     results = train_layers(runs, embedder, tried, name)
     controls: list[Outcome] = []
     chosen = _chosen(results, earlier)
-    if task.config.controls and chosen in runs:
+    if task.config.controls and chosen is not None and chosen in runs:
         controls = run_controls_of(replace(task, config=runs[chosen].config))
     written = {
         layer: write_run(run, results[layer], name, started=started, controls=controls if layer == chosen else ())

@@ -170,7 +170,7 @@ def _train_fold(runs: Mapping[int, ModelRun], embedder: Embedder, fold: int | No
     trained = [
         _train_trial(shares, trial, number if len(trials) > 1 else None) for number, trial in enumerate(trials, start=1)
     ]
-    best = {layer: max(trained, key=lambda one, layer=layer: one.value(layer)) for layer in layers}  # first of equals
+    best = {layer: _best(trained, layer) for layer in layers}
     predictions = _predictions(shares, best)
     return {
         layer: _result(shares, layer, best[layer], trained, with_fold(predictions[layer], fold)) for layer in layers
@@ -248,6 +248,11 @@ def _train_trial(shares: _Fold, trial: Trial, number: int | None) -> _TrainedTog
     last = {layer: heads.state_of(place) for place, layer in enumerate(layers)} if run.keep == "last" else {}
     heads.load([one.state for one in fitted])
     return _TrainedTogether(trial=trial, heads=heads, fitted=dict(zip(layers, fitted, strict=True)), last=last)
+
+
+def _best(trained: Sequence[_TrainedTogether], layer: int) -> _TrainedTogether:
+    """Return the trial with the highest validation score of a layer, the first of equals."""
+    return max(trained, key=lambda one: one.value(layer))
 
 
 def _predictions(shares: _Fold, best: Mapping[int, _TrainedTogether]) -> dict[int, Predictions]:

@@ -225,13 +225,14 @@ def _wrong_numbers(checked: Checked) -> Iterator[str]:
 def _wrong_layers(record: ResultRecord, predictions: Predictions, unchecked: list[str]) -> Iterator[str]:
     """Compare what a record says of the layers that were tried with its training and its predictions."""
     tried, layer = member(record.layers, "tried"), record.model.get("layer")
-    if not isinstance(tried, list) or layer not in tried:
+    numbers = [one for one in tried if isinstance(one, int)] if isinstance(tried, list) else []
+    if layer not in numbers or len(numbers) != len(set(numbers)):
         yield f"layers.tried is {tried!r}; expected a list with layer {layer!r} of the model"
         return
     if record.main_metric not in metric_names(plugins=False):
         unchecked.append(f"the interval over layers of {record.main_metric}, whose code is not run")
         return
-    found = layers_entry(tried, validation_of(record.training), predictions, record.main_metric)
+    found = layers_entry(numbers, validation_of(record.training), predictions, record.main_metric)
     yield from unequal(record.layers, found, "layers")
 
 

@@ -54,6 +54,7 @@ Read: TypeAlias = tuple[Tensor, Tensor] | Labels  # embeddings and the token of 
 Source = TypeVar("Source")
 Found = TypeVar("Found", bound=Read)
 _NO_ROWS = np.zeros(0, np.int64)
+_TOGETHER_BYTES = 1 << 20  # a batch of one head above which a CPU gains nothing from one call, but loses its cache
 _SMALLEST_WEIGHT = 1e-6  # as in trainer, for a step without a label
 
 
@@ -282,7 +283,7 @@ class StackedHeads(nn.Module):
         if len(chosen) < self.n_heads:
             at = torch.as_tensor(chosen, device=x_KBTD.device)
             weights = {name: value[at] for name, value in weights.items()}
-        if self.batched is not None:
+        if self.batched is not None and self.together(x_KBTD):
             return self.batched(self._template[0], weights, x_KBTD, token_of_KBL)
         apart = {name: value.unbind(0) for name, value in weights.items()}
         sizes = shapes or [(x_KBTD.shape[1], x_KBTD.shape[2], token_of_KBL.shape[2])] * len(chosen)
@@ -296,6 +297,11 @@ class StackedHeads(nn.Module):
             inputs = (x_KBTD[place, :n_items, :n_tokens], token_of_KBL[place, :n_items, :n_bp])
             logits.append(self._call(member, own, inputs))
         return _stack(logits, fill=0)
+
+    def together(self, x_KBTD: Tensor) -> bool:
+        """Whether one call computes all heads: if they can be, and a CPU is not busy with each of them anyway."""
+        small = x_KBTD[0].numel() * x_KBTD.element_size() <= _TOGETHER_BYTES
+        return self.batched is not None and (small or x_KBTD.device.type != "cpu")
 
     def _call(self, member: int, weights: Mapping[str, Tensor], inputs: tuple[Tensor, Tensor]) -> Tensor:
         """Call one head, with its own random states."""
@@ -632,35 +638,65 @@ class StackedTrainer(Trainer[MemberEpoch, tuple[Ints | None, ...], StackedBatch,
         step = self.parts_of_step(at, made)
         weight = self.accelerator.reduce(step.weight, "sum") if n_processes > 1 else step.weight
         scale_K = n_processes / weight.clamp(min=_SMALLEST_WEIGHT)
-        for place, part in enumerate(step.parts):
-            with nullcontext() if place == step.n_parts - 1 else self.accelerator.no_sync(self.model):
-                loss = self.loss(part)
-                self.accelerator.backward((loss.total * scale_K.to(loss.total.dtype)).sum())
-            self.add_loss(torch.stack([loss.total.detach().double(), loss.count.detach().double()], dim=1))
+        for number, part in enumerate(step.parts):
+            groups = self._groups(part)
+            for places in groups:
+                last = number == step.n_parts - 1 and places is groups[-1]
+                with nullcontext() if last else self.accelerator.no_sync(self.model):
+                    loss = self._loss(part, places)
+                    scale = scale_K[places].to(loss.total.dtype)
+                    self.accelerator.backward((loss.total * scale).sum())
+                sums = torch.stack([loss.total.detach().double(), loss.count.detach().double()], dim=1)
+                self.sums[[self._read_for[place] for place in places]] += sums
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _groups(self, part: StackedBatch) -> list[list[int]]:
+        """Return the places of the active heads whose gradients are computed together: all, or one after the other.
+
+        Heads that are called one by one are also trained so, which needs the memory of one.
+        """
+        places = list(range(len(self._read_for)))
+        if self.heads.together(part.x_KBTD):
+            return [places]
+        return [[place] for place in places if part.shapes[place][0]] or [places]
+
     def loss(self, part: StackedBatch) -> LossParts:
-        """Return loss and weight of each active head, shape (active,).
+        """Return loss and weight of each active head, shape (active,)."""
+        return self._loss(part, list(range(len(self._read_for))))
+
+    def _loss(self, part: StackedBatch, places: Sequence[int]) -> LossParts:
+        """Return loss and weight of some of the active heads.
 
         Raises:
             TrainingError: A loss is nan or infinite, on a CPU.
         """
-        chosen = self._read_for if len(self._read_for) < len(self.members) else None
+        chosen = [self._read_for[place] for place in places]
+        whole, own = len(places) == len(part.x_KBTD), slice(places[0], places[-1] + 1)
+        x_KBTD, token_of_KBL, labels = (
+            one if whole else one[own] for one in (part.x_KBTD, part.token_of_KBL, part.labels)
+        )
         with self.accelerator.autocast():
-            logits = self.model(part.x_KBTD, part.token_of_KBL, chosen, part.shapes)
-        terms = self.loss_function.terms(logits.float().flatten(0, 1), self._target(part.labels).flatten(0, 1))
+            logits = self.model(
+                x_KBTD,
+                token_of_KBL,
+                None if len(chosen) == len(self.members) else chosen,
+                [part.shapes[place] for place in places],
+            )
+        if len(places) == 1 and len(set(part.shapes)) > 1:  # without the padding of longer batches of other heads
+            labels = labels[:, : logits.shape[1], : logits.shape[2]]
+        terms = self.loss_function.terms(logits.float().flatten(0, 1), self._target(labels).flatten(0, 1))
         total, count = (one.reshape(len(logits), -1).sum(1) for one in (terms.losses, terms.weights))
         if self.accelerator.device.type == "cpu":  # elsewhere reading it would wait for the device
-            self._check(total.detach())
+            self._check(total.detach(), chosen)
         return LossParts(total=total, count=count)
 
-    def _check(self, values: Tensor) -> None:
+    def _check(self, values: Tensor, members: Sequence[int]) -> None:
         if bool(torch.isfinite(values).all()):
             return
         bad = int(torch.nonzero(~torch.isfinite(values))[0])
         raise TrainingError(
-            f"the loss of {self._name(self._read_for[bad])} became {float(values[bad])} by step {self.state.step + 1}; "
+            f"the loss of {self._name(members[bad])} became {float(values[bad])} by step {self.state.step + 1}; "
             "leave it out, or lower --learning-rate"
         )
 
@@ -683,7 +719,7 @@ class StackedTrainer(Trainer[MemberEpoch, tuple[Ints | None, ...], StackedBatch,
         several = self.accelerator.num_processes > 1
         sums = (self.accelerator.reduce(self.sums, "sum") if several else self.sums).cpu()
         means = sums[:, 0] / sums[:, 1].clamp(min=1.0)
-        self._check(means[self._read_for])
+        self._check(means[self._read_for], self._read_for)
         values = self.data.validate(self.heads, ending)
         seconds, now = time.perf_counter() - started, None
         for place, value in zip(ending, values, strict=True):

@@ -75,13 +75,15 @@ def open_layers(
     if settings.no_cache or not worth_caching(embedder):
         shared = LayersOnTheFly(whole, embedder, layers)
         return {layer: shared.at(layer) for layer in layers}
-    entries = {
-        layer: [
-            find_entry(subset, layer_view(embedder, layer), settings, label=f"{label} layer {layer}")
-            for subset in datasets
+    entries: dict[int, list[CacheEntry]] = {}
+    like: Sequence[CacheEntry | None] = [None] * len(datasets)
+    for layer in layers:
+        view = layer_view(embedder, layer)
+        entries[layer] = [
+            find_entry(subset, view, settings, label=f"{label} layer {layer}", like=one)
+            for subset, one in zip(datasets, like, strict=True)
         ]
-        for layer in layers
-    }
+        like = entries[layer]
     needed, free = _missing_bytes(entries), shutil.disk_usage(next(iter(entries.values()))[0].folder.parent).free
     if needed * _SPARE > free:
         log.warning(

@@ -283,7 +283,12 @@ def _alignment(embedder: Embedder, dataset: Dataset) -> dict[str, dict[str, Json
 
 
 def find_entry(
-    dataset: Dataset, embedder: Embedder, settings: CacheSettings | None = None, *, label: str = ""
+    dataset: Dataset,
+    embedder: Embedder,
+    settings: CacheSettings | None = None,
+    *,
+    label: str = "",
+    like: CacheEntry | None = None,
 ) -> CacheEntry:
     """Find the cache entry of a dataset, or plan a new one; nothing is embedded.
 
@@ -294,12 +299,14 @@ def find_entry(
         embedder: Embeds the sequences.
         settings: Where and how embeddings are cached.
         label: Name in ``bend-hf cache list``.
+        like: The entry of another layer of the model for the same dataset, whose content and tokens are the same; None
+            reads and tokenizes the dataset.
 
     Raises:
         CacheError: The dataset is empty or has no sequences, or the folder cannot be written.
     """
     settings = settings or CacheSettings()
-    folder, parts, content = _place(dataset, embedder, settings)
+    folder, parts, content = _place(dataset, embedder, settings, None if like is None else like.content)
     if not len(content.lengths_bp):
         raise CacheError(
             f"there is no sequence to embed in {label or 'the dataset'}; check the split column of the BED file"
@@ -312,11 +319,7 @@ def find_entry(
     else:
         embedder.load()
         dtype = settings.stored_dtype
-        per_bp = (
-            1 / settings.pool_bp
-            if settings.pool_bp
-            else estimate_embeddings_per_bp(embedder, dataset, content.lengths_bp)
-        )
+        per_bp = _rows_per_bp(embedder, dataset, content, settings) if like is None else like.plan.rows_per_bp
         shard_bp = int(settings.shard_bytes / (per_bp * embedding_bytes(embedder.width, dtype)))
         new = ShardPlan(
             key=key_of(parts),
@@ -330,7 +333,7 @@ def find_entry(
             shard_starts=tuple(shard_starts(content.lengths_bp, shard_bp=shard_bp).tolist()),
             rows_per_bp=per_bp,
             description=embedder.measured,
-            alignment=_alignment(embedder, dataset),
+            alignment=_alignment(embedder, dataset) if like is None else like.plan.alignment,
             libraries=_libraries(),
         )
         try:
@@ -351,9 +354,18 @@ def find_entry(
     )
 
 
-def _place(dataset: Dataset, embedder: Embedder, settings: CacheSettings) -> tuple[Path, dict[str, str], Content]:
+def _rows_per_bp(embedder: Embedder, dataset: Dataset, content: Content, settings: CacheSettings) -> float:
+    """Estimate how many embeddings are stored per nucleotide."""
+    if settings.pool_bp:
+        return 1 / settings.pool_bp
+    return estimate_embeddings_per_bp(embedder, dataset, content.lengths_bp)
+
+
+def _place(
+    dataset: Dataset, embedder: Embedder, settings: CacheSettings, content: Content | None = None
+) -> tuple[Path, dict[str, str], Content]:
     """Return the folder of a dataset's entry, what its key is made of, and the content of the dataset."""
-    cache, content = settings.folder or default_folder(), content_of(dataset)
+    cache, content = settings.folder or default_folder(), content_of(dataset) if content is None else content
     parts = key_parts(content.digest, embedder, settings.stored_dtype, identity_in(cache, embedder))
     if settings.pooling is not None:
         parts |= {"pool_bp": str(settings.pooling.pool_bp), "rounded_to": settings.pooling.rounded_to}

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from bend_hf.errors import ConfigError, InputError, TrainingError
+from bend_hf.training import stacked as stacked_module
 from bend_hf.training.batches import Split
 from bend_hf.training.checkpoints import Checkpoints, load_trained, random_states
 from bend_hf.training.head_trainer import FitConfig, Fitted, HeadData, fit
@@ -190,6 +191,18 @@ def test_heads_with_rows_seeds_rates_and_lengths_of_their_own_learn_what_each_le
             expected, values = alone(make, member, VALIDATION, "cross_entropy")
             assert_alike(fitted[place], expected, atol=2e-5)
             np.testing.assert_array_equal(predicted[place], values)
+
+
+def test_heads_that_keep_a_processor_busy_are_trained_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked_module, "_TOGETHER_BYTES", 0)
+    make, batched = HEAD_KINDS["cnn by tokens"]
+    configs = [CONFIG, replace(CONFIG, epochs=2, batch_size=3, accumulation=2), replace(CONFIG, seed=2)]
+    members = members_of(make, LAYERS, configs, [None, np.array([3, 7, 1, 9]), None])
+    fitted, predicted, _ = together(members, VALIDATIONS, batched=batched)
+    for place, member in enumerate(members):
+        expected, values = alone(make, member, VALIDATIONS[place], "cross_entropy")
+        assert_alike(fitted[place], expected, atol=1e-6)
+        np.testing.assert_array_equal(predicted[place], values)
 
 
 def test_labels_of_windows_train_together() -> None:
