@@ -673,9 +673,8 @@ class StackedTrainer(Trainer[MemberEpoch, tuple[Ints | None, ...], StackedBatch,
         """
         chosen = [self._read_for[place] for place in places]
         whole, own = len(places) == len(part.x_KBTD), slice(places[0], places[-1] + 1)
-        x_KBTD, token_of_KBL, labels = (
-            one if whole else one[own] for one in (part.x_KBTD, part.token_of_KBL, part.labels)
-        )
+        x_KBTD, token_of_KBL = (one if whole else one[own] for one in (part.x_KBTD, part.token_of_KBL))
+        labels: Labels = part.labels if whole else part.labels[own]
         with self.accelerator.autocast():
             logits = self.model(
                 x_KBTD,
