@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from bend_hf.embedders._spec import ModelOutput
     from bend_hf.embedders.networks.ntv3 import NTv3Config
 
 UNKNOWN, PAD, MASK = "<unk>", "<pad>", "<mask>"
@@ -47,7 +48,7 @@ def _tiny() -> TinyCheckpoint:
         "attention_heads": 2,
         "key_size": 8,
         "token_embed_dim": 8,
-        "conv_init_embed_dim": 12,
+        "conv_init_embed_dim": 16,
         "embed_dim": 16,
         "ffn_embed_dim": 32,
         "num_layers": 2,
@@ -135,15 +136,15 @@ class NTv3Embedder(NetworkEmbedder):
                 f"{self.name} has no layer {self.layer}; expected {-len(widths)} to {len(widths) - 1} (0: input "
                 f"embeddings)"
             )
-        return widths[self.layer]
+        return widths[self.layers[0] if self.layers else self.layer]
 
-    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
-        """Compute a hidden state, each position of a shorter one repeated for its nucleotides."""
-        state_BTD = super()._hidden(ids_BT, mask_BT, layer)
+    def _pick_one(self, output: ModelOutput, layer: int) -> Tensor:
+        """Pick a hidden state, each position of a shorter one repeated for its nucleotides."""
+        state_BTD = super()._pick_one(output, layer)
         n_states = len(self._config.state_widths)
         if layer % n_states == n_states - 1:
             return state_BTD
-        n_tokens, block = ids_BT.shape[1], self._config.block_tokens
+        n_tokens, block = output.last_hidden_state.shape[1], self._config.block_tokens
         n_positions = -(-n_tokens // block) * block
         return state_BTD.repeat_interleave(n_positions // state_BTD.shape[1], dim=1)[:, :n_tokens]
 

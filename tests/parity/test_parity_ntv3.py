@@ -106,7 +106,7 @@ def test_rows_of_any_batch_equal_single_runs(lengths: list[int], protocol: Proto
     loaded = tiny(protocol)
     sequences = [("ACGTTGNCAGRT" * 5)[:length] for length in lengths]
     for sequence, rows in zip(sequences, loaded.embed(sequences), strict=True):
-        assert rows.shape == (len(sequence), 12)
+        assert rows.shape == (len(sequence), 16)
         np.testing.assert_allclose(rows, loaded(sequence), atol=1e-5, rtol=1e-5)
 
 

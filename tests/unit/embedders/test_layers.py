@@ -45,7 +45,7 @@ def test_a_layer_that_the_model_lacks_is_refused() -> None:
 
 
 @pytest.mark.parametrize("average", [False, True])
-@pytest.mark.parametrize("key", ["dnabert6", "dnabert2", "hyenadna-tiny-1k", "caduceus-ph", "bend-mini"])
+@pytest.mark.parametrize("key", ["dnabert6", "dnabert2", "hyenadna-tiny-1k", "caduceus-ph", "ntv3-8m", "bend-mini"])
 def test_layers_together_are_the_layers_one_by_one(key: str, average: bool, tmp_path: Path) -> None:
     names = {one.key for one in MODELS}
     key = key if key in names else next(name for name in sorted(names) if name.startswith(key.split("-")[0]))
