@@ -226,7 +226,7 @@ def load_weights(
         ``other_heads``.
 
     Raises:
-        ModelError: Keys are missing or unexpected, two keys become the same, or a shape differs.
+        ModelError: Keys are missing or unexpected, two keys become the same, a shape differs, or tied weights differ.
     """
     import torch
 
@@ -246,6 +246,7 @@ def load_weights(
             f"{_first(unexpected)}; expected the same keys. Is it a checkpoint of this family?"
         )
     log_heads(heads, source)
+    _check_tied({in_file[key]: (value, own[key]) for key, value in renamed.items() if key in own}, source)
     with torch.no_grad():
         for key, value in renamed.items():
             if key in own:
@@ -292,6 +293,27 @@ def _check_tensors(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str | Pat
         },
         source,
     )
+
+
+def _check_tied(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str | Path) -> None:
+    """Check that the copies of a tied weight, which some files hold, are equal.
+
+    Args:
+        pairs: As for ``_check_tensors``.
+        source: Name of the file, for messages.
+    """
+    import torch
+
+    first_of: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    for key, (value, own) in pairs.items():
+        first = first_of.setdefault(_storage(own), key)
+        if first == key or own.is_meta or not own.numel():
+            continue
+        if not torch.allclose(value, pairs[first][0], rtol=0, atol=0, equal_nan=True):
+            raise ModelError(
+                f"{source} holds other numbers in {key} than in {first}, which are one weight in this network; "
+                f"expected copies. Check the fields of config.json that tie weights"
+            )
 
 
 def refuse_integers(dtype_of: Mapping[str, str], source: str | Path) -> None:

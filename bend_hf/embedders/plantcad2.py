@@ -1,10 +1,10 @@
 """PlantCAD2: a Caduceus with Mamba-2 blocks, for genomes of flowering plants.
 
     embedder = load_embedder("plantcad2-small")
-    embeddings = embedder("ACGTNNACGT")
+    embeddings = embedder("ACGTNNACGT")                                   # (10, 1536)
 
-A nucleotide other than A, C, G and T is [UNK], and nothing is added to a sequence. The rows of a model that reads both
-strands hold the two strands side by side, as those of ``caduceus-ps``. ``bend-2024`` runs every sequence whole;
+A nucleotide other than A, C, G and T is [UNK], and nothing is added to a sequence. A row holds the two strands side by
+side, as those of ``caduceus-ps``. ``bend-2024`` runs every sequence whole;
 ``bend-hf-1`` cuts sequences at the length that the model was trained on.
 """
 
@@ -35,13 +35,13 @@ def _tiny() -> TinyCheckpoint:
     return TinyCheckpoint(config=config, tokenizer=plain.tokenizer, tokenizer_config=plain.tokenizer_config)
 
 
-def _spec(size: str, checkpoint: str, *, n_parameters: int) -> ModelSpec:
+def _spec(size: str, checkpoint: str, *, strand_width: int, n_parameters: int) -> ModelSpec:
     return ModelSpec(
         key=f"plantcad2-{size}",
         embedder="caduceus:CaduceusEmbedder",
         family="Caduceus",
         checkpoint=f"kuleshov-group/{checkpoint}",
-        width=None,
+        width=2 * strand_width,
         n_parameters=n_parameters,
         context_tokens=8192,
         training_data="genomes of flowering plants",
@@ -53,11 +53,11 @@ def _spec(size: str, checkpoint: str, *, n_parameters: int) -> ModelSpec:
 
 
 # Addresses, depths, the widths of one strand (in the names), context and license: the authors' repository
-# kuleshov-group/PlantCaduceus. No source at hand confirms that the published files read both strands, on which the
-# width depends. Parameters: counted from these sizes with 64 states and heads of 64 channels, which give the 88, 311
-# and 694 million that third parties report.
+# kuleshov-group/PlantCaduceus. Rows hold both strands: their repository plantcad/plantcad2, which splits them.
+# Parameters: counted from these sizes with 64 states and heads of 64 channels, which give the 88, 311 and 694 million
+# that third parties report.
 MODELS: Final = (
-    _spec("small", "PlantCAD2-Small-l24-d0768", n_parameters=88_238_208),
-    _spec("medium", "PlantCAD2-Medium-l48-d1024", n_parameters=311_162_880),
-    _spec("large", "PlantCAD2-Large-l48-d1536", n_parameters=694_385_664),
+    _spec("small", "PlantCAD2-Small-l24-d0768", strand_width=768, n_parameters=88_238_208),
+    _spec("medium", "PlantCAD2-Medium-l48-d1024", strand_width=1024, n_parameters=311_162_880),
+    _spec("large", "PlantCAD2-Large-l48-d1536", strand_width=1536, n_parameters=694_385_664),
 )

@@ -213,6 +213,7 @@ def test_the_declared_count_is_that_of_the_published_sizes(size: str, width: int
         model = CaduceusForMaskedLM(config)
     spec = MODELS.get(f"plantcad2-{size}")
     assert sum(weight.numel() for weight in model.parameters()) == spec.n_parameters
+    assert config.hidden_size == spec.width
 
 
 def test_the_protocols_cut_as_those_of_caduceus(tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_tied_weight_that_is_stored_once_counts_for_both() -> None:
     assert (model.second.weight == 0.5).all()
 
 
+def test_copies_of_a_tied_weight_must_be_equal() -> None:
+    state = state_of(Tied())
+    assert load_weights(Tied(), state, source="file") == []
+    state["second.weight"] = state["first.weight"] + 1
+    with pytest.raises(ModelError, match=r"file holds other numbers in second.weight than in first.weight"):
+        load_weights(Tied(), state, source="file")
+
+
 def test_other_shape_is_named() -> None:
     state = state_of(Tied()) | {"head.bias": torch.zeros(4)}
     with pytest.raises(ModelError, match=r"head.bias \(4,\) instead of \(3,\)"):
