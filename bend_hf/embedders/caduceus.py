@@ -86,13 +86,14 @@ def _spec(key: str, checkpoint: str, *, revision: str, width: int, n_parameters:
     )
 
 
-def _plant(n_layers: int) -> ModelSpec:
+def _plant(n_layers: int, strand_width: int) -> ModelSpec:
     return ModelSpec(
         key=f"plantcaduceus-l{n_layers}",
         embedder="caduceus:CaduceusEmbedder",
         family="Caduceus",
         checkpoint=f"kuleshov-group/PlantCaduceus_l{n_layers}",
-        width=None,
+        width=2 * strand_width,
+        context_tokens=512,
         training_data="16 genomes of flowering plants",
         license="Apache-2.0",
         paper="https://doi.org/10.1073/pnas.2421738122",
@@ -137,11 +138,11 @@ MODELS: Final = (
         n_parameters=1_934_592,
         context_tokens=1024,
     ),
-    # The depth is in the name; no source at hand confirms the widths. License: the authors' repository.
-    _plant(20),
-    _plant(24),
-    _plant(28),
-    _plant(32),
+    # The depth is in the name. Width of a strand, context and license: repository kuleshov-group/PlantCaduceus.
+    _plant(20, 384),
+    _plant(24, 512),
+    _plant(28, 768),
+    _plant(32, 1024),
 )
 
 

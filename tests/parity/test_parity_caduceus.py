@@ -353,7 +353,8 @@ def test_plantcaduceus_gives_the_same_rows_for_its_own_tokens(
     compared = 0
     for _, case in cases(name, holding="nospecial"):
         sequence = sequence_of(name, case)
-        if set(sequence.upper()) <= set("ACGTN"):
+        is_whole = protocol == "bend-2024" or len(sequence) <= 512  # the length of training
+        if set(sequence.upper()) <= set("ACGTN") and is_whole:
             assert plant.tokenize([sequence]).ids.tolist() == [
                 PLANT_TOKEN_OF[token] for token in golden(name).input_ids(name, case)[0][:-1].tolist()
             ]
