@@ -193,6 +193,8 @@ def stock_fields(fields: Mapping[str, object]) -> dict[str, object]:
         "tie_word_embeddings": known["weight_tying"],
         "attention_bias": False,
         "initializer_range": fields.get("initializer_range", 0.02),
+        "bos_token_id": None,  # transformers has defaults that are not in this vocabulary
+        "eos_token_id": None,
     }
 
 
