@@ -192,8 +192,8 @@ def score(task: TaskSpec, predictions: object) -> float:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure what all layers cost, against one.")
-    parser.add_argument("--items", type=int, default=64, help="windows that are embedded")
-    parser.add_argument("--train", type=int, default=256, help="windows that heads are trained on")
+    parser.add_argument("--items", type=int, default=32, help="windows that are embedded")
+    parser.add_argument("--train", type=int, default=128, help="windows that heads are trained on")
     parser.add_argument("--rounds", type=int, default=3)
     parsed = parser.parse_args()
     torch.set_num_threads(1)

@@ -29,6 +29,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="which layers: all, every-4 (each fourth, back from the last), or numbers such as 0,6,12; 0 is the input "
         "of the first block (default: all)",
     )
+    flag_group(parser, "training").add_argument(
+        "--mix",
+        nargs="+",
+        default=[],
+        choices=("mean", "scalar"),
+        help="also train a head that reads all these layers at once: their mean, or a mix with learned weights "
+        "(scalar); the layer is chosen without them",
+    )
     flag_group(parser, "output").add_argument("--no-plots", action="store_true", help="draw no curve")
 
 
@@ -38,7 +46,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.layers import run_layers
 
     config = config_from_flags(RunConfig, parsed)
-    sweeps = run_layers(config, parsed.layers)
+    sweeps = run_layers(config, parsed.layers, mixes=parsed.mix)
     if PartialState().is_main_process:
         drawn = [] if parsed.no_plots else _draw(config.out, sweeps)
         text: list[object] = []

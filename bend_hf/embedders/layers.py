@@ -126,10 +126,15 @@ def layers_view(embedder: Embedder, layers: Sequence[int]) -> Embedder:
     return _view(embedder, 0, tuple(layers))
 
 
-def _view(embedder: Embedder, layer: int, layers: tuple[int, ...]) -> Embedder:
+def mixed_view(embedder: Embedder, layers: Sequence[int], name: str) -> Embedder:
+    """Return an embedder of several layers side by side, under the name by which records know their mix."""
+    return _view(embedder, name, tuple(layers))
+
+
+def _view(embedder: Embedder, layer: int | str, layers: tuple[int, ...]) -> Embedder:
     embedder.runner()  # which all views share
     view = copy.copy(embedder)
-    view.layer, view.layers = layer, layers
+    view.layer, view.layers = layer, layers  # type: ignore[assignment]  # a name, where ``layers`` says what is returned
     return view
 
 

@@ -27,7 +27,14 @@ from bend_hf.files import json_sha256
 from bend_hf.types import Json
 
 METHOD: Final = "Bonferroni over the layers tried"
-_NOT_OF_A_CURVE: Final = ("layer", "seed", "seeds", "run_key", "controls")  # settings in which its records differ
+_NOT_OF_A_CURVE: Final = (
+    "layer",
+    "seed",
+    "seeds",
+    "run_key",
+    "controls",
+    "keep",
+)  # settings in which its records differ
 
 
 def level_of(n_tried: int) -> float:
@@ -92,7 +99,7 @@ class LayerPoint:
     """One layer of a curve; the mean over seeds, and the outermost ends of their intervals.
 
     Attributes:
-        layer: Counted from 0.
+        layer: Counted from 0; or the mix of layers that the head reads, such as ``mean:0,6,12``.
         validation: Score on the validation split; None if it is not defined.
         test: Score on the test split.
         low: Lower end of the interval of a layer named beforehand.
@@ -102,7 +109,7 @@ class LayerPoint:
         n_seeds: Number of seeds.
     """
 
-    layer: int
+    layer: int | str
     validation: float | None
     test: float | None
     low: float | None
@@ -123,6 +130,7 @@ class LayerCurve:
         metric: The main metric.
         head: Kind of the head.
         points: The layers that were tried, rising.
+        mixes: Heads that read all of them at once, which are not among the choices.
         key: A name for files, different for different curves.
     """
 
@@ -133,11 +141,12 @@ class LayerCurve:
     head: str
     points: tuple[LayerPoint, ...]
     key: str
+    mixes: tuple[LayerPoint, ...] = ()
 
     @property
     def chosen(self) -> LayerPoint | None:
         """The layer with the highest validation score; None if none is defined."""
-        layer = choose({point.layer: point.validation for point in self.points})
+        layer = choose({point.layer: point.validation for point in self.points if isinstance(point.layer, int)})
         return next((point for point in self.points if point.layer == layer), None)
 
     def in_words(self) -> str:
@@ -160,9 +169,9 @@ def curves_of(records: Sequence[ResultRecord]) -> list[LayerCurve]:
     """Return the curves that records give: those of one model, task and data that tried the same layers together."""
     groups: dict[str, list[ResultRecord]] = {}
     for record in records:
-        if record.layers is not None and isinstance(record.model.get("layer"), int):
+        if record.layers is not None:
             groups.setdefault(_key(record), []).append(record)
-    curves = [_curve(key, group) for key, group in groups.items()]
+    curves = [curve for key, group in groups.items() if (curve := _curve(key, group)).points]
     return sorted(curves, key=lambda curve: (curve.task, curve.protocol, curve.model, curve.key))
 
 
@@ -177,23 +186,25 @@ def _key(record: ResultRecord) -> str:
 
 def _curve(key: str, records: Sequence[ResultRecord]) -> LayerCurve:
     first = records[0]
-    by_layer: dict[int, dict[Json, ResultRecord]] = {}
+    by_layer: dict[int | str, dict[Json, ResultRecord]] = {}
     for record in records:
-        layer = record.model["layer"]
-        if isinstance(layer, int):
+        layer = record.model.get("layer")
+        if isinstance(layer, int | str):
             by_layer.setdefault(layer, {})[record.config.get("seed")] = record  # a repeated run replaces the one before
+    points = [_point(layer, list(of_seed.values())) for layer, of_seed in by_layer.items()]
     return LayerCurve(
         task=first.task,
         protocol=first.protocol,
         model=str(first.model.get("model")) + (", random weights" if first.model.get("random_init") else ""),
         metric=first.main_metric,
         head=first.probe,
-        points=tuple(_point(layer, list(by_layer[layer].values())) for layer in sorted(by_layer)),
+        points=tuple(sorted((one for one in points if isinstance(one.layer, int)), key=lambda one: int(one.layer))),
+        mixes=tuple(sorted((one for one in points if isinstance(one.layer, str)), key=lambda one: str(one.layer))),
         key=key,
     )
 
 
-def _point(layer: int, records: Sequence[ResultRecord]) -> LayerPoint:
+def _point(layer: int | str, records: Sequence[ResultRecord]) -> LayerPoint:
     usual = [member(record.metrics, record.main_metric, "interval") for record in records]
     of_choice = [member(record.layers, "interval") for record in records]
     return LayerPoint(

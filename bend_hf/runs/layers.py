@@ -17,15 +17,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bend_hf.embedders.layers import check_choice_of_layers, layer_view, usable_layers
+from bend_hf.embedders.layers import check_choice_of_layers, layer_view, mixed_view, usable_layers
 from bend_hf.errors import ConfigError
-from bend_hf.evaluation.layer_choice import LayerCurve, choose, curves_of
+from bend_hf.evaluation.layer_choice import LayerCurve, choose, curves_of, layers_entry, validation_of
 from bend_hf.lease import Watch
 from bend_hf.runs.outcome import Outcome, RunResults
 from bend_hf.runs.run import (
     ModelRun,
     PreparedTask,
     claimed,
+    compute,
     model_run,
     name_of_run,
     open_embedder,
@@ -34,6 +35,7 @@ from bend_hf.runs.run import (
     write_run,
 )
 from bend_hf.runs.train_layers import state_folder, train_layers
+from bend_hf.training.layer_mix import MixedLayers, MixKind, check_mixes
 
 if TYPE_CHECKING:
     from bend_hf.config import RunConfig
@@ -55,7 +57,9 @@ class LayerSweep:
     curve: LayerCurve
 
 
-def run_layers(config: RunConfig, layers: str = "all", embedder: Embedder | None = None) -> list[LayerSweep]:
+def run_layers(
+    config: RunConfig, layers: str = "all", embedder: Embedder | None = None, *, mixes: Sequence[MixKind] = ()
+) -> list[LayerSweep]:
     """Train and test a head on every layer of a model that is asked for, for each task and seed of a configuration.
 
     A layer that was run before with the same layers is not run again, unless the configuration forces it.
@@ -64,11 +68,13 @@ def run_layers(config: RunConfig, layers: str = "all", embedder: Embedder | None
         config: The configuration; its ``layer`` must be left out.
         layers: ``all``, ``every-4`` or numbers such as ``0,6,12``; see ``embedders.layers.chosen_layers``.
         embedder: A loaded model, which the configuration only names; None opens the one that it names.
+        mixes: Heads that read all these layers at once, ``mean`` or ``scalar``; see ``training.layer_mix``.
 
     Raises:
         BendError: An input is bad, or the model has no such layers. Nothing was trained in that case.
     """
     check_choice_of_layers(layers)
+    check_mixes(mixes)
     _check_config(config)
     tasks = prepare(config, is_object=embedder is not None)
     for task in tasks:
@@ -83,6 +89,8 @@ def run_layers(config: RunConfig, layers: str = "all", embedder: Embedder | None
     found: dict[str, list[Outcome]] = {}
     for task in tasks:
         found.setdefault(task.data.task.key, []).extend(_sweep(task, embedder, tried, watch))
+        mixed = (_mixed(task, embedder, MixedLayers(kind=kind, layers=tried), watch) for kind in dict.fromkeys(mixes))
+        found[task.data.task.key].extend(mixed)
     sweeps = []
     for outcomes in found.values():
         curves = curves_of([outcome.record for outcome in outcomes])
@@ -157,6 +165,23 @@ def _compute(
     if first.accelerator.is_main_process:
         shutil.rmtree(state_folder(runs), ignore_errors=True)
     return written
+
+
+def _mixed(task: PreparedTask, embedder: Embedder, mix: MixedLayers, watch: Watch) -> Outcome:
+    """Run a head that reads several layers at once. Its weights are not kept, as no single layer gives its input."""
+    config = replace(task.config, layer=mix.name, keep="none", controls=False)
+    view = mixed_view(embedder, mix.layers, mix.name)
+    run = replace(model_run(replace(task, config=config), view), mix=mix)
+    with claimed(run, watch, wait=True) as earlier:
+        if isinstance(earlier, Outcome):
+            return earlier
+        started, name = time.perf_counter(), name_of_run(run)
+        results = compute(run, name)
+        validation = validation_of({"runs": [dict(fold.training or {}) for fold in results.folds]})
+        entry = layers_entry(mix.layers, validation, results.predictions, run.data.task.metric)
+        outcome = write_run(run, replace(results, layers=entry), name, started=started)
+        run.accelerator.wait_for_everyone()
+        return outcome
 
 
 def _chosen(results: Mapping[int, RunResults], earlier: Mapping[int, Outcome]) -> int | None:

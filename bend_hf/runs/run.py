@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.tasks._spec import Head, HeadSetting
+    from bend_hf.training.layer_mix import MixedLayers
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class ModelRun(Run):
         head: What is trained on its embeddings; None if the task is scored zero-shot.
         searched: Values that are searched on the validation split, by name; see ``training.recipe``.
         is_object: Whether the embedder is an object in memory, which ``config.model`` names but cannot open.
+        mix: The layers that the head reads at once; None if it reads one.
     """
 
     embedder: Embedder
@@ -145,6 +147,7 @@ class ModelRun(Run):
     head: Head | None
     searched: Mapping[str, Sequence[HeadSetting]] = field(default_factory=dict)
     is_object: bool = False
+    mix: MixedLayers | None = None
 
     @property
     def keep(self) -> Keep:

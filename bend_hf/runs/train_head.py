@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from bend_hf.tasks._spec import Head, TaskSpec
     from bend_hf.training.batches import InputSource, Split
     from bend_hf.training.head_trainer import FitConfig, Fitted
+    from bend_hf.training.layer_mix import MixedLayers
     from bend_hf.training.losses import Loss
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,7 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             **budget_entry(run, best.trial, best.fitted, n_rows=len(datasets["train"])),
             **({} if decoded is None else {"decoding": decoded.as_json(task.metric)}),
             **({"chosen": dict(best.trial.chosen), "trials": entries} if len(trials) > 1 else {}),
+            **_mix_entry(best.model),
             "best_epoch": best.fitted.best_epoch,
             "resumed_at_step": best.fitted.resumed_at,
             "history": jsonable(best.fitted.history),
@@ -191,6 +193,14 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         head=head,
         strands=both,
     )
+
+
+def _mix_entry(model: nn.Module) -> dict[str, Json]:
+    """Say how much each layer counts, if the head learned it."""
+    from bend_hf.training.layer_mix import LayerMix
+
+    shares = model.shares() if isinstance(model, LayerMix) else None
+    return {} if shares is None else {"layer_weights": list(shares)}
 
 
 def _scored(task: TaskSpec, predictions: Predictions, dataset: Dataset) -> ScoredPredictions:
@@ -347,6 +357,8 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
         from bend_hf.training.finetuning import TokenSource
 
         return Inputs(source=TokenSource(concatenate_datasets(datasets), embedder), width=embedder.width)
+    if run.mix is not None:
+        return _open_mixed(run, run.mix, datasets, split)
     from bend_hf.embedders.cache import open_embeddings
 
     source = open_embeddings(
@@ -357,6 +369,23 @@ def _open_inputs(run: ModelRun, embedder: Embedder, datasets: list[Dataset], spl
         label=f"{run.data.task.key} {split}",
     )
     return inputs_of(source, run.accelerator)
+
+
+def _open_mixed(run: ModelRun, mix: MixedLayers, datasets: list[Dataset], split: str) -> Inputs:
+    """Open several layers side by side."""
+    from bend_hf.embedders.cache.layers import open_layers
+    from bend_hf.embedders.cache.reader import CachedEmbeddings
+    from bend_hf.training.layer_mix import SideBySide
+
+    label = f"{run.data.task.key} {split}"
+    found = open_layers(
+        datasets, run.embedder, mix.layers, cache_settings(run), accelerator=run.accelerator, label=label
+    )
+    files = [one.files for one in found.values() if isinstance(one, CachedEmbeddings)]
+    width = sum(one.width for one in found.values())
+    return Inputs(
+        source=SideBySide(list(found.values())), width=width, files=tuple(path for paths in files for path in paths)
+    )
 
 
 def cache_settings(run: ModelRun) -> CacheSettings:
@@ -391,7 +420,8 @@ def new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder, w
     from bend_hf.training.sharding import choose_units
 
     set_seed(fold_seed(run.config.seed, fold))
-    model = build_head(head, width, n_outputs(run.data.task))
+    model = build_head(head, width if run.mix is None else width // len(run.mix.layers), n_outputs(run.data.task))
+    model = model if run.mix is None else run.mix.over(model)
     if run.config.tune != "head":
         from bend_hf.training.finetuning import TunedModel
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from bend_hf.publishing.diagnostics import reliability_of
 from bend_hf.publishing.leaderboard import Leaderboard, Row, over_tasks
+from bend_hf.publishing.report.tables import layer_name
 from bend_hf.tables import metric_title
 
 if TYPE_CHECKING:
@@ -229,6 +230,9 @@ def _layers(curve: LayerCurve) -> Figure:
         if chosen.low is not None and chosen.high is not None:
             axes.plot([chosen.layer] * 2, [chosen.low, chosen.high], color=color, linewidth=3, label="test, interval")
         axes.axvline(chosen.layer, color="0.7", linestyle=":", linewidth=1.2, zorder=0)
+    for mix, style in zip(curve.mixes, ("--", "-."), strict=False):
+        if mix.test is not None:
+            axes.axhline(mix.test, color=_STYLES[2][0], linestyle=style, label=f"test, {layer_name(mix.layer)}")
     axes.set_xticks([point.layer for point in curve.points])
     axes.set_xlabel("layer (0: input of the first block; dotted: chosen on validation)")
     axes.set_ylabel(metric_title(curve.metric))

@@ -52,15 +52,25 @@ def layer_rows(curve: LayerCurve) -> list[tuple[str, ...]]:
     chosen = curve.chosen
     return [
         (
-            f"{point.layer}{' (chosen)' if point is chosen else ''}",
+            layer_name(point.layer) + (" (chosen)" if point is chosen else ""),
             number(point.validation),
             number(point.test),
             _ends(point.low, point.high),
             _ends(point.choice_low, point.choice_high),
             str(point.n_seeds),
         )
-        for point in curve.points
+        for point in (*curve.points, *curve.mixes)
     ]
+
+
+def layer_name(layer: int | str) -> str:
+    """The name of a layer, or of a mix of layers without their numbers.
+
+    >>> layer_name(3), layer_name("mean:0,6,12"), layer_name("scalar:0,6,12")
+    ('3', 'mean of all', 'scalar mix of all')
+    """
+    kind = str(layer).partition(":")[0]
+    return {"mean": "mean of all", "scalar": "scalar mix of all"}.get(kind, str(layer))
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -22,6 +22,7 @@ from bend_hf.runs import run as runs
 from bend_hf.runs.layers import run_layers
 from bend_hf.runs.outcome import Outcome
 from bend_hf.runs.verify import verify_run
+from bend_hf.training.layer_mix import MIXES
 from tests.records import schema_errors
 from tests.tiny import write_data
 
@@ -177,3 +178,26 @@ def test_what_has_no_layers_to_choose_from_is_refused(
     with pytest.raises(ConfigError, match=text):
         run_layers(replace(config, **changes), layers)  # type: ignore[arg-type]
     assert not list(config.out.glob("*.json"))
+
+
+def test_heads_that_read_all_layers_at_once_stand_next_to_the_curve(config: RunConfig, tmp_path: Path) -> None:
+    config = replace(config, head="linear")
+    (sweep,) = run_layers(config, mixes=("mean", "scalar"))
+    layers = [one.layer for one in sweep.curve.points]
+    assert [one.layer for one in sweep.curve.mixes] == [f"{kind}:{','.join(map(str, layers))}" for kind in MIXES]
+    assert isinstance(sweep.curve.chosen.layer, int)  # type: ignore[union-attr]
+    for outcome, kind in zip(sweep.outcomes[-2:], MIXES, strict=True):
+        assert not schema_errors(json.loads(outcome.path.read_text()))
+        assert not verify_run(outcome.path).problems
+        assert not outcome.record.kept
+        weights = outcome.record.training["runs"][0].get("layer_weights")  # type: ignore[index,union-attr,call-overload]
+        assert (weights is None) == (kind == "mean")
+        if weights is not None:
+            assert sum(weights) == pytest.approx(1.0)  # type: ignore[arg-type]
+            assert max(weights) - min(weights) > 1e-4, "they were learned"  # type: ignore[operator,arg-type]
+    write_report([config.out], tmp_path / "report", paired=False, plots=False)
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert "| mean of all |" in text
+    assert "| scalar mix of all |" in text
+    (again,) = run_layers(config, mixes=("scalar",))
+    assert all(one.was_there for one in again.outcomes)
