@@ -19,8 +19,9 @@ from benchmarks.coverage import TARGET
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.publishing.overview import Overview, TaskScore
+from bend_hf.publishing.report.tables import layer_name
 from bend_hf.runs.controls import CONTROLS
-from bend_hf.tables import markdown_table, metric_title
+from bend_hf.tables import markdown_table, metric_title, number
 from bend_hf.tasks import TASKS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -212,6 +213,25 @@ def _training(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
+def _layers(result: Result) -> list[tuple[str, ...]]:
+    return [(line["name"], "one layer alone, processor time", f"{line['ratio']:.2f} times") for line in result["lines"]]
+
+
+def layer_curves() -> str:
+    """Show the curves over layers of two models on one chromosome, and the choice in words."""
+    found = json.loads((RESULTS / "chromosome_layers.json").read_text(encoding="utf-8"))
+    parts = []
+    for curve in found["curves"]:
+        rows = [
+            (layer_name(point["layer"]), number(point["validation"]), number(point["test"]))
+            for point in (*curve["points"], *curve["mixes"])
+        ]
+        name = f"random {curve['model']}" if "random" in curve["model"] else curve["model"]
+        title = f"**{name.removesuffix(', random weights')}**: {curve['in_words']}"
+        parts += [title, "", markdown_table(("layer", "validation", "test"), rows), ""]
+    return "\n".join(parts).rstrip()
+
+
 def _uncertainty(result: Result) -> list[tuple[str, ...]]:
     return [
         (
@@ -331,6 +351,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "embedders": _embedders,
     "evo2_prefixes": _evo2_prefixes,
     "genome": _genome,
+    "layers": _layers,
     "metrics": _metrics,
     "training": _training,
     "uncertainty": _uncertainty,
@@ -368,6 +389,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "experts": experts,
     "genes": genes,
     "installed-controls": installed_controls,
+    "layer-curves": layer_curves,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
     "retrained": retrained,

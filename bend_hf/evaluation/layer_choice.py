@@ -175,6 +175,19 @@ def curves_of(records: Sequence[ResultRecord]) -> list[LayerCurve]:
     return sorted(curves, key=lambda curve: (curve.task, curve.protocol, curve.model, curve.key))
 
 
+def of_choices(records: Sequence[ResultRecord]) -> list[bool]:
+    """Say which records stand in a ranking: all but the layers that were tried and not chosen, and mixes of layers.
+
+    The best of many layers by its test score would be ranked too high.
+    """
+    chosen = {curve.key: curve.chosen for curve in curves_of(records)}
+    kept = []
+    for record in records:
+        point = None if record.layers is None else chosen.get(_key(record))
+        kept.append(record.layers is None or point is None or record.model.get("layer") == point.layer)
+    return kept
+
+
 def _key(record: ResultRecord) -> str:
     settings = {name: value for name, value in record.config.items() if name not in _NOT_OF_A_CURVE}
     identity = member(record.model, "identity")

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
 from bend_hf import __version__
 from bend_hf.evaluation.evidence import read_all_verified
-from bend_hf.evaluation.layer_choice import curves_of
+from bend_hf.evaluation.layer_choice import curves_of, of_choices
 from bend_hf.evaluation.record import ResultRecord, find_records
 from bend_hf.files import json_sha256, write_bytes, write_text
 from bend_hf.publishing.leaderboard import leaderboards, with_published
@@ -83,7 +84,10 @@ def write_report(
     shown, stores = _together(records, stored, log)
     for store in stored:
         files = {**store.files, **files}
-    boards = leaderboards(shown, files if paired else {}, stores=stores, log=log)
+    ranked = of_choices(shown)
+    boards = leaderboards(
+        list(compress(shown, ranked)), files if paired else {}, stores=list(compress(stores, ranked)), log=log
+    )
     boards = with_published(boards, log=log) if others.published else boards
     curves = curves_of(shown)
     drawn = plot_files(boards, log) if plots else {}

@@ -146,6 +146,9 @@ def test_the_report_shows_the_curve(config: RunConfig, tmp_path: Path) -> None:
     assert curve.in_words() in text
     assert f"{curve.chosen.layer} (chosen)" in text  # type: ignore[union-attr]
     assert curve.in_words() in page
+    rows = (tmp_path / "report" / "scores.csv").read_text()
+    assert f"layer {curve.chosen.layer}" in rows  # type: ignore[union-attr]
+    assert sum(f"layer {point.layer}" in rows for point in curve.points) == 1, "only the chosen layer is ranked"
     for ending in ("png", "svg"):
         assert (tmp_path / "report" / "plots" / f"layers_{curve.key}.{ending}").stat().st_size > 1000
 
