@@ -64,6 +64,23 @@ def test_layers_together_are_the_layers_one_by_one(key: str, average: bool, tmp_
         np.testing.assert_allclose(one.values, other.values, atol=1e-5)
 
 
+FAMILIES = {spec.embedder: spec.key for spec in MODELS if spec.tiny is not None}
+
+
+@pytest.mark.parametrize("key", FAMILIES.values(), ids=FAMILIES)
+def test_every_family_gives_its_layers(key: str, tmp_path: Path) -> None:
+    embedder = tiny(key, tmp_path)
+    widths = layer_widths(embedder)
+    assert len(widths) > 1
+    layers = usable_layers(embedder, "all")
+    (together,) = layers_view(embedder, layers).embed_tokens(SEQUENCES[1:2])
+    assert together.values.shape[1] == len(layers) * embedder.width
+    assert np.isfinite(together.values).all()
+    first, last = (layer_view(embedder, layer).embed_tokens(SEQUENCES[1:2])[0] for layer in (layers[0], layers[-1]))
+    np.testing.assert_allclose(together.values[:, : embedder.width], first.values, atol=1e-5)
+    np.testing.assert_allclose(together.values[:, -embedder.width :], last.values, atol=1e-5)
+
+
 def test_a_model_without_layers_says_so() -> None:
     with pytest.raises(ConfigError, match="has no layers to choose from"):
         layer_widths(load_embedder("onehot"))
