@@ -52,7 +52,7 @@ class LayerMix(nn.Module):
         Returns:
             Logits, shape (batch, windows, outputs).
         """
-        x_BTKD = x_BTN.view(*x_BTN.shape[:2], self.n_layers, -1)
+        x_BTKD = x_BTN.reshape(*x_BTN.shape[:2], self.n_layers, -1)
         if self.layer_logits is None or self.scale is None:
             mixed = x_BTKD.mean(dim=2)
         else:

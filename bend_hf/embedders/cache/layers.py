@@ -85,7 +85,7 @@ def open_layers(
         ]
         like = entries[layer]
     needed, free = _missing_bytes(entries), shutil.disk_usage(next(iter(entries.values()))[0].folder.parent).free
-    if needed * _SPARE > free:
+    if _of_first_process(needed * _SPARE > free, accelerator):
         log.warning(
             "%s: %d layers take %s, but the disk of the cache has %s free; they are computed each time they are read",
             label,
@@ -103,6 +103,17 @@ def open_layers(
         layer: CachedEmbeddings.of([files for entry in of_layer for files in entry.shards], dtype=settings.stored_dtype)
         for layer, of_layer in entries.items()
     }
+
+
+def _of_first_process(answer: bool, accelerator: Accelerator | None) -> bool:
+    """Return the answer of the first process, so that all of a run do the same."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return answer
+    from accelerate.utils import broadcast_object_list
+
+    answers = [answer]
+    broadcast_object_list(answers)
+    return answers[0]
 
 
 def _missing_bytes(entries: Mapping[int, Sequence[CacheEntry]]) -> int:
