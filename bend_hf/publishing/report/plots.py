@@ -221,7 +221,7 @@ def _layers(curve: LayerCurve) -> Figure:
         color, marker = _STYLES[place]
         axes.plot([x for x, _ in known], [y for _, y in known], color=color, marker=marker, markersize=4, label=label)
     chosen = curve.chosen
-    if chosen is not None and chosen.test is not None:
+    if chosen is not None and chosen.test is not None and isinstance(chosen.layer, int):
         color = _STYLES[1][0]
         if chosen.choice_low is not None and chosen.choice_high is not None:
             ends = [chosen.choice_low, chosen.choice_high]
