@@ -2,7 +2,8 @@
 
 A lease is a file that only one process can link into its place. Its holder touches it regularly; a lease whose holder
 is dead, or that was not touched for two minutes, is taken over. Clocks of two machines are never compared: a waiting
-process watches for the file to change.
+process watches for the file to change. ``lease_problem`` says whether a folder can hold leases; mounts of object stores
+often cannot.
 
 >>> import tempfile; place = Path(tempfile.mkdtemp()) / "shard.lock"
 >>> with take(place) as lease:
@@ -19,6 +20,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -32,7 +34,10 @@ from bend_hf.files import parse_json
 
 HEARTBEAT_S: Final = 10.0
 _LOOK_S: Final = 1.0
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how mountinfo writes spaces
 STALE_S: Final = 120.0  # twelve missed heartbeats; attribute caches of NFS hold for a minute at most
+# FUSE file systems whose servers order the operations of all machines, or that one machine alone uses.
+_FUSE_WITH_ORDER: Final = ("ceph", "ceph-fuse", "glusterfs", "juicefs", "moosefs", "mfs", "lustre", "fuse-overlayfs")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)  # link(2)
 
 
@@ -136,6 +141,68 @@ def take_for_long(path: Path) -> Lease | None:
         if lease is not None or watch.lives(path):
             return lease
         time.sleep(_LOOK_S)
+
+
+def unshared(path: Path) -> Lease:
+    """Return a lease that nothing protects, for a folder that only this process writes, or that cannot hold leases."""
+    return Lease(path=path, token=uuid.uuid4().hex)
+
+
+def lease_problem(folder: Path) -> str | None:
+    """Return why processes cannot divide work by leases in a folder; None if they can.
+
+    A lease is made twice, as two processes would, and moved away. One process cannot see what another machine sees, so
+    that mounts through FUSE count as unable unless their server is known to order what all machines do.
+
+    Args:
+        folder: An existing folder that can be written.
+    """
+    kind = file_system_of(folder)
+    if kind.partition(".")[0] == "fuse" and kind.removeprefix("fuse.") not in _FUSE_WITH_ORDER:
+        return f"{kind} does not say whether one machine sees at once what another creates"
+    path = folder / f".lease-test.{uuid.uuid4().hex}"
+    aside = path.with_name(f"{path.name}.aside")
+    try:
+        return _problem_of(path, aside)
+    except OSError as error:
+        return f"a file cannot be created exclusively and moved ({error})"
+    finally:
+        for left in (path, aside):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _problem_of(path: Path, aside: Path) -> str | None:
+    """Make a lease twice and move it; return what went wrong."""
+    first, second = uuid.uuid4().hex, uuid.uuid4().hex
+    if not _link(path, first):
+        return "a new file counts as one that exists"
+    if _link(path, second) or _token_in(path) != first:
+        return "a file can be created although it exists"
+    aside.write_text(second)
+    path.replace(aside)
+    if path.exists() or _token_in(aside) != first:
+        return "a file that is moved does not replace another one"
+    return None
+
+
+def file_system_of(folder: Path) -> str:
+    """Return the type of the file system that holds a folder, such as ``ext4`` or ``fuse.gcsfuse``; empty if unknown.
+
+    The mount table is that of Linux, proc_pid_mountinfo(5): the mount point is field 5, the type follows the dash.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    found, longest = "", -1
+    place = folder.resolve()
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields.split()[4]))
+        if place.is_relative_to(mount) and len(mount.parts) >= longest:  # a later mount hides an earlier one
+            found, longest = rest.split()[0], len(mount.parts)
+    return found
 
 
 def _link(path: Path, token: str) -> bool:

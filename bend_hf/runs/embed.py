@@ -33,12 +33,25 @@ class EmbedConfig(ModelConfig):
     """The model, the tasks, and the splits and shards to embed.
 
     Raises:
-        ConfigError: A range of shards is malformed, or their size is not positive.
+        ConfigError: A range or a share of shards is malformed, or their size is not positive.
     """
 
     splits: tuple[str, ...] = flag((), "splits, or subsets of folds, to embed; default: all", group="data")
     shard_mb: int = flag(512, "wanted megabytes of a shard of new embeddings", "speed", group="output")
     shards: tuple[str, ...] = flag((), "shards to compute, such as 3 or 10-19; default: all", group="data")
+    shard: str | None = flag(
+        None,
+        "share I of N, with I from 0 to N-1: start with these shards and then help others; in a folder that cannot "
+        "hold leases, compute only these",
+        "speed",
+        group="data",
+    )
+    no_leases: bool = flag(
+        False,
+        "take no leases in the cache folder, so that the share of --shard is all that is computed",
+        "speed",
+        group="data",
+    )
     cache_dtype: StoredDtype = flag("float16", "dtype of the stored embeddings", group="output")
     cache: Path | None = flag(None, "cache folder; default: embeddings in $BEND_HF_CACHE", group="output")
 
@@ -47,6 +60,7 @@ class EmbedConfig(ModelConfig):
         splits = tuple("validation" if name == "valid" else name for name in self.splits)  # as BEND calls it
         object.__setattr__(self, "splits", splits)
         parse_shards(self.shards)
+        parse_share(self.shard)
         if self.shard_mb < 1:
             raise ConfigError(f"--shard-mb is {self.shard_mb}; it must be 1 or more")
 
@@ -72,6 +86,21 @@ def parse_shards(words: tuple[str, ...]) -> list[int] | None:
             raise ConfigError(f"--shards {word!r}; expected the number of a shard or a range, such as 3 or 10-19")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers) if words else None
+
+
+def parse_share(text: str | None) -> tuple[int, int]:
+    """Parse a share: its number and how many there are; the only one of one without a text.
+
+    >>> parse_share("3/8")
+    (3, 8)
+
+    Raises:
+        ConfigError: It is not I/N with I from 0 to N-1.
+    """
+    first, slash, n = (text or "0/1").partition("/")
+    if not slash or not (first + n).isdecimal() or not first or not n or int(first) >= int(n):
+        raise ConfigError(f"--shard is {text!r}; expected I/N with I from 0 to N-1, such as 0/8 for the first of 8")
+    return int(first), int(n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +152,24 @@ def embed(config: EmbedConfig, models: Sequence[str] = ()) -> list[EmbeddedSplit
     named = [replace(config, model=model) for model in models] or [config]
     check_model_flags(config, named)
     chosen = _chosen(_opened(config), config.splits)
-    rank_slice = RankSlice.of(Accelerator())
+    launched = RankSlice.of(Accelerator())
+    number, n = parse_share(config.shard)
+    rank_slice = RankSlice(
+        rank=number * launched.n_processes + launched.rank,
+        n_processes=n * launched.n_processes,
+        leases=not config.no_leases,
+        waits=config.shard is None,
+        is_main=launched.is_main,
+    )
     found = [one for each in named for one in _embed_with(each, chosen, rank_slice)]
-    return found if rank_slice.rank == 0 else []
+    return found if launched.is_main else []
 
 
 def _embed_with(
     config: EmbedConfig, chosen: Sequence[tuple[str, Dataset]], rank_slice: RankSlice
 ) -> Iterator[EmbeddedSplit]:
-    """Embed the chosen splits with one model."""
+    """Embed the chosen splits with one model: first what is free in any of them, then what others still hold."""
+    from bend_hf.embedders.cache.fill import why_static
     from bend_hf.embedders.cache.open import CacheSettings, find_entry, worth_caching
     from bend_hf.embedders.from_config import open_model
 
@@ -141,8 +179,12 @@ def _embed_with(
             f"{config.model} is never cached, because it costs nothing to compute; train with it directly"
         )
     settings = CacheSettings(folder=config.cache, dtype=config.cache_dtype, shard_bytes=config.shard_bytes)
-    for label, split in chosen:
-        yield _embed_split(find_entry(split, embedder, settings, label=label), config, rank_slice)
+    entries = [find_entry(split, embedder, settings, label=label) for label, split in chosen]
+    n_missing = [_fill_chosen(entry, config, replace(rank_slice, waits=False)) for entry in entries]
+    for entry, n_computed in zip(entries, n_missing, strict=True):
+        if rank_slice.waits or why_static(entry.folder, rank_slice) is None:
+            _fill_chosen(entry, config, replace(rank_slice, waits=True))  # shards of others, or of those that died
+        yield _embedded_split(entry, config, n_computed)
 
 
 def _opened(config: EmbedConfig) -> dict[str, Mapping[str, Dataset]]:
@@ -202,13 +244,22 @@ def _chosen(opened: Mapping[str, Mapping[str, Dataset]], splits: tuple[str, ...]
     ]
 
 
-def _embed_split(entry: CacheEntry, config: EmbedConfig, rank_slice: RankSlice) -> EmbeddedSplit:
-    wanted, plan = parse_shards(config.shards), entry.plan
-    if wanted is not None:
-        wanted = [number for number in wanted if number < plan.n_shards]  # splits have different numbers of shards
-        if not wanted:
-            log.warning("%s has shards 0 to %d; --shards names none of them", plan.label, plan.n_shards - 1)
-    n_computed = entry.fill(wanted, here=rank_slice)
+def _wanted_shards(entry: CacheEntry, config: EmbedConfig) -> list[int] | None:
+    """Return the shards of a split that ``--shards`` names; None for all. Splits have different numbers of shards."""
+    wanted = parse_shards(config.shards)
+    return None if wanted is None else [number for number in wanted if number < entry.plan.n_shards]
+
+
+def _fill_chosen(entry: CacheEntry, config: EmbedConfig, rank_slice: RankSlice) -> int:
+    """Fill the wanted shards of a split; return how many were missing."""
+    wanted, plan = _wanted_shards(entry, config), entry.plan
+    if wanted == [] and not rank_slice.waits:
+        log.warning("%s has shards 0 to %d; --shards names none of them", plan.label, plan.n_shards - 1)
+    return entry.fill(wanted, here=rank_slice)
+
+
+def _embedded_split(entry: CacheEntry, config: EmbedConfig, n_computed: int) -> EmbeddedSplit:
+    wanted, plan = _wanted_shards(entry, config), entry.plan
     finished = [files for files in entry.shards if files.record.exists()]
     return EmbeddedSplit(
         label=plan.label,

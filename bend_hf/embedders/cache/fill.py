@@ -5,6 +5,11 @@ waits for shards that another process holds, and takes them over if that process
 cache's folder, so the number of processes need not be known and no barrier is needed. A lease only avoids double work:
 if two processes fill one shard all the same, each writes its own files, and the last rename leaves a whole shard.
 
+A folder that cannot hold leases has static shares instead: each process computes every n-th shard, whatever the others
+do.
+
+>>> static_share([4, 5, 6, 7, 8], rank=1, n_processes=2)
+[5, 7]
 >>> shard_order([4, 5, 6, 7, 8], rank=1, n_processes=2)
 [5, 7, 4, 6, 8]
 """
@@ -14,9 +19,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +31,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars
 from bend_hf.errors import CacheError
-from bend_hf.lease import Lease, Watch, take
+from bend_hf.lease import Lease, Watch, lease_problem, take, unshared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,17 +45,30 @@ OnProgress: TypeAlias = Callable[[int, int], None]  # called with the nucleotide
 
 @dataclass(frozen=True, kw_only=True)
 class RankSlice:
-    """Which of several processes this is."""
+    """Which of several processes this is.
+
+    Attributes:
+        rank: Its number, from 0.
+        n_processes: How many processes share the work.
+        leases: Whether they may divide it by leases, if the folder can hold them.
+        waits: Whether it waits for shards that others compute, and takes them over if these die. A process with
+            more to do fills what is free and comes back later.
+        is_main: Whether it says what it does; one process of a launch does.
+    """
 
     rank: int = 0
     n_processes: int = 1
+    leases: bool = True
+    waits: bool = True
+    is_main: bool = True
 
     @classmethod
     def of(cls, accelerator: Accelerator | None) -> RankSlice:
         """Return this process of a launched run; without an accelerator it is the only one."""
         if accelerator is None:
             return cls()
-        return cls(rank=accelerator.process_index, n_processes=accelerator.num_processes)
+        rank = accelerator.process_index
+        return cls(rank=rank, n_processes=accelerator.num_processes, is_main=rank == 0)
 
 
 def shard_order(numbers: Sequence[int], *, rank: int, n_processes: int) -> list[int]:
@@ -58,11 +77,37 @@ def shard_order(numbers: Sequence[int], *, rank: int, n_processes: int) -> list[
     return sorted(numbers, key=lambda number: (place[number] % n_processes != rank, place[number]))
 
 
+def static_share(numbers: Sequence[int], *, rank: int, n_processes: int) -> list[int]:
+    """Return the shards of one process if the processes cannot see what others do; it follows from the number alone."""
+    return [number for number in numbers if number % n_processes == rank]
+
+
+def own_shards(shards: Sequence[ShardFiles], here: RankSlice) -> list[ShardFiles]:
+    """Return the shards that a process must compute itself: its static share."""
+    mine = set(static_share([files.number for files in shards], rank=here.rank, n_processes=here.n_processes))
+    return [files for files in shards if files.number in mine]
+
+
+def why_static(folder: Path, here: RankSlice) -> str | None:
+    """Return why the processes have static shares of the shards; None if they divide them by leases.
+
+    Args:
+        folder: The cache entry.
+        here: Which process this is.
+    """
+    return lease_problem(folder) if here.leases else "--no-leases is given"
+
+
 def missing_shards(shards: Sequence[ShardFiles]) -> list[ShardFiles]:
-    """List the shards that are not good, and log those that were altered."""
+    """List the shards that are not good, and log those that were altered.
+
+    A shard without its files is missing by the names in its folder; only the others are looked at.
+    """
     found = []
+    names = {folder: _names(folder) for folder in {files.folder for files in shards}}
     for files in shards:
-        state = files.state()
+        there = {files.arrow.name, files.record.name} <= names[files.folder]
+        state = files.state() if there else State.MISSING
         if state is State.ALTERED:
             log.warning("%s was truncated or altered (its checksum differs); it is computed again", files.arrow)
         if state is not State.GOOD:
@@ -70,21 +115,33 @@ def missing_shards(shards: Sequence[ShardFiles]) -> list[ShardFiles]:
     return found
 
 
+def _names(folder: Path) -> frozenset[str]:
+    """Return the names in a folder; none if there is no folder."""
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208  thousands of names
+    except FileNotFoundError:
+        return frozenset()
+
+
 def fill(
     writer: ShardWriter, columns: TokenColumns, shards: Sequence[ShardFiles], here: RankSlice, on_progress: OnProgress
 ) -> None:
-    """Return when each of the shards is good.
+    """Return when each of the shards is good, or when none is free for a process that does not wait.
 
     Args:
         writer: Writes a shard.
         columns: Computes the embeddings.
         shards: The wanted shards.
-        here: Which process this is.
+        here: Which process this is. It fills what is free, or its static share, and then waits for the others if it
+            should.
         on_progress: Called as nucleotides are embedded, by any process.
 
     Raises:
         CacheError: The disk is full; finished shards are kept.
     """
+    if not here.leases:
+        _fill_static(writer, columns, shards, here, on_progress)
+        return
     missing = missing_shards(shards)
     size_bp = {files.number: writer.n_bp(files) for files in shards}
     progress = _Progress(on_progress, total_bp=sum(size_bp.values()))
@@ -93,7 +150,8 @@ def fill(
     pending = shard_order(sorted(by_number), rank=here.rank, n_processes=here.n_processes)
     wait_s = _POLL_S[0]
     with no_bars(), _Filler(writer, columns, progress) as filler:
-        while pending:
+        pending = _fill_free(filler, [by_number[number] for number in pending], size_bp)
+        while pending and here.waits:
             left = [number for number in pending if not filler.fill(by_number[number])]
             if len(left) == len(pending):
                 time.sleep(wait_s)
@@ -101,7 +159,51 @@ def fill(
             else:
                 wait_s = _POLL_S[0]
             pending = left
-    sweep_finished(shards)
+    if here.waits:
+        sweep_finished(shards)
+
+
+def _fill_free(filler: _Filler, shards: Sequence[ShardFiles], size_bp: Mapping[int, int]) -> list[int]:
+    """Fill the shards that no other process has finished or holds; return the numbers of those that others hold.
+
+    One look at the folder before each shard replaces looks at every file of it, which many workers on a network file
+    system would pay for dearly.
+    """
+    if not shards:
+        return []
+    folder = shards[0].folder
+    left = {files.number: (files, files.lock.name, files.record.name) for files in shards}
+    held: list[int] = []
+    while True:
+        names = _names(folder)
+        for number in [number for number, (_, _, record) in left.items() if record in names]:
+            files = left.pop(number)[0]
+            if files.state() is State.GOOD:
+                filler.progress.add(size_bp[number])
+            else:
+                held.append(number)  # it was altered, or is being replaced
+        free = next((number for number, (_, lock, _) in left.items() if lock not in names), None)
+        if free is None:
+            return [*held, *left]
+        if not filler.fill(left.pop(free)[0]):
+            held.append(free)
+
+
+def _fill_static(
+    writer: ShardWriter, columns: TokenColumns, shards: Sequence[ShardFiles], here: RankSlice, on_progress: OnProgress
+) -> None:
+    """Fill the static share of a process; then wait until each of the shards is good, if the process should."""
+    mine = own_shards(shards, here)
+    missing = missing_shards(mine)
+    progress = _Progress(on_progress, total_bp=sum(writer.n_bp(files) for files in mine))
+    progress.add(progress.total_bp - sum(writer.n_bp(files) for files in missing))
+    with no_bars(), _Filler(writer, columns, progress, leases=False, alone=here.n_processes > 1) as filler:
+        for files in missing:
+            filler.fill(files)
+    wait_s = _POLL_S[0]
+    while here.waits and missing_shards(shards):
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _POLL_S[1])
 
 
 def sweep_finished(shards: Sequence[ShardFiles]) -> None:
@@ -131,12 +233,30 @@ class _Progress:
 
 
 class _Filler:
-    """Embeds shards in this thread and writes them in another; one is finished while the next is embedded."""
+    """Embeds shards in this thread and writes them in another; one is finished while the next is embedded.
 
-    def __init__(self, writer: ShardWriter, columns: TokenColumns, progress: _Progress) -> None:
+    Args:
+        writer: Writes a shard.
+        columns: Computes the embeddings.
+        progress: Adds up the nucleotides.
+        leases: Whether leases divide the shards between processes.
+        alone: Whether no other process writes the shards that this one fills, so that it may remove what was left.
+    """
+
+    def __init__(
+        self,
+        writer: ShardWriter,
+        columns: TokenColumns,
+        progress: _Progress,
+        *,
+        leases: bool = True,
+        alone: bool = True,
+    ) -> None:
+        self._leases = leases
+        self._alone = alone
         self._writer = writer
         self._columns = columns
-        self._progress = progress
+        self.progress = progress
         self._feed = Feed()
         self._watch = Watch()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write shard")
@@ -160,9 +280,9 @@ class _Filler:
     def fill(self, files: ShardFiles) -> bool:
         """Fill a shard unless it exists; return False if another process is filling it."""
         if files.state() is State.GOOD:
-            self._progress.add(self._writer.n_bp(files))
+            self.progress.add(self._writer.n_bp(files))
             return True
-        lease = take(files.lock, self._watch)
+        lease = take(files.lock, self._watch) if self._leases else unshared(files.lock)
         if lease is None:
             return False
         if files.state() is State.GOOD:  # finished between the look and the lease
@@ -182,8 +302,9 @@ class _Filler:
 
     def _write(self, files: ShardFiles, lease: Lease) -> None:
         with lease, explained(files):
-            files.sweep()
-            self._writer.write(files, lease.token, self._feed, self._progress.add)
+            if self._alone:
+                files.sweep()
+            self._writer.write(files, lease.token, self._feed, self.progress.add)
 
     def _check(self) -> None:
         """Raise the error of a shard that could not be written."""

@@ -21,7 +21,15 @@ from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.as_dataset import describe_dataset
 from bend_hf.embedders.cache.dtypes import check_dtype
 from bend_hf.embedders.cache.estimate import estimate_cost, estimate_embeddings_per_bp
-from bend_hf.embedders.cache.fill import OnProgress, RankSlice, fill, missing_shards, sweep_finished
+from bend_hf.embedders.cache.fill import (
+    OnProgress,
+    RankSlice,
+    fill,
+    missing_shards,
+    own_shards,
+    sweep_finished,
+    why_static,
+)
 from bend_hf.embedders.cache.key import Content, content_of, key_of, key_parts
 from bend_hf.embedders.cache.pooling import PooledEmbeddings, Pooling
 from bend_hf.embedders.cache.shards import (
@@ -210,6 +218,9 @@ class CacheEntry:
             sweep_finished(shards)
             describe_dataset(self.folder, self.plan, self.shards, features)
             return 0
+        here, missing = self._divided(missing, here)
+        if not missing and not here.waits:
+            return 0
         self.embedder.load()
         writer = ShardWriter(plan=self.plan, dataset=self.dataset, lengths_bp=self.content.lengths_bp)
         n_bp = sum(writer.n_bp(files) for files in missing)
@@ -219,10 +230,10 @@ class CacheEntry:
             self.dataset,
             n_bytes=self.plan.estimate_bytes(n_bp),
             n_bp=n_bp,
-            n_processes=here.n_processes,
+            n_processes=here.n_processes if here.leases else 1,
         )
         cost.check(self.folder)
-        title, is_main = self.plan.label or self.folder.name, here.rank == 0
+        title, is_main = self.plan.label or self.folder.name, here.is_main
         if is_main:
             counts = f"{n_bp:,} bp in {len(missing)} of {len(shards)} shards"
             log.info("%s: embedding %s, %s", title, counts, cost.text())
@@ -232,6 +243,25 @@ class CacheEntry:
             fill(writer, columns, shards, here, on_progress or bar)
         describe_dataset(self.folder, self.plan, self.shards, features)
         return len(missing)
+
+    def _divided(self, missing: list[ShardFiles], here: RankSlice) -> tuple[RankSlice, list[ShardFiles]]:
+        """Choose leases or static shares; return how this process works, and which of the missing shards are its."""
+        reason = why_static(self.folder, here)
+        if reason is None:
+            return here, missing
+        mine = own_shards(missing, here)
+        advice = "" if here.n_processes > 1 else "; give each process its share with --shard I/N if there are several"
+        log.warning(
+            "%s: no leases (%s): this process computes the static share %d/%d, %d of %d missing shards%s",
+            self.folder,
+            reason,
+            here.rank,
+            here.n_processes,
+            len(mine),
+            len(missing),
+            advice,
+        )
+        return replace(here, leases=False), mine
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bend_hf.lease import STALE_S, take_for_long
+from bend_hf import lease as leases
+from bend_hf.lease import STALE_S, file_system_of, lease_problem, take_for_long
 
 ELSEWHERE = json.dumps({"token": "x", "place": "another machine", "pid": 1, "born": "1"})
 
@@ -52,3 +55,80 @@ def test_a_living_holder_on_this_machine_is_noticed_at_once(tmp_path: Path, monk
     assert take_for_long(lock) is None
     assert clock.now == 1000.0
     lease.release()
+
+
+def _without(function: Callable[..., object], flags: int) -> Callable[..., object]:
+    return lambda path, given, *rest: function(path, given & ~flags, *rest)
+
+
+def _refused(*_: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, "no links")
+
+
+def _unsupported(*_: object) -> None:
+    raise OSError(errno.EIO, "cannot be moved")
+
+
+def _link_over(source: Path, target: Path) -> None:
+    target.write_text(source.read_text())
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.write_text(source.read_text())  # an object store copies, and removes the source later
+
+
+FAULTS = {
+    "links replace": ({"link": _link_over}, "can be created although it exists"),
+    "no links, and no exclusive create": (
+        {"link": _refused, "open": _without(os.open, os.O_EXCL)},
+        "can be created although it exists",
+    ),
+    "a move copies": ({"replace": _copy}, "does not replace another one"),
+    "a move fails": ({"replace": _unsupported}, "cannot be moved"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_file_system_that_cannot_hold_leases_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    functions, said = FAULTS[name]
+    for function, double in functions.items():
+        monkeypatch.setattr(leases.os, function, double)
+    assert said in (lease_problem(tmp_path) or "")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_local_disks_hold_leases_with_links_or_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(leases.os, "link", _refused)
+    assert lease_problem(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+MOUNTS = """22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+30 22 0:40 / {folder} rw,nosuid shared:1 - {kind} source rw
+31 22 0:41 / {folder}er rw - tmpfs none rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"), [("fuse.gcsfuse", True), ("fuse", True), ("fuse.juicefs", False), ("nfs4", False)]
+)
+def test_the_mount_of_an_object_store_is_recognized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, problem: bool
+) -> None:
+    folder = tmp_path / "a cache"
+    folder.mkdir()
+    table = MOUNTS.format(folder=str(folder).replace(" ", "\\040"), kind=kind)
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, **kind: table if str(self) == "/proc/self/mountinfo" else read(self, **kind)
+    )
+    assert file_system_of(folder) == kind
+    assert file_system_of(tmp_path) == "ext4"
+    assert (lease_problem(folder) is not None) == problem

@@ -124,3 +124,19 @@ def test_the_splits_of_a_bed_file_without_labels_are_kept_apart(config: EmbedCon
     write_bed(bed, ("chromosome", "start", "end"), [("chr9", 10, 60)])
     with pytest.raises(GenomeError, match="chr9"):
         embed(plain)
+
+
+def test_a_share_is_all_that_is_computed_without_leases(config: EmbedConfig, tmp_path: Path) -> None:
+    one_each = replace(config, splits=("train",))  # the data are small: one shard
+    (done,) = embed(replace(one_each, shard="1/2", no_leases=True))
+    assert (done.n_computed, done.n_finished, done.n_shards) == (0, 0, 1)
+    (done,) = embed(replace(one_each, shard="0/2", no_leases=True))
+    assert (done.n_computed, done.n_finished) == (1, 1)
+    (other,) = embed(replace(one_each, shard="1/2", cache=tmp_path / "leased"))
+    assert (other.n_computed, other.n_finished) == (1, 1), "with leases, a worker helps the others"
+
+
+@pytest.mark.parametrize("text", ["2/2", "3", "a/b", "1/0", "-1/2", "/2", "1/"])
+def test_a_malformed_share_is_refused(config: EmbedConfig, text: str) -> None:
+    with pytest.raises(ConfigError, match="expected I/N with I from 0 to N-1"):
+        replace(config, shard=text)
