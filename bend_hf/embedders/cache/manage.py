@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +18,8 @@ from bend_hf.errors import CacheError
 from bend_hf.lease import Watch
 
 _DAY_S: Final = 86_400.0
+_RECORD: Final = re.compile(r"shard-\d+-of-\d+\.json")
+_ARROW: Final = re.compile(r"shard-\d+-of-\d+\.arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +65,57 @@ class EntryInfo:
         return self.path.name if self.plan is None else f"{self.path.name} {self.plan.label} {self.plan.model}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishedShards:
+    """Which shards of an entry are finished, by the names of its files alone.
+
+    Attributes:
+        path: The folder of the entry.
+        plan: Its plan; None if that cannot be read.
+        finished: The names of the records of its finished shards.
+        changed: When a file was last added or removed, in seconds since 1970.
+    """
+
+    path: Path
+    plan: ShardPlan | None
+    finished: tuple[str, ...]
+    changed: float
+
+    def finished_times(self) -> list[float]:
+        """Return when each shard was finished, in seconds since 1970."""
+        folder, times = str(self.path), []
+        for name in self.finished:
+            with contextlib.suppress(OSError):  # removed since
+                times.append(os.stat(f"{folder}/{name}").st_mtime)  # noqa: PTH116  a Path costs more than the look
+        return times
+
+
+def inventory(cache: Path) -> list[FinishedShards]:
+    """List the entries of a cache with their finished shards, sorted by name; only plans are read.
+
+    >>> inventory(Path("no/such/cache"))
+    []
+    """
+    found = []
+    for name in _folders(cache):
+        path = cache / name
+        with os.scandir(path) as files:
+            names = [file.name for file in files]
+        if not _is_entry(names):
+            continue
+        finished = tuple(sorted(one for one in names if one.startswith("shard-") and one.endswith(".json")))
+        found.append(FinishedShards(path=path, plan=_plan_of(path), finished=finished, changed=path.stat().st_mtime))
+    return found
+
+
 def list_entries(cache: Path) -> list[EntryInfo]:
     """List the entries of a cache, sorted by name.
 
     >>> list_entries(Path("no/such/cache"))
     []
     """
-    if not cache.is_dir():
-        return []
-    return [_entry_info(path) for path in sorted(cache.iterdir()) if path.is_dir() and _is_entry(path)]
+    infos = (_entry_info(cache / name) for name in _folders(cache))
+    return [info for info in infos if info is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +209,47 @@ def remove(entry: EntryInfo) -> int:
     return entry.size_bytes
 
 
-def _is_entry(path: Path) -> bool:
-    return (path / ABOUT).is_file() or any(path.glob("shard-*-of-*.arrow"))
+def _folders(cache: Path) -> list[str]:
+    """Return the names of the folders of a cache, sorted; none if there is no cache."""
+    if not cache.is_dir():
+        return []
+    with os.scandir(cache) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _entry_info(path: Path) -> EntryInfo:
+def _is_entry(names: Collection[str]) -> bool:
+    return ABOUT in names or any(map(_ARROW.fullmatch, names))
+
+
+def _plan_of(path: Path) -> ShardPlan | None:
     try:
-        plan = read_plan(path)
+        return read_plan(path)
     except CacheError:
-        plan = None
-    stats = [file.stat() for file in sorted(path.rglob("*")) if file.is_file()]
+        return None
+
+
+def _entry_info(path: Path) -> EntryInfo | None:
+    """Look at every file of a folder once; return None if it is no entry."""
+    names: set[str] = set()
+    stats: list[os.stat_result] = []
+    folders = [str(path)]
+    while folders:
+        here = folders.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(here) as files:  # a process may finish its work
+            for file in files:
+                if file.is_dir(follow_symlinks=False):
+                    folders.append(file.path)
+                    continue
+                if here == str(path):
+                    names.add(file.name)
+                with contextlib.suppress(FileNotFoundError):
+                    stats.append(file.stat())
+    if not _is_entry(names):
+        return None
     return EntryInfo(
         path=path,
-        plan=plan,
-        n_finished=sum(1 for _ in path.glob("shard-*-of-*.json")),
+        plan=_plan_of(path),
+        n_finished=sum(1 for name in names if _RECORD.fullmatch(name)),
         size_bytes=sum(stat.st_size for stat in stats),
         changed=max((stat.st_mtime for stat in stats), default=0.0),
     )
