@@ -41,7 +41,7 @@ T = TypeVar("T", int, float)
 _WHOLE: Final = re.compile(r"-?\d+")
 Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
-Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output"]
+Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output", "cluster"]
 Needs: TypeAlias = Literal[
     "weights", "checkpoint", "revision", "context", "offload", "training", "cache", "variants", "intervals", "genes"
 ]

@@ -94,6 +94,7 @@ class Hub:
         self.failures: list[Failure] = []
         self.requests: list[str] = []
         self.tokens: list[str | None] = []  # with which the requests came
+        self.jobs: list[dict[str, Any]] = []  # as they were asked for; their stage and log lines may be set
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
@@ -145,7 +146,7 @@ class Hub:
 
     def clear(self) -> None:
         """Forgets everything."""
-        for kept in (self.repos, self.large, self.failures, self.requests, self.tokens):
+        for kept in (self.repos, self.large, self.failures, self.requests, self.tokens, self.jobs):
             kept.clear()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -240,10 +241,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"errors": [], "warnings": []})
         elif path == "repos/create":
             self._create(json.loads(self.body))
+        elif found := re.fullmatch(r"jobs/([^/]+)(?:/(\d+))?(/logs)?", path):
+            self._job(found[1], found[2], logs=found[3] is not None)
         elif found := re.fullmatch(r"(model|dataset|space)s/([^/]+/[^/]+)(?:/(.*))?", path):
             self._of_repo(found[1], found[2], found[3] or "")
         else:
             self._missing("EntryNotFound")
+
+    def _job(self, owner: str, number: str | None, *, logs: bool) -> None:
+        """Starts a job, or says how one is: as huggingface_hub.JobInfo reads it."""
+        if not self.known or owner != USER:
+            self._send(403, {"error": "You don't have the rights"})
+            return
+        if number is None:
+            self.owner.jobs.append({**json.loads(self.body), "stage": "RUNNING", "lines": []})
+            number = str(len(self.owner.jobs) - 1)
+        job = self.owner.jobs[int(number)]
+        if logs:
+            lines = [json.dumps({"data": line, "timestamp": "2026-01-01T00:00:00Z"}) for line in job["lines"]]
+            self._send(200, "".join(f"data: {line}\n\n" for line in lines).encode())
+            return
+        person = {"id": "1", "name": owner, "type": "user"}
+        self._send(200, {"id": number, "status": {"stage": job["stage"], "message": None}, "owner": person})
 
     def _create(self, asked: dict[str, Any]) -> None:
         if not self.known:

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("plots", "lora", "bigwig", "motifs")
+EXTRAS = ("plots", "lora", "bigwig", "motifs", "cluster")
 # Names that differ between the package and its import.
 PACKAGE_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 # Imported if they are there, or on the Hub only; each with its reason.

@@ -731,3 +731,69 @@ def test_cached_embeddings_are_pushed_as_a_dataset(client: Client) -> None:
     assert {path.name for path in (client.folder / "cache").iterdir()} == {entry.folder.name, ".probes"}
     client.hub.fail(500, "POST .*/commit/")
     assert "the Hub answered 500" in _refused(client.bend_hf(*export[:-1], "hub:me/another"))
+
+
+VOLUME = "hf://buckets/me/cache"
+
+
+def test_workers_are_submitted_as_jobs_of_the_hub(client: Client) -> None:
+    words = ["cpg_methylation", "--data", "sample", "--model", "bend-mini", "--epochs", 1, "--seeds", 0]
+    where = ["--on", "hf-jobs", "--flavor", "h200", "--volume", VOLUME, "--nodes", 2, "--time", "1:00:00"]
+    assert client.hub.jobs == []
+    shown = _done(client.bend_hf("submit", "run", *words, *where, "--dry-run"))
+    assert "embed: 2 jobs" in shown
+    assert client.hub.jobs == [], "a dry run submits nothing"
+    _done(client.bend_hf("submit", "run", *words, *where, "--jobs", "jobs"))
+    for number, job in enumerate(client.hub.jobs):
+        assert job["volumes"] == [{"type": "bucket", "source": "me/cache", "mountPath": "/cache"}]
+        assert job["environment"] == {"BEND_HF_CACHE": "/cache"}
+        assert (job["flavor"], job["timeoutSeconds"], job["attempts"]) == ("h200", 3600, 4)
+        assert job["command"][-3:] == ["--shard", f"{number}/2", "--no-leases"], "static shares on a mounted bucket"
+    assert len(client.hub.jobs) == 2, "heads wait"
+    client.hub.jobs[1] |= {"stage": "ERROR", "lines": ["one", "no memory"]}
+    client.hub.jobs[0]["stage"] = "COMPLETED"
+    status = client.bend_hf("submit", "--status", "jobs")
+    assert status.status == 1
+    assert "embed: 1 done, 1 failed" in status.stdout
+    assert "  no memory" in status.stdout
+    assert "heads: 1 waiting" in status.stdout
+    client.bend_hf("submit", "--status", "jobs", "--resume")
+    assert client.hub.jobs[2]["command"] == client.hub.jobs[1]["command"], "the failed worker again"
+    client.hub.jobs[2]["stage"] = "COMPLETED"
+    assert "heads: 1 waiting" in _done(client.bend_hf("submit", "--status", "jobs"))
+    _done(client.bend_hf("submit", "--status", "jobs", "--resume"))
+    command = client.hub.jobs[3]["command"]
+    assert command[command.index("run", 2) :][:2] == ["run", "--task"]
+    assert command[-2:] == ["--out", "/cache/results"], "what a job writes must stay on the volume"
+    client.hub.jobs[3]["stage"] = "COMPLETED"
+    _done(client.bend_hf("submit", "--status", "jobs", "--resume"))
+    report, flavor = client.hub.jobs[4]["command"], client.hub.jobs[4]["flavor"]
+    assert report[-4:] == ["report", "/cache/results", "--out", "/cache/results_report"]
+    assert flavor == "cpu-basic"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--volume is not given"),
+        (["--volume", "hf://datasets/me/x"], "cannot be written"),
+        (["--volume", "me/x"], "expected hf://buckets/NAMESPACE/NAME"),
+        (["--volume", VOLUME, "--bed", "/tmp/x.bed"], "jobs do not see"),
+        (["--volume", VOLUME, "--partition", "gpu"], "--partition is gpu, but --on is not slurm"),
+    ],
+)
+def test_what_jobs_of_the_hub_cannot_do_is_refused(client: Client, flags: list[str], said: str) -> None:
+    done = client.bend_hf("submit", "report", "results", "--on", "hf-jobs", *[one for one in flags if one != "--bed"])
+    if "--bed" in flags:
+        done = client.bend_hf("submit", "report", "/tmp/x.bed", "--on", "hf-jobs", "--volume", VOLUME)
+    assert done.status == 2
+    assert said in done.stderr
+    assert client.hub.jobs == []
+
+
+def test_a_job_that_the_hub_refuses_is_said(client: Client) -> None:
+    client.hub.fail(402, "POST /api/jobs")
+    words = ["submit", "report", "results", "--on", "hf-jobs", "--volume", VOLUME, "--jobs", "jobs"]
+    done = client.bend_hf(*words)
+    assert done.status == 1
+    assert "the Hub started 0 of 1 jobs of the stage report" in done.stderr
