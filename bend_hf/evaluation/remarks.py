@@ -1,4 +1,4 @@
-"""What a reader must know next to a score: too few steps of training, or a score below chance.
+"""What a reader must know next to a score: too few steps of training, a score below chance, or a choice among layers.
 
 Tables, cards and reports show these sentences as footnotes.
 
@@ -14,6 +14,7 @@ from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.tables import number
 
 FEW_STEPS: Final = 50  # of the optimizer; a head that took fewer says little about its model
+_TWO: Final = 2
 FEW_STEPS_TEXT: Final = "the head took {steps} steps of the optimizer, too few to say much about the model"
 
 
@@ -23,7 +24,21 @@ def remarks(record: ResultRecord) -> list[str]:
     found = [] if few is None else [FEW_STEPS_TEXT.format(steps=few)]
     if member(record.metrics, record.main_metric, "below_chance") is True:
         found.append(below_chance_text(record))
+    if (among := among_layers(record)) is not None:
+        found.append(among)
     return found
+
+
+def among_layers(record: ResultRecord) -> str | None:
+    """Say among how many layers this one was tried, and where its score lies whichever is chosen; None if alone."""
+    tried = member(record.layers, "tried")
+    if not isinstance(tried, list) or len(tried) < _TWO or not isinstance(record.model.get("layer"), int):
+        return None
+    text = f"the layer is one of {len(tried)} that were tried together"
+    low, high = (member(record.layers, "interval", end) for end in ("low", "high"))
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        return text
+    return f"{text}: whichever is chosen, its {record.main_metric} lies between {number(low)} and {number(high)}"
 
 
 def below_chance_text(record: ResultRecord) -> str:
