@@ -213,16 +213,3 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[TensorFiles]:
                 f"{paths[0]} cannot be read: {type(error).__name__}: {error}; download it again"
             ) from error
         yield tensors
-
-
-def stored_names(paths: Sequence[Path]) -> list[str]:
-    """List the names of the tensors in the weight files of a folder, sorted, without reading the tensors.
-
-    Raises:
-        ModelError: A file is damaged, or is not a weight file.
-    """
-    names: set[str] = set()
-    for path in paths:
-        with open_tensors([path]) as tensors:
-            names |= set(tensors.shapes)
-    return sorted(names)

@@ -11,7 +11,8 @@ import logging
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -92,25 +93,15 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
     Raises:
         ModelError: The file is truncated, is not a weight file, or holds objects other than tensors.
     """
-    import pickle
-
     import torch
 
-    check_weight_file(path)
-    try:
+    with _readable(path):
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             loaded: object = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} is not a plain state dict: it is damaged, or holds objects that could run code when they are "
-            f"read. If you trust the file, convert it to safetensors"
-        ) from error
-    except Exception as error:  # safetensors and torch raise many kinds of errors for a truncated file
-        raise ModelError(f"{path} cannot be read: {type(error).__name__}: {error}; download it again") from error
     if nested is not None and isinstance(loaded, Mapping) and nested in loaded:
         loaded = loaded[nested]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
@@ -124,6 +115,44 @@ def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tenso
         )
     check_extent(loaded, path)
     return {str(key): value.to(torch.float32) if value.is_floating_point() else value for key, value in loaded.items()}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Check a weight file, and turn the errors of reading it into a ModelError."""
+    import pickle
+
+    check_weight_file(path)
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is not a plain state dict: it is damaged, or holds objects that could run code when they are "
+            f"read. If you trust the file, convert it to safetensors"
+        ) from error
+    except Exception as error:  # safetensors and torch raise many kinds of errors for a truncated file
+        raise ModelError(f"{path} cannot be read: {type(error).__name__}: {error}; download it again") from error
+
+
+def stored_names(paths: Sequence[Path]) -> list[str]:
+    """List the names of the tensors in weight files, sorted, without reading their numbers.
+
+    Raises:
+        ModelError: A file is damaged, or is not a weight file.
+    """
+    import torch
+
+    names: set[str] = set()
+    for path in paths:
+        with _readable(path):
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, framework="pt") as file:
+                    names.update(file.keys())
+            else:
+                names.update(map(str, torch.load(path, map_location="meta", weights_only=True)))
+    return sorted(names)
 
 
 def norm_key(key: str) -> str:

@@ -23,7 +23,7 @@ from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._nucleotides import NucleotideVocabulary, tiny_nucleotide_tokenizer
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides
-from bend_hf.embedders._weights import find_weights
+from bend_hf.embedders._weights import find_weights, stored_names
 from bend_hf.embedders.hyenadna import NUCLEOTIDE_TABLE, PAD, SEP
 from bend_hf.errors import ModelError
 from bend_hf.types import Floats
@@ -153,7 +153,6 @@ class CaduceusEmbedder(NetworkEmbedder):
     _suffix: tuple[int, ...]
 
     def _load(self) -> None:
-        from bend_hf.embedders._tensor_files import stored_names
         from bend_hf.embedders.networks import caduceus
 
         version = None if self.random_init else caduceus.mamba_version_of(stored_names(find_weights(self.folder)))

@@ -146,7 +146,7 @@ def flat_fields(name: str) -> dict[str, Any]:
 
 @needs_shared
 @pytest.mark.parametrize(
-    "layout", ["all keys", "other of tied keys", "no prefix", "no buffers", "flat", "said to be v1"]
+    "layout", ["all keys", "old pickle", "other of tied keys", "no prefix", "no buffers", "flat", "said to be v1"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_other_layouts_of_a_checkpoint_give_the_same_rows(name: str, layout: str, tmp_path: Path) -> None:
@@ -170,6 +170,9 @@ def test_other_layouts_of_a_checkpoint_give_the_same_rows(name: str, layout: str
         if layout == "no buffers":
             state = {key: value for key, value in state.items() if "complement_map" not in key}
         save_file(state, folder / weights)
+        if layout == "old pickle":  # of torch before 1.6
+            (folder / weights).unlink()
+            torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     loaded = load_embedder(folder, device="cpu")
     assert loaded.lacking == () or all("complement_map" in key for key in loaded.lacking)
     np.testing.assert_allclose(
