@@ -2,7 +2,7 @@
 
 Chunks are sorted by length. A batch holds chunks of similar length, as many as fit a budget of tokens, padding
 included. ``BudgetTrials`` finds the fastest budget on the first batches, unless the user fixes it. ``BatchRunner``
-returns values in the order of the tokens, whatever the order of the batches.
+yields the values of each batch and says which outputs they are.
 
 The chunks of 90 and 88 tokens share a batch, the one of 30 tokens is too short for it; with a budget of 90 tokens the
 first chunk is a batch of its own:
@@ -13,6 +13,7 @@ first chunk is a batch of its own:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.types import Bools, Floats, Ints
+from bend_hf.embedders._pipeline import StoppedError
+from bend_hf.types import Bools, Ints
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +93,8 @@ class _Batch:
     Attributes:
         ids: Shape (B, T).
         mask: Shape (B, T); None if nothing is padded.
-        take: Which of the B * T tokens are wanted.
-        slots: Index of each wanted token in the result.
+        take: Which of the B * T tokens gives each output of the batch, shape (n,).
+        slots: Index of each output among all, ascending, shape (n,).
     """
 
     ids: NDArray[np.int64]
@@ -139,88 +141,89 @@ class BatchRunner:
         self.batch_tokens = self.default_tokens // 2
         return True
 
-    def run(self, tokenized: Tokenized, wanted: Bools, function: BatchFunction) -> Floats:
-        """Compute values for the wanted tokens.
+    def run(
+        self,
+        tokenized: Tokenized,
+        token_R: Ints,
+        function: BatchFunction,
+        *,
+        stop: threading.Event | None = None,
+        shrinks: bool = False,
+    ) -> Iterator[tuple[Tensor, Ints]]:
+        """Compute values for the wanted tokens, batch by batch.
 
         Args:
             tokenized: The chunks.
-            wanted: Which tokens to return, shape (N,).
+            token_R: The token of each output, in any order and with repeats, shape (R,).
             function: Computes K values per token of a batch.
+            stop: Ends the run between two batches when it is set.
+            shrinks: Halve the batches if the device's memory is too small for one that the user or ``fixed`` asked for.
 
-        Returns:
-            Float32, shape (wanted tokens, K), in the order of the tokens.
+        Yields:
+            Values of n outputs on the device, shape (n, K), and which outputs they are, shape (n,), ascending if the
+            tokens are.
+
+        Raises:
+            StoppedError: ``stop`` was set.
         """
         import torch
 
+        outputs = _Outputs.of(token_R, n_tokens=len(tokenized.ids))
         lengths = np.diff(tokenized.chunk_starts)
-        slot_of = np.cumsum(wanted) - 1
-        n_wanted = int(slot_of[-1]) + 1 if len(slot_of) else 0
         order = np.argsort(-lengths, kind="stable")
         ordered = lengths[order]
-        out: Tensor | None = None
-        pending: _Pending | None = None
         first = 0
-        with torch.inference_mode():
-            while first < len(order):
-                trials = self._trials_for(int(ordered[first]))
-                budget = self.batch_tokens or trials.budget
-                last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=self.equal_lengths)
-                batch = self._assemble(tokenized, order[first:last], lengths, wanted, slot_of)
-                start = time.perf_counter()
-                try:
-                    launched = self._launch(batch, function)
-                except torch.cuda.OutOfMemoryError:
-                    if self.batch_tokens is not None or not trials.out_of_memory():
-                        raise
-                    torch.cuda.empty_cache()
-                    continue
-                if self.batch_tokens is None and not trials.decided:
-                    launched.wait()
-                    trials.record(batch.ids.size, time.perf_counter() - start)
-                if out is None:
-                    out = torch.empty((n_wanted, launched.values.shape[-1]), dtype=torch.float32)
-                if pending is not None:
-                    pending.finish(out)
-                pending = launched
-                first = last
-            if pending is not None and out is not None:
-                pending.finish(out)
-        return out.numpy() if out is not None else np.zeros((0, 0), dtype=np.float32)
+        while first < len(order):
+            if stop is not None and stop.is_set():
+                raise StoppedError
+            trials = self._trials_for(int(ordered[first]))
+            budget = self.batch_tokens or trials.budget
+            last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=self.equal_lengths)
+            batch = self._assemble(tokenized, order[first:last], lengths, outputs)
+            start = time.perf_counter()
+            try:
+                with torch.inference_mode():
+                    values = self._values(batch, function)
+            except torch.cuda.OutOfMemoryError:
+                smaller = trials.out_of_memory() if self.batch_tokens is None else shrinks and self.halve()
+                if not smaller:
+                    raise
+                torch.cuda.empty_cache()
+                continue
+            if self.batch_tokens is None and not trials.decided:
+                if values.is_cuda:
+                    torch.cuda.current_stream(values.device).synchronize()
+                trials.record(batch.ids.size, time.perf_counter() - start)
+            yield values, batch.slots
+            first = last
 
     def _trials_for(self, longest: int) -> BudgetTrials:
         """Return the trials for chunks of about this length: short and long chunks have different best budgets."""
         candidates = CANDIDATE_TOKENS[self.device.type]
         return self.trials.setdefault(longest.bit_length(), BudgetTrials(candidates))
 
-    def _assemble(self, tokenized: Tokenized, chunks: Ints, lengths: Ints, wanted: Bools, slot_of: Ints) -> _Batch:
+    def _assemble(self, tokenized: Tokenized, chunks: Ints, lengths: Ints, outputs: _Outputs) -> _Batch:
         n_tokens = lengths[chunks]
         longest = int(n_tokens.max())
         inside = np.arange(longest) < n_tokens[:, None]
         index = np.where(inside, tokenized.chunk_starts[chunks][:, None] + np.arange(longest), 0)
-        take = np.flatnonzero(inside & wanted[index])
+        take = np.flatnonzero(inside & outputs.wanted[index])
         padded = bool(n_tokens.min() < longest)
+        slots = outputs.of_tokens(index.reshape(-1)[take])
+        order = np.argsort(slots.slot, kind="stable")  # the order in which they are stored
         return _Batch(
             ids=np.where(inside, tokenized.ids[index], self.pad_id).astype(np.int64),
             mask=inside.astype(np.int64) if padded else None,
-            take=take,
-            slots=slot_of[index.reshape(-1)[take]],
+            take=take[slots.which[order]],
+            slots=slots.slot[order],
         )
 
-    def _launch(self, batch: _Batch, function: BatchFunction) -> _Pending:
-        import torch
-
+    def _values(self, batch: _Batch, function: BatchFunction) -> Tensor:
         ids = self._send(batch.ids)
         values = function(ids, None if batch.mask is None else self._send(batch.mask))
         flat = values.reshape(-1, values.shape[-1])
-        if len(batch.take) < len(flat):
-            flat = flat[self._send(batch.take)]
-        if self.device.type != "cuda":
-            return _Pending(values=flat.cpu(), slots=batch.slots, done=None)
-        copied = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
-        copied.copy_(flat, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        done.record(torch.cuda.current_stream(self.device))
-        return _Pending(values=copied, slots=batch.slots, done=done)
+        everything = len(batch.take) == len(flat) and bool((np.diff(batch.take) == 1).all())
+        return flat if everything else flat[self._send(batch.take)]
 
     def _send(self, array: NDArray[np.int64]) -> Tensor:
         import torch
@@ -232,22 +235,45 @@ class BatchRunner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pending:
-    """Values that are being copied from the device."""
+class _Slots:
+    """Outputs of some tokens: the index of each output, and which of the tokens gives it."""
 
-    values: Tensor
-    slots: Ints
-    done: torch.cuda.Event | None
+    slot: Ints
+    which: Ints
 
-    def wait(self) -> None:
-        if self.done is not None:
-            self.done.synchronize()
 
-    def finish(self, out: Tensor) -> None:
-        import torch
+@dataclass(frozen=True, kw_only=True)
+class _Outputs:
+    """Which outputs each of N tokens gives.
 
-        self.wait()
-        out[torch.from_numpy(self.slots)] = self.values.float()
+    Attributes:
+        wanted: Whether the token gives any, shape (N,).
+        first: Index into ``slot`` of its first output, shape (N + 1,).
+        slot: The outputs of all tokens, token after token, shape (R,).
+    """
+
+    wanted: Bools
+    first: Ints
+    slot: Ints
+
+    @classmethod
+    def of(cls, token_R: Ints, *, n_tokens: int) -> _Outputs:
+        counts = np.bincount(token_R, minlength=n_tokens)
+        in_order = len(token_R) < 2 or bool((np.diff(token_R) > 0).all())
+        return cls(
+            wanted=counts > 0,
+            first=np.concatenate([[0], np.cumsum(counts)]),
+            slot=np.arange(len(token_R)) if in_order else np.argsort(token_R, kind="stable"),
+        )
+
+    def of_tokens(self, tokens: Ints) -> _Slots:
+        first = self.first[tokens]
+        counts = self.first[tokens + 1] - first
+        if (counts == 1).all():
+            return _Slots(slot=self.slot[first], which=np.arange(len(tokens)))
+        which = np.repeat(np.arange(len(tokens)), counts)
+        place = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return _Slots(slot=self.slot[first[which] + place], which=which)
 
 
 def batch_end(sorted_lengths: Ints, first: int, *, budget_tokens: int, equal_lengths: bool = False) -> int:

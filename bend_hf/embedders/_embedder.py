@@ -29,17 +29,21 @@ A family with keywords of its own passes the others on:
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import numpy as np
 
-from bend_hf.embedders._alignment import Tokenized, Window, output_tokens
+from bend_hf.embedders._alignment import Tokenized, TokenMap, Window, output_tokens
 from bend_hf.embedders._batching import BatchFunction, BatchRunner
 from bend_hf.embedders._loaded_model import LoadedModel
+from bend_hf.embedders._pipeline import Rows, StoredRows, Unit, UnitBuffers, ahead, stored_rows
 from bend_hf.embedders._spec import EmbedderOptions as EmbedderOptions
 from bend_hf.embedders._spec import ModelOutput
 from bend_hf.embedders._spec import TokenEmbeddings as TokenEmbeddings
@@ -88,6 +92,27 @@ def token_losses(logits_BTV: Tensor, ids_BT: Tensor, *, competing: Sequence[int]
 
 
 _GROUP_BYTES: Final = 1 << 28  # embeddings of the sequences that are embedded together
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Sequences that are embedded together: their tokens, which of them are returned, and where their rows go.
+
+    Attributes:
+        complete: The units whose last rows are in this group; see ``UnitBuffers``.
+    """
+
+    tokenized: Tokenized
+    outputs: TokenMap
+    rows: Rows
+    complete: Sequence[Unit] = ()
+
+    def items(self) -> Iterator[TokenEmbeddings]:
+        """Yield the embeddings of each sequence, after they have arrived on the host."""
+        self.rows.wait()
+        values = self.rows.array()
+        for first, last in pairwise(self.outputs.starts.tolist()):
+            yield TokenEmbeddings(values=values[first:last], embedding_bp=self.outputs.bp[first:last])
 
 
 class Embedder(LoadedModel):
@@ -252,6 +277,9 @@ class Embedder(LoadedModel):
 
     def iter_tokens(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
         """Embed sequences one after the other, in bounded memory; see ``embed_tokens``."""
+        if self.overlaps:
+            yield from self._iter_overlapped(sequences)
+            return
         for group in self._groups(sequences):
             forward = self._outputs(group, self._embed_batch, specials=False, per_nucleotide=True)
             if not self.reverse_complement_average:
@@ -263,8 +291,8 @@ class Embedder(LoadedModel):
                 specials=False,
                 per_nucleotide=True,
             )
-            for ahead, back in zip(forward, reverse, strict=True):
-                x_LD = (ahead.upsampled() + self._flipped(back.upsampled())) * np.float32(0.5)
+            for plus, minus in zip(forward, reverse, strict=True):
+                x_LD = (plus.upsampled() + self._flipped(minus.upsampled())) * np.float32(0.5)
                 yield TokenEmbeddings(values=x_LD, embedding_bp=np.ones(len(x_LD), dtype=np.int64))
 
     def logits(self, sequences: Sequence[str], upsample_embeddings: bool = False) -> list[Floats]:
@@ -320,13 +348,93 @@ class Embedder(LoadedModel):
     ) -> Iterator[TokenEmbeddings]:
         tokenized = self._tokenized(sequences)
         outputs = output_tokens(tokenized, specials=specials, per_nucleotide=per_nucleotide)
-        wanted = np.zeros(len(tokenized.ids), dtype=np.bool_)
-        wanted[outputs.token] = True
-        values = self.runner().run(tokenized, wanted, function)
-        if len(outputs.token) != len(values) or (np.diff(outputs.token) < 1).any():  # repeated or out of order
-            values = values[(np.cumsum(wanted) - 1)[outputs.token]]
-        for first, last in pairwise(outputs.starts.tolist()):
-            yield TokenEmbeddings(values=values[first:last], embedding_bp=outputs.bp[first:last])
+        rows = Rows(n_rows=len(outputs.token))
+        return self._computed(_Group(tokenized=tokenized, outputs=outputs, rows=rows), function).items()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the stages of embedding overlap: not for two strands, nor for a class that embeds in its own way."""
+        kind = type(self)
+        own = kind._outputs is not Embedder._outputs or kind.iter_tokens is not Embedder.iter_tokens
+        return not own and not self.reverse_complement_average
+
+    def _iter_overlapped(self, sequences: Iterable[str]) -> Iterator[TokenEmbeddings]:
+        def prepared() -> Iterator[_Group]:
+            for group in self._groups(sequences):
+                tokenized = self._tokenized(group)
+                outputs = output_tokens(tokenized, specials=False, per_nucleotide=True)
+                yield _Group(tokenized=tokenized, outputs=outputs, rows=Rows(n_rows=len(outputs.token)))
+
+        with closing(self._overlapped(prepared())) as groups:
+            for group in groups:
+                yield from group.items()
+
+    def _overlapped(self, prepared: Iterator[_Group], *, shrinks: bool = False) -> Generator[_Group, None, None]:
+        """Compute groups while the next ones are prepared and the last one is taken; see ``_pipeline``.
+
+        A single group is computed here: nothing can overlap with it.
+        """
+        self.runner()  # moves the model to its device, in this thread
+        head = list(islice(prepared, 2))
+        if len(head) < 2:
+            for group in head:
+                yield self._computed(group, self._embed_batch, shrinks=shrinks)
+            return
+        stop = threading.Event()
+
+        def computed() -> Iterator[_Group]:
+            with closing(ahead(chain(head, prepared), n_ahead=2)) as waiting:
+                for group in waiting:
+                    yield self._computed(group, self._embed_batch, stop=stop, shrinks=shrinks)
+
+        with closing(ahead(computed(), stop=stop)) as groups:
+            yield from groups
+
+    def _computed(
+        self,
+        group: _Group,
+        function: BatchFunction,
+        *,
+        stop: threading.Event | None = None,
+        shrinks: bool = False,
+    ) -> _Group:
+        """Run the device over a group, and start to copy its rows to the host."""
+        batches = self.runner().run(group.tokenized, group.outputs.token, function, stop=stop, shrinks=shrinks)
+        for values, slots in batches:
+            group.rows.place(values, slots)
+        group.rows.copy()
+        return group
+
+    def iter_stored(
+        self, units: Iterable[Sequence[str]], dtype: torch.dtype, *, rows_per_bp: float = 1.0
+    ) -> Iterator[StoredRows]:
+        """Embed units of sequences, the rows of each in one buffer of a dtype; see ``_pipeline``.
+
+        Args:
+            units: Sequences that are stored together.
+            dtype: In which the rows are stored.
+            rows_per_bp: Estimated token embeddings per nucleotide, for the buffers.
+        """
+        pinned = self.runner().device.type == "cuda"
+        buffers = UnitBuffers(width=self.row_width, dtype=dtype, rows_per_bp=rows_per_bp, pinned=pinned)
+
+        def announced() -> Iterator[str]:
+            for unit in units:
+                buffers.begin(unit)
+                yield from unit
+
+        def prepared() -> Iterator[_Group]:
+            for group in self._groups(announced()):
+                tokenized = self._tokenized(group)
+                outputs = output_tokens(tokenized, specials=False, per_nucleotide=True)
+                rows, complete = buffers.of_group(outputs.starts, outputs.bp)
+                yield _Group(tokenized=tokenized, outputs=outputs, rows=rows, complete=complete)
+
+        with closing(self._overlapped(prepared(), shrinks=True)) as groups:
+            for group in groups:
+                group.rows.wait()
+                for unit in group.complete:
+                    yield stored_rows(unit)
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
         tokenized = self._tokenize(sequences)

@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.errors import CacheError, did_you_mean
 from bend_hf.types import Floats, StoredDtype
+
+if TYPE_CHECKING:
+    import torch
 
 STORED_DTYPES: Final[tuple[StoredDtype, ...]] = get_args(StoredDtype)
 
@@ -57,6 +60,13 @@ def itemsize(dtype: StoredDtype) -> int:
     return np.dtype(NUMPY_OF[dtype]).itemsize
 
 
+def torch_dtype(dtype: StoredDtype) -> torch.dtype:
+    """Return the dtype of PyTorch that stored embeddings are rounded to."""
+    import torch
+
+    return {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
 def encode_into(out: NDArray[Any], embeddings: Floats, dtype: StoredDtype) -> None:
     """Round embeddings to their stored form, to nearest, ties to even.
 
@@ -75,7 +85,7 @@ def encode_into(out: NDArray[Any], embeddings: Floats, dtype: StoredDtype) -> No
         torch.from_numpy(out.view(np.int16)).view(torch.bfloat16).copy_(source)
     else:
         torch.from_numpy(out).copy_(source)
-    if out.size and not _all_finite(out, dtype):
+    if not is_storable(out, dtype):
         raise CacheError(_explain_overflow(float(embeddings.min()), float(embeddings.max()), dtype))
 
 
@@ -95,12 +105,14 @@ def decode(stored: NDArray[Any], dtype: StoredDtype) -> NDArray[Any]:
     return wide.view(np.float32)
 
 
-def _all_finite(out: NDArray[Any], dtype: StoredDtype) -> bool:
-    """Check that no stored number is infinite or nan, by its bits: they follow those of the largest finite number.
+def is_storable(out: NDArray[Any], dtype: StoredDtype) -> bool:
+    """Return whether no stored number is infinite or nan, by its bits: they follow those of the largest finite number.
 
     Numbers of one sign are ordered like their bits, so two maxima are enough. Reading what was just written is faster
     than reading its source.
     """
+    if not out.size:
+        return True
     n_bytes, infinity = itemsize(dtype), _INFINITY_BITS[dtype]
     sign = 1 << (8 * n_bytes - 1)
     negative, positive = out.view(f"u{n_bytes}").max(), out.view(f"i{n_bytes}").max()

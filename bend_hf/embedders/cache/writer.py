@@ -11,8 +11,9 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice, tee
+from itertools import chain, islice, pairwise, tee
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
@@ -22,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode_into
+from bend_hf.embedders._alignment import sums
+from bend_hf.embedders._pipeline import numpy_rows
+from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode, encode_into, is_storable, torch_dtype
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
 from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import CacheError
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders._pipeline import StoredRows
     from bend_hf.embedders._spec import TokenEmbeddings
     from bend_hf.embedders.cache.pooling import Pooling
 
@@ -100,8 +104,12 @@ class TokenColumns:
     def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Yield embeddings and token lengths of each batch.
 
-        The embedder sees one stream of sequences and groups them as it likes, across the batches.
+        The embedder sees one stream of sequences and groups them as it likes, across the batches. Embeddings that are
+        stored as they are computed are written once: the array wraps the buffer that the embedder wrote to.
         """
+        if self._pooling is None and self._embedder.overlaps:
+            yield from self._wrapped(batches)
+            return
         batches, sizes = tee(batches)
         embedded = self.embed(chain.from_iterable(batches))
         n_before = 0
@@ -113,6 +121,50 @@ class TokenColumns:
                 raise
             n_before += len(sequences)
             yield columns
+
+    def _wrapped(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Yield the columns of each batch around the buffers that the embedder filled."""
+        given: deque[list[str]] = deque()
+        n_before = 0
+
+        def remember() -> Iterator[list[str]]:
+            for sequences in batches:
+                given.append(sequences)
+                yield sequences
+
+        units = self._embedder.iter_stored(remember(), torch_dtype(self._dtype), rows_per_bp=self._embeddings_per_bp)
+        with closing(units):
+            for unit in units:
+                sequences = given.popleft()
+                values = numpy_rows(unit.values)
+                self._check_unit(values, unit, sequences, n_before)
+                n_before += len(sequences)
+                yield _columns(values, unit.starts, unit.bp)
+
+    def _check_unit(self, values: NDArray[Any], unit: StoredRows, sequences: list[str], n_before: int) -> None:
+        """Check shapes, lengths and numbers of a batch.
+
+        Raises:
+            CacheError: The embedder returned another number of rows or nucleotides.
+            UnstorableError: A number cannot be stored.
+        """
+        n_bp = sums(unit.bp, unit.starts)
+        wrong = np.flatnonzero(n_bp != np.array([len(one) for one in sequences]))
+        if len(wrong) or values.shape != (len(unit.bp), self._width):
+            first = int(wrong[0]) if len(wrong) else 0
+            raise self._misshapen(values.shape, int(n_bp[first]), sequences[first])
+        if is_storable(values, self._dtype):
+            return
+        for position, (first, last) in enumerate(pairwise(unit.starts.tolist())):
+            if not is_storable(values[first:last], self._dtype):
+                (item,) = self._embedder.embed_tokens([sequences[position]])  # the numbers before they were rounded
+                try:
+                    encode(item.values, self._dtype)
+                except CacheError as error:
+                    text = _with_remedy(str(error), self._embedder)
+                    raise UnstorableError(text, position=n_before + position) from error
+                text = _with_remedy("the embedder returned a number that is not finite", self._embedder)
+                raise UnstorableError(text, position=n_before + position)
 
     def embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
         """Embed each sequence; if a batch does not fit into the device's memory, halve the batch size and retry."""
@@ -159,19 +211,27 @@ class TokenColumns:
                 raise UnstorableError(_with_remedy(str(error), self._embedder), position=len(counts)) from error
             counts.append(len(item.embedding_bp))
             lengths.append(item.embedding_bp)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-        flat = pa.array(stored[:end].reshape(-1))
-        embeddings = pa.FixedSizeListArray.from_arrays(flat, self._width)
-        token_bp = pa.array(np.concatenate([np.zeros(0, np.int32), *lengths]).astype(np.int32))
-        return pa.LargeListArray.from_arrays(offsets, embeddings), pa.LargeListArray.from_arrays(offsets, token_bp)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return _columns(stored[:end], starts, np.concatenate([np.zeros(0, np.int32), *lengths]))
 
     def _check(self, item: TokenEmbeddings, sequence: str) -> None:
         n_bp = int(item.embedding_bp.sum())
         if item.values.shape != (len(item.embedding_bp), self._width) or n_bp != len(sequence):
-            raise CacheError(
-                f"{self._embedder.name} returned embeddings of shape {item.values.shape} for {n_bp} nucleotides; "
-                f"expected width {self._width} for a sequence of {len(sequence)} nucleotides"
-            )
+            raise self._misshapen(item.values.shape, n_bp, sequence)
+
+    def _misshapen(self, shape: tuple[int, ...], n_bp: int, sequence: str) -> CacheError:
+        return CacheError(
+            f"{self._embedder.name} returned embeddings of shape {shape} for {n_bp} nucleotides; "
+            f"expected width {self._width} for a sequence of {len(sequence)} nucleotides"
+        )
+
+
+def _columns(values: NDArray[Any], starts: Ints, bp: Ints) -> tuple[pa.Array, pa.Array]:
+    """Wrap stored embeddings, shape (R, D), and their nucleotides as lists of each sequence, without a copy of them."""
+    offsets = pa.array(starts)
+    embeddings = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    token_bp = pa.array(bp.astype(np.int32))
+    return pa.LargeListArray.from_arrays(offsets, embeddings), pa.LargeListArray.from_arrays(offsets, token_bp)
 
 
 def _with_remedy(text: str, embedder: Embedder) -> str:

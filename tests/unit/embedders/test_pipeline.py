@@ -1,0 +1,197 @@
+"""Tokenizing, the device and the caller overlap; each row is written once, with the bits of a plain pass."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bend_hf.embedders import _embedder as embedder_module
+from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, Window, assemble
+from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._pipeline import Rows, ahead, numpy_rows
+from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
+from bend_hf.embedders.cache.dtypes import encode, torch_dtype
+from bend_hf.embedders.cache.writer import TokenColumns
+from bend_hf.types import StoredDtype
+
+WIDTH = 6
+STAGE_S = 0.03
+
+
+class Artificial(Embedder):
+    """Random embeddings of single nucleotides, with a device and a tokenizer that take a given time."""
+
+    needs_checkpoint = False
+    seconds = 0.0
+    repeats_first = False
+
+    def _load(self) -> None:
+        self._table = nucleotide_table({"A": 0, "C": 1, "G": 2, "T": 3}, unknown=4)
+        self._weights = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
+        self.busy: list[tuple[float, float]] = []
+
+    @property
+    def width(self) -> int:
+        return WIDTH
+
+    def _tokenize(self, sequences: list[str]) -> Tokenized:
+        time.sleep(self.seconds)  # the stage itself, not a wait for something
+        stream = single_nucleotides(Nucleotides.of(sequences), self._table)
+        return assemble(stream, Window(context_tokens=None), token_map=self._map(stream))
+
+    def _map(self, stream: TokenStream) -> TokenMap | None:
+        """Repeat the first token of each sequence before its last, which then counts no nucleotide of its own."""
+        if not self.repeats_first:
+            return None
+        token = np.arange(len(stream.ids))
+        token[stream.starts[1:] - 1] = stream.starts[:-1]
+        return TokenMap(token=token, bp=stream.token_bp, starts=stream.starts)
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        begin = time.perf_counter()
+        time.sleep(self.seconds)
+        found = self._weights[ids_BT] + torch.arange(ids_BT.shape[1])[:, None]
+        self.busy.append((begin, time.perf_counter()))
+        return found
+
+
+def some_sequences(n: int, lengths: tuple[int, ...]) -> list[str]:
+    random = np.random.default_rng(0)
+    return ["".join(random.choice(list("ACGTN"), lengths[place % len(lengths)])) for place in range(n)]
+
+
+def plain(embedder: Embedder, sequences: list[str]) -> list[np.ndarray]:
+    return [embedder.embed_tokens([sequence])[0].values for sequence in sequences]
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> Artificial:
+    """An embedder with many groups: 8 batches of 16 tokens each."""
+    monkeypatch.setattr(embedder_module, "_GROUP_BYTES", 0)
+    return Artificial(batch_tokens=16, device="cpu")
+
+
+def busy_share(embedder: Artificial) -> float:
+    embedder.load()
+    embedder.busy.clear()
+    units = [[sequence] for sequence in some_sequences(30, (600,))]
+    for _ in embedder.iter_stored(units, torch.float16):
+        time.sleep(STAGE_S)  # the caller's stage
+    inside = sum(end - begin for begin, end in embedder.busy)
+    return inside / (embedder.busy[-1][1] - embedder.busy[0][0])
+
+
+def test_the_device_is_busy_over_95_percent_at_equal_costs(small_groups: Artificial) -> None:
+    small_groups.seconds = STAGE_S
+    assert any(busy_share(small_groups) > 0.95 for _ in range(5))  # other processes may take the processor from some
+
+
+@pytest.mark.parametrize("repeats_first", [False, True], ids=["in order", "repeated"])
+def test_overlapped_rows_are_those_of_a_plain_pass(small_groups: Artificial, repeats_first: bool) -> None:
+    small_groups.repeats_first = repeats_first
+    sequences = some_sequences(60, (3, 17, 40, 1, 25))
+    found = list(small_groups.iter_tokens(iter(sequences)))
+    for one, expected, sequence in zip(found, plain(small_groups, sequences), sequences, strict=True):
+        np.testing.assert_array_equal(one.values, expected)
+        assert one.embedding_bp.sum() == len(sequence)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
+@pytest.mark.parametrize("per_unit", [1, 7, 60], ids=["split groups", "across groups", "one unit"])
+def test_stored_rows_have_the_bits_of_rounded_embeddings(
+    small_groups: Artificial, dtype: StoredDtype, per_unit: int
+) -> None:
+    small_groups.repeats_first = True
+    sequences = some_sequences(60, (3, 17, 40, 1, 25))
+    units = [sequences[at : at + per_unit] for at in range(0, len(sequences), per_unit)]
+    found = list(small_groups.iter_stored(iter(units), torch_dtype(dtype), rows_per_bp=0.5))
+    assert [len(unit.starts) - 1 for unit in found] == [len(unit) for unit in units]
+    rows = [numpy_rows(unit.values)[first:last] for unit in found for first, last in pairwise(unit.starts.tolist())]
+    for one, expected in zip(rows, plain(small_groups, sequences), strict=True):
+        np.testing.assert_array_equal(one, encode(expected, dtype))
+
+
+def test_each_stored_byte_is_written_once_and_arrow_wraps_it(
+    small_groups: Artificial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Rows] = []
+    place = Rows.place
+    monkeypatch.setattr(Rows, "place", lambda self, *given: (kept.append(self), place(self, *given))[1])
+    sequences = some_sequences(60, (3, 17, 40, 1, 25))
+    columns = list(TokenColumns(small_groups, "float16").of([sequences[:30], sequences[30:]]))
+    stored = sum(embeddings.values.values.nbytes for embeddings, _ in columns)
+    assert sum(rows.n_bytes_written for rows in {id(rows): rows for rows in kept}.values()) == stored
+    assert stored == 2 * WIDTH * sum(map(len, sequences))
+    spans = [
+        (view.data_ptr(), view.data_ptr() + view.nbytes)
+        for rows in {id(rows): rows for rows in kept}.values()
+        for view in rows.views
+    ]
+    for embeddings, _ in columns:
+        begin = embeddings.values.values.buffers()[1].address
+        end = begin + embeddings.values.values.nbytes
+        within = [(low, high) for low, high in spans if begin <= low and high <= end]
+        assert sum(high - low for low, high in within) == end - begin
+
+
+class Crowded(Artificial):
+    """Has memory for 600 tokens at a time."""
+
+    def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
+        if ids_BT.numel() > 600:
+            raise torch.cuda.OutOfMemoryError
+        return super()._hidden(ids_BT, mask_BT, layer)
+
+
+def test_too_large_batches_are_halved_and_no_row_is_lost_or_doubled() -> None:
+    sequences = some_sequences(60, (3, 17, 40, 1, 25))
+    crowded = Crowded(batch_tokens=1300, device="cpu")
+    (unit,) = crowded.iter_stored([sequences], torch.float32)
+    np.testing.assert_array_equal(unit.values.numpy(), np.concatenate(plain(Artificial(device="cpu"), sequences)))
+    assert crowded.runner().default_tokens == 325
+
+
+def test_an_error_is_raised_at_its_place_and_ends_the_threads(small_groups: Artificial) -> None:
+    def sequences() -> Iterator[str]:
+        yield from some_sequences(20, (40,))
+        raise OSError("the file cannot be read")
+
+    found = []
+    with pytest.raises(OSError, match="the file cannot be read"):
+        found.extend(small_groups.iter_tokens(sequences()))
+    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_whoever_stops_early_ends_the_threads_within_a_batch(small_groups: Artificial) -> None:
+    read = []
+
+    def sequences() -> Iterator[str]:
+        for sequence in some_sequences(1000, (40,)):
+            read.append(sequence)
+            yield sequence
+
+    for _ in small_groups.iter_tokens(sequences()):
+        break
+    assert "ahead" not in {thread.name for thread in threading.enumerate()}
+    assert len(read) < 40  # a group holds 4 of them, and at most six groups are begun
+
+
+def test_items_that_nobody_takes_are_not_made() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(1, 100):
+            made.append(number)
+            yield number
+
+    stage = ahead(items(), n_ahead=2)
+    assert next(stage) == 1
+    stage.close()
+    assert len(made) <= 4
