@@ -407,7 +407,7 @@ class Embedder(LoadedModel):
 
     def iter_stored(
         self, units: Iterable[Sequence[str]], dtype: torch.dtype, *, rows_per_bp: float = 1.0
-    ) -> Iterator[StoredRows]:
+    ) -> Generator[StoredRows, None, None]:
         """Embed units of sequences, the rows of each in one buffer of a dtype; see ``_pipeline``.
 
         Args:
