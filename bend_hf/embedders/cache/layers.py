@@ -16,20 +16,29 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import pyarrow as pa
 
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache.as_dataset import describe_dataset
-from bend_hf.embedders.cache.fill import RankSlice, explained, missing_shards, shard_order, sweep_finished
+from bend_hf.embedders.cache.fill import (
+    RankSlice,
+    explained,
+    missing_shards,
+    shard_order,
+    static_share,
+    sweep_finished,
+    why_static,
+)
 from bend_hf.embedders.cache.open import CacheEntry, CacheSettings, find_entry, worth_caching
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars, stored_features
 from bend_hf.embedders.layers import LayersOnTheFly, layer_view, layers_view
 from bend_hf.errors import CacheError
-from bend_hf.lease import Lease, Watch, take
+from bend_hf.lease import Lease, Watch, take, unshared
 from bend_hf.tables import n_bytes
 
 if TYPE_CHECKING:
@@ -172,21 +181,37 @@ def _fill_alike(entries: Mapping[int, CacheEntry], embedder: Embedder, here: Ran
             entry.plan.n_shards,
             len(entries),
         )
+    reason = why_static(next(iter(entries.values())).folder, here) if numbers else None
+    place = {"rank": here.rank, "n_processes": here.n_processes}
+    if reason is not None:
+        log.warning(
+            "no leases (%s): this process computes the static share %d/%d of each layer",
+            reason,
+            here.rank,
+            here.n_processes,
+        )
+        here = replace(here, leases=False)
     watch = Watch()
-    pending = shard_order(numbers, rank=here.rank, n_processes=here.n_processes)
+    pending = shard_order(numbers, **place) if here.leases else static_share(numbers, **place)
     while pending:
         left = []
         for number in pending:
             wanted = {layer: entries[layer].shards[number] for layer in entries if number in lacking[layer]}
-            if not _fill_shard(entries, wanted, embedder, watch):
+            if not _fill_shard(entries, wanted, embedder, watch, here):
                 left.append(number)
         if len(left) == len(pending):
             time.sleep(_POLL_S)
         pending = left
+    while not here.leases and any(missing_shards(entry.shards) for entry in entries.values()):
+        time.sleep(_POLL_S)  # for the shares of the others
 
 
 def _fill_shard(
-    entries: Mapping[int, CacheEntry], wanted: Mapping[int, ShardFiles], embedder: Embedder, watch: Watch
+    entries: Mapping[int, CacheEntry],
+    wanted: Mapping[int, ShardFiles],
+    embedder: Embedder,
+    watch: Watch,
+    here: RankSlice,
 ) -> bool:
     """Fill one shard of the layers that no other process fills; return whether none of them is missing now."""
     with ExitStack() as leases:
@@ -195,7 +220,7 @@ def _fill_shard(
         for layer, files in wanted.items():
             if files.state() is State.GOOD:
                 continue
-            lease = take(files.lock, watch)
+            lease = take(files.lock, watch) if here.leases else unshared(files.lock)
             if lease is None:
                 others += 1
                 continue
@@ -203,20 +228,31 @@ def _fill_shard(
             if files.state() is not State.GOOD:  # finished between the look and the lease
                 mine[layer] = (files, lease)
         if mine:
-            _embed_shard(entries, mine, embedder)
+            _embed_shard(entries, mine, embedder, sweeps=here.leases or here.n_processes > 1)
     return not others
 
 
 def _embed_shard(
-    entries: Mapping[int, CacheEntry], mine: Mapping[int, tuple[ShardFiles, Lease]], embedder: Embedder
+    entries: Mapping[int, CacheEntry],
+    mine: Mapping[int, tuple[ShardFiles, Lease]],
+    embedder: Embedder,
+    *,
+    sweeps: bool,
 ) -> None:
-    """Embed one shard once, and write it for each layer in a thread of its own."""
+    """Embed one shard once, and write it for each layer in a thread of its own.
+
+    Args:
+        entries: The entry of each layer.
+        mine: The files of the shard for each layer that this process fills, with their leases.
+        embedder: The model.
+        sweeps: Whether no other process writes these shards, so that what was left of them may be removed.
+    """
     layers = tuple(mine)
     writers = {layer: _writer(entries[layer]) for layer in layers}
     feeds = {layer: Feed() for layer in layers}
     first = layers[0]
     with ThreadPoolExecutor(len(layers), thread_name_prefix="write layer") as threads:
-        writing = {layer: threads.submit(_write, writers[layer], *mine[layer], feeds[layer]) for layer in layers}
+        writing = {layer: threads.submit(_write, writers[layer], mine[layer], feeds[layer], sweeps) for layer in layers}
         try:
             columns = LayerColumns(embedder, entries, layers)
             for batch in columns.of(writers[first].batches(mine[first][0])):
@@ -234,9 +270,11 @@ def _embed_shard(
         _check(writing)
 
 
-def _write(writer: ShardWriter, files: ShardFiles, lease: Lease, feed: Feed) -> None:
+def _write(writer: ShardWriter, mine: tuple[ShardFiles, Lease], feed: Feed, sweeps: bool) -> None:
+    files, lease = mine
     with explained(files):
-        files.sweep()
+        if sweeps:
+            files.sweep()
         writer.write(files, lease.token, feed, lambda n_bp: None)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders.cache import CacheSettings, open_embeddings
+from bend_hf.embedders.cache import CacheSettings, fill, open_embeddings
 from bend_hf.embedders.cache import layers as cache_layers
 from bend_hf.embedders.cache.layers import open_layers
 from bend_hf.embedders.layers import chosen_layers, layer_view, layer_widths, layers_view, usable_layers
@@ -134,6 +134,17 @@ def test_only_what_is_missing_is_embedded_again(tmp_path: Path, monkeypatch: pyt
     rows = np.arange(len(SEQUENCES))
     for layer in (0, 1, 2):
         np.testing.assert_allclose(again[layer].rows(rows).x_BTD, first[layer].rows(rows).x_BTD, atol=1e-6)
+    assert not list((tmp_path / "cache").glob("*/*.lock"))
+
+
+def test_in_a_folder_without_leases_each_process_has_a_static_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fill, "lease_problem", lambda folder: "no links")
+    monkeypatch.setattr(cache_layers, "take", lambda *_: pytest.fail("a lease was taken"))
+    found = open_layers([dataset()], tiny("dnabert6", tmp_path), (0, 2), settings(tmp_path / "cache"))
+    assert "no leases (no links): this process computes the static share 0/1 of each layer" in caplog.text
+    assert len(found[0].rows(np.arange(len(SEQUENCES))).x_BTD) == len(SEQUENCES)
     assert not list((tmp_path / "cache").glob("*/*.lock"))
 
 
