@@ -132,3 +132,12 @@ def test_the_declared_count_is_that_of_the_published_sizes() -> None:
     assert n_parameters == MODELS.get("omni-dna-1b").n_parameters
     header = 4_328_529_472 - 4 * n_parameters  # bytes of the published file, without its numbers
     assert 0 < header < 20_000
+
+
+def test_the_base_of_rotary_positions_is_read(tmp_path: Path) -> None:
+    folder = make_tiny("omni-dna-1b", tmp_path)
+    before = load_embedder(folder, random_init=True, device="cpu")("GATTACAGATTACA")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "rope_theta": 100}))
+    after = load_embedder(folder, random_init=True, device="cpu")("GATTACAGATTACA")
+    assert np.abs(after[-1] - before[-1]).max() > 1e-3
