@@ -18,22 +18,11 @@ from typing import Any, Final
 from bend_hf.embedders import MODELS, ModelSpec
 from bend_hf.embedders.cache.estimate import duration
 from bend_hf.embedders.cache.shards import ShardPlan
+from bend_hf.runs.published_size import ROWS, published_bp
 from bend_hf.tables import markdown_table
 from bend_hf.tasks import TASKS, NucleotideClasses, TaskSpec
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
-
-# Marin et al. 2024, Table 1: number of samples.
-ROWS: Final = {
-    "gene_finding": 5_976,
-    "enhancer_annotation": 285,
-    "chromatin_accessibility": 2_005_617,
-    "histone_modification": 612_081,
-    "cpg_methylation": 959_039,
-    "variant_effects_expression": 105_263,
-    "variant_effects_disease": 295_495,
-}
-GENE_BP: Final = 4_353_894 / 597  # nucleotides and genes of BEND's test split; other splits are taken to be alike
 
 # One model for each way to make tokens, and the model of benchmarks/embedders.py with the same tokens.
 SHOWN: Final = {
@@ -84,17 +73,9 @@ def core_flops() -> float:
     return float(2 * _LAYERS * _BLOCK_PARAMETERS * tokens_per_second)
 
 
-def bp_of(task: TaskSpec) -> float:
-    """Return the nucleotides of a task that go through a model."""
-    rows = ROWS[task.key]
-    if task.variant:
-        return rows * 2 * (2 * task.variant.context_bp + 1)  # REF and ALT
-    return rows * (task.window_bp or GENE_BP)
-
-
 def cost(task: TaskSpec, model: ModelSpec) -> Cost:
     """Compute what a model needs on a task."""
-    n_bp, per_bp = bp_of(task), tokens_per_bp(model.key)
+    n_bp, per_bp = published_bp(task), tokens_per_bp(model.key)
     plan = ShardPlan(
         key="",
         parts={},
@@ -130,7 +111,7 @@ def tasks_table() -> str:
     return markdown_table(
         ("task", "rows", "nucleotides through the model", "one epoch of the head, 2 cores"),
         [
-            (task.key, f"{ROWS[task.key]:,}", f"{bp_of(task) / 1e6:,.0f} million", _epoch(task))
+            (task.key, f"{ROWS[task.key]:,}", f"{published_bp(task) / 1e6:,.0f} million", _epoch(task))
             for task in TASKS
             if task.key in ROWS
         ],
@@ -148,7 +129,7 @@ def _epoch(task: TaskSpec) -> str:
     speed = n_items * 256 * token_bp / genes
     if not isinstance(task.label, NucleotideClasses):
         speed = 6 * n_items * 85 * token_bp / windows
-    return duration(bp_of(task) / speed)
+    return duration(published_bp(task) / speed)
 
 
 def disk_table() -> str:
