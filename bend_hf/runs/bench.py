@@ -86,7 +86,8 @@ class Bench:
         bare_nucleotides_per_second: Of the network on ready tensors.
         share_of_bare: The first of these over the second.
         matmul_flops: Floating-point operations per second of a large matrix product.
-        share_of_matmul_peak: Two operations per weight and token of the whole embedder over that.
+        share_of_matmul_peak: Operations of the network per second of the whole embedder, over that. Counted are matrix
+            products, convolutions and attention; scans and Fourier transforms are not.
         stored_bytes_per_second: Bytes of embeddings that the embedder gives to be stored.
         disk_bytes_per_second: Bytes that the disk takes, flushed.
         tasks: Each task of BEND.
@@ -131,9 +132,10 @@ def bench(config: BenchConfig) -> Bench:
         nonlocal n_rows
         n_rows = sum(len(unit.bp) for unit in embedder.iter_stored([sequences], stored))
 
+    bare = _bare(embedder, sequences)
     with embedder.runner().fixed():
-        whole_s, bare_s = _in_turns(whole, _bare(embedder, sequences), device, config.rounds)
-    n_bp, n_tokens = config.window_bp * config.windows, len(embedder.tokenize(sequences).ids)
+        whole_s, bare_s = _in_turns(whole, bare, device, config.rounds)
+    n_bp = config.window_bp * config.windows
     peak = _matmul_flops(device, embedder.dtype)
     row_bytes = embedding_bytes(embedder.width, config.cache_dtype)
     disk = _disk_speed(config.cache or cache_folder("embeddings"))
@@ -147,7 +149,7 @@ def bench(config: BenchConfig) -> Bench:
         bare_nucleotides_per_second=n_bp / bare_s,
         share_of_bare=bare_s / whole_s,
         matmul_flops=peak,
-        share_of_matmul_peak=2 * embedder.n_parameters * n_tokens / whole_s / peak,
+        share_of_matmul_peak=count_flop(bare) / whole_s / peak,
         stored_bytes_per_second=n_rows * row_bytes / whole_s,
         disk_bytes_per_second=disk,
         tasks=tuple(_costs(speed, row_bytes * n_rows / n_bp, disk)),
@@ -213,6 +215,20 @@ def _timed(function: Callable[[], object], device: torch.device) -> float:
     function()
     settle()
     return time.perf_counter() - start
+
+
+def count_flop(function: Callable[[], object]) -> int:
+    """Count the floating-point operations of matrix products, convolutions and attention in a call.
+
+    >>> import torch
+    >>> count_flop(lambda: torch.ones(2, 3) @ torch.ones(3, 5))
+    60
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return int(counter.get_total_flops())
 
 
 def _matmul_flops(device: torch.device, dtype: str) -> float:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from bend_hf.cli._main import main
-from bend_hf.runs.bench import BenchConfig, _costs, bench
+from bend_hf.runs.bench import BenchConfig, _costs, bench, count_flop
 from bend_hf.runs.published_size import ROWS, published_bp
 from bend_hf.tasks import TASKS
 
@@ -44,7 +45,7 @@ def test_the_command_prints_one_record(tmp_path: Path, capsys: pytest.CaptureFix
     assert found["share_of_bare"] == pytest.approx(
         found["nucleotides_per_second"] / found["bare_nucleotides_per_second"]
     )
-    assert 0 < found["share_of_matmul_peak"] < 1.5
+    assert found["share_of_matmul_peak"] > 0
     assert {one["task"] for one in found["tasks"]} == set(ROWS)
     assert not list(tmp_path.iterdir())
 
@@ -53,3 +54,15 @@ def test_a_model_without_weights_is_timed_too(tmp_path: Path) -> None:
     found = bench(BenchConfig(model="onehot", windows=2, rounds=1, cache=tmp_path, device="cpu"))
     assert found.nucleotides_per_second > 0
     assert found.share_of_matmul_peak == 0
+
+
+def test_operations_are_those_of_the_products() -> None:
+    weight = torch.nn.Linear(4, 3)
+    kernel = torch.nn.Conv1d(2, 5, 3)
+
+    def work() -> None:
+        with torch.inference_mode():
+            weight(torch.ones(7, 4))
+            kernel(torch.ones(1, 2, 10))
+
+    assert count_flop(work) == 2 * 7 * 4 * 3 + 2 * 8 * 3 * 2 * 5
