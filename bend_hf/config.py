@@ -202,6 +202,7 @@ _NAMES_OF_BEND: Final = MappingProxyType(
     {"resnet_supervised": "resnet-supervised", "basset_supervised": "basset-supervised"}
 )
 DEFAULT_MODEL: Final = "bend-mini"  # is part of the package, so that every command runs without a network
+ALL_SHOTS: Final = "all"
 MAX_SEED: Final = 2**32 - 1  # numpy.random.seed takes no larger one
 _PROTOCOL_HELP: Final = "bend-2024 reproduces the paper; bend-hf-1 fixes its known flaws"
 
@@ -405,6 +406,14 @@ class RunConfig(ModelConfig):
         needs="genes",
         group="head",
     )
+    shots: tuple[str, ...] = flag(
+        (),
+        "also train heads on few rows, such as 1,10,100,1000,all, each with several seeds: n rows of each class, or n "
+        "rows of tasks with other labels; draws the score by the number of labels, with controls on the same rows",
+        "nothing",
+        needs="training",
+        group="head",
+    )
     strand_report: bool = flag(
         False,
         "predict the test split on the other strand too, and record how far both agree and what their average scores",
@@ -481,6 +490,8 @@ class RunConfig(ModelConfig):
             raise ConfigError(f"--warmup-steps is {self.warmup_steps}; it must not be negative")
         if self.weight_decay is not None and self.weight_decay < 0:
             raise ConfigError(f"--weight-decay is {self.weight_decay}; it must not be negative")
+        object.__setattr__(self, "shots", shots_of(self.shots))
+        check_conditions(self, {item.name: item.default for item in fields(self)}, _RUN_CONDITIONS)
         for seed in self.seeds:
             _check_seed("--seeds holds", seed)
         for name in ("seeds", "metric"):
@@ -489,6 +500,20 @@ class RunConfig(ModelConfig):
                 raise ConfigError(f"--{name} is {list(values)}; give each value once")
         if any(fold < 1 for fold in self.fold):
             raise ConfigError(f"--fold is {list(self.fold)}; folds are counted from 1")
+
+
+_RUN_CONDITIONS: Final = (
+    Condition(
+        flags=("shots",),
+        met=lambda config: config.tune == "head",
+        reason="--tune trains the embedder too, and few rows are learned by heads alone",
+    ),
+    Condition(
+        flags=("shots",),
+        met=lambda config: config.decode == "argmax",
+        reason="--decode grammar is not used by heads on few rows",
+    ),
+)
 
 
 def _accept_single_values(config: Flags) -> None:
@@ -508,6 +533,25 @@ def _accept_single_values(config: Flags) -> None:
         else:
             continue
         object.__setattr__(config, name, value)
+
+
+def shots_of(texts: Sequence[str | int]) -> tuple[str, ...]:
+    """Read numbers of shots, rising, with ``all`` at the end; a text may hold several, separated by commas.
+
+    >>> shots_of(["10,1", "all"])
+    ('1', '10', 'all')
+
+    Raises:
+        ConfigError: One is not a number above 0 or ``all``, or is given twice.
+    """
+    found = [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
+    wrong = [one for one in found if one != ALL_SHOTS and not (one.isascii() and one.isdigit() and int(one) > 0)]
+    if wrong:
+        raise ConfigError(f"--shots holds {wrong[0]!r}; expected numbers above 0, or all, such as 1,10,100,all")
+    numbers = [ALL_SHOTS if one == ALL_SHOTS else str(int(one)) for one in found]
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--shots is {','.join(found)}; give each number once")
+    return tuple(sorted(numbers, key=lambda one: (one == ALL_SHOTS, 0 if one == ALL_SHOTS else int(one))))
 
 
 def _check_seed(words: str, seed: int) -> None:

@@ -83,6 +83,7 @@ class ResultRecord:
             the other strand was not predicted.
         layers: If the layers of a model were tried together: which, the validation score of this one, and the interval
             of its test score that holds whichever is chosen; see ``layer_choice``. None if not, or if not known.
+        shots: The score by the number of labels, on subsets of the training split; None if no curve was asked for.
         created_at: Time of the record, ISO 8601 in UTC.
         created_with: Versions and git commit of the software; None until the record is written.
         sha256: Hash of all other fields, as ``digest_of`` computes it; None until the record is written, and in
@@ -107,6 +108,7 @@ class ResultRecord:
     kept: dict[str, Json] | None = None
     strands: dict[str, Json] | None = None
     layers: dict[str, Json] | None = None
+    shots: dict[str, Json] | None = None
     created_at: str | None = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     created_with: dict[str, Json] | None = None
     sha256: str | None = field(default=None, compare=False)

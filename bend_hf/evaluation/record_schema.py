@@ -17,6 +17,7 @@ from bend_hf.errors import RecordError
 from bend_hf.types import Json
 
 SCHEMA_VERSION: Final = 3
+_LATER: Final = ("diagnostics", "kept", "strands", "layers", "shots")  # unknown in records of earlier releases
 SCHEMA_FILE: Final = "result.schema.json"
 
 
@@ -37,7 +38,7 @@ def upgraded(body: Json) -> dict[str, Json]:
         )
     for old in range(version, SCHEMA_VERSION):
         body = _STEPS[old](body)
-    body = {"diagnostics": None, "kept": None, "strands": None, "layers": None, **body}  # unknown in earlier releases
+    body = {**dict.fromkeys(_LATER), **body}
     model = body.get("model")
     if isinstance(model, dict) and "licence" in model:  # as records of earlier releases spell it
         body = {**body, "model": {"license" if name == "licence" else name: value for name, value in model.items()}}

@@ -21,6 +21,7 @@ from bend_hf.publishing.eval_results import heads_of
 from bend_hf.publishing.gene_tables import gene_row
 from bend_hf.publishing.published import PublishedScore, published_next_to
 from bend_hf.publishing.results import ResultGroup, group_records, settings_of, spread_over_trainings
+from bend_hf.publishing.shot_tables import shot_lines, shot_rows
 from bend_hf.publishing.ties import Tie, ties_with
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tables import number
@@ -158,6 +159,16 @@ class Leaderboard:
         return {name: text for name, text in texts.items() if text}
 
     @property
+    def shots(self) -> list[tuple[str, ...]]:
+        """The scores of heads on few rows, of the models that have a curve; see ``shot_tables``."""
+        return [line for row in self.rows for line in shot_rows(row.name, _curve_of(row.result))]
+
+    @property
+    def shot_lines(self) -> list[str]:
+        """What is said below them."""
+        return [line for row in self.rows for one in row.result.records for line in shot_lines(row.name, one)]
+
+    @property
     def genes(self) -> list[tuple[str, ...]]:
         """Rows of the table of gene structure, of models and of their controls; empty for other tasks."""
         metrics: dict[str, Json] = {row.name: row.result.records[0].metrics for row in self.rows}
@@ -189,6 +200,10 @@ _DATA_IN_WORDS = {
     "files": "the user's own files",
     "built": "a built dataset folder",
 }
+
+
+def _curve_of(result: ResultGroup) -> Json:
+    return next((record.shots for record in result.records if record.shots is not None), None)
 
 
 def leaderboards(

@@ -28,6 +28,9 @@ from bend_hf.publishing.leaderboard import control_provenances
 from bend_hf.publishing.model_card_runs import fixed_texts, run_fields, task_title, text_or
 from bend_hf.publishing.models import own_weights
 from bend_hf.publishing.results import ResultGroup, group_records, spread_over_trainings
+from bend_hf.publishing.shot_tables import EXPLAINED as SHOTS_EXPLAINED
+from bend_hf.publishing.shot_tables import HEADER as SHOTS_HEADER
+from bend_hf.publishing.shot_tables import shot_lines, shot_rows
 from bend_hf.tables import escaped, markdown_table, number, render
 from bend_hf.tasks import TASKS, Citation, TaskSpec
 from bend_hf.tasks._spec import VEP
@@ -135,6 +138,8 @@ def card_fields(results: Sequence[ResultGroup], controls: Sequence[ResultGroup] 
             for fields in (diagnostic_fields(one, title) for title, one in titled)
             if fields["lines"] or fields["tables"]
         ],
+        "shots": [table for result in results for table in _shot_tables(result)],
+        "shots_explained": SHOTS_EXPLAINED,
         "strands": [row for result in results for row in _strand_rows(result)],
         "strand_lines": _strand_lines(results),
         "details": [table for result in results for table in detail_tables(result, task_title(result.task))],
@@ -214,6 +219,25 @@ def _control_rows(result: ResultGroup, others: Sequence[ResultGroup]) -> list[di
             "below": value is not None and result.value is not None and result.value < value,
         }
         for name, value in sorted({**result.controls, **same_items}.items())
+    ]
+
+
+def _shot_tables(result: ResultGroup) -> list[dict[str, Any]]:
+    """The curve over few rows of a result with those of its controls; nothing if it has none."""
+    record = next((one for one in result.records if one.shots is not None), None)
+    if record is None:
+        return []
+    rows = shot_rows(result.model, record.shots)
+    for key, entry in record.controls.items():
+        rows += shot_rows(f"control: {key}", {"points": member(entry, "shots")})
+    return [
+        {
+            "title": task_title(result.task),
+            "metric": result.metric,
+            "protocol": result.protocol,
+            "table": markdown_table(SHOTS_HEADER, [[escaped(cell) for cell in row] for row in rows]),
+            "lines": shot_lines(result.model, record),
+        }
     ]
 
 

@@ -202,7 +202,7 @@ def _of_model(
     embedder = _attempt(partial(runs.open_embedder, config))
     for key, data in opened.items():
         seeds = (config.seeds or (config.seed,)) if isinstance(data, _Failed) else seeds_of(config, data)
-        for seed in dict.fromkeys(seeds):
+        for place, seed in enumerate(dict.fromkeys(seeds)):
             if only is not None and (key, seed) not in only:
                 continue
             cell = CellResult(task=key, model=model, seed=seed)
@@ -213,7 +213,7 @@ def _of_model(
                 result = embedder
             else:
                 kept = replace(config, keep=config.keep or "none")  # the heads of a large grid would fill the disk
-                task = runs.prepare_task(kept, data, accelerator, seed)
+                task = runs.prepare_task(runs.with_curve_if_first(kept, place), data, accelerator, seed)
                 result = _attempt(partial(_run_cell, cell, task, embedder, watch))
             if isinstance(result, _Failed):
                 accelerator.free_memory()

@@ -31,6 +31,7 @@ from bend_hf.evaluation.metrics import Rows, Score, score
 from bend_hf.evaluation.predictions import Predictions, concatenate, write_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, write_record
 from bend_hf.evaluation.remarks import remarks
+from bend_hf.evaluation.shots import FewHeads, ShotHeads, passes_text
 from bend_hf.evaluation.strands import BothStrands, strand_text
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.evaluation.uncertainty.intervals import with_intervals
@@ -71,6 +72,7 @@ class FoldResult:
         head: The trained weights; None if they are not kept.
         argmax: The most probable classes, if ``predictions`` are decoded in another way; None otherwise.
         strands: Predictions on both strands; None if they were not asked for.
+        few: What heads predict that were trained on few rows; None if they were not asked for.
     """
 
     fold: int | None
@@ -81,6 +83,7 @@ class FoldResult:
     head: KeptHead | None = None
     argmax: ScoredPredictions | None = None
     strands: BothStrands | None = None
+    few: FewHeads | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,8 @@ class RunResults:
         probabilities: Whether the scores are probabilities.
         strands: What the record says of both strands; None if it was not asked for.
         layers: Which layers were tried with this one; None if it is no part of a sweep over layers.
+        shots: What the record says of heads that were trained on few rows; None if it was not asked for.
+        shot_heads: Predictions of these heads.
     """
 
     folds: Sequence[FoldResult]
@@ -120,6 +125,8 @@ class RunResults:
     probabilities: bool = False
     strands: dict[str, Json] | None = None
     layers: Mapping[str, Json] | None = None
+    shots: dict[str, Json] | None = None
+    shot_heads: ShotHeads | None = None
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -243,6 +250,7 @@ def build_record(info: RunInfo, results: RunResults, controls: dict[str, Json] |
         diagnostics=diagnostics,
         strands=results.strands,
         layers=None if results.layers is None else dict(results.layers),
+        shots=results.shots,
     )
 
 
@@ -458,9 +466,25 @@ def _remark_lines(records: Sequence[ResultRecord]) -> list[str]:
     lines = [
         f"{record.task}, {record.model.get('model')}, seed {record.config.get('seed')}: {remark}."
         for record in records
-        for remark in [*remarks(record), *_strand_remarks(record)]
+        for remark in [*remarks(record), *_strand_remarks(record), *shot_remarks(record)]
     ]
     return ["", *lines] if lines else []
+
+
+def shot_remarks(record: ResultRecord) -> list[str]:
+    """Say the score of each number of shots with both intervals, one text each; empty without a curve."""
+    points = member(record.shots, "points")
+    texts = []
+    for point in points if isinstance(points, list) else ():
+        ends = [
+            f"{number(member(point, over, 'low'))} to {number(member(point, over, 'high'))} {over.replace('_', ' ')}"
+            for over in ("over_seeds", "over_items")
+            if member(point, over) is not None
+        ]
+        value = f"{record.main_metric} {number(member(point, 'value'))}"
+        texts.append(f"{member(point, 'shots')} shots ({member(point, 'rows')} rows): {', '.join([value, *ends])}")
+    passes = member(record.shots, "against_controls", "passes")
+    return texts if passes is None else [*texts, f"it {passes_text(passes)}"]
 
 
 def _strand_remarks(record: ResultRecord) -> list[str]:

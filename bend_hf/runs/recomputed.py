@@ -23,8 +23,9 @@ from typing import Final
 
 import numpy as np
 
-from bend_hf.config import RunConfig, flags_of
+from bend_hf.config import ALL_SHOTS, RunConfig, flags_of
 from bend_hf.data.dataset import TaskData
+from bend_hf.data.shots import ShotRows, unit_of
 from bend_hf.embedders import MODELS
 from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import audit_for_record
@@ -35,11 +36,14 @@ from bend_hf.evaluation.metrics import metric_names
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
 from bend_hf.evaluation.remarks import FEW_STEPS
+from bend_hf.evaluation.shots import ShotHeads
 from bend_hf.evaluation.strands import BothStrands
 from bend_hf.evaluation.uncertainty.bootstrap import folds_of
 from bend_hf.files import file_sha256
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.runs.decode_genes import ARGMAX
+from bend_hf.runs.few_shots import facts_of, shot_heads_next_to
+from bend_hf.runs.shot_curve import against_controls, point_of
 from bend_hf.runs.strand_report import AVERAGE, OTHER_STRAND, entry_of_heads, entry_of_variants
 from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.training.recipe import search_entry, steps_per_epoch, trials_of
@@ -68,6 +72,11 @@ NOT_RECOMPUTED: Final[Mapping[str, str]] = MappingProxyType(
         "model.n_parameters": "only the model gives it",
         "model.revision": _AS_ASKED,
         "alignment.*": "only the model gives it",
+        "shots.points.*.steps": "only another training gives it",
+        "shots.points.*.best_epochs.*": "only another training gives it",
+        "shots.points.*.chosen.*": "only another training gives it",
+        "shots.points.*.validation_rows": "only another training gives it",
+        "shots.asked.*": _AS_ASKED,
         "strands.correlation": "only the model gives it, if classes are predicted",
         "strands.per_label.correlation.*": "only the model gives it, if classes are predicted",
     }
@@ -138,6 +147,7 @@ def wrong_by_predictions(checked: Checked) -> Iterator[str]:
     yield from _wrong_kept(checked)
     yield from _wrong_heads(checked)
     yield from _wrong_strands(checked)
+    yield from _wrong_shots(checked)
     yield from _wrong_controls(checked)
 
 
@@ -155,6 +165,7 @@ def wrong_by_data(
     if is_labeled(checked.predictions):
         yield from _wrong_diagnostics(checked, data)
     yield from _wrong_training(checked, data, head, searched)
+    yield from _wrong_subsets(checked, data)
 
 
 def wrong_audit(checked: Checked, data: TaskData) -> Iterator[str]:
@@ -464,6 +475,75 @@ def _wrong_strands(checked: Checked) -> Iterator[str]:
             yield "the average of both strands is not the mean of their predictions"
 
 
+def _wrong_shots(checked: Checked) -> Iterator[str]:
+    """Compute the curve over few rows again, and its comparison with the controls whose files are next to it."""
+    record = checked.record
+    if record.shots is None:
+        return
+    heads = shot_heads_next_to(record, checked.path)
+    if heads is None:
+        checked.unchecked.append("the curve over few rows, whose predictions are not next to the record")
+        return
+    metric = str(record.shots.get("metric"))
+    if metric != record.main_metric or metric not in metric_names(plugins=False):
+        checked.unchecked.append("the curve over few rows, as the code of its metric is not run")
+        return
+    if heads.full.item_sha256 != checked.predictions.item_sha256 or not np.array_equal(
+        heads.full.values, checked.predictions.values
+    ):
+        yield "the predictions of the curve are not those of the record at all shots"
+        return
+    seed, asked = _whole(record.config.get("seed")) or 0, _list(record.shots.get("asked"))
+    found: list[Json] = [point_of(shots, seeds, metric) for shots, seeds in heads.few.items()]
+    if ALL_SHOTS in asked:
+        found.append(point_of(ALL_SHOTS, {seed: heads.full}, metric))
+    yield from unequal(record.shots.get("points"), found, "shots.points")
+    yield from _wrong_comparison(checked, heads, metric)
+
+
+def _wrong_comparison(checked: Checked, heads: ShotHeads, metric: str) -> Iterator[str]:
+    """Compare a curve with those of the controls again."""
+    record, others, controls = checked.record, _Others(checked.path), dict[str, ShotHeads]()
+    for key in record.controls:
+        if member(record.controls, key, "shots") is None:
+            continue
+        for path, one in others.of_control(key, record).items() if key in CONTROLS.names() else ():
+            if (of_control := shot_heads_next_to(one, path)) is not None:
+                controls[key] = of_control
+        if key not in controls:
+            checked.unchecked.append(f"the comparison of the curve with {key}, whose files are not next to the record")
+            return
+    stated = member(record.shots, "against_controls")
+    if controls:
+        yield from unequal(stated, against_controls(heads, controls, metric), "shots.against_controls")
+    elif stated is not None:
+        yield "shots.against_controls is not null, but the record holds no control on few rows"
+
+
+def _wrong_subsets(checked: Checked, data: TaskData) -> Iterator[str]:
+    """Draw the rows of each subset again."""
+    if checked.record.shots is None:
+        return
+    yield from unequal(checked.record.shots.get("unit"), unit_of(data.task.label), "shots.unit")
+    trains = [data.splits(fold)["train"] for fold in checked.folds]
+    for index, point in enumerate(_list(checked.record.shots.get("points"))):
+        shots, where = str(member(point, "shots")), f"shots.points[{index}]"
+        if shots == ALL_SHOTS:
+            yield from unequal(member(point, "rows"), len(trains[0]), f"{where}.rows")
+            continue
+        seeds = [seed for seed in _list(member(point, "seeds")) if isinstance(seed, int)]
+        if not seeds or not shots.isdigit():
+            yield f"{where} names no seed, or {shots!r} shots"
+            continue
+        drawn = [
+            facts_of(train, [ShotRows.of(train, data.task.label, seed).rows(shots) for seed in seeds])
+            for train in trains
+        ]
+        yield from unequal(member(point, "rows"), drawn[0]["rows"], f"{where}.rows")
+        hashes = [one for facts in drawn for one in _list(facts["subsets"])]
+        yield from unequal(member(point, "subsets"), hashes, f"{where}.subsets")
+
+
 def _wrong_controls(checked: Checked) -> Iterator[str]:
     """Compare the scores of each control with the record of the control, which lies next to that of the model."""
     record, others = checked.record, _Others(checked.path)
@@ -476,9 +556,16 @@ def _wrong_controls(checked: Checked) -> Iterator[str]:
         if not found:
             checked.unchecked.append(f"the control {key}, whose record is not next to it")
             continue
-        wrong = [list(unequal(member(entry, "metrics"), one.metrics, f"controls.{key}.metrics")) for one in found]
+        wrong = [list(_differences(entry, one, f"controls.{key}")) for one in found.values()]
         if all(wrong):
             yield from wrong[-1]
+
+
+def _differences(entry: Json, control: ResultRecord, where: str) -> Iterator[str]:
+    """Compare what a record says of a control with the record of the control."""
+    yield from unequal(member(entry, "metrics"), control.metrics, f"{where}.metrics")
+    if (points := member(entry, "shots")) is not None:
+        yield from unequal(points, member(control.shots, "points"), f"{where}.shots")
 
 
 @dataclass(frozen=True)
@@ -487,15 +574,15 @@ class _Others:
 
     path: Path
 
-    def of_control(self, key: str, record: ResultRecord) -> list[ResultRecord]:
-        """The records of a control on the items of a record, with its seed; the last one was written last."""
-        model, random_init = key, False
+    def of_control(self, key: str, record: ResultRecord) -> dict[Path, ResultRecord]:
+        """The records of a control on the items of a record, with its seed, by path; the last was written last."""
+        model, random_init = key, None  # a control without a model has no weights, whatever its settings say
         declared = CONTROLS.get(key).model
         if declared is not None:
             named = RunConfig(task=(record.task,), model=str(record.config.get("model")))
             config = declared(named)
-            model, random_init = (key, False) if config is None else (config.model, config.random_init)
-        found = []
+            model, random_init = (key, None) if config is None else (config.model, config.random_init)
+        found: dict[Path, ResultRecord] = {}
         for path in sorted(self.path.parent.glob(f"{glob.escape(record.task)}__*.json")):
             if path == self.path:
                 continue
@@ -505,12 +592,9 @@ class _Others:
                 continue  # not a record, or one of a later release
             same = one.config.get("seed") == record.config.get("seed") and one.protocol == record.protocol
             items = one.coverage.get("item_sha256") == record.coverage.get("item_sha256")
-            if (
-                same
-                and items
-                and (one.config.get("model"), bool(one.config.get("random_init"))) == (model, random_init)
-            ):
-                found.append(one)
+            weights = random_init is None or bool(one.config.get("random_init")) == random_init
+            if same and items and weights and one.config.get("model") == model:
+                found[path] = one
         return found
 
 

@@ -33,13 +33,15 @@ from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import read_verified
-from bend_hf.evaluation.record import check_writable, free_stem, jsonable, run_name
+from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, member, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key, runs_of_key
+from bend_hf.evaluation.shots import ShotHeads
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Lease, Watch, take
 from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
+from bend_hf.runs.few_shots import shot_heads_next_to, with_controls
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
 from bend_hf.runs.score_variants import score_variant_task
@@ -52,6 +54,7 @@ from bend_hf.runs.settings import (
     seeds_of,
     with_metrics,
 )
+from bend_hf.runs.shot_plot import draw_curve
 from bend_hf.runs.train_head import train_head
 from bend_hf.training.heads import BASELINES, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
@@ -224,10 +227,15 @@ def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool
 
 def _with_controls(task: PreparedTask, earlier: Outcome) -> Outcome:
     """Run the controls of an earlier run that are asked for and that it was recorded without."""
-    if not task.config.controls or earlier.record.controls:
+    if not _wants_controls(task.config) or earlier.record.controls:
         return earlier
     entry = controls_entry(run_controls_of(task))
     return replace(earlier, record=replace(earlier.record, controls=entry))
+
+
+def _wants_controls(config: RunConfig) -> bool:
+    """Whether controls are run too: a curve over few rows is compared with them at each number of rows."""
+    return config.controls or bool(config.shots)
 
 
 def run_controls_of(task: PreparedTask) -> list[Outcome]:
@@ -264,10 +272,20 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
     check_task_flags(config, [data.task for data in opened])
     accelerator = start_processes(config)
     return [
-        replace(prepare_task(config, data, accelerator, seed), is_object=is_object)
+        replace(prepare_task(with_curve_if_first(config, place), data, accelerator, seed), is_object=is_object)
         for data in opened
-        for seed in seeds_of(config, data)
+        for place, seed in enumerate(seeds_of(config, data))
     ]
+
+
+def with_curve_if_first(config: RunConfig, place: int) -> RunConfig:
+    """Return a configuration without ``--shots`` for all seeds but the first: a curve has seeds of its own.
+
+    Args:
+        config: The configuration.
+        place: Which of the seeds it is used with, counted from 0.
+    """
+    return config if place == 0 else replace(config, shots=())
 
 
 def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, seed: int) -> PreparedTask:
@@ -278,7 +296,7 @@ def prepare_task(config: RunConfig, data: TaskData, accelerator: Accelerator, se
 
 def run_with_controls(task: PreparedTask, run: ModelRun) -> Outcome:
     """Compute the run of a model on a task; with ``--controls``, run its controls first and record them with it."""
-    return run_task(run, run_controls_of(task) if task.config.controls else [])
+    return run_task(run, run_controls_of(task) if _wants_controls(task.config) else [])
 
 
 def run_controls(config: RunConfig, keys: Sequence[str] | None = None, *, installed: bool = False) -> list[Outcome]:
@@ -365,6 +383,8 @@ def write_run(run: Run, results: RunResults, name: str, *, started: float, contr
         started: ``time.perf_counter()`` at its start.
         controls: Finished controls of the run, which its record shows.
     """
+    if results.shots is not None and results.shot_heads is not None and run.control is None:
+        results = replace(results, shots=with_controls(results.shots, results.shot_heads, _shot_heads_of(controls)))
     audit = run_on_main_process(run.accelerator, partial(audit_for_record, run.data))
     info = RunInfo(
         task=run.data.task.key,
@@ -382,8 +402,13 @@ def write_run(run: Run, results: RunResults, name: str, *, started: float, contr
     if run.accelerator.is_main_process:
         stem = free_stem(run.config.out, name)
         outcome = write_outcome(record, results, stem)
-        _clean_up(run, results, stem)
+        _clean_up(run, outcome.record, results, stem)
     return replace(outcome, control=None if run.control is None else run.control.key)
+
+
+def _shot_heads_of(controls: Sequence[Outcome]) -> dict[str, ShotHeads]:
+    found = {str(one.control): shot_heads_next_to(one.record, one.path) for one in controls}
+    return {key: heads for key, heads in found.items() if heads is not None}
 
 
 def compute(run: Run, name: str) -> RunResults:
@@ -446,14 +471,27 @@ def _find(run: Run) -> Outcome | None:
     control = None if run.control is None else run.control.key
     for path in runs_of_key(run.config.out, run.key):
         record = read_verified(path)
-        if not run.config.strand_report or record.strands is not None:
+        lacking = _lacking(run.config, record)
+        if not lacking:
             return Outcome(record=record, path=path, control=control, was_there=True)
-        log.info("%s has no strand report, so the run is repeated", path)
+        log.info("%s has no %s, so the run is repeated", path, lacking)
     return None
 
 
-def _clean_up(run: Run, results: RunResults, stem: Path) -> None:
-    """Draw the scores of variants, then remove what an interrupted run would resume from."""
+def _lacking(config: RunConfig, record: ResultRecord) -> str:
+    """Name what a configuration asks for and a record does not hold; empty if nothing."""
+    if config.strand_report and record.strands is None:
+        return "strand report"
+    asked = member(record.shots, "asked")
+    if set(config.shots) - set(asked if isinstance(asked, list) else ()):
+        return f"curve over {', '.join(config.shots)} shots"
+    return ""
+
+
+def _clean_up(run: Run, record: ResultRecord, results: RunResults, stem: Path) -> None:
+    """Draw scores of variants and curves over few rows, then remove what an interrupted run would resume from."""
+    if record.shots is not None and run.control is None:
+        draw_curve(record, stem)
     if results.figure_title is not None:
         draw_score(results.predictions, stem, title=results.figure_title)
     if results.batch_keys:
@@ -523,8 +561,15 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     """Return the run of a control that predicts without a model."""
     version = None if control.provenance is None else control.provenance.version()
     return ControlRun(
-        # a control chooses classes by itself, and is not asked about the other strand
-        config=replace(task.config, model=control.key, decode="argmax", strand_report=False),
+        # a control chooses classes by itself, and is not asked about the other strand; what it takes from the machine
+        # does not depend on the training rows
+        config=replace(
+            task.config,
+            model=control.key,
+            decode="argmax",
+            strand_report=False,
+            shots=task.config.shots if control.provenance is None else (),
+        ),
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(
@@ -547,6 +592,7 @@ def controls_entry(controls: Sequence[Outcome]) -> dict[str, Json]:
             "description": CONTROLS.get(one.control).text,
             "metrics": one.record.metrics,
             **{name: one.record.model[name] for name in ("provenance",) if name in one.record.model},
+            **({} if one.record.shots is None else {"shots": one.record.shots["points"]}),
         }
         for one in controls
         if one.control is not None

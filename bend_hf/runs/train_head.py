@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions, concatenate
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
+from bend_hf.evaluation.shots import SHOTS
 from bend_hf.evaluation.strands import without_probabilities
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
 from bend_hf.runs.decode_genes import ARGMAX, decode_genes
+from bend_hf.runs.few_shots import FewShotTraining, heads_of_folds, shots_entry, train_few
 from bend_hf.runs.kept import announce_kept, kept_head
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -36,7 +39,14 @@ from bend_hf.runs.outcome import (
 from bend_hf.runs.strand_report import dataset_of_other_strand, predict_both, report_of_folds
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
-from bend_hf.training.recipe import Trial, search_entry, searched_entry, trials_of
+from bend_hf.training.recipe import (
+    RECIPES,
+    Trial,
+    fewest_train_rows,
+    search_entry,
+    searched_entry,
+    trials_of,
+)
 from bend_hf.training.trackers import tracking
 from bend_hf.types import Json
 
@@ -74,6 +84,9 @@ def train_head(run: ModelRun, name: str) -> RunResults:
     both = [(one.fold, one.strands) for one in folds if one.strands is not None]
     report = report_of_folds(both, run.data.task) if both else None
     further = {ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {}
+    few = [(one.fold, one.few) for one in folds if one.few is not None]
+    heads = heads_of_folds(concatenate([one.predictions for one in folds]), few) if few else None
+    n_rows = len(run.data.splits(run.folds[0])["train"])
     return RunResults(
         folds=folds,
         head=None if entry is None else searched_entry(entry, run.searched),
@@ -84,14 +97,30 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
         detail=argmax_detail(of_argmax),
-        further=further if report is None else {**further, **report.further},
+        further={
+            **further,
+            **({} if report is None else report.further),
+            **({} if heads is None else {SHOTS: heads.table()}),
+        },
+        shots=None if heads is None else shots_entry(run, heads, [one for _, one in few], n_rows),
+        shot_heads=heads,
         strands=None if report is None else report.entry,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fold:
-    """What the trials of a fold share: its name in logs, the width of an embedding, its splits, and the loss."""
+class OpenFold:
+    """What the heads of a fold share.
+
+    Attributes:
+        fold: Counted from 1; None if the task has no folds.
+        name: Name of the run for trackers.
+        embedder: The embedder, or a copy to fine-tune.
+        width: Width of an embedding.
+        splits: The splits with their embeddings and labels.
+        loss: The loss.
+        files: Files of the embedding cache that are read.
+    """
 
     fold: int | None
     name: str
@@ -99,6 +128,7 @@ class _Fold:
     width: int
     splits: dict[str, Split]
     loss: Loss
+    files: frozenset[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +145,20 @@ class Trained:
         return {**self.trial.chosen, "validation": self.fitted.best, "best_epoch": self.fitted.best_epoch}
 
 
-def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
-    """Train on one fold, or on the task's own split, and predict the test split with the best head on validation."""
+def open_fold(run: ModelRun, fold: int | None, name: str) -> OpenFold:
+    """Open the embeddings of all splits of a fold, or of the task's own splits.
+
+    Args:
+        run: The run.
+        fold: Counted from 1; None if the task has no folds.
+        name: Name of the run for trackers.
+
+    Raises:
+        ConfigError: Nothing is trained on the task.
+    """
     from bend_hf.embedders.token_embeddings import Targets
     from bend_hf.training.batches import Split
-    from bend_hf.training.checkpoints import load_trained, trained_state
     from bend_hf.training.losses import build_loss
-    from bend_hf.training.predict import predict
 
     task = run.data.task
     if task.training is None or run.head is None:
@@ -133,9 +170,27 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         split: Split(dataset=dataset, embeddings=inputs[split].source, targets=Targets(dataset, task.label))
         for split, dataset in datasets.items()
     }
-    loss = build_loss(task.training.loss, positive_weight=task.training.positive_weight)
-    shares = _Fold(fold=fold, name=name, embedder=embedder, width=inputs["train"].width, splits=splits, loss=loss)
-    trials = trials_of(run.head, run.searched, run.config.learning_rate)
+    return OpenFold(
+        fold=fold,
+        name=name,
+        embedder=embedder,
+        width=inputs["train"].width,
+        splits=splits,
+        loss=build_loss(task.training.loss, positive_weight=task.training.positive_weight),
+        files=frozenset(file for one in inputs.values() for file in one.files),
+    )
+
+
+def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
+    """Train on one fold, or on the task's own split, and predict the test split with the best head on validation."""
+    from bend_hf.embedders.token_embeddings import Targets
+    from bend_hf.training.batches import Split
+    from bend_hf.training.checkpoints import load_trained, trained_state
+    from bend_hf.training.predict import predict
+
+    task, shares = run.data.task, open_fold(run, fold, name)
+    splits, embedder, loss, datasets = shares.splits, shares.embedder, shares.loss, run.data.splits(fold)
+    trials = trials_of(run.head, run.searched, run.config.learning_rate) if run.head is not None else ()
     if run.keep != "none" and fold == run.folds[0]:
         announce_kept(run, [trial.head for trial in trials], embedder, shares.width)
     best: Trained | None = None
@@ -189,9 +244,10 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
             "resumed_at_step": best.fitted.resumed_at,
             "history": jsonable(best.fitted.history),
         },
-        cache_files=frozenset(file for one in inputs.values() for file in one.files),
+        cache_files=shares.files,
         head=head,
         strands=both,
+        few=train_few(few_shot_training(run, shares, trials), run.config.shots) if run.config.shots else None,
     )
 
 
@@ -201,6 +257,52 @@ def _mix_entry(model: nn.Module) -> dict[str, Json]:
 
     shares = model.shares() if isinstance(model, LayerMix) else None
     return {} if shares is None else {"layer_weights": list(shares)}
+
+
+def few_shot_training(run: ModelRun, shares: OpenFold, trials: Sequence[Trial]) -> FewShotTraining:
+    """Return how heads are trained on few rows: as the head of the whole split, with the budget of so many rows.
+
+    Args:
+        run: The run.
+        shares: The fold.
+        trials: The heads and rates that the protocol searches.
+    """
+    task = run.data.task
+
+    def build(head: Head, seed: int) -> nn.Module:
+        seeded = replace(run, config=replace(run.config, seed=seed))
+        return new_model(seeded, head, shares.fold, shares.embedder, shares.width)
+
+    def score_of(predictions: Predictions) -> float | None:
+        value = scores_of(task, predictions, main_only=True)[0].value
+        return value if np.isfinite(value) else None
+
+    return FewShotTraining(
+        label=task.label,
+        splits=shares.splits,
+        loss=shares.loss,
+        trials=trials,
+        build=build,
+        config_of=partial(_few_shot_config, run),
+        score=score_of,
+        batch_size=run_batch_size(run),
+        accelerator=run.accelerator,
+        checkpoints=run.checkpoints / f"fold{shares.fold or 0}",
+    )
+
+
+def _few_shot_config(run: ModelRun, trial: Trial, seed: int, n_rows: int) -> FitConfig:
+    """Return how a head is trained on so many rows; epochs and batches that the user gave stay as they are."""
+    config, task = replace(run.config, seed=seed), run.data.task
+    if task.training is not None:
+        recipe, accumulation = RECIPES[config.protocol], config.gradient_accumulation
+        rows = {name: len(subset) for name, subset in run.data.subsets.items()}
+        whole = fewest_train_rows(rows, folds=bool(run.data.n_folds))
+        usual = recipe.budget(task.training, whole, accumulation=accumulation)
+        if (usual.epochs, usual.batch_size) == (config.epochs, config.batch_size):
+            budget = recipe.budget(task.training, n_rows, accumulation=accumulation)
+            config = replace(config, epochs=budget.epochs, batch_size=budget.batch_size)
+    return fit_config(config, trial.learning_rate)
 
 
 def _scored(task: TaskSpec, predictions: Predictions, dataset: Dataset) -> ScoredPredictions:
@@ -234,7 +336,7 @@ def budget_entry(run: ModelRun, trial: Trial, fitted: Fitted, *, n_rows: int) ->
     }
 
 
-def _train_trial(run: ModelRun, shares: _Fold, trial: Trial, number: int | None) -> Trained:
+def _train_trial(run: ModelRun, shares: OpenFold, trial: Trial, number: int | None) -> Trained:
     """Train one head of the search. One that an interrupted run finished is read from its checkpoint."""
     from bend_hf.training.checkpoints import Checkpoints
     from bend_hf.training.head_trainer import Callbacks, HeadData, fit

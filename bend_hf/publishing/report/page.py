@@ -19,6 +19,9 @@ from bend_hf.publishing.gene_tables import HEADING as GENES
 from bend_hf.publishing.leaderboard import BELOW_CONTROL, MARKS, Leaderboard, Row, heads_in_words, over_tasks
 from bend_hf.publishing.published import EXPLAINED, HEADING
 from bend_hf.publishing.report.tables import LAYER_HEADER, layer_rows, layer_title
+from bend_hf.publishing.shot_tables import EXPLAINED as SHOTS_EXPLAINED
+from bend_hf.publishing.shot_tables import HEADER as SHOTS_HEADER
+from bend_hf.publishing.shot_tables import HEADING as SHOTS
 from bend_hf.tables import metric_title, number, render
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -62,6 +65,9 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes], curves: Sequ
         "genes_heading": GENES,
         "genes_explained": GENES_EXPLAINED,
         "genes_header": GENES_HEADER,
+        "shots_heading": SHOTS,
+        "shots_explained": SHOTS_EXPLAINED,
+        "shots_header": SHOTS_HEADER,
         "published_heading": HEADING,
         "published_explained": EXPLAINED,
         "any_not_publishable": any(row.result.reasons_not_to_publish for row in rows),
@@ -162,7 +168,7 @@ def _cell(row: Row | None, value: float | None, span: tuple[float, float], board
 
 def _plot_order(item: tuple[str, bytes]) -> tuple[bool, str]:
     """Plots over all tasks come first."""
-    return any(f"/{kind}_" in item[0] for kind in ("forest", "layers", "reliability")), item[0]
+    return any(f"/{kind}_" in item[0] for kind in ("forest", "layers", "reliability", "shots")), item[0]
 
 
 def _plot(name: str, content: bytes, boards: Sequence[Leaderboard], curves: Sequence[LayerCurve]) -> dict[str, str]:
@@ -173,6 +179,7 @@ def _plot(name: str, content: bytes, boards: Sequence[Leaderboard], curves: Sequ
         titles[f"score_parameters_{protocol}"] = f"Score against parameters, protocol {protocol}"
         titles[f"score_cost_{protocol}"] = f"Score against seconds per run, protocol {protocol}"
     titles |= {f"layers_{curve.key}": layer_title(curve) for curve in curves}
+    titles |= {f"shots_{board.key}": f"Few shots: {board.title}, protocol {board.protocol}" for board in boards}
     titles |= {f"reliability_{board.key}": f"Reliability: {board.title}, protocol {board.protocol}" for board in boards}
     return {
         "name": titles.get(stem, stem.replace("_", " ").capitalize()),

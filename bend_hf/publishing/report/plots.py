@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from bend_hf.evaluation.record import member
 from bend_hf.publishing.diagnostics import reliability_of
 from bend_hf.publishing.leaderboard import Leaderboard, Row, over_tasks
 from bend_hf.publishing.report.tables import layer_name
+from bend_hf.runs.shot_plot import curve_figure
 from bend_hf.tables import metric_title
+from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +75,8 @@ def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dic
                     files |= saved(f"plots/score_{name}_{protocol}", figure)
         for board in boards:
             files |= saved(f"plots/forest_{board.key}", _forest(board))
+            if (figure := _shots(board)) is not None:
+                files |= saved(f"plots/shots_{board.key}", figure)
             if (figure := _reliability(board)) is not None:
                 files |= saved(f"plots/reliability_{board.key}", figure)
     return files
@@ -92,6 +97,26 @@ def saved(stem: str, figure: Figure) -> dict[str, bytes]:
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return {f"{stem}.png": png.getvalue(), f"{stem}.svg": svg.getvalue()}
+
+
+def _shots(board: Leaderboard) -> Figure | None:
+    """The curves of all models that have one, with the controls of the first; None if there are none."""
+    models: dict[str, list[Json]] = {}
+    controls: dict[str, list[Json]] = {}
+    for row in board.rows:
+        for record in row.result.records:
+            points = member(record.shots, "points")
+            if not isinstance(points, list) or not points or row.name in models:
+                continue
+            models[_plain(row.name)] = points
+            for key, entry in record.controls.items():
+                own = member(entry, "shots")
+                if isinstance(own, list):
+                    controls.setdefault(_plain(key), own)
+    if not models:
+        return None
+    title = f"{_plain(board.title)}, protocol {_plain(board.protocol)}"
+    return curve_figure(models, controls, metric=board.metric, title=title)
 
 
 def _plain(text: str) -> str:

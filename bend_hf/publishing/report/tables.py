@@ -14,6 +14,9 @@ from bend_hf.publishing.gene_tables import HEADER as GENES_HEADER
 from bend_hf.publishing.gene_tables import HEADING as GENES
 from bend_hf.publishing.leaderboard import BELOW, BELOW_CONTROL, MARKS, Leaderboard, Row
 from bend_hf.publishing.published import EXPLAINED, HEADING
+from bend_hf.publishing.shot_tables import EXPLAINED as SHOTS_EXPLAINED
+from bend_hf.publishing.shot_tables import HEADER as SHOTS_HEADER
+from bend_hf.publishing.shot_tables import HEADING as SHOTS
 from bend_hf.tables import escaped, markdown_table, number, one_line
 
 _NUMBER: Final = re.compile(r"-?[\d.]+(e[+-]?\d+)?|-?inf|-?nan")
@@ -96,6 +99,7 @@ def _section(board: Leaderboard) -> list[str]:
         markdown_table(header, rows),
         "",
         *_genes(board),
+        *_shots(board),
         *_published(board),
         *(line for line in _notes(board) if line for line in (line, "")),
     ]
@@ -105,6 +109,15 @@ def _genes(board: Leaderboard) -> list[str]:
     """The structure of genes, in a table of its own."""
     rows = [[escaped(cell) for cell in row] for row in board.genes]
     return [f"**{GENES}.** {GENES_EXPLAINED}", "", markdown_table(GENES_HEADER, rows), ""] if rows else []
+
+
+def _shots(board: Leaderboard) -> list[str]:
+    """The scores of heads on few rows, in a table of their own."""
+    rows = [[escaped(cell) for cell in row] for row in board.shots]
+    if not rows:
+        return []
+    lines = [part for line in board.shot_lines for part in (f"{escaped(line)}.", "")]
+    return [f"**{SHOTS}.** {SHOTS_EXPLAINED}", "", markdown_table(SHOTS_HEADER, rows), "", *lines]
 
 
 def _published(board: Leaderboard) -> list[str]:
