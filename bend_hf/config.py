@@ -285,6 +285,14 @@ class ModelFlags(Flags):
         in_command=False,
         group="model",
     )
+    batch_tokens: int | None = flag(
+        None,
+        "tokens of a batch, padding included; default: the fastest of several, found by trial",
+        "speed",
+        in_command=False,
+        needs="weights",
+        group="model",
+    )
     seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
@@ -292,6 +300,8 @@ class ModelFlags(Flags):
         object.__setattr__(self, "model", _NAMES_OF_BEND.get(self.model, self.model))
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise ConfigError(f"--batch-tokens is {self.batch_tokens}; it must be 1 or more")
         _check_seed("--seed is", self.seed)
 
 

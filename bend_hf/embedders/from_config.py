@@ -33,6 +33,8 @@ def embedder_options(config: ModelFlags) -> EmbedderOptions:
         options["reverse_complement_average"] = True
     if config.device is not None:
         options["device"] = config.device
+    if config.batch_tokens is not None:
+        options["batch_tokens"] = config.batch_tokens
     if config.offload != "none":
         options["offload"] = config.offload
     if config.overlap_tokens:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bend_hf.config import DataConfig, RunConfig, add_flags, kinds_of, read_toml
+from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError
+from bend_hf.runs.bench import BenchConfig
+from bend_hf.runs.embed import EmbedConfig
+from bend_hf.variants.config import VariantRun
 from tests.command_line import parse_run
 
 
@@ -41,6 +46,7 @@ def test_flags_become_fields_of_their_type() -> None:
         (("--learning-rate", "-1"), "--learning-rate"),
         (("--weight-decay", "-1"), "must not be negative"),
         (("--seed", "-1"), "--seed is -1"),
+        (("--batch-tokens", "0"), "--batch-tokens is 0; it must be 1 or more"),
         (("--fold", "0"), "counted from 1"),
     ],
 )
@@ -70,3 +76,17 @@ def test_a_layer_is_a_number_or_a_name(text: str, value: int | str, tmp_path: Pa
     toml = tmp_path / "run.toml"
     toml.write_text(f"layer = {value!r}\n")
     assert read_toml(toml, kinds_of(RunConfig))["layer"] == value
+
+
+def test_every_command_that_opens_a_model_passes_on_its_device_and_its_batches() -> None:
+    flags: dict[str, Any] = {"model": "bend-mini", "device": "cpu", "batch_tokens": 96, "random_init": True}
+    configs = (
+        RunConfig(task=("cpg_methylation",), **flags),
+        EmbedConfig(task=("cpg_methylation",), **flags),
+        BenchConfig(**flags),
+        VariantRun(genome=Path("g.fa"), **flags),
+    )
+    for config in configs:
+        embedder = open_model(config)
+        assert embedder.runner().device.type == "cpu"
+        assert embedder.runner().default_tokens == 96

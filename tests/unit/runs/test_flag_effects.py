@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {  # a value of each flag with a need that is not its de
     "model_dtype": "float16",
     "random_init": True,
     "overlap_tokens": 2,
+    "batch_tokens": 64,
     "offload": "disk",
     "epochs": 2,
     "batch_size": 8,
