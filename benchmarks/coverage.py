@@ -54,6 +54,7 @@ class Cell:
         auroc: True AUROC; for MCC, the accuracy of the median gene.
         correlation: Of labels and scores within a cluster; for MCC, the deviation of the genes' log odds.
         unequal: Whether the sizes of clusters vary as in a log-normal distribution.
+        tails: Degrees of freedom of Student's distribution of what blocks add to scores; 0 for the normal one.
     """
 
     metric: str
@@ -63,6 +64,7 @@ class Cell:
     auroc: float = 0.8
     correlation: float = 0.0
     unequal: bool = False
+    tails: int = 0
 
     @property
     def name(self) -> str:
@@ -73,7 +75,8 @@ class Cell:
         if self.size == 1:
             return what
         sizes = "about " if self.unequal else ""
-        return f"{what}, {self.clusters} blocks of {sizes}{self.size}, correlation {self.correlation:g}"
+        tails = f", heavy tails (t with {self.tails})" if self.tails else ""
+        return f"{what}, {self.clusters} blocks of {sizes}{self.size}, correlation {self.correlation:g}{tails}"
 
 
 def _areas(metric: str) -> list[Cell]:
@@ -81,6 +84,9 @@ def _areas(metric: str) -> list[Cell]:
     return [
         cell(clusters=40, auroc=0.98),
         cell(clusters=40, auroc=0.8),
+        cell(clusters=20, auroc=0.65),
+        cell(clusters=40, auroc=0.7),
+        cell(clusters=80, prevalence=0.8, auroc=0.8),
         cell(clusters=40, prevalence=0.25, auroc=0.9),
         cell(clusters=40, prevalence=0.1, auroc=0.8),
         cell(clusters=200, prevalence=0.02, auroc=0.9),
@@ -96,6 +102,14 @@ def _areas(metric: str) -> list[Cell]:
         cell(clusters=10, size=50, correlation=0.3),
         cell(clusters=22, size=50, prevalence=0.3, correlation=0.1, unequal=True),
         cell(clusters=22, size=100, auroc=0.97, correlation=0.3),
+        cell(clusters=10, size=100, auroc=0.95, correlation=0.3),
+        cell(clusters=15, size=200, auroc=0.95, correlation=0.5),
+        cell(clusters=22, size=100, prevalence=0.2, auroc=0.9, correlation=0.3),
+        cell(clusters=22, size=200, auroc=0.97, correlation=0.1),
+        cell(clusters=30, size=100, prevalence=0.1, auroc=0.97, correlation=0.3, unequal=True),
+        cell(clusters=40, size=50, auroc=0.99, correlation=0.3),
+        cell(clusters=30, size=50, auroc=0.9, correlation=0.3, tails=4),
+        cell(clusters=30, size=50, auroc=0.97, correlation=0.3, tails=4),
     ]
 
 
@@ -118,7 +132,7 @@ def simulate(cell: Cell, rng: np.random.Generator) -> tuple[Predictions, Cluster
         return _classes(true, predicted, np.bincount(gene, minlength=n)), _alone(n)
     block = _blocks(cell, rng)
     total = len(block)
-    of_label, of_score = rng.standard_normal((2, n))
+    of_label, of_score = rng.standard_normal(n), _block_effects(cell, n, rng)
     within, shared = math.sqrt(1 - cell.correlation), math.sqrt(cell.correlation)
     label = shared * of_label[block] + within * rng.standard_normal(total) > NORMAL.inv_cdf(1 - cell.prevalence)
     score = _shift(cell) * label + shared * of_score[block] + within * rng.standard_normal(total)
@@ -126,7 +140,9 @@ def simulate(cell: Cell, rng: np.random.Generator) -> tuple[Predictions, Cluster
 
 
 def truth(cell: Cell) -> float:
-    """The score of infinitely many items."""
+    """The score of infinitely many items in infinitely many blocks."""
+    if cell.tails:
+        return _true_with_tails(cell)
     if cell.metric == "auroc":
         return cell.auroc
     return _true_auprc(cell.prevalence, _shift(cell)) if cell.metric == "auprc" else _true_mcc(cell)
@@ -140,6 +156,20 @@ def _true_auprc(prevalence: float, shift: float) -> float:
     density = np.exp(-((x - shift) ** 2) / 2) / math.sqrt(2 * math.pi)
     precision = right / np.maximum(right + (1 - prevalence) * above, 1e-300)
     return float(np.trapezoid(precision * density, x))
+
+
+def _block_effects(cell: Cell, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw what blocks add to scores, with variance 1."""
+    if not cell.tails:
+        return rng.standard_normal(n)
+    return rng.standard_t(cell.tails, n) * math.sqrt((cell.tails - 2) / cell.tails)
+
+
+@cache
+def _true_with_tails(cell: Cell) -> float:
+    many = replace(cell, clusters=1_000_000, size=1)  # each item in a block of its own
+    predictions, alone = simulate(many, np.random.default_rng(9))
+    return estimate_of(predictions, cell.metric, alone).value
 
 
 @cache
@@ -163,22 +193,24 @@ def genes(cell: Cell, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int6
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """Heads trained in ten folds, as BEND's enhancer annotation: ridge regressions on rows drawn from one population.
+    """Heads trained in folds, as BEND's enhancer annotation: ridge regressions on rows drawn from one population.
 
     Attributes:
         metric: ``auroc`` or ``auprc``.
         rows: Rows in all folds.
         width: Features.
+        folds: Number of folds.
     """
 
     metric: str
     rows: int
     width: int
+    folds: int = 10
 
     @property
     def name(self) -> str:
         """The case in words."""
-        return f"10 folds, {self.rows:,} rows, {self.width} features"
+        return f"{self.folds} folds, {self.rows:,} rows, {self.width} features"
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -196,12 +228,12 @@ class Folded:
         return solved
 
     def simulate(self, rng: np.random.Generator) -> Predictions:
-        """Train on eight folds, leave out one for validation and predict one, in turn."""
+        """Leave out one fold for validation, predict one and train on the others, in turn."""
         rows, label = self.draw(self.rows, rng)
-        fold = np.arange(self.rows) % _N_FOLDS
+        fold = np.arange(self.rows) % self.folds
         score = np.zeros(self.rows)
-        for test in range(_N_FOLDS):
-            train = (fold != test) & (fold != (test + 1) % _N_FOLDS)
+        for test in range(self.folds):
+            train = (fold != test) & (fold != (test + 1) % self.folds)
             score[fold == test] = rows[fold == test] @ self.fit(rows[train], label[train])
         return replace(_scores(label, score), columns={"fold": pa.array(fold + 1)})
 
@@ -209,17 +241,16 @@ class Folded:
         """The mean score, on many rows, of heads that are trained on as many rows as those of a fold."""
         rng = np.random.default_rng(2)
         rows, label = self.draw(5_000, rng)
-        n_train = self.rows * (_N_FOLDS - 2) // _N_FOLDS
+        n_train = self.rows * (self.folds - 2) // self.folds
         scored = (_scores(label, rows @ self.fit(*self.draw(n_train, rng))) for _ in range(_N_TRAININGS))
         return float(np.mean([estimate_of(one, self.metric, _alone(len(label))).value for one in scored]))
 
 
-_N_FOLDS, _N_TRAININGS = 10, 200
-FOLDED = (
-    Folded(metric="auroc", rows=200, width=20),
-    Folded(metric="auroc", rows=1000, width=50),
-    Folded(metric="auprc", rows=200, width=20),
-    Folded(metric="auprc", rows=1000, width=50),
+_N_TRAININGS = 200
+FOLDED = tuple(
+    Folded(metric=metric, rows=rows, width=width, folds=folds)
+    for metric in ("auroc", "auprc")
+    for rows, width, folds in ((100, 10, 10), (200, 20, 5), (200, 20, 10), (200, 50, 10), (1000, 50, 10))
 )
 
 
@@ -241,11 +272,14 @@ def folded_coverage(case: Folded, n_simulations: int, seed: int = 0) -> dict[str
         "marked": 0.0,
         "undefined": 0.0,
         "percentile_coverage": None,
-        "reason": "" if TARGET[0] <= share <= TARGET[1] else _FOLDS_REASON,
+        "reason": "" if TARGET[0] <= share <= TARGET[1] else _FOLDS_REASONS[share > TARGET[1]],
     }
 
 
-_FOLDS_REASON = "folds share training rows, so their variation understates that over other training rows"
+_FOLDS_REASONS = {
+    True: "wider: the allowance for other training rows is the same for all heads",
+    False: "narrower: folds share training rows, so their variation understates that over other training rows",
+}
 
 
 def coverage(cell: Cell, n_simulations: int, seed: int = 0, *, bootstraps: int = N_BOOTSTRAPS) -> dict[str, Any]:
@@ -292,6 +326,8 @@ def _percentile_coverage(cell: Cell, n_simulations: int, seed: int) -> float | N
 
 
 def _reason(cell: Cell, covered: float, marked: float) -> str:
+    if covered > TARGET[1] and cell.size > 1 and cell.metric != "mcc":
+        return "wider: allowances for few errors, and for blocks that were not drawn"
     if covered > TARGET[1]:
         return "wider: the variance is kept from vanishing with few errors"
     if covered < TARGET[0]:

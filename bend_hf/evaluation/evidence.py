@@ -38,7 +38,7 @@ from bend_hf.evaluation.uncertainty.bootstrap import (
     mean_of_defined,
     values_of_folds,
 )
-from bend_hf.evaluation.uncertainty.intervals import LEVEL, interval_of
+from bend_hf.evaluation.uncertainty.intervals import LEVEL, RULES, interval_of
 from bend_hf.types import Json
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 _AGREES: Final = "a record agrees with its predictions"
 _SHOWN: Final = 60  # characters of a value in a message
 _SEED_IN_NAME: Final = re.compile(r"__seed(\d+)__")
+_OF_INTERVALS: Final = {"interval", "low", "high", "mark"}
+_OF_ALL_RULES: Final = ("level", "method", "clusters", "n_clusters", "block_bp", "mark", "n_undefined")
 _CLOSE: Final = 1e-6  # two ways to sum the same numbers; a value is shown with four digits
 
 
@@ -366,6 +368,10 @@ def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path)
             differ = [list(unequal(interval, again, f"metrics.{name}.interval")) for again in _again(predictions, name)]
             if all(differ):
                 yield from (f"{one}; that is what {file.name} gives" for one in differ[0])
+        elif written_now and _is_of_first_rules(interval) and name in METRICS:
+            differ = [list(_outgrown(interval, again, name)) for again in _again(predictions, name)]
+            if all(differ):
+                yield from (f"{one}; that is what {file.name} gives" for one in differ[0])
         elif name in _outside(record):  # so it may be with few items
             ends = _interval_again(predictions, name, interval)
             if _differs(member(interval, "low"), ends[0]) or _differs(member(interval, "high"), ends[1]):
@@ -373,8 +379,42 @@ def _wrong_intervals(record: ResultRecord, predictions: Predictions, file: Path)
 
 
 def is_earlier(interval: Json) -> bool:
-    """Whether an interval is of a release that drew resamples, which this one does not compute again."""
-    return str(member(interval, "method")).startswith("bootstrap")
+    """Whether an interval was computed by rules that this release does not follow, so that it would not agree."""
+    rules = member(interval, "rules")
+    return interval is not None and (rules is None or (isinstance(rules, int) and rules < RULES))
+
+
+def _is_of_first_rules(interval: Json) -> bool:
+    return is_earlier(interval) and str(member(interval, "method")).startswith("Wilson")
+
+
+def _outgrown(stated: Json, computed: Json, name: str) -> Iterator[str]:
+    """Compare an interval of the first rules with that of today, which has the same clusters and is not narrower."""
+    where, same = f"metrics.{name}.interval", {name: member(computed, name) for name in _OF_ALL_RULES}
+    yield from unequal(stated, same, where)
+    for end, sign in (("low", -1), ("high", 1)):
+        one, other = _number(stated, end), _number(computed, end)
+        if one is None or other is None:
+            if one is not other:
+                yield f"{where}.{end} is {one}, but {other} was computed again"
+        elif sign * (one - other) > _CLOSE:
+            yield f"{where}.{end} is {one:g}, outside {other:g}, which was computed again"
+
+
+def has_earlier_intervals(record: ResultRecord) -> bool:
+    """Whether a record has intervals that were computed by earlier rules."""
+    return any(is_earlier(member(entry, "interval")) for entry in record.metrics.values())
+
+
+def without_intervals(computed: Json) -> Json:
+    """Leave the intervals of a computed value out, to compare the rest with a record that has earlier ones.
+
+    >>> without_intervals({"value": 0.5, "low": 0.4, "parts": [{"n": 2, "high": 0.6}]})
+    {'value': 0.5, 'parts': [{'n': 2}]}
+    """
+    if isinstance(computed, dict):
+        return {name: without_intervals(value) for name, value in computed.items() if name not in _OF_INTERVALS}
+    return [without_intervals(value) for value in computed] if isinstance(computed, list) else computed
 
 
 def _again(predictions: Predictions, metric: str) -> Iterator[Json]:

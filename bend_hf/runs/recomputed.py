@@ -31,7 +31,7 @@ from bend_hf.errors import BendError
 from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.chance import is_labeled, with_chance
 from bend_hf.evaluation.diagnostics import diagnostics_of, distance_to_training
-from bend_hf.evaluation.evidence import unequal
+from bend_hf.evaluation.evidence import has_earlier_intervals, unequal, without_intervals
 from bend_hf.evaluation.metrics import metric_names
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
@@ -230,9 +230,11 @@ def _wrong_diagnostics(checked: Checked, data: TaskData | None) -> Iterator[str]
         distance_bp=distances,
         per_label=per_label if isinstance(per_label, list) else [],
     )
+    earlier = has_earlier_intervals(record)  # verify says so
     for name in found:
         if (name == "by_distance") == (data is not None):
-            yield from unequal(record.diagnostics.get(name), found[name], f"diagnostics.{name}")
+            computed = without_intervals(found[name]) if earlier else found[name]
+            yield from unequal(record.diagnostics.get(name), computed, f"diagnostics.{name}")
 
 
 def _gives_probabilities(record: ResultRecord) -> bool:

@@ -23,7 +23,15 @@ from bend_hf.data.dataset import FACTS_FILE, TaskData, limited, task_openers
 from bend_hf.data.sources import BuiltSource, sources_of
 from bend_hf.errors import BendError, ConfigError, RecordError
 from bend_hf.evaluation.dataset_items import DatasetItems, dataset_items, identity_of
-from bend_hf.evaluation.evidence import is_earlier, predictions_next_to, problems_of, unequal, with_answers_counted
+from bend_hf.evaluation.evidence import (
+    has_earlier_intervals,
+    is_earlier,
+    predictions_next_to,
+    problems_of,
+    unequal,
+    with_answers_counted,
+    without_intervals,
+)
 from bend_hf.evaluation.gene_structure import NAME as STRUCTURE
 from bend_hf.evaluation.gene_structure import READ_FROM_SEQUENCE, sequence_of
 from bend_hf.evaluation.identity import in_other, keys_sha256
@@ -204,7 +212,7 @@ def _wrong_numbers(checked: Checked) -> Iterator[str]:
     yield from wrong_by_predictions(checked)
     for name, entry in record.metrics.items():
         if is_earlier(member(entry, "interval")):
-            unchecked.append(f"the interval of {name}, which an earlier release drew")
+            unchecked.append(f"the interval of {name}, which was computed by earlier rules")
     if isinstance(member(record.metrics, record.main_metric, "detail", "by_score"), dict):
         yield from _wrong_summary(record, predictions)
         if "file" in record.config:
@@ -263,7 +271,8 @@ def _wrong_summary(record: ResultRecord, predictions: Predictions) -> Iterator[s
     group_by = str(column) if column in predictions.columns else None
     found = summarize_scores(predictions, group_by=group_by, intervals=intervals_of)
     where = f"metrics.{record.main_metric}.detail"
-    yield from unequal(stated, {"by_score": found["scores"], "by_group": found["groups"]}, where)
+    computed: Json = {"by_score": found["scores"], "by_group": found["groups"]}
+    yield from unequal(stated, without_intervals(computed) if has_earlier_intervals(record) else computed, where)
     main = member(found["scores"], "score")
     for name in record.metrics:
         value = member(main, name, "value")

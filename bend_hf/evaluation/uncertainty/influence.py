@@ -23,8 +23,9 @@ from bend_hf.types import Ints
 
 Doubles = NDArray[np.float64]
 
-# Variance of an area per item at the edge of its range: scores of normal distributions have about 4 times the items of
-# the binomial distribution's, average precision about 3 (benchmarks/coverage.py).
+# Independent answers per item at the edge of the range. Scores of normal distributions have about 4 per pair of a
+# positive and a negative for AUROC; for average precision about 3 per positive, or 6 per pair if there are fewer
+# negatives (benchmarks/coverage.py).
 INFORMATION: Final = {"auroc": 4.0, "auprc": 3.0}
 
 
@@ -39,6 +40,7 @@ class Influences:
         of_negative: Influence of the negative windows, 0 elsewhere, shape (windows,).
         positive: Which windows are positive, bool, shape (windows,).
         negative: Which windows are negative, bool, shape (windows,).
+        score: Score of each window, shape (windows,).
     """
 
     value: float
@@ -47,6 +49,7 @@ class Influences:
     of_negative: Doubles
     positive: NDArray[np.bool_]
     negative: NDArray[np.bool_]
+    score: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Spread:
         at_most: The score is not more certain than this many independent answers.
         at_least: The same if each cluster counts as one answer, for scores without any error.
         n_clusters: Number of clusters with scored windows.
+        between: Fraction of what is uncertain in the ranks of the items that is due to clusters, 0 to 1.
     """
 
     influence: Doubles
@@ -72,6 +76,7 @@ class Spread:
     at_most: float
     at_least: float
     n_clusters: int
+    between: float = 0.0
 
     @property
     def variance(self) -> float:
@@ -109,7 +114,13 @@ def influences(score: NDArray[Any], true: NDArray[Any], metric: str) -> Influenc
     if positive.any() and negative.any():
         value, bias, of_positive[positive], of_negative[negative] = _AREAS[metric](score[positive], score[negative])
     return Influences(
-        value=value, bias=bias, of_positive=of_positive, of_negative=of_negative, positive=positive, negative=negative
+        value=value,
+        bias=bias,
+        of_positive=of_positive,
+        of_negative=of_negative,
+        positive=positive,
+        negative=negative,
+        score=score,
     )
 
 
@@ -128,13 +139,14 @@ def spread_of(found: Influences, cluster: Ints, n_clusters: int, metric: str) ->
     n_negative = np.bincount(cluster[found.negative], minlength=n_clusters)
     positive, negative = _shares(n_positive), _shares(n_negative)
     influence = of_positive + of_negative
+    both = ((n_positive, n_negative), (n_positive > 0, n_negative > 0))
     if metric == "auroc":
         adjusted = _divided(of_positive, positive) + _divided(of_negative, negative)
         share = (positive + negative) / 2
-        sizes = [harmonic(a.sum(), b.sum()) for a, b in ((n_positive, n_negative), (n_positive > 0, n_negative > 0))]
+        sizes = [harmonic(a.sum(), b.sum()) for a, b in both]
     else:
         adjusted, share = _divided(influence, positive), positive
-        sizes = [float(n_positive.sum()), float((n_positive > 0).sum())]
+        sizes = [min(float(a.sum()), 2 * harmonic(a.sum(), b.sum())) for a, b in both]
     return Spread(
         influence=influence,
         adjusted=adjusted,
@@ -144,7 +156,52 @@ def spread_of(found: Influences, cluster: Ints, n_clusters: int, metric: str) ->
         at_most=INFORMATION[metric] * sizes[0],
         at_least=INFORMATION[metric] * sizes[1],
         n_clusters=int((n_positive + n_negative > 0).sum()),
+        between=_between(found, cluster, n_positive, n_negative),
     )
+
+
+def _between(found: Influences, cluster: Ints, n_positive: Ints, n_negative: Ints) -> float:
+    """One minus the inverse of the design effect of ranks (Kish 1965), the mean of both classes.
+
+    Errors are few and lie in few clusters, but all items have ranks: they tell of clusters that differ, although the
+    errors of these clusters were not drawn.
+
+    Args:
+        found: Score of each window.
+        cluster: Cluster of each window, shape (windows,).
+        n_positive: Positive windows of each cluster, shape (clusters,).
+        n_negative: Negative windows of each cluster, shape (clusters,).
+    """
+    effects = [
+        _design_effect(found.score[inside], cluster[inside], sizes)
+        for inside, sizes in ((found.positive, n_positive), (found.negative, n_negative))
+    ]
+    return 1 - 2 / sum(effects)
+
+
+def _design_effect(score: NDArray[Any], cluster: Ints, sizes: Ints) -> float:
+    """How many times the variance of mean ranks is that of as many independent items; 1 or more.
+
+    The intraclass correlation of normal scores is that of the analysis of variance (Donner 1986, Int. Stat. Rev.
+    54:67).
+
+    Args:
+        score: Score of each window of one class, shape (windows,).
+        cluster: Cluster of each of them, shape (windows,).
+        sizes: Number of them in each cluster, shape (clusters,).
+    """
+    n, n_clusters = len(score), int((sizes > 0).sum())
+    if n_clusters < 2 or n <= n_clusters:
+        return 1.0
+    rank = _normal_scores(score)
+    size = (n - float((sizes.astype(np.float64) ** 2).sum()) / n) / (n_clusters - 1)
+    sums = np.bincount(cluster, rank, len(sizes))
+    of_means = float((sums**2 / np.maximum(sizes, 1)).sum())
+    between = (of_means - float(rank.sum()) ** 2 / n) / (n_clusters - 1)
+    within = (float((rank**2).sum()) - of_means) / (n - n_clusters)
+    total = between + (size - 1) * within
+    correlation = (between - within) / total if total > 0 else 0.0
+    return 1 + max(size - 1, 0.0) * min(max(correlation, 0.0), 1.0)
 
 
 def spread_of_mcc(counts: Doubles, n_classes: int) -> tuple[float, Spread]:
@@ -205,6 +262,7 @@ def mean_spread(spreads: Sequence[Spread]) -> Spread:
         at_most=float(sum(one.at_most for one in spreads)),
         at_least=float(np.mean([one.at_least for one in spreads])),
         n_clusters=max(one.n_clusters for one in spreads),
+        between=float(np.mean([one.between for one in spreads])),
     )
 
 
@@ -219,6 +277,14 @@ def _auroc(positive: NDArray[Any], negative: NDArray[Any]) -> tuple[float, float
     lost = 1 - _midranks(up, negative) / len(positive)
     value = float(won.mean())
     return value, 0.0, (won - value) / len(positive), (lost - value) / len(negative)
+
+
+def _normal_scores(values: NDArray[Any]) -> Doubles:
+    """Normal quantiles of the ranks of values; equal values have equal ones."""
+    from scipy.special import ndtri  # type: ignore[import-untyped]  # SciPy has no type hints
+
+    scores: Doubles = ndtri(_midranks(np.sort(values), values) / len(values))
+    return scores
 
 
 def _midranks(ordered: NDArray[Any], values: NDArray[Any]) -> Doubles:

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, matthews_corrcoef
 
 from bend_hf.errors import ConfigError
@@ -17,8 +19,8 @@ from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap, draws_of
 from bend_hf.evaluation.uncertainty.clusters import as_clusters, choose_clusters
 from bend_hf.evaluation.uncertainty.delong import delong
-from bend_hf.evaluation.uncertainty.influence import influences
-from bend_hf.evaluation.uncertainty.intervals import interval_of, intervals_of, wilson, with_intervals
+from bend_hf.evaluation.uncertainty.influence import influences, spread_of
+from bend_hf.evaluation.uncertainty.intervals import RULES, interval_of, intervals_of, wilson, with_intervals
 from tests.unit.evaluation.test_bootstrap import classes, noisy, scored
 
 
@@ -98,6 +100,83 @@ def test_perfect_scores_keep_an_interval() -> None:
     many = scored([0.1] * 500 + [0.9] * 500, [0] * 500 + [1] * 500)
     assert found.low < interval_of(many, "auroc").low < 1.0
     assert interval_of(classes([0, 1] * 10, [0, 1] * 10, [2] * 10), "mcc").low < 1.0
+
+
+def in_blocks(block: np.ndarray, seed: int) -> Predictions:
+    """Items of one label, whose scores share what their block adds, and few of which are wrong."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 2, len(block))
+    said = 2.6 * target + 0.55 * rng.standard_normal(30)[block] + 0.84 * rng.standard_normal(len(block))
+    return scored(said.tolist(), target.tolist(), chromosome=block.tolist())
+
+
+def test_the_design_effect_is_that_of_the_analysis_of_variance_of_normal_scores() -> None:
+    block = np.repeat(np.arange(30), 40)
+    predictions = in_blocks(block, 0)
+    assert predictions.score is not None
+    effects = []
+    for label in (0, 1):
+        inside = predictions.target == label
+        ranks = norm.ppf((rankdata(predictions.score[inside]) - 0.5) / inside.sum())
+        groups = [ranks[block[inside] == one] for one in range(30)]
+        n, sizes = len(ranks), np.array([len(group) for group in groups])
+        size = (n - (sizes**2).sum() / n) / 29
+        between = sum(len(group) * (group.mean() - ranks.mean()) ** 2 for group in groups) / 29
+        within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (n - 30)
+        effects.append(1 + (size - 1) * (between - within) / (between + (size - 1) * within))
+    assert predictions.score is not None
+    found = spread_of(influences(predictions.score, predictions.target, "auroc"), block, 30, "auroc")
+    assert found.between == pytest.approx(1 - 1 / np.mean(effects), rel=1e-9)
+    alone = spread_of(influences(predictions.score, predictions.target, "auroc"), np.arange(1200), 1200, "auroc")
+    assert alone.between == 0.0
+
+
+def test_blocks_that_differ_lower_the_low_end_by_halls_correction() -> None:
+    block = np.repeat(np.arange(30), 40)
+    predictions = in_blocks(block, 0)
+    clusters = as_clusters(predictions, "chromosome")
+    found = interval_of(predictions, "auroc", clusters)
+    one = found.estimate
+    assert one.spread is not None
+    old, high = wilson(one.value, one.variance, one.degrees_of_freedom, metric="auroc", level=0.95, at_most=one.at_most)
+    z = student.ppf(0.975, 29)
+    skewed = max(z + 4.5 * (2 * z * z + 1) / 6 / math.sqrt(29), student.ppf(0.975, one.degrees_of_freedom))
+    slope = one.value * (1 - one.value)
+    logit = math.log(one.value / (1 - one.value)) - skewed * math.sqrt(max(one.variance, slope / one.at_most)) / slope
+    weight = one.spread.between**4 * (2 * one.value - 1) ** 2
+    assert weight > 0.3
+    assert found.low == pytest.approx(old - weight * (old - 1 / (1 + math.exp(-logit))), abs=1e-9)
+    assert (found.low < old - 0.002, found.high) == (True, high)
+    mixed = np.random.default_rng(1).permutation(block)  # the same errors, but blocks tell nothing
+    alike = replace(predictions, columns={"chromosome": pa.array(mixed.tolist())})
+    again = interval_of(alike, "auroc", as_clusters(alike, "chromosome")).estimate
+    assert again.ends("auroc", 0.95)[0] == pytest.approx(
+        wilson(
+            again.value, again.variance, again.degrees_of_freedom, metric="auroc", level=0.95, at_most=again.at_most
+        )[0],
+        abs=1e-3,
+    )
+
+
+def test_the_low_end_of_average_precision_is_not_above_that_of_a_logit_interval() -> None:
+    rng = np.random.default_rng(2)
+    target = np.repeat([0, 1], 20)
+    predictions = scored((rng.standard_normal(40) + 1.2 * target).tolist(), target.tolist())
+    found = interval_of(predictions, "auprc")
+    one = found.estimate
+    assert one.at_most == 60.0  # three per positive
+    t = student.ppf(0.975, one.degrees_of_freedom) * (1 + 0.8 / math.sqrt(60))
+    slope = one.value * (1 - one.value)
+    logit = math.log(one.value / (1 - one.value)) - t * math.sqrt(one.variance) / slope
+    old = wilson(one.value, one.variance, one.degrees_of_freedom, metric="auprc", level=0.95, at_most=60)[0]
+    assert found.low == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-9)
+    assert found.low < old
+
+
+def test_few_negatives_limit_how_certain_average_precision_is() -> None:
+    predictions = scored(np.arange(40.0).tolist(), [0] * 4 + [1] * 36)
+    # six per pair of a positive and a negative: 6 * 4 * 36 / 40, and not 3 * 36
+    assert interval_of(predictions, "auprc").estimate.at_most == pytest.approx(21.6)
 
 
 def test_one_cluster_is_undefined_and_few_are_marked() -> None:
@@ -182,7 +261,8 @@ def test_folds_are_clustered_apart_and_their_variation_counts() -> None:
     worse = [replace(alike[0], score=-alike[0].score), *alike[1:]]  # type: ignore[operator]  # scores
     between = interval_of(joined(worse), "auroc").estimate
     assert between.degrees_of_freedom == 3.0
-    assert between.variance == pytest.approx(np.var(between.of_folds, ddof=1) / 4)
+    shared = 1 + 2 / 3  # other rows of training would move all four folds
+    assert between.variance == pytest.approx(np.var(between.of_folds, ddof=1) / 4 * shared)
 
 
 def test_records_hold_clusters_and_the_interval_over_items() -> None:
@@ -190,6 +270,7 @@ def test_records_hold_clusters_and_the_interval_over_items() -> None:
     entry = with_intervals({"auroc": {"value": 0.5}, "mcc": {"value": 0.1}}, predictions)
     assert entry["mcc"] == {"value": 0.1}
     interval = entry["auroc"]["interval"]  # type: ignore[index,call-overload]  # an object
+    assert interval["rules"] == RULES  # type: ignore[index,call-overload]
     assert interval["n_clusters"] == 120  # type: ignore[index,call-overload]
     assert interval["over_items"]["low"] >= interval["low"]  # type: ignore[index,call-overload,operator]
     assert "correlation below 0.05" in interval["clusters_reason"]  # type: ignore[index,call-overload,operator]

@@ -170,6 +170,24 @@ def test_a_change_of_a_field_that_matters_is_named(
     assert re.search(named, problems), problems
 
 
+def test_an_interval_of_earlier_rules_is_said_and_may_not_be_wider(copied: Path) -> None:
+    def earlier(by: float) -> Callable[[Any], None]:
+        def change(body: Any) -> None:
+            interval = body["metrics"]["auroc"]["interval"]
+            interval.pop("rules", None)
+            interval["low"] += by
+
+        return change
+
+    edit(copied, earlier(0.001))
+    verified = verify_run(copied)
+    assert verified.problems == ()
+    assert "the interval of auroc, which was computed by earlier rules" in verified.unchecked
+    edit(copied, earlier(-0.1))
+    problems = "\n".join(verify_run(copied).problems)
+    assert re.search(r"auroc\.interval\.low is .*, outside .*, which was computed again", problems), problems
+
+
 def test_the_key_of_a_record_is_that_of_the_settings_it_holds(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that a later release adds must not make earlier records look changed."""
     seen: list[set[str]] = []
