@@ -29,7 +29,11 @@ RESULTS: Final = ROOT / "benchmarks" / "results"
 Result: TypeAlias = dict[str, Any]  # the JSON of one benchmark
 
 CHROMOSOME_COLUMNS: Final = ("bend-mini", "expert", "k-mers", "random weights")
-EXPERTS: Final = {"gene_finding": "AUGUSTUS", "chromatin_accessibility": "Motifs and k-mers"}
+EXPERTS: Final = {
+    "gene_finding": "AUGUSTUS",
+    "chromatin_accessibility": "Motifs and k-mers",
+    "variant_effects_disease": "SpliceAI",
+}
 DATA_TITLES: Final = {
     "sample": "The bundled sample:",
     "chr20": "Chromosome 20 of GRCh37 with labels of ENCODE and others:",
