@@ -378,10 +378,48 @@ def evo_memory() -> str:
     )
 
 
+def cluster_session() -> str:
+    """Show what submissions to two nodes of Slurm printed when benchmarks/cluster_session.py made them."""
+    printed = json.loads((RESULTS / "cluster_session.json").read_text(encoding="utf-8"))
+    shown = "\n\n".join(printed[name].strip() for name in ("submitted", "running", "ended"))
+    return f"```text\n{shown}\n```"
+
+
+def cluster_scale() -> str:
+    """Show what leases cost, and how workers share many shards, as benchmarks/cluster.py measured and simulated it."""
+    result = json.loads((RESULTS / "cluster.json").read_text(encoding="utf-8"))
+    costs, large = result["costs_s"], result["large"]
+    header = ("workers", "leases and looks, of a shard", "the same, 1 ms more per operation", "busy", "fewest shards")
+    rows = [
+        (
+            f"{one['n_workers']}",
+            f"{one['overhead']:.4%}",
+            f"{slow['overhead']:.4%}",
+            f"{one['efficiency']:.2%}",
+            f"{one['fewest']:.1%} of the mean",
+        )
+        for one, slow in zip(result["local"], result["network"], strict=True)
+    ]
+    words = {"plan": "planning", "inventory": "counting what is finished", "list": "`bend-hf cache list`"}
+    sizes = ", ".join(
+        f"{words[name]} {one['seconds']:.2f} s of processor time and {one['peak_mb']:.0f} MB"
+        for name, one in large.items()
+    )
+    return (
+        f"{markdown_table(header, rows)}\n\n"
+        f"On a local disk, a lease takes {costs['lease'] * 1e3:.2f} ms, a look at a folder "
+        f"{costs['look'] * 1e3:.2f} ms, "
+        f"the test of a folder {costs['self_test'] * 1e3:.1f} ms. With {result['n_shards']:,} shards of "
+        f"{result['n_windows']:,} windows in {result['n_entries']} entries: {sizes}."
+    )
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": lambda: str(baseline_table()),
     "chromosome": chromosome,
+    "cluster-scale": cluster_scale,
+    "cluster-session": cluster_session,
     "costs-cpu": _costs.cpu_table,
     "costs-disk": _costs.disk_table,
     "costs-gpu": _costs.gpu_table,

@@ -18,7 +18,6 @@ from bend_hf.errors import CacheError
 from bend_hf.lease import Watch
 
 _DAY_S: Final = 86_400.0
-_RECORD: Final = re.compile(r"shard-\d+-of-\d+\.json")
 _ARROW: Final = re.compile(r"shard-\d+-of-\d+\.arrow")
 
 
@@ -103,7 +102,7 @@ def inventory(cache: Path) -> list[FinishedShards]:
             names = [file.name for file in files]
         if not _is_entry(names):
             continue
-        finished = tuple(sorted(one for one in names if one.startswith("shard-") and one.endswith(".json")))
+        finished = tuple(sorted(one for one in names if _is_record(one)))
         found.append(FinishedShards(path=path, plan=_plan_of(path), finished=finished, changed=path.stat().st_mtime))
     return found
 
@@ -230,26 +229,54 @@ def _plan_of(path: Path) -> ShardPlan | None:
 
 def _entry_info(path: Path) -> EntryInfo | None:
     """Look at every file of a folder once; return None if it is no entry."""
-    names: set[str] = set()
-    stats: list[os.stat_result] = []
-    folders = [str(path)]
-    while folders:
-        here = folders.pop()
-        with contextlib.suppress(FileNotFoundError), os.scandir(here) as files:  # a process may finish its work
-            for file in files:
-                if file.is_dir(follow_symlinks=False):
-                    folders.append(file.path)
-                    continue
-                if here == str(path):
-                    names.add(file.name)
-                with contextlib.suppress(FileNotFoundError):
-                    stats.append(file.stat())
+    names: list[str] = []
+    size_bytes, changed = 0, 0.0
+    left = [str(path)]
+    while left:
+        folder = left.pop()
+        with contextlib.suppress(FileNotFoundError):  # a process may finish its work, and remove its folder
+            there, folders, n_bytes, latest = _look(folder)
+            names = there if folder == str(path) else names
+            size_bytes, changed = size_bytes + n_bytes, max(changed, latest)
+            left += [f"{folder}/{name}" for name in folders]
     if not _is_entry(names):
         return None
     return EntryInfo(
         path=path,
         plan=_plan_of(path),
-        n_finished=sum(1 for name in names if _RECORD.fullmatch(name)),
-        size_bytes=sum(stat.st_size for stat in stats),
-        changed=max((stat.st_mtime for stat in stats), default=0.0),
+        n_finished=sum(1 for name in names if _is_record(name)),
+        size_bytes=size_bytes,
+        changed=changed,
     )
+
+
+def _look(folder: str) -> tuple[list[str], list[str], int, float]:
+    """Return the names of the files and of the folders in a folder, the size of its files, and the latest change.
+
+    The folder is opened, so that the system does not walk its path again for each of many thousands of files.
+    """
+    names: list[str] = []
+    folders: list[str] = []
+    size_bytes, changed = 0, 0.0
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with os.scandir(descriptor) as files:
+            for file in files:
+                if file.is_dir(follow_symlinks=False):
+                    folders.append(file.name)
+                    continue
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                names.append(file.name)
+                size_bytes += stat.st_size
+                if stat.st_mtime > changed:
+                    changed = stat.st_mtime
+    finally:
+        os.close(descriptor)
+    return names, folders, size_bytes, changed
+
+
+def _is_record(name: str) -> bool:
+    return name.startswith("shard-") and name.endswith(".json")
