@@ -243,8 +243,10 @@ def _why_absent(path: Path, file: h5py.File, name: str) -> str:
         )
     if isinstance(link, h5py.SoftLink):
         return f"{path}: {name!r} is a link to {link.path!r}, which does not exist; store the labels themselves"
+    # names that are not UTF-8 come as bytes
+    held = [one.decode(errors="backslashreplace") if isinstance(one, bytes) else str(one) for one in file]
     return (
-        f"{path} has no dataset {name!r} (it holds: {', '.join(file) or 'nothing'}); "
+        f"{path} has no dataset {name!r} (it holds: {', '.join(held) or 'nothing'}); "
         "store one record per BED row under that name"
     )
 
