@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers
 
-Prints a table and writes ``benchmarks/results/layers.json``; takes three minutes on one core. The model is a BERT of
+Prints a table and writes ``benchmarks/results/layers.json``; takes a minute on one core. The model is a BERT of
 DNABERT's form with 12 layers, small width and random weights, so there are 13 layers with the input of the first block.
 
 - Embedding: the cache entries of 13 layers from one forward pass, against the entry of the last layer alone. Each round
@@ -192,9 +192,9 @@ def score(task: TaskSpec, predictions: object) -> float:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure what all layers cost, against one.")
-    parser.add_argument("--items", type=int, default=32, help="windows that are embedded")
-    parser.add_argument("--train", type=int, default=128, help="windows that heads are trained on")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--items", type=int, default=24, help="windows that are embedded")
+    parser.add_argument("--train", type=int, default=32, help="windows that heads are trained on")
+    parser.add_argument("--rounds", type=int, default=2)
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     task = TASKS.get(TASK)
