@@ -47,8 +47,8 @@ def curves(parsed: argparse.Namespace) -> list[LayerCurve]:
         genome=parsed.genome,
         limit=parsed.limit,
         head="linear",
-        protocol="bend-hf-1",
-        seeds=(0,),
+        epochs=parsed.epochs,
+        batch_size=8,
         out=parsed.out,
         cache=parsed.out / "cache",
     )
@@ -66,7 +66,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with BED and labels")
     parser.add_argument("--genome", type=Path, required=True, help="FASTA file")
     parser.add_argument("--out", type=Path, default=Path("chr20_layers"), help="folder of records and curves")
-    parser.add_argument("--limit", type=int, default=200, help="rows of each split")
+    parser.add_argument("--limit", type=int, default=100, help="rows of each split")
+    parser.add_argument("--epochs", type=int, default=5)
     parsed = parser.parse_args()
     found = curves(parsed)
     for curve in found:
@@ -77,6 +78,7 @@ def main() -> None:
         "script": "make layers-chr20",
         "task": TASK,
         "rows_of_each_split": parsed.limit,
+        "epochs": parsed.epochs,
         "curves": [{**asdict(curve), "in_words": curve.in_words()} for curve in found],
     }
     RESULT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")

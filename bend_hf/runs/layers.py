@@ -115,6 +115,11 @@ def _check_config(config: RunConfig) -> None:
             f"--shots is {','.join(config.shots)}, but layers are compared by heads on the whole training split; leave "
             "it out, and train heads on few rows of the chosen layer with 'bend-hf train --layer'"
         )
+    if config.shots:
+        raise ConfigError(
+            f"--shots is {', '.join(config.shots)}, but layers are compared on the whole training split; leave it out, "
+            "and give it to 'bend-hf train --layer' with the chosen layer"
+        )
     if config.strand_report:
         raise ConfigError(
             "--strand-report predicts a second time with one head, but layers are compared by many; leave it out, and "

@@ -170,6 +170,8 @@ def test_the_command_prints_the_layers_and_draws_the_curve(
     [
         ({"layer": 2}, "all", "--layer is 2, but all layers of --layers are scored"),
         ({"tune": "lora"}, "all", "--tune is 'lora'"),
+        ({"shots": ("1",)}, "all", "--shots is 1, but layers"),
+        ({"strand_report": True}, "all", "--strand-report predicts a second time"),
         ({}, "some", "--layers is 'some'"),
         ({}, "0,99", "names layer 99, but the model has layers 0 to"),
         ({"model": "onehot", "checkpoint": None, "random_init": False}, "all", "has no layers to choose from"),
