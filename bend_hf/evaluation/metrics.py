@@ -184,7 +184,6 @@ def load_metric(metric: str) -> evaluate.Metric:
         RegistryError: As for ``metric_folder``.
     """
     folder = metric_folder(metric)
-
     own = folder.name not in metric_names(plugins=False)
     earlier = _own_metrics.get(folder) if own else None
     if earlier is not None and not earlier.is_current(folder):
@@ -201,6 +200,7 @@ def load_metric(metric: str) -> evaluate.Metric:
 
 def _drop_unfinished_copies(folder: Path) -> None:
     """Remove copies that a full disk or a kill cut short; `evaluate` takes whatever has their name."""
+    load_evaluate()  # any other import of it would also import its evaluators
     from evaluate.config import HF_MODULES_CACHE
 
     copies = Path(HF_MODULES_CACHE) / "evaluate_modules" / "metrics" / folder.name
