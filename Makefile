@@ -24,7 +24,7 @@ GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20
+.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ report-chr20: $(RESULTS)/GRCh37.fa  ## run models on the data of one chromosome,
 layers-chr20: $(RESULTS)/GRCh37.fa setup-dev  ## score every layer of two models on the data of one chromosome
 	$(BIN)/python -m benchmarks.chromosome_layers --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(LAYERS)
 	$(BIN)/python -m benchmarks._docs
+
+few-shots: $(RESULTS)/GRCh37.fa | setup-dev  ## draw the score by the number of labels on one chromosome; writes benchmarks/results/few_shots.json
+	$(BIN)/python -m benchmarks.few_shots --chr20 $(DATA) --genome $(RESULTS)/GRCh37.fa
 
 notebooks: setup-dev  ## run the notebooks in examples/ and write their outputs into them
 	$(BIN)/python -m benchmarks._notebooks
