@@ -120,6 +120,7 @@ layers-chr20: $(RESULTS)/GRCh37.fa setup-dev  ## score every layer of two models
 
 few-shots: $(RESULTS)/GRCh37.fa | setup-dev  ## draw the score by the number of labels on one chromosome; writes benchmarks/results/few_shots.json
 	$(BIN)/python -m benchmarks.few_shots --chr20 $(DATA) --genome $(RESULTS)/GRCh37.fa
+	$(BIN)/python -m benchmarks._docs
 
 notebooks: setup-dev  ## run the notebooks in examples/ and write their outputs into them
 	$(BIN)/python -m benchmarks._notebooks

@@ -18,8 +18,12 @@ from benchmarks import _costs
 from benchmarks.coverage import TARGET
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
+from bend_hf.evaluation.shots import passes_text
+from bend_hf.evaluation.strands import strand_text
 from bend_hf.publishing.overview import Overview, TaskScore
 from bend_hf.publishing.report.tables import layer_name
+from bend_hf.publishing.shot_tables import HEADER as SHOT_HEADER
+from bend_hf.publishing.shot_tables import shot_rows
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.tables import markdown_table, metric_title, number
 from bend_hf.tasks import TASKS
@@ -75,6 +79,40 @@ def output(name: str) -> str:
 def demo() -> str:
     """Show the table of the demo."""
     return Overview.from_json((RESULTS / "demo_overview.json").read_text(encoding="utf-8")).markdown()
+
+
+def few_shots() -> str:
+    """Show the curve on one chromosome, and what curves and strand reports cost."""
+    result = json.loads((RESULTS / "few_shots.json").read_text(encoding="utf-8"))
+    curve, strands = result["curve"], result["strands"]
+    lines = []
+    if "chr20" in result:
+        found = result["chr20"]
+        rows = shot_rows("bend-mini", found["shots_entry"])
+        for key, points in found["controls"].items():
+            rows += shot_rows(f"control: {key}", {"points": points})
+        passes = passes_text(found["shots_entry"]["against_controls"]["passes"])
+        lines = [
+            f"{TASKS.get(found['task']).title} on chromosome 20 of GRCh37 ({metric_title(found['metric'])}, head "
+            f"`{found['head']}`, {found['epochs']} epochs; `make few-shots` runs it):",
+            "",
+            markdown_table(SHOT_HEADER, rows),
+            "",
+            f"bend-mini {passes}.",
+            "",
+            f"On the same data, {strand_text(found['strands'], found['metric'])}.",
+            "",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            f"{curve['heads']} heads together take {curve['ratio']['processor']:.2f} of the processor time of as many "
+            f"separate trainings on the same cached embeddings ({curve['ratio']['clock']:.2f} by the clock), and their "
+            f"predictions differ by at most {curve['largest_difference']:.1g}. A strand report takes "
+            f"{strands['ratio']['processor']:.2f} times one pass over the test split, with its embedding "
+            f"({strands['ratio']['clock']:.2f} by the clock). The machine was shared while this was measured.",
+        ]
+    )
 
 
 def chromosome() -> str:
@@ -429,6 +467,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "demo": demo,
     "evo-memory": evo_memory,
     "experts": experts,
+    "few-shots": few_shots,
     "genes": genes,
     "installed-controls": installed_controls,
     "layer-curves": layer_curves,
