@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bend_hf.embedders._spec import TokenEmbeddings
-from bend_hf.embedders.cache.dtypes import decode, encode
+from bend_hf.embedders.cache.dtypes import decode_float32, encode
 from bend_hf.embedders.token_embeddings import TokenBatch, pad_embeddings
 from bend_hf.types import Floats, Ints, StoredDtype
 
@@ -46,7 +46,7 @@ class Pooling:
         Raises:
             CacheError: A number is not finite, or too large for ``rounded_to``.
         """
-        rounded = decode(encode(tokens.values, self.rounded_to), self.rounded_to).astype(np.float32, copy=False)
+        rounded = decode_float32(encode(tokens.values, self.rounded_to), self.rounded_to)
         return mean_per_window(TokenEmbeddings(values=rounded, embedding_bp=tokens.embedding_bp), pool_bp=self.pool_bp)
 
 
@@ -62,6 +62,8 @@ def mean_per_window(tokens: TokenEmbeddings, *, pool_bp: int) -> TokenEmbeddings
     """
     values, embedding_bp = tokens.values, np.asarray(tokens.embedding_bp, np.int64)
     n_bp = int(embedding_bp.sum())
+    if pool_bp == 1 and len(values) == n_bp:  # the mean of one embedding is itself
+        return TokenEmbeddings(values=values, embedding_bp=embedding_bp)
     windows = np.arange(0, n_bp, pool_bp)
     window_bp = np.diff(np.append(windows, n_bp))
     if len(values) == n_bp:
@@ -112,7 +114,7 @@ class PooledEmbeddings:
         means = [
             mean_per_window(
                 TokenEmbeddings(
-                    values=decode(item.values, self._source.dtype).astype(np.float32, copy=False),
+                    values=decode_float32(item.values, self._source.dtype),
                     embedding_bp=item.embedding_bp.astype(np.int64),
                 ),
                 pool_bp=self._pooling.pool_bp,

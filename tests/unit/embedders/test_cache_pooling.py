@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
+from bend_hf.embedders.cache.dtypes import decode_float32
 from bend_hf.embedders.cache.manage import list_entries
 from bend_hf.embedders.cache.pooling import PooledEmbeddings, mean_per_window
 from bend_hf.embedders.cache.reader import CachedEmbeddings
@@ -34,6 +35,21 @@ def test_a_mean_is_that_of_the_nucleotides_of_the_window(lengths_bp: list[int], 
     expected = [rows[start : start + pool_bp] for start in range(0, len(rows), pool_bp)]
     assert means.embedding_bp.tolist() == [len(window) for window in expected]
     np.testing.assert_allclose(means.values, [window.mean(axis=0) for window in expected], rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_over_one_nucleotide_is_its_embedding_without_a_copy() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    means = mean_per_window(TokenEmbeddings(values=values, embedding_bp=np.ones(5, np.int64)), pool_bp=1)
+    assert means.values is values
+    assert means.embedding_bp.tolist() == [1] * 5
+
+
+def test_every_float16_is_widened_exactly_also_from_a_mapped_file() -> None:
+    stored = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    expected = stored.astype(np.float32)
+    np.testing.assert_array_equal(decode_float32(stored, "float16"), expected)
+    stored.flags.writeable = False
+    np.testing.assert_array_equal(decode_float32(stored, "float16"), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
