@@ -175,7 +175,7 @@ def load_metric(metric: str) -> evaluate.Metric:
     """Load a metric, without a network.
 
     Many processes may load at once: ``evaluate`` copies the module into its cache under a lock, by its content. A copy
-    that was interrupted is made again.
+    that was interrupted is made again. The modules of ``metrics/`` are read once in a process.
 
     Args:
         metric: Name of a metric, or path of a metric folder.
@@ -185,16 +185,21 @@ def load_metric(metric: str) -> evaluate.Metric:
     """
     folder = metric_folder(metric)
     own = folder.name not in metric_names(plugins=False)
+    experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
+    if folder in _kinds:
+        kind, content = _kinds[folder]
+        return kind(experiment_id=experiment, hash=content)
     earlier = _own_metrics.get(folder) if own else None
     if earlier is not None and not earlier.is_current(folder):
         forget(earlier.kind)
     _drop_unfinished_copies(folder)
-    experiment = f"{folder.name}-{os.getpid()}-{uuid.uuid4().hex}"  # names no file that another process uses
     loaded = load_evaluate().load(str(folder), module_type="metric", experiment_id=experiment)
     if own:
         _own_metrics[folder] = _OwnMetric(
             kind=type(loaded), files=_files_sha256(folder), code=identity_of(type(loaded))
         )
+    else:
+        _kinds[folder] = type(loaded), loaded._hash
     return loaded
 
 
@@ -239,6 +244,9 @@ class _OwnMetric:
 
 
 _own_metrics: dict[Path, _OwnMetric] = {}
+# The class of each metric of ``metrics/`` that is loaded, and what evaluate calls the hash of its module. evaluate.load
+# searches the module for imports each time, which takes longer than most metrics.
+_kinds: dict[Path, tuple[type[evaluate.Metric], str]] = {}
 
 
 def check_metrics(task: TaskSpec) -> None:

@@ -208,6 +208,14 @@ def test_plugins_bring_metric_folders(tmp_path: Path) -> None:
     assert run.stdout.split() == ["True", "False", "1.0"]
 
 
+def test_a_module_is_searched_for_imports_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_metric("mcc")
+    monkeypatch.delattr("evaluate.load")
+    again = load_metric("mcc")
+    assert type(again) is type(first)
+    assert again.compute(predictions=[0, 1], references=[0, 1]) == first.compute(predictions=[0, 1], references=[0, 1])
+
+
 def test_two_loaded_metrics_share_nothing() -> None:
     one, two = load_metric("mcc"), load_metric("mcc")
     one.add_batch(predictions=[0, 1], references=[0, 1])
