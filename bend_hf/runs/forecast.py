@@ -5,8 +5,9 @@
 
 Nothing is written or downloaded, and no weights are loaded. Items are counted in the files of a task. The network of a
 model is built without memory for its weights (PyTorch's device ``meta``), which gives width, tokens and the number of
-weights. The time is that of two operations per weight and token, at the speed of a matrix product on this machine. It
-is a rough number: attention over long inputs, recurrent networks and reading from a disk take longer.
+weights. The time is that of the same network with random weights, measured on random sequences for a second, times the
+nucleotides. For a network that is large or whose files are not here, it is that of two operations per weight and token,
+at the speed of a matrix product on this machine; attention over long inputs and recurrent networks take longer.
 
 >>> spread(5, 2).tolist(), spread(3, None).tolist()
 ([0, 4], [0, 1, 2])
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +36,7 @@ from bend_hf.embedders.cache.shards import SHARD_BYTES, ShardFiles, ShardPlan, e
 from bend_hf.errors import BendError
 from bend_hf.files import without_notes
 from bend_hf.tables import Table
+from bend_hf.tasks import BinClasses, NucleotideClasses, TaskSpec
 from bend_hf.types import Ints, Json, StoredDtype
 
 if TYPE_CHECKING:
@@ -45,8 +48,16 @@ log = logging.getLogger(__name__)
 
 HEADS_NOTE: Final = "The time is that of the embeddings, without the training of heads."
 
-_FURTHER_BYTES_PER_BP: Final = 9  # as in the plan of shards: labels and coordinates
+# What a shard holds besides embeddings: labels (int64), coordinates and offsets, and what Arrow writes itself.
+_LABEL_BYTES: Final = 8
+_ITEM_BYTES: Final = 80
+_SHARD_BYTES: Final = 4_000
 _PROBE_BP: Final = 4_096
+_WARM_BP: Final = 256  # of the first timed sequence, which says how much a second is enough for
+_LONGEST_BP: Final = 16_384
+_MEASURED_S: Final = 1.0
+_MOST_PARAMETERS: Final = 1_000_000_000  # of a network that is built with random weights: 4 GB
+_VARIANT_PASSES: Final = 3  # REF, ALT, and the site with a mask
 _MATRIX: Final = 1_024
 _TIMED_S: Final = 0.2
 _SCORED_BYTES: Final = 200  # of one variant in a file of predictions, with all its scores
@@ -106,6 +117,7 @@ class ModelFacts:
         tokens_per_bp: Token embeddings per nucleotide.
         identity: What identifies its embeddings in a cache; None if that is not known without running it.
         is_cached: Whether its embeddings are worth caching.
+        speed: Measures how fast it is; None if it cannot be built here.
     """
 
     width: int | None
@@ -113,12 +125,71 @@ class ModelFacts:
     tokens_per_bp: float = 1.0
     identity: Mapping[str, str] | None = None
     is_cached: bool = True
+    speed: Speed | None = None
 
-    def seconds(self, n_tokens: float) -> float | None:
-        """Estimate the time to compute that many tokens."""
-        if self.n_parameters is None:
-            return None
+    def seconds(self, n_bp: float, *, length_bp: float) -> float | None:
+        """Estimate the time to embed nucleotides.
+
+        Args:
+            n_bp: How many.
+            length_bp: Mean length of the sequences.
+        """
+        if not self.n_parameters or not n_bp:
+            return None if self.n_parameters is None else 0.0
+        if self.speed is not None:
+            return self.speed.seconds_per_bp(length_bp) * n_bp
+        n_tokens = n_bp * self.tokens_per_bp or n_bp / max(length_bp, 1.0)
         return 2 * self.n_parameters * n_tokens / operations_per_second()
+
+
+class Speed:
+    """The speed of a model, measured with random weights.
+
+    Args:
+        config: Names the model and its settings.
+    """
+
+    def __init__(self, config: ModelFlags) -> None:
+        self._config = config
+        self._embedder: Embedder | None = None
+        self._seconds_per_bp: dict[int, float] = {}
+
+    def seconds_per_bp(self, length_bp: float) -> float:
+        """Return the time per nucleotide of sequences of about that length.
+
+        Args:
+            length_bp: Rounded to a power of two; at most ``_LONGEST_BP`` are measured.
+        """
+        length = 1 << (int(min(max(length_bp, 64.0), _LONGEST_BP)) - 1).bit_length()
+        if length not in self._seconds_per_bp:
+            self._seconds_per_bp[length] = self._measure(length)
+        return self._seconds_per_bp[length]
+
+    def _measure(self, length_bp: int) -> float:
+        """Embed sequences for about a second, fewer or shorter ones if the model is slow."""
+        from bend_hf.embedders.from_config import open_model
+
+        self._embedder = embedder = self._embedder or open_model(replace(self._config, random_init=True))
+        with embedder.runner().fixed():
+            embedder.embed_tokens([_random_sequence(_WARM_BP)])
+            n_bp, seconds = _WARM_BP, _timed(embedder, [_random_sequence(_WARM_BP)])
+            affordable_bp = _MEASURED_S * n_bp / seconds
+            if affordable_bp > 2 * n_bp:
+                one_bp = min(length_bp, int(affordable_bp))
+                sequences = [_random_sequence(one_bp)] * max(1, int(min(affordable_bp, _LONGEST_BP) / one_bp))
+                n_bp, seconds = one_bp * len(sequences), _timed(embedder, sequences)
+        return seconds / n_bp
+
+
+def _timed(embedder: Embedder, sequences: list[str]) -> float:
+    started = time.perf_counter()
+    embedder.embed_tokens(sequences)
+    return time.perf_counter() - started
+
+
+def _random_sequence(length_bp: int) -> str:
+    letters = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(0).integers(0, 4, length_bp)]
+    return letters.tobytes().decode()
 
 
 @cache
@@ -203,7 +274,8 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
     n_items = len(read_rows(file, [name for name in (config.label_column, config.consequence_column) if name]))
     facts, scores = facts_of(config), config.settings
     passes = 2 + scores.likelihood * (2 if scores.both_strands else 1)  # both alleles, and the site with a mask
-    n_bp = n_items * passes * (2 * scores.context.context_bp + 1)
+    length_bp = 2 * scores.context.context_bp + 1
+    n_bp = n_items * passes * length_bp
     kept = 0 if facts.width is None or not config.probe else 2 * embedding_bytes(facts.width, "float32")
     return Forecast(
         task=key_of(file),
@@ -212,18 +284,44 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
         n_items=n_items,
         n_bp=n_bp,
         n_bytes=n_items * (_SCORED_BYTES + kept),
-        seconds=facts.seconds(n_bp * facts.tokens_per_bp),
+        seconds=facts.seconds(n_bp, length_bp=length_bp),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """The sequences of one split: their task, its name, and their lengths in bp, shape (items,)."""
+    """The sequences of one split.
+
+    Attributes:
+        task: Key of the task.
+        name: Name of the split.
+        lengths_bp: Length of each sequence, shape (items,).
+        is_embedded: Whether a head is trained on the embeddings; variants are scored instead.
+        pool_bp: Nucleotides over which the head needs only means; None if it needs each token.
+        label_bytes: Stored bytes of labels per nucleotide.
+    """
 
     task: str
     name: str
     lengths_bp: Ints
     is_embedded: bool
+    pool_bp: int | None = None
+    label_bytes: float = 0.0
+
+    @property
+    def n_bp(self) -> int:
+        """Number of nucleotides."""
+        return int(self.lengths_bp.sum())
+
+    @property
+    def n_read_bp(self) -> int:
+        """Number of nucleotides that a model reads."""
+        return self.n_bp if self.is_embedded else _VARIANT_PASSES * self.n_bp
+
+    def seconds(self, facts: ModelFacts, n_bp: int | None = None) -> float | None:
+        """Estimate the time to embed it, or some nucleotides of it."""
+        length_bp = self.n_bp / max(len(self.lengths_bp), 1)
+        return facts.seconds(self.n_read_bp if n_bp is None else n_bp, length_bp=length_bp)
 
 
 def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
@@ -239,25 +337,50 @@ def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
         return
     for source, message in sources_of(config):
         log.warning(message) if "NOT BEND" in message else log.info(message)
-        for name, lengths_bp, has_head in _lengths_of(source):
-            chosen = lengths_bp[spread(len(lengths_bp), limit)]
-            key = source.task.key if isinstance(source, BuiltSource) else source.key
-            yield _Split(task=key, name=name, lengths_bp=chosen, is_embedded=has_head)
+        for name, lengths_bp, task in _lengths_of(source):
+            yield _Split(
+                task=source.task.key if isinstance(source, BuiltSource) else source.key,
+                name=name,
+                lengths_bp=lengths_bp[spread(len(lengths_bp), limit)],
+                is_embedded=task.head is not None,
+                pool_bp=_pool_bp(config, task),
+                label_bytes=_label_bytes(task),
+            )
 
 
-def _lengths_of(source: Source) -> Iterator[tuple[str, Ints, bool]]:
+def _pool_bp(config: DataConfig, task: TaskSpec) -> int | None:
+    """Return over how many nucleotides a run stores means only; None if it stores token embeddings."""
+    from bend_hf.training.heads import BASELINES, head_of, pooled_bp
+
+    if not isinstance(config, RunConfig) or task.head is None or config.model in BASELINES:
+        return None
+    return pooled_bp(head_of(config.head, task))
+
+
+def _label_bytes(task: TaskSpec) -> float:
+    """Return the stored bytes of labels per nucleotide; those of a whole sequence do not count."""
+    match task.label:
+        case NucleotideClasses():
+            return _LABEL_BYTES
+        case BinClasses(bin_bp=bin_bp):
+            return _LABEL_BYTES / bin_bp
+        case _:
+            return 0.0
+
+
+def _lengths_of(source: Source) -> Iterator[tuple[str, Ints, TaskSpec]]:
     from bend_hf.data.examples import read_rows
 
     if isinstance(source, BuiltSource):
         for name, lengths_bp in _lengths_of_built(source):
-            yield name, lengths_bp, source.task.head is not None
+            yield name, lengths_bp, source.task
         return
     rows = read_rows(source)
     context_bp = 0 if rows.task.variant is None else 2 * rows.task.variant.context_bp
     lengths = rows.bed.end_bp - rows.bed.start_bp + context_bp
     for number, name in enumerate(rows.subset_names):
         if (rows.subset == number).any():
-            yield name, lengths[rows.subset == number], rows.task.head is not None
+            yield name, lengths[rows.subset == number], rows.task
 
 
 def _lengths_of_built(source: BuiltSource) -> Iterator[tuple[str, Ints]]:
@@ -303,6 +426,7 @@ def facts_of(config: ModelFlags) -> ModelFacts:
         n_parameters=network.n_parameters,
         tokens_per_bp=tokens,
         identity=_identity_of(network, random=config.random_init),
+        speed=Speed(config) if (network.n_parameters or 0) <= _MOST_PARAMETERS else None,
     )
 
 
@@ -349,8 +473,7 @@ def _tokens_per_bp(embedder: Embedder) -> float:
     """Count the token embeddings of a random sequence."""
     if embedder.pooled:
         return 0.0
-    letters = np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(0).integers(0, 4, _PROBE_BP)]
-    return min(1.0, len(embedder.tokenize([letters.tobytes().decode()]).embedding_bp) / _PROBE_BP)
+    return min(1.0, len(embedder.tokenize([_random_sequence(_PROBE_BP)]).embedding_bp) / _PROBE_BP)
 
 
 def _identity_of(network: Embedder, *, random: bool) -> dict[str, str] | None:
@@ -380,18 +503,25 @@ def _identity_of(network: Embedder, *, random: bool) -> dict[str, str] | None:
 _NOT_COMPARED: Final = ("content", "width", "stored_dtype")
 
 
-def _entries(folder: Path, facts: ModelFacts, dtype: StoredDtype) -> Iterator[tuple[Path, ShardPlan]]:
-    """Yield the cache entries of a model."""
+def _entries(folder: Path, facts: ModelFacts, split: _Split, dtype: StoredDtype) -> Iterator[tuple[Path, ShardPlan]]:
+    """Yield the cache entries of a split: of means if its head reads only those, and of token embeddings."""
     from bend_hf.embedders.cache.manage import list_entries
 
     if facts.identity is None:
         return
-    wanted = {name: value for name, value in facts.identity.items() if name not in _NOT_COMPARED}
+    whole = {name: value for name, value in facts.identity.items() if name not in _NOT_COMPARED}
+    means = {**whole, "pool_bp": str(split.pool_bp), "rounded_to": dtype}
+    wanted = [whole, means] if split.pool_bp else [whole]
     for entry in list_entries(folder):
-        if entry.plan is None or entry.plan.dtype != dtype:
+        if entry.plan is None or (entry.plan.items, entry.plan.nucleotides) != (len(split.lengths_bp), split.n_bp):
             continue
-        if {name: value for name, value in entry.plan.parts.items() if name not in _NOT_COMPARED} == wanted:
+        parts = {name: value for name, value in entry.plan.parts.items() if name not in _NOT_COMPARED}
+        if parts in wanted and entry.plan.dtype == ("float32" if _is_pooled(entry.plan) else dtype):
             yield entry.path, entry.plan
+
+
+def _is_pooled(plan: ShardPlan) -> bool:
+    return "pool_bp" in plan.parts
 
 
 def _forecast(
@@ -402,40 +532,53 @@ def _forecast(
     dtype: StoredDtype,
     shard_bytes: int = SHARD_BYTES,
 ) -> Forecast:
-    n_items, n_bp = len(split.lengths_bp), int(split.lengths_bp.sum())
     start = Forecast(
         task=split.task,
         split=split.name,
         model=model,
-        n_items=n_items,
-        n_bp=n_bp,
+        n_items=len(split.lengths_bp),
+        n_bp=split.n_read_bp,
         is_known=facts.identity is not None,
     )
-    n_tokens = n_bp * facts.tokens_per_bp or n_items
     if folder is None or not facts.is_cached or not split.is_embedded:
-        return replace(start, n_bytes=0, seconds=facts.seconds(n_tokens))
-    for path, plan in _entries(folder, facts, dtype):
-        if (plan.items, plan.nucleotides) == (n_items, n_bp):
-            shards = ShardFiles.of_entry(path, plan.n_shards)
-            finished = [one.record.exists() for one in shards]
-            missing = sum(
-                int(split.lengths_bp[first:last].sum())
-                for first, last, done in zip(plan.shard_starts, plan.shard_starts[1:], finished, strict=False)
-                if not done
-            )
-            return replace(
-                start,
-                n_shards=plan.n_shards,
-                n_finished=sum(finished),
-                n_bytes=plan.estimate_bytes(missing),
-                seconds=facts.seconds(missing * facts.tokens_per_bp),
-            )
+        return replace(start, n_bytes=0, seconds=split.seconds(facts))
+    for path, plan in _entries(folder, facts, split, dtype):
+        shards = ShardFiles.of_entry(path, plan.n_shards)
+        finished = [one.record.exists() for one in shards]
+        is_whole = all(finished)
+        if split.pool_bp and not _is_pooled(plan) and not is_whole:
+            continue  # means are taken from token embeddings if all are there
+        ranges = pairwise(plan.shard_starts)
+        missing = [split.lengths_bp[low:high] for (low, high), done in zip(ranges, finished, strict=True) if not done]
+        n_bp = sum(int(lengths_bp.sum()) for lengths_bp in missing)
+        return replace(
+            start,
+            n_shards=plan.n_shards,
+            n_finished=sum(finished),
+            n_bytes=sum(_bytes_of(lengths_bp, facts, split, dtype) or 0 for lengths_bp in missing),
+            seconds=split.seconds(facts, n_bp),
+        )
+    n_bytes = _bytes_of(split.lengths_bp, facts, split, dtype)
+    if n_bytes is None or facts.width is None:
+        return replace(start, n_shards=1, seconds=split.seconds(facts))
+    stored: StoredDtype = "float32" if split.pool_bp else dtype
+    per_bp = 1 / split.pool_bp if split.pool_bp else facts.tokens_per_bp or start.n_items / max(split.n_bp, 1)
+    shard_bp = int(shard_bytes / (per_bp * embedding_bytes(facts.width, stored)))
+    n_shards = len(shard_starts(split.lengths_bp, shard_bp=shard_bp)) - 1
+    return replace(start, n_shards=n_shards, n_bytes=n_bytes, seconds=split.seconds(facts))
+
+
+def _bytes_of(lengths_bp: Ints, facts: ModelFacts, split: _Split, dtype: StoredDtype) -> int | None:
+    """Estimate the bytes of a shard of some sequences of a split; None if the width is not known."""
     if facts.width is None:
-        return replace(start, n_shards=1, seconds=facts.seconds(n_tokens))
-    per_token = embedding_bytes(facts.width, dtype)
-    n_shards = len(shard_starts(split.lengths_bp, shard_bp=int(shard_bytes / (n_tokens / n_bp * per_token)))) - 1
-    n_bytes = int(n_tokens * per_token + n_bp * _FURTHER_BYTES_PER_BP)
-    return replace(start, n_shards=n_shards, n_bytes=n_bytes, seconds=facts.seconds(n_tokens))
+        return None
+    n_bp, n_items = int(lengths_bp.sum()), len(lengths_bp)
+    if split.pool_bp:
+        n_rows, stored = float((-(-lengths_bp // split.pool_bp)).sum()), "float32"
+    else:
+        n_rows, stored = n_bp * facts.tokens_per_bp or n_items, dtype
+    further = n_bp * split.label_bytes + n_items * _ITEM_BYTES + _SHARD_BYTES
+    return int(n_rows * embedding_bytes(facts.width, stored) + further)
 
 
 def forecast_table(found: Sequence[Forecast]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bend_hf.embedders import MODELS, _loaded_model
 from bend_hf.embedders._loaded_model import LoadedModel
 from bend_hf.embedders.cache.manage import list_entries
 from bend_hf.runs import forecast
-from bend_hf.runs.forecast import facts_of, forecast_runs
+from bend_hf.runs.forecast import Speed, facts_of, forecast_runs
 from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_bed, write_data, write_genome
 
@@ -121,6 +122,71 @@ def test_the_forecast_is_what_is_then_written(
         path.unlink()
     again = {one["split"]: one["state"] for one in dry(["train", "gene_finding", *flags], capsys)}
     assert again == {"train": "cached", "validation": "cached", "test": "not cached"}
+
+
+def test_the_forecast_of_a_linear_head_is_that_of_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    flags = [
+        "cpg_methylation",
+        "--data",
+        "sample",
+        "--model",
+        "bend-mini",
+        "--head",
+        "linear",
+        "--limit",
+        "20",
+        *places,
+    ]
+    expected = dry(["train", *flags], capsys)
+    assert main(["train", *flags, "--epochs", "1"]) == 0
+    entries = {entry.plan.label: entry for entry in list_entries(tmp_path / "cache") if entry.plan is not None}
+    for one in expected:
+        entry = entries[f"cpg_methylation {one['split']}"]
+        assert entry.plan is not None
+        assert (one["n_items"], one["n_bp"]) == (entry.plan.items, entry.plan.nucleotides) == (20, 20 * 512)
+        assert (one["state"], one["n_shards"]) == ("not cached", entry.plan.n_shards)
+        arrow = sum(path.stat().st_size for path in entry.path.glob("*.arrow"))
+        assert one["n_bytes"] == pytest.approx(arrow, rel=0.1)
+    assert {(one["state"], one["n_bytes"]) for one in dry(["train", *flags], capsys)} == {("cached", 0)}
+    assert (
+        main(["embed", *flags[:5], "--splits", "validation", "--cache", str(tmp_path / "tokens"), "--device", "cpu"])
+        == 0
+    )
+    whole = dry(["train", *flags[:7], "--cache", str(tmp_path / "tokens"), "--device", "cpu"], capsys)
+    assert {one["split"]: one["state"] for one in whole} == {
+        "train": "not cached",
+        "validation": "cached",  # means are taken from token embeddings
+        "test": "not cached",
+    }
+
+
+def test_the_time_is_the_measured_rate_times_the_nucleotides(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths: list[float] = []
+
+    def rate(_: Speed, length_bp: float) -> float:
+        lengths.append(length_bp)
+        return 0.5
+
+    monkeypatch.setattr(Speed, "seconds_per_bp", rate)
+    found = dry(
+        ["train", "cpg_methylation", "variant_effects_disease", "--data", "sample", "--model", "bend-mini"], capsys
+    )
+    assert [one["seconds"] for one in found] == [pytest.approx(0.5 * one["n_bp"]) for one in found]
+    variants = found[-1]
+    assert variants["n_bp"] == 3 * 513 * variants["n_items"], "both alleles, and the site with a mask"
+    assert lengths == [512, 512, 512, 513]
+
+
+def test_the_rate_of_a_model_is_measured_without_its_weights(no_weights: None) -> None:
+    speed = facts_of(RunConfig(task=("cpg_methylation",), model="bend-mini", device="cpu")).speed
+    assert speed is not None
+    started = time.perf_counter()
+    rate = speed.seconds_per_bp(512)
+    assert 0 < rate < (time.perf_counter() - started) / 512
+    assert speed.seconds_per_bp(500) == rate, "measured once"
 
 
 def test_items_and_nucleotides_are_those_of_the_data(
