@@ -57,7 +57,7 @@ setup-system:  ## install the Debian packages that some tests use, as root
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES)
 
-demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls, in about four minutes
+demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls; it says first how long that takes
 	$(BIN)/bend-hf demo
 
 test: setup-dev  ## run the tests, and the examples in docstrings

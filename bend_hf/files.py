@@ -457,5 +457,5 @@ def start_logging(loudness: Loudness = "normal") -> None:
 
 
 def shows_progress() -> bool:
-    """Whether progress bars are wanted: always but in a quiet command."""
-    return logging.getLogger("bend_hf").isEnabledFor(logging.WARNING)
+    """Whether progress bars are wanted: always but in a quiet command, and where tqdm's own variable forbids them."""
+    return logging.getLogger("bend_hf").isEnabledFor(logging.WARNING) and not os.environ.get("TQDM_DISABLE")

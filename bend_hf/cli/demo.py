@@ -6,17 +6,42 @@ import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
+
+if TYPE_CHECKING:
+    from bend_hf.runs.outcome import Outcome
 
 CONTROLS: Final = ("kmer", "random_twin")
 COST: Final = {  # benchmarks/demo.py measures it
     False: "about 4 minutes on 2 cores and less than 1 GB of disk",
     True: "about 35 seconds on 2 cores and less than 0.01 GB of disk",
 }
+
+_N_TASKS: Final = {False: 7, True: 2}
+
+# What a task imports when it needs it; imported once, before the processes of the tasks start.
+_IMPORTS: Final = (
+    "bend_hf.runs.demo",
+    "bend_hf.embedders.bend_mini",
+    "bend_hf.embedders.networks.bend_mini",
+    "bend_hf.embedders.cache.open",
+    "bend_hf.embedders.cache.reader",
+    "bend_hf.training.head_trainer",
+    "bend_hf.training.heads.cnn",
+    "bend_hf.training.heads.linear",
+    "bend_hf.training.heads.resnet",
+    "bend_hf.training.predict",
+    "bend_hf.variants.scores.embedding",
+    "datasets",
+    "evaluate",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "torch",
+    "transformers.modeling_utils",
+)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,35 +61,21 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.data.sources import sample_tasks
+    cache = parsed.out / "cache"
+    end = "which --keep keeps" if parsed.keep else "which is removed at the end (--keep keeps it)"
+    print(f"This takes {COST[parsed.quick]} in {cache}, {end}.")
+    print("Data: the bundled sample, real human sequence with stand-in labels. These are not BEND scores.")
+    print(
+        "Heads are linear: few rows are not enough for BEND's. Variant effects are scored without training.", flush=True
+    )
+    outcomes, left_out = _compare(parsed, cache)
+
     from bend_hf.evaluation.predictions import read_predictions
     from bend_hf.files import write_bytes
     from bend_hf.publishing.overview import Overview
     from bend_hf.publishing.report import write_report
     from bend_hf.runs import controls
-    from bend_hf.runs.demo import DemoSettings, compare_with_controls, demo_config
 
-    cache = parsed.out / "cache"
-    end = "which --keep keeps" if parsed.keep else "which is removed at the end (--keep keeps it)"
-    print(f"This takes {COST[parsed.quick]} in {cache}, {end}.")
-    print("Data: the bundled sample, real human sequence with stand-in labels. These are not BEND scores.")
-    print("Heads are linear: few rows are not enough for BEND's. Variant effects are scored without training.")
-    settings = DemoSettings(
-        model=parsed.model,
-        out=parsed.out / "results",
-        cache=cache / "embeddings",
-        seed=parsed.seed,
-        epochs=parsed.epochs,
-        quick=parsed.quick,
-    )
-    outcomes, left_out = [], []
-    with _datasets_below(cache / "datasets"):
-        for task in sorted(sample_tasks(), key=lambda task: task.key):
-            config = demo_config(task, settings)
-            if config is None:
-                left_out.append(task.key)
-            else:
-                outcomes += compare_with_controls(config, CONTROLS)
     results, predictions = [], {}
     for one in outcomes:
         name = parsed.model if one.control is None else controls.CONTROLS.get(one.control).title.lower()
@@ -79,7 +90,7 @@ def _run(parsed: argparse.Namespace) -> int:
     for name, content in overview.plot_files("side_by_side", title).items():
         print(f"plot: {write_bytes(parsed.out / name, content)}")
     write_bytes(parsed.out / "side_by_side.json", overview.json().encode())
-    write_report([settings.out], parsed.out / "report")
+    write_report([parsed.out / "results"], parsed.out / "report")
     print(f"report: {parsed.out / 'report' / 'index.html'}")
     if not parsed.keep:
         shutil.rmtree(cache, ignore_errors=True)
@@ -87,17 +98,34 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _datasets_below(folder: Path) -> Iterator[None]:
-    """Let ``datasets`` build in a folder, and not in its cache in the home folder."""
-    import datasets
+def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], list[str]]:
+    """Run the model and its controls, several tasks at once; return the outcomes, and the tasks that are left out."""
+    from bend_hf.runs.processes import Processes, n_at_once
 
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = folder.absolute()
-    try:
-        yield
-    finally:
-        datasets.config.HF_DATASETS_CACHE = before
+    with Processes(imports=_IMPORTS, n=n_at_once(_N_TASKS[parsed.quick])) as processes:
+        from tqdm.auto import tqdm
+
+        from bend_hf.data.sources import sample_tasks
+        from bend_hf.files import shows_progress
+        from bend_hf.runs.demo import DemoSettings, DemoTask, compare_in_folder, demo_config
+
+        settings = DemoSettings(
+            model=parsed.model,
+            out=parsed.out / "results",
+            cache=cache / "embeddings",
+            seed=parsed.seed,
+            epochs=parsed.epochs,
+            quick=parsed.quick,
+        )
+        configs = {task.key: demo_config(task, settings) for task in sorted(sample_tasks(), key=lambda task: task.key)}
+        tasks = {
+            key: DemoTask(config=config, controls=CONTROLS, datasets=cache / "datasets")
+            for key, config in configs.items()
+            if config is not None
+        }
+        compared = processes.map(compare_in_folder, list(tasks.values()))
+        found = list(tqdm(compared, desc="demo", total=len(tasks), unit="task", disable=not shows_progress()))
+    return [outcome for of_task in found for outcome in of_task], [key for key in configs if key not in tasks]
 
 
 def _next_steps() -> str:

@@ -2,11 +2,14 @@
 
 for outcome in compare_with_controls(demo_config(task, settings), ("kmer", "random_twin")):
     print(outcome.control or "the model", outcome.record.value)
+
+``compare_in_folder`` is what a process of the demo does: the same, with the datasets in the demo's own folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -135,3 +138,37 @@ def compare_with_controls(config: RunConfig, controls: Sequence[str]) -> list[Ou
             outcome = earlier if isinstance(earlier, Outcome) else run_task(of_model, outcomes)
         found += [*outcomes, outcome]
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoTask:
+    """One task of the demo, for a process.
+
+    Attributes:
+        config: From ``demo_config``.
+        controls: Keys of the controls.
+        datasets: Folder that ``datasets`` builds in, instead of its cache in the home folder.
+    """
+
+    config: RunConfig
+    controls: Sequence[str]
+    datasets: Path
+
+
+def compare_in_folder(task: DemoTask) -> list[Outcome]:
+    """Run a task of the demo; see ``compare_with_controls``."""
+    with _datasets_below(task.datasets):
+        return compare_with_controls(task.config, task.controls)
+
+
+@contextlib.contextmanager
+def _datasets_below(folder: Path) -> Iterator[None]:
+    """Let ``datasets`` build in a folder, and not in its cache in the home folder."""
+    import datasets
+
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder.absolute()
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
