@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +45,9 @@ _IMPORTS: Final = (
     "transformers.modeling_utils",
 )
 
+# What the report imports; imported on another core meanwhile.
+_REPORT_IMPORTS: Final = ("bend_hf.publishing.overview", "bend_hf.publishing.report", "matplotlib.font_manager")
+
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     from bend_hf.config import DEFAULT_MODEL, MAX_SEED, flag_group, number_between
@@ -69,29 +74,7 @@ def _run(parsed: argparse.Namespace) -> int:
         "Heads are linear: few rows are not enough for BEND's. Variant effects are scored without training.", flush=True
     )
     outcomes, left_out = _compare(parsed, cache)
-
-    from bend_hf.evaluation.predictions import read_predictions
-    from bend_hf.files import write_bytes
-    from bend_hf.publishing.overview import Overview
-    from bend_hf.publishing.report import write_report
-    from bend_hf.runs import controls
-
-    results, predictions = [], {}
-    for one in outcomes:
-        name = parsed.model if one.control is None else controls.CONTROLS.get(one.control).title.lower()
-        results.append((one.record, name, one.control is not None))
-        predictions[one.record.task, name] = read_predictions(one.path.parent / str(one.record.predictions["file"]))
-    overview = Overview.of(results, predictions)
-    print("\n" + overview.text())
-    if left_out:
-        print(f"Left out of the quick demo: {', '.join(left_out)}. Its few items tell little.")
-    print()
-    title = f"{parsed.model} and its controls on the bundled sample (not BEND's data)"
-    for name, content in overview.plot_files("side_by_side", title).items():
-        print(f"plot: {write_bytes(parsed.out / name, content)}")
-    write_bytes(parsed.out / "side_by_side.json", overview.json().encode())
-    write_report([parsed.out / "results"], parsed.out / "report")
-    print(f"report: {parsed.out / 'report' / 'index.html'}")
+    _show(parsed, outcomes, left_out, cache)
     if not parsed.keep:
         shutil.rmtree(cache, ignore_errors=True)
     print(_next_steps())
@@ -103,6 +86,9 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
     from bend_hf.runs.processes import Processes, n_at_once
 
     with Processes(imports=_IMPORTS, n=n_at_once(_N_TASKS[parsed.quick])) as processes:
+        with contextlib.suppress(ImportError):  # matplotlib is optional
+            for module in _REPORT_IMPORTS:
+                importlib.import_module(module)
         from tqdm.auto import tqdm
 
         from bend_hf.data.sources import sample_tasks
@@ -126,6 +112,34 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
         compared = processes.map(compare_in_folder, list(tasks.values()))
         found = list(tqdm(compared, desc="demo", total=len(tasks), unit="task", disable=not shows_progress()))
     return [outcome for of_task in found for outcome in of_task], [key for key in configs if key not in tasks]
+
+
+def _show(parsed: argparse.Namespace, outcomes: Sequence[Outcome], left_out: Sequence[str], cache: Path) -> None:
+    """Print the table, and write its picture and the report."""
+    from bend_hf.evaluation.predictions import read_predictions
+    from bend_hf.files import write_bytes
+    from bend_hf.publishing.overview import Overview
+    from bend_hf.publishing.report import write_report
+    from bend_hf.runs import controls
+    from bend_hf.runs.demo import datasets_below
+
+    results, predictions = [], {}
+    for one in outcomes:
+        name = parsed.model if one.control is None else controls.CONTROLS.get(one.control).title.lower()
+        results.append((one.record, name, one.control is not None))
+        predictions[one.record.task, name] = read_predictions(one.path.parent / str(one.record.predictions["file"]))
+    overview = Overview.of(results, predictions)
+    print("\n" + overview.text())
+    if left_out:
+        print(f"Left out of the quick demo: {', '.join(left_out)}. Its few items tell little.")
+    print()
+    title = f"{parsed.model} and its controls on the bundled sample (not BEND's data)"
+    for name, content in overview.plot_files("side_by_side", title).items():
+        print(f"plot: {write_bytes(parsed.out / name, content)}")
+    write_bytes(parsed.out / "side_by_side.json", overview.json().encode())
+    with datasets_below(cache / "datasets"):  # records are checked against the data
+        write_report([parsed.out / "results"], parsed.out / "report")
+    print(f"report: {parsed.out / 'report' / 'index.html'}")
 
 
 def _next_steps() -> str:

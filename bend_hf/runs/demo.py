@@ -157,12 +157,12 @@ class DemoTask:
 
 def compare_in_folder(task: DemoTask) -> list[Outcome]:
     """Run a task of the demo; see ``compare_with_controls``."""
-    with _datasets_below(task.datasets):
+    with datasets_below(task.datasets):
         return compare_with_controls(task.config, task.controls)
 
 
 @contextlib.contextmanager
-def _datasets_below(folder: Path) -> Iterator[None]:
+def datasets_below(folder: Path) -> Iterator[None]:
     """Let ``datasets`` build in a folder, and not in its cache in the home folder."""
     import datasets
 
