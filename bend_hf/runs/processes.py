@@ -22,8 +22,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import connection
@@ -31,7 +32,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkProcess, SpawnProcess
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,13 +43,13 @@ _NO_BARS: Final = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"
 
 
 def n_at_once(n_items: int, *, n_cores: int | None = None) -> int:
-    """Return how many processes work at once; 1 where processes cannot be copied.
+    """Return how many processes work at once; 1 where it is not safe to copy a process that has imported libraries.
 
     Args:
         n_items: How many items there are.
         n_cores: Cores that they may use; None for those of this process.
     """
-    if "fork" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return 1
     return max(1, min(n_items, _cores() if n_cores is None else n_cores, _MOST))
 
@@ -92,15 +94,19 @@ class Processes:
             level = logging.getLogger("bend_hf").level
             context = multiprocessing.get_context("spawn")
             self._host = context.Process(target=_host, args=(self._there, self._imports, self._n, level))
-            with _environment(_NO_BARS | {"OMP_NUM_THREADS": str(max(1, _cores() // self._n))}), _no_interrupts():
-                self._host.start()
+            try:
+                with _environment(_NO_BARS | {"OMP_NUM_THREADS": str(max(1, _cores() // self._n))}):
+                    _start(self._host, signal.SIGINT)  # Ctrl-C is for this process, which ends the other
+            except BaseException:
+                _stop([self._host])
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._host is not None:
-            if kind is not None:
-                self._host.terminate()
             self._here.close()
+            if kind is not None:
+                _stop([self._host])
             self._host.join()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -138,20 +144,30 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-@contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach: it is for this process, which ends the other."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _start(process: BaseProcess, blocked: signal.Signals) -> None:
+    """Start a process in which a signal is blocked; here it waits until the process is there to be ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {blocked})
     try:
-        yield
+        process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop(processes: Iterable[BaseProcess]) -> None:
+    """End processes, and wait until they have cleaned up."""
+    started = [process for process in processes if process.pid is not None]
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join()
 
 
 def _opened(answer: _Answer[Result]) -> Result:
     """Log what a process logged, and return its result or raise its error."""
     for record in answer.records:
-        logging.getLogger(record.name).handle(record)
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
     for error, cause in pairwise(answer.errors):
         error.__cause__ = cause
     if answer.errors:
@@ -164,12 +180,15 @@ def _host(pipe: connection.Connection, imports: Sequence[str], n: int, level: in
     signal.signal(signal.SIGTERM, _end)
     for module in imports:
         importlib.import_module(module)
-    function, items = pipe.recv()
+    try:
+        function, items = pipe.recv()
+    except EOFError:  # nothing is wanted
+        return
     fork, parent = multiprocessing.get_context("fork"), multiprocessing.parent_process()
     waiting = list(enumerate(items))
     running: dict[connection.Connection, int] = {}
     answers: dict[int, bytes] = {}
-    processes: list[ForkProcess] = []
+    processes: list[BaseProcess] = []
     try:
         for place in range(len(items)):
             while place not in answers:
@@ -177,7 +196,7 @@ def _host(pipe: connection.Connection, imports: Sequence[str], n: int, level: in
                     number, item = waiting.pop(0)
                     here, there = fork.Pipe(duplex=False)
                     processes.append(fork.Process(target=_work, args=(there, function, item, level)))
-                    processes[-1].start()
+                    _start(processes[-1], signal.SIGTERM)
                     there.close()
                     running[here] = number
                 ready = connection.wait([*running, *([] if parent is None else [parent.sentinel])])
@@ -190,10 +209,7 @@ def _host(pipe: connection.Connection, imports: Sequence[str], n: int, level: in
     except BrokenPipeError:  # the parent is gone, or wants no more
         return
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        _stop(processes)
 
 
 def _received(pipe: connection.Connection) -> bytes:
@@ -223,6 +239,7 @@ class _Kept(logging.Handler):
 def _work(pipe: connection.Connection, function: Callable[[Item], Result], item: Item, level: int) -> None:
     """Call the function in the new process, and send what it gives."""
     signal.signal(signal.SIGTERM, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     kept = _Kept()
     logging.basicConfig(level=logging.INFO, handlers=[kept], force=True)
     logging.getLogger("bend_hf").setLevel(level)

@@ -62,8 +62,6 @@ def mean_per_window(tokens: TokenEmbeddings, *, pool_bp: int) -> TokenEmbeddings
     """
     values, embedding_bp = tokens.values, np.asarray(tokens.embedding_bp, np.int64)
     n_bp = int(embedding_bp.sum())
-    if pool_bp == 1 and len(values) == n_bp:  # the mean of one embedding is itself
-        return TokenEmbeddings(values=values, embedding_bp=embedding_bp)
     windows = np.arange(0, n_bp, pool_bp)
     window_bp = np.diff(np.append(windows, n_bp))
     if len(values) == n_bp:

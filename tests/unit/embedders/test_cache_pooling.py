@@ -37,13 +37,6 @@ def test_a_mean_is_that_of_the_nucleotides_of_the_window(lengths_bp: list[int], 
     np.testing.assert_allclose(means.values, [window.mean(axis=0) for window in expected], rtol=1e-5, atol=1e-6)
 
 
-def test_the_mean_over_one_nucleotide_is_its_embedding_without_a_copy() -> None:
-    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    means = mean_per_window(TokenEmbeddings(values=values, embedding_bp=np.ones(5, np.int64)), pool_bp=1)
-    assert means.values is values
-    assert means.embedding_bp.tolist() == [1] * 5
-
-
 def test_every_float16_is_widened_exactly_also_from_a_mapped_file() -> None:
     stored = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     expected = stored.astype(np.float32)

@@ -19,6 +19,7 @@ log = logging.getLogger("bend_hf.test_processes")
 
 def run(number: int) -> tuple[int, int, str]:
     log.info("item %d", number)
+    logging.getLogger("a_library").info("request %d", number)
     time.sleep(0.3 if number == 0 else 0.0)
     return number, os.getpid(), os.environ.get("OMP_NUM_THREADS", "")
 
@@ -54,6 +55,7 @@ def test_results_and_log_lines_are_in_the_order_of_the_items(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    logging.getLogger("a_library").setLevel(logging.WARNING)
     with caplog.at_level(logging.INFO, "bend_hf"), Processes(imports=("json",), n=2) as processes:
         found = list(processes.map(run, [0, 1, 2]))
     assert [number for number, _, _ in found] == [0, 1, 2]
