@@ -60,7 +60,10 @@ _MOST_PARAMETERS: Final = 1_000_000_000  # of a network that is built with rando
 _VARIANT_PASSES: Final = 3  # REF, ALT, and the site with a mask
 _MATRIX: Final = 1_024
 _TIMED_S: Final = 0.2
-_SCORED_BYTES: Final = 200  # of one variant in a file of predictions, with all its scores
+# Files of a scored set of variants, as bend-mini writes them: one variant with its scores in Parquet, record, figures.
+_SCORED_BYTES: Final = 44
+_RECORD_BYTES: Final = 33_000
+_FIGURE_BYTES: Final = 122_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +274,8 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
     from bend_hf.variants.read import read_rows
 
     check_model_flags(config)
-    n_items = len(read_rows(file, [name for name in (config.label_column, config.consequence_column) if name]))
+    rows = read_rows(file, [name for name in (config.label_column, config.consequence_column) if name])
+    n_items, is_labeled = len(rows), (config.label_column or "label") in rows.columns.column_names
     facts, scores = facts_of(config), config.settings
     passes = 2 + scores.likelihood * (2 if scores.both_strands else 1)  # both alleles, and the site with a mask
     length_bp = 2 * scores.context.context_bp + 1
@@ -283,7 +287,7 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
         model=config.model,
         n_items=n_items,
         n_bp=n_bp,
-        n_bytes=n_items * (_SCORED_BYTES + kept),
+        n_bytes=n_items * (_SCORED_BYTES + kept) + _RECORD_BYTES + is_labeled * _FIGURE_BYTES,
         seconds=facts.seconds(n_bp, length_bp=length_bp),
     )
 

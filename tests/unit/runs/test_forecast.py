@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import bend_hf
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import load_task
@@ -218,6 +219,22 @@ def test_variants_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (found,) = dry([*argv, "--model", "onehot"], capsys)
     assert (found["task"], found["n_items"], found["state"]) == ("v", 2, "not stored")
     assert files_below(tmp_path) == before
+
+
+def test_the_forecast_of_scored_variants_is_what_is_then_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = Path(bend_hf.__file__).parent / "sample"
+    lines = (sample / "variant_effects" / "variant_effects_disease.bed").read_text().splitlines(keepends=True)
+    (tmp_path / "v.bed").write_text("".join(lines[:41]))
+    genome = ["--genome", str(sample / "genomes" / "sample.fa.gz")]
+    argv = ["variants", str(tmp_path / "v.bed"), *genome, "--out", str(tmp_path / "out"), "--model", "bend-mini"]
+    (expected,) = dry(argv, capsys)
+    assert (expected["n_items"], expected["n_bp"]) == (40, 40 * 3 * 513)
+    assert main(argv) == 0
+    assert expected["n_bytes"] == pytest.approx(
+        sum(one.stat().st_size for one in (tmp_path / "out").iterdir()), rel=0.1
+    )
 
 
 @pytest.mark.parametrize(
