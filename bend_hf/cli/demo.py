@@ -90,6 +90,7 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
             for module in _REPORT_IMPORTS:
                 importlib.import_module(module)
         from tqdm.auto import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
         from bend_hf.data.sources import sample_tasks
         from bend_hf.files import shows_progress
@@ -110,7 +111,8 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
             if config is not None
         }
         compared = processes.map(compare_in_folder, list(tasks.values()))
-        found = list(tqdm(compared, desc="demo", total=len(tasks), unit="task", disable=not shows_progress()))
+        with logging_redirect_tqdm():  # log lines go above the bar
+            found = list(tqdm(compared, desc="demo", total=len(tasks), unit="task", disable=not shows_progress()))
     return [outcome for of_task in found for outcome in of_task], [key for key in configs if key not in tasks]
 
 
