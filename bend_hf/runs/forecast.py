@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HEADS_NOTE: Final = "The time is that of the embeddings, without the training of heads."
+HEADS_NOTE: Final = "The time is that of the embeddings, without the training of heads and without controls."
 
 # What a shard holds besides embeddings: labels (int64), coordinates and offsets, and what Arrow writes itself.
 _LABEL_BYTES: Final = 8
@@ -354,10 +354,13 @@ def _splits(config: DataConfig, limit: int | None = None) -> Iterator[_Split]:
 
 def _pool_bp(config: DataConfig, task: TaskSpec) -> int | None:
     """Return over how many nucleotides a run stores means only; None if it stores token embeddings."""
+    from bend_hf.registry import names_file
     from bend_hf.training.heads import BASELINES, head_of, pooled_bp
 
     if not isinstance(config, RunConfig) or task.head is None or config.model in BASELINES:
         return None
+    if config.head is not None and names_file(config.head):
+        return None  # a user's code is not run
     return pooled_bp(head_of(config.head, task))
 
 
