@@ -37,12 +37,7 @@ _IMPORTS: Final = (
     "bend_hf.training.heads.resnet",
     "bend_hf.training.predict",
     "bend_hf.variants.scores.embedding",
-    "datasets",
-    "evaluate",
     "sklearn.linear_model",
-    "sklearn.metrics",
-    "torch",
-    "transformers.modeling_utils",
 )
 
 # What the report imports; imported on another core meanwhile.
@@ -81,11 +76,20 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _import() -> None:
+    """Import what tasks import when they need it."""
+    for module in _IMPORTS:
+        importlib.import_module(module)
+    from bend_hf.evaluation.evaluate_import import load_evaluate
+
+    load_evaluate()
+
+
 def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], list[str]]:
     """Run the model and its controls, several tasks at once; return the outcomes, and the tasks that are left out."""
     from bend_hf.runs.processes import Processes, n_at_once
 
-    with Processes(imports=_IMPORTS, n=n_at_once(_N_TASKS[parsed.quick])) as processes:
+    with Processes(prepare=_import, n=n_at_once(_N_TASKS[parsed.quick])) as processes:
         with contextlib.suppress(ImportError):  # matplotlib is optional
             for module in _REPORT_IMPORTS:
                 importlib.import_module(module)

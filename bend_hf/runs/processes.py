@@ -1,6 +1,6 @@
 """Call a function on several items at once, each in a process of its own, with the results in the order of the items.
 
-    with Processes(imports=("bend_hf.runs.run",), n=n_at_once(7)) as processes:
+    with Processes(prepare=import_packages, n=n_at_once(7)) as processes:
         for outcomes in processes.map(compare, configs):
             ...
 
@@ -16,7 +16,6 @@ they free their leases, and finished work is kept.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import multiprocessing
 import os
@@ -80,12 +79,12 @@ class Processes:
     """The processes of a block. Entering it starts the imports, which go on while the caller does something else.
 
     Args:
-        imports: Modules that the function needs.
+        prepare: A function of a module, which is called once before the items: it imports what they need.
         n: How many processes work at once; with 1 the function is called in this process.
     """
 
-    def __init__(self, *, imports: Sequence[str], n: int) -> None:
-        self._imports, self._n = tuple(imports), n
+    def __init__(self, *, prepare: Callable[[], object], n: int) -> None:
+        self._prepare, self._n = prepare, n
         self._host: SpawnProcess | None = None
         self._here, self._there = multiprocessing.Pipe()
 
@@ -93,7 +92,7 @@ class Processes:
         if self._n > 1:
             level = logging.getLogger("bend_hf").level
             context = multiprocessing.get_context("spawn")
-            self._host = context.Process(target=_host, args=(self._there, self._imports, self._n, level))
+            self._host = context.Process(target=_host, args=(self._there, self._prepare, self._n, level))
             try:
                 with _environment(_NO_BARS | {"OMP_NUM_THREADS": str(max(1, _cores() // self._n))}):
                     _start(self._host, signal.SIGINT)  # Ctrl-C is for this process, which ends the other
@@ -175,11 +174,10 @@ def _opened(answer: _Answer[Result]) -> Result:
     return answer.result  # type: ignore[return-value]  # the function returned it
 
 
-def _host(pipe: connection.Connection, imports: Sequence[str], n: int, level: int) -> None:
-    """Import, then copy this process for each item, ``n`` at once, and send the answers in the order of the items."""
+def _host(pipe: connection.Connection, prepare: Callable[[], object], n: int, level: int) -> None:
+    """Prepare, then copy this process for each item, ``n`` at once, and send the answers in the order of the items."""
     signal.signal(signal.SIGTERM, _end)
-    for module in imports:
-        importlib.import_module(module)
+    prepare()
     try:
         function, items = pipe.recv()
     except EOFError:  # nothing is wanted

@@ -17,6 +17,13 @@ from bend_hf.runs.processes import Processes, n_at_once
 log = logging.getLogger("bend_hf.test_processes")
 
 
+prepared: list[int] = []
+
+
+def prepare() -> None:
+    prepared.append(os.getpid())
+
+
 def run(number: int) -> tuple[int, int, str]:
     log.info("item %d", number)
     logging.getLogger("a_library").info("request %d", number)
@@ -56,17 +63,18 @@ def test_results_and_log_lines_are_in_the_order_of_the_items(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     logging.getLogger("a_library").setLevel(logging.WARNING)
-    with caplog.at_level(logging.INFO, "bend_hf"), Processes(imports=("json",), n=2) as processes:
+    with caplog.at_level(logging.INFO, "bend_hf"), Processes(prepare=prepare, n=2) as processes:
         found = list(processes.map(run, [0, 1, 2]))
     assert [number for number, _, _ in found] == [0, 1, 2]
     assert len({os.getpid(), *(pid for _, pid, _ in found)}) == 4
     assert [record.getMessage() for record in caplog.records] == ["item 0", "item 1", "item 2"]
+    assert prepared == [], "it prepares in another process"
     assert all(threads for _, _, threads in found)
     assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_an_error_keeps_its_type_its_text_and_its_cause() -> None:
-    with pytest.raises(RuntimeError, match="wrapped") as caught, Processes(imports=(), n=2) as processes:
+    with pytest.raises(RuntimeError, match="wrapped") as caught, Processes(prepare=prepare, n=2) as processes:
         list(processes.map(fail, [0, 1]))
     assert isinstance(caught.value.__cause__, ConfigError)
     assert caught.value.__cause__.exit_status == 2
@@ -75,7 +83,7 @@ def test_an_error_keeps_its_type_its_text_and_its_cause() -> None:
 
 
 def test_a_killed_process_is_an_error_and_not_a_hang() -> None:
-    with pytest.raises(RuntimeError) as caught, Processes(imports=(), n=2) as processes:
+    with pytest.raises(RuntimeError) as caught, Processes(prepare=prepare, n=2) as processes:
         list(processes.map(die, [0, 1]))
     assert (memory_error(caught.value) or "").startswith("a process was killed, as happens when memory runs out")
 
@@ -87,13 +95,13 @@ def test_an_interrupt_ends_the_processes_which_clean_up(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt), Processes(imports=(), n=2) as processes:
+    with pytest.raises(KeyboardInterrupt), Processes(prepare=prepare, n=2) as processes:
         list(processes.map(hang, [tmp_path, tmp_path]))
     thread.join()
     assert (tmp_path / "freed").exists()
 
 
 def test_one_process_is_this_process() -> None:
-    with Processes(imports=("no_such_module",), n=1) as processes:
+    with Processes(prepare=prepare, n=1) as processes:
         assert [pid for _, pid, _ in processes.map(run, [1])] == [os.getpid()]
     assert n_at_once(7, n_cores=1) == 1
