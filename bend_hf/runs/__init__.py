@@ -5,7 +5,7 @@ In: a ``RunConfig`` (the flags of ``bend-hf train``). Out: ``Outcome`` objects, 
 task, ``checks.py`` and ``flag_effects.py`` refuse what does not fit. ``train_head.py`` and ``score_variants.py``
 compute the two kinds of tasks, ``outcome.py`` builds the record, and ``verify.py`` checks one later: its scores, items
 and settings, and through ``recomputed.py`` all else that it says. ``grid.py`` and ``demo.py`` loop over runs,
-``variant_file.py`` scores a file of variants, ``embed.py`` fills the embedding cache, ``forecast.py`` serves
-``--dry-run``, and ``leftovers.py`` finds what interrupted processes left. ``cluster/`` submits commands as jobs of
-Slurm or of Hugging Face. To add a control, add a file to ``controls/``.
+``processes.py`` has several of them computed at once, ``variant_file.py`` scores a file of variants, ``embed.py`` fills
+the embedding cache, ``forecast.py`` serves ``--dry-run``, and ``leftovers.py`` finds what interrupted processes left.
+``cluster/`` submits commands as jobs of Slurm or of Hugging Face. To add a control, add a file to ``controls/``.
 """
