@@ -580,10 +580,9 @@ def _bytes_of(lengths_bp: Ints, facts: ModelFacts, split: _Split, dtype: StoredD
     if facts.width is None:
         return None
     n_bp, n_items = int(lengths_bp.sum()), len(lengths_bp)
+    n_rows, stored = n_bp * facts.tokens_per_bp or n_items, dtype
     if split.pool_bp:
         n_rows, stored = float((-(-lengths_bp // split.pool_bp)).sum()), "float32"
-    else:
-        n_rows, stored = n_bp * facts.tokens_per_bp or n_items, dtype
     further = n_bp * split.label_bytes + n_items * _ITEM_BYTES + _SHARD_BYTES
     return int(n_rows * embedding_bytes(facts.width, stored) + further)
 
