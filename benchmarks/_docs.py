@@ -419,7 +419,7 @@ def evo_memory() -> str:
 def cluster_session() -> str:
     """Show what submissions to two nodes of Slurm printed when benchmarks/cluster_session.py made them."""
     printed = json.loads((RESULTS / "cluster_session.json").read_text(encoding="utf-8"))
-    shown = "\n\n".join(printed[name].strip() for name in ("submitted", "running", "ended"))
+    shown = "\n\n".join(printed[name].strip() for name in ("submitted", "ended"))
     return f"```text\n{shown}\n```"
 
 

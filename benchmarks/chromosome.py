@@ -4,7 +4,8 @@
     python -m benchmarks.chromosome chr20_results
 
 Reads the records and predictions in the folder and writes ``benchmarks/results/chromosome.json``: each score with its
-interval and its mark by a paired test, and the structure of the genes. Nothing is computed on the models again.
+interval and its mark by a paired test, and the structure of the genes. Nothing is computed on the models again;
+intervals are those of this release, from the predictions.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from bend_hf.evaluation.evidence import read_all_verified
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, find_records, member
+from bend_hf.evaluation.uncertainty.intervals import interval_of
 from bend_hf.publishing.gene_tables import HEADER, gene_row
 from bend_hf.publishing.leaderboard import control_provenances
 from bend_hf.publishing.overview import Overview
@@ -57,9 +60,19 @@ def read(folder: Path) -> tuple[list[tuple[ResultRecord, str, bool]], dict[tuple
         name = name_of(record)
         if (record.task, name) in predictions:
             raise SystemExit(f"{folder} holds several records of {name} on {record.task}; leave one")
-        results.append((record, name, is_control(record)))
-        predictions[record.task, name] = read_predictions(path.parent / str(member(record.predictions, "file")))
+        own = read_predictions(path.parent / str(member(record.predictions, "file")))
+        results.append((with_interval(record, own), name, is_control(record)))
+        predictions[record.task, name] = own
     return results, predictions
+
+
+def with_interval(record: ResultRecord, predictions: Predictions) -> ResultRecord:
+    """Return the record with the interval of its main metric computed again."""
+    main = record.metrics[record.main_metric]
+    if not isinstance(main, dict):
+        return record
+    interval = interval_of(predictions.answered, record.main_metric).as_json()
+    return replace(record, metrics={**record.metrics, record.main_metric: {**main, "interval": interval}})
 
 
 def gene_rows(results: Sequence[tuple[ResultRecord, str, bool]]) -> list[list[str]]:

@@ -73,8 +73,8 @@ def test_from_files_to_a_card_with_scores_on_the_hub(client: Client) -> None:  #
     assert int(predictions.split()[-1]) == record["coverage"]["items"]
 
 
-def test_the_chain_of_the_readme_runs_and_is_read_back(client: Client) -> None:  # noqa: F811 a fixture
-    section = (ROOT / "README.md").read_text().partition("What you type, from files to cards on the Hub:")[2]
+def test_the_chain_of_the_guide_runs_and_is_read_back(client: Client) -> None:  # noqa: F811 a fixture
+    section = (ROOT / "docs/results.md").read_text().partition("## From files to cards on the Hub")[2]
     lines = section.partition("```text\n")[2].partition("```")[0].splitlines()
     assert len(lines) == 10
     write_data(client.folder / "data", (TASK,), n=16)

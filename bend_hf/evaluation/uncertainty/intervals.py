@@ -52,7 +52,7 @@ FEW_CLUSTERS: Final = 6  # with 5 clusters, no exact two-sided test reaches 0.05
 FEW_POSITIVES: Final = 8
 _TWO: Final = 2  # clusters that a variance takes
 _LONGER: Final = 0.8  # the logit interval of average precision of n answers, by this over sqrt(n); by simulation
-_STEEP: Final = 4  # how fast the correction for blocks grows with what they explain of the ranks; by simulation
+_STEEP: Final = 3  # how fast the correction for blocks grows with what they explain of the ranks; by simulation
 # Variance over other rows of training, per variance of the mean of n folds, times n - 1. Nadeau and Bengio (2003, Mach.
 # Learn. 52:239) take n for random splits; folds have less, by simulation.
 _SHARED: Final = 2.0

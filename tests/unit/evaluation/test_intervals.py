@@ -143,7 +143,7 @@ def test_blocks_that_differ_lower_the_low_end_by_halls_correction() -> None:
     skewed = max(z + 4.5 * (2 * z * z + 1) / 6 / math.sqrt(29), student.ppf(0.975, one.degrees_of_freedom))
     slope = one.value * (1 - one.value)
     logit = math.log(one.value / (1 - one.value)) - skewed * math.sqrt(max(one.variance, slope / one.at_most)) / slope
-    weight = one.spread.between**4 * (2 * one.value - 1) ** 2
+    weight = one.spread.between**3 * (2 * one.value - 1) ** 2
     assert weight > 0.3
     assert found.low == pytest.approx(old - weight * (old - 1 / (1 + math.exp(-logit))), abs=1e-9)
     assert (found.low < old - 0.002, found.high) == (True, high)
