@@ -51,7 +51,7 @@ setup: $(VENV)/.installed  ## make a virtual environment in .venv and install be
 setup-dev: $(VENV)/.installed-dev  ## the same, with the tools for tests and checks
 
 # Programs that some tests run and a user may have or not; each of these tests is skipped where its program is absent.
-SYSTEM_PACKAGES := augustus augustus-data gffread chromium
+SYSTEM_PACKAGES := augustus augustus-data gffread chromium slurmctld slurmd slurm-client libhwloc15
 
 setup-system:  ## install the Debian packages that some tests use, as root
 	apt-get update -qq
