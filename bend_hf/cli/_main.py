@@ -127,6 +127,36 @@ class _Terminated(KeyboardInterrupt):
     """The process got SIGTERM, as schedulers send it; whatever ends at Ctrl-C ends at this one too."""
 
 
+_handled: list[signal.Signals] = []  # what ``_signals`` handles at the moment
+_masks = threading.local()  # of the thread that forks
+
+
+def _before_fork() -> None:
+    """Hold signals back while the process forks: Python forgets one that reaches the child before it is ready.
+
+    A worker that was told to end, and did not hear it, would be waited for without an end.
+    """
+    if _handled:
+        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled)
+
+
+def _after_fork_in_parent() -> None:
+    if _handled:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _after_fork_in_child() -> None:
+    """Let workers end at the first signal, without what the command does at its end."""
+    if _handled:
+        for number in _handled:
+            signal.signal(number, signal.SIG_DFL)
+        _handled.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Let SIGTERM end the block as SIGINT does: files are finished or removed, and leases are freed.
@@ -136,24 +166,23 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    here = os.getpid()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def end(number: int, _: FrameType | None) -> None:
-        for one in handled:
+        for one in _handled:
             signal.signal(one, signal.SIG_DFL)
-        if os.getpid() != here:
-            os.kill(os.getpid(), number)
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup stays in force
-    for number in handled:
+    outer = list(_handled)
+    _handled[:] = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # as with nohup
+    for number in _handled:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in handled:
+        for number in _handled:
             signal.signal(number, before[number])
+        _handled[:] = outer
 
 
 def _reader_stopped() -> bool:
