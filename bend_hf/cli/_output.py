@@ -87,17 +87,22 @@ def output_as_asked(parsed: argparse.Namespace) -> Iterator[None]:
     With ``--json``, stdout belongs to the records. A terminal gets no control characters from names. With ``--quiet``,
     libraries show no progress.
     """
-    if loudness(parsed) == "quiet":
-        os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    quiet = _QUIET if loudness(parsed) == "quiet" else {}
+    added = {name: value for name, value in quiet.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        with _stdout_as_asked(parsed):
+            yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _stdout_as_asked(parsed: argparse.Namespace) -> contextlib.AbstractContextManager[object]:
     if getattr(parsed, "json", False):
         parsed.json_stream = sys.stdout
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    elif sys.stdout.isatty():
-        with contextlib.redirect_stdout(_Printable(sys.stdout)):
-            yield
-    else:
-        yield
+        return contextlib.redirect_stdout(sys.stderr)
+    return contextlib.redirect_stdout(_Printable(sys.stdout)) if sys.stdout.isatty() else contextlib.nullcontext()
 
 
 def show(parsed: argparse.Namespace, text: str | Sequence[object], records: Iterable[Mapping[str, object]]) -> None:

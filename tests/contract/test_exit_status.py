@@ -24,9 +24,13 @@ from tests.command_line import parse_run
 # what a command needs besides the flag that is tried; every run stops before it reads one of these
 NEEDED = {
     "variants": ["v.vcf", "--genome", "g.fa"],
+    "submit run": ["--task", "cpg_methylation", "--on", "slurm"],
+    "submit embed": ["--task", "cpg_methylation", "--on", "slurm"],
+    "submit report": ["results", "--on", "slurm"],
+    "submit variants": ["v.vcf", "--genome", "g.fa", "--on", "slurm"],
     "pretrain": ["--model", "convnet", "--genome", "g.fa", "--out", "o"],
     "compare": ["a.parquet", "b.parquet"],
-    "cache": ["prune"],
+    "cache prune": [],
 }
 
 
@@ -36,11 +40,11 @@ def number_flags() -> list[tuple[str, str, type]]:
     for command in COMMANDS:
         parser = argparse.ArgumentParser()
         command.add_flags(parser)
-        for one in _parsers(parser):
+        for words, one in _parsers(parser, command.key):
             for action in one._actions:
                 kind = {"int": int, "float": float}.get(getattr(action.type, "__name__", ""))
                 if kind is not None:
-                    found.append((command.key, action.option_strings[-1], kind))
+                    found.append((words, action.option_strings[-1], kind))
     return sorted(set(found), key=str)
 
 
@@ -66,11 +70,12 @@ def all_errors() -> list[type[BendError]]:
     return sorted({kind for kind in found if kind is not GenerationError}, key=lambda kind: kind.__name__)
 
 
-def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    found = [parser]
+def _parsers(parser: argparse.ArgumentParser, words: str) -> list[tuple[str, argparse.ArgumentParser]]:
+    """The parser of a command and those of its actions, each with the words that lead to it."""
+    found = [(words, parser)]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found += [one for child in action.choices.values() for one in _parsers(child)]
+            found += [one for name, child in action.choices.items() for one in _parsers(child, f"{words} {name}")]
     return found
 
 
@@ -85,7 +90,7 @@ def status_of(argv: list[str]) -> int:
 def test_a_number_that_is_not_finite_is_refused_by_its_flag(
     command: str, name: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status_of([command, *NEEDED.get(command, ["--task", "cpg_methylation"]), f"{name}={value}"]) == 2
+    assert status_of([*command.split(), *NEEDED.get(command, ["--task", "cpg_methylation"]), f"{name}={value}"]) == 2
     said = capsys.readouterr().err
     assert name in said
     assert value in said

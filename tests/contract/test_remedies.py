@@ -30,6 +30,7 @@ COMMANDS_OF = {
     "embedders/cache": (*TRAIN, "embed"),
     "embedders/cache/manage.py": ("cache",),
     "embedders/convert.py": ("convert",),
+    "embedders/layers.py": ("layers",),
     "evaluation": (),
     "publishing": (),
     "publishing/uploads.py": ("push",),

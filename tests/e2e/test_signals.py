@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from bend_hf.cli._main import main
+from bend_hf.cli._main import _signals, main
 from bend_hf.embedders.cache.shards import ShardFiles
 from bend_hf.publishing import dataset_folder
 from bend_hf.runs.leftovers import find_leftovers
@@ -127,6 +128,23 @@ def test_a_second_signal_ends_at_once(command: str) -> None:
     )
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert done.stdout == "cleaning up\n"
+
+
+def test_a_worker_hears_a_signal_that_comes_before_it_runs() -> None:
+    """On one core, a new process begins after the signal; Python forgets those that come before it is ready."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with _signals():
+            for _ in range(20):
+                worker = os.fork()
+                if worker == 0:
+                    time.sleep(5)
+                    os._exit(0)
+                os.kill(worker, signal.SIGTERM)
+                assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGTERM
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_a_forked_worker_ends_at_the_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:

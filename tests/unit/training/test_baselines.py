@@ -19,6 +19,7 @@ from bend_hf.tasks import TASKS, Folds, TaskSpec
 from bend_hf.training.head_trainer import FitConfig, HeadData, fit
 from bend_hf.training.heads import BASELINES, build_head, head_of
 from bend_hf.training.losses import build_loss
+from bend_hf.training.optimizer import AdamW
 from tests.splits import WIDTH, gene_like
 
 
@@ -68,14 +69,13 @@ def test_a_run_without_flags_trains_as_bend_does(name: str) -> None:
 
 
 def test_the_optimizer_gets_those_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made: list[torch.optim.AdamW] = []
-    adamw = torch.optim.AdamW
+    made: list[AdamW] = []
 
-    def noted(*args: object, **kwargs: object) -> torch.optim.AdamW:
-        made.append(adamw(*args, **kwargs))  # type: ignore[arg-type]
+    def noted(*args: object, **kwargs: object) -> AdamW:
+        made.append(AdamW(*args, **kwargs))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(torch.optim, "AdamW", noted)
+    monkeypatch.setattr("bend_hf.training.head_trainer.AdamW", noted)
     config = FitConfig(epochs=1, batch_size=4, learning_rate=0.003, weight_decay=0.01, seed=0)
     head = torch.nn.Linear(WIDTH, 3)
 
