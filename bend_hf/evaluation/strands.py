@@ -3,6 +3,7 @@
 A prediction of the other strand is turned back before it is compared: its windows stand in the order of the plus
 strand, and labels that name a strand are exchanged (``donor+`` for ``donor-``).
 
+>>> from bend_hf.tasks._labels import strand_partners
 >>> names = ("cds+", "cds-", "none")
 >>> read_backwards = Predictions(item=np.array([0]), windows=np.array([0, 3]), target=np.array([2, 2, 0], np.int16),
 ...                              score=None, predicted=np.array([1, 2, 2], np.int16), label_names=names)

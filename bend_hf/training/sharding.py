@@ -5,6 +5,7 @@
 Each process holds a shard of every weight, gradient and optimizer state, and gathers the weights of a block while it
 runs. All processes must therefore run every block equally often, even if one has nothing to predict.
 
+>>> import torch
 >>> is_sharded(torch.nn.Linear(2, 2)), whole(torch.ones(2)).tolist()
 (False, [1.0, 1.0])
 """
