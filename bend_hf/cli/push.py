@@ -117,7 +117,7 @@ def _plan_results(parsed: argparse.Namespace) -> Upload:
     paths = find_records([folder])
     verified = read_all_verified(paths, complete=True)
     records = records_of_model(verified, parsed.model)
-    check_with_data_at_hand(paths, verified)
+    check_with_data_at_hand(paths, verified, is_push=True)
     return uploads.plan_scores(match(records), parsed.repo, create_pr=True)
 
 

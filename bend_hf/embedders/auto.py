@@ -35,6 +35,7 @@ from bend_hf.embedders._weights import (
     log_heads,
     other_heads,
     refuse_integers,
+    stored_names,
 )
 from bend_hf.errors import ModelError
 
@@ -261,7 +262,7 @@ class AutoEmbedder(Embedder):
         missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED))
         unexpected = sorted(key for key in info["unexpected_keys"] if not any(part in key for part in _UNUSED))
         if unexpected:
-            in_files = self._keys_in_files()
+            in_files = set(stored_names(self._weight_files()))
             unexpected = sorted(_as_in_file(key, in_files) for key in unexpected)
             heads = other_heads(unexpected, in_files, prefix=network.base_model_prefix)
             log_heads(heads, self.folder)
@@ -312,20 +313,6 @@ class AutoEmbedder(Embedder):
         """Find the weight files as transformers does: ``transformers_weights`` of ``config.json`` names them first."""
         named = read_json(self.folder / "config.json").get("transformers_weights")
         return find_weights(self.folder, first=named if isinstance(named, str) else None)
-
-    def _keys_in_files(self) -> set[str]:
-        keys: set[str] = set()
-        for path in self._weight_files():
-            if path.suffix == ".safetensors":
-                from safetensors import safe_open
-
-                with safe_open(path, framework="pt") as file:
-                    keys.update(file.keys())
-            else:
-                import torch
-
-                keys.update(torch.load(path, map_location="meta", weights_only=True))
-        return keys
 
     def _has_table(self) -> bool:
         """Whether the network looks token ids up in one table of embeddings."""

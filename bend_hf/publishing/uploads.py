@@ -218,7 +218,7 @@ def plan_results(
     """
     paths = find_records(places)
     records = read_all_verified(paths, complete=True)
-    check_with_data_at_hand(paths, records)
+    check_with_data_at_hand(paths, records, is_push=True)
     matched = match(records)
     check_publishable(matched, [path.name for path in paths])
     files = []

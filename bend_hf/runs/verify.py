@@ -3,13 +3,14 @@
     verified = verify_run(Path("results/cpg_methylation__onehot__seed0__20260101T000000.json"))
     print(verified.in_words())
 
-This is what ``bend-hf verify`` does. Reports and pushes run ``check_with_data_at_hand`` too.
+This is what ``bend-hf verify`` does; reports and pushes do it too, by ``check_with_data_at_hand``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
 
@@ -155,17 +156,24 @@ def verify_run(
 
 
 def check_with_data_at_hand(
-    paths: Sequence[Path], records: Sequence[ResultRecord], *, log: Callable[[str], None] = lambda text: None
+    paths: Sequence[Path],
+    records: Sequence[ResultRecord],
+    *,
+    is_push: bool = False,
+    log: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Compare the items of records with their data, if the data are on this machine and are those of the run.
+    """Verify records whose data are on this machine and are those of the run, as ``verify_run`` does.
 
     Args:
         paths: Files of the records.
         records: What ``read_verified`` read from them.
+        is_push: Whether others will read the records: numbers are also computed again without the data, and with them
+            the audit, which takes minutes for large tasks.
         log: Receives a line for each record whose data are not at hand, with the reason.
 
     Raises:
-        RecordError: The items or labels of a record are not those of its data.
+        RecordError: A number of a record is not what its predictions give, or its items, labels or audit are not those
+            of its data.
     """
     opened: Opened = {}
     for path, record in zip(paths, records, strict=True):
@@ -175,9 +183,13 @@ def check_with_data_at_hand(
         reason = _why_not_at_hand(record, opened)
         if reason is not None:
             log(f"{path.name}: its items were not compared with its data: {reason}")
+        if reason is not None and not is_push:
             continue
         checked = Checked(path=path, record=record, predictions=read_predictions(file), unchecked=[])
-        problem = next(_wrong_data(checked, _Evidence(DataPlace(), opened)), None)
+        problems = chain(_wrong_numbers(checked), _wrong_argmax(record, path, checked.unchecked))
+        if reason is None:
+            problems = chain(problems, _wrong_data(checked, _Evidence(DataPlace(), opened), with_audit=is_push))
+        problem = next(problems, None)
         if problem is not None:
             raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
 

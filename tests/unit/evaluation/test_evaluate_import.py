@@ -18,6 +18,7 @@ assert "evaluate.evaluator" not in sys.modules and not hasattr(evaluate, "no_suc
 assert evaluate.Evaluator.__module__.startswith("evaluate.evaluator")
 assert callable(evaluate.evaluator) and evaluate.EvaluationSuite.__name__ == "EvaluationSuite"
 from evaluate import Evaluator
+print("complete")
 """
 
 
@@ -46,9 +47,9 @@ def test_names_that_were_left_out_are_imported_at_their_first_use(tmp_path: Path
     )
     (package / "evaluation_suite.py").write_text("class EvaluationSuite: pass\n")
     (package / "evaluator.py").write_text("class Evaluator: pass\ndef evaluator(): pass\n")
-    run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMPLETE}")
+    assert run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMPLETE}") == "complete\n"
 
 
 @pytest.mark.slow  # imports transformers.pipelines: 9 s of processor time
 def test_the_library_stays_complete() -> None:
-    run(COMPLETE)
+    assert run(COMPLETE) == "complete\n"

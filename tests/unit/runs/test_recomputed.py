@@ -14,7 +14,10 @@ import pytest
 
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig, settings_in_key
+from bend_hf.errors import RecordError
 from bend_hf.files import parse_json
+from bend_hf.publishing.report import write_report
+from bend_hf.publishing.uploads import plan_results
 from bend_hf.runs.recomputed import NOT_RECOMPUTED, not_recomputed_in_words, reason_for
 from bend_hf.runs.run import run, run_controls
 from bend_hf.runs.verify import Opened, verify_run
@@ -259,6 +262,21 @@ def test_an_unknown_policy_is_one_line(runs: Runs, tmp_path: Path, capsys: pytes
     path = changed_copy(runs["cpg_methylation"], tmp_path, [("config", "out_of_bounds")])
     assert main(["verify", str(path)]) == 1
     assert "config.out_of_bounds is 'error changed'; expected error or pad or drop" in capsys.readouterr().out
+
+
+def test_reports_and_pushes_refuse_what_verify_finds(runs: Runs, tmp_path: Path) -> None:
+    """Calibration follows from the predictions, the audit from the data alone; only pushes look at that one."""
+    calibration = ("diagnostics", "calibration", "brier")
+    path = changed_copy(runs["cpg_methylation"], tmp_path / "calibration", [calibration])
+    with pytest.raises(RecordError, match=r"calibration\.brier is .* Records and predictions must not be edited"):
+        write_report([path], tmp_path / "report", plots=False)
+    edit(path, lambda body: body["data"]["files"]["bed"].update(sha256="a" * 64))  # so the data are not at hand
+    with pytest.raises(RecordError, match=r"calibration\.brier is"):
+        plan_results([path], "me/results")
+    (place, *_) = places_of(runs["cpg_methylation"], "data.audit")
+    path = changed_copy(runs["cpg_methylation"], tmp_path / "audit", [place])
+    with pytest.raises(RecordError, match=r"audit.* is .* Records and predictions must not be edited"):
+        plan_results([path], "me/results")
 
 
 def test_an_interval_of_earlier_rules_is_said_not_to_be_checked(runs: Runs, opened: Opened, tmp_path: Path) -> None:
