@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from bend_hf.errors import ConfigError, InputError, TrainingError
-from bend_hf.training import stacked as stacked_module
 from bend_hf.training.batches import Split
 from bend_hf.training.checkpoints import Checkpoints, load_trained, random_states
 from bend_hf.training.head_trainer import FitConfig, Fitted, HeadData, fit
@@ -30,6 +29,7 @@ from bend_hf.training.stacked import (
     fit_stacked,
     predict_stacked,
 )
+from bend_hf.training.stacked import heads as stacked_module
 from bend_hf.types import Ints
 from tests.splits import WIDTH, Rows, gene_like, window_like
 
