@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +16,12 @@ from bend_hf.embedders.networks.generanno import GENERannoConfig, GENERannoForMa
 from bend_hf.errors import ModelError
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods
 from tests.fake_checkpoints import make_tiny
-from tests.parity.golden import reader
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden_new import folder_of, golden
+from tests.shared_data import needs_shared
 
 NAME = "generanno-tiny"
-ROOT = GOLDEN / "new"
-FOLDER = ROOT / "ckpt" / NAME
+FOLDER = folder_of(NAME)
 ATOL = 1e-5
-
-
-def golden() -> Any:
-    return reader(ROOT)
 
 
 @cache

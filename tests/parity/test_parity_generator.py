@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,19 +21,14 @@ from bend_hf.embedders._tokens import checked_sequences
 from bend_hf.embedders.generator import GENERatorEmbedder, SixmerVocabulary
 from bend_hf.errors import ModelError
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods
-from tests.parity.golden import reader
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden_new import folder_of, golden
+from tests.shared_data import needs_shared
 
 pytestmark = needs_shared
 
 NAME = "generator-tiny"
-ROOT = GOLDEN / "new"
-FOLDER = ROOT / "ckpt" / NAME
+FOLDER = folder_of(NAME)
 ATOL = 1e-5
-
-
-def golden() -> Any:
-    return reader(ROOT)
 
 
 @cache

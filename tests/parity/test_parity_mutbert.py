@@ -6,7 +6,6 @@ import json
 import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,20 +19,11 @@ from bend_hf.errors import ModelError
 from bend_hf.types import Floats
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods
 from tests.fake_checkpoints import make_tiny
-from tests.parity.golden import reader
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden_new import folder_of, golden
+from tests.shared_data import needs_shared
 
-ROOT = GOLDEN / "new"
 NAMES = ("mutbert-tiny", "mutbert-tiny-long")
 ATOL = 1e-5
-
-
-def golden() -> Any:
-    return reader(ROOT)
-
-
-def folder_of(name: str) -> Path:
-    return ROOT / "ckpt" / name
 
 
 @cache

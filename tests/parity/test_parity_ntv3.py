@@ -23,21 +23,12 @@ from bend_hf.errors import ConfigError, ModelError
 from bend_hf.types import Floats, ProtocolName
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods
 from tests.fake_checkpoints import make_tiny
-from tests.parity.golden import reader
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden_new import folder_of, golden
+from tests.shared_data import needs_shared
 
 REPEATED, TRANSPOSED = "ntv3-tiny", "ntv3-tiny-deconv"
 NAMES = (REPEATED, TRANSPOSED)
-ROOT = GOLDEN / "new"
 ATOL = 3e-5  # two implementations of the authors differ by that
-
-
-def golden() -> Any:
-    return reader(ROOT)
-
-
-def folder_of(name: str) -> Path:
-    return ROOT / "ckpt" / name
 
 
 @cache

@@ -21,21 +21,12 @@ from bend_hf.errors import ModelError
 from bend_hf.types import ProtocolName
 from bend_hf.variants.allele_likelihoods import AlleleLikelihoods
 from tests.fake_checkpoints import make_tiny
-from tests.parity.golden import reader
-from tests.shared_data import GOLDEN, needs_shared
+from tests.parity.golden_new import folder_of, golden
+from tests.shared_data import needs_shared
 
 BOTH, ONE = "plantcad2-tiny", "plantcad2-tiny-norc"  # strands
 NAMES = (BOTH, ONE)
-ROOT = GOLDEN / "new"
 ATOL = 1e-5
-
-
-def golden() -> Any:
-    return reader(ROOT)
-
-
-def folder_of(name: str) -> Path:
-    return ROOT / "ckpt" / name
 
 
 @cache
