@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,7 +202,7 @@ def check_archive(file: IO[bytes], path: Path) -> None:
         return  # a pickle, as older versions of PyTorch write them
     try:
         entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # damaged; names not UTF-8; other versions
         raise ModelError(f"{path} cannot be read: {error}; download it again") from error
     declared = sum(entry.file_size for entry in entries)
     if declared > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

@@ -277,6 +277,21 @@ def test_an_archive_that_inflates_beyond_its_size_is_refused_before_memory_is_ta
         pass
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [(6, 0xFF), (46, 0xFF), (0, 0)], ids=["version", "name that is not UTF-8", "no directory"]
+)
+def test_an_archive_whose_directory_is_damaged_is_refused(place: int, value: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    torch.save({"a": torch.zeros(3)}, path)
+    raw = bytearray(path.read_bytes())
+    entry = raw.find(b"PK\x01\x02")
+    raw[entry + 9] |= 0x08  # names are UTF-8
+    raw[entry + place] = value
+    path.write_bytes(raw)
+    with pytest.raises(ModelError, match=r"cannot be read: .*; download it again"):
+        read_state_dict(path)
+
+
 def test_a_tensor_with_more_values_than_its_file_has_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     torch.save({"a": torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6)}, path)
