@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import datasets
 import numpy as np
@@ -17,6 +17,8 @@ from bend_hf.data.genome import Genome
 from bend_hf.errors import BendError
 from bend_hf.files import FileState, check_unchanged, file_sha256, json_sha256
 from bend_hf.types import Ints, Json, OutOfBounds
+
+_patched_for_streaming: Final = True  # as in ``builder``
 
 
 @dataclass
