@@ -43,8 +43,8 @@ SelectType=select/cons_res
 SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 ReturnToService=2
-KillWait=5
-SlurmdTimeout=30
+KillWait=60
+SlurmdTimeout=300
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 State=UNKNOWN
 NodeName={other} NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 State=UNKNOWN
 PartitionName=test Nodes={host},{other} Default=YES MaxTime=INFINITE State=UP
@@ -102,7 +102,7 @@ class SlurmCluster:
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             started.append(subprocess.Popen(words, env=one.environment(), **quiet))  # type: ignore[call-overload]
         one = cls(folder, nodes, tuple(started))
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while one.run("sinfo", "--noheader", "--format=%t %D").split() != ["idle", "2"]:
             if time.monotonic() > until:
                 one.stop()

@@ -5,7 +5,9 @@ its script, so that no pickle is written or read, a worker logs as it goes, and 
 methods for commands are used, which its plug-ins build on.
 
 A job whose worker died from a signal (it was killed, ran out of memory, or met the limit of time) is put back into the
-queue by its own script, up to ``--retries`` times; jobs of nodes that failed and preempted jobs by Slurm.
+queue by its own script, up to ``--retries`` times; jobs of nodes that failed and preempted jobs by Slurm. Slurm tells
+the script itself to stop if it requeues, preempts or cancels a job; the script then notes how its worker ended, and
+leaves the queue to Slurm, so that a cancelled job stays cancelled.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ def _executor(stage: Stage, where: SubmitConfig, folder: Path, after: str | None
         job_name=f"bend-hf-{stage.name}",
         nodes=1,
         ntasks_per_node=1,
-        setup=[*where.setup, *_choose(stage)],
+        setup=["trap 'told=yes' TERM", *where.setup, *_choose(stage)],
         teardown=_ending(where, folder),
         additional_parameters={**options, **where.sbatch_options},
         array_parallelism=where.array_parallelism or len(stage.commands),
@@ -117,14 +119,17 @@ def _ending(where: SubmitConfig, folder: Path) -> list[str]:
     """Return the lines that note how a worker ended, and put the job back into the queue if the worker died.
 
     The shell's status of a process that died from a signal is above 128. Statuses 1 and 2 are errors, which another
-    attempt would repeat.
+    attempt would repeat. The job is named by its array and its index: ``SLURM_JOB_ID`` of the last job of an array is
+    the number of the whole array, and would requeue the jobs that work.
     """
-    file = f'{shlex.quote(str(folder.absolute() / EXITS))}/"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"'
+    job = '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"'
+    file = f"{shlex.quote(str(folder.absolute() / EXITS))}/{job}"
     restarts = '"${SLURM_RESTART_COUNT:-0}"'
+    died = f'[ "$status" -gt 128 ] && [ -z "$told" ] && [ {restarts} -lt {where.retries} ]'
     return [
         "status=$?",
         f'echo "$status $(date +%s) $SLURMD_NODENAME" >> {file}',
-        f'if [ "$status" -gt 128 ] && [ {restarts} -lt {where.retries} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+        f"if {died}; then scontrol requeue {job}; fi",
         'exit "$status"',
     ]
 

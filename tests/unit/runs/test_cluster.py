@@ -137,6 +137,7 @@ def test_the_script_asks_for_what_the_flags_say(tmp_path: Path) -> None:
         ("kill -9 $$", 0, 137, True),
         ("kill -TERM $$", 1, 143, True),
         ("kill -9 $$", 2, 137, False),
+        ('kill -TERM "$SCRIPT"; exit 143', 0, 143, False),  # Slurm requeues or cancels the job itself
     ],
 )
 def test_a_worker_that_died_is_put_back_into_the_queue(
@@ -146,9 +147,10 @@ def test_a_worker_that_died_is_put_back_into_the_queue(
     monkeypatch.setattr("bend_hf.runs.cluster.slurm.sys.executable", str(python))
     stage = Stage(name="embed", commands=(("embed", "first"), ("embed", "a file with 'quotes'")))
     script = _write(tmp_path / "script", "")
-    script.write_text(slurm.script_of(stage, SubmitConfig(retries=2), tmp_path))
+    script.write_text(slurm.script_of(stage, SubmitConfig(retries=2, setup=("export SCRIPT=$$",)), tmp_path))
     (tmp_path / "exits").mkdir()
-    job = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_JOB_ID": "7", "SLURM_JOB_ID": "8", "SLURMD_NODENAME": "n1"}
+    # The last job of an array has the number of the array, with which Slurm would requeue all of its jobs.
+    job = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_JOB_ID": "7", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
     done = subprocess.run(
         ["bash", str(script)], env={**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}, capture_output=True
     )
@@ -157,7 +159,7 @@ def test_a_worker_that_died_is_put_back_into_the_queue(
     assert slurm.exits_of(tmp_path, "7_1") == [status]
     assert (here / "requeued").exists() == again
     if again:
-        assert (here / "requeued").read_text() == "requeue 8\n"
+        assert (here / "requeued").read_text() == "requeue 7_1\n"
 
 
 def _stages_of(here: Path) -> list[str]:
