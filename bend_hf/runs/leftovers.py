@@ -11,6 +11,7 @@ A file that a living process may still need is listed, with the reason, but neve
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -31,7 +32,8 @@ _PART: Final = re.compile(r"\..+\.(?:part|old)(?P<pid>\d+)(?:-[0-9a-f]{8})?")  #
 _SHARD: Final = re.compile(r"shard-\d+-of-\d+\.[0-9a-f]{32}\.part")  # a shard of the embedding cache
 _LOCK: Final = re.compile(r".+\.lock")
 _LOCK_PART: Final = re.compile(r".+\.lock\.[0-9a-f]{32}(?:\.dead)?")  # lease.take, before and after its life
-_RUN: Final = re.compile(r".+__seed-?\d+__\d{8}T\d{6}(?:-\d+)?\.parquet")  # evaluation.record.free_stem
+# evaluation.record.free_stem, and the files that runs.outcome.write_outcome writes
+_RUN: Final = re.compile(r"(?P<stem>.+__seed-?\d+__\d{8}T\d{6}(?:-\d+)?)(?:\.[^.]+_probe)?\.(?:parquet|safetensors)")
 _RESUMABLE: Final = (TRAINING_STATE, SCORED_VARIANTS)
 _DOWNLOAD: Final = re.compile(r"[^.].*\.part")
 
@@ -111,8 +113,9 @@ _KINDS: Final[tuple[tuple[Kind, Callable[[str], object]], ...]] = (
 
 
 def _kind_of(path: Path) -> Kind | None:
-    if _RUN.fullmatch(path.name) and _is_empty(path) and not path.with_suffix(".json").exists():
-        return "unfinished"  # the name that a run had taken for its predictions
+    run = _RUN.fullmatch(path.name)
+    if run is not None and _has_no_record(path.with_name(run["stem"])):
+        return "unfinished"
     kind = next((kind for kind, fits in _KINDS if fits(path.name)), None)
     if kind == "lock" and not _is_lease(path):
         return None
@@ -123,6 +126,12 @@ def _is_lease(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return path.is_file() and b'"token"' in path.read_bytes()[:4096]
     return False
+
+
+def _has_no_record(stem: Path) -> bool:
+    """Whether a run had taken this name for its predictions, and ended before its record."""
+    taken, record = (stem.with_name(f"{stem.name}.{ending}") for ending in ("parquet", "json"))
+    return taken.is_file() and not record.exists()
 
 
 def _is_empty(path: Path) -> bool:
@@ -141,7 +150,11 @@ def _why_kept(path: Path, kind: Kind, settled_s: float) -> str | None:
             return None
         if watch.lives(path):
             return "its process lives"
-    changed_s = time.time() - _changed(path)
+    run = _RUN.fullmatch(path.name)
+    if run is not None and not _is_empty(path.with_name(f"{run['stem']}.parquet")):
+        return "its predictions are whole, and only the record is gone; remove it yourself"
+    written = [path] if run is None else sorted(path.parent.glob(f"{glob.escape(run['stem'])}.*"))
+    changed_s = time.time() - max(map(_changed, written), default=0.0)
     if changed_s < settled_s:
         return f"it changed {max(changed_s, 0):.0f} s ago"
     if (

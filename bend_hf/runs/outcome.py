@@ -268,11 +268,12 @@ def write_outcome(record: ResultRecord, results: RunResults, stem: Path) -> Outc
         if kept is not None:
             written.append(stem.with_name(stem.name + ".safetensors"))
             kept_entry = kept.write(written[-1])
-        entry = _written(results.predictions, written[0])
         further: dict[str, Json] = {}
         for name, predictions in results.further.items():
             written.append(prediction_file(stem, name))
             further[name] = _written(predictions, written[-1])
+        # Last, because the empty file in their place says that the other files belong to no finished run.
+        entry = _written(results.predictions, written[0])
         entry |= {"further": further} if further else {}
         record = replace(record, predictions=entry, kept=kept_entry)
         path = stem.with_name(stem.name + ".json")

@@ -22,6 +22,8 @@ LEFT = (
     f"entry/shard-00000-of-00005.lock.{TOKEN}",
     f"entry/shard-00000-of-00005.lock.{TOKEN}.dead",
     "gene_finding__onehot__seed0__20260101T000000.parquet",
+    "gene_finding__onehot__seed0__20260101T000000.safetensors",  # the head is written before the predictions
+    "gene_finding__onehot__seed0__20260101T000000.mean_probe.parquet",
 )
 RESUMABLE = ("genome.fa.part", ".checkpoints/ab/last.safetensors", ".scored_variants/ab.parquet")
 WANTED = (
@@ -93,6 +95,24 @@ def test_a_file_that_changed_a_moment_ago_may_belong_to_another_machine(folder: 
     reasons = {item.path: item.kept_because for item in find_leftovers([folder])}
     assert reasons[left] == "it changed 0 s ago"
     assert SETTLED_S > 60
+
+
+def test_a_run_without_a_record_is_one_whole(folder: Path) -> None:
+    """What was written before the predictions goes with their empty file; with whole predictions, all of it stays."""
+    stem = "gene_finding__onehot__seed0__20260101T000000"
+    (folder / f"{stem}.safetensors").touch()
+    assert [item.kept_because for item in find_leftovers([folder]) if item.path.name.startswith(stem)] == (
+        3 * ["it changed 0 s ago"]
+    )
+    write(folder, f"{stem}.parquet", text="scores")
+    settle(folder)
+    kept = {item.path.name: item.kept_because for item in find_leftovers([folder]) if item.path.name.startswith(stem)}
+    assert len(kept) == 3
+    assert set(kept.values()) == {"its predictions are whole, and only the record is gone; remove it yourself"}
+    write(folder, f"{stem}.json")
+    write(folder, f"{stem}-2.safetensors", "mine.safetensors")  # a head that was copied here alone
+    settle(folder)
+    assert not [item for item in find_leftovers([folder]) if item.path.suffix == ".safetensors"]
 
 
 def test_the_last_complete_build_stays(folder: Path) -> None:

@@ -13,9 +13,12 @@ from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError
+from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import find_records, read_record
 from bend_hf.publishing.publishable import REASONS, reasons_not_to_publish
+from bend_hf.runs import outcome as outcomes
 from bend_hf.runs import run as runs
+from bend_hf.runs.leftovers import find_leftovers
 from bend_hf.runs.outcome import outcome_table
 from bend_hf.runs.settings import seeds_of
 from bend_hf.tasks import TASKS
@@ -105,6 +108,25 @@ def test_a_run_leaves_its_record_predictions_and_head_and_nothing_else(config: R
     left = sorted(path.name for path in config.out.iterdir())
     assert left == [outcome.path.name, f"{stem}.parquet", f"{stem}.safetensors"]
     assert outcome.record.coverage["scored"] == outcome.record.coverage["items"]
+
+
+def test_an_empty_file_stands_for_the_predictions_until_all_but_the_record_is_written(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what a killed run leaves is known as such; see ``leftovers``."""
+    write, left = outcomes.write_predictions, list[set[str]]()
+
+    def noted(predictions: Predictions, path: Path) -> str:
+        left.append(
+            {item.path.name.partition(".")[2] for item in find_leftovers([path.parent]) if TASK in item.path.name}
+        )
+        return write(predictions, path)
+
+    monkeypatch.setattr(outcomes, "write_predictions", noted)
+    runs.run(config)
+    assert left == [{"parquet", "safetensors"}]
+    runs.run_controls(replace(config, shots=("1",)), ["prevalence"])
+    assert left[1:] == [{"parquet"}, {"parquet", "shots_probe.parquet"}]
 
 
 def test_the_module_train_is_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
