@@ -71,13 +71,18 @@ def control_key(control: str, data: TaskData, *, protocol: str, seed: int, fold:
     )
 
 
-def name_in_key(control: str, version: str | None) -> str:
-    """Name a control in its key: with the version of what it took from the machine, if it took something.
+def name_in_key(control: str, version: str | None, content: str | None = None) -> str:
+    """Name a control in its key: with version and content of what it took from the machine, if it took something.
 
-    >>> name_in_key("augustus", "3.5.0"), name_in_key("kmer", None)
-    ('augustus 3.5.0', 'kmer')
+    Args:
+        control: Key of the control, with the hash of its code if it is not one of this package.
+        version: Version of the program, networks or data base.
+        content: Hash of its files; None if the version stands for them, and in records of earlier releases.
+
+    >>> name_in_key("augustus", "3.5.0"), name_in_key("augustus", "3.5.0", "1f"), name_in_key("kmer", None)
+    ('augustus 3.5.0', 'augustus 3.5.0 1f', 'kmer')
     """
-    return control if version is None else f"{control} {version}"
+    return " ".join(part for part in (control, version, content) if part is not None)
 
 
 def runs_of_key(folder: Path, key: str) -> list[Path]:

@@ -559,7 +559,9 @@ def controls_of(task: PreparedTask, keys: Sequence[str] | None = None, *, with_m
 
 def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
     """Return the run of a control that predicts without a model."""
-    version = None if control.provenance is None else control.provenance.version()
+    version, content = (
+        (None, None) if control.provenance is None else (control.provenance.version(), control.provenance.content())
+    )
     return ControlRun(
         # a control chooses classes by itself, and is not asked about the other strand; what it takes from the machine
         # does not depend on the training rows
@@ -573,7 +575,7 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         data=task.data,
         accelerator=task.accelerator,
         key=control_key(
-            name_in_key(key_with_code(control), version),
+            name_in_key(key_with_code(control), version, content),
             task.data,
             protocol=task.config.protocol,
             seed=task.config.seed,

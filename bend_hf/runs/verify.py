@@ -434,9 +434,14 @@ def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> It
         return
     if record.is_control:
         fold = [one for one in _list(record.config.get("fold")) if isinstance(one, int)]
-        seed, version = record.config.get("seed"), member(record.model, "provenance", "version")
+        seed = record.config.get("seed")
+        version, content = (member(record.model, "provenance", name) for name in ("version", "content_sha256"))
         found = control_key(
-            name_in_key(str(record.model.get("model")), None if version is None else str(version)),
+            name_in_key(
+                str(record.model.get("model")),
+                None if version is None else str(version),
+                None if content is None else str(content),
+            ),
             data,
             protocol=record.protocol,
             seed=seed if isinstance(seed, int) else 0,

@@ -43,6 +43,8 @@ class Provenance:
         source: Its home page.
         license: Its license, as SPDX writes it.
         trained_on: What it was trained on or made from, and whether that can hold the test split.
+        content: Returns the hash of the files that decide the predictions, which an installation may replace without
+            another version; None if they cannot be read. By default the version stands for them.
     """
 
     version: Callable[[], str | None]
@@ -50,11 +52,14 @@ class Provenance:
     source: str
     license: str
     trained_on: str
+    content: Callable[[], str | None] = lambda: None
 
     def facts(self) -> dict[str, Json]:
         """Return what a record says of it."""
+        content = self.content()
         return {
             "version": self.version() or "",
+            **({} if content is None else {"content_sha256": content}),
             "source": self.source,
             "license": self.license,
             "trained_on": self.trained_on,

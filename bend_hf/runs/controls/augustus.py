@@ -191,6 +191,14 @@ def find_program() -> Program:
     return Program(path=path, version=found, parameters_sha256=json_sha256(parameters))
 
 
+def parameters() -> str | None:
+    """Return the hash of the species's parameter files; None if the program is not on PATH or does not run."""
+    try:
+        return find_program().parameters_sha256
+    except (ControlError, OSError, subprocess.TimeoutExpired):
+        return None  # predict says why
+
+
 def _output(path: str, sequence: str, limit_s: float) -> str:
     """Run the program on one sequence. It loses the start of what it reads from a pipe, so it gets a file."""
     with tempfile.NamedTemporaryFile("w", suffix=".fa", prefix="bend_hf_") as fasta:
@@ -306,6 +314,7 @@ CONTROLS = (
         head="none: AUGUSTUS",
         provenance=Provenance(
             version=version,
+            content=parameters,
             install=INSTALL,
             source="https://github.com/Gaius-Augustus/Augustus",
             license="Artistic-1.0",

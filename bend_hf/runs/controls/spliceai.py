@@ -63,6 +63,12 @@ def network_files() -> list[Path]:
     return [path for path in named if path.is_file()]
 
 
+def networks_sha256() -> str | None:
+    """Return the hash of the files of the networks; None if there are none."""
+    found: Json = {path.name: file_sha256(path) for path in network_files()}
+    return json_sha256(found) if found else None
+
+
 class Ensemble:
     """The networks, whose probabilities are averaged.
 
@@ -277,6 +283,7 @@ CONTROLS = (
         head="none: SpliceAI",
         provenance=Provenance(
             version=version,
+            content=networks_sha256,
             install=INSTALL,
             source="https://github.com/Illumina/SpliceAI",
             license="GPL-3.0",

@@ -218,6 +218,7 @@ def test_the_record_states_version_source_license_and_training(home: Path, tmp_p
     jsonschema.validate(record, schema)
     assert record["model"]["provenance"] == {
         "version": "9.9",
+        "content_sha256": find_program().parameters_sha256,
         "source": "https://github.com/Gaius-Augustus/Augustus",
         "license": "Artistic-1.0",
         "trained_on": CONTROLS.get("augustus").provenance.trained_on,  # type: ignore[union-attr]
@@ -226,9 +227,15 @@ def test_the_record_states_version_source_license_and_training(home: Path, tmp_p
     assert training["rows_without_call"] == training["rows"] - sum(one.startswith("ACG") for one in calls(home))
     assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 0
     assert "AUGUSTUS: version 9.9, license Artistic-1.0" in (tmp_path / "report" / "README.md").read_text()
+    assert main(["verify", str(out), "--data", str(data)]) == 0
     (home / "version").write_text("10.0")  # another version is another run
     assert main([*flags, "--control", "augustus"]) == 0
     assert len(list(out.glob("*.json"))) == 2
+    (home / "species" / "human" / "human_parameters.cfg").write_text("another")  # so are other parameters
+    assert main([*flags, "--control", "augustus"]) == 0
+    assert main([*flags, "--control", "augustus"]) == 0
+    assert len(list(out.glob("*.json"))) == 3
+    assert main(["verify", str(out), "--data", str(data)]) == 0
 
 
 @pytest.mark.skipif(shutil.which("augustus") is None, reason="needs the program augustus on PATH")

@@ -26,6 +26,7 @@ from bend_hf.runs.controls.spliceai import (
     delta_scores,
     load_ensemble,
     network_files,
+    networks_sha256,
     site_probabilities,
 )
 from bend_hf.runs.run import run_controls
@@ -228,6 +229,10 @@ def test_the_networks_are_run_without_importing_their_package(
     assert isinstance(stated, dict)
     assert stated["version"] == "1.3.1"
     assert "chr20" in str(stated["trained_on"])
+    content = stated["content_sha256"]
+    assert content == networks_sha256()
+    write_keras(site / "spliceai" / "models" / "spliceai3.h5", SMALL, seed=9)
+    assert networks_sha256() not in (content, None), "another network is another run"
     assert isinstance(genes.training, dict)
     (learned,) = genes.training["runs"]  # type: ignore[union-attr]
     assert set(learned["auprc"]) == {"donor+", "acceptor+", "donor-", "acceptor-"}  # type: ignore[call-overload, index, arg-type]
