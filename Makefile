@@ -24,7 +24,7 @@ GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
+.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz faults docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,7 +93,13 @@ bench: setup-dev  ## measure speed and size; writes benchmarks/results
 FUZZ_SECONDS ?= 600
 
 fuzz: .fuzz/.installed  ## feed the readers of BED, FASTA index, VCF, TOML, records and HDF5 with broken files for ten minutes in all
-	PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --results benchmarks/results/fuzz.json
+
+FAULTS_EVERY ?= 1
+FAULTS ?= all
+
+faults: setup-dev  ## let each change to files fail in each command that writes; writes benchmarks/results/faults.json
+	folder=$$(mktemp -d); HF_HOME=$$folder/home/hf OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.fault_lives $$folder $(FAULTS) $(FAULTS_EVERY) benchmarks/results/faults.json; status=$$?; rm -rf $$folder; exit $$status
 
 coverage: setup-dev  ## measure how often intervals cover the truth and paired tests err; writes benchmarks/results/coverage.json
 	$(BIN)/python -m benchmarks.coverage

@@ -452,6 +452,27 @@ def cluster_scale() -> str:
     )
 
 
+def faults() -> str:
+    """Show how many changes to files failed in each command, and what was wrong after them."""
+    found = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
+    header = ("command", "changes to files", "of these failed", "faults, each with a repetition", "wrong")
+    rows = [
+        (f"`{name}`", *(f"{one[key]:,}" for key in ("changes", "tried", "lives")), str(len(one["wrong"])))
+        for name, one in found.items()
+    ]
+    return str(markdown_table(header, rows))
+
+
+def fuzz() -> str:
+    """Show how many files the readers read or refused."""
+    found = json.loads((RESULTS / "fuzz.json").read_text(encoding="utf-8"))
+    rows = [
+        (name, f"{one['files']:,}", str(one["seconds"]), "yes" if one["guided"] else "no", str(one["broken"]))
+        for name, one in found.items()
+    ]
+    return str(markdown_table(("reader", "files", "seconds", "guided by coverage", "that broke it"), rows))
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "audit": audit_findings,
     "baselines": lambda: str(baseline_table()),
@@ -467,7 +488,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "demo": demo,
     "evo-memory": evo_memory,
     "experts": experts,
+    "faults": faults,
     "few-shots": few_shots,
+    "fuzz": fuzz,
     "genes": genes,
     "installed-controls": installed_controls,
     "layer-curves": layer_curves,

@@ -1,19 +1,25 @@
 """Let every command fail at its n-th change to files, for all n or some, and then repeat it; run by the fault tests.
 
-    python -m tests.e2e.fault_lives FOLDER COMMAND,COMMAND EVERY
+    HF_HOME=FOLDER/home/hf python -m tests.e2e.fault_lives FOLDER COMMAND,COMMAND EVERY [RESULTS]
 
-Every life is a fork of one process that has imported everything and computed nothing. Prints a JSON object with one
-entry per command: the number of changes that it makes, the number of lives, and what was wrong with any of them.
+Every life is a fork of one process that has imported everything and computed nothing, so that it costs what the command
+itself computes. Prints a JSON object with one entry per command (``all`` for all): the number of changes that it makes,
+of those that failed, of lives with a fault, and what was wrong with any of them. In ``RESULTS``, a JSON file, the
+entries of these commands are replaced; ``make faults`` writes ``benchmarks/results/faults.json`` in this way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
+import importlib
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from bend_hf.cli._main import main
+from bend_hf.embedders import MODELS
 from bend_hf.runs.leftovers import find_leftovers
 from tests.faults import Change, Life, live
 from tests.killing import import_all
@@ -35,8 +42,13 @@ import numpy as np
 def embed(sequences):
     return [np.array([[ord(base), place] for place, base in enumerate(one)], np.float32) for one in sequences]
 """
+SBATCH: Final = """#!/bin/sh
+echo "Submitted batch job 7"
+"""
 GENES: Final = ("--task", "gene_finding", "--data", "data")
+MODEL: Final = ("--model", "dnabert6", "--checkpoint", "model", "--random-init")
 TRAIN: Final = (*GENES, "--model", "onehot", "--epochs", "1", "--batch-size", "4")
+REGIONS: Final = ("--bed", "regions.bed", "--genome", "data/genomes/genome.fa")
 COMMANDS: Final = {
     "build": ("build", "gene_finding", "--data", "data", "--out", "out"),
     "embed": ("embed", *GENES, "--model", "words.py", "--cache", "out"),
@@ -54,6 +66,15 @@ COMMANDS: Final = {
     ),
     "report": ("report", "results", "--out", "out"),
     "card": ("card", "results", "--out", "out"),
+    "layers": ("layers", *GENES, *MODEL, "--layers", "every-2", "--head", "linear", "--epochs", "1", "--out", "out"),
+    "shots": ("train", *TRAIN, "--shots", "1,all", "--out", "out"),
+    "predict": ("predict", "--head", "results", *REGIONS, "--out", "out/scores.parquet"),
+    "predict-bed": ("predict", "--head", "results", *REGIONS, "--out", "out/classes.bed"),
+    "predict-bigwig": ("predict", "--head", "results", *REGIONS, "--label", "cds+", "--out", "out/cds.bw"),
+    "submit": ("submit", "run", *TRAIN, "--out", "results", "--cache", "cache", "--jobs", "out"),
+    "controls": ("controls", *GENES, "--epochs", "1", "--seeds", "0", "--out", "out"),
+    "audit": ("audit", "gene_finding", "--data", "data", "--out", "out"),
+    "export": ("cache", "export", "gene_finding", "--cache", "cache", "--to", "out"),
 }
 # Files that say when and how fast they were made.
 _VOLATILE: Final = (
@@ -82,14 +103,25 @@ def prepare(folder: Path) -> None:
         at = 1000 + 700 * number
         rows.append(("chr1", at, at + 1, letters[at], "ACGT"[("ACGT".index(letters[at]) + 1) % 4], number % 2))
     write_bed(folder / "mine.bed", ("chromosome", "start", "end", "ref", "alt", "label"), rows)
-    done = live(command(("train", *TRAIN, "--out", "results")), below=folder)
-    if done.status:
-        raise SystemExit(done.text)
+    regions = [("chr1", at, at + 300) for at in range(2000, 8000, 1000)]
+    write_bed(folder / "regions.bed", ("chromosome", "start", "end"), regions)
+    tiny = MODELS.get("dnabert6").tiny
+    assert tiny is not None
+    tiny().write(folder / "model")
+    (folder / "programs").mkdir()
+    for name in ("sbatch", "squeue", "srun", "scontrol"):
+        (folder / "programs" / name).write_text(SBATCH)
+        (folder / "programs" / name).chmod(0o755)
+    train, embed = ("train", *TRAIN, "--out", "results"), ("embed", *GENES, "--model", "words.py", "--cache", "cache")
+    for argv in (train, embed):
+        done = live(command(argv), below=folder)
+        if done.status:
+            raise SystemExit(done.text)
 
 
 def content(folder: Path) -> dict[str, bytes]:
     """The bytes of each file that is not in progress, without times, by its name without time."""
-    unfinished = {item.path for item in find_leftovers([folder], settled_s=-1)}
+    unfinished = {item.path for item in find_leftovers([folder], settled_s=-1) if item.kept_because is None}
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not unfinished & {path, *path.parents}:
@@ -160,7 +192,7 @@ class Sweep:
     def start(self) -> list[Change]:
         """Run the command undisturbed; returns its changes."""
         self.clear()
-        life = live(self.act, below=self.folder)
+        life = self._warm()
         if life.status:
             raise SystemExit(f"{self.name} fails undisturbed: {life.text}")
         self.whole = content(self.folder / "out")
@@ -169,6 +201,24 @@ class Sweep:
         if again.status or content(self.folder / "out") != self.whole:
             raise SystemExit(f"{self.name} differs undisturbed: {self._different()}")
         return life.changes
+
+    def _warm(self) -> Life:
+        """Live undisturbed, and import here what that life imported, which the next ones then find."""
+        with tempfile.NamedTemporaryFile("r", dir="/tmp") as names:
+
+            def act() -> int:
+                status = self.act()
+                Path(names.name).write_text("\n".join(sys.modules))
+                return status
+
+            life = live(act, below=self.folder)
+            for name in names.read().split():
+                if name not in sys.modules:
+                    with contextlib.suppress(ImportError):  # a file of the user, or a module made in memory
+                        importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy all pages of this process
+        return life
 
     def _different(self) -> list[str]:
         now = content(self.folder / "out")
@@ -184,6 +234,7 @@ class Sweep:
         change = life.changes[number - 1]
         place = f"{self.name}: {change.kind} {number} of {change.path.removeprefix(f'{self.folder}/')}: "
         place += f"{errno.errorcode[error]}{' from there on' if stays else ''}: "
+        known = len(self.wrong)
         self.wrong += [place + text for text in self._judge(life)]
         left = content(self.folder / "out")
         half = sorted(
@@ -196,6 +247,8 @@ class Sweep:
             self.wrong.append(f"{place}then ended with {again.status}: {again.text[-600:]}")
         elif self._different():
             self.wrong.append(f"{place}then differs: {self._different()}")
+        for text in self.wrong[known:]:
+            print(text, file=sys.stderr, flush=True)
 
     def _judge(self, life: Life) -> list[str]:
         """What is wrong with the end of a life that had a fault."""
@@ -227,28 +280,49 @@ def sweep(folder: Path, name: str, every: int) -> dict[str, object]:
     Args:
         folder: Where ``prepare`` wrote.
         name: Which command.
-        every: 1 for all changes, both ways.
+        every: 1 for all changes, both ways; alike changes to a file in turn, except the first and the last one.
     """
     one = Sweep(folder, name)
     changes = one.start()
-    numbers = ends_of_runs(changes)
+    ends = ends_of_runs(changes)
     ways = [partial(one.fail, error=errno.ENOSPC, stays=True), partial(one.fail, error=errno.EIO, stays=False)]
-    lives = 0
-    for place, number in enumerate(numbers):
+    tried, lives = set(), 0
+    for place, number in enumerate(ends if every > 1 else range(1, len(changes) + 1)):
         for turn, way in enumerate(ways):
-            if every == 1 or (place % every == every // 2 and place // every % 2 == turn):
+            both = every == 1 and number in ends
+            if both or (place % every == every // 2 and place // every % 2 == turn):
                 way(number)
+                tried.add(number)
                 lives += 1
-    return {"changes": len(changes), "tried": len(numbers), "lives": lives, "wrong": one.wrong}
+    return {"every": every, "changes": len(changes), "tried": len(tried), "lives": lives, "wrong": one.wrong}
 
 
-if __name__ == "__main__":
+def keep(found: dict[str, dict[str, object]], file: Path) -> None:
+    """Replace the entries of some commands in a JSON file, in the order of the commands."""
+    entries = (json.loads(file.read_text()) if file.exists() else {}) | found
+    file.write_text(json.dumps({name: entries[name] for name in COMMANDS if name in entries}, indent=1) + "\n")
+
+
+def _main() -> int:
     folder = Path(sys.argv[1]).resolve()
     home = folder / "home"
-    os.environ.update(BEND_HF_CACHE=str(home / "bend_hf"), TMPDIR=str(folder / "home"))
+    programs = f"{folder / 'programs'}{os.pathsep}{os.environ['PATH']}"
+    os.environ.update(BEND_HF_CACHE=str(home / "bend_hf"), TMPDIR=str(home), PATH=programs)
     datasets.config.HF_DATASETS_CACHE = home / "datasets"
     import_all()
+    names = list(COMMANDS) if sys.argv[2] == "all" else sys.argv[2].split(",")
+    files = [Path(name).resolve() for name in sys.argv[4:]]
     os.chdir(folder)
     if not (folder / "results").exists():
         prepare(folder)
-    print(json.dumps({name: sweep(folder, name, int(sys.argv[3])) for name in sys.argv[2].split(",")}, indent=1))
+    found: dict[str, dict[str, object]] = {}
+    for name in names:
+        found[name] = sweep(folder, name, int(sys.argv[3]))
+        for file in files:
+            keep(found, file)
+    print(json.dumps(found, indent=1))
+    return int(bool(files) and any(one["wrong"] for one in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

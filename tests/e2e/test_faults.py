@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.fault_lives import COMMANDS
 from tests.faults import live, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ def test_a_change_that_fails_is_one_line_and_the_command_can_be_repeated(tmp_pat
 
 
 @pytest.mark.long  # every change of every command
-@pytest.mark.parametrize("name", ["build", "embed", "train", "run", "variants", "pretrain", "report", "card"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_change_of_every_command_may_fail(name: str, tmp_path: Path) -> None:
     reason = why_not()
     if reason:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
 import random
 import re
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=float, default=600.0, help="seconds in all")
     parser.add_argument("--target", help="one reader; default: all")
+    parser.add_argument("--results", type=Path, help="JSON file to write the counts to")
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)  # in the process of one reader
     parsed = parser.parse_args()
     with_atheris = importlib.util.find_spec("atheris") is not None
@@ -45,7 +47,7 @@ def main() -> int:
 
     names = [parsed.target] if parsed.target else list(TARGETS)
     print("atheris guides the mutations" if with_atheris else "atheris is not installed: files are mutated at random")
-    n_found = 0
+    n_found, counts = 0, dict[str, dict[str, object]]()
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "tests.fuzz", "--run", "--target", name]
@@ -57,11 +59,15 @@ def main() -> int:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_bytes(path.read_bytes())
                 print(f"{name}: {kept}")
-        n_runs = re.findall(r"(?:#|Done )(\d+)", done.stderr)
-        print(f"{name}: {int(n_runs[-1]) if n_runs else 0:,} files in {parsed.seconds / len(names):.0f} s", flush=True)
+        n_runs = int((re.findall(r"(?:#|Done )(\d+)", done.stderr) or ["0"])[-1])
+        seconds = round(parsed.seconds / len(names))
+        counts[name] = {"files": n_runs, "seconds": seconds, "broken": len(broken), "guided": with_atheris}
+        print(f"{name}: {n_runs:,} files in {seconds} s", flush=True)
         if broken or done.returncode:
             n_found += 1
             print(done.stderr[-3000:], file=sys.stderr, flush=True)
+    if parsed.results:
+        parsed.results.write_text(json.dumps(counts, indent=1) + "\n")
     return int(n_found > 0)
 
 
