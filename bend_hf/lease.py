@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how mountinfo writes spaces
 STALE_S: Final = 120.0  # twelve missed heartbeats; attribute caches of NFS hold for a minute at most
 # FUSE file systems whose servers order the operations of all machines, or that one machine alone uses.
 _FUSE_WITH_ORDER: Final = ("ceph", "ceph-fuse", "glusterfs", "juicefs", "moosefs", "mfs", "lustre", "fuse-overlayfs")
+_TRIAL: Final = re.compile(r"\.lease-test\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)-(?P<born>\w+)\.[0-9a-f]{32}(?:\..*)?")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)  # link(2)
 
 
@@ -160,7 +162,8 @@ def lease_problem(folder: Path) -> str | None:
     kind = file_system_of(folder)
     if kind.partition(".")[0] == "fuse" and kind.removeprefix("fuse.") not in _FUSE_WITH_ORDER:
         return f"{kind} does not say whether one machine sees at once what another creates"
-    path = folder / f".lease-test.{uuid.uuid4().hex}"
+    sweep_trials(folder)
+    path = folder / f".lease-test.{_place_sha()}.{os.getpid()}-{_born(os.getpid())}.{uuid.uuid4().hex}"
     aside = path.with_name(f"{path.name}.aside")
     try:
         return _problem_of(path, aside)
@@ -168,6 +171,17 @@ def lease_problem(folder: Path) -> str | None:
         return f"a file cannot be created exclusively and moved ({error})"
     finally:
         for left in (path, aside):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def sweep_trials(folder: Path) -> None:
+    """Remove what processes of this machine left in a folder that were killed within ``lease_problem``."""
+    for left in folder.glob(".lease-test.*"):
+        found = _TRIAL.fullmatch(left.name)
+        if found is None or found["place"] != _place_sha():
+            continue
+        if not _alive({"pid": int(found["pid"]), "born": None if found["born"] == "None" else found["born"]}):
             with contextlib.suppress(OSError):
                 left.unlink()
 
@@ -276,6 +290,11 @@ def _place() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
+
+
+def _place_sha() -> str:
+    """Return the start of a hash of ``_place``, for names of files."""
+    return hashlib.sha256(_place().encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _alive(holder: dict[str, object]) -> bool:

@@ -32,6 +32,7 @@ _PART: Final = re.compile(r"\..+\.(?:part|old)(?P<pid>\d+)(?:-[0-9a-f]{8})?")  #
 _SHARD: Final = re.compile(r"shard-\d+-of-\d+\.[0-9a-f]{32}\.part")  # a shard of the embedding cache
 _LOCK: Final = re.compile(r".+\.lock")
 _LOCK_PART: Final = re.compile(r".+\.lock\.[0-9a-f]{32}(?:\.dead)?")  # lease.take, before and after its life
+_LEASE_TRIAL: Final = re.compile(r"\.lease-test\..+")  # lease.lease_problem
 # evaluation.record.free_stem, and the files that runs.outcome.write_outcome writes
 _RUN: Final = re.compile(r"(?P<stem>.+__seed-?\d+__\d{8}T\d{6}(?:-\d+)?)(?:\.[^.]+_probe)?\.(?:parquet|safetensors)")
 _RESUMABLE: Final = (TRAINING_STATE, SCORED_VARIANTS)
@@ -106,6 +107,7 @@ _KINDS: Final[tuple[tuple[Kind, Callable[[str], object]], ...]] = (
     ("unfinished", _PART.fullmatch),
     ("unfinished", _SHARD.fullmatch),
     ("unfinished", _LOCK_PART.fullmatch),
+    ("unfinished", _LEASE_TRIAL.fullmatch),
     ("lock", _LOCK.fullmatch),
     ("resumable", _RESUMABLE.__contains__),
     ("resumable", _DOWNLOAD.fullmatch),

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars
 from bend_hf.errors import CacheError
-from bend_hf.lease import Lease, Watch, lease_problem, take, unshared
+from bend_hf.lease import Lease, Watch, lease_problem, sweep_trials, take, unshared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -210,6 +210,8 @@ def sweep_finished(shards: Sequence[ShardFiles]) -> None:
     """Remove what processes left that were killed after they finished their shard."""
     watch = Watch()
     folders = {files.folder for files in shards}
+    for folder in folders:
+        sweep_trials(folder)
     left = [path.name for folder in folders for path in folder.iterdir() if path.suffix not in (".arrow", ".json")]
     for files in shards:
         if any(files.stem in name for name in left) and files.record.exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bend_hf import lease as leases
 from bend_hf.embedders.cache import fill
 from bend_hf.embedders.cache.fill import RankSlice
 from bend_hf.embedders.cache.open import CacheEntry
@@ -23,7 +24,7 @@ def _link_over(source: Path, target: Path) -> None:
 @pytest.fixture
 def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder where a second process creates what another has created."""
-    monkeypatch.setattr("bend_hf.lease.os.link", _link_over)
+    monkeypatch.setattr("bend_hf.leases.os.link", _link_over)
 
 
 def numbers(entry: CacheEntry) -> set[int]:
@@ -88,6 +89,19 @@ def test_a_process_without_a_share_keeps_the_unfinished_files_of_others(
 def test_the_self_test_leaves_nothing_in_the_folder(tmp_path: Path) -> None:
     entry = small_entry(tmp_path)
     assert fill.why_static(entry.folder, RankSlice()) is None
+    assert not list(entry.folder.glob(".lease-test*"))
+
+
+def test_a_finished_cache_keeps_nothing_of_a_process_that_died_in_the_self_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = made(tmp_path)
+    monkeypatch.setattr(leases.os, "getpid", lambda: 4194305)  # Linux's highest process id and one
+    monkeypatch.setattr(leases.Path, "unlink", lambda *_, **__: None)
+    leases.lease_problem(entry.folder)
+    monkeypatch.undo()
+    assert len(list(entry.folder.glob(".lease-test*"))) == 3
+    small_entry(tmp_path).fill()
     assert not list(entry.folder.glob(".lease-test*"))
 
 

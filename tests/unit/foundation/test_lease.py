@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bend_hf import lease as leases
-from bend_hf.lease import STALE_S, file_system_of, lease_problem, take_for_long
+from bend_hf.lease import STALE_S, file_system_of, lease_problem, sweep_trials, take_for_long
 
 ELSEWHERE = json.dumps({"token": "x", "place": "another machine", "pid": 1, "born": "1"})
 
@@ -108,6 +110,25 @@ def test_local_disks_hold_leases_with_links_or_without(
         monkeypatch.setattr(leases.os, "link", _refused)
     assert lease_problem(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["link", "replace"])
+def test_what_a_process_leaves_that_is_killed_while_it_tries_a_folder_is_swept(tmp_path: Path, call: str) -> None:
+    child = os.fork()
+    if child == 0:
+        setattr(os if call == "link" else Path, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        lease_problem(tmp_path)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left
+    own = next(iter(left)).replace(f".{child}-", f".{os.getpid()}-")
+    living = re.sub(r"-\w+\.", f"-{Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19]}.", own, count=1)
+    elsewhere = re.sub(r"test\.\w+", "test.00000000", own, count=1)
+    for name in (living, elsewhere):
+        (tmp_path / name).touch()
+    sweep_trials(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {living, elsewhere}
 
 
 MOUNTS = """22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

@@ -20,6 +20,7 @@ LEFT = (
     f".scores.json.part{DEAD}-0a1b2c3d",
     f"entry/shard-00000-of-00005.{TOKEN}.part/made.arrow",
     f"entry/shard-00000-of-00005.lock.{TOKEN}",
+    f"entry/.lease-test.0a1b2c3d.{DEAD}-1.{TOKEN}.aside",
     f"entry/shard-00000-of-00005.lock.{TOKEN}.dead",
     "gene_finding__onehot__seed0__20260101T000000.parquet",
     "gene_finding__onehot__seed0__20260101T000000.safetensors",  # the head is written before the predictions
