@@ -76,7 +76,8 @@ def start_accelerator(
         _choose_device(device)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if tunes else []
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu", kwargs_handlers=handlers)
+        on_cpu = device == "cpu" or _are_launched_on_cpus()
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=on_cpu, kwargs_handlers=handlers)
     except ValueError as error:
         raise ConfigError(f"--mixed-precision {mixed_precision} does not work here: {error}") from error
     if processes not in (None, accelerator.num_processes):
@@ -89,6 +90,17 @@ def start_accelerator(
     if problem is not None and accelerator.is_main_process:
         log.warning("WARNING: %s", problem)
     return accelerator
+
+
+def _are_launched_on_cpus() -> bool:
+    """Whether this is one of several launched processes, on a machine with CPUs only.
+
+    A launch configuration for GPUs starts them there too, and accelerate would leave each of them alone.
+    """
+    import torch
+
+    several = os.environ.get("WORLD_SIZE", "").isdecimal() and int(os.environ["WORLD_SIZE"]) > 1
+    return several and "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
 
 
 def _choose_device(device: str) -> None:

@@ -13,6 +13,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from bend_hf.errors import ConfigError
 from bend_hf.files import asset_folder
+from bend_hf.training import launch
 from bend_hf.training.launch import missing_processes, start_accelerator
 
 FOLDER = asset_folder("accelerate_configs")
@@ -141,6 +142,27 @@ def test_fewer_processes_than_promised_are_said(
 ) -> None:
     problem = missing_processes(environment, n_processes=n_processes)
     assert problem is None if said is None else re.search(said, str(problem))
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_accelerator", "joined"),
+    [
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, False, True),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, True, False),
+        ({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, False, False),
+        ({"WORLD_SIZE": "2"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_processes_that_a_configuration_for_gpus_starts_on_cpus_are_joined(
+    environment: dict[str, str], has_accelerator: bool, joined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: has_accelerator)
+    assert launch._are_launched_on_cpus() == joined
 
 
 def test_a_run_does_not_start_with_fewer_processes_than_it_must_have() -> None:
