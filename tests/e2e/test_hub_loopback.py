@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from bend_hf.config import DataConfig
+from bend_hf.embedders.cache.share_progress import ShareProgress
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.record import ResultRecord
 from bend_hf.publishing.dataset_folder import build
@@ -750,11 +751,22 @@ def test_workers_are_submitted_as_jobs_of_the_hub(client: Client) -> None:
         assert (job["flavor"], job["timeoutSeconds"], job["attempts"]) == ("h200", 3600, 4)
         assert job["command"][-3:] == ["--shard", f"{number}/2", "--no-leases"], "static shares on a mounted bucket"
     assert len(client.hub.jobs) == 2, "heads wait"
+    assert "embed: 2 running, 0 of 3 shards, time left unknown" in _done(client.bend_hf("submit", "--status", "jobs"))
+    train = ShareProgress(model="bend-mini", label="cpg_methylation train", rank=0, n_processes=2, n_mine=3, n_shards=6)
+    test = replace(train, label="cpg_methylation test", rank=1, n_mine=1, n_shards=2)
+    one, two = train.finished(seconds=20), train.finished(seconds=20).finished(seconds=30)
+    client.hub.jobs[0]["lines"] = [train.text(), f"a bar 10%\ra bar 50%{one.text()}", two.text(), "other text"]
+    client.hub.jobs[1]["lines"] = [replace(train, rank=1, n_done=1).text(), test.text()]  # one was there before
+    # Six shards of train and two of test, as the workers say, and one of validation, as was forecast.
+    assert "embed: 2 running, 3 of 9 shards, 4.0 shards per minute, 2 min left" in _done(
+        client.bend_hf("submit", "--status", "jobs")
+    )
     client.hub.jobs[1] |= {"stage": "ERROR", "lines": ["one", "no memory"]}
     client.hub.jobs[0]["stage"] = "COMPLETED"
     status = client.bend_hf("submit", "--status", "jobs")
     assert status.status == 1
-    assert "embed: 1 done, 1 failed" in status.stdout
+    assert "embed: 1 done, 1 failed, 2 of 8 shards, time left unknown" in status.stdout
+    assert "  log: hf jobs logs 1" in status.stdout
     assert "  no memory" in status.stdout
     assert "heads: 1 waiting" in status.stdout
     client.bend_hf("submit", "--status", "jobs", "--resume")

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bend_hf.embedders.cache.shards import ShardFiles, State
+from bend_hf.embedders.cache.share_progress import ShareProgress
 from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars
 from bend_hf.errors import CacheError
 from bend_hf.lease import Lease, Watch, lease_problem, sweep_trials, take, unshared
@@ -197,13 +198,34 @@ def _fill_static(
     missing = missing_shards(mine)
     progress = _Progress(on_progress, total_bp=sum(writer.n_bp(files) for files in mine))
     progress.add(progress.total_bp - sum(writer.n_bp(files) for files in missing))
-    with no_bars(), _Filler(writer, columns, progress, leases=False, alone=here.n_processes > 1) as filler:
+    said = _said_in_log(writer, here, n_mine=len(mine), n_done=len(mine) - len(missing), n_shards=len(shards))
+    with (
+        no_bars(),
+        _Filler(writer, columns, progress, leases=False, alone=here.n_processes > 1, on_shard=said) as filler,
+    ):
         for files in missing:
             filler.fill(files)
     wait_s = _POLL_S[0]
     while here.waits and missing_shards(shards):
         time.sleep(wait_s)
         wait_s = min(2 * wait_s, _POLL_S[1])
+
+
+def _said_in_log(
+    writer: ShardWriter, here: RankSlice, *, n_mine: int, n_done: int, n_shards: int
+) -> Callable[[], None]:
+    """Log how far a process with a static share is; return what logs that it has finished one more shard."""
+    plan, started = writer.plan, time.monotonic()
+    share = {"rank": here.rank, "n_processes": here.n_processes, "n_mine": n_mine, "n_shards": n_shards}
+    so_far = ShareProgress(model=plan.model, label=plan.label, n_done=n_done, **share)
+    log.info(so_far.text())
+
+    def finished() -> None:
+        nonlocal so_far
+        so_far = so_far.finished(seconds=time.monotonic() - started)
+        log.info(so_far.text())
+
+    return finished
 
 
 def sweep_finished(shards: Sequence[ShardFiles]) -> None:
@@ -243,6 +265,7 @@ class _Filler:
         progress: Adds up the nucleotides.
         leases: Whether leases divide the shards between processes.
         alone: Whether no other process writes the shards that this one fills, so that it may remove what was left.
+        on_shard: Called when a shard is finished, in the thread that writes.
     """
 
     def __init__(
@@ -253,7 +276,9 @@ class _Filler:
         *,
         leases: bool = True,
         alone: bool = True,
+        on_shard: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_shard = on_shard
         self._leases = leases
         self._alone = alone
         self._writer = writer
@@ -307,6 +332,7 @@ class _Filler:
             if self._alone:
                 files.sweep()
             self._writer.write(files, lease.token, self._feed, self.progress.add)
+        self._on_shard()
 
     def _check(self) -> None:
         """Raise the error of a shard that could not be written."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 UV_IMAGE: Final = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # huggingface_hub._jobs_api.DEFAULT_UV_IMAGE
-_TAIL: Final = 5
+_FETCHED_TOGETHER: Final = 16
 _STATES: Final = {  # huggingface_hub.JobStage
     "SCHEDULING": "PENDING",
     "RUNNING": "RUNNING",
@@ -118,14 +119,23 @@ def states_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, str]:
     return states
 
 
-def last_lines(job: str, where: SubmitConfig) -> list[str]:
-    """Return the end of a job's log; empty if there is none."""
+def logs_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, list[str]]:
+    """Return the logs of jobs by id, as far as the Hub has kept them; empty if there is none.
+
+    The Hub holds the log of a running job open for seconds, so that they are fetched at the same time.
+    """
     from huggingface_hub import HfApi
 
-    try:
-        return list(HfApi().fetch_job_logs(job_id=job, namespace=where.namespace))[-_TAIL:]
-    except _hub_errors():
-        return []
+    api = HfApi()
+
+    def lines_of(job: str) -> list[str]:
+        try:
+            return list(api.fetch_job_logs(job_id=job, namespace=where.namespace))
+        except _hub_errors():
+            return []
+
+    with ThreadPoolExecutor(_FETCHED_TOGETHER) as threads:
+        return dict(zip(jobs, threads.map(lines_of, jobs), strict=True))
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

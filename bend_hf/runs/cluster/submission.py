@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bend_hf.embedders.cache import default_folder
 from bend_hf.embedders.cache.manage import FinishedShards, inventory
+from bend_hf.embedders.cache.share_progress import read_progress
 from bend_hf.errors import ConfigError, SourceError
 from bend_hf.files import atomic_path, parse_json
 from bend_hf.runs.cluster import hub, slurm
@@ -183,7 +184,7 @@ class Progress:
     Attributes:
         n_done: Finished shards.
         n_shards: Shards in all; those of entries that no worker has planned yet are forecast.
-        per_minute: Shards finished per minute since the submission; None below two of them.
+        per_minute: Shards finished per minute; None if there are too few to say.
     """
 
     n_done: int
@@ -228,7 +229,8 @@ def _worker(one: Submission, stage: str, number: int, job: str, said: str | None
     if one.where.on == "slurm":
         log = slurm.log_of(one.folder, job)
         return replace(worker, state="failed", last_lines=tuple(_tail(log)), log=str(log))
-    return replace(worker, state="failed", last_lines=tuple(hub.last_lines(job, one.where)), log=job)
+    lines = _last_of("\n".join(hub.logs_of([job], one.where)[job]))
+    return replace(worker, state="failed", last_lines=tuple(lines), log=f"hf jobs logs {job}")
 
 
 def _tail(path: Path) -> list[str]:
@@ -239,18 +241,61 @@ def _tail(path: Path) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()][-_TAIL:]
+    return _last_of(text)
 
 
-def progress_of(one: Submission) -> Progress | None:
-    """Count the finished shards of what the submission embeds; None if it embeds nothing, or the cache is elsewhere.
+def _last_of(text: str) -> list[str]:
+    """Return the last lines of a log, each without what a progress bar wrote over."""
+    return [line.rstrip().rpartition("\r")[2] for line in text.split("\n") if line.strip()][-_TAIL:]
+
+
+def progress_of(one: Submission, workers: Sequence[Worker]) -> Progress | None:
+    """Count the finished shards of what the submission embeds; None if it embeds nothing.
+
+    Slurm's workers share a cache folder, which is looked at. The folder of Hugging Face Jobs is elsewhere, so that
+    what the workers say in their logs is added up.
+
+    Args:
+        one: The submission.
+        workers: Its workers, from ``workers_of``.
+
+    Raises:
+        BendError: The cache cannot be read.
+    """
+    expected = [each for stage in one.stages if stage.name == "embed" for each in stage.expected]
+    if not expected:
+        return None
+    if one.where.on == "slurm":
+        return _progress_in_cache(one, expected)
+    return _progress_in_logs(one, expected, [worker for worker in workers if worker.stage == "embed" and worker.job])
+
+
+def _progress_in_logs(one: Submission, expected: Sequence[Forecast], workers: Sequence[Worker]) -> Progress:
+    """Add up the shares of workers; the rate is that of the workers that still run."""
+    logs = hub.logs_of([worker.job for worker in workers], one.where)
+    shares = {worker.job: read_progress(logs[worker.job]) for worker in workers}
+    totals = {key: share.n_shards for of_worker in shares.values() for key, share in of_worker.items()}
+    of_label = {label: n_shards for (_, label), n_shards in totals.items()}
+    one_model = len({each.model for each in expected}) == 1  # a user's file or folder may have another name in a plan
+    n_shards, per_second = 0, 0.0
+    for each in expected:
+        label = f"{each.task} {each.split}"
+        known = of_label.get(label) if one_model else totals.get((each.model, label))
+        n_shards += each.n_shards if known is None else known
+    for worker in workers:
+        seconds = sum(share.seconds for share in shares[worker.job].values())
+        if seconds > 0 and not worker.has_ended:
+            per_second += sum(share.n_now for share in shares[worker.job].values()) / seconds
+    n_done = sum(share.n_done for of_worker in shares.values() for share in of_worker.values())
+    return Progress(n_done=n_done, n_shards=n_shards, per_minute=60 * per_second or None)
+
+
+def _progress_in_cache(one: Submission, expected: Sequence[Forecast]) -> Progress:
+    """Look into the cache; the rate is that of all shards since the submission.
 
     A cache entry belongs to an expected split if its label, its model and its sequences do; of several, the one that
     changed last.
     """
-    expected = [each for stage in one.stages if stage.name == "embed" for each in stage.expected]
-    if not expected or one.where.on != "slurm":
-        return None
     entries = sorted(inventory(one.cache), key=lambda entry: entry.changed)
     one_model = len({each.model for each in expected}) == 1  # a user's file or folder may have another name in a plan
     n_done, n_shards, times = 0, 0, []

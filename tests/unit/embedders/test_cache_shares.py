@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from bend_hf.embedders.cache import fill
 from bend_hf.embedders.cache.fill import RankSlice
 from bend_hf.embedders.cache.open import CacheEntry
 from bend_hf.embedders.cache.shards import State
+from bend_hf.embedders.cache.share_progress import read_progress
 from bend_hf.lease import take
 from tests.cached import arrow_bytes, leftovers, made, small_entry
 
@@ -45,6 +47,21 @@ def test_each_process_computes_its_static_share_and_no_other(tmp_path: Path, cap
     assert numbers(entry) == every
     assert leftovers(entry) == []
     assert arrow_bytes(entry) == arrow_bytes(made(tmp_path / "alone"))
+
+
+def test_a_worker_logs_how_far_its_static_share_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = small_entry(tmp_path)
+    entry.fill([1], here=RankSlice(leases=False))
+    caplog.set_level(logging.INFO)
+    entry.fill(here=RankSlice(rank=1, n_processes=3, leases=False, waits=False))
+    n_mine = len(range(1, entry.plan.n_shards, 3))
+    first, *_, last = (read_progress([line]) for line in caplog.messages if "share 1/3: " in line)
+    key = (entry.plan.model, entry.plan.label)
+    assert (first[key].n_done, first[key].n_now) == (1, 0), "a shard was there"
+    assert (last[key].n_done, last[key].n_now, last[key].n_mine) == (n_mine, n_mine - 1, n_mine)
+    assert last[key].n_shards == entry.plan.n_shards
+    assert last[key].seconds > 0
+    assert read_progress(f"a bar 50%\r{message}" for message in caplog.messages) == last
 
 
 @pytest.mark.usefixtures("no_leases")
