@@ -67,7 +67,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.cluster.submission import submit
 
     done = submit(_words(stages), stages, where, getattr(parsed, "cache", None))
-    lines = [one.text() for one in stages]
+    lines = [*(one.text() for one in stages), *_too_long(stages, where)]
     lines += [f"{name}: {_jobs_text(jobs)}" for name, jobs in done.jobs.items()]
     waiting = [one.name for one in stages if one.name not in done.jobs]
     if waiting:
@@ -161,12 +161,28 @@ def _jobs_text(jobs: Sequence[str]) -> str:
 
 
 def _dry_run(parsed: argparse.Namespace, stages: Sequence[Stage], where: SubmitConfig) -> int:
+    from bend_hf.runs.forecast import HEADS_NOTE
+
     folder = where.jobs or Path("jobs/TIME")
     lines: list[str] = []
     for stage in stages:
         lines += [stage.text(), *(f"  {line}" for line in _script(stage, where, folder).splitlines()), ""]
-    show(parsed, [*lines, "dry run: nothing was submitted"], (one.as_json() for one in stages))
+    notes = [HEADS_NOTE] if any(one.name == "heads" for one in stages) else []
+    lines += [*_too_long(stages, where), *notes, "dry run: nothing was submitted"]
+    show(parsed, lines, (one.as_json() for one in stages))
     return 0
+
+
+def _too_long(stages: Sequence[Stage], where: SubmitConfig) -> list[str]:
+    """Name the stages whose jobs take longer than they may."""
+    from bend_hf.embedders.cache.estimate import duration
+
+    return [
+        f"{one.name}: each job takes about {duration(one.seconds_each)}, but --time is {where.time}; it is stopped and "
+        f"started again, at most {where.retries} times (--retries)"
+        for one in stages
+        if one.seconds_each is not None and one.seconds_each > where.seconds
+    ]
 
 
 def _script(stage: Stage, where: SubmitConfig, folder: Path) -> str:
@@ -189,7 +205,8 @@ def _status(parsed: argparse.Namespace) -> int:
     if parsed.resume:
         names = resume(one)
         lines.append(f"submitted again or next: {', '.join(names)}" if names else "nothing to submit")
-    workers, progress = workers_of(one), progress_of(one)
+    workers = workers_of(one)
+    progress = progress_of(one, workers)
     lines += [*_stage_lines(one, workers, progress), *_failed_lines(workers)]
     about = {} if progress is None else {**asdict(progress), "seconds_left": progress.seconds_left}
     show(parsed, lines, [*([about] if about else []), *(as_json(worker) for worker in workers)])

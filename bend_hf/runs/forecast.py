@@ -19,7 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -93,6 +93,11 @@ class Forecast:
     n_bytes: int | None = None
     seconds: float | None = None
     is_known: bool = True
+
+    @property
+    def n_missing_bp(self) -> float:
+        """Nucleotides of what is not cached; shards have about equal nucleotides."""
+        return self.n_bp * (1 - self.n_finished / self.n_shards) if self.n_shards else self.n_bp
 
     @property
     def state(self) -> str:
@@ -229,10 +234,11 @@ def forecast_runs(config: RunConfig, models: Sequence[str]) -> list[Forecast]:
     check_model_flags(config, named)
     splits = list(_splits(config, config.limit))
     folder = None if config.no_cache or config.tune != "head" else config.cache or default_folder()
+    cached = _Cached(folder=folder, dtype=config.cache_dtype, labels=frozenset(split.label for split in splits))
     found = []
     for model, one in zip(models, named, strict=True):
         facts = facts_of(embedder_config(one))
-        found += [_forecast(model, facts, split, folder, config.cache_dtype) for split in splits]
+        found += [_forecast(model, facts, split, cached) for split in splits]
     return found
 
 
@@ -255,12 +261,14 @@ def forecast_embedding(config: EmbedConfig, models: Sequence[str] = ()) -> list[
     tasks = dict.fromkeys(split.task for split in splits)
     check_splits({task: [one.name for one in splits if one.task == task] for task in tasks}, config.splits)
     chosen = [split for split in splits if not config.splits or split.name in config.splits]
-    folder = config.cache or default_folder()
+    cached = _Cached(
+        folder=config.cache or default_folder(),
+        dtype=config.cache_dtype,
+        shard_bytes=config.shard_bytes,
+        labels=frozenset(split.label for split in splits),
+    )
     return [
-        _forecast(one.model, facts, split, folder, config.cache_dtype, config.shard_bytes)
-        for one in named
-        for facts in [facts_of(one)]
-        for split in chosen
+        _forecast(one.model, facts, split, cached) for one in named for facts in [facts_of(one)] for split in chosen
     ]
 
 
@@ -311,6 +319,11 @@ class _Split:
     is_embedded: bool
     pool_bp: int | None = None
     label_bytes: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Name of the split in a cache."""
+        return f"{self.task} {self.name}"
 
     @property
     def n_bp(self) -> int:
@@ -510,21 +523,46 @@ def _identity_of(network: Embedder, *, random: bool) -> dict[str, str] | None:
 _NOT_COMPARED: Final = ("content", "width", "stored_dtype")
 
 
-def _entries(folder: Path, facts: ModelFacts, split: _Split, dtype: StoredDtype) -> Iterator[tuple[Path, ShardPlan]]:
-    """Yield the cache entries of a split: of means if its head reads only those, and of token embeddings."""
-    from bend_hf.embedders.cache.manage import list_entries
+@dataclass(frozen=True, kw_only=True)
+class _Cached:
+    """The cache that is looked into.
 
-    if facts.identity is None:
-        return
-    whole = {name: value for name, value in facts.identity.items() if name not in _NOT_COMPARED}
-    means = {**whole, "pool_bp": str(split.pool_bp), "rounded_to": dtype}
-    wanted = [whole, means] if split.pool_bp else [whole]
-    for entry in list_entries(folder):
-        if entry.plan is None or (entry.plan.items, entry.plan.nucleotides) != (len(split.lengths_bp), split.n_bp):
-            continue
-        parts = {name: value for name, value in entry.plan.parts.items() if name not in _NOT_COMPARED}
-        if parts in wanted and entry.plan.dtype == ("float32" if _is_pooled(entry.plan) else dtype):
-            yield entry.path, entry.plan
+    Attributes:
+        folder: Its folder; None if nothing is cached.
+        dtype: How embeddings are stored.
+        shard_bytes: Wanted size of a shard of a new entry.
+        labels: Names of all splits that are forecast.
+        taken: Entries that belong to a split, by model.
+    """
+
+    folder: Path | None
+    dtype: StoredDtype
+    shard_bytes: int = SHARD_BYTES
+    labels: frozenset[str]
+    taken: set[tuple[str, Path]] = field(default_factory=set)
+
+    def entries(self, facts: ModelFacts, split: _Split) -> Iterator[tuple[Path, ShardPlan]]:
+        """Yield the cache entries of a split: of means if its head reads only those, and of token embeddings.
+
+        No sequence is read, so that an entry is known by the number of its items and nucleotides. It does not count if
+        it has the name of another split.
+        """
+        from bend_hf.embedders.cache.manage import list_entries
+
+        if facts.identity is None or self.folder is None:
+            return
+        whole = {name: value for name, value in facts.identity.items() if name not in _NOT_COMPARED}
+        means = {**whole, "pool_bp": str(split.pool_bp), "rounded_to": self.dtype}
+        wanted = [whole, means] if split.pool_bp else [whole]
+        for entry in list_entries(self.folder):
+            plan = entry.plan
+            if plan is None or (plan.items, plan.nucleotides) != (len(split.lengths_bp), split.n_bp):
+                continue
+            if plan.label != split.label and plan.label in self.labels:
+                continue
+            parts = {name: value for name, value in plan.parts.items() if name not in _NOT_COMPARED}
+            if parts in wanted and plan.dtype == ("float32" if _is_pooled(plan) else self.dtype):
+                yield entry.path, plan
 
 
 def _is_pooled(plan: ShardPlan) -> bool:
@@ -535,9 +573,7 @@ def _forecast(
     model: str,
     facts: ModelFacts,
     split: _Split,
-    folder: Path | None,
-    dtype: StoredDtype,
-    shard_bytes: int = SHARD_BYTES,
+    cached: _Cached,
 ) -> Forecast:
     start = Forecast(
         task=split.task,
@@ -547,14 +583,18 @@ def _forecast(
         n_bp=split.n_read_bp,
         is_known=facts.identity is not None,
     )
-    if folder is None or not facts.is_cached or not split.is_embedded:
+    dtype = cached.dtype
+    if cached.folder is None or not facts.is_cached or not split.is_embedded:
         return replace(start, n_bytes=0, seconds=split.seconds(facts))
-    for path, plan in _entries(folder, facts, split, dtype):
+    for path, plan in cached.entries(facts, split):
+        if (model, path) in cached.taken:
+            continue  # by another split of the same size
         shards = ShardFiles.of_entry(path, plan.n_shards)
         finished = [one.record.exists() for one in shards]
         is_whole = all(finished)
         if split.pool_bp and not _is_pooled(plan) and not is_whole:
             continue  # means are taken from token embeddings if all are there
+        cached.taken.add((model, path))
         ranges = pairwise(plan.shard_starts)
         missing = [split.lengths_bp[low:high] for (low, high), done in zip(ranges, finished, strict=True) if not done]
         n_bp = sum(int(lengths_bp.sum()) for lengths_bp in missing)
@@ -570,7 +610,7 @@ def _forecast(
         return replace(start, n_shards=1, seconds=split.seconds(facts))
     stored: StoredDtype = "float32" if split.pool_bp else dtype
     per_bp = 1 / split.pool_bp if split.pool_bp else facts.tokens_per_bp or start.n_items / max(split.n_bp, 1)
-    shard_bp = int(shard_bytes / (per_bp * embedding_bytes(facts.width, stored)))
+    shard_bp = int(cached.shard_bytes / (per_bp * embedding_bytes(facts.width, stored)))
     n_shards = len(shard_starts(split.lengths_bp, shard_bp=shard_bp)) - 1
     return replace(start, n_shards=n_shards, n_bytes=n_bytes, seconds=split.seconds(facts))
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ class SubmitConfig(Flags):
         "4:00:00",
         "longest time of one job; workers are stopped 90 s before, free their shards, and are started again",
         "speed",
+        group="cluster",
+    )
+    bp_per_second: float | None = flag(
+        None,
+        "nucleotides per second of one worker, as bend-hf bench prints them on its node, for the hours that are shown; "
+        "default: the speed of this machine",
+        "nothing",
         group="cluster",
     )
     array_parallelism: int | None = flag(
@@ -69,6 +77,8 @@ class SubmitConfig(Flags):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+        if self.bp_per_second is not None and not (math.isfinite(self.bp_per_second) and self.bp_per_second > 0):
+            raise ConfigError(f"--bp-per-second is {self.bp_per_second}; it must be above 0")
         if not _TIME.fullmatch(self.time):
             raise ConfigError(f"--time is {self.time!r}; expected hours, minutes and seconds, such as 4:00:00")
         self.sbatch_options  # noqa: B018  raises

@@ -36,6 +36,8 @@ class Stage:
         expected: What the stage computes, as far as it is known.
         has_gpu: Whether each job gets a GPU, if nodes have any.
         waits_for: The stage that must have ended before; None for the first.
+        n_at_once: Jobs that may run at the same time; None for all.
+        bp_per_second: Nucleotides per second of one job; None to take the speed of this machine.
     """
 
     name: str
@@ -43,6 +45,21 @@ class Stage:
     expected: tuple[Forecast, ...] = ()
     has_gpu: bool = True
     waits_for: str | None = None
+    n_at_once: int | None = None
+    bp_per_second: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all jobs together to compute what is expected; None if it is not known."""
+        if self.bp_per_second is not None:
+            return sum(one.n_missing_bp for one in self.expected) / self.bp_per_second
+        known = [one.seconds for one in self.expected if one.seconds is not None]
+        return sum(known) if len(known) == len(self.expected) else None
+
+    @property
+    def seconds_each(self) -> float | None:
+        """Time of one job, if the work is divided evenly."""
+        return None if self.seconds is None else self.seconds / len(self.commands)
 
     @property
     def n_shards(self) -> int:
@@ -56,15 +73,24 @@ class Stage:
         if self.waits_for is not None:
             words.append(f"after {self.waits_for}")
         if self.expected:
-            sizes, times = [one.n_bytes for one in self.expected], [one.seconds for one in self.expected]
+            sizes = [one.n_bytes for one in self.expected]
             if self.n_shards:
                 words.append(f"{self.n_shards:,} shards")
             known = [size for size in sizes if size is not None]
             words.append(f"{sum(known) / 1e9:.3f} GB" if len(known) == len(sizes) else "GB unknown")
-            seconds = [one for one in times if one is not None]
-            each = f"about {duration(sum(seconds) / n)} each at the speed of this machine"
-            words.append(each if len(seconds) == len(times) else "time unknown")
+            words.append(self._time_text())
         return ", ".join(words)
+
+    def _time_text(self) -> str:
+        """Describe the time of each job and of all, and until the last one ends if not all run at once."""
+        if self.seconds is None or self.seconds_each is None:
+            return "time unknown"
+        n, n_at_once = len(self.commands), min(self.n_at_once or len(self.commands), len(self.commands))
+        at = "the speed of this machine" if self.bp_per_second is None else f"{self.bp_per_second:,.0f} bp per second"
+        if n == 1:
+            return f"about {duration(self.seconds)} at {at}"
+        end = f" and {duration(-(-n // n_at_once) * self.seconds_each)} to the end" if n_at_once < n else ""
+        return f"about {duration(self.seconds_each)} each, {duration(self.seconds)} in all{end}, at {at}"
 
     def as_json(self) -> dict[str, Json]:
         """Return what ``--json`` prints, and the record of a submission keeps."""
@@ -74,6 +100,9 @@ class Stage:
             "waits_for": self.waits_for,
             "has_gpu": self.has_gpu,
             "expected": [one.as_json() for one in self.expected],
+            "n_shards": self.n_shards,
+            "seconds": self.seconds,
+            "seconds_each": self.seconds_each,
         }
 
 
@@ -122,7 +151,8 @@ def _embed(words: Sequence[str], found: Sequence[Forecast], where: SubmitConfig)
     n = min(where.n_workers, sum(one.n_shards - one.n_finished for one in missing)) if known else where.n_workers
     static = ("--no-leases",) if where.on == "hf-jobs" and "--no-leases" not in words else ()  # each mounts the bucket
     commands = tuple(("embed", *words, "--shard", f"{number}/{n}", *static) for number in range(n))
-    return Stage(name="embed", commands=commands, expected=missing)
+    at_once, speed = where.array_parallelism, where.bp_per_second
+    return Stage(name="embed", commands=commands, expected=missing, n_at_once=at_once, bp_per_second=speed)
 
 
 def run_stages(given: Mapping[str, Any], models: Sequence[str], where: SubmitConfig) -> list[Stage]:
@@ -175,7 +205,8 @@ def variants_stage(file: Path, given: Mapping[str, Any], where: SubmitConfig) ->
         raise ConfigError(f"--nodes and --gpus-per-node give {where.n_workers} workers, but variants is one job")
     config: VariantRun = VariantRun(**given)
     words = ("variants", str(file), *words_of(VariantRun, given))
-    return Stage(name="variants", commands=(words,), expected=(forecast_variants(file, config),))
+    found = (forecast_variants(file, config),)
+    return Stage(name="variants", commands=(words,), expected=found, bp_per_second=where.bp_per_second)
 
 
 def report_words(records: Sequence[Path], out: Path) -> list[str]:

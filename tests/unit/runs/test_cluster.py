@@ -94,6 +94,28 @@ def test_there_are_not_more_workers_than_shards(data: Path, tmp_path: Path) -> N
     ]
 
 
+def test_hours_follow_from_the_speed_that_bench_prints(data: Path, tmp_path: Path) -> None:
+    given = {"task": TASKS[:1], "data": str(data), "cache": tmp_path}
+    where = SubmitConfig(nodes=3, bp_per_second=2.0, array_parallelism=2)
+    stage = embed_stage(given, ["bend-mini"], where)
+    assert stage is not None
+    assert len(stage.commands) == stage.n_shards == 3
+    n_bp = 20 * 512  # sequences of CpG methylation in write_data, times their length
+    assert (stage.seconds, stage.seconds_each) == (n_bp / 2, n_bp / 6)
+    # 1,707 s each; three jobs, two at once, are two rounds
+    assert "about 28 min each, 1 h 25 min in all and 57 min to the end, at 2 bp per second" in stage.text()
+    assert (stage.as_json()["seconds"], stage.as_json()["n_shards"]) == (n_bp / 2, 3)
+
+
+def test_only_what_is_missing_takes_time(data: Path, tmp_path: Path) -> None:
+    words = [TASKS[0], "--data", str(data), "--model", "bend-mini", "--cache", str(tmp_path / "cache")]
+    assert main(["embed", *words, "--splits", "test"]) == 0
+    given = {"task": TASKS[:1], "data": str(data), "cache": tmp_path / "cache"}
+    stage = embed_stage(given, ["bend-mini"], SubmitConfig(bp_per_second=512.0))
+    assert stage is not None
+    assert stage.seconds == 15  # a fourth of the sequences is the test split
+
+
 @pytest.mark.parametrize("flag", [{"limit": 5}, {"head": "linear"}, {"no_cache": True}, {"tune": "full"}])
 def test_embeddings_that_heads_do_not_read_are_not_made(data: Path, flag: dict[str, object]) -> None:
     stages = run_stages({"task": TASKS[:1], "data": str(data), **flag}, ["bend-mini"], SubmitConfig())
@@ -107,6 +129,7 @@ def test_embeddings_that_heads_do_not_read_are_not_made(data: Path, flag: dict[s
         ({"nodes": 0}, "--nodes is 0"),
         ({"gpus_per_node": -1}, "--gpus-per-node is -1"),
         ({"time": "soon"}, "--time is 'soon'"),
+        ({"bp_per_second": 0.0}, "--bp-per-second is 0"),
         ({"sbatch": ("account",)}, "expected KEY=VALUE"),
         ({"array_parallelism": 0}, "--array-parallelism is 0"),
     ],
@@ -195,10 +218,21 @@ def test_a_dry_run_submits_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     status, shown = submit("run", TASKS[0], "--data", data, "--cache", tmp_path / "c", "--nodes", 2, "--dry-run")
     assert status == 0
-    for wanted in ("embed: 2 jobs", "shards", "GB", "each at the speed of this machine", "#SBATCH --array=0-1%2"):
+    for wanted in ("embed: 2 jobs", "shards", "GB", "in all, at the speed of this machine", "#SBATCH --array=0-1%2"):
         assert wanted in shown
+    assert "without the training of heads" in shown
     assert "heads: 1 job, after embed" in shown
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_says_that_the_time_of_a_job_is_too_short(
+    submit: Callable[..., tuple[int, str]], data: Path, tmp_path: Path
+) -> None:
+    words = (TASKS[0], "--data", data, "--cache", tmp_path / "c", "--nodes", 2, "--time", 30, "--dry-run")
+    assert (
+        "embed: each job takes about 1 h 25 min, but --time is 30;" in submit("embed", *words, "--bp-per-second", 1)[1]
+    )
+    assert "each job takes" not in submit("embed", *words, "--bp-per-second", 10_000)[1]
 
 
 @pytest.fixture

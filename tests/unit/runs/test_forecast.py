@@ -125,6 +125,25 @@ def test_the_forecast_is_what_is_then_written(
     assert again == {"train": "cached", "validation": "cached", "test": "not cached"}
 
 
+def test_embeddings_of_another_split_of_the_same_size_are_not_taken_for_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data", ("cpg_methylation",), n=20)  # five sequences each in validation and test
+    words = [
+        "embed",
+        "cpg_methylation",
+        "--data",
+        str(data),
+        "--model",
+        "bend-mini",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    assert main([*words, "--splits", "test"]) == 0
+    states = {one["split"]: one["state"] for one in dry(words, capsys)}
+    assert states == {"train": "not cached", "validation": "not cached", "test": "cached"}
+
+
 def test_the_forecast_of_a_linear_head_is_that_of_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     flags = [
