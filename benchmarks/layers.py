@@ -32,7 +32,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
@@ -163,7 +162,7 @@ def training(head: Head, *, n_items: int, rounds: int) -> Line:
 
     def fresh() -> nn.Module:
         torch.manual_seed(0)
-        return build_head(head, WIDTH, n_outputs(task))
+        return build_head(head, WIDTH, task.n_outputs)
 
     def one() -> None:
         def validate(model: nn.Module) -> float:

@@ -32,7 +32,7 @@ from bend_hf.data.variants import Variants
 from bend_hf.errors import BendError, own_error
 from bend_hf.files import file_name, file_sha256, json_sha256
 from bend_hf.tasks import TaskSpec
-from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
+from bend_hf.tasks._labels import BinClasses, NucleotideClasses, RealValues, SequenceClass
 from bend_hf.types import Ints, Json
 
 TABLE_FORMAT: Final = 1  # raised when the columns change, so that older caches are not used
@@ -310,11 +310,3 @@ def make_builder(rows: TaskExamples, *, flip_labels: bool = True, cache_dir: Pat
         rows=rows,
         flip_labels=flip_labels,
     )
-
-
-def n_outputs(task: TaskSpec) -> int:
-    """Return how many numbers a head gives per window: one for a yes-or-no bin, otherwise one per class or label."""
-    if isinstance(task.label, MultiLabel | RealValues):
-        return len(task.label_names)
-    binary = task.training is not None and task.training.loss == "bce"
-    return 1 if binary else len(task.label_names)

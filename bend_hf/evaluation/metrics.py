@@ -282,15 +282,13 @@ def check_metrics(task: TaskSpec) -> None:
 
 def _example_of(task: TaskSpec) -> tuple[_Numbers, _Numbers]:
     """Predictions and labels of four items, in the form that a head or a variant score of the task gives them."""
-    from bend_hf.data.builder import n_outputs
-
     labels = np.array([0, 1, 0, 1], np.int16)
     if isinstance(task.label, RealValues):
         values = np.tile(np.array([-1.5, 0.25, 2.0, 30.0], np.float32)[:, None], len(task.label_names))
         return values, values
     if isinstance(task.label, MultiLabel):
         labels = np.tile(labels[:, None], len(task.label_names))
-    elif task.variant is None and n_outputs(task) > 1:
+    elif task.variant is None and task.n_outputs > 1:
         return labels, labels
     return np.where(labels, np.float32(0.75), np.float32(0.25)), labels
 

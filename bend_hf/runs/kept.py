@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.embedders.cache.open import worth_caching
 from bend_hf.errors import RecordError
 from bend_hf.registry import names_file
@@ -42,7 +41,7 @@ def announce_kept(run: ModelRun, heads: Sequence[Head], embedder: Embedder, widt
     """
     from bend_hf.training.kept_head import trained_bytes
 
-    outputs = n_outputs(run.data.task)
+    outputs = run.data.task.n_outputs
     size = max(trained_bytes(build_head(head, width, outputs)) for head in heads)
     if run.config.tune != "head" and embedder.model is not None:
         size += trained_bytes(embedder.model)
@@ -102,7 +101,7 @@ def kept_head(
             head_file=config.head if config.head is not None and names_file(config.head) else None,
             head_source=None if source is None else str(source),
             width=width,
-            n_outputs=n_outputs(task),
+            n_outputs=task.n_outputs,
             tune=config.tune,
             rounded_to=config.cache_dtype if cached else None,
             model=stored_flags(embedder_config(config)),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.data.other_strand import on_other_strand
 from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions, concatenate
 from bend_hf.evaluation.strands import BothStrands, Sides, agreement, turned_back, without_probabilities
@@ -70,7 +69,7 @@ def predict_both(
         predict: Predicts the rows as the task reads them; takes the column for log probabilities, or None.
         predict_other: The same for ``dataset_of_other_strand``.
     """
-    gives_classes = n_outputs(task) > 1 and not is_per_label(task.label)
+    gives_classes = task.n_outputs > 1 and not is_per_label(task.label)
     column = LOG_PROBABILITY if gives_classes else None
     return BothStrands(
         forward=predict(column), reverse=turned_back(predict_other(column), strand_partners(task.label_names))

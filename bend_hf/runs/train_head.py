@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import fold_subsets
 from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions, concatenate
@@ -522,7 +521,7 @@ def new_model(run: ModelRun, head: Head, fold: int | None, embedder: Embedder, w
     from bend_hf.training.sharding import choose_units
 
     set_seed(fold_seed(run.config.seed, fold))
-    model = build_head(head, width if run.mix is None else width // len(run.mix.layers), n_outputs(run.data.task))
+    model = build_head(head, width if run.mix is None else width // len(run.mix.layers), run.data.task.n_outputs)
     model = model if run.mix is None else run.mix.over(model)
     if run.config.tune != "head":
         from bend_hf.training.finetuning import TunedModel

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from bend_hf.tasks._labels import LabelKind
+from bend_hf.tasks._labels import LabelKind, MultiLabel, RealValues
 
 HeadSetting: TypeAlias = "bool | int | float | str | None"
 
@@ -197,6 +197,14 @@ class TaskSpec:
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels, in index order."""
         return self.label.names
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers a head gives per window: one for a yes-or-no bin, otherwise one per class or label."""
+        if isinstance(self.label, MultiLabel | RealValues):
+            return len(self.label_names)
+        binary = self.training is not None and self.training.loss == "bce"
+        return 1 if binary else len(self.label_names)
 
     def with_label_names(self, names: tuple[str, ...]) -> TaskSpec:
         """Return the task with other label names, such as those of a ``.labels.txt`` next to a BED file."""

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from torch import Tensor, nn
-
 from bend_hf.config import ModelFlags, Tune, flags_of
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.record import jsonable
@@ -28,6 +26,8 @@ from bend_hf.tasks._spec import Head
 from bend_hf.types import Json, StoredDtype
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from bend_hf.training.losses import LossName
 
 Kept = Literal["best", "last"]

@@ -242,7 +242,6 @@ CONTROL = Addition(
 
             import numpy as np
 
-            from bend_hf.data.builder import n_outputs
             from bend_hf.runs.controls._features import Windows
             from bend_hf.runs.controls._linear import collect
             from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_training
@@ -252,7 +251,7 @@ CONTROL = Addition(
                 test = Windows(splits["test"], task.label, None)
                 scored = (
                     (batch, np.repeat(test.lengths_bp[batch.rows], test.counts[batch.rows])[:, None]
-                    * np.ones(n_outputs(task)) / test.lengths_bp.max())
+                    * np.ones(task.n_outputs) / test.lengths_bp.max())
                     for batch in test.batches()
                 )
                 return ControlResult(predictions=collect(task, splits["test"], test.counts, scored))

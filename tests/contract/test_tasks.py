@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.data.sources import TaskFiles, find_source, sample_tasks
 from bend_hf.evaluation.metrics import metric_names
 from bend_hf.tasks import TASKS, TaskSpec, Unsplit, select_tasks, task_names
@@ -50,12 +49,12 @@ def test_a_head_gives_one_window_per_label(task: TaskSpec) -> None:
         case _:
             n_windows = 1
     assert task.head is not None
-    head = build_head(task.head, width=5, n_outputs=n_outputs(task))
+    head = build_head(task.head, width=5, n_outputs=task.n_outputs)
     with torch.no_grad():
         logits = head(torch.zeros(1, length_bp, 5), torch.arange(length_bp)[None])
-    assert logits.shape == (1, n_windows, n_outputs(task))
-    assert n_outputs(task) == 1 or n_outputs(task) == len(task.label_names)
-    assert not isinstance(task.label, MultiLabel) or n_outputs(task) == len(task.label_names)
+    assert logits.shape == (1, n_windows, task.n_outputs)
+    assert task.n_outputs == 1 or task.n_outputs == len(task.label_names)
+    assert not isinstance(task.label, MultiLabel) or task.n_outputs == len(task.label_names)
 
 
 @pytest.mark.parametrize("task", sample_tasks(), ids=lambda task: task.key)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.runs.controls._features import KmerFeatures, WindowBatch, Windows
@@ -175,7 +174,7 @@ def learner_on(
     """Return the ``predict`` of a control that learns from features of the windows of a split."""
 
     def predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
-        outputs = n_outputs(task)
+        outputs = task.n_outputs
         train, validation, test = (open_windows(task, splits[name]) for name in ("train", "validation", "test"))
         x, y = train.sample(MOST_WINDOWS, seed)
         x_validation, y_validation = validation.sample(MOST_WINDOWS, seed)
@@ -215,7 +214,7 @@ def to_predictions(logits: NDArray[np.float64], task: TaskSpec) -> NDArray[np.fl
 
 def is_scored(task: TaskSpec) -> bool:
     """Return whether the task is predicted by scores, and not by classes."""
-    return isinstance(task.label, MultiLabel) or n_outputs(task) == 1 or task.variant is not None
+    return isinstance(task.label, MultiLabel) or task.n_outputs == 1 or task.variant is not None
 
 
 def collect(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bend_hf.data.builder import n_outputs
 from bend_hf.runs.controls._features import Windows
 from bend_hf.runs.controls._linear import collect, fraction_of
 from bend_hf.runs.controls._spec import ControlResult, ControlSpec, needs_classes
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
     if task.variant is not None:  # nothing is learned, so every variant gets the same score
         return ControlResult(predictions=variant_predictions(task, splits["test"], np.zeros(len(splits["test"]))))
-    outputs = n_outputs(task)
+    outputs = task.n_outputs
     train, test = Windows(splits["train"], task.label, None), Windows(splits["test"], task.label, None)
     labels = np.concatenate([_with_label(batch.target) for batch in train.batches()])
     fraction = fraction_of(labels, n_outputs=outputs)

@@ -11,7 +11,6 @@ from datasets import Dataset
 
 from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
-from bend_hf.data.builder import n_outputs
 from bend_hf.data.dataset import TaskData
 from bend_hf.runs.settings import resolve_config
 from bend_hf.runs.train_head import fit_config
@@ -26,9 +25,9 @@ from tests.splits import WIDTH, gene_like
 @pytest.mark.parametrize("key", list(BASELINES))
 def test_a_baseline_has_as_many_weights_as_it_says(key: str) -> None:
     task = TASKS.get("histone_modification")
-    head = build_head(head_of(BASELINES[key].head, task), 5, n_outputs(task))
+    head = build_head(head_of(BASELINES[key].head, task), 5, task.n_outputs)
     last = [module for module in head.modules() if isinstance(module, torch.nn.Linear)][-1]
-    assert last.out_features == n_outputs(task)
+    assert last.out_features == task.n_outputs
     of_labels = sum(weight.numel() for weight in last.parameters())
     assert sum(weight.numel() for weight in head.parameters()) - of_labels == BASELINES[key].n_parameters
 
