@@ -216,7 +216,7 @@ class Overview:
         """
         if importlib.util.find_spec("matplotlib") is None:
             raise ConfigError("plots need matplotlib; run 'pip install matplotlib'")
-        from bend_hf.publishing.report.plots import drawing
+        from bend_hf.publishing.figures import drawing
 
         with drawing():
             return _drawn(self, title)
@@ -225,7 +225,7 @@ class Overview:
         """Draw the table as ``stem.png`` and ``stem.svg``; empty if matplotlib is not installed."""
         if importlib.util.find_spec("matplotlib") is None:
             return {}
-        from bend_hf.publishing.report.plots import drawing, saved
+        from bend_hf.publishing.figures import drawing, saved
 
         with drawing():
             return saved(stem, _drawn(self, title))

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _COLORS: Final = ("#4c72b0", "#c44e52", "#8c8c8c")  # distinct with any color vision, and in gray by line style
 _STYLES: Final = ("-", "--", ":")
 _N_BINS: Final = 50
+_DPI: Final = 150
 _N_CURVE: Final = 512  # points of a curve; more cannot be seen
 
 
@@ -92,9 +93,13 @@ def draw_score(predictions: Predictions, stem: Path, *, key: str = MAIN, title: 
     written = []
     # the same input gives the same bytes: no date, and element names by a fixed salt
     with matplotlib.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none"}):
+        figure.set_dpi(_DPI)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # otherwise each file is drawn once more to lay it out
         for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             drawn = io.BytesIO()
-            figure.savefig(drawn, format=extension, dpi=150, metadata=metadata)
+            figure.savefig(drawn, format=extension, dpi=_DPI, metadata=metadata)
             written.append(write_bytes(stem.with_name(f"{stem.name}.{extension}"), drawn.getvalue()))
     return written
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,11 +15,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bend_hf.errors import BendError
 from bend_hf.evaluation.record import ResultRecord
+from bend_hf.publishing.figures import drawing
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import _axis_end, page
-from bend_hf.publishing.report.plots import _forest, _heatmap, drawing, plot_files
+from bend_hf.publishing.report.plots import _forest, _heatmap, plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from tests.records import record, several, write
 
@@ -118,6 +122,38 @@ def test_plots_are_png_and_svg_of_each_kind() -> None:
             ElementTree.fromstring(content)
 
 
+DRAW_IN_A_NEW_PROCESS = """
+import sys
+from bend_hf.cli._main import main
+assert main(["report", "records", "--out", "report"]) == 0
+print("imported:", *sorted({"matplotlib", "torch", "datasets", "huggingface_hub"} & set(sys.modules)))
+"""
+
+
+def test_a_report_draws_in_other_processes_and_imports_little(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    tasks = ("cpg_methylation", "histone_modification", "chromatin_accessibility")
+    made = [record(task) for task in tasks]
+    write(tmp_path / "records", *made)
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW_IN_A_NEW_PROCESS], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
+    with drawing():  # matplotlib is imported here
+        expected = plot_files(leaderboards(made), print)
+    assert {path: (tmp_path / "report" / path).read_bytes() for path in expected} == expected
+    assert len(expected) == 2 * (3 + len(tasks)), "enough figures for two processes"
+
+
+def test_a_process_that_cannot_draw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(BendError, match=r"draws the plots ended with 1: .*give --no-plots"):
+        plot_files(leaderboards([record()]), print)
+
+
 def test_plots_of_hostile_names_and_no_scores_are_drawn() -> None:
     pytest.importorskip("matplotlib")
     made = [record(model="$\\frac{$<b>"), record(model="void", value=None, interval=None)]
@@ -159,7 +195,7 @@ def test_long_names_leave_room_for_the_plots() -> None:
     ]
     [board] = leaderboards(made)
     with drawing():
-        for figure in (_forest(board), _heatmap([board], "bend-2024")):
+        for figure in (_forest(board).draw(), _heatmap([board], "bend-2024").draw()):
             figure.draw_without_rendering()
             [axes] = figure.axes
             assert axes.get_position().width * figure.get_figwidth() > 1.0  # inches
