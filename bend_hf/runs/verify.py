@@ -8,8 +8,10 @@ This is what ``bend-hf verify`` does; reports and pushes do it too, by ``check_w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
@@ -40,9 +42,10 @@ from bend_hf.evaluation.layer_choice import layers_entry, validation_of
 from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
+from bend_hf.evaluation.remembered import content_sha256, recalled, remember
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import file_sha256, parse_json
+from bend_hf.files import file_sha256, json_sha256, parse_json
 from bend_hf.registry import names_file
 from bend_hf.runs.decode_genes import ARGMAX
 from bend_hf.runs.outcome import fold_entries, scored_again, summarize
@@ -58,6 +61,7 @@ from bend_hf.variants.summary import summarize_scores
 Opened: TypeAlias = dict[tuple[DataConfig, str], TaskData]
 
 _FACTS: Final = ("assembly", "files", "rows_of_bed", "items", "changes", "limit")
+_HOLDS: Final = "a record agrees with its data"
 _SHOWN: Final = 3  # items that are named
 _KINDS: Final = {"out_of_bounds": OutOfBounds, "ref_mismatch": RefMismatch, "loss": ValueLoss}
 _CHOICES: Final = {name: get_args(kind) for name, kind in _KINDS.items()}
@@ -164,6 +168,9 @@ def check_with_data_at_hand(
 ) -> None:
     """Verify records whose data are on this machine and are those of the run, as ``verify_run`` does.
 
+    A record that was found to hold is not compared again while neither it nor its files nor the code change, unless
+    others will read it.
+
     Args:
         paths: Files of the records.
         records: What ``read_verified`` read from them.
@@ -180,6 +187,9 @@ def check_with_data_at_hand(
         file = predictions_next_to(record, path)
         if file is None or "identity" not in record.data:  # an earlier record
             continue
+        key = _content_key(path, record)
+        if not is_push and recalled(_HOLDS, key) is True:
+            continue
         reason = _why_not_at_hand(record, opened)
         if reason is not None:
             log(f"{path.name}: its items were not compared with its data: {reason}")
@@ -192,6 +202,32 @@ def check_with_data_at_hand(
         problem = next(problems, None)
         if problem is not None:
             raise RecordError(f"{path}: {problem}. Records and predictions must not be edited; repeat the run.")
+        if reason is None:
+            remember(_HOLDS, key, True)
+
+
+def _content_key(path: Path, record: ResultRecord) -> list[Json]:
+    """Hash a record, all files that it names and the code. The record holds the hashes of its data."""
+    names = sorted(_files_named([record.predictions, record.kept, record.shots, record.strands, list(record.folds)]))
+    files = [path, *(file for name in names if (file := path.with_name(name)).is_file())]
+    return [_package_sha256(), *(content_sha256(file) for file in files)]
+
+
+def _files_named(part: Json) -> set[str]:
+    """Return the names of files in a part of a record."""
+    if isinstance(part, list):
+        return set().union(*map(_files_named, part))
+    if not isinstance(part, dict):
+        return set()
+    own = {str(part["file"])} if isinstance(part.get("file"), str) and part["file"] else set()
+    return own.union(*map(_files_named, part.values()))
+
+
+@cache
+def _package_sha256() -> str:
+    """Hash the code of the package, which decides what is verified and how."""
+    files = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
+    return json_sha256([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
 
 
 def _why_not_at_hand(record: ResultRecord, opened: Opened) -> str | None:

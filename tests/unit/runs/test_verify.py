@@ -16,6 +16,7 @@ import pytest
 
 from bend_hf.cli._main import main
 from bend_hf.config import DataConfig, RunConfig
+from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import RecordError
 from bend_hf.evaluation.evidence import read_verified
 from bend_hf.evaluation.predictions import read_predictions
@@ -250,6 +251,30 @@ def test_reports_refuse_a_record_whose_labels_are_not_those_of_its_data(copied: 
     assert read_verified(copied).value == body["metrics"]["auroc"]["value"]
     with pytest.raises(RecordError, match=r"item \d+: start is"):
         write_report([copied], tmp_path / "report", plots=False)
+
+
+def test_a_second_report_does_not_open_the_data_again_unless_a_file_changed(
+    finished: Path, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(finished.with_suffix(".safetensors"), tmp_path)
+    opened: list[DataConfig] = []
+
+    def counted(config: DataConfig) -> dict[str, Callable[[], TaskData]]:
+        opened.append(config)
+        return task_openers(config)
+
+    monkeypatch.setattr("bend_hf.runs.verify.task_openers", counted)
+    monkeypatch.setenv("BEND_HF_CACHE", str(tmp_path / "notes"))
+    counts = []
+    for _ in range(2):
+        write_report([copied], tmp_path / "report", plots=False)
+        counts.append(len(opened))
+    with copied.with_suffix(".safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(RecordError, match=r"kept\.sha256 is"):
+        write_report([copied], tmp_path / "report", plots=False)
+    assert counts == [1, 1]
+    assert len(opened) == 2
 
 
 def test_a_report_says_whose_data_are_not_at_hand(copied: Path, tmp_path: Path) -> None:
