@@ -8,6 +8,7 @@ Files are built into the cache of ``datasets``; a folder with the layout of the 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 FACTS_FILE: Final = "bend_facts.json"  # next to the Parquet files of a built task
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
     """The data of one task.
 
@@ -57,17 +58,20 @@ class TaskData:
 
     def splits(self, fold: int | None) -> dict[str, Dataset]:
         """Return the splits of a fold (counted from 1), or of a task without folds."""
-        if fold is None:
-            return self.subsets
-        from datasets import concatenate_datasets
+        return self.subsets if fold is None else dict(_splits_of_fold(self, fold))
 
-        subsets = list(self.subsets.values())
-        test, validation, train = fold_subsets(len(subsets), fold=fold)
-        return {
-            "train": concatenate_datasets([subsets[number] for number in train]),
-            "validation": subsets[validation],
-            "test": subsets[test],
-        }
+
+@functools.lru_cache(maxsize=16)  # joining subsets copies all they say of themselves; runs and checks ask many times
+def _splits_of_fold(data: TaskData, fold: int) -> Mapping[str, Dataset]:
+    from datasets import concatenate_datasets
+
+    subsets = list(data.subsets.values())
+    test, validation, train = fold_subsets(len(subsets), fold=fold)
+    return {
+        "train": concatenate_datasets([subsets[number] for number in train]),
+        "validation": subsets[validation],
+        "test": subsets[test],
+    }
 
 
 def limited(data: TaskData, limit: int | None) -> TaskData:

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +91,11 @@ def identity_of(data: TaskData) -> dict[str, Json]:
     Args:
         data: The task's data.
     """
+    return dict(_identity_of(data))
+
+
+@functools.lru_cache(maxsize=8)  # the same for all models of a task
+def _identity_of(data: TaskData) -> Mapping[str, Json]:
     folds = isinstance(data.task.partition, Folds)
     return {
         name: keys_sha256(dataset_items(data.task, subset, fold=number if folds else None).keys)

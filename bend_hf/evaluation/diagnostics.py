@@ -10,6 +10,7 @@ Everything is computed from predictions, so that it can be computed again from t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,6 +134,11 @@ def distance_to_training(data: TaskData, folds: Sequence[int | None]) -> tuple[I
         Items, sorted, and their distances in nucleotides, both of shape (items,); -1 if the chromosome holds no
         training row. None if nothing is trained, or the rows have no places.
     """
+    return _distance_to_training(data, tuple(folds))
+
+
+@functools.lru_cache(maxsize=8)  # the same for all models of a task
+def _distance_to_training(data: TaskData, folds: tuple[int | None, ...]) -> tuple[Ints, Ints] | None:
     items, distances = [], []
     for fold in folds:
         splits = data.splits(fold)

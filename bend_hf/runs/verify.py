@@ -58,7 +58,8 @@ from bend_hf.types import Json, OutOfBounds, RefMismatch, ValueLoss
 from bend_hf.variants.read import CONSEQUENCE, ReadSettings, read_variants
 from bend_hf.variants.summary import summarize_scores
 
-Opened: TypeAlias = dict[tuple[DataConfig, str], TaskData]
+# By configuration and task, and the same with a limit and metrics.
+Opened: TypeAlias = dict[tuple[DataConfig, str] | tuple[DataConfig, str, int | None, tuple[str, ...]], TaskData]
 
 _FACTS: Final = ("assembly", "files", "rows_of_bed", "items", "changes", "limit")
 _HOLDS: Final = "a record agrees with its data"
@@ -564,8 +565,11 @@ def _opened(record: ResultRecord, config: DataConfig, opened: Opened) -> TaskDat
                 f"the data hold {', '.join(openers)}, but the record is of {record.task}; give --data its data"
             )
         opened[key] = openers[record.task]()
-    limit, metrics = record.config.get("limit"), [str(name) for name in _list(record.config.get("metric"))]
-    return with_metrics(limited(opened[key], limit if isinstance(limit, int) else None), metrics)
+    stated, metrics = record.config.get("limit"), tuple(str(name) for name in _list(record.config.get("metric")))
+    limit = stated if isinstance(stated, int) else None
+    if (*key, limit, metrics) not in opened:
+        opened[*key, limit, metrics] = with_metrics(limited(opened[key], limit), metrics)
+    return opened[*key, limit, metrics]
 
 
 def _path(value: Json) -> Path | None:

@@ -6,10 +6,11 @@ torch.float32
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from bend_hf.types import IGNORE_LABEL, Ints, Labels
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from datasets import Dataset
+
+_COORDINATES: Final = ("chromosome", "start", "end", "strand", "ref", "alt")
 
 # A dataclass whose fields are the model's arguments in order, arrays or tensors, such as ``TokenBatch``. The last is
 # ``token_of_BL``.
@@ -47,6 +50,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @functools.cached_property
+    def places(self) -> Dataset:
+        """The number and the coordinates of each item, in Arrow's format. Selecting columns takes long."""
+        names = [name for name in _COORDINATES if name in self.dataset.column_names]
+        return self.dataset.select_columns(["item", *names]).with_format("arrow")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,6 @@ from bend_hf.types import Ints
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_COORDINATES = ("chromosome", "start", "end", "strand", "ref", "alt")
-
 
 def predict(
     head: nn.Module,
@@ -142,9 +140,7 @@ class BatchFacts:
     @classmethod
     def of(cls, split: Split, batch: Batch) -> BatchFacts:
         """Read them from the split."""
-        table = split.dataset.select_columns(
-            ["item", *(name for name in _COORDINATES if name in split.dataset.column_names)]
-        ).with_format("arrow")[batch.rows]
+        table = split.places[batch.rows]
         columns = {name: table[name].combine_chunks() for name in table.column_names if name != "item"}
         return cls(item=table["item"].to_numpy(), columns=columns, lengths_bp=batch.lengths_bp())
 

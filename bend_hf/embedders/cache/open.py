@@ -7,6 +7,7 @@ False
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -282,6 +283,7 @@ def _bar(title: str, *, shown: bool) -> Iterator[OnProgress]:
         yield at
 
 
+@functools.cache
 def _libraries() -> dict[str, str]:
     return {name: version(name) for name in _COMPUTES}
 
