@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_POLL_S: Final = 0.2
+_POLL_S: Final = (0.05, 2.0)  # first and longest wait for a shard that another process fills, as in fill
 _SPARE: Final = 1.02  # as in estimate: the disk must hold what is missing and a little more
 Key = TypeVar("Key")
 
@@ -191,7 +191,7 @@ def _fill_alike(entries: Mapping[int, CacheEntry], embedder: Embedder, here: Ran
             here.n_processes,
         )
         here = replace(here, leases=False)
-    watch = Watch()
+    watch, wait_s = Watch(), _POLL_S[0]
     pending = shard_order(numbers, **place) if here.leases else static_share(numbers, **place)
     while pending:
         left = []
@@ -199,11 +199,12 @@ def _fill_alike(entries: Mapping[int, CacheEntry], embedder: Embedder, here: Ran
             wanted = {layer: entries[layer].shards[number] for layer in entries if number in lacking[layer]}
             if not _fill_shard(entries, wanted, embedder, watch, here):
                 left.append(number)
+        wait_s = min(2 * wait_s, _POLL_S[1]) if len(left) == len(pending) else _POLL_S[0]
         if len(left) == len(pending):
-            time.sleep(_POLL_S)
+            time.sleep(wait_s)
         pending = left
     while not here.leases and any(missing_shards(entry.shards) for entry in entries.values()):
-        time.sleep(_POLL_S)  # for the shares of the others
+        time.sleep(_POLL_S[1])  # for the shares of the others
 
 
 def _fill_shard(
@@ -213,7 +214,10 @@ def _fill_shard(
     watch: Watch,
     here: RankSlice,
 ) -> bool:
-    """Fill one shard of the layers that no other process fills; return whether none of them is missing now."""
+    """Fill one shard of the layers that no other process fills; return whether none of them is missing now.
+
+    The lease of the first missing layer decides between processes that fill the same layers.
+    """
     with ExitStack() as leases:
         mine: dict[int, tuple[ShardFiles, Lease]] = {}
         others = 0
@@ -221,6 +225,8 @@ def _fill_shard(
             if files.state() is State.GOOD:
                 continue
             lease = take(files.lock, watch) if here.leases else unshared(files.lock)
+            if lease is None and not mine:
+                return False  # its holder takes the other layers too, and embeds the shard once
             if lease is None:
                 others += 1
                 continue

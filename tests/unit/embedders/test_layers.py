@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import datasets
@@ -14,8 +15,10 @@ from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders.cache import CacheSettings, fill, open_embeddings
 from bend_hf.embedders.cache import layers as cache_layers
 from bend_hf.embedders.cache.layers import open_layers
+from bend_hf.embedders.cache.open import find_entry
 from bend_hf.embedders.layers import chosen_layers, layer_view, layer_widths, layers_view, usable_layers
 from bend_hf.errors import CacheError, ConfigError
+from bend_hf.lease import take
 
 RNG = np.random.default_rng(3)
 SEQUENCES = ["".join(RNG.choice(list("ACGT"), size=n)) for n in (5, 40, 17, 64, 33, 9, 28, 51, 12, 60)]
@@ -135,6 +138,29 @@ def test_only_what_is_missing_is_embedded_again(tmp_path: Path, monkeypatch: pyt
     for layer in (0, 1, 2):
         np.testing.assert_allclose(again[layer].rows(rows).x_BTD, first[layer].rows(rows).x_BTD, atol=1e-6)
     assert not list((tmp_path / "cache").glob("*/*.lock"))
+
+
+def test_the_layers_of_a_shard_are_left_to_the_process_that_has_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = tiny("dnabert6", tmp_path)
+    cache = settings(tmp_path / "cache")
+    entries = {layer: find_entry(dataset(), layer_view(embedder, layer), cache) for layer in (0, 2)}
+    first, *others = (files.record for files in entries[2].shards)
+    passes: list[tuple[int, ...]] = []
+    real = cache_layers.layers_view
+    monkeypatch.setattr(cache_layers, "layers_view", lambda of, layers: passes.append(layers) or real(of, layers))
+    lease = take(entries[0].shards[0].lock)
+    assert lease is not None
+    filling = threading.Thread(target=open_layers, args=([dataset()], embedder, (0, 2), cache))
+    filling.start()
+    while not all(record.exists() for record in others):
+        filling.join(0.01)
+    assert not first.exists()
+    lease.release()
+    filling.join()
+    assert first.exists()
+    assert passes == [(0, 2)] * len(entries[0].shards), "each shard is embedded once"
 
 
 def test_in_a_folder_without_leases_each_process_has_a_static_share(
