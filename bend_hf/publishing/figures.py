@@ -346,7 +346,7 @@ def _start(figures: Mapping[str, Drawable]) -> subprocess.Popen[bytes]:
     code = "from bend_hf.publishing.figures import _draw_for_parent; _draw_for_parent()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(  # noqa: S603  # our own code
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],  # without the working directory, where files may have names of modules
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

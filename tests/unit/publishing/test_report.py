@@ -135,8 +135,9 @@ def test_a_report_draws_in_other_processes_and_imports_little(tmp_path: Path) ->
     tasks = ("cpg_methylation", "histone_modification", "chromatin_accessibility")
     made = [record(task) for task in tasks]
     write(tmp_path / "records", *made)
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('a file of the working directory was imported')\n")
     done = subprocess.run(
-        [sys.executable, "-c", DRAW_IN_A_NEW_PROCESS], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", DRAW_IN_A_NEW_PROCESS], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "imported:"
