@@ -2,8 +2,8 @@
 
     python -m benchmarks.cluster_session
 
-The commands are those of README.md and docs/cluster.md. Needs Slurm (see ``tests/slurm_cluster.py``) and submitit;
-takes two minutes on two cores. Writes ``benchmarks/results/cluster_session.json``.
+The commands are those of docs/cluster.md, and README.md shows them too. Needs Slurm (see ``tests/slurm_cluster.py``)
+and submitit; takes two minutes on two cores. Writes ``benchmarks/results/cluster_session.json``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     if reason := why_not():
         raise SystemExit(reason)
-    submit, status = COMMANDS.findall((ROOT / "README.md").read_text(encoding="utf-8"))[:2]
+    submit, status = COMMANDS.findall((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"))[:2]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "slurm").mkdir()

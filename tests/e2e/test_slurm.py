@@ -23,7 +23,7 @@ from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.files import file_sha256
 from bend_hf.runs.cluster.submission import read_submission
 from tests.slurm_cluster import SlurmCluster, why_not
-from tests.tiny import write_data
+from tests.tiny import write_bed, write_data, write_genome
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "cpg_methylation"
@@ -205,6 +205,25 @@ def test_a_worker_that_is_told_to_stop_frees_its_shard_and_goes_on_later(cluster
     (log,) = (tmp_path / "jobs" / "logs").glob("*_log.err")
     assert "terminated; finished work is kept" in log.read_text()
     assert "1 done, 1 started again" in bend_hf(cluster, tmp_path, "submit", "--status", "jobs").stdout
+
+
+@needs_submitit
+@pytest.mark.long
+def test_variants_and_a_report_are_jobs_too(cluster: SlurmCluster, here: Path) -> None:
+    genome = write_genome(here / "genome.fa")["chr1"]
+    sites = [("chr1", at, at + 1, genome[at], "C" if genome[at] == "A" else "A", at % 2) for at in range(600, 640)]
+    write_bed(here / "sites.bed", ("chromosome", "start", "end", "ref", "alt", "label"), sites)
+    variants = ["variants", "sites.bed", "--genome", "genome.fa", "--model", "bend-mini", "--out", "variants"]
+    assert main(["submit", *variants, "--jobs", "first"]) == 0
+    cluster.wait(PATIENCE_S)
+    assert main(["submit", "--status", "first"]) == 0
+    assert list((here / "variants").glob("*.parquet"))
+    trained = ["train", "--task", TASK, "--data", str(write_data(here / "data", (TASK,), n=22)), "--epochs", "1"]
+    assert main([*trained, "--model", "onehot", "--out", "results"]) == 0
+    assert main(["submit", "report", "results", "--out", "report", "--no-plots", "--jobs", "second"]) == 0
+    cluster.wait(PATIENCE_S)
+    assert main(["submit", "--status", "second"]) == 0
+    assert (here / "report" / "index.html").is_file()
 
 
 @pytest.mark.long

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import re
+import shlex
 import stat
 import subprocess
 from collections.abc import Callable, Sequence
@@ -12,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bend_hf.cli._main import main
+from bend_hf.cli import COMMANDS
+from bend_hf.cli._main import command_parser, main
+from bend_hf.config import given_values
 from bend_hf.errors import ConfigError, SourceError
 from bend_hf.runs.cluster import slurm
 from bend_hf.runs.cluster.config import SubmitConfig
@@ -235,6 +240,56 @@ def test_a_dry_run_says_that_the_time_of_a_job_is_too_short(
     assert "each job takes" not in submit("embed", *words, "--bp-per-second", 10_000)[1]
 
 
+VARIANTS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t101\t.\t{ref}\t{alt}\t.\tPASS\tlabel=1\n"
+
+
+def _variants(folder: Path, data: Path) -> tuple[str, str]:
+    """A VCF and its genome."""
+    genome = data / "genomes" / "genome.fa"
+    ref = genome.read_text().split(">")[1].partition("\n")[2].replace("\n", "")[100]
+    (folder / "my variants.vcf").write_text(VARIANTS.format(ref=ref, alt="C" if ref == "A" else "A"))
+    return str(folder / "my variants.vcf"), str(genome)
+
+
+@pytest.mark.parametrize("name", ["embed", "run", "variants", "report"])
+def test_a_job_gets_the_command_that_was_typed(
+    name: str, submit: Callable[..., tuple[int, str]], data: Path, here: Path, tmp_path: Path
+) -> None:
+    file, genome = _variants(tmp_path, data)
+    common = ["--data", str(data), "--model", "bend-mini", "--cache", str(tmp_path / "my cache")]
+    typed = {
+        "embed": ["embed", "--task", TASKS[0], *common, "--splits", "train", "test", "--cache-dtype", "float32"],
+        "run": ["run", "--task", TASKS[0], *common, "--epochs", "3", "--seeds", "0", "1", "--out", "my results"],
+        "variants": ["variants", file, "--genome", genome, "--model", "bend-mini", "--layer", "1", "--out", "v"],
+        "report": ["report", "results", "more", "--out", "r", "--with", "published", "--no-plots", "--no-paired"],
+    }[name]
+    assert submit(*typed, "--jobs", "jobs")[0] == 0
+    (script,) = (one for one in _stages_of(here) if f" -m bend_hf {name} " in one)
+    line = next(line for line in script.splitlines() if " set -- " in line)
+    words = shlex.split(line.partition(" set -- ")[2].removesuffix(";;"))
+    assert words[1:3] == ["-m", "bend_hf"]
+    given, parsed = (dict(vars(command_parser().parse_args(one))) for one in (typed, words[3:]))
+    if name == "embed":
+        assert parsed.pop("shard") == "0/1"
+    assert parsed == given
+
+
+def test_variants_and_a_report_are_one_job_each(submit: Callable[..., tuple[int, str]], data: Path, here: Path) -> None:
+    file, genome = _variants(Path(), data)
+    variants = ("variants", file, "--genome", genome, "--model", "bend-mini")
+    status, shown = submit(*variants, "--dry-run", "--bp-per-second", 1000)
+    assert status == 0
+    assert "variants: 1 job, " in shown
+    assert "GB, about " in shown
+    assert "at 1,000 bp per second" in shown
+    status, shown = submit("report", "results", "--gpus-per-node", 1, "--dry-run")
+    assert status == 0
+    assert shown.startswith("report: 1 job\n")
+    assert "gpus-per-node" not in shown, "a report needs no GPU"
+    assert not list(here.glob("script_*")), "nothing was submitted"
+    assert main(["submit", *variants, "--nodes", "2"]) == 2, "variants is one job"
+
+
 @pytest.fixture
 def submitted(submit: Callable[..., tuple[int, str]], data: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     words = (TASKS[0], "--data", data, "--model", "bend-mini", "--cache", tmp_path / "cache", "--jobs", "jobs")
@@ -307,6 +362,47 @@ def test_flags_without_effect_are_refused(
 ) -> None:
     assert main(["submit", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_BLOCKS = re.compile(r"^```(bash|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _of_pages(language: str) -> list[str]:
+    """The ``bend-hf submit`` lines in blocks of a language, in order, each once."""
+    found = [
+        line.removeprefix("$ ")
+        for page in PAGES
+        for kind, body in _BLOCKS.findall(page.read_text(encoding="utf-8"))
+        for line in body.splitlines()
+        if kind == language
+    ]
+    return list(dict.fromkeys(line for line in found if line.startswith("bend-hf submit")))
+
+
+def test_the_pages_submit_watch_and_try(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _of_pages("bash")
+    assert {line.split()[2] for line in lines} >= {"run", "embed", "--status"}
+    (here / "queue").write_text("7_0|RUNNING\n7_1|RUNNING\n7_2|RUNNING\n8_0|PENDING\n9_0|PENDING\n")
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+    shown = capsys.readouterr().out
+    assert "embed: 3 running, 0 of 3 shards, time left unknown" in shown
+    assert "dry run: nothing was submitted" in shown
+    assert len(_stages_of(here)) == 3, "embeddings, heads and a report"
+    assert set(read_submission(tmp_path / "jobs").jobs) == {"embed", "heads", "report"}
+
+
+def test_the_flags_of_lines_that_need_a_cluster_or_weights_apply() -> None:
+    lines = _of_pages("text")
+    assert any("--on hf-jobs" in line for line in lines)
+    for line in lines:
+        parsed = command_parser().parse_args(shlex.split(line)[1:])
+        COMMANDS.get("submit").check(parsed)
+        if parsed.action is not None:
+            COMMANDS.get(parsed.action).check(parsed)
+            SubmitConfig(**given_values(SubmitConfig, argparse.Namespace(**{**vars(parsed), "config": None})))
 
 
 def test_a_folder_without_a_submission_is_said(tmp_path: Path) -> None:
