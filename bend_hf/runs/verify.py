@@ -215,12 +215,13 @@ def _content_key(path: Path, record: ResultRecord) -> list[Json]:
 
 
 def _files_named(part: Json) -> set[str]:
-    """Return the names of files in a part of a record."""
+    """Return the names of files in a part of a record; others than those of files next to it are no evidence."""
     if isinstance(part, list):
         return set().union(*map(_files_named, part))
     if not isinstance(part, dict):
         return set()
-    own = {str(part["file"])} if isinstance(part.get("file"), str) and part["file"] else set()
+    file = part.get("file")
+    own = {file} if isinstance(file, str) and file and Path(file).name == file else set()
     return own.union(*map(_files_named, part.values()))
 
 
