@@ -293,7 +293,32 @@ def _variants(result: Result) -> list[tuple[str, ...]]:
         for row in (
             (f"variants, {entry['name']}", plain, f"{entry['speedup']:.2f} times"),
             ("the same, with averages over window and sequence", plain, f"{entry['with_averages_speedup']:.2f} times"),
+            (
+                f"the same, and likelihoods: {entry['passes_per_variant']:.2f} passes per variant",
+                f"{plain}, and a third one masked",
+                f"{entry['with_likelihood_speedup']:.2f} times",
+            ),
         )
+    ]
+
+
+def _startup(result: Result) -> list[tuple[str, ...]]:
+    plain = "a plain script with torch and transformers, one sequence per pass"
+    train = result["train"]
+    return [
+        *(
+            (
+                f"whole command: {entry['name']}",
+                plain,
+                f"{entry['processor_ratio']:.2f} times in processor time, {entry['ratio']:.2f} times in wall time",
+            )
+            for entry in result["comparisons"]
+        ),
+        (
+            "bend-hf train on one-hot sequence, processor time up to the first step",
+            f"import torch, {train['import_torch_s']:.1f} s in the same run",
+            f"{train['first_step_s']:.1f} s",
+        ),
     ]
 
 
@@ -395,6 +420,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "genome": _genome,
     "layers": _layers,
     "metrics": _metrics,
+    "startup": _startup,
     "training": _training,
     "uncertainty": _uncertainty,
     "variants": _variants,

@@ -6,10 +6,11 @@
 The reference takes one variant at a time: both alleles in one forward pass, all embeddings copied to the host and
 repeated per nucleotide, and SciPy's cosine at the variant. Ours is ``score_variants`` with the same score; the other
 distances at the variant come with it, and the last layer is computed at the token of the variant only. The time with
-distances averaged around the variant (all embeddings), and with likelihoods (one more forward pass per site), which the
-reference does not compute, is given separately. The model is a Nucleotide Transformer with random weights, 6 layers and
-width 256. Both sides take turns, and the best round counts, so that the load of other programs matters less;
-``--clock cpu`` counts processor time instead. *Overhead* is our time outside the model's forward pass.
+distances averaged around the variant (all embeddings), which the reference does not compute, is given separately. With
+likelihoods, both sides take one more sequence per variant, whose token at the variant is masked. The models are
+Nucleotide Transformers with random weights and width 256, of 6 and of 12 layers. Both sides take turns, and the best
+round counts, so that the load of other programs matters less; ``--clock cpu`` counts processor time instead. *Overhead*
+is our time outside the model's forward pass. A *pass* is one forward pass of a batch.
 """
 
 from __future__ import annotations
@@ -38,14 +39,18 @@ from tests.fake_checkpoints import make_tiny
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
 KEY = "nt_transformer_human_ref"
-SIX_LAYERS = {
+SIZES = {
     "hidden_size": 256,
-    "num_hidden_layers": 6,
     "num_attention_heads": 8,
     "intermediate_size": 1024,
     "max_position_embeddings": 1002,
 }
-WANTED = {"distinct sites": {"cpu": 1.5, "cuda": 20.0}, "three alternatives per site": {"cpu": 2.2, "cuda": 20.0}}
+LAYERS, MORE_LAYERS = 6, 12
+WANTED = {
+    "distinct sites": {"cpu": 1.5, "cuda": 20.0},
+    "three alternatives per site": {"cpu": 2.2, "cuda": 20.0},
+    "distinct sites, 12 layers": {"cpu": 1.4, "cuda": 20.0},
+}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MAX_OVERHEAD = 0.05
 
@@ -104,6 +109,9 @@ class Measured:
     with_averages_seconds: float
     with_averages_forward_seconds: float
     with_likelihood_seconds: float
+    plain_with_likelihood_seconds: float
+    passes_per_variant: float
+    sequences_per_pass: float
     largest_difference: float
     wanted: float
 
@@ -127,23 +135,34 @@ class Measured:
         """Fraction of the time with averaged distances outside the model's forward pass."""
         return 1.0 - self.with_averages_forward_seconds / self.with_averages_seconds
 
+    @property
+    def with_likelihood_speedup(self) -> float:
+        """Ratio of the reference's time to ours, with averaged distances on our side and likelihoods on both."""
+        return self.plain_with_likelihood_seconds / self.with_likelihood_seconds
+
+    @property
+    def host_ms_per_variant(self) -> float:
+        """Our time outside the model's forward pass, of one variant without averages and likelihoods."""
+        return 1e3 * (self.our_seconds - self.forward_seconds) / self.n_variants
+
     def derived(self) -> dict[str, float]:
         """The ratios, for the results file."""
-        names = ("speedup", "overhead", "with_averages_speedup", "with_averages_overhead")
+        names = ("speedup", "overhead", "with_averages_speedup", "with_averages_overhead", "with_likelihood_speedup")
+        names = (*names, "host_ms_per_variant")
         return {name: getattr(self, name) for name in names}
 
 
-def make_model(device: str) -> Embedder:
+def make_model(device: str, n_layers: int = LAYERS) -> Embedder:
     """Load the model with random weights."""
     folder = make_tiny(KEY, Path(tempfile.mkdtemp(prefix="bend_hf_bench_")) / KEY)
-    config = json.loads((folder / "config.json").read_text()) | SIX_LAYERS
+    config = json.loads((folder / "config.json").read_text()) | SIZES | {"num_hidden_layers": n_layers}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1000}))
     return load_embedder(KEY, checkpoint=folder, random_init=True, device=device)
 
 
-def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
-    """Score one variant at a time, with all embeddings on the host."""
+def plain_way(embedder: Embedder, variants: Variants, *, likelihood: bool = False) -> list[float]:
+    """Score one variant at a time, with all embeddings on the host, and the scores of a masked token if asked for."""
     table = variants.table(np.arange(len(variants)))
     found = []
     device = embedder.runner().device
@@ -158,6 +177,11 @@ def plain_way(embedder: Embedder, variants: Variants) -> list[float]:
             for i in (0, 1)
         ]
         found.append(float(cosine(wide[0][256], wide[1][256])))
+        if likelihood:
+            masked = ids[:1].clone()
+            masked[0, 1 + 256 // 6] = embedder.mask_id
+            with torch.inference_mode():
+                embedder._logits(masked, None)[0, 1 + 256 // 6].log_softmax(0).cpu()
     return found
 
 
@@ -166,15 +190,22 @@ class Stopwatch:
 
     def __init__(self, embedder: Embedder, clock: Callable[[], float]) -> None:
         self.seconds = 0.0
+        self.passes = 0
+        self.sequences = 0
         self._clock = clock
         self._inside = False
         self._embedder = embedder
         embedder._hidden = self._timed(embedder._hidden)  # type: ignore[method-assign]  # timed in place
         embedder._hidden_at = self._timed(embedder._hidden_at)  # type: ignore[method-assign]
+        embedder._logits_at = self._timed(embedder._logits_at)  # type: ignore[method-assign]
 
     def remove(self) -> None:
         """Restore the methods of the model."""
-        del self._embedder._hidden, self._embedder._hidden_at
+        del self._embedder._hidden, self._embedder._hidden_at, self._embedder._logits_at
+
+    def reset(self) -> None:
+        """Count from zero."""
+        self.seconds, self.passes, self.sequences = 0.0, 0, 0
 
     def _timed(self, inner: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def timed(*inputs: object) -> torch.Tensor:
@@ -185,6 +216,8 @@ class Stopwatch:
             if values.is_cuda:
                 torch.cuda.synchronize()
             self.seconds += self._clock() - start
+            self.passes += 1
+            self.sequences += len(inputs[0])  # type: ignore[arg-type]  # token ids
             self._inside = False
             return values
 
@@ -210,18 +243,21 @@ def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int, c
         return clock() - start
 
     small = Variants(8, per_site)
-    plain_way(embedder, small)
+    plain_way(embedder, small, likelihood=True)
     ours(likelihood=True)
-    plain, own, averaged, likely, forward, averaged_forward = [], [], [], [], [], []
+    plain, own, averaged, likely, forward, averaged_forward, plain_likely = [], [], [], [], [], [], []
     for _ in range(rounds):
         plain.append(timed(lambda: plain_way(embedder, variants)))
-        watch.seconds = 0.0
+        plain_likely.append(timed(lambda: plain_way(embedder, variants, likelihood=True)))
+        watch.reset()
         own.append(timed(ours))
         forward.append(watch.seconds)
-        watch.seconds = 0.0
+        watch.reset()
         averaged.append(timed(lambda: ours(averages=True)))
         averaged_forward.append(watch.seconds)
+        watch.reset()
         likely.append(timed(lambda: ours(averages=True, likelihood=True)))
+        passes, sequences = watch.passes, watch.sequences
     difference = np.abs(np.array(plain_way(embedder, variants)) - ours()).max()
     watch.remove()
     best, best_averaged = int(np.argmin(own)), int(np.argmin(averaged))
@@ -235,6 +271,9 @@ def measure(name: str, embedder: Embedder, n: int, per_site: int, rounds: int, c
         with_averages_seconds=averaged[best_averaged],
         with_averages_forward_seconds=averaged_forward[best_averaged],
         with_likelihood_seconds=min(likely),
+        plain_with_likelihood_seconds=min(plain_likely),
+        passes_per_variant=passes / n,
+        sequences_per_pass=sequences / passes,
         largest_difference=float(difference),
         wanted=WANTED[name].get(device, 1.0),
     )
@@ -255,6 +294,8 @@ def main(argv: list[str] | None = None) -> int:
         measure("distinct sites", embedder, parsed.n, 1, parsed.rounds, clock),
         measure("three alternatives per site", embedder, parsed.n, 3, parsed.rounds, clock),
     ]
+    larger = make_model(parsed.device, MORE_LAYERS)
+    found.append(measure("distinct sites, 12 layers", larger, parsed.n, 1, parsed.rounds, clock))
     for one in found:
         print(
             f"{one.name}: {one.n_variants} variants, plain {one.plain_seconds:.2f} s, largest difference "
@@ -262,10 +303,13 @@ def main(argv: list[str] | None = None) -> int:
             f"  at the variant: {one.our_seconds:.2f} s, {one.speedup:.2f} times (wanted {one.wanted}), "
             f"overhead {one.overhead:.1%}\n"
             f"  with averages:  {one.with_averages_seconds:.2f} s, {one.with_averages_speedup:.2f} times, "
-            f"overhead {one.with_averages_overhead:.1%}; with likelihoods too {one.with_likelihood_seconds:.2f} s"
+            f"overhead {one.with_averages_overhead:.1%}\n"
+            f"  with likelihoods too: {one.with_likelihood_seconds:.2f} s, {one.with_likelihood_speedup:.2f} times a "
+            f"plain pass more; {one.passes_per_variant:.2f} passes per variant, {one.sequences_per_pass:.1f} sequences "
+            f"per pass; {one.host_ms_per_variant:.2f} ms per variant outside the model"
         )
     report = {
-        "what": "variant scoring, 6-layer 256-wide 6-mer model with random weights, sequences of 513 bp",
+        "what": "variant scoring, 6-mer models of width 256 with random weights, sequences of 513 bp",
         "device": torch.cuda.get_device_name() if parsed.device.startswith("cuda") else platform.machine(),
         "clock": parsed.clock,
         "threads": torch.get_num_threads(),

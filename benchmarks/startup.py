@@ -1,0 +1,304 @@
+"""Time whole commands against plain scripts that do the same work with torch and transformers.
+
+    python -m benchmarks.startup                   # prints a table, writes benchmarks/results/startup.json
+    python -m benchmarks.startup --rounds 2 --only "two variants"
+
+Each round runs both sides one after the other, and every other round in the other order. A ratio is the median of the
+rounds' ratios, so that other programs on the machine slow both of its sides. Processor time is that of the process and
+its children. ``_plain_embed.py`` and ``_plain_variants.py`` are the plain scripts; the scores of both sides are compared
+first. The model is a Nucleotide Transformer with random weights. The time of ``bend-hf train`` is the processor time up
+to the first step of the optimizer, with ``import torch`` next to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+from bend_hf.tables import text_table
+from tests.fake_checkpoints import make_tiny
+from tests.tiny import write_bed, write_genome
+
+HERE: Final = Path(__file__).resolve().parent
+RESULTS: Final = HERE / "results" / "startup.json"
+KEY: Final = "nt_transformer_human_ref"
+LAYERS, WIDTH = 12, 256
+COLUMNS: Final = ("chromosome", "start", "end", "ref", "alt", "label")
+WINDOW_BP: Final = 512
+SAME: Final = 1e-3  # largest difference of the scores of both sides; log-likelihoods of random weights reach 10
+# Prints processor seconds at the first step of the optimizer, and ends the process.
+FIRST_STEP: Final = """
+import os, sys, time
+from bend_hf import __main__
+from bend_hf.cli import train
+def ready(*_):
+    print(f"first step: {time.process_time():.3f}", flush=True)
+    os._exit(0)
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bend_hf.training.trainer":
+            sys.meta_path.remove(self)
+            import bend_hf.training.optimizer as optimizer
+            optimizer.AdamW.step = ready
+sys.meta_path.insert(0, Watch())
+sys.argv[0] = "bend-hf"
+__main__.run()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        name: What both sides do.
+        ours: The command, with OUT for an empty folder.
+        plain: The script, with OUT for an empty folder.
+        wanted: The lowest ratio, of the plain script's time to ours.
+    """
+
+    name: str
+    ours: list[str]
+    plain: list[str]
+    wanted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Seconds of both sides, per round."""
+
+    name: str
+    wanted: float
+    ours_s: list[float]
+    plain_s: list[float]
+    ours_processor_s: list[float]
+    plain_processor_s: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Plain time over ours, the median of the rounds."""
+        return statistics.median(a / b for a, b in zip(self.plain_s, self.ours_s, strict=True))
+
+    @property
+    def processor_ratio(self) -> float:
+        """Plain processor time over ours, the median of the rounds."""
+        return statistics.median(a / b for a, b in zip(self.plain_processor_s, self.ours_processor_s, strict=True))
+
+
+def write_inputs(folder: Path) -> None:
+    """Write a genome, BED files of a window, of two and of 150 variants, and a checkpoint with weights."""
+    letters = write_genome(folder / "genome.fa")["chr1"]
+    write_bed(folder / "window.bed", ("chromosome", "start", "end"), [("chr1", 5_000, 5_000 + WINDOW_BP)])
+    rng = np.random.default_rng(0)
+    places = np.sort(rng.choice(np.arange(1_000, len(letters) - 1_000), 150, replace=False)).tolist()
+    rows = [
+        ("chr1", at, at + 1, letters[at], "ACGT"["ACGT".index(letters[at]) - 1], number % 2)
+        for number, at in enumerate(places)
+    ]
+    write_bed(folder / "two.bed", COLUMNS, rows[:2])
+    write_bed(folder / "many.bed", COLUMNS, rows)
+    make_tiny(KEY, folder / "model")
+    write_weights(folder / "model")
+
+
+def write_weights(folder: Path) -> None:
+    """Replace the tiny network of a checkpoint by one of 12 layers, and write its random weights."""
+    from transformers import EsmConfig, EsmForMaskedLM
+
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fields |= {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": WIDTH // 32,
+        "intermediate_size": 4 * WIDTH,
+        "max_position_embeddings": 1002,
+    }
+    torch.manual_seed(0)
+    EsmForMaskedLM(EsmConfig(**fields)).save_pretrained(folder)
+    said = {"model_max_length": 1000, "tokenizer_class": "EsmTokenizer", "eos_token": None}  # as published
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def cases(folder: Path) -> list[Case]:
+    """Return the comparisons."""
+    model = ["--model", KEY, "--checkpoint", f"{folder}/model", "--genome", f"{folder}/genome.fa", "--device", "cpu"]
+    given = [f"{folder}/genome.fa", f"{folder}/model"]
+
+    def variants(name: str, file: str, wanted: float, *, plain: tuple[str, ...], ours: tuple[str, ...]) -> Case:
+        return Case(
+            name=name,
+            ours=["variants", f"{folder}/{file}", *model, "--out", "OUT", *ours],
+            plain=[f"{HERE}/_plain_variants.py", f"{folder}/{file}", *given, "OUT/scores.csv", *plain],
+            wanted=wanted,
+        )
+
+    return [
+        Case(
+            name="embedding one window",
+            ours=["embed", "--bed", f"{folder}/window.bed", *model, "--cache", "OUT"],
+            plain=[f"{HERE}/_plain_embed.py", f"{folder}/window.bed", *given, "OUT/embeddings.npz"],
+            wanted=1.0,
+        ),
+        variants(
+            "two variants, distances at the variant",
+            "two.bed",
+            1.0,
+            plain=(),
+            ours=("--no-likelihood", "--no-averages", "--no-plot"),
+        ),
+        variants("two variants, default settings", "two.bed", 1.0, plain=("likelihood",), ours=()),
+        variants("150 variants, default settings", "many.bed", 1.5, plain=("likelihood",), ours=()),
+    ]
+
+
+def run(arguments: list[str], folder: Path) -> tuple[float, float]:
+    """Run Python with some arguments; return wall and processor seconds.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    started, before = time.perf_counter(), os.times()
+    done = subprocess.run(
+        [sys.executable, *(one.replace("OUT", str(folder)) for one in arguments)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/hf", "XDG_CACHE_HOME": f"{folder}/cache"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    seconds, after = time.perf_counter() - started, os.times()
+    if done.returncode:
+        raise SystemExit(f"{arguments}: {done.stdout[-2000:]}")
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, processor
+
+
+def in_empty_folder(arguments: list[str]) -> tuple[float, float]:
+    """Run Python in a folder of its own that is removed."""
+    with tempfile.TemporaryDirectory() as name:
+        return run(arguments, Path(name))
+
+
+def compare(case: Case, rounds: int) -> Measured:
+    """Time both sides in turns."""
+    sides = {"ours": ["-m", "bend_hf", *case.ours], "plain": case.plain}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in (list(sides), list(sides)[::-1])[number % 2]:
+            found[name].append(in_empty_folder(sides[name]))
+    return Measured(
+        name=case.name,
+        wanted=case.wanted,
+        ours_s=[wall for wall, _ in found["ours"]],
+        plain_s=[wall for wall, _ in found["plain"]],
+        ours_processor_s=[processor for _, processor in found["ours"]],
+        plain_processor_s=[processor for _, processor in found["plain"]],
+    )
+
+
+def largest_difference(case: Case) -> float:
+    """Score with both sides once, and return the largest difference of their scores.
+
+    Raises:
+        SystemExit: It is not small.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(["-m", "bend_hf", *case.ours], folder)
+        run(case.plain, folder)
+        ours = pq.read_table(next(folder.glob("*.parquet"))).to_pandas()
+        plain = pd.read_csv(folder / "scores.csv")
+    pairs = {"score": "distance", "log_likelihood_ratio": "log_likelihood_ratio", "entropy": "entropy"}
+    found = max(float(np.abs(ours[a].to_numpy() - plain[b].to_numpy()).max()) for a, b in pairs.items())
+    if not found < SAME:
+        raise SystemExit(f"{case.name}: the scores of both sides differ by {found}; expected less than {SAME}")
+    return found
+
+
+def first_step(rounds: int) -> dict[str, float]:
+    """Measure processor seconds up to the first step of the optimizer, and of ``import torch``; the lowest of each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def seconds(code: str, *arguments: str) -> float:
+            done = subprocess.run(
+                [sys.executable, "-c", code, *arguments],
+                cwd=folder,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/hf", "BEND_HF_CACHE": f"{folder}/c"},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            return float(done.stdout.rpartition("first step: ")[2])
+
+        flags = ("train", "--task", "cpg_methylation", "--data", "sample", "--model", "onehot", "--epochs", "1")
+        importing = 'import time, torch; print(f"first step: {time.process_time()}")'
+        seconds(FIRST_STEP, *flags)  # fills the caches of datasets and evaluate
+        pairs = [(seconds(FIRST_STEP, *flags), seconds(importing)) for _ in range(rounds)]
+    return {"first_step_s": min(one for one, _ in pairs), "import_torch_s": min(one for _, one in pairs)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print and write the results; return 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="part of the name of the comparisons to run; writes no results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parsed = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="bend_hf_bench_") as name:
+        folder = Path(name)
+        write_inputs(folder)
+        chosen = [one for one in cases(folder) if parsed.only in one.name]
+        scored: Callable[[Case], bool] = lambda one: one.plain[-1] == "likelihood"  # noqa: E731
+        difference = max([largest_difference(one) for one in chosen if scored(one)][:1], default=0.0)
+        found = [compare(one, parsed.rounds) for one in chosen]
+    rows = [
+        (
+            one.name,
+            f"{statistics.median(one.ours_s):.2f}",
+            f"{statistics.median(one.plain_s):.2f}",
+            f"{one.ratio:.2f}",
+            f"{one.processor_ratio:.2f}",
+            f"{one.wanted:.1f}",
+        )
+        for one in found
+    ]
+    print(text_table(("work", "bend-hf, s", "plain script, s", "times", "processor time", "wanted"), rows))
+    print(f"largest difference of the scores: {difference:.1e}")
+    if parsed.only:
+        return 0
+    trained = first_step(parsed.rounds)
+    print(f"first step of training: {trained['first_step_s']:.2f} s, import torch {trained['import_torch_s']:.2f} s")
+    report = {
+        "what": f"whole commands, a Nucleotide Transformer of {LAYERS} layers and width {WIDTH}, random weights",
+        "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "largest_difference": difference,
+        "train": trained,
+        "comparisons": [{**asdict(one), "ratio": one.ratio, "processor_ratio": one.processor_ratio} for one in found],
+    }
+    parsed.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(max(one.ratio, one.processor_ratio) >= one.wanted for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
