@@ -1,6 +1,7 @@
 """Measure the peak memory of embed, train, metrics and report over 1, 4 and 16 times the rows.
 
     python -m benchmarks.memory
+    python -m benchmarks.memory --only report      # measures some and keeps the other lines of the results
 
 Prints a table and writes ``benchmarks/results/memory.json``. Each command runs in a process of its own. Its peak is
 read from ``/proc``: the resident set, which includes the pages of the files that it maps, and the anonymous part of it,
@@ -15,6 +16,7 @@ which is what it allocated. Linux only.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -157,13 +160,27 @@ def reports(times: int, folder: Path) -> list[Line]:
     ]
 
 
+PARTS: Final[dict[str, Callable[[int, Path], list[Line]]]] = {
+    "windows": windows,
+    "metrics": metrics,
+    "report": reports,
+}
+
+
 def main() -> None:
     """Measure everything, print it and write it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=sorted(PARTS), help="the part to measure; by default all")
+    only = parser.parse_args().only
     lines = []
-    for what in (windows, metrics, reports):
+    for part in [only] if only else PARTS:
         for times in TIMES:
             with tempfile.TemporaryDirectory() as folder:
-                lines += what(times, Path(folder))
+                lines += PARTS[part](times, Path(folder))
+    if only:
+        measured = {line.what for line in lines}
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8"))["lines"]
+        lines += [Line(**line) for line in earlier if line["what"] not in measured]
     lines.sort(key=lambda line: (line.what, line.times))
     made = {
         "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
