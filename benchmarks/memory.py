@@ -5,7 +5,7 @@
 
 Prints a table and writes ``benchmarks/results/memory.json``. Each command runs in a process of its own. Its peak is
 read from ``/proc``: the resident set, which includes the pages of the files that it maps, and the anonymous part of it,
-which is what it allocated. Linux only.
+which is what it allocated. If it starts other processes, the peak is that of the largest. Linux only.
 
 - ``embed``: 512-bp windows of a small genome with a model file of 32 numbers per nucleotide, into an empty cache.
 - ``train``: one epoch of a linear head on that cache.
@@ -17,6 +17,7 @@ which is what it allocated. Linux only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -73,7 +74,7 @@ class Line:
         times: How many times the rows of the smallest run.
         rows: Windows, scores or records.
         resident_mb: Peak of the resident set.
-        anonymous_mb: Peak of its anonymous part, looked at every 10 ms.
+        anonymous_mb: Peak of its anonymous part, looked at every 20 ms.
         seconds: Wall-clock time, with that of the start.
     """
 
@@ -98,14 +99,13 @@ def measure(what: str, times: int, rows: int, command: list[str], folder: Path) 
     with (folder / "said.txt").open("w") as said:
         child = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         while child.poll() is None:
-            try:
-                status = Path(f"/proc/{child.pid}/status").read_text()
-            except OSError:
-                break
-            found = dict(re.findall(r"^(RssAnon|VmHWM):\s+(\d+) kB", status, re.MULTILINE))
-            anonymous = max(anonymous, int(found.get("RssAnon", 0)))
-            resident = max(resident, int(found.get("VmHWM", 0)))
-            time.sleep(0.01)
+            for one in (child.pid, *_children(child.pid)):
+                with contextlib.suppress(OSError):  # it ended
+                    status = Path(f"/proc/{one}/status").read_text()
+                    found = dict(re.findall(r"^(RssAnon|VmHWM):\s+(\d+) kB", status, re.MULTILINE))
+                    anonymous = max(anonymous, int(found.get("RssAnon", 0)))
+                    resident = max(resident, int(found.get("VmHWM", 0)))
+            time.sleep(0.02)
         status_code = child.wait()
     if status_code:
         raise SystemExit(f"{what} ended with {status_code}: {(folder / 'said.txt').read_text()[-2000:]}")
@@ -118,6 +118,16 @@ def measure(what: str, times: int, rows: int, command: list[str], folder: Path) 
         anonymous_mb=round(anonymous * 1024 / 1e6, 1),
         seconds=seconds,
     )
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text().rpartition(")")[2].split()[1]  # after the name, which may hold spaces
+            found += [int(stat.parent.name)] if parent == str(pid) else []
+    return found
 
 
 def windows(times: int, folder: Path) -> list[Line]:
