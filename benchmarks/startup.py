@@ -6,8 +6,8 @@
 Each round runs both sides one after the other, and every other round in the other order. A ratio is the median of the
 rounds' ratios, so that other programs on the machine slow both of its sides. Processor time is that of the process
 and its children. ``_plain_embed.py`` and ``_plain_variants.py`` are the plain scripts; the scores of both sides are
-compared first. The model is a Nucleotide Transformer with random weights. The time of ``bend-hf train`` is the processor
-time up to the first step of the optimizer, with ``import torch`` next to it.
+compared first. The model is a Nucleotide Transformer with random weights. The time of ``bend-hf train`` is the
+processor time up to the first step of the optimizer, with ``import torch`` next to it.
 """
 
 from __future__ import annotations
