@@ -15,7 +15,7 @@ cannot say (a causal model's first token, a site that the tokenizer turns into u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized
-from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._embedder import Embedder, NetworkEmbedder
 from bend_hf.errors import ModelError
 from bend_hf.types import Ints
 from bend_hf.variants.allele_embeddings import (
@@ -39,9 +39,10 @@ from bend_hf.variants.allele_embeddings import (
 from bend_hf.variants.alleles import Alleles, Context, StoredVariants, distinct
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 BASES: Final = "ACGT"
+_ANY_SEQUENCE: Final = "ACGTTGCATTAC"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,13 @@ class AlleleLikelihoods:
         embedder: The model.
         mask_id: Its mask token; None for a causal model.
         overlaps: Whether its tokens share nucleotides.
+        head: Computes the logits of a causal model from its embeddings; None if they do not follow from them.
     """
 
     embedder: Embedder
     mask_id: int | None
     overlaps: bool
+    head: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def of(cls, embedder: Embedder) -> AlleleLikelihoods:
@@ -77,14 +80,18 @@ class AlleleLikelihoods:
         mask_id = None if causal else embedder.mask_id
         if not causal and mask_id is None:
             raise ModelError(f"{embedder.name} has no mask token; likelihoods of a masked language model need one")
-        return cls(embedder=embedder, mask_id=mask_id, overlaps=tokens_overlap(embedder))
+        head = _head_of(embedder) if causal else None
+        return cls(embedder=embedder, mask_id=mask_id, overlaps=tokens_overlap(embedder), head=head)
 
-    def of_bases(self, sequences: Sequence[str], offset_bp: Ints) -> NDArray[np.float64]:
+    def of_bases(
+        self, sequences: Sequence[str], offset_bp: Ints, before_SD: Tensor | None = None
+    ) -> NDArray[np.float64]:
         """Compute the log-likelihoods of A, C, G and T at S sites.
 
         Args:
             sequences: The sequence around each site, with any base at the site.
             offset_bp: Position of the site in each sequence, shape (S,).
+            before_SD: Embeddings of the tokens before the sites, if they are known, for ``head``, shape (S, D).
 
         Returns:
             Shape (S, 4).
@@ -94,15 +101,18 @@ class AlleleLikelihoods:
             for text, at in zip(sequences, offset_bp.tolist(), strict=True)
             for base in BASES
         ]
-        return self.of_alleles(texts, offset_bp, n_alleles=len(BASES))
+        return self.of_alleles(texts, offset_bp, n_alleles=len(BASES), before_SD=before_SD)
 
-    def of_alleles(self, texts: list[str], offset_bp: Ints, *, n_alleles: int) -> NDArray[np.float64]:
+    def of_alleles(
+        self, texts: list[str], offset_bp: Ints, *, n_alleles: int, before_SD: Tensor | None = None
+    ) -> NDArray[np.float64]:
         """Compute the log-likelihoods of the alleles of S sites.
 
         Args:
             texts: The sequence of each allele; those of one site follow one another.
             offset_bp: Where the alleles of each site begin to differ, shape (S,).
             n_alleles: Number of alleles per site.
+            before_SD: As for ``of_bases``.
 
         Returns:
             Shape (S, alleles).
@@ -113,7 +123,7 @@ class AlleleLikelihoods:
         tokens = _Tokens.of(self.embedder.tokenize(texts))
         spans = _spans(tokens, n_alleles)
         if self.mask_id is None:
-            read = self._causal(tokens, spans)
+            read = self._causal(tokens, spans, before_SD)
         else:
             read = self._masked(texts, tokens, spans, offset_bp, mask_id=self.mask_id)
         found = np.where(np.isfinite(read), read, np.nan).reshape(-1, n_alleles)
@@ -145,10 +155,10 @@ class AlleleLikelihoods:
         values = self._log_probabilities(masked, inputs.index[shown_as[allele], token], tokens.ids[allele, token])
         return np.bincount(allele, values, len(texts)).astype(np.float64)
 
-    def _causal(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
+    def _causal(self, tokens: _Tokens, spans: _Spans, before_SD: Tensor | None) -> NDArray[np.float64]:
         n_behind = tokens.counts - spans.n_front
         if (n_behind == 1).all() and (spans.n_tokens == 1).all():
-            return self._next_token(tokens, spans)
+            return self._next_token(tokens, spans, before_SD)
         if self._shares_prefixes(tokens, spans):
             return self._behind_prefixes(tokens, spans)
         allele = np.repeat(np.arange(len(n_behind)), n_behind)
@@ -203,30 +213,44 @@ class AlleleLikelihoods:
             first = last
         return values
 
-    def _next_token(self, tokens: _Tokens, spans: _Spans) -> NDArray[np.float64]:
-        """Score alleles with nothing after them: one forward pass of the first allele says how likely each is."""
+    def _next_token(self, tokens: _Tokens, spans: _Spans, before_SD: Tensor | None) -> NDArray[np.float64]:
+        """Score alleles with nothing after them: what is before them, of the first allele, says how likely each is.
+
+        The forward pass of the reference allele has computed it if its embeddings are given.
+        """
         alleles = np.arange(len(tokens.counts))
-        first = alleles // spans.n_alleles * spans.n_alleles
+        site = alleles // spans.n_alleles
+        first = site * spans.n_alleles
         position = tokens.index[first, spans.n_front[first]] - 1
         inside = position >= chunk_starts_of_tokens(tokens.tokenized)[position + 1]
         values = np.full(len(alleles), np.nan)
         target = tokens.ids[alleles, spans.n_front]
-        values[inside] = self._log_probabilities(tokens.tokenized, position[inside], target[inside])
+        if before_SD is None or self.head is None:
+            values[inside] = self._log_probabilities(tokens.tokenized, position[inside], target[inside])
+        elif inside.any():
+            import torch
+
+            with torch.inference_mode():
+                scores = self.head(before_SD).float()
+            values[inside] = self._read(scores, site[inside], target[inside])
         return values
 
     def _log_probabilities(self, tokenized: Tokenized, position: Ints, target: Ints) -> NDArray[np.float64]:
         """Compute the log-probability of token ``target[i]`` from the logits at ``position[i]``, shape (n,)."""
-        import torch
-
         if not len(position):
             return np.zeros(0)
         wanted = np.zeros(len(tokenized.ids), np.bool_)
         wanted[position] = True
         scores = run_on_device(self.embedder, tokenized, wanted, logits)
+        return self._read(scores, (np.cumsum(wanted) - 1)[position], target)
+
+    def _read(self, scores: Tensor, row: Ints, target: Ints) -> NDArray[np.float64]:
+        """Read the log-probability of token ``target[i]`` from row ``row[i]`` of logits, shape (n,)."""
+        import torch
+
         with torch.inference_mode():
             logs = self._competing(scores).log_softmax(dim=1)
-            slot = torch.from_numpy((np.cumsum(wanted) - 1)[position]).to(logs.device)
-            read = logs[slot, torch.from_numpy(target).to(logs.device)]
+            read = logs[torch.from_numpy(row).to(logs.device), torch.from_numpy(target).to(logs.device)]
         values = read.cpu().numpy().astype(np.float64)
         competing = self.embedder._loss_tokens()
         competes = np.ones(len(target), np.bool_) if competing is None else np.isin(target, list(competing))
@@ -244,6 +268,30 @@ class AlleleLikelihoods:
         kept = torch.tensor(list(tokens), device=scores.device)
         out[:, kept] = scores[:, kept]
         return out
+
+
+def _head_of(embedder: Embedder) -> Callable[[Tensor], Tensor] | None:
+    """Return the head of a network if the logits are what it makes of the embeddings, which one sequence shows."""
+    head: nn.Module | None = getattr(embedder.model, "lm_head", None)
+    if head is None or embedder.reverse_complement_average or not isinstance(embedder, NetworkEmbedder):
+        return None
+    import torch
+
+    device = embedder.runner().device
+    ids = torch.from_numpy(embedder.tokenize([_ANY_SEQUENCE]).ids.astype(np.int64)).to(device)[None]
+
+    def of_embeddings(x_SD: Tensor, head: nn.Module = head) -> Tensor:
+        scores: Tensor = head(x_SD.to(dtype))
+        return scores
+
+    dtype = next((weight.dtype for weight in head.parameters()), torch.float32)
+    with torch.inference_mode():
+        hidden = embedder._hidden_at(ids, None, embedder.layer, None)
+        expected = embedder._logits_at(ids, None, None)
+        if hidden.shape[-1] != getattr(head, "in_features", hidden.shape[-1]):
+            return None
+        found = of_embeddings(hidden.float())
+    return of_embeddings if found.shape == expected.shape and torch.equal(found, expected) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,15 +418,21 @@ class VariantLikelihoods:
     indel_context: Context
     both_strands: bool
 
-    def of_substitutions(self, stored: StoredVariants) -> SiteLikelihoods:
-        """Compute the likelihoods of n variants that replace one base by one base."""
+    def of_substitutions(self, stored: StoredVariants, before_VD: Tensor | None = None) -> SiteLikelihoods:
+        """Compute the likelihoods of n variants that replace one base by one base.
+
+        Args:
+            stored: The variants.
+            before_VD: Embeddings of the tokens before the variants on the plus strand, if they are known, (n, D).
+        """
         codes = [np.array([BASES.index(base) for base in column]) for column in (stored.ref, stored.alt)]
         each = np.arange(len(stored))
         ratios, entropies = [], []
         for shown, is_minus in self._strands(stored, self.context):
             site = distinct([f"{at} {text}" for at, text in zip(shown.offset_bp.tolist(), shown.ref, strict=True)])
             first = np.unique(site.code, return_index=True)[1]
-            found = self.alleles.of_bases([shown.ref[i] for i in first], shown.offset_bp[first])
+            known = None if is_minus or before_VD is None else before_VD[first]
+            found = self.alleles.of_bases([shown.ref[i] for i in first], shown.offset_bp[first], known)
             found = found[:, ::-1] if is_minus else found  # A C G T are the complements of T G C A
             by_variant = found[site.code]
             ratios.append(by_variant[each, codes[1]] - by_variant[each, codes[0]])

@@ -28,6 +28,8 @@ from bend_hf.variants.config import ScoreSettings
 from bend_hf.variants.scores import own_scores
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bend_hf.embedders._embedder import Embedder
 
 
@@ -163,7 +165,7 @@ class VariantBatch:
 
     @cached_property
     def _sites(self) -> SiteLikelihoods:
-        return self._likelihoods.of_substitutions(self.stored)
+        return self._likelihoods.of_substitutions(self.stored, self._before_variant)
 
     @cached_property
     def _distinct(self) -> Distinct:
@@ -189,11 +191,31 @@ class VariantBatch:
     @cached_property
     def _at_variant(self) -> NDArray[np.float64]:
         """Embeddings at the variant, first of REF, then of ALT, shape (2n, D)."""
-        embeddings = self._embeddings
-        index = np.concatenate([self._index(embeddings.layout, sequence) for sequence in (self._ref, self._alt)])
-        source = self._everywhere if self.settings.averages else embeddings
-        found: NDArray[np.float64] = source.some(index).cpu().numpy().astype(np.float64)
+        found: NDArray[np.float64] = self._selected[: 2 * len(self.stored)].cpu().numpy().astype(np.float64)
         return found
+
+    @property
+    def _before_variant(self) -> Tensor | None:
+        """Embeddings of REF at the token before the variant, on the device, shape (n, D); None if they are not used."""
+        return self._selected[2 * len(self.stored) :] if self._before is not None else None
+
+    @cached_property
+    def _selected(self) -> Tensor:
+        """Embeddings at the variant of REF and of ALT, and those of REF before it if likelihoods follow from them."""
+        embeddings = self._embeddings
+        index = [self._index(embeddings.layout, sequence) for sequence in (self._ref, self._alt)]
+        index += [] if self._before is None else [self._before]
+        source = self._everywhere if self.settings.averages else embeddings
+        return source.some(np.concatenate(index))
+
+    @cached_property
+    def _before(self) -> Ints | None:
+        """Index of the token before each variant; None if it does not decide likelihoods, or a variant has none."""
+        likelihoods, layout = self.model.likelihoods, self._embeddings.layout
+        if likelihoods is None or likelihoods.alleles.head is None or self.settings.whole_window:
+            return None
+        before = layout.at(self._ref, self.alleles.offset_bp) - 1
+        return before if (before >= layout.starts[self._ref]).all() else None
 
     def _index(self, layout: TokenLayout, sequence: Ints) -> Ints:
         """Find the embedding that is compared, of each variant."""

@@ -26,7 +26,8 @@ class ScoreSettings:
     Attributes:
         context: How much sequence the model is shown around a variant.
         window_bp: Nucleotides on each side of the variant for ``window_distance``.
-        likelihood: Whether to compute the log-likelihood ratio and the entropy: one more forward pass per site.
+        likelihood: Whether to compute the log-likelihood ratio and the entropy: one more forward pass per site of a
+            masked model; a causal model has computed it for the reference allele.
         need_likelihood: Whether a model without likelihoods is an error. If not, its columns are null.
         both_strands: Whether likelihoods are averaged over both strands.
         whole_window: Whether the log-likelihood ratio of a substitution is that of the variant and everything behind
@@ -78,7 +79,7 @@ class VariantRun(ModelFlags):
     no_averages: bool = flag(
         False, "skip distances averaged around the variant; faster with some models", group="scores"
     )
-    no_likelihood: bool = flag(False, "skip likelihoods, which cost one forward pass per site", group="scores")
+    no_likelihood: bool = flag(False, "skip likelihoods, which cost masked models one forward pass per site", group="scores")
     both_strands: bool = flag(False, "average likelihoods over both strands", group="scores")
     whole_window: bool = flag(
         False,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT: Final = 3  # raised when a batch's columns or the arithmetic change, so that older batches are left alone
+_FORMAT: Final = 4  # raised when a batch's columns or the arithmetic change, so that older batches are left alone
 _BATCH_VARIANTS: Final = 256
 _DEVICE_BYTES: Final = 1 << 28  # of embeddings that stay on the device at a time
 _CONTEXT_COLUMNS: Final = ("left_bp", "right_bp")

@@ -13,10 +13,11 @@ from torch.overrides import TorchFunctionMode
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.tasks import VariantSpec
+from bend_hf.variants.allele_likelihoods import _head_of
 from tests.fake_checkpoints import make_tiny
-from tests.variant_controls import scores_of
+from tests.variant_controls import column, scores_of
 
-KEY = "nt_transformer_human_ref"
+KEY, CAUSAL = "nt_transformer_human_ref", "hyenadna-tiny-1k"
 CONTEXT_BP = 30
 LETTERS = "ACGT"
 Row = tuple[str, int, str, str, int]
@@ -26,6 +27,12 @@ Row = tuple[str, int, str, str, int]
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     folder = make_tiny(KEY, tmp_path_factory.mktemp("model"))
     return load_embedder(KEY, checkpoint=folder, random_init=True, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    folder = make_tiny(CAUSAL, tmp_path_factory.mktemp("causal"))
+    return load_embedder(CAUSAL, checkpoint=folder, random_init=True, device="cpu")
 
 
 def variants(n_sites: int, n_alternatives: int) -> list[Row]:
@@ -84,6 +91,46 @@ def test_batches_are_filled_up_to_the_budget_with_the_sequences_of_several_sites
         assert {length for _, length in passes.shapes[name]} == {n_tokens}
         fits = 128 // n_tokens
         assert [n for n, _ in passes.shapes[name][:-1]] == [fits] * (-(-n_sequences // fits) - 1)
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_the_forward_pass_of_the_reference_gives_the_likelihoods_of_a_causal_model(
+    causal: Embedder, monkeypatch: pytest.MonkeyPatch, averages: bool
+) -> None:
+    rows = variants(20, 3)
+    spec = VariantSpec(causal_context_bp=15)  # fits into one chunk of the small model
+    with monkeypatch.context() as patch:
+        patch.setattr("bend_hf.variants.allele_likelihoods._head_of", lambda embedder: None)
+        apart = Passes(causal, patch)
+        expected = scores_of(causal, rows, spec, averages=averages)
+    passes = Passes(causal, monkeypatch)
+    found = scores_of(causal, rows, spec, averages=averages)
+    assert (apart.sequences("_hidden_at"), apart.sequences("_logits_at")) == (80, 20)
+    # one sequence more shows that the logits follow from the embeddings
+    assert (passes.sequences("_hidden_at"), passes.sequences("_logits_at")) == (80 + 1, 1)
+    for name in ("log_likelihood_ratio", "entropy"):
+        np.testing.assert_allclose(column(found, name), column(expected, name), rtol=0, atol=1e-5)
+    assert column(found, "score") == pytest.approx(column(expected, "score"), abs=1e-6)
+
+
+def test_a_batch_with_a_variant_at_the_start_of_its_sequence_has_a_forward_pass_for_likelihoods(
+    causal: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Row] = [("ACGTACGT", 0, "A", "C", 0), ("ACGTACGT", 3, "T", "C", 1)]
+    passes = Passes(causal, monkeypatch)
+    found = column(scores_of(causal, rows), "log_likelihood_ratio")
+    assert passes.sequences("_logits_at") == 2 + 1, "those of the batch, and one that shows whether it is needed"
+    assert found[0] is not None, "read from the special token that each sequence begins with"
+    assert found[1] is not None
+
+
+def test_logits_that_do_not_follow_from_the_embeddings_are_computed(
+    causal: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _head_of(causal) is not None
+    plain = causal._logits_at
+    monkeypatch.setattr(causal, "_logits_at", lambda *inputs: 2 * plain(*inputs))
+    assert _head_of(causal) is None
 
 
 class Calls(TorchFunctionMode):
