@@ -79,7 +79,9 @@ class VariantRun(ModelFlags):
     no_averages: bool = flag(
         False, "skip distances averaged around the variant; faster with some models", group="scores"
     )
-    no_likelihood: bool = flag(False, "skip likelihoods, which cost masked models one forward pass per site", group="scores")
+    no_likelihood: bool = flag(
+        False, "skip likelihoods, which cost masked models one forward pass per site", group="scores"
+    )
     both_strands: bool = flag(False, "average likelihoods over both strands", group="scores")
     whole_window: bool = flag(
         False,
