@@ -6,6 +6,7 @@ with Bar(accelerator, "gene_finding", unit="step") as bar:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bend_hf.files import shows_progress
@@ -41,6 +42,7 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
     def with_loss(self, done: int, total: int, loss: float) -> None:
-        """Set the bar, and show the loss next to it."""
-        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        """Set the bar, and show the loss next to it; nan stands for a loss that nobody waits for the device to read."""
+        if not math.isnan(loss):
+            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self.at(done, total)
