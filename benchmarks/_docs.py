@@ -481,9 +481,9 @@ def cluster_scale() -> str:
 def faults() -> str:
     """Show how many changes to files failed in each command, and what was wrong after them."""
     found = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
-    header = ("command", "changes to files", "of these failed", "faults, each with a repetition", "wrong")
+    header = ("command", "changes to files", "of these failed", "faults", "states left", "wrong")
     rows = [
-        (f"`{name}`", *(f"{one[key]:,}" for key in ("changes", "tried", "lives")), str(len(one["wrong"])))
+        (f"`{name}`", *(f"{one[key]:,}" for key in ("changes", "tried", "lives", "states")), str(len(one["wrong"])))
         for name, one in found.items()
     ]
     return str(markdown_table(header, rows))

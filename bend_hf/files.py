@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import stat as stat_modes
 import tempfile
 import time
@@ -104,6 +105,22 @@ def atomic_path(path: Path, *, overwrite: bool = True, durable: bool = False) ->
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Give a finished folder its name; the folder that had this name is removed last.
+
+    A process that was killed meanwhile leaves the earlier folder as ``.NAME.old...`` next to the target.
+
+    Raises:
+        OSError: The folders are not on one disk, or cannot be renamed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.old{os.getpid()}")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 _OWNER_ONLY: Final = 0o600

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from bend_hf.embedders._checkpoint_files import WEIGHT_FILES
@@ -70,16 +70,44 @@ def find_weights(folder: Path, *, first: str | None = None) -> list[Path]:
             continue
         if not name.endswith(".index.json"):
             return [path]
-        try:
-            shards = sorted(set(parse_json(path.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} is not an index of weight files: {error!r}; download it again") from error
+        shards = _shards_in(path)
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise ModelError(f"{folder} lacks {', '.join(missing)}, named by {name}; download the missing files")
         return [folder / shard for shard in shards]
     held = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     raise ModelError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}, found {held}")
+
+
+def _shards_in(path: Path) -> list[str]:
+    """Read the names of the weight files that an index lists, sorted; they lie in its folder.
+
+    Raises:
+        ModelError: It is not an index, or a name is not that of a file in the folder.
+    """
+    try:
+        shards = set(parse_json(path.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is not an index of weight files: {error!r}; download it again") from error
+    odd = [name for name in shards if not _is_file_name(name)]
+    if odd or not shards:
+        found = f"the name {str(odd[0])[:80]!r}" if odd else "no name"
+        raise ModelError(
+            f"{path} is not an index of weight files: it holds {found}; expected names of files in its folder. "
+            "Download it again."
+        )
+    return sorted(shards)
+
+
+def _is_file_name(name: object) -> bool:
+    longest_bytes = 255  # NAME_MAX of Linux
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and "\0" not in name
+        and PurePath(name).name == name
+        and len(name.encode("utf-8", "surrogatepass")) <= longest_bytes
+    )
 
 
 def read_state_dict(path: Path, *, nested: str | None = None) -> dict[str, Tensor]:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +23,8 @@ from bend_hf import __version__
 from bend_hf.embedders.cache.dtypes import COLUMN_OF
 from bend_hf.embedders.cache.manage import EntryInfo
 from bend_hf.errors import CacheError, ConfigError
-from bend_hf.files import asset_folder, atomic_path, explain_write_errors, write_text
+from bend_hf.files import asset_folder, atomic_path, explain_write_errors, replace_folder, write_text
+from bend_hf.lease import process_lives
 from bend_hf.publishing.hub import Upload, UploadFile, push
 from bend_hf.tables import render
 from bend_hf.types import Json
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from bend_hf.publishing.hub import PushResult
 
 ABOUT: Final = "bend_cache.json"  # left by every export; a later one replaces its files
+_DATA: Final = "data"
+_CARD: Final = "README.md"
 _HUB: Final = "hub:"
 _OWN_PARTS: Final = ("content", "embedder_code")  # of the data of one split, and of this release
 
@@ -107,14 +112,27 @@ def _shared(plan: ShardPlan) -> dict[str, Json]:
 
 
 def _write(splits: dict[str, EntryInfo], folder: Path, name: str, repo: str) -> list[str]:
-    """Write the files of the dataset, and return their names."""
-    for stale in (folder / "data").glob("*.parquet"):
-        stale.unlink()
-    names = [
-        _write_shard(files.arrow, folder, f"data/{split}-{files.number:05d}-of-{files.of:05d}.parquet")
-        for split, entry in splits.items()
-        for files in entry.shards
-    ]
+    """Write the files of the dataset, and return their names.
+
+    Earlier files stay until the new ones are complete. Readers of datasets skip the hidden folder of unfinished files.
+    """
+    if not (folder / ABOUT).exists():
+        write_text(folder / ABOUT, "{}\n")  # the folder is this export's, also if it is interrupted
+    for left in folder.glob(f".{_DATA}.*"):
+        if not process_lives(int(re.sub(r"\D", "", left.name) or 0)):
+            shutil.rmtree(left, ignore_errors=True)
+    part = folder / f".{_DATA}.part{os.getpid()}"
+    try:
+        shards = [
+            _write_shard(files.arrow, part / f"{split}-{files.number:05d}-of-{files.of:05d}.parquet")
+            for split, entry in splits.items()
+            for files in entry.shards
+        ]
+        with explain_write_errors(folder / _DATA):
+            (folder / _CARD).unlink(missing_ok=True)  # it describes the earlier files
+            replace_folder(part, folder / _DATA)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     plans = {split: entry.plan for split, entry in splits.items() if entry.plan is not None}
     shared = _shared(next(iter(plans.values())))
     counts: dict[str, Json] = {
@@ -122,13 +140,12 @@ def _write(splits: dict[str, EntryInfo], folder: Path, name: str, repo: str) -> 
         for split, plan in plans.items()
     }
     write_text(folder / ABOUT, json.dumps({**shared, "splits": counts, "bend_hf": __version__}, indent=1) + "\n")
-    write_text(folder / "README.md", _card(plans, shared, name, repo))
-    return [*names, ABOUT, "README.md"]
+    write_text(folder / _CARD, _card(plans, shared, name, repo))
+    return [*(f"{_DATA}/{shard}" for shard in shards), ABOUT, _CARD]
 
 
-def _write_shard(arrow: Path, folder: Path, name: str) -> str:
-    """Copy a shard to Parquet, one record batch after the other."""
-    path = folder / name
+def _write_shard(arrow: Path, path: Path) -> str:
+    """Copy a shard to Parquet, one record batch after the other; return the file's name."""
     with (
         pa.memory_map(str(arrow)) as source,
         pa.ipc.open_stream(source) as batches,
@@ -138,7 +155,7 @@ def _write_shard(arrow: Path, folder: Path, name: str) -> str:
     ):
         for batch in batches:
             file.write_batch(batch)
-    return name
+    return path.name
 
 
 def _card(plans: dict[str, ShardPlan], shared: dict[str, Json], name: str, repo: str) -> str:

@@ -30,7 +30,7 @@ from bend_hf.evaluation.audit.rows import parquet_subset, read_subsets
 from bend_hf.evaluation.audit.task_audit import audit_facts, audit_rows
 from bend_hf.evaluation.metrics import write_metric_folders
 from bend_hf.evaluation.record import check_writable
-from bend_hf.files import disk_error, file_sha256, write_text
+from bend_hf.files import disk_error, file_sha256, replace_folder, write_text
 from bend_hf.lease import take_for_long
 from bend_hf.publishing.dataset_card import write_dataset_card
 from bend_hf.publishing.duplicates import find_duplicates
@@ -133,7 +133,7 @@ def _build_task(rows: TaskExamples, out: Path, *, flip: bool, num_proc: int | No
         write_text(part / "files" / FACTS_FILE, body)
         # The old card names the old content; next to new files it would make `datasets` read its cache of the old ones.
         (out / task.group / _CARD).unlink(missing_ok=True)
-        _swap(part / "files", target)
+        replace_folder(part / "files", target)
     except Exception as error:  # datasets raises errors of its own when a write fails
         reason = disk_error(error) or (error if isinstance(error, OSError) else None)
         if reason is None:
@@ -194,13 +194,3 @@ def _facts(rows: TaskExamples, builder: BendBuilder, shards: dict[str, list[str]
         "bytes": {name: (folder / name).stat().st_size for names in shards.values() for name in names},
         "features": builder.info.features._to_yaml_list(),
     }
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Replace a folder by a finished one; the old folder is removed last."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old = target.with_name(f".{target.name}.old{os.getpid()}")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -76,6 +77,7 @@ COMMANDS: Final = {
     "audit": ("audit", "gene_finding", "--data", "data", "--out", "out"),
     "export": ("cache", "export", "gene_finding", "--cache", "cache", "--to", "out"),
 }
+_WRITTEN: Final = ("out", "home", "data/genomes/genome.fa.fai")  # where commands write; home holds all caches
 # Files that say when and how fast they were made.
 _VOLATILE: Final = (
     *("created_at", "cost", "seconds", "trained_seconds", "resumed_at_step", "resumed_at", "peak_memory_bytes"),
@@ -126,6 +128,7 @@ def content(folder: Path) -> dict[str, bytes]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not unfinished & {path, *path.parents}:
             name = re.sub(r"\d{8}T\d{6}(-\d+)?", "TIME", str(path.relative_to(folder)))
+            name = re.sub(r"(?<=\.submission_file_)\w+", "TOKEN", name)
             found[name] = _without_times(path)
     return found
 
@@ -139,7 +142,24 @@ def _without_times(path: Path) -> bytes:
         if path.suffix == ".csv" and "seconds" in text.splitlines()[0]:  # the last column
             text = "\n".join(line.rpartition(",")[0] for line in text.splitlines())
         return text.encode()
-    return raw
+    return re.sub(rb"(?<=\.submission_file_)\w+", b"TOKEN", raw) if path.suffix == ".sh" else raw
+
+
+def _state(folder: Path) -> str:
+    """Hash all that a command would find where it writes, apart from times and the numbers of processes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in _WRITTEN for path in ((folder / name), *(folder / name).rglob("*"))):
+        digest.update(f"\n{_without_numbers(str(path.relative_to(folder)))}\n".encode())
+        if path.is_file() and path.suffix != ".lock":
+            try:
+                digest.update(_without_times(path))
+            except ValueError:  # cut
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_numbers(path: str) -> str:
+    return re.sub(r"\d{5,}(-[0-9a-f]{8})?|[0-9a-f]{16,}|tmp\w+", "#", path)
 
 
 def _where(now: bytes | None, whole: bytes | None) -> str:
@@ -182,10 +202,11 @@ class Sweep:
         self.folder, self.name, self.act = folder, name, command(COMMANDS[name])
         self.wrong: list[str] = []
         self.whole: dict[str, bytes] = {}
+        self.repeated: set[str] = set()
 
     def clear(self) -> None:
         """Remove what earlier lives wrote."""
-        for name in ("out", "home", "data/genomes/genome.fa.fai"):
+        for name in _WRITTEN:
             place = self.folder / name
             shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
@@ -242,13 +263,22 @@ class Sweep:
         )
         if half:
             self.wrong.append(f"{place}left half written: {half}")
-        again = live(self.act, below=self.folder)
-        if again.status:
-            self.wrong.append(f"{place}then ended with {again.status}: {again.text[-600:]}")
-        elif self._different():
-            self.wrong.append(f"{place}then differs: {self._different()}")
+        self.wrong += [place + text for text in self._repeat()]
         for text in self.wrong[known:]:
             print(text, file=sys.stderr, flush=True)
+
+    def _repeat(self) -> list[str]:
+        """Repeat the command, once for each state in which faults leave its folders; returns what is wrong then."""
+        state = _state(self.folder)
+        if state in self.repeated:
+            return []
+        again = live(self.act, below=self.folder)
+        if again.status:
+            return [f"then ended with {again.status}: {again.text[-600:]}"]
+        if self._different():
+            return [f"then differs: {self._different()}"]
+        self.repeated.add(state)
+        return []
 
     def _judge(self, life: Life) -> list[str]:
         """What is wrong with the end of a life that had a fault."""
@@ -269,32 +299,39 @@ def ends_of_runs(changes: list[Change]) -> list[int]:
     """Numbers of the first and the last change of each kind to each file; in between they are alike."""
     ends: dict[tuple[str, str], tuple[int, int]] = {}
     for number, change in enumerate(changes, 1):
-        name = change.kind, re.sub(r"\d{5,}(-[0-9a-f]{8})?|[0-9a-f]{16,}|tmp\w+", "#", change.path)
+        name = change.kind, _without_numbers(change.path)
         ends[name] = (ends.get(name, (number, number))[0], number)
     return sorted({number for pair in ends.values() for number in pair})
 
 
 def sweep(folder: Path, name: str, every: int) -> dict[str, object]:
-    """Fail a command at every so-manieth change, as on a disk that is full and as on one that fails once, in turn.
+    """Fail a command at its changes, as on a disk that is full and as on one that fails once.
 
     Args:
         folder: Where ``prepare`` wrote.
         name: Which command.
-        every: 1 for all changes, both ways; alike changes to a file in turn, except the first and the last one.
+        every: Which part of the lives: 1 for all changes, both ways (alike changes to a file in turn, except the first
+            and the last one), 2 for all changes in turn, and above that every so-manieth life.
     """
     one = Sweep(folder, name)
     changes = one.start()
     ends = ends_of_runs(changes)
     ways = [partial(one.fail, error=errno.ENOSPC, stays=True), partial(one.fail, error=errno.EIO, stays=False)]
-    tried, lives = set(), 0
-    for place, number in enumerate(ends if every > 1 else range(1, len(changes) + 1)):
-        for turn, way in enumerate(ways):
-            both = every == 1 and number in ends
-            if both or (place % every == every // 2 and place // every % 2 == turn):
-                way(number)
-                tried.add(number)
-                lives += 1
-    return {"every": every, "changes": len(changes), "tried": len(tried), "lives": lives, "wrong": one.wrong}
+    step = max(every // 2, 1)
+    numbers = (ends if every > 2 else list(range(1, len(changes) + 1)))[step // 2 :: step]
+    lives = 0
+    for turn, number in enumerate(numbers):
+        for way in ways if every == 1 and number in ends else [ways[turn % 2]]:
+            way(number)
+            lives += 1
+    return {
+        "every": every,
+        "changes": len(changes),
+        "tried": len(numbers),
+        "lives": lives,
+        "states": len(one.repeated),
+        "wrong": one.wrong,
+    }
 
 
 def keep(found: dict[str, dict[str, object]], file: Path) -> None:

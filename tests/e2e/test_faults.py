@@ -62,7 +62,7 @@ def test_a_change_that_fails_is_one_line_and_the_command_can_be_repeated(tmp_pat
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    for name, found in sweep(tmp_path, ["train", "build"], 40).items():
+    for name, found in sweep(tmp_path, ["train", "build"], 80).items():
         assert found["wrong"] == [], name
         assert found["lives"], name
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import bend_hf
 from bend_hf.cli._main import main
 from tests.tiny import write_data
 
@@ -64,3 +67,27 @@ def test_a_pipe_or_deep_nesting_as_an_input_is_one_line(
     assert main(command.split()) in (1, 2)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert COMMANDS[command] in line
+
+
+def test_no_module_is_imported_from_the_working_directory(tmp_path: Path) -> None:
+    """As the program ``bend-hf`` starts: Python puts the folder of that program on its path, and no other."""
+    data, here, programs = write_data(tmp_path / "data", ["gene_finding"], n=12), tmp_path / "here", tmp_path / "bin"
+    here.mkdir()
+    programs.mkdir()
+    for name in {name.partition(".")[0] for name in sys.modules} | {"sitecustomize", "usercustomize", "bend_hf"}:
+        if name.isidentifier():
+            (here / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__ + ' ')")
+    (programs / "bend-hf").write_text("import sys\nfrom bend_hf.cli._main import main\nsys.exit(main())\n")
+    argv = ["train", "gene_finding", "--data", str(data), "--model", "onehot", "--epochs", "1", "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, str(programs / "bend-hf"), *argv],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(Path(bend_hf.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
+    assert done.returncode == 0, done.stderr
+    assert list((here / "out").glob("gene_finding__onehot__*.json"))

@@ -140,6 +140,34 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
         find_weights(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [3],
+        [None],
+        [True],
+        [["a"]],
+        ["../b.safetensors"],
+        ["/etc/passwd"],
+        ["a/b"],
+        ["a\0b"],
+        ["x" * 256],
+        [""],
+        ["."],
+        [],
+    ],
+)
+def test_an_index_that_names_no_files_of_its_folder_is_refused(names: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("a.safetensors", "../b.safetensors"):
+        save_file({"a": torch.ones(1)}, folder / name)
+    index = {"weight_map": {str(number): name for number, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json is not an index of weight files"):
+        find_weights(folder)
+
+
 def test_checkpoint_with_its_state_dict_inside(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "weights.ckpt")
     assert read_state_dict(tmp_path / "weights.ckpt", nested="state_dict")["a"].tolist() == [1.0]

@@ -14,6 +14,8 @@ from bend_hf.embedders.cache.as_dataset import STATE
 from bend_hf.embedders.cache.manage import list_entries
 from bend_hf.embedders.cache.open import find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings
+from bend_hf.errors import RecordError
+from bend_hf.publishing import cache_export
 from tests.cached import SHARD_BYTES, Triplets, made, small_dataset, small_entry
 
 
@@ -73,6 +75,39 @@ def test_an_export_is_a_dataset_with_the_splits_of_the_cache(
     card = (out / "README.md").read_text()
     assert "| validation | 9 |" in card
     assert "Token embeddings of" in card
+
+
+def test_an_export_that_fails_keeps_the_earlier_one_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    for seed, split in enumerate(("test", "train")):
+        fill(cache, split, seed)
+    argv = ["cache", "export", "small", "Triplets", "--cache", str(cache), "--to", str(out)]
+    write, calls = cache_export._write_shard, [0]
+
+    def full(arrow: Path, path: Path) -> str:
+        calls[0] += 1
+        if calls[0] % 2 == 0:
+            raise RecordError(f"{path} cannot be written (No space left on device)")
+        return write(arrow, path)
+
+    def files() -> dict[str, bytes]:
+        return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_export, "_write_shard", full)
+        assert main(argv) == 1
+        assert list(files()) == ["bend_cache.json"], "nothing that could be read as a dataset"
+    (out / ".data.part4194305").mkdir()  # of a process that was killed; Linux's highest process id and one
+    assert main(argv) == 0
+    whole = files()
+    assert [name for name in whole if name.endswith(".md")]
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_export, "_write_shard", full)
+        assert main(argv) == 1
+    assert files() == whole
+    assert not list(out.glob(".data.*"))
 
 
 def test_what_is_no_dataset_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
