@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ABOUT: Final = "bend_cache.json"  # left by every export; a later one replaces its files
 _DATA: Final = "data"
+_UNFINISHED: Final = f".{_DATA}.*"  # see files.replace_folder
 _CARD: Final = "README.md"
 _HUB: Final = "hub:"
 _OWN_PARTS: Final = ("content", "embedder_code")  # of the data of one split, and of this release
@@ -65,7 +66,8 @@ def export(entries: Sequence[EntryInfo], to: str, *, public: bool = False) -> Pa
     splits = _splits(entries)
     if not to.startswith(_HUB):
         folder = Path(to)
-        if folder.exists() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        others = [path for path in folder.iterdir() if not path.match(_UNFINISHED)] if folder.exists() else []
+        if others and not (folder / ABOUT).is_file():
             raise ConfigError(f"--to {folder} holds other files; give an empty folder")
         _write(splits, folder, folder.name, str(to))
         return folder
@@ -116,9 +118,7 @@ def _write(splits: dict[str, EntryInfo], folder: Path, name: str, repo: str) -> 
 
     Earlier files stay until the new ones are complete. Readers of datasets skip the hidden folder of unfinished files.
     """
-    if not (folder / ABOUT).exists():
-        write_text(folder / ABOUT, "{}\n")  # the folder is this export's, also if it is interrupted
-    for left in folder.glob(f".{_DATA}.*"):
+    for left in folder.glob(_UNFINISHED):
         if not process_lives(int(re.sub(r"\D", "", left.name) or 0)):
             shutil.rmtree(left, ignore_errors=True)
     part = folder / f".{_DATA}.part{os.getpid()}"
@@ -128,20 +128,27 @@ def _write(splits: dict[str, EntryInfo], folder: Path, name: str, repo: str) -> 
             for split, entry in splits.items()
             for files in entry.shards
         ]
+        # First the file that says whose folder it is, last the card, without which the folder is no dataset.
         with explain_write_errors(folder / _DATA):
-            (folder / _CARD).unlink(missing_ok=True)  # it describes the earlier files
+            (folder / _CARD).unlink(missing_ok=True)
+            write_text(folder / ABOUT, _about(splits))
             replace_folder(part, folder / _DATA)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    plans = {split: entry.plan for split, entry in splits.items() if entry.plan is not None}
+    write_text(folder / _CARD, _card(plans, _shared(next(iter(plans.values()))), name, repo))
+    return [*(f"{_DATA}/{shard}" for shard in shards), ABOUT, _CARD]
+
+
+def _about(splits: dict[str, EntryInfo]) -> str:
+    """Write what the export holds as JSON."""
     plans = {split: entry.plan for split, entry in splits.items() if entry.plan is not None}
     shared = _shared(next(iter(plans.values())))
     counts: dict[str, Json] = {
         split: {"items": plan.items, "nucleotides": plan.nucleotides, "content": plan.parts.get("content", "")}
         for split, plan in plans.items()
     }
-    write_text(folder / ABOUT, json.dumps({**shared, "splits": counts, "bend_hf": __version__}, indent=1) + "\n")
-    write_text(folder / _CARD, _card(plans, shared, name, repo))
-    return [*(f"{_DATA}/{shard}" for shard in shards), ABOUT, _CARD]
+    return json.dumps({**shared, "splits": counts, "bend_hf": __version__}, indent=1) + "\n"
 
 
 def _write_shard(arrow: Path, path: Path) -> str:

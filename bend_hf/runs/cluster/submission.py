@@ -76,13 +76,21 @@ class Submission:
 def submit(command: str, stages: Sequence[Stage], where: SubmitConfig, cache: Path | None) -> Submission:
     """Submit stages, each after the one that it waits for.
 
+    A submission of the same command in this folder that was interrupted goes on with the stages that have no jobs yet.
+
     Raises:
         BendError: The folder holds a submission, or the engine refuses a job. Jobs that were submitted before go on.
     """
     folder = where.jobs or Path("jobs") / time.strftime("%Y%m%d-%H%M%S")
-    if (folder / RECORD).exists():
+    earlier = read_submission(folder) if (folder / RECORD).exists() else None
+    now = [
+        stage
+        for stage in stages
+        if (stage.waits_for is None or where.on == "slurm") and (earlier is None or stage.name not in earlier.jobs)
+    ]
+    if earlier is not None and (earlier.command != command or not now):
         raise ConfigError(f"--jobs {folder} holds a submission; give a new folder, or see it with --status {folder}")
-    one = Submission(
+    one = earlier or Submission(
         folder=folder.absolute(),
         command=command,
         where=where,
@@ -92,9 +100,8 @@ def submit(command: str, stages: Sequence[Stage], where: SubmitConfig, cache: Pa
     )
     one.folder.mkdir(parents=True, exist_ok=True)
     one.write()
-    for stage in stages:
-        if stage.waits_for is None or where.on == "slurm":
-            _submit_stage(one, stage)
+    for stage in now:
+        _submit_stage(one, stage)
     return one
 
 

@@ -98,7 +98,7 @@ def test_an_export_that_fails_keeps_the_earlier_one_and_can_be_repeated(
     with monkeypatch.context() as patched:
         patched.setattr(cache_export, "_write_shard", full)
         assert main(argv) == 1
-        assert list(files()) == ["bend_cache.json"], "nothing that could be read as a dataset"
+        assert files() == {}
     (out / ".data.part4194305").mkdir()  # of a process that was killed; Linux's highest process id and one
     assert main(argv) == 0
     whole = files()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import pickle
@@ -201,6 +202,8 @@ def test_stages_are_submitted_one_after_the_other_and_no_pickle_is_written(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a pickle is written or read")
 
+    for name in ("multiprocessing.reduction", "datasets"):  # subclass picklers when they are imported
+        importlib.import_module(name)
     for name in ("dump", "load", "Pickler", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
     words = (TASKS[0], "--data", data, "--model", "bend-mini", "--cache", tmp_path / "cache", "--jobs", "jobs")
@@ -215,6 +218,22 @@ def test_stages_are_submitted_one_after_the_other_and_no_pickle_is_written(
     one = read_submission(tmp_path / "jobs")
     assert one.jobs == {"embed": ["7_0", "7_1"], "heads": ["8_0"], "report": ["9_0"]}
     assert main(["submit", "run", *map(str, words)]) == 2, "a folder holds one submission"
+
+
+def test_a_submission_that_was_interrupted_goes_on_with_the_stages_without_jobs(
+    data: Path, here: Path, tmp_path: Path
+) -> None:
+    words = ["run", TASKS[0], "--data", str(data), "--model", "bend-mini", "--cache", "cache", "--jobs", "jobs"]
+    sbatch = (here / "sbatch").read_text()
+    _write(here / "sbatch", f'[ "$(cat "$HERE/n" 2>/dev/null)" = 7 ] && exit 1\n{SBATCH}')
+    assert main(["submit", *words]) == 1
+    assert read_submission(tmp_path / "jobs").jobs == {"embed": ["7_0"]}
+    (here / "sbatch").write_text(sbatch)
+    assert main(["submit", *words, "--epochs", "1"]) == 2, "another command"
+    assert main(["submit", *words]) == 0
+    assert read_submission(tmp_path / "jobs").jobs == {"embed": ["7_0"], "heads": ["8_0"], "report": ["9_0"]}
+    assert "--dependency=afterany:7" in (here / "script_8").read_text()
+    assert main(["submit", *words]) == 2, "nothing is left to submit"
 
 
 def test_a_dry_run_submits_and_writes_nothing(

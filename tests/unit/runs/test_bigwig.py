@@ -1,0 +1,77 @@
+"""A bigWig file that could not be written whole is never taken for one that was."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bend_hf.runs.bigwig import check_bigwig
+from bend_hf.runs.prediction_writers import Rows, writer_of
+from bend_hf.tasks import RealValues
+from tests.faults import live, why_not
+
+pytest.importorskip("pyBigWig")
+N_ROWS, BATCHES = 3_000, 3
+
+
+def write(path: Path) -> int:
+    """Write random values of neighboring windows; returns 0, as a command does."""
+    rng = np.random.default_rng(0)
+    with writer_of(path, RealValues(names=("a",)), None, {"chr1": 10_000_000})(path) as writes:
+        for batch in range(BATCHES):
+            start = 10 * np.arange(batch * N_ROWS // BATCHES, (batch + 1) * N_ROWS // BATCHES)
+            writes(
+                Rows(
+                    chromosome=pa.DictionaryArray.from_arrays(np.zeros(len(start), np.int32), ["chr1"]),
+                    start_bp=start,
+                    end_bp=start + 10,
+                    strand=None,
+                    scores=rng.random((len(start), 1), np.float32),
+                    predicted=None,
+                )
+            )
+    return 0
+
+
+def test_a_whole_file_has_all_rows_and_any_damage_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.bw"
+    write(path)
+    check_bigwig(path, N_ROWS)
+    with pytest.raises(OSError, match="holds 3000 of 3001 rows"):
+        check_bigwig(path, N_ROWS + 1)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    for at, size in zip(rng.integers(400, len(whole) - 100, 40), rng.choice([1, 4096], 40), strict=True):
+        lost = bytearray(whole)
+        lost[at : at + size] = bytes(len(lost[at : at + size]))
+        if lost != whole:
+            path.write_bytes(lost)
+            with pytest.raises(OSError, match=r"is not whole|of 3000 rows"):
+                check_bigwig(path, N_ROWS)
+    for size in (0, 3, 63, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(OSError, match="is not whole"):
+            check_bigwig(path, N_ROWS)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_no_write_fails_unnoticed(tmp_path: Path, stays: bool) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    path = tmp_path / "a.bw"
+    changes = live(lambda: write(path), below=tmp_path).changes
+    whole = path.read_bytes()
+    assert len(changes) > 10
+    crashed = 0
+    for number in range(1, len(changes) + 1):
+        path.unlink(missing_ok=True)
+        life = live(lambda: write(path), below=tmp_path, fails=number, stays=stays)
+        assert (life.status == 0) == path.exists(), (changes[number - 1], life.text)
+        assert not path.exists() or path.read_bytes() == whole, changes[number - 1]
+        crashed += life.status == -signal.SIGSEGV  # pyBigWig does not survive every failed write
+        assert path.exists() or life.status == -signal.SIGSEGV or f"{path} cannot be written" in life.text
+    assert crashed < len(changes) / 3
