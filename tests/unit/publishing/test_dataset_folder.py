@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_nothing_half_written(data: Path, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     out = tmp_path / "bend"
-    monkeypatch.setattr(dataset_folder, "_swap", full)
+    monkeypatch.setattr(dataset_folder, "replace_folder", full)
     with pytest.raises(BendError, match=r"cannot write .*No space left.*free some disk space"):
         build(DataConfig(task=("histone_modification",), data=str(data)), out)
     assert not list(out.rglob("*.parquet"))
