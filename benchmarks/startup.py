@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -266,8 +265,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         write_inputs(folder)
         chosen = [one for one in cases(folder) if parsed.only in one.name]
-        scored: Callable[[Case], bool] = lambda one: one.plain[-1] == "likelihood"  # noqa: E731
-        difference = max([largest_difference(one) for one in chosen if scored(one)][:1], default=0.0)
+        scored = [one for one in chosen if one.plain[-1] == "likelihood"][:1]
+        difference = max(map(largest_difference, scored), default=0.0)
         found = [compare(one, parsed.rounds) for one in chosen]
     rows = [
         (
