@@ -462,7 +462,12 @@ def cluster_scale() -> str:
         )
         for one, slow in zip(result["local"], result["network"], strict=True)
     ]
-    words = {"plan": "planning", "inventory": "counting what is finished", "list": "`bend-hf cache list`"}
+    words = {
+        "plan": "planning",
+        "inventory": "counting what is finished",
+        "status": "that with a rate, for `bend-hf submit --status`",
+        "list": "`bend-hf cache list`",
+    }
     sizes = ", ".join(
         f"{words[name]} {one['seconds']:.2f} s of processor time and {one['peak_mb']:.0f} MB"
         for name, one in large.items()

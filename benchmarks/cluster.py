@@ -7,8 +7,8 @@ Writes ``benchmarks/results/cluster.json``; takes about two minutes on two cores
 - Measured on a disk, by the clock: a look at the folder of an entry of 256 shards, a lease that is taken and freed, a
   look at a finished shard when its entry is opened, and the self-test of a folder.
 - Measured at 200,000 shards, in 782 entries, in processor time and in a file system in memory: planning them, counting
-  the finished ones (``bend-hf submit --status``), and listing them with sizes (``bend-hf cache list``); with the peak
-  of the memory that Python allocates.
+  the finished ones, that with a rate (``bend-hf submit --status``), and listing them with sizes (``bend-hf cache
+  list``); with the peak of the memory that Python allocates.
 - Simulated, event by event: 1 to 256 workers over these shards of 30 s each (their times spread by 10 %), as
   ``fill`` goes through them: the worker's own share first, then what is free, then the next entry. Costs are the
   measured ones; in a second row each operation on the file system takes 1 ms more, as on a busy network file system.
@@ -34,6 +34,10 @@ import numpy as np
 from bend_hf.embedders.cache.manage import inventory, list_entries
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan, publish_plan, shard_starts
 from bend_hf.lease import lease_problem, take
+from bend_hf.runs.cluster.config import SubmitConfig
+from bend_hf.runs.cluster.plan import Stage
+from bend_hf.runs.cluster.submission import Submission, progress_of
+from bend_hf.runs.forecast import Forecast
 
 RESULT: Final = Path(__file__).resolve().parent / "results" / "cluster.json"
 N_SHARDS: Final = 200_000
@@ -181,6 +185,24 @@ def plans_of(n_entries: int) -> list[ShardPlan]:
     ]
 
 
+def submission_of(cache: Path) -> Submission:
+    """Return a submission that expects what ``make_cache`` made, and was created before it."""
+    plans = plans_of(-(-N_SHARDS // PER_ENTRY))
+    expected = tuple(
+        Forecast(
+            task=plan.label.split()[0],
+            split="train",
+            model=plan.model,
+            n_items=plan.items,
+            n_bp=plan.nucleotides,
+            n_shards=plan.n_shards,
+        )
+        for plan in plans
+    )
+    stage = Stage(name="embed", commands=(("embed",),), expected=expected)
+    return Submission(folder=cache, command="", where=SubmitConfig(), stages=(stage,), cache=cache, created=0.0)
+
+
 def measured(action: Callable[[], object]) -> dict[str, float]:
     """Return the processor time of an action, best of three, and the peak of what it allocates, from another run."""
     seconds = min(seconds_of(action, 1, clock=time.process_time) for _ in range(3))
@@ -228,6 +250,7 @@ def main(words: Sequence[str] | None = None) -> None:
         large = {
             "plan": measured(lambda: plans_of(n_entries)),
             "inventory": measured(lambda: inventory(folder)),
+            "status": measured(lambda: progress_of(submission_of(folder), [])),
             "list": measured(lambda: list_entries(folder)),
         }
     result = {

@@ -31,6 +31,7 @@ _LIVING: Final = (  # squeue(1), JOB STATE CODES
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING",
     "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED",
 )  # fmt: skip
+_MOST_TIMED: Final = 2_000  # files whose times are looked at for a rate; more take long on a network file system
 _TAIL: Final = 5
 _TAIL_BYTES: Final = 8_192
 
@@ -303,28 +304,29 @@ def _progress_in_cache(one: Submission, expected: Sequence[Forecast]) -> Progres
     A cache entry belongs to an expected split if its label, its model and its sequences do; of several, the one that
     changed last.
     """
-    entries = sorted(inventory(one.cache), key=lambda entry: entry.changed)
+    alike: dict[tuple[str, int, int], list[FinishedShards]] = {}  # by label and sequences
+    for entry in sorted(inventory(one.cache), key=lambda entry: entry.changed):
+        if entry.plan is not None:
+            alike.setdefault((entry.plan.label, entry.plan.items, entry.plan.nucleotides), []).append(entry)
     one_model = len({each.model for each in expected}) == 1  # a user's file or folder may have another name in a plan
-    n_done, n_shards, times = 0, 0, []
+    n_done, n_shards, begun = 0, 0, []
     for each in expected:
-        entry = _entry_of(each, entries, any_model=one_model)
-        if entry is None or entry.plan is None:
+        key = (f"{each.task} {each.split}", each.n_items, each.n_bp)
+        found = _entry_of(each, alike.get(key, []), any_model=one_model)
+        if found is None or found.plan is None:
             n_shards += each.n_shards
             continue
-        n_done, n_shards = n_done + len(entry.finished), n_shards + entry.plan.n_shards
-        times += [when for when in entry.finished_times() if when >= one.created]
+        n_done, n_shards = n_done + len(found.finished), n_shards + found.plan.n_shards
+        begun += [found] if found.changed >= one.created else []
+    every = -(-sum(len(entry.finished) for entry in begun) // _MOST_TIMED) or 1
+    times = [when for entry in begun for when in entry.finished_times(every=every) if when >= one.created]
     span = max(times) - min(times) if len(times) > 1 else 0.0
-    return Progress(n_done=n_done, n_shards=n_shards, per_minute=60 * (len(times) - 1) / span if span > 0 else None)
+    per_minute = 60 * every * (len(times) - 1) / span if span > 0 else None
+    return Progress(n_done=n_done, n_shards=n_shards, per_minute=per_minute)
 
 
-def _entry_of(each: Forecast, entries: Sequence[FinishedShards], *, any_model: bool) -> FinishedShards | None:
-    """Return the entry of an expected split that changed last."""
-    wanted = (f"{each.task} {each.split}", each.n_items, each.n_bp)
-    alike = [
-        entry
-        for entry in entries
-        if entry.plan is not None and (entry.plan.label, entry.plan.items, entry.plan.nucleotides) == wanted
-    ]
+def _entry_of(each: Forecast, alike: Sequence[FinishedShards], *, any_model: bool) -> FinishedShards | None:
+    """Return the entry of an expected split that changed last, of those with its label and its sequences."""
     named = [entry for entry in alike if entry.plan is not None and entry.plan.model == each.model]
     chosen = named or (alike if any_model else [])
     return chosen[-1] if chosen else None

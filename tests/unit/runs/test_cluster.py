@@ -10,6 +10,7 @@ import re
 import shlex
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,11 +19,13 @@ import pytest
 from bend_hf.cli import COMMANDS
 from bend_hf.cli._main import command_parser, main
 from bend_hf.config import given_values
+from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan, publish_plan
 from bend_hf.errors import ConfigError, SourceError
-from bend_hf.runs.cluster import slurm
+from bend_hf.runs.cluster import slurm, submission
 from bend_hf.runs.cluster.config import SubmitConfig
 from bend_hf.runs.cluster.plan import Stage, embed_stage, run_stages
-from bend_hf.runs.cluster.submission import read_submission
+from bend_hf.runs.cluster.submission import Submission, progress_of, read_submission
+from bend_hf.runs.forecast import Forecast
 from tests.tiny import write_data
 
 TASKS = ("cpg_methylation", "chromatin_accessibility")
@@ -350,6 +353,34 @@ def test_the_status_counts_the_shards_of_this_submission(
     times = sorted(files.record.stat().st_mtime for entry in list_entries(tmp_path / "cache") for files in entry.shards)
     assert f"2 of {n_shards} shards, " in submitted("--status", "jobs")[1]
     assert len(times) == 3
+
+
+@pytest.mark.parametrize("most", [2_000, 10])
+def test_the_rate_follows_from_some_of_many_shards(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "_MOST_TIMED", most)
+    entry = tmp_path / "cache" / f"bend-mini-float16-{0:032x}"
+    entry.mkdir(parents=True)
+    starts = tuple(range(101))
+    plan = ShardPlan(
+        key=f"{0:032x}", parts={}, label="mine train", model="bend-mini", dtype="float16", width=4, items=100,
+        nucleotides=800, shard_starts=starts, rows_per_bp=1.0,
+    )  # fmt: skip
+    publish_plan(entry, plan)
+    created = time.time() - 1_000
+    for number, files in enumerate(ShardFiles.of_entry(entry, 100)[:60]):
+        files.arrow.touch()
+        files.record.touch()
+        os.utime(files.record, (0, created + 12 * number if number else created - 12))  # one was there before
+    split = Forecast(task="mine", split="train", model="bend-mini", n_items=100, n_bp=800, n_shards=100)
+    one = Submission(
+        folder=tmp_path, command="", where=SubmitConfig(), cache=tmp_path / "cache", created=created,
+        stages=(Stage(name="embed", commands=(("embed",),), expected=(split,)),),
+    )  # fmt: skip
+    progress = progress_of(one, [])
+    assert progress is not None
+    assert (progress.n_done, progress.n_shards) == (60, 100)
+    assert progress.per_minute == pytest.approx(5.0)
+    assert progress.seconds_left == pytest.approx(40 * 12)
 
 
 def test_failed_workers_are_submitted_again(
