@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +101,19 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) 
     return y_BTD
 
 
-def long_convolution(x_BDT: Tensor, filter_DT: Tensor) -> Tensor:
+def long_convolution(
+    x_BDT: Tensor, filter_DT: Tensor | None, bias_D: Tensor | None = None, *, spectrum_DF: Tensor | None = None
+) -> Tensor:
     """Convolve each channel with a filter as long as the input, in float32, several channels at a time.
+
+    The input is cast, transposed and padded in one pass, so it may be a view of any layout and type.
 
     Args:
         x_BDT: Shape (batch, channels, positions).
-        filter_DT: Float32, shape (channels, positions); the first column is that of distance 0.
+        filter_DT: Float32, shape (channels, positions); the first column is that of distance 0. Not used with
+            ``spectrum_DF``.
+        bias_D: Weight of the input itself, which is added, shape (channels,); or None.
+        spectrum_DF: ``filter_spectrum`` of the filter; None: computed here.
 
     Returns:
         Float32, shape (batch, channels, positions).
@@ -116,10 +123,21 @@ def long_convolution(x_BDT: Tensor, filter_DT: Tensor) -> Tensor:
     block = max(1, min(width, FFT_NUMBERS // (batch * length)))
     blocks = []
     for first in range(0, width, block):
-        spectrum = torch.fft.rfft(x_BDT[:, first : first + block].float(), n=length)
-        spectrum = spectrum * torch.fft.rfft(filter_DT[first : first + block], n=length)
-        blocks.append(torch.fft.irfft(spectrum, n=length)[..., :n_positions])
+        here = slice(first, first + block)
+        padded = x_BDT.new_zeros((batch, len(range(width)[here]), length), dtype=torch.float32)
+        padded[..., :n_positions] = x_BDT[:, here]
+        of_filter = spectrum_DF[here] if spectrum_DF is not None else filter_spectrum(cast("Tensor", filter_DT)[here])
+        convolved = torch.fft.irfft(torch.fft.rfft(padded) * of_filter, n=length)[..., :n_positions]
+        if bias_D is not None:
+            convolved = torch.addcmul(convolved, padded[..., :n_positions], bias_D[here, None])
+        blocks.append(convolved)
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+
+def filter_spectrum(filter_DT: Tensor) -> Tensor:
+    """Compute the Fourier transform of filters, padded for ``long_convolution``, complex, shape (channels, F)."""
+    spectrum_DF: Tensor = torch.fft.rfft(filter_DT, n=fft_length(2 * filter_DT.shape[1] - 1))
+    return spectrum_DF
 
 
 def fft_length(n_positions: int) -> int:

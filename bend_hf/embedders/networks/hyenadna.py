@@ -12,6 +12,7 @@ torch.Size([1, 4, 8])
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -22,11 +23,21 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from bend_hf.embedders.networks._language_model import LanguageModel
-from bend_hf.embedders.networks._layers import keep_float32, known_fields, long_convolution, short_convolution
+from bend_hf.embedders.networks._layers import (
+    fft_length,
+    filter_spectrum,
+    keep_float32,
+    known_fields,
+    long_convolution,
+    short_convolution,
+)
 from bend_hf.errors import ModelError
 
 # Decay of the filters: the defaults of HyenaDNA's ExponentialModulation.
 _DECAY_TARGET, _FAST_DECAY, _SLOW_DECAY, _DECAY_FLOOR = 1e-2, 0.3, 1.5, 0.05
+
+# Bytes of spectra that each layer keeps. With a width of 256, inputs of 512 tokens take 1 MB and those of 6,000 12 MB.
+SPECTRUM_BYTES: Final[dict[str, int]] = {"cpu": 2**25, "cuda": 2**27}
 
 
 class FilterConfig(Protocol):
@@ -74,8 +85,51 @@ class _Frequency(nn.Module):
         self.freq = nn.Parameter(torch.full((1, config.filter_order), float(config.activation_freq)))
 
 
+class _Spectra:
+    """Spectra of filters by the length of the input, until the weights change; the ones used longest ago go first."""
+
+    def __init__(self) -> None:
+        self._weights: list[tuple[Tensor, int]] = []
+        self._of_length: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[_Spectra], tuple[()]]:
+        """Copies and files of a network hold no spectra."""
+        return _Spectra, ()
+
+    def find(self, weights: list[Tensor], n_positions: int) -> Tensor | None:
+        """Return the spectra of a length if they are those of these weights."""
+        if not self._of(weights):
+            # A kept view keeps the memory, so that other weights cannot have the same address.
+            self._weights = [(weight.detach(), weight._version) for weight in weights]
+            self._of_length.clear()
+        if n_positions in self._of_length:
+            self._of_length.move_to_end(n_positions)
+        return self._of_length.get(n_positions)
+
+    def keep(self, spectrum_DF: Tensor, n_positions: int) -> None:
+        """Keep the spectra of a length."""
+        self._of_length[n_positions] = spectrum_DF
+        most = _most_bytes(spectrum_DF.device)
+        while sum(one.nbytes for one in self._of_length.values()) > most:
+            self._of_length.popitem(last=False)
+
+    def _of(self, weights: list[Tensor]) -> bool:
+        """Whether the weights have the address, the type and the count of changes of those that are known."""
+        return len(weights) == len(self._weights) and all(
+            (one.data_ptr(), one.dtype, one.device, one._version) == (old.data_ptr(), old.dtype, old.device, version)
+            for one, (old, version) in zip(weights, self._weights, strict=True)
+        )
+
+
+def _most_bytes(device: torch.device) -> int:
+    return SPECTRUM_BYTES.get(device.type, SPECTRUM_BYTES["cuda"])
+
+
 class ImplicitFilter(nn.Module):
-    """A long filter for each channel, computed from positions by a small network; always in float32."""
+    """A long filter for each channel, computed from positions by a small network; always in float32.
+
+    Without gradients, the Fourier transforms of the filters are kept for each length of the input, in a bounded memory.
+    """
 
     def __init__(self, config: FilterConfig) -> None:
         super().__init__()
@@ -89,6 +143,7 @@ class ImplicitFilter(nn.Module):
         layers[str(2 * self.n_linear)] = nn.Linear(order, config.d_model, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
         self.modulation = _Modulation(config.d_model)
+        self._spectra = _Spectra()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImplicitFilter:
         super()._apply(keep_float32(fn), recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -104,6 +159,28 @@ class ImplicitFilter(nn.Module):
         fade_DT = torch.exp(-self.modulation.deltas[0, 0, :, None].abs() * self.pos_emb.t[0, :n_positions, 0])
         filter_DT: Tensor = x_DT * (fade_DT + _DECAY_FLOOR)
         return filter_DT
+
+    def convolve(self, x_BDT: Tensor) -> Tensor:
+        """Convolve with the filters, and add the input times the bias: float32, shape (batch, channels, positions)."""
+        n_positions = x_BDT.shape[-1]
+        spectrum_DF = self._kept_spectrum(n_positions)
+        filter_DT = self(n_positions) if spectrum_DF is None else None
+        return long_convolution(x_BDT, filter_DT, self.bias, spectrum_DF=spectrum_DF)
+
+    # Addresses and counts of changes are not for the compiler.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
+    def _kept_spectrum(self, n_positions: int) -> Tensor | None:
+        """Return the spectra of a length, computed once; None if gradients are needed or they are too large to keep."""
+        weights = [*self.parameters(), *self.buffers()]
+        n_bytes = 8 * len(self.bias) * (fft_length(2 * n_positions - 1) // 2 + 1)
+        counted = not any(weight.is_inference() for weight in weights)  # changes of the others are not counted
+        if torch.is_grad_enabled() or not counted or n_bytes > _most_bytes(self.bias.device):
+            return None
+        spectrum_DF = self._spectra.find(weights, n_positions)
+        if spectrum_DF is None:
+            spectrum_DF = filter_spectrum(self(n_positions))
+            self._spectra.keep(spectrum_DF, n_positions)
+        return spectrum_DF
 
 
 class HyenaDNAConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
@@ -243,10 +320,9 @@ class _Hyena(nn.Module):
         value_BTD = value_BTD * gate_in
         if mask_BT1 is not None:
             value_BTD = value_BTD * mask_BT1
-        value_BDT = value_BTD.transpose(1, 2).float()
-        long_BDT = long_convolution(value_BDT, self.filter_fn(x_BTD.shape[1]))
-        long_BDT = torch.addcmul(long_BDT, value_BDT, self.filter_fn.bias[:, None])
-        mixed: Tensor = self.out_proj(long_BDT.transpose(1, 2).to(gate_out.dtype) * gate_out)
+        long_BDT = self.filter_fn.convolve(value_BTD.transpose(1, 2))
+        # The gate first: the product then has the layout of the gate, which the projection needs.
+        mixed: Tensor = self.out_proj(gate_out * long_BDT.transpose(1, 2).to(gate_out.dtype))
         return mixed
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import copy
 import json
 import os
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bend_hf.embedders import HyenaDNAEmbedder
+from bend_hf.embedders.networks import hyenadna as network
 from bend_hf.embedders.networks.hyenadna import (
     HyenaDNAConfig,
     HyenaDNAForCausalLM,
     HyenaDNAModel,
+    ImplicitFilter,
     config_from_json,
     rename_key,
 )
@@ -217,3 +222,138 @@ def test_filters_stay_float32_in_a_half_precision_model() -> None:
     assert {value.dtype for value in mixer.filter_fn.state_dict().values()} == {torch.float32}
     assert mixer.in_proj.weight.dtype == torch.bfloat16
     assert model(torch.tensor([[7, 8, 9]])).last_hidden_state.dtype == torch.bfloat16
+
+
+CONFIG = HyenaDNAConfig(d_model=8, d_inner=16, n_layer=1, max_seq_len=64, filter_order=16)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths for which filters were computed, in order."""
+    lengths: list[int] = []
+    forward = ImplicitFilter.forward
+
+    def counted(self: ImplicitFilter, n_positions: int) -> torch.Tensor:
+        lengths.append(n_positions)
+        return forward(self, n_positions)
+
+    monkeypatch.setattr(ImplicitFilter, "forward", counted)
+    return lengths
+
+
+def filters_and_input() -> tuple[ImplicitFilter, torch.Tensor]:
+    torch.manual_seed(0)
+    return ImplicitFilter(CONFIG).eval(), torch.randn(2, 8, 21)
+
+
+def test_filters_are_computed_once_per_length(computed: list[int]) -> None:
+    torch.manual_seed(0)
+    model = HyenaDNAModel(CONFIG).eval()
+    ids = torch.randint(7, 11, (3, 21))
+    expected = model(ids).last_hidden_state  # with gradients nothing is kept
+    with torch.no_grad():
+        first, second = (model(ids).last_hidden_state for _ in range(2))
+        model(ids[:, :12])
+    with torch.inference_mode():
+        third = model(ids).last_hidden_state
+    assert computed == [21, 21, 12]
+    for one in (first, second, third):
+        torch.testing.assert_close(one, expected.detach(), atol=0, rtol=0)
+
+
+def test_filters_that_take_too_much_memory_are_not_kept(computed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    filters, x = filters_and_input()
+    monkeypatch.setitem(network.SPECTRUM_BYTES, "cpu", 8 * 8 * 25)  # 25 frequencies of 8 channels: 24 positions
+    with torch.no_grad():
+        for length in (12, 12, 9, 9, 12, 21, 12):  # 13 and 10 frequencies fit together, the 23 of 21 alone
+            filters.convolve(x[..., :length])
+        filters.convolve(torch.zeros(1, 8, 40))
+        filters.convolve(torch.zeros(1, 8, 40))
+    assert computed == [12, 9, 21, 12, 40, 40]
+    assert sum(one.nbytes for one in filters._spectra._of_length.values()) <= 8 * 8 * 25
+
+
+def _other_weights(filters: ImplicitFilter) -> None:
+    torch.manual_seed(9)
+    filters.load_state_dict(ImplicitFilter(CONFIG).state_dict())
+
+
+def _assigned(filters: ImplicitFilter) -> None:
+    torch.manual_seed(9)
+    filters.load_state_dict(ImplicitFilter(CONFIG).state_dict(), assign=True)
+
+
+def _one_step(filters: ImplicitFilter) -> None:
+    with torch.enable_grad():
+        filters.convolve(torch.ones(1, 8, 21)).sum().backward()
+    torch.optim.SGD(filters.parameters(), lr=0.1).step()
+
+
+def _replaced(filters: ImplicitFilter) -> None:
+    weight = filters.implicit_filter["2"].weight
+    weight.data = weight.data * 2
+    weight.data = weight.data * 2  # may have the address of the first
+
+
+def _double(filters: ImplicitFilter) -> None:
+    filters.double().float()
+
+
+@pytest.mark.parametrize("change", [_other_weights, _assigned, _one_step, _replaced, _double])
+def test_filters_of_changed_weights_are_computed_again(change: Callable[[ImplicitFilter], None]) -> None:
+    filters, x = filters_and_input()
+    with torch.no_grad():
+        filters.convolve(x)
+        change(filters)
+        fresh = ImplicitFilter(CONFIG)
+        fresh.load_state_dict(filters.state_dict())
+        torch.testing.assert_close(filters.convolve(x), fresh.convolve(x), atol=0, rtol=0)
+
+
+def test_copies_of_a_network_hold_no_spectra() -> None:
+    filters, x = filters_and_input()
+    with torch.no_grad():
+        filters.convolve(x)
+    assert not copy.deepcopy(filters)._spectra._of_length
+    assert filters._spectra._of_length
+
+
+def test_gradients_flow_after_filters_were_kept() -> None:
+    filters, x = filters_and_input()
+    with torch.inference_mode():
+        filters.convolve(x)
+    filters.convolve(x).sum().backward()
+    assert all(weight.grad is not None and bool(weight.grad.any()) for weight in filters.parameters())
+
+
+def test_half_precision_values_are_cast_once() -> None:
+    """One cast in, with the transposition and the padding; one cast out, with the transposition."""
+    model = HyenaDNAModel(CONFIG).to(torch.bfloat16).eval()
+    ids = torch.randint(7, 11, (3, 21))
+    with torch.no_grad():
+        model(ids)
+        with Casts() as casts:
+            model(ids)
+    assert casts.between(torch.bfloat16, torch.float32) == [(3, 8, 21)]
+    assert casts.between(torch.float32, torch.bfloat16) == [(3, 21, 8)]
+
+
+class Casts(TorchDispatchMode):
+    """Records the shapes that operators copy from one type to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[torch.dtype, torch.dtype, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            self.seen.append((args[0].dtype, out.dtype, tuple(out.shape)))
+        if func is torch.ops.aten.copy_.default:
+            self.seen.append((args[1].dtype, args[0].dtype, tuple(args[0].shape)))
+        return out
+
+    def between(self, source: torch.dtype, target: torch.dtype) -> list[tuple[int, ...]]:
+        return [shape for one, other, shape in self.seen if (one, other) == (source, target)]
