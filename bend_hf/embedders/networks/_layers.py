@@ -81,7 +81,7 @@ def keep_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 FFT_NUMBERS: Final = 2**26
 
 
-def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) -> Tensor:
+def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None, *, reverse: bool = False) -> Tensor:
     """Compute ``nn.Conv1d(D, D, K, groups=D, padding=K - 1)``, cut to the length of the input, channels last.
 
     It multiplies the whole input K times. ``Conv1d`` needs two transposes, and twice the time on a CPU.
@@ -90,6 +90,7 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) 
         x_BTD: Shape (batch, positions, channels).
         weight_D1K: Weight of the convolution, shape (channels, 1, taps); the last tap is the position itself.
         bias_D: Shape (channels,), or None.
+        reverse: The taps reach to later positions, not to earlier ones.
 
     Returns:
         Shape (batch, positions, channels).
@@ -97,7 +98,9 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None) 
     taps_KD = weight_D1K[:, 0].t()
     y_BTD = x_BTD * taps_KD[-1] if bias_D is None else torch.addcmul(bias_D, x_BTD, taps_KD[-1])
     for back in range(1, min(len(taps_KD), x_BTD.shape[1])):
-        y_BTD[:, back:].addcmul_(x_BTD[:, :-back], taps_KD[-1 - back])
+        early, late = slice(None, -back), slice(back, None)
+        to, of = (early, late) if reverse else (late, early)
+        y_BTD[:, to].addcmul_(x_BTD[:, of], taps_KD[-1 - back])
     return y_BTD
 
 

@@ -4,8 +4,9 @@ The mixer of Caduceus (arXiv:2403.03234, section 4.1); parameters are named as i
 
 For each channel and state the scan computes h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] x[t] and then
 y[t] = C[t] h[t] + D x[t] (Mamba, arXiv:2312.00752, equations 2 and 4, with the zero-order hold for A and Euler's rule
-for B). It handles all positions at once, in plain PyTorch or with the kernel of mamba-ssm if that is installed. No step
-divides or exponentiates a positive number, so nothing overflows at any length.
+for B). It handles all positions at once: in plain PyTorch, with the kernel of mamba-ssm if that is installed, or else
+on a GPU with the Triton kernels of ``scan_kernels``. No step divides or exponentiates a positive number, so nothing
+overflows at any length.
 
 ``mamba2`` has the other scan that ``BidirectionalMamba`` takes.
 
@@ -16,11 +17,13 @@ torch.Size([2, 5, 8])
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Final, TypeAlias
 
 import torch
@@ -30,17 +33,30 @@ from transformers import initialization as init
 
 from bend_hf.embedders.networks._layers import keep_float32, short_convolution
 
+log = logging.getLogger(__name__)
+
 # States (batch * positions * states * channels) that are computed together. On a CPU they should fit into the cache: of
 # 0.5 to 64 MiB, 2 MiB in float32 was the fastest for 512 and 4,096 positions of 512 channels. On a GPU they should fill
 # the device.
 SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
+
+_KERNEL_CAPABILITY: Final = (7, 0)  # the oldest GPUs that Triton compiles for: github.com/triton-lang/triton, README
 
 FusedScan: TypeAlias = Callable[..., Tensor]
 
 
 # torch.compile would unroll every step, which takes minutes for each new length.
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
-def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_D: Tensor) -> Tensor:
+def selective_scan(
+    x_BTD: Tensor,
+    dt_BTD: Tensor,
+    A_DN: Tensor,
+    B_BTN: Tensor,
+    C_BTN: Tensor,
+    D_D: Tensor,
+    *,
+    reverse: bool = False,
+) -> Tensor:
     """Scan along T from a state of zeros, in float32 (float64 if x is float64).
 
     Args:
@@ -50,10 +66,15 @@ def selective_scan(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C
         B_BTN: Weight of the input in each state, shape (batch, positions, states).
         C_BTN: Weight of each state in the output, shape (batch, positions, states).
         D_D: Weight of the input in the output, shape (channels,).
+        reverse: Scan from the last position to the first.
 
     Returns:
         Shape (batch, positions, channels), in the type of x.
     """
+    if reverse:
+        x_BTD, dt_BTD, B_BTN, C_BTN = (value.flip(1) for value in (x_BTD, dt_BTD, B_BTN, C_BTN))
+        backward: Tensor = selective_scan(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D)
+        return backward.flip(1)
     fused = fused_scan() if x_BTD.is_cuda and x_BTD.dtype != torch.float64 else None
     if fused is not None:
         return scan_with_kernel(fused, x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D)
@@ -146,6 +167,29 @@ def scan_with_kernel(
     return y_BDT.transpose(1, 2).to(x_BTD.dtype)
 
 
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """Return ``scan_kernels`` if they compute on a tensor: on a GPU, without gradients, if mamba-ssm is absent."""
+    if not x.is_cuda or x.dtype == torch.float64 or torch.is_grad_enabled() or fused_scan() is not None:
+        return None
+    return _kernels(x.device)
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return ``scan_kernels`` if Triton can compile for a GPU; if not, say once what to install."""
+    from bend_hf.embedders.networks import scan_kernels
+
+    if torch.cuda.get_device_capability(device) < _KERNEL_CAPABILITY:
+        return None
+    if not scan_kernels.can_compile():
+        log.warning(
+            "the selective scan runs in PyTorch, far slower than a kernel; install Triton and a C compiler "
+            "(pip install triton; apt-get install gcc), or mamba-ssm"
+        )
+        return None
+    return scan_kernels
+
+
 @dataclass(frozen=True, kw_only=True)
 class MambaSizes:
     """Sizes of a block.
@@ -181,13 +225,14 @@ class ScanBlock(nn.Module):
         """Draw the parameters that the block initializes in its own way."""
 
     @abstractmethod
-    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
-        """Scan from left to right.
+    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None, *, reverse: bool = False) -> Tensor:
+        """Scan from left to right, or from right to left.
 
         Args:
             entering_BTE: Output of ``in_proj``, shape (batch, tokens, width of ``in_proj``).
             mask_BT1: 1 for tokens and 0 for padding on either side, shape (batch, tokens, 1); None if nothing is
                 padded.
+            reverse: From right to left.
 
         Returns:
             Input of ``out_proj``, shape (batch, tokens, inner width).
@@ -201,11 +246,15 @@ class ScanBlock(nn.Module):
         super()._apply(keep_float32(fn), recurse=False)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return self
 
-    def convolve(self, x_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+    def convolve(self, x_BTE: Tensor, mask_BT1: Tensor | None, *, reverse: bool) -> Tensor:
         """Apply the short convolution and its activation; padding is zero before and after it."""
+        weight, bias, kernels = self.conv1d.weight, self.conv1d.bias, kernels_for(x_BTE)
+        if kernels is not None:
+            convolved: Tensor = kernels.silu_convolution(x_BTE, weight, bias, mask_BT1, reverse=reverse)
+            return convolved
         if mask_BT1 is not None:
             x_BTE = x_BTE * mask_BT1
-        x_BTE = silu(short_convolution(x_BTE, self.conv1d.weight, self.conv1d.bias))
+        x_BTE = silu(short_convolution(x_BTE, weight, bias, reverse=reverse))
         return x_BTE if mask_BT1 is None else x_BTE * mask_BT1
 
 
@@ -234,14 +283,21 @@ class Mamba(ScanBlock):
         init.copy_(self.A_log, torch.log(torch.arange(1.0, self.sizes.n_states + 1)).expand_as(self.A_log))
         init.ones_(self.D)
 
-    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None, *, reverse: bool = False) -> Tensor:
         """Scan; ``entering_BTE`` holds the input of the scan, then the gate of its output."""
         x_BTE, gate_BTE = entering_BTE.chunk(2, dim=-1)
-        x_BTE = self.convolve(x_BTE, mask_BT1)
+        x_BTE = self.convolve(x_BTE, mask_BT1, reverse=reverse)
         rank, n_states = self.sizes.dt_rank, self.sizes.n_states
         step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
-        step = softplus(linear(step, self.dt_proj.weight).float() + self.dt_proj.bias.float())
-        y_BTE: Tensor = selective_scan(x_BTE, step, -torch.exp(self.A_log), into, out_of, self.D)
+        step, bias, rates = linear(step, self.dt_proj.weight), self.dt_proj.bias, -torch.exp(self.A_log)
+        kernels = kernels_for(x_BTE)
+        if kernels is not None:
+            gated_BTE: Tensor = kernels.gated_scan(
+                x_BTE, step, bias, rates, into, out_of, self.D, gate_BTE, reverse=reverse
+            )
+            return gated_BTE
+        step = softplus(step.float() + bias.float())
+        y_BTE: Tensor = selective_scan(x_BTE, step, rates, into, out_of, self.D, reverse=reverse)
         del x_BTE, step
         return y_BTE * silu(gate_BTE)
 
@@ -273,9 +329,8 @@ class BidirectionalMamba(nn.Module):
         """Run both directions, shape (batch, tokens, width) in and out; ``mask_BT1`` is 1 for tokens."""
         entering_BTE = self.mamba_fwd.in_proj(x_BTD)
         ahead_BTE = self.mamba_fwd(entering_BTE, mask_BT1)
-        entering_BTE = (entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)).flip(1)
-        back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
-        back_BTE = self.mamba_rev(entering_BTE, back_mask_BT1).flip(1)
+        entering_BTE = entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)
+        back_BTE = self.mamba_rev(entering_BTE, mask_BT1, reverse=True)
         if self.tied:
             both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
             return both

@@ -30,12 +30,25 @@ CHUNK: Final = 64
 # Numbers in the matrices (batch * heads * positions * positions of a chunk) that are computed together. On a CPU they
 # should fit into the cache, on a GPU they should fill the device.
 SEGMENT_NUMBERS: Final[dict[str, int]] = {"cpu": 2**18, "cuda": 2**26}
+# Chunks of a segment. Their states are passed on by one product, whose work grows with their square: 64 chunks need as
+# much for it as for the positions within them.
+SEGMENT_CHUNKS: Final = 64
+STEPPED_CHUNKS: Final = 8  # up to as many chunks are passed one after the other, which a CPU prefers
 _GATE_EPSILON: Final = 1e-5  # of the gated norm: Mamba2 of mamba-ssm, which no configuration changes
 
 
 # torch.compile would unroll every chunk, which takes minutes for each new length.
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
-def head_scan(x_BTHP: Tensor, dt_BTH: Tensor, A_H: Tensor, B_BTN: Tensor, C_BTN: Tensor, D_H: Tensor) -> Tensor:
+def head_scan(
+    x_BTHP: Tensor,
+    dt_BTH: Tensor,
+    A_H: Tensor,
+    B_BTN: Tensor,
+    C_BTN: Tensor,
+    D_H: Tensor,
+    *,
+    reverse: bool = False,
+) -> Tensor:
     """Scan along T from a state of zeros, in float32 (float64 if x is float64).
 
     Args:
@@ -45,16 +58,21 @@ def head_scan(x_BTHP: Tensor, dt_BTH: Tensor, A_H: Tensor, B_BTN: Tensor, C_BTN:
         B_BTN: Weight of the input in each state, shape (batch, positions, states).
         C_BTN: Weight of each state in the output, shape (batch, positions, states).
         D_H: Weight of the input in the output, shape (heads,).
+        reverse: Scan from the last position to the first.
 
     Returns:
         Shape (batch, positions, heads, head width), in the type of x.
     """
+    if reverse:
+        x_BTHP, dt_BTH, B_BTN, C_BTN = (value.flip(1) for value in (x_BTHP, dt_BTH, B_BTN, C_BTN))
+        backward: Tensor = head_scan(x_BTHP, dt_BTH, A_H, B_BTN, C_BTN, D_H)
+        return backward.flip(1)
     exact = torch.float64 if x_BTHP.dtype == torch.float64 else torch.float32
     x, dt, rates, into, out_of, past = (value.to(exact) for value in (x_BTHP, dt_BTH, A_H, B_BTN, C_BTN, D_H))
     batch, n_positions, n_heads, head_width = x.shape
     chunk = min(CHUNK, n_positions)
     budget = SEGMENT_NUMBERS.get(x.device.type, SEGMENT_NUMBERS["cuda"])
-    segment = chunk * max(1, budget // (batch * n_heads * chunk**2))
+    segment = chunk * max(1, min(SEGMENT_CHUNKS, budget // (batch * n_heads * chunk**2)))
     carry_BNE = x.new_zeros(batch, into.shape[-1], n_heads * head_width)
     y_BTHP = torch.empty_like(x)
     for start in range(0, n_positions, segment):
@@ -116,14 +134,39 @@ def _scan_segment(chunks: _Chunks, into_BKQN: Tensor, out_of_BKQN: Tensor, carry
     to_end_BKQH1 = torch.exp(between_BKHJQ[..., -1]).transpose(2, 3)[..., None]
     added_BKNE = torch.matmul(into_BKQN.transpose(2, 3), (entering_BKQHP * to_end_BKQH1).flatten(3))
     from_start_BKQH1 = torch.exp(log_BKHQ[..., :1] + between_BKHJQ[..., 0, :]).transpose(2, 3)[..., None]
-    whole_BKE = from_start_BKQH1[:, :, -1].expand(-1, -1, -1, head_width).flatten(2)
-    states = []
-    for number in range(n_chunks):
-        states.append(carry_BNE)
-        carry_BNE = torch.addcmul(added_BKNE[:, number], whole_BKE[:, number, None], carry_BNE)
-    before_BKQHP = torch.matmul(out_of_BKQN, torch.stack(states, dim=1)).view(entering_BKQHP.shape)
+    starts_BKNE, carry_BNE = _pass_states(log_BKHQ[..., 0] + between_BKHJQ[..., 0, -1], added_BKNE, carry_BNE)
+    before_BKQHP = torch.matmul(out_of_BKQN, starts_BKNE).view(entering_BKQHP.shape)
     y_BKQHP = torch.addcmul(within_BKHQP.transpose(2, 3), before_BKQHP, from_start_BKQH1)
     return y_BKQHP.reshape(batch, n_chunks * chunk, n_heads, head_width), carry_BNE
+
+
+def _pass_states(log_BKH: Tensor, added_BKNE: Tensor, carry_BNE: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states that K chunks start from, (B, K, N, E), and the state behind the last one, (B, N, E).
+
+    Many chunks are passed by one product with the decays between them, as the positions within a chunk are: a step per
+    chunk would keep a GPU waiting for its small operations.
+
+    Args:
+        log_BKH: Logarithm of the decay over each chunk.
+        added_BKNE: The state that each chunk adds at its end.
+        carry_BNE: The state before the first chunk.
+    """
+    n_chunks, n_heads, n_states = log_BKH.shape[1], log_BKH.shape[2], carry_BNE.shape[1]
+    if n_chunks <= STEPPED_CHUNKS:
+        decay_BKE = torch.exp(log_BKH).repeat_interleave(carry_BNE.shape[-1] // n_heads, dim=-1)
+        starts = []
+        for number in range(n_chunks):
+            starts.append(carry_BNE)
+            carry_BNE = torch.addcmul(added_BKNE[:, number], decay_BKE[:, number, None], carry_BNE)
+        return torch.stack(starts, dim=1), carry_BNE
+    # J: the state before the first chunk, then what each chunk adds. S: the starts of the chunks, then the end.
+    sources_BJNE = torch.cat([carry_BNE[:, None], added_BKNE], dim=1)
+    sources_BJNHP = sources_BJNE.reshape(len(carry_BNE), n_chunks + 1, n_states, n_heads, -1)
+    after_JS = log_BKH.new_ones(n_chunks + 1, n_chunks + 1).triu(1)
+    between_BHJS = (pad(log_BKH.transpose(1, 2), (1, 0))[:, :, None] * after_JS).cumsum(-1)
+    states_BHSE = torch.matmul(torch.exp(between_BHJS).triu().mT, sources_BJNHP.permute(0, 3, 1, 2, 4).flatten(3))
+    states_BSNE = states_BHSE.reshape(*states_BHSE.shape[:3], n_states, -1).permute(0, 2, 3, 1, 4).flatten(3)
+    return states_BSNE[:, :-1], states_BSNE[:, -1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +227,11 @@ class Mamba2(ScanBlock):
         init.copy_(self.A_log, torch.empty(self.sizes.n_heads).uniform_(1, 16).log())
         init.ones_(self.D)
 
-    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None) -> Tensor:
+    def forward(self, entering_BTE: Tensor, mask_BT1: Tensor | None, *, reverse: bool = False) -> Tensor:
         """Scan; ``entering_BTE`` holds the gate, the input with the weights of the states, and the step sizes."""
         sizes = self.sizes
         gate_BTE, mixed_BTM, step_BTH = torch.split(entering_BTE, [sizes.inner, sizes.mixed, sizes.n_heads], dim=-1)
-        mixed_BTM = self.convolve(mixed_BTM, mask_BT1)
+        mixed_BTM = self.convolve(mixed_BTM, mask_BT1, reverse=reverse)
         x_BTE, into_BTN, out_of_BTN = torch.split(mixed_BTM, [sizes.inner, sizes.n_states, sizes.n_states], dim=-1)
         y_BTHP: Tensor = head_scan(
             x_BTE.reshape(*x_BTE.shape[:2], sizes.n_heads, sizes.head_width),
@@ -197,6 +240,7 @@ class Mamba2(ScanBlock):
             into_BTN,
             out_of_BTN,
             self.D,
+            reverse=reverse,
         )
         normed_BTE: Tensor = self.norm(y_BTHP.flatten(2).float() * silu(gate_BTE.float()))
         return normed_BTE

@@ -15,7 +15,15 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from bend_hf.embedders.networks import mamba as module
-from bend_hf.embedders.networks.mamba import fused_scan, scan_with_kernel, selective_scan
+from bend_hf.embedders.networks import scan_kernels
+from bend_hf.embedders.networks.mamba import (
+    Mamba,
+    MambaSizes,
+    fused_scan,
+    kernels_for,
+    scan_with_kernel,
+    selective_scan,
+)
 from tests.watch import Watch
 
 
@@ -162,3 +170,49 @@ def test_compiler_does_not_write_out_the_steps() -> None:
     torch.testing.assert_close(torch.compile(network, backend=backend)(*inputs.all), network(*inputs.all))
     assert sizes
     assert sum(sizes) < 20
+
+
+@pytest.mark.parametrize("length", [1, 17, 200])
+def test_scan_from_right_to_left_is_that_of_the_flipped_input(length: int) -> None:
+    x, dt, A, B, C, D = draw(2, length, 5, 3).all
+    expected = step_by_step(x.flip(1), dt.flip(1), A, B.flip(1), C.flip(1), D).flip(1)
+    torch.testing.assert_close(selective_scan(x, dt, A, B, C, D, reverse=True).double(), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_directions_of_a_block_mirror_each_other() -> None:
+    torch.manual_seed(0)
+    block = Mamba(MambaSizes(width=6, inner=12, n_states=3, dt_rank=2, taps=4)).eval()
+    entering, mask = torch.randn(2, 23, 24), torch.ones(2, 23, 1)
+    mask[0, 15:] = 0
+    with torch.no_grad():
+        mirrored = block(entering.flip(1), mask.flip(1)).flip(1)
+        torch.testing.assert_close(block(entering, mask, reverse=True), mirrored, atol=1e-6, rtol=1e-5)
+
+
+def test_kernels_are_for_gpus_without_gradients(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU is only said to be there; what asks it is replaced."""
+
+    class OnGpu:
+        is_cuda, dtype, device = True, torch.bfloat16, torch.device("cuda:0")
+
+    monkeypatch.setattr(module, "fused_scan", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(scan_kernels, "can_compile", lambda: True)
+    module._kernels.cache_clear()
+    try:
+        with torch.no_grad():
+            assert kernels_for(OnGpu()) is scan_kernels  # type: ignore[arg-type]
+            assert kernels_for(torch.zeros(1)) is None
+            monkeypatch.setattr(module, "fused_scan", lambda: kernel_of_mamba_ssm)
+            assert kernels_for(OnGpu()) is None  # type: ignore[arg-type]
+            monkeypatch.setattr(module, "fused_scan", lambda: None)
+        assert kernels_for(OnGpu()) is None  # type: ignore[arg-type]  # a gradient may be needed
+        module._kernels.cache_clear()
+        monkeypatch.setattr(scan_kernels, "can_compile", lambda: False)
+        with torch.no_grad():
+            assert all(kernels_for(OnGpu()) is None for _ in range(3))  # type: ignore[arg-type]
+        assert [record.getMessage()[:40] for record in caplog.records] == ["the selective scan runs in PyTorch, far "]
+    finally:
+        module._kernels.cache_clear()

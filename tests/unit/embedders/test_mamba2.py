@@ -150,3 +150,23 @@ def test_compiler_does_not_write_out_the_chunks() -> None:
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ModelError, match="heads of 64 channels do not divide the 80 channels"):
         Mamba2(Mamba2Sizes(width=40, inner=80, n_states=4, head_width=64, taps=4))
+
+
+def test_many_chunks_are_passed_by_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where a segment has many chunks: the same states, without an operation per chunk."""
+    inputs = draw((2, 64 * 40, 3, 4), 5)
+    monkeypatch.setitem(module.SEGMENT_NUMBERS, "cpu", 2**26)
+    torch.testing.assert_close(head_scan(*inputs).double(), step_by_step(*inputs), atol=5e-4, rtol=1e-5)
+    counts = []
+    for n_chunks in (20, 40):
+        with torch.no_grad(), Watch() as watch:
+            head_scan(*draw((2, 64 * n_chunks, 3, 4), 5))
+        counts.append(watch.operations)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("length", [1, 70, 700])
+def test_scan_from_right_to_left_is_that_of_the_flipped_input(length: int) -> None:
+    x, dt, A, B, C, D = draw((2, length, 3, 4), 5)
+    expected = step_by_step(x.flip(1), dt.flip(1), A, B.flip(1), C.flip(1), D).flip(1)
+    torch.testing.assert_close(head_scan(x, dt, A, B, C, D, reverse=True).double(), expected, atol=2e-4, rtol=1e-5)
