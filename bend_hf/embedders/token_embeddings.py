@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.errors import NotFiniteError
@@ -158,6 +159,16 @@ class Targets:
         self.column = "labels" if "labels" in dataset.column_names else "label"
         self._labels = dataset.select_columns([self.column]).with_format("arrow")
         self.kind = kind
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def n_windows(self) -> Ints:
+        """Return how many label windows ``rows`` gives each item, int64, shape (items,)."""
+        if self.column == "label" or isinstance(self.kind, MultiLabel | RealValues):
+            return np.ones(len(self), np.int64)
+        lengths: Ints = pc.list_value_length(self._labels[:][self.column]).to_numpy().astype(np.int64)
+        return lengths
 
     def rows(self, rows: Ints) -> Labels:
         """Return the labels of items, in the given order.

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from bend_hf.embedders.cache import CacheSettings
     from bend_hf.embedders.token_embeddings import EmbeddingSource
     from bend_hf.runs.run import ModelRun
+    from bend_hf.tasks._labels import LabelKind
     from bend_hf.tasks._spec import Head, TaskSpec
     from bend_hf.training.batches import InputSource, Split
     from bend_hf.training.head_trainer import FitConfig, Fitted
@@ -169,6 +170,7 @@ def open_fold(run: ModelRun, fold: int | None, name: str) -> OpenFold:
         split: Split(dataset=dataset, embeddings=inputs[split].source, targets=Targets(dataset, task.label))
         for split, dataset in datasets.items()
     }
+    splits["train"] = train_split(datasets["train"], task.label, inputs["train"].source, run.accelerator)
     return OpenFold(
         fold=fold,
         name=name,
@@ -497,6 +499,18 @@ def cache_settings(run: ModelRun) -> CacheSettings:
     return CacheSettings(
         folder=config.cache, dtype=config.cache_dtype, no_cache=config.no_cache, pool_bp=pooled_bp(run.head)
     )
+
+
+def train_split(dataset: Dataset, kind: LabelKind, source: InputSource, accelerator: Accelerator) -> Split:
+    """Return a split to train on, its labels on the device if its embeddings are, so that a step copies none."""
+    from bend_hf.embedders.cache.reader import DeviceEmbeddings
+    from bend_hf.embedders.token_embeddings import Targets
+    from bend_hf.training.batches import DeviceTargets, Split
+
+    targets, held = Targets(dataset, kind), None
+    if isinstance(source, DeviceEmbeddings) and DeviceTargets.fits(targets, accelerator.device):
+        held = DeviceTargets(targets, accelerator.device)
+    return Split(dataset=dataset, embeddings=source, targets=targets, device_targets=held)
 
 
 def inputs_of(source: EmbeddingSource, accelerator: Accelerator) -> Inputs:

@@ -24,13 +24,22 @@ from torch import Tensor, nn
 from bend_hf.config import Schedule
 from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import InputError, TrainingError
-from bend_hf.training.batches import Batch, Split, batch_rows, labels_of, make_batch, to_device
+from bend_hf.training.batches import (
+    Batch,
+    BatchRows,
+    Split,
+    batch_rows,
+    held_rows,
+    labels_of,
+    make_batch,
+    to_device,
+)
 from bend_hf.training.checkpoints import Checkpoints, trained_state
 from bend_hf.training.losses import Loss, LossParts
 from bend_hf.training.optimizer import AdamW
 from bend_hf.training.recipe import steps_per_epoch
 from bend_hf.training.trainer import StepParts, StepSettings, Trainer
-from bend_hf.types import Ints, Labels
+from bend_hf.types import Labels
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -157,7 +166,7 @@ def fit(
     )
 
 
-class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
+class HeadTrainer(Trainer[Epoch, BatchRows, Batch, Batch]):
     """The training of a head: an interval is an epoch; see ``fit`` for the arguments."""
 
     entry = Epoch
@@ -195,30 +204,35 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
         self.shown, self.shown_at = float("nan"), 0.0
         self.first_bad = torch.zeros((), dtype=torch.int64, device=accelerator.device)  # step; 0: none
         self.last_batch: Batch | None = None
+        self.drawn: tuple[int, Sequence[BatchRows]] | None = None  # an epoch, and the rows of its batches
 
     def interval_end(self, step: int) -> int:
         """Return the last step of the epoch."""
         return (step // self.steps_per_epoch + 1) * self.steps_per_epoch
 
-    def items(self, first: int, end: int) -> Iterable[Ints]:
+    def items(self, first: int, end: int) -> Iterable[BatchRows]:
         """Return the rows of each batch, up to the end of the epoch."""
         in_epoch = first % self.steps_per_epoch
         return self._rows(first)[in_epoch * self.config.accumulation :]
 
-    def make(self, item: Ints) -> Batch:
+    def make(self, item: BatchRows) -> Batch:
         """Read, embed and pad a batch, and copy it to the device."""
         return make_batch(self.data.train, self.accelerator.device, item)
 
-    def _rows(self, step: int) -> list[Ints]:
-        """Return this process's rows of every batch of the step's epoch."""
-        return batch_rows(
-            len(self.data.train),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=step // self.steps_per_epoch + 1,
-            rank=self.accelerator.process_index,
-            n_processes=self.accelerator.num_processes,
-        )
+    def _rows(self, step: int) -> Sequence[BatchRows]:
+        """Return this process's rows of every batch of the step's epoch; they are drawn once in an epoch."""
+        epoch = step // self.steps_per_epoch + 1
+        if self.drawn is None or self.drawn[0] != epoch:
+            slices = batch_rows(
+                len(self.data.train),
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                epoch=epoch,
+                rank=self.accelerator.process_index,
+                n_processes=self.accelerator.num_processes,
+            )
+            self.drawn = (epoch, held_rows(self.data.train, slices, self.accelerator.device))
+        return self.drawn[1]
 
     def parts_of_step(self, step: int, made: Iterator[Batch]) -> StepParts[Batch]:
         """Return one batch, or several with accumulation."""
@@ -246,11 +260,11 @@ class HeadTrainer(Trainer[Epoch, Ints, Batch, Batch]):
             self.first_bad = torch.where((self.first_bad == 0) & ~finite, step, self.first_bad)
         return loss
 
-    def _target(self, labels: Labels) -> Tensor:
+    def _target(self, labels: Labels | Tensor) -> Tensor:
         target = to_device(labels, self.accelerator.device)
         return target if target.is_floating_point() else target.long()
 
-    def _count(self, labels: Labels) -> Tensor:
+    def _count(self, labels: Labels | Tensor) -> Tensor:
         return self.loss_function.count(self._target(labels)).double()
 
     def add_loss(self, sums: Tensor) -> None:

@@ -165,7 +165,7 @@ def predictions_of(
     Raises:
         ModelError: A logit is not finite.
     """
-    kind, target = split.targets.kind, batch.labels
+    kind, target = split.targets.kind, batch.host_labels()
     facts = BatchFacts.of(split, batch) if facts is None else facts
     item, columns = facts.item, facts.columns
     if isinstance(kind, MultiLabel | RealValues):

@@ -181,6 +181,14 @@ class DeviceTokenBatch:
     token_of_BL: Tensor
 
 
+def fits_on_device(n_bytes: int, device: torch.device) -> bool:
+    """Check whether something takes at most half of a GPU's free memory; the rest is for the head."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return n_bytes < _DEVICE_FRACTION * free
+
+
 class DeviceEmbeddings:
     """A whole cached split on a device, where batches are gathered without any copy from the host.
 
@@ -191,6 +199,7 @@ class DeviceEmbeddings:
 
     def __init__(self, source: CachedEmbeddings, device: torch.device) -> None:
         counts = source.n_tokens
+        self.n_tokens, self.lengths_bp = counts, source.lengths_bp  # on the host, for the sizes of a batch
         self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])).to(device)
         self._lengths_bp = torch.from_numpy(source.lengths_bp).to(device)
         dtype = torch.float16 if source.dtype == "float16" else torch.float32
@@ -206,11 +215,8 @@ class DeviceEmbeddings:
     @staticmethod
     def fits(source: CachedEmbeddings, device: torch.device) -> bool:
         """Check whether a split takes at most half of a GPU's free memory; a CPU reads the mapped file instead."""
-        if device.type != "cuda":
-            return False
-        free, _ = torch.cuda.mem_get_info(device)
         bytes_per_token = source.width * (2 if source.dtype == "float16" else itemsize("float32")) + 8
-        return int(source.n_tokens.sum()) * bytes_per_token < _DEVICE_FRACTION * free
+        return fits_on_device(int(source.n_tokens.sum()) * bytes_per_token, device)
 
     def rows(self, rows: Ints) -> DeviceTokenBatch:
         """Gather the embeddings of some items.
@@ -219,14 +225,22 @@ class DeviceEmbeddings:
             rows: Item numbers, in any order, shape (B,).
         """
         items = torch.from_numpy(np.asarray(rows, np.int64)).to(self._starts.device)
+        return self.gather(items, n_tokens=int(self.n_tokens[rows].max()), n_bp=int(self.lengths_bp[rows].max()))
+
+    def gather(self, items: Tensor, *, n_tokens: int, n_bp: int) -> DeviceTokenBatch:
+        """Gather the embeddings of items whose numbers are on the device. Nothing waits for it, and nothing is copied.
+
+        Args:
+            items: Item numbers, in any order, int64, shape (B,).
+            n_tokens: Token embeddings of the longest of them.
+            n_bp: Nucleotides of the longest of them.
+        """
         first, counts = self._starts[items], self._starts[items + 1] - self._starts[items]
-        token_T = torch.arange(int(counts.max()), device=items.device)
+        token_T = torch.arange(n_tokens, device=items.device)
         real_BT = token_T < counts[:, None]
         at_BT = torch.where(real_BT, first[:, None] + token_T, len(self._values) - 1)
-        lengths = self._lengths_bp[items]
-        n_bp = int(lengths.max())
         bp_BT = torch.where(real_BT, self._embedding_bp[at_BT.clamp(max=len(self._embedding_bp) - 1)], 0)
-        bp_BT = torch.cat([bp_BT, (n_bp - lengths)[:, None]], dim=1)
+        bp_BT = torch.cat([bp_BT, (n_bp - self._lengths_bp[items])[:, None]], dim=1)
         token_T = torch.cat([token_T, token_T.new_full((1,), -1)])
         token_of = (
             token_T.expand_as(bp_BT).reshape(-1).repeat_interleave(bp_BT.reshape(-1), output_size=n_bp * len(items))
