@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from bend_hf.embedders.cache.reader import DeviceEmbeddings, fits_on_device
 from bend_hf.embedders.token_embeddings import Targets
@@ -59,10 +60,9 @@ class DeviceTargets:
         self.n_windows = targets.n_windows()
         most, parts = int(self.n_windows.max(initial=0)), []
         for start in range(0, len(targets), _LABELS_AT_A_TIME):
-            labels = targets.rows(np.arange(start, min(start + _LABELS_AT_A_TIME, len(targets))))
-            if labels.ndim == 2:
-                labels = np.pad(labels, ((0, 0), (0, most - labels.shape[1])), constant_values=IGNORE_LABEL)
-            parts.append(to_device(labels, device))
+            read = targets.rows(np.arange(start, min(start + _LABELS_AT_A_TIME, len(targets))))
+            labels = to_device(read, device)
+            parts.append(pad(labels, (0, most - labels.shape[1]), value=IGNORE_LABEL) if labels.dim() == 2 else labels)
         self._labels = torch.cat(parts)
 
     @staticmethod
