@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -25,6 +25,9 @@ from bend_hf.embedders.networks._layers import sizes_from
 
 # Queries whose bias is in memory at the same time: 12 heads, 2,048 queries and 10,000 keys take 1 GB in float32.
 QUERY_BLOCK: Final = 2048
+# Rows of the bias start at multiples of as many numbers. PyTorch's attention on a GPU copies any other bias, in each
+# layer (aten/src/ATen/native/transformers/attention.cpp, mem_eff_alignment).
+ALIGNED: Final = 8
 
 # The pooler of some copies; it is not part of the language model. fnmatch patterns.
 UNUSED_KEYS: Final[tuple[str, ...]] = ("bert.pooler.dense.*",)
@@ -134,12 +137,14 @@ class AttentionBias:
 
     def __init__(self, n_tokens: int, n_heads: int, attention_mask: Tensor | None, *, like: Tensor) -> None:
         self.blocks = [slice(start, min(start + QUERY_BLOCK, n_tokens)) for start in range(0, n_tokens, QUERY_BLOCK)]
-        self._dtype = like.dtype
-        self._place_T = torch.arange(n_tokens, device=like.device, dtype=torch.float32)
+        self._dtype, self._n_tokens = like.dtype, n_tokens
+        n_aligned = -(-n_tokens // ALIGNED) * ALIGNED
+        self._place_T = torch.arange(n_aligned, device=like.device, dtype=torch.float32)
         self._slopes_H11 = torch.tensor(alibi_slopes(n_heads), device=like.device).view(-1, 1, 1)
         self._padding_B11T = None
         if attention_mask is not None:
-            self._padding_B11T = ~attention_mask.to(torch.bool)[:, None, None, :]
+            is_token_BT = pad(attention_mask.to(torch.bool), (0, n_aligned - n_tokens))
+            self._padding_B11T = ~is_token_BT[:, None, None, :]
         self._whole = self._of(self.blocks[0]) if len(self.blocks) == 1 else None
 
     def of(self, queries: slice) -> Tensor:
@@ -150,8 +155,8 @@ class AttentionBias:
         distance_QT = (self._place_T[queries, None] - self._place_T[None, :]).abs()
         bias_1HQT = (-self._slopes_H11 * distance_QT).to(self._dtype).unsqueeze(0)
         if self._padding_B11T is None:
-            return bias_1HQT
-        return bias_1HQT.masked_fill(self._padding_B11T, -math.inf)
+            return bias_1HQT[..., : self._n_tokens]
+        return bias_1HQT.masked_fill(self._padding_B11T, -math.inf)[..., : self._n_tokens]
 
 
 class _SelfAttention(nn.Module):
