@@ -465,7 +465,7 @@ def cluster_scale() -> str:
     words = {
         "plan": "planning",
         "inventory": "counting what is finished",
-        "status": "that with a rate, for `bend-hf submit --status`",
+        "status": "`bend-hf submit --status`",
         "list": "`bend-hf cache list`",
     }
     sizes = ", ".join(

@@ -175,6 +175,7 @@ def test_a_grid_survives_a_killed_worker_a_requeued_one_and_a_drained_node(
     assert attempts(jobs, killed.job) == [(137, second), (0, first)], "the drained node takes no more"
     assert attempts(jobs, survivor.job) == [(0, first)]
     assert attempts(jobs, preempted.job) == [(143, first), (0, first)]
+    assert "terminated; finished work is kept" in (jobs / "logs" / f"{preempted.job}_0_log.err").read_text()
     assert [path.suffix for path in jobs.rglob("*") if path.suffix == ".pkl"] == []
 
     assert main(["embed", *embedded, "--cache", "alone"]) == 0

@@ -47,7 +47,7 @@ def test_the_recorded_figures_keep_the_promises() -> None:
         assert one["overhead"] < 0.01
         assert one["fewest"] > 0.95, "a worker starves"
         assert one["efficiency"] > 0.99
-    for name in ("plan", "inventory"):
+    for name in ("plan", "inventory", "status"):
         assert result["large"][name]["seconds"] < 1
         assert result["large"][name]["peak_mb"] < 200
     assert result["large"]["list"]["seconds"] < 2
