@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bend_hf.embedders.cache.shards import STATE as STATE
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
+from bend_hf.errors import CacheError
 from bend_hf.files import atomic_path
 from bend_hf.types import Json
 
@@ -35,6 +36,9 @@ def describe_dataset(folder: Path, plan: ShardPlan, shards: Sequence[ShardFiles]
         plan: Its plan.
         shards: All its shards.
         features: The columns of its shards.
+
+    Raises:
+        CacheError: The disk is full, or it fails.
     """
     if (folder / STATE).is_file() or not all(files.record.exists() for files in shards):
         return
@@ -48,7 +52,14 @@ def describe_dataset(folder: Path, plan: ShardPlan, shards: Sequence[ShardFiles]
         "_output_all_columns": False,
         "_split": None,
     }
-    with contextlib.suppress(OSError):
+    try:
         for name, content in ((INFO, info), (STATE, state)):  # the state last, which says that the entry is whole
             with atomic_path(folder / name) as part:
                 part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return
+        raise CacheError(
+            f"cannot write {folder / name} ({error}); the embeddings are finished and kept. Free some space and repeat "
+            "the command."
+        ) from error

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import datasets
 import numpy as np
 import pytest
 
 from bend_hf.cli._main import main
-from bend_hf.embedders.cache import CacheSettings
+from bend_hf.embedders.cache import CacheSettings, as_dataset
 from bend_hf.embedders.cache.as_dataset import STATE
 from bend_hf.embedders.cache.manage import list_entries
 from bend_hf.embedders.cache.open import find_entry
 from bend_hf.embedders.cache.reader import CachedEmbeddings
-from bend_hf.errors import RecordError
+from bend_hf.errors import CacheError, RecordError
 from bend_hf.publishing import cache_export
 from tests.cached import SHARD_BYTES, Triplets, made, small_dataset, small_entry
 
@@ -48,6 +51,27 @@ def test_an_entry_is_a_dataset_only_while_all_its_shards_are_there(tmp_path: Pat
 def test_an_entry_of_an_earlier_release_becomes_a_dataset_when_it_is_used(tmp_path: Path) -> None:
     entry = made(tmp_path)
     (entry.folder / STATE).unlink()
+    assert small_entry(tmp_path).fill() == 0
+    assert (entry.folder / STATE).is_file()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS])
+def test_a_full_disk_is_said_and_a_read_only_one_is_not(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = made(tmp_path)
+    (entry.folder / STATE).unlink()
+
+    def fails(path: Path) -> NoReturn:
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(as_dataset, "atomic_path", fails)
+        if number in (errno.ENOSPC, errno.EIO):
+            with pytest.raises(CacheError, match=r"cannot write .*dataset_info.json .* finished and kept\. Free some"):
+                small_entry(tmp_path).fill()
+        else:
+            assert small_entry(tmp_path).fill() == 0
     assert small_entry(tmp_path).fill() == 0
     assert (entry.folder / STATE).is_file()
 
