@@ -45,7 +45,7 @@ def embed(sequences):
     return [np.array([[ord(base), place] for place, base in enumerate(one)], np.float32) for one in sequences]
 """
 SBATCH: Final = """#!/bin/sh
-echo "Submitted batch job 7"
+echo "Submitted batch job $(grep -o 'job-name=.*' "$1" | cksum | cut -d ' ' -f 1)"  # equal stages are equal jobs
 """
 GENES: Final = ("--task", "gene_finding", "--data", "data")
 MODEL: Final = ("--model", "dnabert6", "--checkpoint", "model", "--random-init")
@@ -275,7 +275,8 @@ class Sweep:
         )
         if half:
             self.wrong.append(f"{place}left half written: {half}")
-        self.wrong += [place + text for text in self._repeat()]
+        if self.name != "submit" or life.status:  # jobs that were submitted are not submitted twice
+            self.wrong += [place + text for text in self._repeat()]
         for text in self.wrong[known:]:
             print(text, file=sys.stderr, flush=True)
 
