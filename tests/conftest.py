@@ -26,6 +26,25 @@ for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_
     os.environ.pop(_name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; some tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
+HAS_CUDA = Path("/dev/nvidia0").exists()
+if HAS_CUDA:  # tests compute on the CPU, whose numbers they state, unless they carry the mark cuda
+    import torch
+
+    HAS_CUDA = torch.cuda.is_available()
+    if HAS_CUDA:
+        torch.cuda.init()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for processes that tests start; this one has seen its devices
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+@pytest.fixture(autouse=True)
+def _computes_on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("cuda") is not None:
+        if not HAS_CUDA:
+            pytest.skip("there is no CUDA device")
+        monkeypatch.delenv("ACCELERATE_USE_CPU")
+    elif HAS_CUDA:
+        monkeypatch.setattr("bend_hf.embedders._device.best_device", lambda: "cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)
