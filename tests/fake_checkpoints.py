@@ -6,19 +6,29 @@ for ``random_init=True``. ``golden_checkpoint`` finds a reference checkpoint of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bend_hf.embedders import MODELS
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS as TINY_CONTEXT_TOKENS
-from bend_hf.embedders._spec import ModelSpec
+from bend_hf.embedders._spec import ModelSpec, TinyCheckpoint
 from tests.shared_data import GOLDEN
 
 
 def make_tiny(model: str | ModelSpec, folder: Path) -> Path:
     """Write the tiny checkpoint of a declaration, or of the registered model of that name, and return the folder."""
-    spec = model if isinstance(model, ModelSpec) else MODELS.get(model)
+    if isinstance(model, ModelSpec):
+        assert model.tiny is not None, f"{model.key} declares no tiny checkpoint; give its ModelSpec a tiny="
+        return model.tiny().write(folder)
+    return _maker_of(model)().write(folder)
+
+
+def _maker_of(key: str) -> Callable[[], TinyCheckpoint]:
+    """Return what makes the tiny checkpoint of a model, or of the first one whose key starts like that."""
+    spec = MODELS.get(key) if key in MODELS else next((one for one in MODELS if one.key.startswith(key)), None)
+    assert spec is not None, f"no model is called {key!r}"
     assert spec.tiny is not None, f"{spec.key} declares no tiny checkpoint; give its ModelSpec a tiny="
-    return spec.tiny().write(folder)
+    return spec.tiny
 
 
 def golden_checkpoint(key: str) -> Path | None:
