@@ -173,6 +173,39 @@ def _chromosome() -> Result:
     return result
 
 
+def precision() -> str:
+    """Show the scores of a model in float32 and in bfloat16."""
+    result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
+    rows = []
+    for one in result["tasks"]:
+        change = one.get("changed_classes")
+        text = (
+            f"{one['largest_change_over_spread']:.1%} of the spread of the scores, at most"
+            if change is None
+            else f"{change:.1%} of the classes"
+        )
+        low, high = one["interval"]
+        rows.append(
+            (
+                f"{TASKS.get(one['task']).title}, {one['items']:,} test items",
+                metric_title(one["metric"]),
+                f"{number(one['float32'])} ({number(low)} to {number(high)})",
+                number(one["bfloat16"]),
+                f"{one['bfloat16'] - one['float32']:+.4f}",
+                text,
+            )
+        )
+    header = ("task", "metric", "float32 (95 % interval)", "bfloat16", "change", "predictions differ by")
+    return "\n".join(
+        [
+            f"{result['model']} on the {result['data']}, {result['device']}, torch {result['torch']}; "
+            "`python -m benchmarks.precision` measures it:",
+            "",
+            markdown_table(header, rows),
+        ]
+    )
+
+
 def speed() -> str:
     """Show one row per measurement of each benchmark."""
     rows = [
@@ -525,6 +558,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "layer-curves": layer_curves,
     "models": lambda: str(model_table()),
     "paired-tests": paired_tests,
+    "precision": precision,
     "retrained": retrained,
     "speed": speed,
     "tasks": lambda: str(task_table()),
