@@ -277,9 +277,8 @@ def test_embeddings_of_other_versions_of_the_libraries_are_named(
     made(tmp_path)
     small_entry(tmp_path)
     assert "were computed with" not in caplog.text
-    monkeypatch.setattr(
-        "bend_hf.embedders.cache.open.version", lambda name: "99.1" if name == "torch" else version(name)
-    )
+    now = {"torch": "99.1", "transformers": version("transformers")}
+    monkeypatch.setattr("bend_hf.embedders.cache.open._libraries", lambda: now)
     small_entry(tmp_path)
     assert f"torch {version('torch')} (now 99.1); if it changed" in caplog.text
     assert "transformers" not in caplog.text

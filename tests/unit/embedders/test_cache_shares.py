@@ -26,7 +26,7 @@ def _link_over(source: Path, target: Path) -> None:
 @pytest.fixture
 def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder where a second process creates what another has created."""
-    monkeypatch.setattr("bend_hf.leases.os.link", _link_over)
+    monkeypatch.setattr("bend_hf.lease.os.link", _link_over)
 
 
 def numbers(entry: CacheEntry) -> set[int]:
