@@ -32,7 +32,8 @@ from accelerate import Accelerator
 from scipy.spatial.distance import cosine
 
 from bend_hf.embedders import load_embedder
-from bend_hf.embedders._embedder import Embedder, best_device
+from bend_hf.embedders._device import best_device
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.types import Ints
 from bend_hf.variants import ScoreSettings, score_variants
 from tests.fake_checkpoints import make_tiny

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.files import read_text
-from bend_hf.types import ModelDtype, Offload, OutOfBounds, ProtocolName, RefMismatch, StoredDtype, ValueLoss
+from bend_hf.types import DtypeChoice, Offload, OutOfBounds, ProtocolName, RefMismatch, StoredDtype, ValueLoss
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -221,7 +221,43 @@ class Flags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFlags(Flags):
+class ComputeFlags(Flags):
+    """Where and how fast a model computes; every command that opens a model has these flags.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    device: str | None = flag(
+        None,
+        "device of the model, such as cpu or cuda:1; default: chosen by the launcher",
+        "speed",
+        in_command=False,
+        group="model",
+    )
+    batch_tokens: int | None = flag(
+        None,
+        "tokens of a batch, padding included; default: the fastest of several, found by trial",
+        "speed",
+        in_command=False,
+        needs="weights",
+        group="model",
+    )
+    compile: bool = flag(
+        False,
+        "compile the model with torch.compile, which takes a minute or more; the last bits of its numbers may differ",
+        concerns="model",
+        needs="weights",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise ConfigError(f"--batch-tokens is {self.batch_tokens}; it must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(ComputeFlags):
     """Which model, and how its embeddings are computed.
 
     Raises:
@@ -253,8 +289,18 @@ class ModelFlags(Flags):
         concerns="model",
         needs="weights",
     )
-    model_dtype: ModelDtype = flag(
-        "float32", "dtype of the model's weights and arithmetic", concerns="model", needs="weights"
+    model_dtype: DtypeChoice = flag(
+        "auto",
+        "dtype of the model's weights and arithmetic; auto: bfloat16 on a GPU that computes in it, else float32, and "
+        "float32 with --tune full or lora",
+        concerns="model",
+        needs="weights",
+    )
+    tf32: bool = flag(
+        False,
+        "let a GPU compute float32 products in TF32, which is faster and keeps 10 bits; needs float32",
+        concerns="model",
+        needs="weights",
     )
     random_init: bool = flag(
         False,
@@ -278,21 +324,6 @@ class ModelFlags(Flags):
         concerns="model",
         needs="context",
     )
-    device: str | None = flag(
-        None,
-        "device of the model, such as cpu or cuda:1; default: chosen by the launcher",
-        "speed",
-        in_command=False,
-        group="model",
-    )
-    batch_tokens: int | None = flag(
-        None,
-        "tokens of a batch, padding included; default: the fastest of several, found by trial",
-        "speed",
-        in_command=False,
-        needs="weights",
-        group="model",
-    )
     seed: int = flag(0, "seed of random weights and shuffling")
 
     def __post_init__(self) -> None:
@@ -300,8 +331,6 @@ class ModelFlags(Flags):
         object.__setattr__(self, "model", _NAMES_OF_BEND.get(self.model, self.model))
         if self.overlap_tokens < 0:
             raise ConfigError(f"--overlap-tokens is {self.overlap_tokens}; it must not be negative")
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ConfigError(f"--batch-tokens is {self.batch_tokens}; it must be 1 or more")
         _check_seed("--seed is", self.seed)
 
 

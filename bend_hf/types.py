@@ -31,6 +31,7 @@ ValueLoss: TypeAlias = Literal["mse", "poisson"]  # of real-valued labels
 OutOfBounds: TypeAlias = Literal["error", "pad", "drop"]  # an interval past its contig's end
 RefMismatch: TypeAlias = Literal["error", "drop"]  # a variant whose REF is not the genome's base
 ModelDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of weights and arithmetic
+DtypeChoice: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]  # auto: by the device of the model
 Offload: TypeAlias = Literal["none", "host", "disk"]  # where the blocks of a network stay that the device cannot hold
 StoredDtype: TypeAlias = Literal["float16", "float32", "bfloat16"]  # of cached embeddings
 

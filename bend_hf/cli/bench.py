@@ -31,11 +31,18 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _compiled(found: Bench) -> list[str]:
+    if found.compiled_speed_up is None:
+        return []
+    return [f"compiled: {found.compiled_speed_up:.2f} times the speed without torch.compile"]
+
+
 def _text(found: Bench) -> list[object]:
     lines = (
         f"{found.model} on {found.device} in {found.dtype}, sequences of {found.window_bp} bp",
         f"whole embedder: {found.nucleotides_per_second:,.0f} nucleotides per second, {found.share_of_bare:.2f} of the "
         f"network alone ({found.bare_nucleotides_per_second:,.0f})",
+        *_compiled(found),
         f"matrix products: {found.matmul_flops / 1e12:.3g} TFLOP/s, of which the embedder uses "
         f"{found.share_of_matmul_peak:.0%}",
         f"embeddings to store: {found.stored_bytes_per_second / 1e6:,.0f} MB per second; the disk takes "

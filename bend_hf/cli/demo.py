@@ -51,7 +51,7 @@ _REPORT_IMPORTS: Final = (
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from bend_hf.config import DEFAULT_MODEL, MAX_SEED, flag_group, number_between
+    from bend_hf.config import DEFAULT_MODEL, MAX_SEED, ComputeFlags, add_flags, flag_group, number_between
 
     output, training, model = flag_group(parser, "output"), flag_group(parser, "training"), flag_group(parser, "model")
     output.add_argument(
@@ -63,6 +63,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=number_between(1, kind=int), default=None, help="epochs per head (default: by task)"
     )
     model.add_argument("--model", default=DEFAULT_MODEL, help=f"key of the model (default: {DEFAULT_MODEL})")
+    add_flags(parser, ComputeFlags)
     training.add_argument("--seed", type=number_between(0, MAX_SEED, kind=int), default=0, help="seed (default: 0)")
 
 
@@ -102,6 +103,7 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
         from tqdm.auto import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
+        from bend_hf.config import ComputeFlags, given_values
         from bend_hf.data.sources import sample_tasks
         from bend_hf.files import shows_progress
         from bend_hf.runs.demo import DemoSettings, DemoTask, compare_in_folder, demo_config
@@ -113,6 +115,7 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
             seed=parsed.seed,
             epochs=parsed.epochs,
             quick=parsed.quick,
+            compute=ComputeFlags(**given_values(ComputeFlags, parsed)),
         )
         configs = {task.key: demo_config(task, settings) for task in sorted(sample_tasks(), key=lambda task: task.key)}
         tasks = {

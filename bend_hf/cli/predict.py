@@ -13,7 +13,7 @@ from typing import Final
 
 from bend_hf.cli import Command
 from bend_hf.cli._output import show
-from bend_hf.config import Condition, flag_group
+from bend_hf.config import ComputeFlags, Condition, add_flags, flag_group, given_values
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--fasta", type=Path, help="FASTA file of sequences, instead of --bed and --genome")
     model.add_argument("--model", help="embedder, if it lies elsewhere than in the training")
     model.add_argument("--checkpoint", help="weights of the embedder, if they lie elsewhere than in the training")
-    model.add_argument("--device", help="device to compute on, such as cpu or cuda:1; default: the fastest")
+    add_flags(parser, ComputeFlags)
     output.add_argument("--out", type=Path, help="file to write: .parquet (all scores), .bed (classes), .bedgraph, .bw")
     output.add_argument("--gff3", type=Path, metavar="FILE", help="file of genes to write, with --decode grammar")
     head.add_argument(
@@ -49,6 +49,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.data.genome import Genome
     from bend_hf.data.plain_bed import genome_of
     from bend_hf.errors import ConfigError
+    from bend_hf.runs.flag_effects import check_compute_flags
     from bend_hf.runs.predict_file import intervals_of_bed, intervals_of_fasta, predict_file
     from bend_hf.runs.predict_genes import predict_genes
     from bend_hf.training.load_head import load_head
@@ -57,6 +58,7 @@ def _run(parsed: argparse.Namespace) -> int:
         raise ConfigError("give either --bed FILE with --genome FILE, or --fasta FILE")
     if parsed.out is None and parsed.gff3 is None:
         raise ConfigError("nothing is to be written; give --out FILE, or --decode grammar with --gff3 FILE")
+    compute = ComputeFlags(**given_values(ComputeFlags, parsed))
     genome = Genome(parsed.fasta if parsed.bed is None else genome_of(parsed.bed, parsed.genome))
     head = load_head(
         parsed.head,
@@ -64,8 +66,11 @@ def _run(parsed: argparse.Namespace) -> int:
         embedder=parsed.model,
         checkpoint=parsed.checkpoint,
         revision=parsed.revision,
-        device=parsed.device,
+        device=compute.device,
+        batch_tokens=compute.batch_tokens,
+        compile=compute.compile,
     )
+    check_compute_flags(compute, parsed.model or str(head.config.model.get("model")), parsed.checkpoint)
     if parsed.bed is None:
         intervals = intervals_of_fasta(genome)
     else:

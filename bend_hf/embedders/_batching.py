@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import Tokenized
+from bend_hf.embedders._compile import Shapes
 from bend_hf.embedders._pipeline import StoppedError
 from bend_hf.types import Bools, Ints
 
@@ -51,12 +52,40 @@ _LENGTH_FRACTION: Final = 8
 _LENGTH_TOKENS: Final = 16
 
 
+class Timer:
+    """Times what is done between its making and ``stop``, on a GPU by events, which nothing waits for."""
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self._events: list[torch.cuda.Event] = []
+        self._seconds = 0.0
+        if device.type == "cuda":
+            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]  # torch does not annotate it
+            self._events[0].record()
+        self._start = time.perf_counter()
+
+    def stop(self) -> None:
+        """End the time."""
+        self._seconds = time.perf_counter() - self._start
+        for event in self._events[1:]:
+            event.record()
+
+    def seconds(self) -> float | None:
+        """Return the time, or None while the device is not there yet."""
+        if not self._events:
+            return self._seconds
+        first, last = self._events
+        return first.elapsed_time(last) / 1000 if last.query() else None  # type: ignore[no-untyped-call]  # see above
+
+
 class BudgetTrials:
     """Find the fastest token budget by timing the first full batches of the real work."""
 
     def __init__(self, candidates: Sequence[int]) -> None:
         self._candidates = list(candidates)
         self._rates: dict[int, list[float]] = {candidate: [] for candidate in candidates}
+        self._running: list[tuple[int, int, Timer]] = []  # budgets and tokens of batches that a GPU has not finished
 
     @property
     def decided(self) -> bool:
@@ -67,9 +96,11 @@ class BudgetTrials:
     def budget(self) -> int:
         """The budget to try next, or the fastest one once all are timed."""
         for candidate, rates in self._rates.items():
-            if len(rates) < _TRIALS:
+            if len(rates) + sum(budget == candidate for budget, _, _ in self._running) < _TRIALS:
                 return candidate
         default, *others = self._rates
+        if not self.decided:
+            return default  # until the last timed batches are finished
         best = max(others, key=lambda candidate: max(self._rates[candidate]), default=default)
         return best if max(self._rates[best]) > _MIN_GAIN * max(self._rates[default]) else default
 
@@ -78,6 +109,22 @@ class BudgetTrials:
         budget = self.budget
         if n_tokens >= _FULL * budget:
             self._rates[budget].append(n_tokens / max(seconds, 1e-9))
+
+    def time(self, n_tokens: int, timer: Timer) -> None:
+        """Record a batch that was made for ``budget``, now or when the device has finished it."""
+        self._running.append((self.budget, n_tokens, timer))
+        self.collect()
+
+    def collect(self) -> None:
+        """Record the batches that the device has finished; does not wait for the others."""
+        running = []
+        for budget, n_tokens, timer in self._running:
+            seconds = timer.seconds()
+            if seconds is None:
+                running.append((budget, n_tokens, timer))
+            elif n_tokens >= _FULL * budget and budget in self._rates:
+                self._rates[budget].append(n_tokens / max(seconds, 1e-9))
+        self._running = running
 
     def out_of_memory(self) -> bool:
         """Drop the current budget and all larger ones; return False if none is left."""
@@ -103,6 +150,21 @@ class _Batch:
     slots: Ints
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """The shape of a batch.
+
+    Attributes:
+        chunks: The chunk in each row, shape (B,). Rows behind ``n_rows`` repeat one, and nothing is read of them.
+        n_rows: Chunks whose values are read.
+        n_tokens: Tokens of a row, padding included.
+    """
+
+    chunks: Ints
+    n_rows: int
+    n_tokens: int
+
+
 class BatchRunner:
     """Run a function over the chunks of tokenized sequences, batch by batch.
 
@@ -111,13 +173,27 @@ class BatchRunner:
         pad_id: Token id of padding.
         batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found by trial.
         equal_lengths: Batch only chunks of equal length, so that nothing is padded.
+        compiled: Whether the network is compiled, so that batches should have few shapes.
+
+    Attributes:
+        most_tokens: Tokens that the network takes at once; None: any number, or not known.
     """
 
-    def __init__(self, *, device: torch.device, pad_id: int, batch_tokens: int | None, equal_lengths: bool) -> None:
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        pad_id: int,
+        batch_tokens: int | None,
+        equal_lengths: bool,
+        compiled: bool = False,
+    ) -> None:
         self.device = device
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
         self.equal_lengths = equal_lengths
+        self.shapes = Shapes(equal_lengths=equal_lengths) if compiled else None
+        self.most_tokens: int | None = None
         self.trials: dict[int, BudgetTrials] = {}
 
     @property
@@ -177,10 +253,11 @@ class BatchRunner:
             if stop is not None and stop.is_set():
                 raise StoppedError
             trials = self._trials_for(int(ordered[first]))
+            trials.collect()
             budget = self.batch_tokens or trials.budget
             last = batch_end(ordered, first, budget_tokens=budget, equal_lengths=self.equal_lengths)
-            batch = self._assemble(tokenized, order[first:last], lengths, outputs)
-            start = time.perf_counter()
+            batch = self._assemble(tokenized, self._shape(order[first:last], lengths, budget), lengths, outputs)
+            timer = Timer(self.device)
             try:
                 with torch.inference_mode():
                     values = self._values(batch, function)
@@ -191,9 +268,8 @@ class BatchRunner:
                 torch.cuda.empty_cache()
                 continue
             if self.batch_tokens is None and not trials.decided:
-                if values.is_cuda:
-                    torch.cuda.current_stream(values.device).synchronize()
-                trials.record(batch.ids.size, time.perf_counter() - start)
+                timer.stop()
+                trials.time(batch.ids.size, timer)
             yield values, batch.slots
             first = last
 
@@ -202,12 +278,24 @@ class BatchRunner:
         candidates = CANDIDATE_TOKENS[self.device.type]
         return self.trials.setdefault(longest.bit_length(), BudgetTrials(candidates))
 
-    def _assemble(self, tokenized: Tokenized, chunks: Ints, lengths: Ints, outputs: _Outputs) -> _Batch:
+    def _shape(self, chunks: Ints, lengths: Ints, budget_tokens: int) -> _Shape:
+        """Choose the shape of a batch; that of its chunks, unless the network is compiled."""
         n_tokens = lengths[chunks]
-        longest = int(n_tokens.max())
+        longest, n = int(n_tokens.max()), len(chunks)
+        if self.shapes is None:
+            return _Shape(chunks=chunks, n_rows=n, n_tokens=longest)
+        fits = max(1, budget_tokens // longest)
+        is_full = n == fits and int(n_tokens.min()) == longest
+        n_rows = self.shapes.n_chunks(n, budget=fits)
+        chosen = self.shapes.n_tokens(longest, is_full=is_full, most=self.most_tokens)
+        return _Shape(chunks=np.concatenate([chunks, chunks[-1:].repeat(n_rows - n)]), n_rows=n, n_tokens=chosen)
+
+    def _assemble(self, tokenized: Tokenized, shape: _Shape, lengths: Ints, outputs: _Outputs) -> _Batch:
+        chunks, longest = shape.chunks, shape.n_tokens
+        n_tokens = lengths[chunks]
         inside = np.arange(longest) < n_tokens[:, None]
         index = np.where(inside, tokenized.chunk_starts[chunks][:, None] + np.arange(longest), 0)
-        take = np.flatnonzero(inside & outputs.wanted[index])
+        take = np.flatnonzero((inside & outputs.wanted[index])[: shape.n_rows])
         padded = bool(n_tokens.min() < longest)
         slots = outputs.of_tokens(index.reshape(-1)[take])
         order = np.argsort(slots.slot, kind="stable")  # the order in which they are stored
@@ -219,8 +307,10 @@ class BatchRunner:
         )
 
     def _values(self, batch: _Batch, function: BatchFunction) -> Tensor:
-        ids = self._send(batch.ids)
-        values = function(ids, None if batch.mask is None else self._send(batch.mask))
+        ids, mask = self._send(batch.ids), None if batch.mask is None else self._send(batch.mask)
+        if self.shapes is not None:
+            self.shapes.mark(ids, mask)
+        values = function(ids, mask)
         flat = values.reshape(-1, values.shape[-1])
         everything = len(batch.take) == len(flat) and bool((np.diff(batch.take) == 1).all())
         return flat if everything else flat[self._send(batch.take)]

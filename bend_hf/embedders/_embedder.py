@@ -42,8 +42,9 @@ import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, TokenMap, Window, output_tokens
 from bend_hf.embedders._batching import BatchFunction, BatchRunner
+from bend_hf.embedders._device import available_device, set_tf32
 from bend_hf.embedders._loaded_model import LoadedModel
-from bend_hf.embedders._pipeline import Rows, StoredRows, Unit, UnitBuffers, ahead, stored_rows
+from bend_hf.embedders._pipeline import Rows, Storage, StoredRows, Unit, UnitBuffers, ahead, stored_rows
 from bend_hf.embedders._spec import EmbedderOptions as EmbedderOptions
 from bend_hf.embedders._spec import ModelOutput
 from bend_hf.embedders._spec import TokenEmbeddings as TokenEmbeddings
@@ -99,18 +100,20 @@ class _Group:
     """Sequences that are embedded together: their tokens, which of them are returned, and where their rows go.
 
     Attributes:
-        complete: The units whose last rows are in this group; see ``UnitBuffers``.
+        rows: The places of their rows; of each layer apart, if several layers are stored.
+        complete: The units whose last rows are in this group, those of a unit of each layer; see ``UnitBuffers``.
     """
 
     tokenized: Tokenized
     outputs: TokenMap
-    rows: Rows
-    complete: Sequence[Unit] = ()
+    rows: Sequence[Rows]
+    complete: Sequence[Sequence[Unit]] = ()
 
     def items(self) -> Iterator[TokenEmbeddings]:
         """Yield the embeddings of each sequence, after they have arrived on the host."""
-        self.rows.wait()
-        values = self.rows.array()
+        (rows,) = self.rows
+        rows.wait()
+        values = rows.array()
         for first, last in pairwise(self.outputs.starts.tolist()):
             yield TokenEmbeddings(values=values[first:last], embedding_bp=self.outputs.bp[first:last])
 
@@ -348,7 +351,7 @@ class Embedder(LoadedModel):
     ) -> Iterator[TokenEmbeddings]:
         tokenized = self._tokenized(sequences)
         outputs = output_tokens(tokenized, specials=specials, per_nucleotide=per_nucleotide)
-        rows = Rows(n_rows=len(outputs.token))
+        rows = (Rows(n_rows=len(outputs.token)),)
         return self._computed(_Group(tokenized=tokenized, outputs=outputs, rows=rows), function).items()
 
     @property
@@ -363,7 +366,7 @@ class Embedder(LoadedModel):
             for group in self._groups(sequences):
                 tokenized = self._tokenized(group)
                 outputs = output_tokens(tokenized, specials=False, per_nucleotide=True)
-                yield _Group(tokenized=tokenized, outputs=outputs, rows=Rows(n_rows=len(outputs.token)))
+                yield _Group(tokenized=tokenized, outputs=outputs, rows=(Rows(n_rows=len(outputs.token)),))
 
         with closing(self._overlapped(prepared())) as groups:
             for group in groups:
@@ -401,40 +404,83 @@ class Embedder(LoadedModel):
         """Run the device over a group, and start to copy its rows to the host."""
         batches = self.runner().run(group.tokenized, group.outputs.token, function, stop=stop, shrinks=shrinks)
         for values, slots in batches:
-            group.rows.place(values, slots)
-        group.rows.copy()
+            parts = (values,) if len(group.rows) == 1 else values.chunk(len(group.rows), dim=-1)
+            for rows, part in zip(group.rows, parts, strict=True):
+                rows.place(part, slots)
+        for rows in group.rows:
+            rows.copy()
         return group
 
     def iter_stored(
-        self, units: Iterable[Sequence[str]], dtype: torch.dtype, *, rows_per_bp: float = 1.0
+        self,
+        units: Iterable[Sequence[str]],
+        dtype: torch.dtype,
+        *,
+        rows_per_bp: float = 1.0,
+        pool_bp: int | None = None,
+        on_device: bool = False,
     ) -> Generator[StoredRows, None, None]:
         """Embed units of sequences, the rows of each in one buffer of a dtype; see ``_pipeline``.
 
         Args:
-            units: Sequences that are stored together.
+            units: Sequences that are stored together; read in a thread of its own.
             dtype: In which the rows are stored.
-            rows_per_bp: Estimated token embeddings per nucleotide, for the buffers.
+            rows_per_bp: Estimated stored rows per nucleotide, for the buffers.
+            pool_bp: Average the rows, rounded to ``dtype``, over windows of this many nucleotides; means are float32.
+            on_device: Leave the rows on the device of the model, and embed each unit apart from the others.
         """
-        pinned = self.runner().device.type == "cuda"
-        buffers = UnitBuffers(width=self.row_width, dtype=dtype, rows_per_bp=rows_per_bp, pinned=pinned)
+        storage = Storage(dtype=dtype, rows_per_bp=rows_per_bp, pool_bp=pool_bp, on_device=on_device)
+        with closing(self.iter_stored_layers(units, storage)) as stored:
+            for unit in stored:
+                (rows,) = unit
+                yield rows
 
-        def announced() -> Iterator[str]:
-            for unit in units:
-                buffers.begin(unit)
-                yield from unit
+    def iter_stored_layers(
+        self, units: Iterable[Sequence[str]], storage: Storage
+    ) -> Generator[tuple[StoredRows, ...], None, None]:
+        """Embed units of sequences as ``iter_stored`` does, the rows of each layer of a view in a buffer of its own."""
+        import torch
 
-        def prepared() -> Iterator[_Group]:
-            for group in self._groups(announced()):
-                tokenized = self._tokenized(group)
-                outputs = output_tokens(tokenized, specials=False, per_nucleotide=True)
-                rows, complete = buffers.of_group(outputs.starts, outputs.bp)
-                yield _Group(tokenized=tokenized, outputs=outputs, rows=rows, complete=complete)
+        device = self.runner().device
+        buffers = [
+            UnitBuffers(
+                width=self.width,
+                dtype=storage.dtype if storage.pool_bp is None else torch.float32,
+                rows_per_bp=storage.rows_per_bp,
+                pinned=device.type == "cuda",
+                device=device if storage.on_device else None,
+            )
+            for _ in range(max(1, len(self.layers)))
+        ]
 
-        with closing(self._overlapped(prepared(), shrinks=True)) as groups:
+        with closing(self._overlapped(self._prepared(units, buffers, storage), shrinks=True)) as groups:
             for group in groups:
-                group.rows.wait()
-                for unit in group.complete:
-                    yield stored_rows(unit)
+                for rows in group.rows:
+                    rows.wait()
+                for complete in group.complete:
+                    yield tuple(stored_rows(unit) for unit in complete)
+
+    def _prepared(
+        self, units: Iterable[Sequence[str]], buffers: Sequence[UnitBuffers], storage: Storage
+    ) -> Iterator[_Group]:
+        """Tokenize units of sequences in groups, and find the places of their rows."""
+
+        def announced(unit: Sequence[str]) -> Sequence[str]:
+            for each in buffers:
+                each.begin(unit)
+            return unit
+
+        streams = map(announced, units) if storage.on_device else [chain.from_iterable(map(announced, units))]
+        for group in chain.from_iterable(map(self._groups, streams)):
+            tokenized = self._tokenized(group)
+            outputs = output_tokens(tokenized, specials=False, per_nucleotide=True)
+            placed = [each.of_group(outputs.starts, outputs.bp, storage) for each in buffers]
+            yield _Group(
+                tokenized=tokenized,
+                outputs=outputs,
+                rows=[rows for rows, _ in placed],
+                complete=list(zip(*(complete for _, complete in placed), strict=True)),
+            )
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
         tokenized = self._tokenize(sequences)
@@ -485,16 +531,18 @@ class Embedder(LoadedModel):
             if self.model is not None:
                 self.model = self._cast(self.model.requires_grad_(False)).eval().to(device)
                 if self.compile:
-                    self.model.compile()
-                    base = getattr(self.model, "base_model", self.model)
-                    if base is not self.model:
-                        base.compile()
+                    from bend_hf.embedders._compile import compile_network
+
+                    compile_network(self.model, device)
             self._runner = BatchRunner(
                 device=device,
                 pad_id=self.pad_id,
                 batch_tokens=self.batch_tokens,
                 equal_lengths=self.equal_lengths,
+                compiled=self.compile and self.model is not None,
             )
+        if self._runner.device.type == "cuda":
+            set_tf32(self.tf32)
         return self._runner
 
     def _cast(self, model: nn.Module) -> nn.Module:
@@ -523,6 +571,8 @@ class Embedder(LoadedModel):
         cut: Cut = "each-chunk",
     ) -> Window:
         """Return how to cut long sequences. The user's overlap replaces ``cut``."""
+        if self._runner is not None:
+            self._runner.most_tokens = context_tokens
         return Window(
             context_tokens=context_tokens,
             prefix=tuple(prefix),
@@ -561,29 +611,6 @@ def _take(values_BTK: Tensor, tokens_BQ: Tensor | None) -> Tensor:
     if tokens_BQ is None:
         return values_BTK
     return values_BTK.gather(1, tokens_BQ[..., None].expand(-1, -1, values_BTK.shape[2]))
-
-
-def best_device() -> str:
-    """Return ``cuda``, ``mps`` or ``cpu``, the fastest that is available."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def available_device(name: str | None) -> torch.device:
-    """Return a device by its name; None: the fastest that is available.
-
-    Raises:
-        ConfigError: This machine has no such device.
-    """
-    import torch
-
-    device = torch.device(name or best_device())
-    if not {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[device.type].is_available():
-        raise ConfigError(f"device {str(device)!r} is not available; expected {best_device()!r}")
-    return device
 
 
 class NetworkEmbedder(Embedder):

@@ -28,10 +28,11 @@ from bend_hf import __version__
 from bend_hf.embedders import _checkpoint_files, _weights
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
+from bend_hf.embedders._device import check_tf32, resolved_dtype
 from bend_hf.embedders._spec import DTYPES, OFFLOADS, Direction, ModelSpec, check_choice
 from bend_hf.errors import BendError, ConfigError, ModelError
 from bend_hf.files import asset_folder, disk_error, json_sha256
-from bend_hf.types import PROTOCOLS, Json, ModelDtype, Offload, ProtocolName
+from bend_hf.types import PROTOCOLS, DtypeChoice, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class LoadedModel(ABC):
             where BEND's code has a quirk.
         layer: Which hidden layer; 0 is the input embeddings, -1 the last layer, or the one that the model declares.
             Some families also take names.
-        dtype: Type of weights and arithmetic. Embeddings are always float32.
+        dtype: Type of weights and arithmetic; ``auto``: bfloat16 on a GPU that has it, else float32. Embeddings are
+            always float32.
+        tf32: Compute float32 matrix products, convolutions and recurrent layers in TF32 on a CUDA device.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the fastest that is available at first use.
         random_init: Keep architecture and tokenizer, but draw random weights; no weight file is needed.
         seed: Seed of ``random_init``.
@@ -128,7 +131,8 @@ class LoadedModel(ABC):
         revision: str | None = None,
         protocol: ProtocolName = "bend-2024",
         layer: int | str = -1,
-        dtype: ModelDtype = "float32",
+        dtype: DtypeChoice = "float32",
+        tf32: bool = False,
         device: str | None = None,
         random_init: bool = False,
         seed: int = 0,
@@ -151,7 +155,11 @@ class LoadedModel(ABC):
         self.checkpoint = self._checkpoint_of(checkpoint)
         self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
         self.protocol: ProtocolName = protocol
-        self.dtype: ModelDtype = dtype
+        # what has no weights computes nothing that a shorter dtype would speed up
+        self.dtype: ModelDtype = resolved_dtype(dtype, device if self.needs_checkpoint else "cpu")
+        self.tf32 = tf32
+        if tf32:
+            check_tf32(self.dtype, device)
         self.random_init = random_init
         self.seed = seed
         self.reverse_complement_average = reverse_complement_average
@@ -387,8 +395,14 @@ class LoadedModel(ABC):
             "overlap_tokens": str(self.overlap_tokens),
             "reverse_complement_average": str(self.reverse_complement_average),
             "code": __version__,
+            **self._approximations,
             **own,
         }
+
+    @property
+    def _approximations(self) -> dict[str, str]:
+        """What was asked for that changes the last bits, or more of them; empty in a plain model."""
+        return {name: "True" for name in ("tf32", "compile") if getattr(self, name)}
 
     @property
     def _runs_user_code(self) -> bool:
@@ -440,6 +454,7 @@ class LoadedModel(ABC):
             "dtype": self.dtype,
             "random_init": self.random_init,
             "reverse_complement_average": self.reverse_complement_average,
+            **dict.fromkeys(self._approximations, True),
             **content_facts(self.identity),
         }
 

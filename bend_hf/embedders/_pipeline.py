@@ -5,8 +5,9 @@ device does not wait for the tokenizer, for the caller, or at the end of a group
 ``ahead(device(ahead(tokenize(sequences))))`` is a pipeline.
 
 Rows are written to host memory once. ``Rows`` are the places of one group's rows in buffers that the caller keeps: on a
-CPU each batch is rounded into them directly; on a GPU the rows of a group are gathered and rounded on the device, and
-one asynchronous copy brings them to pinned memory.
+CPU each batch is rounded into them directly; on a GPU the rows of a group are gathered, rounded and averaged on the
+device, and one asynchronous copy brings them to pinned memory, while the next group is computed. Buffers can also stay
+on the device, for a head that reads them there.
 
 >>> list(ahead(number * number for number in range(2, 5)))
 [4, 9, 16]
@@ -20,12 +21,14 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import cache
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.embedders._pooling import Windows
 from bend_hf.types import Ints
 
 if TYPE_CHECKING:
@@ -114,20 +117,25 @@ class _Stage(Generic[Item]):
 
 @dataclass(kw_only=True)
 class Rows:
-    """The places in host memory of a group's R rows, in the order in which they are stored.
+    """The places of a group's R rows, in the order in which they are stored.
 
     Attributes:
         n_rows: R.
         dtype: In which the rows are stored; None: float32.
         views: Consecutive parts of the rows, shape (n, K) each; without them one buffer is made for the first batch.
+        windows: What the rows are averaged over before they are stored; None stores them as they are. There are then
+            as many places as windows.
+        averaged_dtype: To which rows are rounded before they are averaged; None: float32.
         n_bytes_written: Bytes of rows that were written to host memory.
     """
 
     n_rows: int
     dtype: torch.dtype | None = None
     views: list[Tensor] = field(default_factory=list)
+    windows: Windows | None = None
+    averaged_dtype: torch.dtype | None = None
     n_bytes_written: int = 0
-    _staged: Tensor | None = None  # the rows on a GPU
+    _staged: Tensor | None = None  # the rows on the device
     _copied: torch.cuda.Event | None = None
 
     def place(self, values_nK: Tensor, slots_n: Ints) -> None:
@@ -135,41 +143,50 @@ class Rows:
 
         Args:
             values_nK: Of any float dtype, on the device, shape (n, K).
-            slots_n: Which rows they are, shape (n,).
+            slots_n: Which rows they are, shape (n,), ascending.
         """
         import torch
 
         dtype, width = self.dtype or torch.float32, values_nK.shape[-1]
-        slots = torch.from_numpy(slots_n)
-        if values_nK.is_cuda:
+        on_gpu = values_nK.is_cuda and not (self.views and self.views[0].is_cuda)
+        if on_gpu or self.windows is not None:
             if self._staged is None:
-                self._staged = torch.empty((self.n_rows, width), dtype=dtype, device=values_nK.device)
-            self._staged[slots.pin_memory().to(values_nK.device, non_blocking=True)] = values_nK.to(dtype)
+                staged = self.averaged_dtype or torch.float32 if self.windows is not None else dtype
+                self._staged = torch.empty((self.n_rows, width), dtype=staged, device=values_nK.device)
+            _write(self._staged, slots_n, values_nK)
             return
-        values_nK = values_nK.cpu()
         self._make_views(width, dtype)
         first = 0
         for view in self.views:
             last = first + len(view)
             inside = slice(None) if len(self.views) == 1 else np.flatnonzero((slots_n >= first) & (slots_n < last))
-            _write(view, slots_n[inside] - first, values_nK[inside])
+            _write(view, slots_n[inside] - first, values_nK[_on(inside, values_nK.device)])
             first = last
-        self.n_bytes_written += len(slots_n) * width * dtype.itemsize
+        self._count(len(slots_n) * width * dtype.itemsize)
 
     def copy(self) -> None:
-        """Start to copy what lies on a GPU, after the last batch; does nothing on a CPU."""
+        """Average what is to be averaged, and start to copy to the host what lies on a GPU, after the last batch.
+
+        The copy has a stream of its own, so that the next group is computed meanwhile.
+        """
         if self._staged is None:
+            return
+        if self.windows is not None:
+            self._staged = self.windows.means(self._staged)
+        self._make_views(self._staged.shape[1], self._staged.dtype)
+        if not self._staged.is_cuda or self.views[0].is_cuda:
+            self._copy_to_views(self._staged)
+            self._staged = None
             return
         import torch
 
-        self._make_views(self._staged.shape[1], self._staged.dtype)
-        first = 0
-        for view in self.views:
-            view.copy_(self._staged[first : first + len(view)], non_blocking=True)
-            first += len(view)
-        self.n_bytes_written += self._staged.nbytes
-        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        self._copied.record(torch.cuda.current_stream(self._staged.device))
+        device = self._staged.device
+        stream = _copies(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            self._copy_to_views(self._staged)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            self._copied.record(stream)
 
     def wait(self) -> None:
         """Wait for the copy, and free the rows on the GPU."""
@@ -185,27 +202,79 @@ class Rows:
         found: NDArray[np.float32] = view.numpy()
         return found
 
+    def _copy_to_views(self, values: Tensor) -> None:
+        first = 0
+        for view in self.views:
+            view.copy_(values[first : first + len(view)], non_blocking=True)
+            first += len(view)
+        self._count(values.nbytes)
+
+    def _count(self, n_bytes: int) -> None:
+        if not self.views[0].is_cuda:
+            self.n_bytes_written += n_bytes
+
     def _make_views(self, width: int, dtype: torch.dtype) -> None:
         if not self.views:
-            self.views = [empty_rows(self.n_rows, width, dtype, pinned=self._staged is not None)]
+            n = self.n_rows if self.windows is None else len(self.windows.bp)
+            self.views = [empty_rows(n, width, dtype, pinned=self._staged is not None and self._staged.is_cuda)]
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of copies from a GPU."""
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+
+
+def _on(index: Ints | slice, device: torch.device) -> Tensor | slice:
+    """Return an index where it is used."""
+    import torch
+
+    if isinstance(index, slice):
+        return index
+    host = torch.from_numpy(index)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 def _write(view: Tensor, slots_n: Ints, values_nK: Tensor) -> None:
     """Write rows; those that follow one another are written without an index, which is faster."""
-    import torch
-
     n = len(slots_n)
     if n and slots_n[-1] - slots_n[0] == n - 1 and (np.diff(slots_n) == 1).all():
         view[slots_n[0] : slots_n[0] + n].copy_(values_nK)
     elif n:
-        view[torch.from_numpy(slots_n)] = values_nK.to(view.dtype)
+        view[_on(slots_n, view.device)] = values_nK.to(view.device, view.dtype)
 
 
-def empty_rows(n_rows: int, width: int, dtype: torch.dtype, *, pinned: bool) -> Tensor:
-    """Make a buffer in host memory, shape (n_rows, width); pinned memory can be copied to asynchronously."""
+def empty_rows(
+    n_rows: int, width: int, dtype: torch.dtype, *, pinned: bool, device: torch.device | None = None
+) -> Tensor:
+    """Make a buffer, shape (n_rows, width), in host memory unless a device is given.
+
+    Pinned memory can be copied to asynchronously; torch keeps what is freed of it for the next buffer.
+    """
     import torch
 
-    return torch.empty((n_rows, width), dtype=dtype, pin_memory=pinned)
+    return torch.empty((n_rows, width), dtype=dtype, pin_memory=pinned and device is None, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """How rows are stored.
+
+    Attributes:
+        dtype: To which they are rounded.
+        rows_per_bp: Estimated stored rows per nucleotide, for the first allocation.
+        pool_bp: Nucleotides of the windows over which rounded rows are averaged, in float32; None stores them as they
+            are.
+        on_device: Whether they stay on the device of the model. Each unit is then embedded apart from the others, with
+            the bits that it has alone.
+    """
+
+    dtype: torch.dtype
+    rows_per_bp: float = 1.0
+    pool_bp: int | None = None
+    on_device: bool = False
 
 
 @dataclass(kw_only=True)
@@ -243,23 +312,32 @@ class UnitBuffers:
         dtype: In which they are stored.
         rows_per_bp: Estimated rows per nucleotide. A unit with more rows gets a second buffer, and is joined by a copy.
         pinned: Whether the memory is pinned.
+        device: Where the buffers are, if they stay on the device; None: in host memory.
     """
 
-    def __init__(self, *, width: int, dtype: torch.dtype, rows_per_bp: float, pinned: bool) -> None:
-        self._width, self._dtype, self._rows_per_bp, self._pinned = width, dtype, rows_per_bp, pinned
+    def __init__(
+        self, *, width: int, dtype: torch.dtype, rows_per_bp: float, pinned: bool, device: torch.device | None = None
+    ) -> None:
+        self._width, self._dtype, self._rows_per_bp = width, dtype, rows_per_bp
+        self._pinned, self._device = pinned, device
         self._units: deque[Unit] = deque()
 
     def begin(self, sequences: Sequence[str]) -> None:
         """Announce the next unit."""
         self._units.append(Unit(n_sequences=len(sequences), n_bp=sum(map(len, sequences))))
 
-    def of_group(self, starts: Ints, bp: Ints) -> tuple[Rows, list[Unit]]:
+    def of_group(self, starts: Ints, bp: Ints, storage: Storage) -> tuple[Rows, list[Unit]]:
         """Return the places of a group's rows, and the units that are complete with them.
 
         Args:
             starts: Where the rows of each of its sequences start, shape (S + 1,).
             bp: Nucleotides of each row, shape (R,).
+            storage: Whether rows are averaged before they are stored.
         """
+        n_rows, windows = len(bp), None
+        if storage.pool_bp is not None:
+            windows = Windows.of(starts, bp, pool_bp=storage.pool_bp)
+            starts, bp = windows.starts, windows.bp
         views: list[Tensor] = []
         complete: list[Unit] = []
         first, n = 0, len(starts) - 1
@@ -273,12 +351,13 @@ class UnitBuffers:
             first = last
             if not unit.n_sequences:
                 complete.append(self._units.popleft())
-        return Rows(n_rows=len(bp), dtype=self._dtype, views=views), complete
+        rows = Rows(n_rows=n_rows, dtype=self._dtype, views=views, windows=windows, averaged_dtype=storage.dtype)
+        return rows, complete
 
     def _place(self, unit: Unit, n_rows: int) -> Tensor:
         if not unit.buffers or unit.filled[-1] + n_rows > len(unit.buffers[-1]):
             n_most = max(n_rows, int(1.05 * self._rows_per_bp * unit.n_bp) + 1 - sum(unit.filled))
-            unit.buffers.append(empty_rows(n_most, self._width, self._dtype, pinned=self._pinned))
+            unit.buffers.append(empty_rows(n_most, self._width, self._dtype, pinned=self._pinned, device=self._device))
             unit.filled.append(0)
         begin = unit.filled[-1]
         unit.filled[-1] += n_rows

@@ -22,7 +22,7 @@ import numpy as np
 from bend_hf.data.download import RemoteFile
 from bend_hf.errors import ConfigError, ModelError, did_you_mean
 from bend_hf.files import write_text
-from bend_hf.types import Floats, Ints, ModelDtype, Offload, ProtocolName
+from bend_hf.types import DtypeChoice, Floats, Ints, Offload, ProtocolName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ Source: TypeAlias = Literal["hub", "erda", "zenodo", "package", "none", "unknown
 Verified: TypeAlias = Literal["golden", "transformers", "config only", ""]
 Option: TypeAlias = int | float | str | bool
 
-DTYPES: Final[tuple[ModelDtype, ...]] = get_args(ModelDtype)
+DTYPES: Final[tuple[DtypeChoice, ...]] = get_args(DtypeChoice)
 OFFLOADS: Final[tuple[Offload, ...]] = get_args(Offload)
 TINY_CONTEXT_TOKENS: Final = 24  # context of tiny checkpoints: short, so that tests cut sequences into chunks
 
@@ -180,7 +180,8 @@ class EmbedderOptions(TypedDict, total=False):
     revision: str | None
     protocol: ProtocolName
     layer: int | str
-    dtype: ModelDtype
+    dtype: DtypeChoice
+    tf32: bool
     device: str | None
     random_init: bool
     seed: int
@@ -212,6 +213,11 @@ class TokenEmbeddings:
 
     values: Floats
     embedding_bp: Ints
+
+    @property
+    def rows(self) -> Floats:
+        """The embeddings, as ``values``."""
+        return self.values
 
     def upsampled(self) -> Floats:
         """Repeat each token embedding for its nucleotides, shape (L, D)."""

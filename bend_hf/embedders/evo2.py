@@ -27,7 +27,8 @@ import numpy as np
 from bend_hf.embedders._adapter import adapter_files
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._embedder import Embedder, available_device
+from bend_hf.embedders._device import available_device
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, Direction, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, single_nucleotides

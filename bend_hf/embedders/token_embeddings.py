@@ -12,6 +12,9 @@ Labels of three items; the second has none:
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,8 +29,10 @@ from bend_hf.types import IGNORE_LABEL, Floats, Ints, Labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import Tensor
 
     from bend_hf.embedders._embedder import Embedder
+    from bend_hf.embedders._pipeline import StoredRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,14 @@ class TokenBatch:
 
     x_BTD: Floats | NDArray[np.float16]
     token_of_BL: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceTokenBatch:
+    """A ``TokenBatch`` on the device, with ``x_BTD`` in float32."""
+
+    x_BTD: Tensor
+    token_of_BL: Tensor
 
 
 class EmbeddingSource(Protocol):
@@ -75,11 +88,22 @@ def pad_embeddings(x_ND: Floats | NDArray[np.float16], embedding_starts: Ints, e
     place = np.arange(len(x_ND)) - embedding_starts[sequence_of]
     x_BTD = np.zeros((n_batch, n_tokens, x_ND.shape[1]), np.float16 if x_ND.dtype == np.float16 else np.float32)
     x_BTD[sequence_of, place] = x_ND
+    return TokenBatch(x_BTD=x_BTD, token_of_BL=token_of_nucleotide(place, embedding_starts, embedding_bp))
+
+
+def token_of_nucleotide(place: Ints, embedding_starts: Ints, embedding_bp: Ints) -> Ints:
+    """Return the token that each nucleotide belongs to, shape (batch, nucleotides); -1 for padding.
+
+    Args:
+        place: Index of each embedding in its sequence, shape (N,).
+        embedding_starts: Where the embeddings of each sequence start, shape (batch + 1,).
+        embedding_bp: Number of nucleotides that each embedding stands for, shape (N,).
+    """
     bp_starts = np.concatenate([[0], np.cumsum(embedding_bp)])[embedding_starts]
     lengths_bp = np.diff(bp_starts)
-    token_of_BL = np.full((n_batch, int(lengths_bp.max(initial=0))), -1, np.int64)
+    token_of_BL = np.full((len(lengths_bp), int(lengths_bp.max(initial=0))), -1, np.int64)
     token_of_BL[np.arange(token_of_BL.shape[1]) < lengths_bp[:, None]] = np.repeat(place, embedding_bp)
-    return TokenBatch(x_BTD=x_BTD, token_of_BL=token_of_BL)
+    return token_of_BL
 
 
 def item_name(dataset: Dataset, row: int) -> str:
@@ -129,22 +153,74 @@ class OnTheFly:
         Raises:
             NotFiniteError: An embedding is nan or infinite; the message names the item.
         """
-        sequences = self._sequences[rows]["sequence"].to_pylist()
-        embedded = self._embedder.embed_tokens(sequences)
+        embedded = self._embedder.embed_tokens(self._texts(rows))
         starts = np.concatenate([[0], np.cumsum([len(item.embedding_bp) for item in embedded])])
         x_ND = np.concatenate([item.values for item in embedded])
         if not all_finite(x_ND):
-            bad = [place for place, item in enumerate(embedded) if not np.isfinite(item.values).all()]
-            raise NotFiniteError(
-                f"the embeddings of {item_name(self._dataset, rows[bad[0]])} are not finite: {self._embedder.name} "
-                f"gave nan or infinity for {len(bad)} of {len(rows)} items, computed in {self._embedder.dtype}; "
-                f"{self._embedder.finite_remedy}"
-            )
+            raise self._not_finite(rows, [bool(np.isfinite(item.values).all()) for item in embedded])
         return pad_embeddings(
             x_ND,
             starts,
             np.concatenate([item.embedding_bp for item in embedded]),
         )
+
+    @property
+    def streams(self) -> bool:
+        """Whether ``stream`` gains over ``rows``: for networks, which can compute while a batch is used."""
+        return self._embedder.overlaps and self._embedder.needs_checkpoint
+
+    def stream(self, slices: Iterable[Ints]) -> Generator[DeviceTokenBatch, None, None]:
+        """Embed batches of items ahead of their use, with the bits of ``rows``; they stay on the embedder's device.
+
+        Args:
+            slices: The items of each batch, read in another thread.
+
+        Raises:
+            NotFiniteError: An embedding is nan or infinite; the message names the item.
+        """
+        import torch
+
+        given: deque[Ints] = deque()
+
+        def units() -> Iterator[list[str]]:
+            for rows in slices:
+                given.append(rows)
+                yield self._texts(rows)
+
+        with closing(self._embedder.iter_stored(units(), torch.float32, on_device=True)) as stored:
+            for unit in stored:
+                rows = given.popleft()
+                if not bool(torch.isfinite(unit.values).all()):
+                    finite = torch.isfinite(unit.values).all(dim=1).cpu().numpy()
+                    raise self._not_finite(rows, np.logical_and.reduceat(finite, unit.starts[:-1]).tolist())
+                yield _padded_on_device(unit)
+
+    def _texts(self, rows: Ints) -> list[str]:
+        found: list[str] = self._sequences[rows]["sequence"].to_pylist()
+        return found
+
+    def _not_finite(self, rows: Ints, finite: Sequence[bool]) -> NotFiniteError:
+        """Say which items have embeddings that are nan or infinite."""
+        return NotFiniteError(
+            f"the embeddings of {item_name(self._dataset, rows[finite.index(False)])} are not finite: "
+            f"{self._embedder.name} gave nan or infinity for {finite.count(False)} of {len(rows)} items, computed in "
+            f"{self._embedder.dtype}; {self._embedder.finite_remedy}"
+        )
+
+
+def _padded_on_device(unit: StoredRows) -> DeviceTokenBatch:
+    """Pad the token embeddings of a unit to a rectangle on their device, as ``pad_embeddings`` does on the host."""
+    import torch
+
+    counts, device = np.diff(unit.starts), unit.values.device
+    sequence_of = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(unit.values)) - unit.starts[sequence_of]
+    n_tokens = int(counts.max(initial=0))
+    x_BTD = unit.values.new_zeros((len(counts), n_tokens, unit.values.shape[1]))
+    x_BTD.view(-1, unit.values.shape[1])[torch.from_numpy(sequence_of * n_tokens + place).to(device)] = unit.values
+    return DeviceTokenBatch(
+        x_BTD=x_BTD, token_of_BL=torch.from_numpy(token_of_nucleotide(place, unit.starts, unit.bp)).to(device)
+    )
 
 
 class Targets:

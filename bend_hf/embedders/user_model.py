@@ -82,7 +82,8 @@ class UserEmbedder(Embedder):
         read: Iterable[Path] = (),
         **options: Unpack[EmbedderOptions],
     ) -> None:
-        unused = sorted(set(options) - {"spec", "protocol", "reverse_complement_average"})
+        given = set(options) - ({"dtype"} if options.get("dtype") == "auto" else set())  # which is the model's own
+        unused = sorted(given - {"spec", "protocol", "reverse_complement_average"})
         if unused:
             raise ConfigError(f"options {', '.join(unused)} do not apply to a user's model; leave them out")
         _evaluate(model)

@@ -336,6 +336,12 @@ def _cell(values: Json, column: str, index: int) -> str:
     return str(value) if column in _COUNTS else number(value)
 
 
+def _dtype_text(model: dict[str, Json]) -> str:
+    """The dtype of a model, with TF32 and torch.compile if they were used."""
+    used = [text for name, text in (("tf32", "in TF32"), ("compile", "compiled")) if model.get(name)]
+    return ", ".join([text_or(model.get("dtype")), *used])
+
+
 def _model_fields(results: Sequence[ResultGroup]) -> dict[str, Any]:
     """What the card says of the model. License, paper and training data are those of published weights alone."""
     record = results[0].records[0]
@@ -362,7 +368,7 @@ def _model_fields(results: Sequence[ResultGroup]) -> dict[str, Any]:
         "context": f"{context:,}" if isinstance(context, int) else "no limit",
         "direction": text_or(model.get("direction")),
         "layer": "last" if model.get("layer") == -1 else text_or(model.get("layer")),
-        "dtype": text_or(model.get("dtype")),
+        "dtype": _dtype_text(model),
         "seen": seen,
         "training_data": training_data,
         "license": license,

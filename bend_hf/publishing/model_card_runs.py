@@ -16,11 +16,12 @@ from typing import Any
 from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.assembly import UNKNOWN
 from bend_hf.data.sources import HUB_NAMESPACE
+from bend_hf.embedders import MODELS
 from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.files import asset_folder, parse_json
 from bend_hf.tables import INVISIBLE, metric_title, number
 from bend_hf.tasks import TASKS, TaskSpec
-from bend_hf.training.heads import HEADS
+from bend_hf.training.heads import BASELINES, HEADS
 from bend_hf.types import Json
 
 
@@ -161,6 +162,13 @@ def _data_text(record: ResultRecord) -> str:
     return f"{kind.get(str(data.get('origin')), text_or(data.get('origin')))}, {genome}"
 
 
+def _has_weights(model: str) -> bool:
+    """Whether flags of weights apply to a model; the code of a user's model is not run to find out."""
+    if model in BASELINES or model.endswith(".py"):
+        return False
+    return model not in MODELS or MODELS.get(model).source != "none"
+
+
 def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> str:
     """The command that repeats a run: the model and every flag that is not at its default, without local paths."""
     tasks, origin = config.get("task"), config.get("data")
@@ -168,8 +176,9 @@ def command(config: Mapping[str, Json], kind: type[RunConfig] = RunConfig) -> st
     if origin is not None:
         words += ["--data", str(origin) if str(origin).partition(":")[0] in ("sample", "hub") else "data"]
     infos = flags_of(kind)
+    has_weights = _has_weights(str(config.get("model")))
     for item in fields(kind):
-        value = config.get(item.name)
+        value = config.get(item.name) if has_weights or infos[item.name].needs != "weights" else None
         default = None if item.default is MISSING else item.default
         at_default = value == default and item.name != "model"
         if not infos[item.name].in_command or value in (None, [], False) or at_default:

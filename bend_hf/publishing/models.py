@@ -26,7 +26,7 @@ from bend_hf.types import Json
 # What the registry tells of a model; a correction there makes no other model.
 _DESCRIBES: Final = ("training_data", "license", "paper", "n_parameters", "context_tokens", "tokenization")
 _PLACE: Final = ("checkpoint", "revision")  # where the files were read from
-_USE: Final = ("model", "family", "layer", "dtype", "random_init", "reverse_complement_average")
+_USE: Final = ("model", "family", "layer", "dtype", "tf32", "compile", "random_init", "reverse_complement_average")
 
 
 def has_content(record: ResultRecord) -> bool:
@@ -105,6 +105,10 @@ def model_label(record: ResultRecord) -> str:
         details.append(f"layer {model['layer']}")
     if model.get("dtype") not in (None, "float32"):
         details.append(str(model["dtype"]))
+    if model.get("tf32"):
+        details.append("TF32")
+    if model.get("compile"):
+        details.append("compiled")
     if model.get("reverse_complement_average"):
         details.append("both strands averaged")
     return ", ".join([label, *details])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,6 +86,8 @@ class Bench:
         nucleotides_per_second: Of the whole embedder.
         bare_nucleotides_per_second: Of the network on ready tensors.
         share_of_bare: The first of these over the second.
+        compiled_speed_up: Speed of the whole embedder with ``torch.compile`` over that without; None if it is not
+            compiled. The numbers above are then those with it, except the time of compiling.
         matmul_flops: Floating-point operations per second of a large matrix product.
         share_of_matmul_peak: Operations of the network per second of the whole embedder, over that. Counted are matrix
             products, convolutions and attention; scans and Fourier transforms are not.
@@ -100,6 +103,7 @@ class Bench:
     nucleotides_per_second: float
     bare_nucleotides_per_second: float
     share_of_bare: float
+    compiled_speed_up: float | None
     matmul_flops: float
     share_of_matmul_peak: float
     stored_bytes_per_second: float
@@ -126,15 +130,16 @@ def bench(config: BenchConfig) -> Bench:
     letters = np.array(["A", "C", "G", "T"])
     sequences = ["".join(random.choice(letters, config.window_bp)) for _ in range(config.windows)]
     device, stored = embedder.runner().device, torch_dtype(config.cache_dtype)
-    n_rows = 0
 
-    def whole() -> None:
-        nonlocal n_rows
-        n_rows = sum(len(unit.bp) for unit in embedder.iter_stored([sequences], stored))
+    def whole(one: Embedder) -> int:
+        with one.runner().fixed():
+            return sum(len(unit.bp) for unit in one.iter_stored([sequences], stored))
 
-    bare = _bare(embedder, sequences)
-    with embedder.runner().fixed():
-        whole_s, bare_s = _in_turns(whole, bare, device, config.rounds)
+    n_rows, bare = whole(embedder), _bare(embedder, sequences)
+    sides: list[Callable[[], object]] = [partial(whole, embedder), bare]
+    if config.compile:
+        sides.append(partial(whole, open_model(replace(config, compile=False))))
+    whole_s, bare_s, *plain_s = _in_turns(sides, device, config.rounds)
     n_bp = config.window_bp * config.windows
     peak = _matmul_flops(device, embedder.dtype)
     row_bytes = embedding_bytes(embedder.width, config.cache_dtype)
@@ -148,6 +153,7 @@ def bench(config: BenchConfig) -> Bench:
         nucleotides_per_second=speed,
         bare_nucleotides_per_second=n_bp / bare_s,
         share_of_bare=bare_s / whole_s,
+        compiled_speed_up=plain_s[0] / whole_s if plain_s else None,
         matmul_flops=peak,
         share_of_matmul_peak=count_flop(bare) / whole_s / peak,
         stored_bytes_per_second=n_rows * row_bytes / whole_s,
@@ -193,14 +199,12 @@ def _bare(embedder: Embedder, sequences: list[str]) -> Callable[[], None]:
     return run
 
 
-def _in_turns(
-    first: Callable[[], None], second: Callable[[], None], device: torch.device, rounds: int
-) -> tuple[float, float]:
-    """Return the shortest seconds of each of two functions, timed in turns after one call that does not count."""
-    first()
-    second()
-    pairs = [(_timed(first, device), _timed(second, device)) for _ in range(rounds)]
-    return min(one for one, _ in pairs), min(other for _, other in pairs)
+def _in_turns(functions: Sequence[Callable[[], object]], device: torch.device, rounds: int) -> list[float]:
+    """Return the shortest seconds of each of some functions, timed in turns after one call that does not count."""
+    for function in functions:
+        function()
+    timed = [[_timed(function, device) for function in functions] for _ in range(rounds)]
+    return [min(of_function) for of_function in zip(*timed, strict=True)]
 
 
 def _timed(function: Callable[[], object], device: torch.device) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bend_hf.config import RunConfig
+from bend_hf.config import ComputeFlags, RunConfig
 from bend_hf.lease import Watch
 from bend_hf.runs.outcome import Outcome
 from bend_hf.runs.run import claimed, controls_of, model_run, open_embedder, prepare, run_task
@@ -84,6 +84,7 @@ class DemoSettings:
         seed: Seed of heads and random weights.
         epochs: Epochs instead of those of the recipes.
         quick: Take fewer items, and leave out what takes long.
+        compute: Where and how fast the model computes.
     """
 
     model: str
@@ -92,6 +93,7 @@ class DemoSettings:
     seed: int = 0
     epochs: int | None = None
     quick: bool = False
+    compute: ComputeFlags = ComputeFlags()
 
 
 def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
@@ -115,6 +117,9 @@ def demo_config(task: TaskSpec, settings: DemoSettings) -> RunConfig | None:
         seed=settings.seed,
         keep="none" if is_trained else None,
         controls=True,
+        device=settings.compute.device,
+        batch_tokens=settings.compute.batch_tokens,
+        compile=settings.compute.compile,
     )
 
 

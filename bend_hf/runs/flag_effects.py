@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bend_hf.config import ModelFlags, Needs, RunConfig, check_flags_apply, given_without_effect
+from bend_hf.config import ComputeFlags, ModelFlags, Needs, RunConfig, check_flags_apply, given_without_effect
 from bend_hf.registry import names_file
 from bend_hf.tasks import NucleotideClasses, TaskSpec
 from bend_hf.tasks.gene_finding import CLASSES
@@ -76,6 +76,20 @@ def check_model_flags(config: ModelFlags, one_of: Sequence[ModelFlags] = ()) -> 
     """
     named = one_of or (config,)
     check_flags_apply(config, {one.model: lacking_of_model(one.model, one.checkpoint) for one in named})
+
+
+def check_compute_flags(given: ComputeFlags, model: str, checkpoint: str | None = None) -> None:
+    """Check that flags of speed have an effect on a model, for commands without other flags of a model.
+
+    Args:
+        given: The flags.
+        model: As the user or a trained head names it.
+        checkpoint: Weights to use instead of the declared ones.
+
+    Raises:
+        ConfigError: A flag has no effect.
+    """
+    check_flags_apply(given, {model: lacking_of_model(model, checkpoint)})
 
 
 def check_task_flags(config: RunConfig, tasks: Sequence[TaskSpec]) -> None:

@@ -205,7 +205,7 @@ def operations_per_second() -> float:
     """Measure how many operations of a matrix product this machine does in a second."""
     import torch
 
-    from bend_hf.embedders._embedder import best_device
+    from bend_hf.embedders._device import best_device
 
     device = best_device()
     one, two = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))

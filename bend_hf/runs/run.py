@@ -509,7 +509,7 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
         embedder: The model that ``task.config`` names.
         control: The control that the model is, if it is one.
     """
-    config = resolve_config(task.config, task.data)
+    config = replace(resolve_config(task.config, task.data), model_dtype=embedder.dtype)
     identity = identity_in(config.out, embedder)
     check_pooled(embedder, task.data.task)
     head = None if task.data.task.head is None else head_of(config.head, task.data.task)
@@ -568,6 +568,7 @@ def control_run(task: PreparedTask, control: ControlSpec) -> ControlRun:
         config=replace(
             task.config,
             model=control.key,
+            model_dtype="float32",
             decode="argmax",
             strand_report=False,
             shots=task.config.shots if control.provenance is None else (),
@@ -625,4 +626,5 @@ def start_processes(config: RunConfig) -> Accelerator:
         processes=config.processes,
         tunes=config.tune != "head",
         device=config.device,
+        tf32=config.tf32,
     )

@@ -38,6 +38,7 @@ from bend_hf.runs.outcome import (
     with_detail,
     write_outcome,
 )
+from bend_hf.training.launch import start_accelerator
 from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -108,9 +109,7 @@ def score_file(
     check_unchanged(states)
     if embedder is None:
         check_model_flags(config)
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=config.device == "cpu")
+    accelerator = start_accelerator(device=config.device, tf32=config.tf32)
     if embedder is None:
         embedder = open_model(config)
     identity = identity_in(config.out, embedder)
@@ -127,7 +126,11 @@ def score_file(
     info = RunInfo(
         task=key_of(file),
         protocol=config.protocol,
-        settings={**{name: jsonable(value) for name, value in asdict(config).items()}, "file": str(file)},
+        settings={
+            **{name: jsonable(value) for name, value in asdict(config).items()},
+            "model_dtype": embedder.dtype,
+            "file": str(file),
+        },
         data=_data_facts(_inputs(file, config), variants, scored),
         n_items=len(variants),
         accelerator=accelerator,

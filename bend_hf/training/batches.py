@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bend_hf.embedders.cache.reader import DeviceEmbeddings, fits_on_device
-from bend_hf.embedders.token_embeddings import Targets
+from bend_hf.embedders.token_embeddings import OnTheFly, Targets
 from bend_hf.training.prefetch import prefetch
 from bend_hf.types import IGNORE_LABEL, Ints, Labels
 
@@ -194,7 +195,7 @@ def batch_rows(n: int, *, batch_size: int, seed: int, epoch: int, rank: int, n_p
     return [order[start : start + batch_size][rank::n_processes] for start in range(0, n, batch_size)]
 
 
-def feed(split: Split, slices: Sequence[Ints], device: torch.device) -> Generator[Batch, None, None]:
+def feed(split: Split, slices: Sequence[BatchRows], device: torch.device) -> Generator[Batch, None, None]:
     """Yield the batches of some items, in order, each prepared while the previous one is used.
 
     Args:
@@ -202,7 +203,23 @@ def feed(split: Split, slices: Sequence[Ints], device: torch.device) -> Generato
         slices: Row numbers of each batch.
         device: The device of the model.
     """
+    if isinstance(split.embeddings, OnTheFly) and split.embeddings.streams:
+        return _streamed(split, split.embeddings, [_on_host(rows) for rows in slices], device)
     return prefetch(partial(make_batch, split, device), slices)
+
+
+def _streamed(
+    split: Split, source: OnTheFly, slices: Sequence[Ints], device: torch.device
+) -> Generator[Batch, None, None]:
+    """Yield the batches of a split whose embeddings are computed in one stream."""
+    read = (rows if len(rows) else np.zeros(1, np.int64) for rows in slices)
+    with closing(source.stream(read)) as stream:
+        for rows, inputs in zip(slices, stream, strict=True):
+            yield _batch_of(split, inputs, device, rows)
+
+
+def _on_host(rows: BatchRows) -> Ints:
+    return rows.rows if isinstance(rows, HeldRows) else rows
 
 
 def labels_of(split: Split, rows: BatchRows) -> Labels | Tensor:
@@ -229,6 +246,10 @@ def make_batch(split: Split, device: torch.device, rows: BatchRows) -> Batch:
         held = embeddings.gather(rows.items, n_tokens=rows.n_tokens, n_bp=rows.n_bp)
         return Batch(rows=rows.rows, inputs=(held.x_BTD, held.token_of_BL), labels=labels_of(split, rows))
     inputs = split.embeddings.rows(rows if len(rows) else np.zeros(1, np.int64))
+    return _batch_of(split, inputs, device, rows)
+
+
+def _batch_of(split: Split, inputs: Inputs, device: torch.device, rows: Ints) -> Batch:
     tensors = [to_device(getattr(inputs, field.name), device) for field in fields(inputs)]
     if not len(rows):  # an item of padding alone counts in no statistics
         tensors[-1] = torch.full_like(tensors[-1], -1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from bend_hf.training.batches import (
     BatchRows,
     Split,
     batch_rows,
+    feed,
     held_rows,
     labels_of,
     make_batch,
@@ -214,6 +215,10 @@ class HeadTrainer(Trainer[Epoch, BatchRows, Batch, Batch]):
         """Return the rows of each batch, up to the end of the epoch."""
         in_epoch = first % self.steps_per_epoch
         return self._rows(first)[in_epoch * self.config.accumulation :]
+
+    def made(self, items: Iterable[BatchRows]) -> Generator[Batch, None, None]:
+        """Yield the batch of each item; the embeddings of a split that is not cached are computed in one stream."""
+        return feed(self.data.train, list(items), self.accelerator.device)
 
     def make(self, item: BatchRows) -> Batch:
         """Read, embed and pad a batch, and copy it to the device."""

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from bend_hf.config import Precision
+from bend_hf.embedders._device import set_tf32
 from bend_hf.errors import BendError, ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ def missing_processes(environment: Mapping[str, str], *, n_processes: int) -> st
 
 
 def start_accelerator(
-    *, mixed_precision: Precision = "no", processes: int | None = None, tunes: bool = False, device: str | None = None
+    *,
+    mixed_precision: Precision = "no",
+    processes: int | None = None,
+    tunes: bool = False,
+    device: str | None = None,
+    tf32: bool = False,
 ) -> Accelerator:
     """Start the accelerator of a run.
 
@@ -63,6 +69,7 @@ def start_accelerator(
         processes: Number of processes that the run must have; None takes any.
         tunes: Whether a language model is trained too. Some of its weights do not contribute to its embeddings.
         device: Device of this process, such as ``cpu`` or ``cuda:1``; None chooses it from the launcher.
+        tf32: Whether float32 computations of a CUDA device may use TF32.
 
     Raises:
         ConfigError: This machine does not support the precision, or the number of processes is not ``--processes``.
@@ -73,13 +80,15 @@ def start_accelerator(
     from bend_hf.training.sharding import shard_if_asked
 
     if device is not None:
-        _choose_device(device)
+        choose_device(device)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if tunes else []
     try:
         on_cpu = device == "cpu" or _are_launched_on_cpus()
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=on_cpu, kwargs_handlers=handlers)
     except ValueError as error:
         raise ConfigError(f"--mixed-precision {mixed_precision} does not work here: {error}") from error
+    if accelerator.device.type == "cuda":
+        set_tf32(tf32)
     if processes not in (None, accelerator.num_processes):
         raise ConfigError(
             f"--processes is {processes}, but this run has {accelerator.num_processes}; start that many with "
@@ -103,7 +112,7 @@ def _are_launched_on_cpus() -> bool:
     return several and "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
 
 
-def _choose_device(device: str) -> None:
+def choose_device(device: str) -> None:
     """Make a device the current one, before the processes start.
 
     Raises:

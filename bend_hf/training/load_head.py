@@ -11,10 +11,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, Unpack
 
 from torch import nn
 
+from bend_hf.config import ComputeFlags, flags_of
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import BendError, ConfigError, ModelError, RecordError, RegistryError, SourceError, did_you_mean
@@ -35,6 +36,15 @@ log = logging.getLogger(__name__)
 
 AnyEmbedder: TypeAlias = "str | Path | Embedder | UserModel | EmbedFunction | None"
 
+
+class ComputeOptions(TypedDict, total=False):
+    """The fields of ``config.ComputeFlags`` as keywords."""
+
+    device: str | None
+    batch_tokens: int | None
+    compile: bool
+
+
 HEADS_FOLDER: Final = "heads"  # in the repository of a model card
 # What must be the same as in the training; other entries of an identity are names and versions.
 _COMPARED: Final = {
@@ -46,6 +56,7 @@ _COMPARED: Final = {
     "protocol": "protocol",
     "layer": "layer",
     "dtype": "dtype",
+    "tf32": "use of TF32",
     "overlap_tokens": "overlap of chunks",
     "reverse_complement_average": "average over both strands",
 }
@@ -58,7 +69,7 @@ def load_head(
     embedder: AnyEmbedder = None,
     checkpoint: str | Path | None = None,
     revision: str | None = None,
-    device: str | None = None,
+    **compute: Unpack[ComputeOptions],
 ) -> TrainedHead:
     """Load a trained head with its embedder.
 
@@ -70,19 +81,26 @@ def load_head(
             object with ``embed``.
         checkpoint: Folder or Hub id of the embedder's weights, if they lie elsewhere than in the training.
         revision: Commit, tag or branch of the repository.
-        device: Device to compute on; None for the fastest that is available.
+        compute: Where and how fast the embedder computes: ``device``, ``batch_tokens`` and ``compile``; see
+            ``config.ComputeFlags``. Whether it is compiled is by default as in the training.
 
     Raises:
+        ConfigError: A keyword is unknown or out of range, or has no effect on the embedder.
         SourceError: There is no head, or there are several.
         RecordError: The file is no head, or differs from what its record states.
         ModelError: The embedder is not the one of the training: its weights, files or settings differ.
     """
+    known = sorted(flags_of(ComputeFlags))
+    for name in compute:
+        if name not in known:
+            raise ConfigError(f"load_head has no setting {name!r}; {did_you_mean(name, known)}")
+    given = ComputeFlags(**compute)
     path, from_hub = _find(source, task, revision)
     kept = read_head(path)
     if task is not None and kept.config.task != task:
         raise SourceError(f"{path} holds a head of {kept.config.task!r}, not of {task!r}; give another file")
     _check_code_is_here(kept.config, from_hub=from_hub, has_embedder=embedder is not None)
-    opened = _open_embedder(kept.config, embedder, checkpoint, device)
+    opened = _open_embedder(kept.config, embedder, checkpoint, given)
     _check_identity(kept.config, opened, path)
     return _assemble(kept, opened, path)
 
@@ -197,7 +215,7 @@ def _open_embedder(
     config: HeadConfig,
     embedder: AnyEmbedder,
     checkpoint: str | Path | None,
-    device: str | None,
+    given: ComputeFlags,
 ) -> Embedder:
     if isinstance(embedder, Embedder):
         return embedder
@@ -205,7 +223,10 @@ def _open_embedder(
         from bend_hf.embedders.user_model import UserEmbedder
 
         return UserEmbedder(embedder)
-    flags = replace(model_flags(config), device=device)
+    stored = model_flags(config)
+    flags = replace(
+        stored, device=given.device, batch_tokens=given.batch_tokens, compile=given.compile or stored.compile
+    )
     if embedder is not None:
         flags = replace(flags, model=str(embedder), checkpoint=None)
     if checkpoint is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -196,6 +196,10 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
             end: The step after the last one, at most the end of the interval.
         """
 
+    def made(self, items: Iterable[Item]) -> Generator[Made, None, None]:
+        """Yield the input of each item, made while the one before is used."""
+        return prefetch(self.make, items)
+
     @abstractmethod
     def make(self, item: Item) -> Made:
         """Read the input for an item; runs in a background thread."""
@@ -268,7 +272,7 @@ class Trainer(ABC, Generic[Entry, Item, Made, Part]):
     def _train_until(self, end: int) -> None:
         self.model.train()
         began = time.perf_counter() - self.state.seconds
-        with closing(prefetch(self.make, self.items(self.state.step, end))) as made:
+        with closing(self.made(self.items(self.state.step, end))) as made:
             inputs = self._timed(made)
             while self.state.step < end:
                 self._step(inputs)

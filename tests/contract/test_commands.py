@@ -197,3 +197,21 @@ def test_tasks_may_stand_behind_and_between_flags(command: str) -> None:
     argv = [command, "gene_finding", "--data", "sample", "cpg_methylation", "--protocol", "bend-hf-1", "all"]
     assert parse(argv).task == ["gene_finding", "cpg_methylation", "all"]
     assert parse([command, "--data", "sample", "all"]).task == ["all"]
+
+
+NAMES_A_MODEL = {"audit", "card", "convert", "push"}  # whose --model opens no network
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_command_that_opens_a_model_lets_choose_device_batch_and_compilation(key: str) -> None:
+    (commands,) = (one for one in _main.command_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    for parser in _parsers(commands.choices[key]):
+        flags = {action.dest for action in parser._actions}
+        if not flags & {"model", "head"} or key in NAMES_A_MODEL:
+            assert not flags & {"device", "compile"}, parser.prog
+            continue
+        batch = "batch_windows" if key == "pretrain" else "batch_tokens"
+        assert {"device", "compile", batch} <= flags, parser.prog
+        # the dtype of a trained head is that of its training, and the demo is one comparison at the default
+        if key not in ("predict", "demo", "pretrain"):
+            assert {"model_dtype", "tf32"} <= flags, parser.prog

@@ -47,6 +47,7 @@ ALWAYS = {
             "seed",
         ),
         *("mixed_precision", "validate_every", "validation_windows", "save_every", "keep", "no_tables", "threads"),
+        *("device", "compile"),
     },
     "variants": {
         "dry_run",

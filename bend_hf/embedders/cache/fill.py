@@ -16,30 +16,26 @@ do.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
-import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bend_hf.embedders.cache.shards import ShardFiles, State
 from bend_hf.embedders.cache.share_progress import ShareProgress
-from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars
-from bend_hf.errors import CacheError
-from bend_hf.lease import Lease, Watch, lease_problem, sweep_trials, take, unshared
+from bend_hf.embedders.cache.stream import Claim, ShardStream
+from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, no_bars
+from bend_hf.lease import Watch, lease_problem, sweep_trials, take, unshared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _POLL_S: Final = (0.05, 2.0)  # first and longest wait for a shard that another process fills
 OnProgress: TypeAlias = Callable[[int, int], None]  # called with the nucleotides that are embedded, and their total
 
@@ -150,44 +146,42 @@ def fill(
     by_number = {files.number: files for files in missing}
     pending = shard_order(sorted(by_number), rank=here.rank, n_processes=here.n_processes)
     wait_s = _POLL_S[0]
-    with no_bars(), _Filler(writer, columns, progress) as filler:
-        pending = _fill_free(filler, [by_number[number] for number in pending], size_bp)
-        while pending and here.waits:
-            left = [number for number in pending if not filler.fill(by_number[number])]
-            if len(left) == len(pending):
+    with no_bars(), ShardStream([writer], columns, progress.add) as stream:
+        taker = _Taker(writer, progress, Watch())
+        stream.fill(taker.claims(_free([by_number[number] for number in pending], taker)))
+        while taker.held and here.waits:
+            others, taker.held = taker.held, []
+            stream.fill(taker.claims(others))
+            if len(taker.held) == len(others):
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, _POLL_S[1])
             else:
                 wait_s = _POLL_S[0]
-            pending = left
     if here.waits:
         sweep_finished(shards)
 
 
-def _fill_free(filler: _Filler, shards: Sequence[ShardFiles], size_bp: Mapping[int, int]) -> list[int]:
-    """Fill the shards that no other process has finished or holds; return the numbers of those that others hold.
+def _free(shards: Sequence[ShardFiles], taker: _Taker) -> Iterator[ShardFiles]:
+    """Yield the shards that no other process has finished or holds; the taker remembers those that others hold.
 
     One look at the folder before each shard replaces looks at every file of it, which many workers on a network file
     system would pay for dearly.
     """
     if not shards:
-        return []
+        return
     folder = shards[0].folder
     left = {files.number: (files, files.lock.name, files.record.name) for files in shards}
-    held: list[int] = []
     while True:
         names = _names(folder)
         for number in [number for number, (_, _, record) in left.items() if record in names]:
             files = left.pop(number)[0]
-            if files.state() is State.GOOD:
-                filler.progress.add(size_bp[number])
-            else:
-                held.append(number)  # it was altered, or is being replaced
+            if not taker.is_done(files):
+                taker.held.append(files)  # it was altered, or is being replaced
         free = next((number for number, (_, lock, _) in left.items() if lock not in names), None)
         if free is None:
-            return [*held, *left]
-        if not filler.fill(left.pop(free)[0]):
-            held.append(free)
+            taker.held += [files for files, _, _ in left.values()]
+            return
+        yield left.pop(free)[0]
 
 
 def _fill_static(
@@ -199,12 +193,9 @@ def _fill_static(
     progress = _Progress(on_progress, total_bp=sum(writer.n_bp(files) for files in mine))
     progress.add(progress.total_bp - sum(writer.n_bp(files) for files in missing))
     said = _said_in_log(writer, here, n_mine=len(mine), n_done=len(mine) - len(missing), n_shards=len(shards))
-    with (
-        no_bars(),
-        _Filler(writer, columns, progress, leases=False, alone=here.n_processes > 1, on_shard=said) as filler,
-    ):
-        for files in missing:
-            filler.fill(files)
+    alone = here.n_processes > 1
+    with no_bars(), ShardStream([writer], columns, progress.add, sweeps=alone, on_shard=said) as stream:
+        stream.fill(_Taker(writer, progress, watch=None).claims(missing))
     wait_s = _POLL_S[0]
     while here.waits and missing_shards(shards):
         time.sleep(wait_s)
@@ -244,135 +235,52 @@ def sweep_finished(shards: Sequence[ShardFiles]) -> None:
 
 
 class _Progress:
-    """Adds up the nucleotides that are embedded."""
+    """Adds up the nucleotides that are embedded, from any thread."""
 
     def __init__(self, on_progress: OnProgress, *, total_bp: int) -> None:
         self.total_bp = total_bp
         self._done_bp = 0
         self._on_progress = on_progress
+        self._lock = threading.Lock()
 
     def add(self, n_bp: int) -> None:
-        self._done_bp = min(self._done_bp + n_bp, self.total_bp)
-        self._on_progress(self._done_bp, self.total_bp)
+        with self._lock:
+            self._done_bp = min(self._done_bp + n_bp, self.total_bp)
+            self._on_progress(self._done_bp, self.total_bp)
 
 
-class _Filler:
-    """Embeds shards in this thread and writes them in another; one is finished while the next is embedded.
+class _Taker:
+    """Takes shards for this process.
 
     Args:
-        writer: Writes a shard.
-        columns: Computes the embeddings.
-        progress: Adds up the nucleotides.
-        leases: Whether leases divide the shards between processes.
-        alone: Whether no other process writes the shards that this one fills, so that it may remove what was left.
-        on_shard: Called when a shard is finished, in the thread that writes.
+        writer: Knows the nucleotides of a shard.
+        progress: Adds up those of shards that others finished.
+        watch: Recognizes leases of dead processes; None: no leases divide the shards between processes.
+
+    Attributes:
+        held: Shards that other processes hold.
     """
 
-    def __init__(
-        self,
-        writer: ShardWriter,
-        columns: TokenColumns,
-        progress: _Progress,
-        *,
-        leases: bool = True,
-        alone: bool = True,
-        on_shard: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._on_shard = on_shard
-        self._leases = leases
-        self._alone = alone
-        self._writer = writer
-        self._columns = columns
-        self.progress = progress
-        self._feed = Feed()
-        self._watch = Watch()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write shard")
-        self._writing: list[Future[None]] = []
+    def __init__(self, writer: ShardWriter, progress: _Progress, watch: Watch | None) -> None:
+        self._writer, self._progress, self._watch = writer, progress, watch
+        self.held: list[ShardFiles] = []
 
-    def __enter__(self) -> _Filler:
-        return self
+    def claims(self, shards: Iterable[ShardFiles]) -> Iterator[Claim]:
+        """Yield those of the shards that are missing and that no other process holds, when they are needed."""
+        for files in shards:
+            if self.is_done(files):
+                continue
+            lease = unshared(files.lock) if self._watch is None else take(files.lock, self._watch)
+            if lease is None:
+                self.held.append(files)
+            elif self.is_done(files):  # finished between the look and the lease
+                lease.release()
+            else:
+                yield Claim(files=(files,), leases=(lease,))
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            # A thread's join() that a signal interrupts gives up on the thread in Python 3.11; wait() does not.
-            wait(self._writing)
-        except KeyboardInterrupt:
-            wait(self._writing)  # until the shard is finished and its lease is freed
-            raise
-        finally:
-            self._thread.shutdown()
-        if kind is None:
-            self._check()
-
-    def fill(self, files: ShardFiles) -> bool:
-        """Fill a shard unless it exists; return False if another process is filling it."""
-        if files.state() is State.GOOD:
-            self.progress.add(self._writer.n_bp(files))
-            return True
-        lease = take(files.lock, self._watch) if self._leases else unshared(files.lock)
-        if lease is None:
+    def is_done(self, files: ShardFiles) -> bool:
+        """Return whether a shard is good, and count its nucleotides if it is."""
+        if files.state() is not State.GOOD:
             return False
-        if files.state() is State.GOOD:  # finished between the look and the lease
-            lease.release()
-            return self.fill(files)
-        writing = self._thread.submit(self._write, files, lease)
-        self._writing.append(writing)
-        try:
-            for columns in self._columns.of(self._writer.batches(files)):
-                self._feed.put(files.number, columns, self._check)
-        except BaseException as error:
-            self._feed.stop(writing)
-            if isinstance(error, UnstorableError):
-                raise CacheError(f"{self._writer.item_name(files, error.position)}: {error}") from error
-            raise
+        self._progress.add(self._writer.n_bp(files))
         return True
-
-    def _write(self, files: ShardFiles, lease: Lease) -> None:
-        with lease, explained(files):
-            if self._alone:
-                files.sweep()
-            self._writer.write(files, lease.token, self._feed, self.progress.add)
-        self._on_shard()
-
-    def _check(self) -> None:
-        """Raise the error of a shard that could not be written."""
-        for future in self._writing:
-            if future.done():
-                future.result()
-        self._writing = [future for future in self._writing if not future.done()]
-
-
-@contextlib.contextmanager
-def explained(files: ShardFiles) -> Iterator[None]:
-    """Explain what a failed write means for the cache."""
-    try:
-        yield
-    except CacheError:
-        raise
-    except Exception as error:
-        reason = _os_error(error)
-        if reason is None:
-            raise
-        if reason.errno in _FULL:
-            raise CacheError(_explain_full(files.folder, files.of, reason)) from error
-        raise CacheError(
-            f"{files.arrow} cannot be written ({reason}). Finished shards are kept; repair the file system and run "
-            "the same command again."
-        ) from error
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    """Find the failed write behind an error; `datasets` raises another one when it closes the file."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _explain_full(folder: Path, n_shards: int, error: OSError) -> str:
-    done = sum(1 for _ in folder.glob("shard-*.json"))
-    free = shutil.disk_usage(folder).free
-    return (
-        f"the disk of {folder} is full ({error.strerror or error}; {free / 1e9:.2f} GB free); {done} of {n_shards} "
-        "shards are finished and kept. Free space or give another --cache and run the same command again, or train "
-        "without a cache: 'bend-hf train --no-cache'."
-    )

@@ -13,19 +13,20 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache.as_dataset import describe_dataset
 from bend_hf.embedders.cache.fill import (
     RankSlice,
-    explained,
     missing_shards,
     shard_order,
     static_share,
@@ -35,9 +36,9 @@ from bend_hf.embedders.cache.fill import (
 from bend_hf.embedders.cache.open import CacheEntry, CacheSettings, find_entry, worth_caching
 from bend_hf.embedders.cache.reader import CachedEmbeddings
 from bend_hf.embedders.cache.shards import ShardFiles, State
-from bend_hf.embedders.cache.writer import Feed, ShardWriter, TokenColumns, UnstorableError, no_bars, stored_features
+from bend_hf.embedders.cache.stream import Claim, ShardStream
+from bend_hf.embedders.cache.writer import ShardWriter, TokenColumns, UnstorableError, no_bars, stored_features
 from bend_hf.embedders.layers import LayersOnTheFly, layer_view, layers_view
-from bend_hf.errors import CacheError
 from bend_hf.lease import Lease, Watch, take, unshared
 from bend_hf.tables import n_bytes
 
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 _POLL_S: Final = (0.05, 2.0)  # first and longest wait for a shard that another process fills, as in fill
 _SPARE: Final = 1.02  # as in estimate: the disk must hold what is missing and a little more
 Key = TypeVar("Key")
+MakeColumns: TypeAlias = Callable[[], tuple[pa.Array, pa.Array]]
 
 
 def open_layers(
@@ -193,106 +195,107 @@ def _fill_alike(entries: Mapping[int, CacheEntry], embedder: Embedder, here: Ran
         here = replace(here, leases=False)
     watch, wait_s = Watch(), _POLL_S[0]
     pending = shard_order(numbers, **place) if here.leases else static_share(numbers, **place)
+    wanted = {number: {layer for layer in entries if number in lacking[layer]} for number in pending}
     while pending:
-        left = []
-        for number in pending:
-            wanted = {layer: entries[layer].shards[number] for layer in entries if number in lacking[layer]}
-            if not _fill_shard(entries, wanted, embedder, watch, here):
-                left.append(number)
-        wait_s = min(2 * wait_s, _POLL_S[1]) if len(left) == len(pending) else _POLL_S[0]
-        if len(left) == len(pending):
+        claims = _Claims(entries, wanted, watch if here.leases else None)
+        _fill_claimed(entries, claims.of(pending), embedder, sweeps=here.leases or here.n_processes > 1)
+        wait_s = min(2 * wait_s, _POLL_S[1]) if len(claims.held) == len(pending) else _POLL_S[0]
+        if len(claims.held) == len(pending):
             time.sleep(wait_s)
-        pending = left
+        pending = claims.held
     while not here.leases and any(missing_shards(entry.shards) for entry in entries.values()):
         time.sleep(_POLL_S[1])  # for the shares of the others
 
 
-def _fill_shard(
-    entries: Mapping[int, CacheEntry],
-    wanted: Mapping[int, ShardFiles],
-    embedder: Embedder,
-    watch: Watch,
-    here: RankSlice,
-) -> bool:
-    """Fill one shard of the layers that no other process fills; return whether none of them is missing now.
+class _Claims:
+    """Takes shards of several layers for this process.
 
-    The lease of the first missing layer decides between processes that fill the same layers.
+    Args:
+        entries: The entry of each layer.
+        wanted: The layers that lack each shard, by its number.
+        watch: Recognizes leases of dead processes; None: no leases divide the shards between processes.
+
+    Attributes:
+        held: Numbers of shards of which other processes fill a layer.
     """
-    with ExitStack() as leases:
+
+    def __init__(
+        self, entries: Mapping[int, CacheEntry], wanted: Mapping[int, Collection[int]], watch: Watch | None
+    ) -> None:
+        self._entries, self._wanted, self._watch = entries, wanted, watch
+        self.held: list[int] = []
+
+    def of(self, numbers: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Claim]]:
+        """Yield the layers of each shard that are missing and that no other process fills, when they are needed."""
+        for number in numbers:
+            layers, claim = self._take(number)
+            if layers:
+                yield layers, claim
+
+    def _take(self, number: int) -> tuple[tuple[int, ...], Claim]:
+        """Take the missing layers of a shard; the lease of the first decides between processes that fill the same."""
         mine: dict[int, tuple[ShardFiles, Lease]] = {}
-        others = 0
-        for layer, files in wanted.items():
-            if files.state() is State.GOOD:
-                continue
-            lease = take(files.lock, watch) if here.leases else unshared(files.lock)
-            if lease is None and not mine:
-                return False  # its holder takes the other layers too, and embeds the shard once
-            if lease is None:
-                others += 1
-                continue
-            leases.enter_context(lease)
-            if files.state() is not State.GOOD:  # finished between the look and the lease
-                mine[layer] = (files, lease)
-        if mine:
-            _embed_shard(entries, mine, embedder, sweeps=here.leases or here.n_processes > 1)
-    return not others
+        with ExitStack() as on_error:
+            for layer, entry in self._entries.items():
+                files = entry.shards[number]
+                if layer not in self._wanted[number] or files.state() is State.GOOD:
+                    continue
+                lease = unshared(files.lock) if self._watch is None else take(files.lock, self._watch)
+                if lease is None:
+                    self.held += [number] if number not in self.held else []
+                    if not mine:
+                        break  # its holder takes the other layers too, and embeds the shard once
+                elif files.state() is State.GOOD:  # finished between the look and the lease
+                    lease.release()
+                else:
+                    on_error.callback(lease.release)
+                    mine[layer] = (files, lease)
+            on_error.pop_all()
+        return tuple(mine), Claim(
+            files=[files for files, _ in mine.values()], leases=[lease for _, lease in mine.values()]
+        )
 
 
-def _embed_shard(
+def _fill_claimed(
     entries: Mapping[int, CacheEntry],
-    mine: Mapping[int, tuple[ShardFiles, Lease]],
+    claims: Iterator[tuple[tuple[int, ...], Claim]],
     embedder: Embedder,
     *,
     sweeps: bool,
 ) -> None:
-    """Embed one shard once, and write it for each layer in a thread of its own.
-
-    Args:
-        entries: The entry of each layer.
-        mine: The files of the shard for each layer that this process fills, with their leases.
-        embedder: The model.
-        sweeps: Whether no other process writes these shards, so that what was left of them may be removed.
-    """
-    layers = tuple(mine)
-    writers = {layer: _writer(entries[layer]) for layer in layers}
-    feeds = {layer: Feed() for layer in layers}
-    first = layers[0]
-    with ThreadPoolExecutor(len(layers), thread_name_prefix="write layer") as threads:
-        writing = {layer: threads.submit(_write, writers[layer], mine[layer], feeds[layer], sweeps) for layer in layers}
-        try:
-            columns = LayerColumns(embedder, entries, layers)
-            for batch in columns.of(writers[first].batches(mine[first][0])):
-                for layer, made in zip(layers, batch, strict=True):
-                    feeds[layer].put(mine[layer][0].number, made, lambda: _check(writing))
-        except BaseException as error:
-            for layer in layers:
-                feeds[layer].stop(writing[layer])
-            wait(writing.values())
-            if isinstance(error, UnstorableError):
-                name = writers[first].item_name(mine[first][0], error.position)
-                raise CacheError(f"{name}: {error}") from error
-            raise
-        wait(writing.values())
-        _check(writing)
+    """Embed claimed shards; those that follow one another and lack the same layers are one stream."""
+    first = next(claims, None)
+    while first is not None:
+        layers, (following, after) = first[0], _run_of(first, claims)
+        writers = [_writer(entries[layer]) for layer in layers]
+        columns = LayerColumns(embedder, entries, layers)
+        with ShardStream(writers, columns, lambda n_bp: None, sweeps=sweeps) as stream:
+            stream.fill(following)
+        first = next(after, None)
 
 
-def _write(writer: ShardWriter, mine: tuple[ShardFiles, Lease], feed: Feed, sweeps: bool) -> None:
-    files, lease = mine
-    with explained(files):
-        if sweeps:
-            files.sweep()
-        writer.write(files, lease.token, feed, lambda n_bp: None)
+def _run_of(
+    first: tuple[tuple[int, ...], Claim], claims: Iterator[tuple[tuple[int, ...], Claim]]
+) -> tuple[Iterator[Claim], Iterator[tuple[tuple[int, ...], Claim]]]:
+    """Return the claims with the layers of the first one up to the first of others, and what follows these."""
+    others: list[tuple[tuple[int, ...], Claim]] = []
 
+    def run() -> Iterator[Claim]:
+        yield first[1]
+        for one in claims:
+            if one[0] != first[0]:
+                others.append(one)
+                return
+            yield one[1]
 
-def _check(writing: Mapping[int, Future[None]]) -> None:
-    """Raise the error of a layer that could not be written."""
-    for future in writing.values():
-        if future.done():
-            future.result()
+    def after() -> Iterator[tuple[tuple[int, ...], Claim]]:
+        yield from others
+
+    return run(), after()
 
 
 class LayerColumns:
-    """Turns sequences into the two columns of each layer; memory is bounded by one batch of all layers.
+    """Turns sequences into the two columns of each layer, which are written to a buffer of the layer as computed.
 
     Args:
         embedder: The model.
@@ -303,28 +306,61 @@ class LayerColumns:
     def __init__(self, embedder: Embedder, entries: Mapping[int, CacheEntry], layers: Sequence[int]) -> None:
         plan = entries[layers[0]].plan
         self._layers, self._width = tuple(layers), plan.width
-        self._together = TokenColumns(layers_view(embedder, layers), plan.dtype, plan.rows_per_bp)
+        self._view = layers_view(embedder, layers)
+        self._together = TokenColumns(self._view, plan.dtype, plan.rows_per_bp)
         self._apart = [
             TokenColumns(entries[layer].embedder, plan.dtype, plan.rows_per_bp, entries[layer].pooling)
             for layer in layers
         ]
 
-    def of(self, batches: Iterator[list[str]]) -> Iterator[list[tuple[pa.Array, pa.Array]]]:
+    def of_layers(self, batches: Iterator[list[str]]) -> Generator[list[tuple[pa.Array, pa.Array]], None, None]:
         """Yield embeddings and token lengths of each batch, for each layer.
 
         Raises:
             UnstorableError: A number of a layer cannot be stored.
         """
         n_before = 0
+        with closing(self._stored(batches) if self._view.overlaps else self._plain(batches)) as made:
+            for make_columns, n in made:
+                found = []
+                for layer, make in zip(self._layers, make_columns, strict=True):
+                    try:
+                        found.append(make())
+                    except UnstorableError as error:
+                        raise UnstorableError(f"layer {layer}: {error}", n_before + error.position) from error
+                n_before += n
+                yield found
+
+    def _stored(self, batches: Iterator[list[str]]) -> Generator[tuple[list[MakeColumns], int], None, None]:
+        """Yield what makes the columns of each layer of a batch, and its number of sequences."""
+        given: deque[list[str]] = deque()
+
+        def remember() -> Iterator[list[str]]:
+            for sequences in batches:
+                given.append(sequences)
+                yield sequences
+
+        with closing(self._view.iter_stored_layers(remember(), self._apart[0].storage)) as units:
+            for unit in units:
+                sequences = given.popleft()
+                yield (
+                    [partial(columns.around, rows, sequences) for columns, rows in zip(self._apart, unit, strict=True)],
+                    len(sequences),
+                )
+
+    def _plain(self, batches: Iterator[list[str]]) -> Generator[tuple[list[MakeColumns], int], None, None]:
+        """Do the same for an embedder whose stages do not overlap."""
         for sequences in batches:
-            items = list(self._together.embed(iter(sequences)))
-            made, n_bp = [], sum(map(len, sequences))
-            for place, (layer, columns) in enumerate(zip(self._layers, self._apart, strict=True)):
-                own = slice(place * self._width, (place + 1) * self._width)
-                parts = (TokenEmbeddings(values=one.values[:, own], embedding_bp=one.embedding_bp) for one in items)
-                try:
-                    made.append(columns.columns(parts, n_bp=n_bp))
-                except UnstorableError as error:
-                    raise UnstorableError(f"layer {layer}: {error}", n_before + error.position) from error
-            n_before += len(sequences)
-            yield made
+            items, n_bp = list(self._together.embed(iter(sequences))), sum(map(len, sequences))
+            split = [np.split(item.values, len(self._layers), axis=1) for item in items]
+            parts = [
+                [
+                    TokenEmbeddings(values=of_layers[place], embedding_bp=item.embedding_bp)
+                    for of_layers, item in zip(split, items, strict=True)
+                ]
+                for place in range(len(self._layers))
+            ]
+            yield (
+                [partial(columns.columns, own, n_bp=n_bp) for columns, own in zip(self._apart, parts, strict=True)],
+                len(sequences),
+            )

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bend_hf.embedders._pooling import Windows
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache.dtypes import decode_float32, encode
 from bend_hf.embedders.token_embeddings import TokenBatch, pad_embeddings
-from bend_hf.types import Floats, Ints, StoredDtype
+from bend_hf.types import Ints, StoredDtype
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,21 +61,8 @@ def mean_per_window(tokens: TokenEmbeddings, *, pool_bp: int) -> TokenEmbeddings
     Returns:
         One embedding per window, and one for the nucleotides at the end that fill no window.
     """
-    values, embedding_bp = tokens.values, np.asarray(tokens.embedding_bp, np.int64)
-    n_bp = int(embedding_bp.sum())
-    windows = np.arange(0, n_bp, pool_bp)
-    window_bp = np.diff(np.append(windows, n_bp))
-    if len(values) == n_bp:
-        weighted, first = values, windows  # one embedding per nucleotide
-    else:
-        token_ends = np.cumsum(embedding_bp)
-        pieces = np.union1d(token_ends - embedding_bp, windows)
-        piece_bp = np.diff(np.append(pieces, n_bp)).astype(np.float32)
-        weighted = values[np.searchsorted(token_ends, pieces, side="right")] * piece_bp[:, None]
-        first = np.searchsorted(pieces, windows)
-    sums = np.add.reduceat(weighted, first, axis=0, dtype=np.float32)
-    means: Floats = np.divide(sums, window_bp[:, None], dtype=np.float32)
-    return TokenEmbeddings(values=means, embedding_bp=window_bp)
+    windows = Windows.of(np.array([0, len(tokens.values)]), np.asarray(tokens.embedding_bp, np.int64), pool_bp=pool_bp)
+    return TokenEmbeddings(values=windows.means_of_array(tokens.values), embedding_bp=windows.bp)
 
 
 class PooledEmbeddings:
@@ -109,19 +97,10 @@ class PooledEmbeddings:
             rows: Item numbers, in any order, shape (B,).
         """
         items = [self._source.item(row) for row in rows.tolist()]
-        means = [
-            mean_per_window(
-                TokenEmbeddings(
-                    values=decode_float32(item.values, self._source.dtype),
-                    embedding_bp=item.embedding_bp.astype(np.int64),
-                ),
-                pool_bp=self._pooling.pool_bp,
-            )
-            for item in items
-        ]
-        starts = np.cumsum([0, *(len(mean.embedding_bp) for mean in means)])
-        return pad_embeddings(
-            np.concatenate([mean.values for mean in means]),
-            starts,
-            np.concatenate([mean.embedding_bp for mean in means]),
+        windows = Windows.of(
+            np.cumsum([0, *(len(item.embedding_bp) for item in items)]),
+            np.concatenate([item.embedding_bp for item in items]).astype(np.int64),
+            pool_bp=self._pooling.pool_bp,
         )
+        values = decode_float32(np.concatenate([item.values for item in items]), self._source.dtype)
+        return pad_embeddings(windows.means_of_array(values), windows.starts, windows.bp)

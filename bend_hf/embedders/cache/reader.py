@@ -20,7 +20,7 @@ from torch import Tensor
 from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, decode, itemsize
 from bend_hf.embedders.cache.shards import ShardFiles
 from bend_hf.embedders.cache.writer import LENGTH_COLUMN
-from bend_hf.embedders.token_embeddings import TokenBatch
+from bend_hf.embedders.token_embeddings import DeviceTokenBatch, TokenBatch
 from bend_hf.errors import CacheError
 from bend_hf.types import Ints, StoredDtype
 
@@ -171,14 +171,6 @@ def _mapped(files: ShardFiles) -> pa.Table:
             f"{files.arrow} cannot be read ({error}) although its size and time are right. 'bend-hf cache verify' "
             "checks every byte and removes wrong shards, which are computed again."
         ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceTokenBatch:
-    """A ``TokenBatch`` on the device, with ``x_BTD`` in float32."""
-
-    x_BTD: Tensor
-    token_of_BL: Tensor
 
 
 def fits_on_device(n_bytes: int, device: torch.device) -> bool:

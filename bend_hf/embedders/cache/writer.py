@@ -9,11 +9,11 @@ import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise, tee
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import sums
-from bend_hf.embedders._pipeline import numpy_rows
+from bend_hf.embedders._pipeline import Storage, numpy_rows
 from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode, encode_into, is_storable, torch_dtype
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
 from bend_hf.embedders.token_embeddings import item_name
@@ -70,7 +70,7 @@ class UnstorableError(CacheError):
     """Embeddings of a sequence that cannot be stored.
 
     Attributes:
-        position: Which sequence, counted from the first one of the shard.
+        position: Which sequence, counted from the first one that the columns were made of.
     """
 
     def __init__(self, text: str, position: int = 0) -> None:
@@ -101,70 +101,98 @@ class TokenColumns:
         self._pooling = pooling
         self._width = embedder.row_width
 
-    def of(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
+    def of(self, batches: Iterable[list[str]]) -> Generator[tuple[pa.Array, pa.Array], None, None]:
         """Yield embeddings and token lengths of each batch.
 
         The embedder sees one stream of sequences and groups them as it likes, across the batches. Embeddings that are
         stored as they are computed are written once: the array wraps the buffer that the embedder wrote to.
-        """
-        if self._pooling is None and self._embedder.overlaps:
-            yield from self._wrapped(batches)
-            return
-        batches, sizes = tee(batches)
-        embedded = self.embed(chain.from_iterable(batches))
-        n_before = 0
-        for sequences in sizes:
-            try:
-                columns = self.columns(islice(embedded, len(sequences)), n_bp=sum(map(len, sequences)))
-            except UnstorableError as error:
-                error.position += n_before
-                raise
-            n_before += len(sequences)
-            yield columns
 
-    def _wrapped(self, batches: Iterable[list[str]]) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """Yield the columns of each batch around the buffers that the embedder filled."""
-        given: deque[list[str]] = deque()
-        n_before = 0
+        Args:
+            batches: Sequences that are stored together; read in another thread, ahead of what is yielded.
+
+        Raises:
+            UnstorableError: A number cannot be stored.
+        """
+        given: deque[list[str]] = deque()  # read, but not yielded so far
 
         def remember() -> Iterator[list[str]]:
             for sequences in batches:
                 given.append(sequences)
                 yield sequences
 
-        units = self._embedder.iter_stored(remember(), torch_dtype(self._dtype), rows_per_bp=self._embeddings_per_bp)
-        with closing(units):
-            for unit in units:
-                sequences = given.popleft()
-                values = numpy_rows(unit.values)
-                self._check_unit(values, unit, sequences, n_before)
-                n_before += len(sequences)
-                yield _columns(values, unit.starts, unit.bp)
+        n_before = 0
+        try:
+            with closing(self._made(remember(), given)) as made:
+                for columns, n in made:
+                    n_before += n
+                    yield columns
+        except UnstorableError as error:
+            error.position += n_before
+            raise
 
-    def _check_unit(self, values: NDArray[Any], unit: StoredRows, sequences: list[str], n_before: int) -> None:
-        """Check shapes, lengths and numbers of a batch.
+    def of_layers(self, batches: Iterable[list[str]]) -> Generator[tuple[tuple[pa.Array, pa.Array]], None, None]:
+        """Yield the columns of each batch, for the only layer; see ``of``."""
+        with closing(self.of(batches)) as made:
+            for columns in made:
+                yield (columns,)
+
+    def _made(
+        self, batches: Iterator[list[str]], given: deque[list[str]]
+    ) -> Generator[tuple[tuple[pa.Array, pa.Array], int], None, None]:
+        """Yield the columns of each batch, and its number of sequences."""
+        if self._embedder.overlaps:
+            with closing(self._embedder.iter_stored_layers(batches, self.storage)) as units:
+                for (unit,) in units:
+                    sequences = given.popleft()
+                    yield self.around(unit, sequences), len(sequences)
+            return
+        embedded = self.embed(chain.from_iterable(batches))
+        for first in embedded:
+            sequences = given.popleft()
+            items = chain([first], islice(embedded, len(sequences) - 1))
+            yield self.columns(items, n_bp=sum(map(len, sequences))), len(sequences)
+
+    @property
+    def storage(self) -> Storage:
+        """How the embedder stores the rows."""
+        pooling, dtype = self._pooling, self._dtype if self._pooling is None else self._pooling.rounded_to
+        return Storage(
+            dtype=torch_dtype(dtype),
+            rows_per_bp=self._embeddings_per_bp,
+            pool_bp=None if pooling is None else pooling.pool_bp,
+        )
+
+    def around(self, unit: StoredRows, sequences: list[str]) -> tuple[pa.Array, pa.Array]:
+        """Return the columns of a batch around the buffer that the embedder filled, after they were checked.
 
         Raises:
             CacheError: The embedder returned another number of rows or nucleotides.
             UnstorableError: A number cannot be stored.
         """
+        values = numpy_rows(unit.values)
         n_bp = sums(unit.bp, unit.starts)
         wrong = np.flatnonzero(n_bp != np.array([len(one) for one in sequences]))
         if len(wrong) or values.shape != (len(unit.bp), self._width):
             first = int(wrong[0]) if len(wrong) else 0
             raise self._misshapen(values.shape, int(n_bp[first]), sequences[first])
-        if is_storable(values, self._dtype):
-            return
+        if not is_storable(values, self._dtype):
+            self._explain(values, unit, sequences)
+        return _columns(values, unit.starts, unit.bp)
+
+    def _explain(self, values: NDArray[Any], unit: StoredRows, sequences: list[str]) -> None:
+        """Raise an UnstorableError for the first sequence with a number that cannot be stored."""
         for position, (first, last) in enumerate(pairwise(unit.starts.tolist())):
             if not is_storable(values[first:last], self._dtype):
                 (item,) = self._embedder.embed_tokens([sequences[position]])  # the numbers before they were rounded
                 try:
+                    if self._pooling is not None:
+                        item = self._pooling.of(item)
                     encode(item.values, self._dtype)
                 except CacheError as error:
                     text = _with_remedy(str(error), self._embedder)
-                    raise UnstorableError(text, position=n_before + position) from error
+                    raise UnstorableError(text, position=position) from error
                 text = _with_remedy("the embedder returned a number that is not finite", self._embedder)
-                raise UnstorableError(text, position=n_before + position)
+                raise UnstorableError(text, position=position)
 
     def embed(self, sequences: Iterator[str]) -> Iterator[TokenEmbeddings]:
         """Embed each sequence; if a batch does not fit into the device's memory, halve the batch size and retry."""

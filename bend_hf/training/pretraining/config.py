@@ -77,6 +77,12 @@ class PretrainConfig:
     keep: int = flag(0, "number of newest checkpoints to keep as models (step-500, ...)", "nothing")
     no_tables: bool = flag(False, "do not count the n-gram tables that the perplexity is compared with", "nothing")
     threads: int | None = flag(None, "threads for computation on the CPU; default: all cores", "speed")
+    device: str | None = flag(
+        None, "device to train on, such as cpu or cuda:1; default: chosen by the launcher", "speed", in_command=False
+    )
+    compile: bool = flag(
+        False, "compile the model with torch.compile, which takes a minute or more; the last bits may differ"
+    )
 
     def __post_init__(self) -> None:
         check_finite(self)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.files import start_logging, write_text
 from bend_hf.lease import Lease
-from bend_hf.training.launch import missing_processes, run_on_main_process
+from bend_hf.training.launch import choose_device, missing_processes, run_on_main_process
 from bend_hf.training.pretraining.config import PretrainConfig, parse_pretrain
 from bend_hf.training.pretraining.data import Inputs, PretrainRun, open_inputs
 from bend_hf.training.pretraining.run_folder import RunFolder
@@ -76,6 +76,7 @@ def _train(run: PretrainRun) -> Summary:
     """Train in a folder that this run has claimed."""
     import json
 
+    from bend_hf.embedders._compile import compile_network
     from bend_hf.training.checkpoints import load_trained
     from bend_hf.training.pretraining.objectives import LanguageModelObjective
     from bend_hf.training.pretraining.trainer import Pretrainer
@@ -94,6 +95,8 @@ def _train(run: PretrainRun) -> Summary:
             f"{run.inputs.train.n_left_out:,}",
             f"{len(run.inputs.held_out_BL):,}",
         )
+    if config.compile:
+        compile_network(network, run.accelerator.device)
     trained = Pretrainer(run, LanguageModelObjective(config.family, network)).train()
     summary = summarize(run, trained, tables)
     if trained.state.finished and is_main:
@@ -139,8 +142,10 @@ def _start(config: PretrainConfig) -> Accelerator:
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.device is not None:
+        choose_device(config.device)
     try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
     except ValueError as error:
         raise ConfigError(f"--mixed-precision {config.mixed_precision} does not work here: {error}") from error
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 import bend_hf.embedders
 from bend_hf.embedders import MODELS, AutoEmbedder, OneHotEmbedder, load_embedder
 from bend_hf.embedders._alignment import Tokenized, assemble
-from bend_hf.embedders._batching import BudgetTrials, batch_end
+from bend_hf.embedders._batching import BudgetTrials, Timer, batch_end
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import EmbedderOptions, ModelSpec
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, reverse_complement, single_nucleotides
@@ -186,6 +186,30 @@ def test_batch_size_that_does_not_fit_is_struck_off() -> None:
     assert trials.decided
     assert trials.budget == 200
     assert not BudgetTrials((100,)).out_of_memory()
+
+
+class Unfinished(Timer):
+    """A batch that the device finishes when it is told to."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds_taken, self.finished = seconds, False
+
+    def seconds(self) -> float | None:
+        return self.seconds_taken if self.finished else None
+
+
+def test_budgets_are_timed_without_waiting_for_the_device() -> None:
+    trials = BudgetTrials((200, 100))
+    timers, budgets = [Unfinished(4.0), Unfinished(4.0), Unfinished(1.0), Unfinished(1.0)], []
+    for timer in timers:
+        budgets.append(trials.budget)
+        trials.time(trials.budget, timer)
+    assert budgets == [200, 200, 100, 100]
+    assert (trials.decided, trials.budget) == (False, 200)  # the default, while the trials run
+    for timer in timers:
+        timer.finished = True
+    trials.collect()
+    assert (trials.decided, trials.budget) == (True, 100)
 
 
 def test_embedding_streams_in_order_and_in_groups(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,18 @@ from torch import Tensor
 from bend_hf.embedders import _embedder as embedder_module
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._pipeline import Rows, ahead, numpy_rows
+from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows
+from bend_hf.embedders._pooling import Windows
+from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
 from bend_hf.embedders.cache.dtypes import encode, torch_dtype
-from bend_hf.embedders.cache.writer import TokenColumns
+from bend_hf.embedders.cache.pooling import Pooling
+from bend_hf.embedders.cache.shards import ShardFiles
+from bend_hf.embedders.cache.stream import Claim, ShardStream
+from bend_hf.embedders.cache.writer import Feed, OnBatch, ShardWriter, TokenColumns
+from bend_hf.embedders.layers import layers_view
+from bend_hf.embedders.token_embeddings import OnTheFly
+from bend_hf.lease import unshared
 from bend_hf.types import StoredDtype
 
 WIDTH = 6
@@ -91,6 +101,130 @@ def busy_share(embedder: Artificial) -> float:
 def test_the_device_is_busy_over_95_percent_at_equal_costs(small_groups: Artificial) -> None:
     small_groups.seconds = STAGE_S
     assert any(busy_share(small_groups) > 0.95 for _ in range(5))  # other processes may take the processor from some
+
+
+class SlowWriter(ShardWriter):
+    """Reads two sequences for each shard, each a batch, and writes a batch as slowly as the device computes it."""
+
+    written: list[int] = []  # noqa: RUF012  of the test that set it
+
+    def batches(self, files: ShardFiles) -> Iterator[list[str]]:
+        for sequence in some_sequences(2, (600,)):
+            yield [sequence]
+
+    def write(self, files: ShardFiles, token: str, feed: Feed, on_batch: OnBatch) -> None:
+        for _ in range(2):
+            feed.get(files.number)
+            time.sleep(STAGE_S)
+            on_batch(600)
+        self.written.append(files.number)
+
+
+def test_the_device_does_not_wait_between_shards(small_groups: Artificial, tmp_path: Path) -> None:
+    small_groups.seconds = STAGE_S
+
+    def share() -> float:
+        small_groups.load()
+        small_groups.busy.clear()
+        SlowWriter.written = []
+        claimed: list[int] = []
+
+        def claims() -> Iterator[Claim]:
+            for files in ShardFiles.of_entry(tmp_path, 12):
+                claimed.append(files.number)
+                assert len(claimed) - len(SlowWriter.written) < 8  # no shard is held long before its turn
+                yield Claim(files=(files,), leases=(unshared(files.lock),))
+
+        writer = SlowWriter(plan=None, dataset=None, lengths_bp=None)  # type: ignore[arg-type]  # nothing is read of them
+        with ShardStream([writer], TokenColumns(small_groups, "float16"), lambda n_bp: None) as stream:
+            stream.fill(claims())
+        assert SlowWriter.written == list(range(12))
+        return sum(end - begin for begin, end in small_groups.busy) / (
+            small_groups.busy[-1][1] - small_groups.busy[0][0]
+        )
+
+    assert any(share() > 0.95 for _ in range(5))  # other processes may take the processor from some
+
+
+def test_a_batch_is_embedded_while_the_one_before_is_used(small_groups: Artificial) -> None:
+    small_groups.seconds = STAGE_S
+    dataset = datasets.Dataset.from_dict({"sequence": some_sequences(20, (600,))})
+
+    def share() -> float:
+        small_groups.load()
+        small_groups.busy.clear()
+        for _ in OnTheFly(dataset, small_groups).stream([np.array([row]) for row in range(20)]):
+            time.sleep(STAGE_S)  # a step of the training
+        return sum(end - begin for begin, end in small_groups.busy) / (
+            small_groups.busy[-1][1] - small_groups.busy[0][0]
+        )
+
+    assert any(share() > 0.95 for _ in range(5))
+
+
+def test_streamed_batches_have_the_bits_of_single_ones(small_groups: Artificial) -> None:
+    sequences = some_sequences(30, (3, 17, 40, 1, 25))
+    source = OnTheFly(datasets.Dataset.from_dict({"sequence": sequences}), small_groups)
+    slices = [np.array([4, 2]), np.array([29]), np.arange(20)[::-1]]
+    for found, rows in zip(source.stream(iter(slices)), slices, strict=True):
+        expected = source.rows(rows)
+        np.testing.assert_array_equal(found.x_BTD.numpy(), expected.x_BTD)
+        np.testing.assert_array_equal(found.token_of_BL.numpy(), expected.token_of_BL)
+
+
+@pytest.mark.parametrize("per_unit", [1, 7, 60], ids=["split groups", "across groups", "one unit"])
+@pytest.mark.parametrize("repeats_first", [False, True], ids=["in order", "repeated"])
+def test_means_of_a_stream_are_those_of_each_sequence(
+    small_groups: Artificial, per_unit: int, repeats_first: bool
+) -> None:
+    small_groups.repeats_first = repeats_first
+    sequences = some_sequences(60, (3, 17, 40, 1, 25))
+    units = [sequences[at : at + per_unit] for at in range(0, len(sequences), per_unit)]
+    found = list(small_groups.iter_stored(iter(units), torch.float16, rows_per_bp=0.1, pool_bp=8))
+    pooling = Pooling(pool_bp=8, rounded_to="float16")
+    means = [unit.values.numpy()[first:last] for unit in found for first, last in pairwise(unit.starts.tolist())]
+    lengths = [unit.bp[first:last] for unit in found for first, last in pairwise(unit.starts.tolist())]
+    for mean, bp, sequence in zip(means, lengths, sequences, strict=True):
+        (item,) = small_groups.embed_tokens([sequence])
+        expected = pooling.of(TokenEmbeddings(values=item.values, embedding_bp=item.embedding_bp))
+        np.testing.assert_array_equal(mean, expected.values)
+        np.testing.assert_array_equal(bp, expected.embedding_bp)
+        one_by_one = encode(item.upsampled(), "float16").astype(np.float32)  # an oracle: each nucleotide has a row
+        by_hand = np.stack([one_by_one[at : at + 8].mean(axis=0) for at in range(0, len(sequence), 8)])
+        np.testing.assert_allclose(mean, by_hand, rtol=1e-5)
+
+
+def test_a_token_counts_in_each_window_by_its_nucleotides_there() -> None:
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 9, 20)
+    starts, bp = np.concatenate([[0], np.cumsum(counts)]), random.integers(1, 14, counts.sum())
+    values = random.normal(size=(counts.sum(), 3)).astype(np.float32)
+    windows = Windows.of(starts, bp, pool_bp=5)
+    found = windows.means(torch.from_numpy(values)).numpy()
+    for sequence, (first, last) in enumerate(pairwise(starts.tolist())):
+        rows = np.repeat(values[first:last], bp[first:last], axis=0).astype(np.float64)
+        expected = np.stack([rows[at : at + 5].mean(axis=0) for at in range(0, len(rows), 5)])
+        own = slice(windows.starts[sequence], windows.starts[sequence + 1])
+        np.testing.assert_allclose(found[own], expected, rtol=1e-4, atol=1e-6)
+        assert windows.bp[own].sum() == len(rows)
+
+
+def test_layers_are_stored_apart_and_written_once(small_groups: Artificial, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = lambda self, ids, mask, layer: torch.cat([self._weights[ids] * (one + 1) for one in self.layers], -1)  # noqa: E731
+    monkeypatch.setattr(Artificial, "_hidden", states)
+    kept: dict[int, Rows] = {}
+    place = Rows.place
+    monkeypatch.setattr(Rows, "place", lambda self, *given: (kept.update({id(self): self}), place(self, *given))[1])
+    view = layers_view(small_groups, (0, 1, 4))
+    sequences = some_sequences(30, (3, 17, 40, 1, 25))
+    units = list(view.iter_stored_layers(iter([sequences[:11], sequences[11:]]), Storage(dtype=torch.float16)))
+    for unit, own in zip(units, (sequences[:11], sequences[11:]), strict=True):
+        for rows, factor in zip(unit, (1, 2, 5), strict=True):
+            ids = ["ACGT".find(letter) % 5 for sequence in own for letter in sequence]
+            expected = small_groups._weights[torch.tensor(ids)] * factor
+            torch.testing.assert_close(rows.values, expected.half(), rtol=0, atol=0)
+            assert rows.values.is_contiguous()
+    assert sum(rows.n_bytes_written for rows in kept.values()) == 3 * 2 * WIDTH * sum(map(len, sequences))
 
 
 @pytest.mark.parametrize("repeats_first", [False, True], ids=["in order", "repeated"])

@@ -27,6 +27,8 @@ OTHER: dict[str, Any] = {  # a value of each flag with a need that is not its de
     "revision": "abc",
     "layer": 3,
     "model_dtype": "float16",
+    "tf32": True,
+    "compile": True,
     "random_init": True,
     "overlap_tokens": 2,
     "batch_tokens": 64,
