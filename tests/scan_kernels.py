@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from bend_hf.embedders.networks import mamba, scan_kernels
+from bend_hf.embedders.networks import _layers, hyenadna, mamba, scan_kernels
 from bend_hf.embedders.networks._layers import short_convolution
 from bend_hf.embedders.networks.caduceus import CaduceusConfig, CaduceusModel
+from bend_hf.embedders.networks.hyenadna import HyenaDNAConfig, HyenaDNAModel
 from bend_hf.embedders.networks.mamba import selective_scan
-from bend_hf.embedders.networks.scan_kernels import gated_scan, silu_convolution
+from bend_hf.embedders.networks.scan_kernels import gated_scan, masked_convolution
 
 EXACT = 1e-4  # float32, relative to the largest output
 BFLOAT16 = 1e-2  # bfloat16 inputs and output: one rounding to 8 bits at the end
@@ -97,34 +98,42 @@ def convolutions() -> None:
     x, mask = wide[..., 20:90], torch.ones(2, 45, 1)
     mask[0, 40:] = mask[1, :3] = 0
     for reverse in (False, True):
-        plain = silu(short_convolution(x, weight, bias, reverse=reverse))
-        assert_near(silu_convolution(x, weight, bias, None, reverse=reverse), plain, EXACT)
+        plain = short_convolution(x, weight, bias, reverse=reverse)
+        assert_near(masked_convolution(x, weight, bias, None, reverse=reverse), plain, EXACT)
+        ours = masked_convolution(x, weight, bias, None, reverse=reverse, activates=True)
+        assert_near(ours, silu(plain), EXACT)
         padded = silu(short_convolution(x * mask, weight, bias, reverse=reverse)) * mask
-        assert_near(silu_convolution(x, weight, bias, mask, reverse=reverse), padded, EXACT)
-        short = silu(short_convolution(x[:, :2], weight, bias, reverse=reverse))
-        assert_near(silu_convolution(x[:, :2], weight, bias, None, reverse=reverse), short, EXACT)
+        ours = masked_convolution(x, weight, bias, mask, reverse=reverse, activates=True)
+        assert_near(ours, padded, EXACT)
+        short = short_convolution(x[:, :2], weight, bias, reverse=reverse)
+        assert_near(masked_convolution(x[:, :2], weight, bias, None, reverse=reverse), short, EXACT)
 
 
 def networks() -> None:
-    """A whole Caduceus, with one strand and with two, and PlantCAD2's blocks: same states, with padding or without."""
-    kernels_for = mamba.kernels_for
+    """A whole Caduceus, with one strand and with two, PlantCAD2's blocks, HyenaDNA: same states, padded or not."""
+    kernels_for = _layers.kernels_for
+    models: list[Any] = []
     for version, both_strands in ((1, False), (1, True), (2, True)):
-        torch.manual_seed(0)
         cells = {"d_state": 4, "headdim": 8}
         config = CaduceusConfig(d_model=16, n_layer=1, rcps=both_strands, mamba_version=version, ssm_cfg=cells)
-        model = CaduceusModel(config).eval()
-        for map_ in (part for part in model.modules() if isinstance(part, nn.Linear)):
-            map_.weight.data *= 10  # the blocks then count next to the input embeddings
+        models.append(CaduceusModel(config))
+    models.append(HyenaDNAModel(HyenaDNAConfig(d_model=16, d_inner=32, n_layer=1, max_seq_len=20)))
+    for model in models:
+        torch.manual_seed(0)
+        for map_ in (part for part in model.eval().modules() if isinstance(part, nn.Linear)):
+            map_.weight.data = torch.randn_like(map_.weight)  # the blocks then count next to the input embeddings
         ids, mask = torch.randint(7, 11, (2, 13)), torch.ones(2, 13)
         mask[0, 8:] = 0
         for given in (None, mask):
             with torch.inference_mode():
                 expected = model(ids, given).last_hidden_state
-                mamba.kernels_for = lambda x: scan_kernels
+                for module in (mamba, hyenadna):
+                    module.kernels_for = lambda x: scan_kernels
                 try:
                     ours = model(ids, given).last_hidden_state
                 finally:
-                    mamba.kernels_for = kernels_for
+                    for module in (mamba, hyenadna):
+                        module.kernels_for = kernels_for
             real = torch.ones(2, 13, 1) if given is None else given[..., None]
             assert not torch.equal(ours, expected)  # the kernels round in another order
             assert_near(ours * real, expected * real, EXACT)
@@ -138,7 +147,7 @@ def compiles() -> None:
         for several in (False, True):
             choice = {"REVERSE": several, "STARTS": several, "WRITES": several}
             _compile(scan_kernels.scan_chunks, moving, {**states, **choice}, capability)
-        tile = {"TAPS": 4, "POSITIONS": 32, "CHANNELS": 64, "REVERSE": False, "MASKED": True}
+        tile = {"TAPS": 4, "POSITIONS": 32, "CHANNELS": 64, "REVERSE": False, "MASKED": True, "ACTIVATES": True}
         _compile(scan_kernels.convolve_tile, {**moving, "bias_ptr": number}, tile, capability)
         _compile(scan_kernels.pass_states, {}, states, capability)
 

@@ -5,6 +5,7 @@
 - ``HeadTransform``: what stands in front of the output matrix of BERT's head;
 - ``keep_float32``: parameters that stay float32 in half precision;
 - ``short_convolution``, ``long_convolution``: causal convolutions, for HyenaDNA and Mamba;
+- ``kernels_for``: the Triton kernels, where they can run;
 - ``DilatedStack``: residual layers of dilated convolutions, for BEND's ResNet LM and the first GPN.
 
 A long convolution of three positions with a filter of three taps:
@@ -15,8 +16,11 @@ A long convolution of three positions with a filter of three taps:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from inspect import signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -27,6 +31,9 @@ from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+
+log = logging.getLogger(__name__)
 
 
 def init_linear(module: nn.Module, std: float) -> None:
@@ -76,6 +83,8 @@ def keep_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return keeping
 
 
+_KERNEL_CAPABILITY: Final = (7, 0)  # the oldest GPUs that Triton compiles for: github.com/triton-lang/triton, README
+
 # Maximum size (batch * channels * length) of one Fourier transform. It bounds the memory: at a million positions the
 # spectra of all channels would need gigabytes.
 FFT_NUMBERS: Final = 2**26
@@ -102,6 +111,29 @@ def short_convolution(x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor | None, 
         to, of = (early, late) if reverse else (late, early)
         y_BTD[:, to].addcmul_(x_BTD[:, of], taps_KD[-1 - back])
     return y_BTD
+
+
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """Return ``scan_kernels`` if they compute on a tensor: on a GPU with Triton, without gradients."""
+    if not x.is_cuda or x.dtype == torch.float64 or torch.is_grad_enabled():
+        return None
+    return _kernels(x.device)
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return ``scan_kernels`` if Triton can compile for a GPU; if not, say once what to install."""
+    from bend_hf.embedders.networks import scan_kernels
+
+    if torch.cuda.get_device_capability(device) < _KERNEL_CAPABILITY:
+        return None
+    if not scan_kernels.can_compile():
+        log.warning(
+            "selective scans and short convolutions run in PyTorch, far slower than a kernel; install Triton and a C "
+            "compiler (pip install triton; apt-get install gcc)"
+        )
+        return None
+    return scan_kernels
 
 
 def long_convolution(

@@ -27,6 +27,7 @@ from bend_hf.embedders.networks._layers import (
     fft_length,
     filter_spectrum,
     keep_float32,
+    kernels_for,
     known_fields,
     long_convolution,
     short_convolution,
@@ -313,9 +314,13 @@ class _Hyena(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         mixed_BTE = self.in_proj(x_BTD)
-        if mask_BT1 is not None:
-            mixed_BTE = mixed_BTE * mask_BT1
-        mixed_BTE = short_convolution(mixed_BTE, self.short_filter.weight, self.short_filter.bias)
+        weight, bias, kernels = self.short_filter.weight, self.short_filter.bias, kernels_for(mixed_BTE)
+        if kernels is not None:
+            mixed_BTE = kernels.masked_convolution(mixed_BTE, weight, bias, mask_BT1)
+        else:
+            if mask_BT1 is not None:
+                mixed_BTE = mixed_BTE * mask_BT1
+            mixed_BTE = short_convolution(mixed_BTE, weight, bias)
         gate_out, gate_in, value_BTD = mixed_BTE.chunk(3, dim=-1)
         value_BTD = value_BTD * gate_in
         if mask_BT1 is not None:

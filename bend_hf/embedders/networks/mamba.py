@@ -17,7 +17,6 @@ torch.Size([2, 5, 8])
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -31,16 +30,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad, silu, softplus
 from transformers import initialization as init
 
-from bend_hf.embedders.networks._layers import keep_float32, short_convolution
-
-log = logging.getLogger(__name__)
+from bend_hf.embedders.networks._layers import keep_float32, kernels_for, short_convolution
 
 # States (batch * positions * states * channels) that are computed together. On a CPU they should fit into the cache: of
 # 0.5 to 64 MiB, 2 MiB in float32 was the fastest for 512 and 4,096 positions of 512 channels. On a GPU they should fill
 # the device.
 SEGMENT_STATES: Final[dict[str, int]] = {"cpu": 2**19, "cuda": 2**26}
-
-_KERNEL_CAPABILITY: Final = (7, 0)  # the oldest GPUs that Triton compiles for: github.com/triton-lang/triton, README
 
 FusedScan: TypeAlias = Callable[..., Tensor]
 
@@ -167,27 +162,9 @@ def scan_with_kernel(
     return y_BDT.transpose(1, 2).to(x_BTD.dtype)
 
 
-def kernels_for(x: Tensor) -> ModuleType | None:
-    """Return ``scan_kernels`` if they compute on a tensor: on a GPU, without gradients, if mamba-ssm is absent."""
-    if not x.is_cuda or x.dtype == torch.float64 or torch.is_grad_enabled() or fused_scan() is not None:
-        return None
-    return _kernels(x.device)
-
-
-@cache
-def _kernels(device: torch.device) -> ModuleType | None:
-    """Return ``scan_kernels`` if Triton can compile for a GPU; if not, say once what to install."""
-    from bend_hf.embedders.networks import scan_kernels
-
-    if torch.cuda.get_device_capability(device) < _KERNEL_CAPABILITY:
-        return None
-    if not scan_kernels.can_compile():
-        log.warning(
-            "the selective scan runs in PyTorch, far slower than a kernel; install Triton and a C compiler "
-            "(pip install triton; apt-get install gcc), or mamba-ssm"
-        )
-        return None
-    return scan_kernels
+def scan_kernels_for(x: Tensor) -> ModuleType | None:
+    """Return the Triton kernels if they compute on a tensor and mamba-ssm, which comes first, is not installed."""
+    return kernels_for(x) if fused_scan() is None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,9 +225,11 @@ class ScanBlock(nn.Module):
 
     def convolve(self, x_BTE: Tensor, mask_BT1: Tensor | None, *, reverse: bool) -> Tensor:
         """Apply the short convolution and its activation; padding is zero before and after it."""
-        weight, bias, kernels = self.conv1d.weight, self.conv1d.bias, kernels_for(x_BTE)
+        weight, bias, kernels = self.conv1d.weight, self.conv1d.bias, scan_kernels_for(x_BTE)
         if kernels is not None:
-            convolved: Tensor = kernels.silu_convolution(x_BTE, weight, bias, mask_BT1, reverse=reverse)
+            convolved: Tensor = kernels.masked_convolution(
+                x_BTE, weight, bias, mask_BT1, reverse=reverse, activates=True
+            )
             return convolved
         if mask_BT1 is not None:
             x_BTE = x_BTE * mask_BT1
@@ -290,7 +269,7 @@ class Mamba(ScanBlock):
         rank, n_states = self.sizes.dt_rank, self.sizes.n_states
         step, into, out_of = self.x_proj(x_BTE).split([rank, n_states, n_states], dim=-1)
         step, bias, rates = linear(step, self.dt_proj.weight), self.dt_proj.bias, -torch.exp(self.A_log)
-        kernels = kernels_for(x_BTE)
+        kernels = scan_kernels_for(x_BTE)
         if kernels is not None:
             gated_BTE: Tensor = kernels.gated_scan(
                 x_BTE, step, bias, rates, into, out_of, self.D, gate_BTE, reverse=reverse

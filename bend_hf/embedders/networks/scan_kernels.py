@@ -1,11 +1,11 @@
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # Triton compiles the kernels; their arguments are pointers and numbers, which Python's types do not describe.
-"""Triton kernels for the scan blocks on a GPU: the gated selective scan, and the short convolution before it.
+"""Triton kernels on a GPU: the gated selective scan, and the short convolution of the scan blocks and of HyenaDNA.
 
-``mamba`` calls them on CUDA where mamba-ssm is not installed. They compute in float32 and read each position once per
-pass, in either direction, so nothing is flipped. The two strands of a ``ps`` Caduceus are in one batch and share one
-launch and its weights. Only the forward pass exists; with gradients, the PyTorch scan is used.
+``mamba`` calls them on CUDA where mamba-ssm is not installed, ``hyenadna`` wherever Triton is. They compute in float32
+and read each position once per pass, in either direction, so nothing is flipped. The two strands of a ``ps`` Caduceus
+are in one batch and share one launch and its weights. Only the forward pass exists; with gradients, PyTorch computes.
 
 The scan is linear in its state (Mamba, arXiv:2312.00752, section 3.3), so a long sequence is cut into chunks that are
 scanned at the same time. The first kernel scans each chunk from zeros and keeps its last state and the sum of its
@@ -190,8 +190,9 @@ def convolve_tile(
     CHANNELS: tl.constexpr,
     REVERSE: tl.constexpr,
     MASKED: tl.constexpr,
+    ACTIVATES: tl.constexpr,
 ):
-    """Convolve a tile of positions and channels, and apply SiLU; padding is zero before and after it."""
+    """Convolve a tile of positions and channels, and apply SiLU if wanted; padding is zero before and after it."""
     batch = tl.program_id(0).to(tl.int64)
     position = tl.program_id(1) * POSITIONS + tl.arange(0, POSITIONS)
     channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
@@ -208,7 +209,8 @@ def convolve_tile(
             x = x * is_token[:, None]
         weight = tl.load(weight_ptr + channel * TAPS + (TAPS - 1 - back), mask=has_channel, other=0.0)
         y += x * weight.to(tl.float32)[None, :]
-    y = y / (1.0 + tl.exp(-y))
+    if ACTIVATES:
+        y = y / (1.0 + tl.exp(-y))
     inside = position < n_positions
     if MASKED:
         is_token = tl.load(mask_ptr + batch * n_positions + position, mask=inside, other=0.0).to(tl.float32)
@@ -301,10 +303,16 @@ def gated_scan(
 
 # torch.compile would have to trace the launch.
 @torch.compiler.disable
-def silu_convolution(
-    x_BTD: Tensor, weight_D1K: Tensor, bias_D: Tensor, mask_BT1: Tensor | None, *, reverse: bool = False
+def masked_convolution(
+    x_BTD: Tensor,
+    weight_D1K: Tensor,
+    bias_D: Tensor,
+    mask_BT1: Tensor | None,
+    *,
+    reverse: bool = False,
+    activates: bool = False,
 ) -> Tensor:
-    """Apply a short convolution and SiLU; padding is zero before and after it.
+    """Apply a short convolution; padding is zero before and after it.
 
     Args:
         x_BTD: Shape (batch, positions, channels).
@@ -312,6 +320,7 @@ def silu_convolution(
         bias_D: Shape (channels,).
         mask_BT1: 1 for tokens and 0 for padding, shape (batch, positions, 1); None if nothing is padded.
         reverse: The taps reach to later positions, not to earlier ones.
+        activates: Apply SiLU to the result.
 
     Returns:
         Shape (batch, positions, channels), in the type of x.
@@ -334,6 +343,7 @@ def silu_convolution(
         CHANNELS=_TILE_CHANNELS,
         REVERSE=reverse,
         MASKED=mask_BT1 is not None,
+        ACTIVATES=activates,
     )
     return y_BTD
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from bend_hf.embedders.networks import _layers, scan_kernels
 from bend_hf.embedders.networks import mamba as module
-from bend_hf.embedders.networks import scan_kernels
 from bend_hf.embedders.networks.mamba import (
     Mamba,
     MambaSizes,
     fused_scan,
-    kernels_for,
+    scan_kernels_for,
     scan_with_kernel,
     selective_scan,
 )
@@ -200,19 +200,19 @@ def test_kernels_are_for_gpus_without_gradients(
     monkeypatch.setattr(module, "fused_scan", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(scan_kernels, "can_compile", lambda: True)
-    module._kernels.cache_clear()
+    _layers._kernels.cache_clear()
     try:
         with torch.no_grad():
-            assert kernels_for(OnGpu()) is scan_kernels  # type: ignore[arg-type]
-            assert kernels_for(torch.zeros(1)) is None
+            assert scan_kernels_for(OnGpu()) is scan_kernels  # type: ignore[arg-type]
+            assert scan_kernels_for(torch.zeros(1)) is None
             monkeypatch.setattr(module, "fused_scan", lambda: kernel_of_mamba_ssm)
-            assert kernels_for(OnGpu()) is None  # type: ignore[arg-type]
+            assert scan_kernels_for(OnGpu()) is None  # type: ignore[arg-type]
             monkeypatch.setattr(module, "fused_scan", lambda: None)
-        assert kernels_for(OnGpu()) is None  # type: ignore[arg-type]  # a gradient may be needed
-        module._kernels.cache_clear()
+        assert scan_kernels_for(OnGpu()) is None  # type: ignore[arg-type]  # a gradient may be needed
+        _layers._kernels.cache_clear()
         monkeypatch.setattr(scan_kernels, "can_compile", lambda: False)
         with torch.no_grad():
-            assert all(kernels_for(OnGpu()) is None for _ in range(3))  # type: ignore[arg-type]
-        assert [record.getMessage()[:40] for record in caplog.records] == ["the selective scan runs in PyTorch, far "]
+            assert all(scan_kernels_for(OnGpu()) is None for _ in range(3))  # type: ignore[arg-type]
+        assert [record.getMessage()[:40] for record in caplog.records] == ["selective scans and short convolutions r"]
     finally:
-        module._kernels.cache_clear()
+        _layers._kernels.cache_clear()
