@@ -91,6 +91,7 @@ def few_shots() -> str:
         rows = shot_rows("bend-mini", found["shots_entry"])
         for key, points in found["controls"].items():
             rows += shot_rows(f"control: {key}", {"points": points})
+        rows += shot_rows("BERT with 12 layers, random weights", found["random_12_layers"]["shots_entry"])
         passes = passes_text(found["shots_entry"]["against_controls"]["passes"])
         lines = [
             f"{TASKS.get(found['task']).title} on chromosome 20 of GRCh37 ({metric_title(found['metric'])}, head "

@@ -7,8 +7,8 @@ Prints a table and writes ``benchmarks/results/few_shots.json``. The first part 
 bend-mini: all heads of a curve together, and each head by itself with ``fit`` and ``predict`` on the same cached
 embeddings; both must give the same predictions. The second part embeds and predicts the test split, and then the other
 strand of it with its report. Both ways of a part are measured by turns in one process; the best of the rounds counts,
-by the time of the processor and by the clock. With ``--chr20``, a curve of bend-mini and its controls on the data of
-one chromosome is recorded too.
+by the time of the processor and by the clock. With ``--chr20``, the curves of bend-mini with its controls and of a BERT
+with 12 layers and random weights on the data of one chromosome are recorded too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 from datasets import Dataset
 from torch import nn
 
+from benchmarks.chromosome_layers import bert_folder
 from bend_hf.config import RunConfig
 from bend_hf.data.shots import ShotRows, seeds_of_shots
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
@@ -180,22 +181,22 @@ def measure_strands(folder: Path) -> dict[str, Any]:
 
 
 def curve(data: Path, genome: Path, folder: Path) -> dict[str, Any]:
-    """Draw a curve of bend-mini and its controls on the data of one chromosome."""
+    """Draw the curves of bend-mini with its controls, and of a random BERT, on the data of one chromosome."""
     files = {"bed": data / f"{CURVE['task']}.bed", "genome": genome}
-    (outcome,), seconds = timed(
-        lambda: run(
-            RunConfig(**CURVE, **files, seeds=(0,), out=folder / "curve", cache=folder / "cache", strand_report=True)
-        )
-    )
-    record = outcome.record
-    controls = {key: entry["shots"] for key, entry in record.controls.items() if "shots" in entry}
+    config = RunConfig(**CURVE, **files, seeds=(0,), out=folder / "curve", cache=folder / "cache", strand_report=True)
+    ((mini,), seconds) = timed(lambda: run(config))
+    checkpoint = str(bert_folder(folder / "random_bert"))
+    random = replace(config, model="dnabert6", checkpoint=checkpoint, random_init=True, controls=False)
+    ((bert,), random_seconds) = timed(lambda: run(random))
+    controls = {key: entry["shots"] for key, entry in mini.record.controls.items() if "shots" in entry}
     return {
         **CURVE,
-        "metric": record.main_metric,
+        "metric": mini.record.main_metric,
         "seconds": seconds,
-        "shots_entry": record.shots,
+        "shots_entry": mini.record.shots,
         "controls": controls,
-        "strands": record.strands,
+        "strands": mini.record.strands,
+        "random_12_layers": {"seconds": random_seconds, "shots_entry": bert.record.shots},
     }
 
 
