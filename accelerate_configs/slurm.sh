@@ -20,24 +20,12 @@ export PORT=$((20000 + SLURM_JOB_ID % 20000))                                # d
 GPUS=${SLURM_GPUS_ON_NODE:-0}                                                # Slurm sets it only if the job has GPUs
 export WORLD=$((SLURM_NNODES * (GPUS > 0 ? GPUS : 1)))                       # number of processes
 
-# The single quotes make each machine read its own SLURM_NODEID.
-if [ "$GPUS" -gt 0 ]; then
-  srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
-    --config_file accelerate_configs/multi_node.yaml \
-    --num_machines "$SLURM_NNODES" \
-    --num_processes "$WORLD" \
-    --machine_rank "$SLURM_NODEID" \
-    --main_process_ip "$MASTER" \
-    --main_process_port "$PORT" \
-    -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"
-else
-  # On CPUs, accelerate launch does not connect the machines without mpirun; torchrun does.
-  export ACCELERATE_USE_CPU=true
-  srun --kill-on-bad-exit=1 bash -c 'torchrun \
-    --nnodes "$SLURM_NNODES" \
-    --nproc_per_node 1 \
-    --node_rank "$SLURM_NODEID" \
-    --master_addr "$MASTER" \
-    --master_port "$PORT" \
-    -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"
-fi
+# The single quotes make each machine read its own SLURM_NODEID. Without GPUs, the processes meet over gloo.
+srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
+  --config_file accelerate_configs/multi_node.yaml \
+  --num_machines "$SLURM_NNODES" \
+  --num_processes "$WORLD" \
+  --machine_rank "$SLURM_NODEID" \
+  --main_process_ip "$MASTER" \
+  --main_process_port "$PORT" \
+  -m bend_hf.train --processes "$WORLD" "$@"' bend_hf "$@"

@@ -62,8 +62,7 @@ def slurm(tmp_path: Path) -> Callable[..., list[list[str]]]:
     programs = {
         "scontrol": 'printf "node7\\nnode8\\n"',
         "srun": 'shift; for rank in $(seq 0 $((SLURM_NNODES - 1))); do SLURM_NODEID=$rank "$@"; done',
-        "accelerate": 'printf "%s\\n" "accelerate" "$@" "USE_CPU=${ACCELERATE_USE_CPU:-}" -- >> "$CALLS"',
-        "torchrun": 'printf "%s\\n" "torchrun" "$@" "USE_CPU=${ACCELERATE_USE_CPU:-}" -- >> "$CALLS"',
+        "accelerate": 'printf "%s\\n" "accelerate" "$@" -- >> "$CALLS"',
     }
     for name, body in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\nset -eu\n{body}\n")
@@ -80,49 +79,28 @@ def slurm(tmp_path: Path) -> Callable[..., list[list[str]]]:
     return run
 
 
-@pytest.mark.parametrize("environment", [{}, {"SLURM_GPUS_ON_NODE": "0"}], ids=["unset", "zero"])
-def test_the_slurm_script_runs_on_a_partition_without_gpus(
-    slurm: Callable[..., list[list[str]]], environment: dict[str, str]
+@pytest.mark.parametrize(
+    ("environment", "n_processes"),
+    [({}, "2"), ({"SLURM_GPUS_ON_NODE": "0"}, "2"), ({"SLURM_GPUS_ON_NODE": "4"}, "8")],
+    ids=["unset", "zero", "four"],
+)
+def test_the_slurm_script_starts_a_process_per_gpu_or_per_machine_without_gpus(
+    slurm: Callable[..., list[list[str]]], environment: dict[str, str], n_processes: str
 ) -> None:
     calls = slurm("--task", "gene_finding", "--out", "my results", **environment)
-    assert [call[0] for call in calls] == ["torchrun", "torchrun"]
-    for rank, call in enumerate(calls):
-        flags = dict(zip(call[1:11:2], call[2:11:2], strict=True))
-        assert flags == {
-            "--nnodes": "2",
-            "--nproc_per_node": "1",
-            "--node_rank": str(rank),
-            "--master_addr": "node7",
-            "--master_port": "20011",
-        }
-        assert call[11:-1] == [
-            "-m",
-            "bend_hf.train",
-            "--processes",
-            "2",
-            "--task",
-            "gene_finding",
-            "--out",
-            "my results",
-        ]
-        assert call[-1] == "USE_CPU=true"
-
-
-def test_the_slurm_script_starts_a_process_per_gpu(slurm: Callable[..., list[list[str]]]) -> None:
-    calls = slurm("--task", "gene_finding", SLURM_GPUS_ON_NODE="4")
     assert [call[:2] for call in calls] == [["accelerate", "launch"]] * 2
     for rank, call in enumerate(calls):
         flags = dict(zip(call[2:14:2], call[3:14:2], strict=True))
         assert flags == {
             "--config_file": "accelerate_configs/multi_node.yaml",
             "--num_machines": "2",
-            "--num_processes": "8",
+            "--num_processes": n_processes,
             "--machine_rank": str(rank),
             "--main_process_ip": "node7",
             "--main_process_port": "20011",
         }
-        assert call[14:-1] == ["-m", "bend_hf.train", "--processes", "8", "--task", "gene_finding"]
-        assert call[-1] == "USE_CPU="
+        words = ["-m", "bend_hf.train", "--processes", n_processes, "--task", "gene_finding", "--out", "my results"]
+        assert call[14:] == words
 
 
 @pytest.mark.parametrize(
