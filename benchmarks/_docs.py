@@ -334,6 +334,18 @@ def _variants(result: Result) -> list[tuple[str, ...]]:
     return rows
 
 
+def _memory(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"bend-hf {line['what']} of {line['rows']:,} records",
+            f"peak memory {line['resident_mb']:.0f} MB",
+            f"{line['processor_seconds']:.1f} s of processor time",
+        )
+        for line in result["lines"]
+        if line["what"].startswith("report") and line.get("processor_seconds") is not None
+    ]
+
+
 def _startup(result: Result) -> list[tuple[str, ...]]:
     plain = "a plain script with torch and transformers, one sequence per pass"
     train = result["train"]
@@ -451,6 +463,7 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "evo2_prefixes": _evo2_prefixes,
     "genome": _genome,
     "layers": _layers,
+    "memory": _memory,
     "metrics": _metrics,
     "startup": _startup,
     "training": _training,

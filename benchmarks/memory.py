@@ -76,6 +76,7 @@ class Line:
         resident_mb: Peak of the resident set.
         anonymous_mb: Peak of its anonymous part, looked at every 20 ms.
         seconds: Wall-clock time, with that of the start.
+        processor_seconds: Processor time, with that of processes it started; None in results of earlier versions.
     """
 
     what: str
@@ -84,6 +85,7 @@ class Line:
     resident_mb: float
     anonymous_mb: float
     seconds: float
+    processor_seconds: float | None = None
 
 
 def measure(what: str, times: int, rows: int, command: list[str], folder: Path) -> Line:
@@ -95,7 +97,7 @@ def measure(what: str, times: int, rows: int, command: list[str], folder: Path) 
         "BEND_HF_CACHE": str(folder / "home"),
         "HF_HUB_OFFLINE": "1",
     }
-    start, anonymous, resident = time.perf_counter(), 0, 0
+    start, before, anonymous, resident = time.perf_counter(), os.times(), 0, 0
     with (folder / "said.txt").open("w") as said:
         child = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         while child.poll() is None:
@@ -109,7 +111,8 @@ def measure(what: str, times: int, rows: int, command: list[str], folder: Path) 
         status_code = child.wait()
     if status_code:
         raise SystemExit(f"{what} ended with {status_code}: {(folder / 'said.txt').read_text()[-2000:]}")
-    seconds = round(time.perf_counter() - start, 2)
+    seconds, after = round(time.perf_counter() - start, 2), os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
     return Line(
         what=what,
         times=times,
@@ -117,6 +120,7 @@ def measure(what: str, times: int, rows: int, command: list[str], folder: Path) 
         resident_mb=round(resident * 1024 / 1e6, 1),
         anonymous_mb=round(anonymous * 1024 / 1e6, 1),
         seconds=seconds,
+        processor_seconds=round(processor, 2),
     )
 
 
