@@ -1,7 +1,7 @@
 """Time whole commands against plain scripts that do the same work with torch and transformers.
 
     python -m benchmarks.startup                   # prints a table, writes benchmarks/results/startup.json
-    python -m benchmarks.startup --rounds 2 --only "two variants"
+    python -m benchmarks.startup --rounds 2 --only "two variants"      # keeps the other results
 
 Each round runs both sides one after the other, and every other round in the other order. A ratio is the median of the
 rounds' ratios, so that other programs on the machine slow both of its sides. Processor time is that of the process
@@ -23,14 +23,13 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
-from bend_hf.tables import text_table
 from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_bed, write_genome
 
@@ -93,6 +92,10 @@ class Measured:
     def ratio(self) -> float:
         """Plain time over ours, the median of the rounds."""
         return statistics.median(a / b for a, b in zip(self.plain_s, self.ours_s, strict=True))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the seconds and the ratios."""
+        return {**asdict(self), "ratio": self.ratio, "processor_ratio": self.processor_ratio}
 
     @property
     def processor_ratio(self) -> float:
@@ -258,45 +261,53 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print and write the results; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="part of the name of the comparisons to run; writes no results")
+    parser.add_argument("--only", default="", help="part of the name of the comparisons to run; others are kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parsed = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="bend_hf_bench_") as name:
-        folder = Path(name)
-        write_inputs(folder)
-        chosen = [one for one in cases(folder) if parsed.only in one.name]
-        scored = [one for one in chosen if one.plain[-1] == "likelihood"][:1]
-        difference = max(map(largest_difference, scored), default=0.0)
-        found = [compare(one, parsed.rounds) for one in chosen]
-    rows = [
-        (
-            one.name,
-            f"{statistics.median(one.ours_s):.2f}",
-            f"{statistics.median(one.plain_s):.2f}",
-            f"{one.ratio:.2f}",
-            f"{one.processor_ratio:.2f}",
-            f"{one.wanted:.1f}",
-        )
-        for one in found
-    ]
-    print(text_table(("work", "bend-hf, s", "plain script, s", "times", "processor time", "wanted"), rows))
-    print(f"largest difference of the scores: {difference:.1e}")
-    if parsed.only:
-        return 0
-    trained = first_step(parsed.rounds)
-    print(f"first step of training: {trained['first_step_s']:.2f} s, import torch {trained['import_torch_s']:.2f} s")
-    report = {
+    about = {
         "what": f"whole commands, a Nucleotide Transformer of {LAYERS} layers and width {WIDTH}, random weights",
         "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "largest_difference": difference,
-        "train": trained,
-        "comparisons": [{**asdict(one), "ratio": one.ratio, "processor_ratio": one.processor_ratio} for one in found],
     }
+    report = {**earlier(parsed.out), **about}
+    found = []
+    with tempfile.TemporaryDirectory(prefix="bend_hf_bench_") as name:
+        folder = Path(name)
+        write_inputs(folder)
+        for case in cases(folder):
+            if parsed.only not in case.name:
+                continue
+            found.append(one := compare(case, parsed.rounds))
+            print(in_words(one))
+            others = [entry for entry in report["comparisons"] if entry["name"] != one.name]
+            report["comparisons"] = [*others, one.as_json()]
+            parsed.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if not parsed.only:
+            likely = next(case for case in cases(folder) if case.plain[-1] == "likelihood")
+            report["largest_difference"] = largest_difference(likely)
+            report["train"] = first_step(parsed.rounds)
+            print(f"largest difference of scores: {report['largest_difference']:.1e}; training: {report['train']}")
     parsed.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if all(max(one.ratio, one.processor_ratio) >= one.wanted for one in found) else 1
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """Read the results of earlier runs, of which those that are measured again are replaced."""
+    if not path.is_file():
+        return {"comparisons": []}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def in_words(one: Measured) -> str:
+    """Describe a comparison in a line."""
+    ours, plain = statistics.median(one.ours_s), statistics.median(one.plain_s)
+    return (
+        f"{one.name}: bend-hf {ours:.2f} s, plain script {plain:.2f} s, {one.ratio:.2f} times; in processor time "
+        f"{one.processor_ratio:.2f} times (wanted {one.wanted:.1f})"
+    )
 
 
 if __name__ == "__main__":
