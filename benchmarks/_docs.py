@@ -348,22 +348,20 @@ def _memory(result: Result) -> list[tuple[str, ...]]:
 
 def _startup(result: Result) -> list[tuple[str, ...]]:
     plain = "a plain script with torch and transformers, one sequence per pass"
-    train = result["train"]
-    return [
-        *(
-            (
-                f"whole command: {entry['name']}",
-                plain,
-                f"{entry['processor_ratio']:.2f} times in processor time, {entry['ratio']:.2f} times in wall time",
-            )
-            for entry in result["comparisons"]
-        ),
+    rows = [
         (
-            "bend-hf train on one-hot sequence, processor time up to the first step",
-            f"import torch, {train['import_torch_s']:.1f} s in the same run",
-            f"{train['first_step_s']:.1f} s",
-        ),
+            f"whole command: {entry['name']}",
+            plain,
+            f"{entry['processor_ratio']:.2f} times in processor time, {entry['ratio']:.2f} times in wall time",
+        )
+        for entry in result["comparisons"]
     ]
+    if train := result.get("train"):
+        what = "bend-hf train on one-hot sequence, processor time up to the first step"
+        rows.append(
+            (what, f"import torch, {train['import_torch_s']:.1f} s in the same run", f"{train['first_step_s']:.1f} s")
+        )
+    return rows
 
 
 def _audit(result: Result) -> list[tuple[str, ...]]:
