@@ -6,21 +6,24 @@ with a dataset, and one for each shard that it finishes.
 >>> one = ShareProgress(model="dnabert2", label="gene_finding train", rank=2, n_processes=8, n_mine=11, n_shards=84)
 >>> text = one.finished(seconds=61.5).text()
 >>> text
-'share 2/8: 1 of 11 shards finished, 1 now in 61.5 s; 84 shards of gene_finding train by dnabert2'
+'share 2/8: 1 of 11 shards finished, 1 now in 61.5 s; 84 shards of "gene_finding train" by "dnabert2"'
 >>> read_progress(["other text", f"a bar {text}"]) == {("dnabert2", "gene_finding train"): one.finished(seconds=61.5)}
 True
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+_NAME: Final = r'"(?:[^"\\]|\\.)*"'  # a string of JSON
 _LINE: Final = re.compile(
     r"share (?P<rank>\d+)/(?P<n_processes>\d+): (?P<n_done>\d+) of (?P<n_mine>\d+) shards finished, "
-    r"(?P<n_now>\d+) now in (?P<seconds>\d+\.\d) s; (?P<n_shards>\d+) shards of (?P<label>.+?) by (?P<model>\S.*?)\s*$"
+    r"(?P<n_now>\d+) now in (?P<seconds>\d+\.\d) s; (?P<n_shards>\d+) shards of "
+    rf"(?P<label>{_NAME}) by (?P<model>{_NAME})"
 )
 _COUNTS: Final = ("rank", "n_processes", "n_done", "n_mine", "n_now", "n_shards")
 
@@ -63,7 +66,7 @@ class ShareProgress:
         """Write the line of the log."""
         return (
             f"share {self.rank}/{self.n_processes}: {self.n_done} of {self.n_mine} shards finished, {self.n_now} now "
-            f"in {self.seconds:.1f} s; {self.n_shards} shards of {self.label} by {self.model}"
+            f"in {self.seconds:.1f} s; {self.n_shards} shards of {json.dumps(self.label)} by {json.dumps(self.model)}"
         )
 
 
@@ -78,6 +81,7 @@ def read_progress(lines: Iterable[str]) -> dict[tuple[str, str], ShareProgress]:
         match = _LINE.search(line)
         if match is not None:
             counts = {name: int(match[name]) for name in _COUNTS}
-            one = ShareProgress(**counts, model=match["model"], label=match["label"], seconds=float(match["seconds"]))
+            model, label = json.loads(match["model"]), json.loads(match["label"])
+            one = ShareProgress(**counts, model=model, label=label, seconds=float(match["seconds"]))
             found[one.model, one.label] = one
     return found

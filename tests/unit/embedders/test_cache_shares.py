@@ -14,7 +14,7 @@ from bend_hf.embedders.cache import fill
 from bend_hf.embedders.cache.fill import RankSlice
 from bend_hf.embedders.cache.open import CacheEntry
 from bend_hf.embedders.cache.shards import State
-from bend_hf.embedders.cache.share_progress import read_progress
+from bend_hf.embedders.cache.share_progress import ShareProgress, read_progress
 from bend_hf.lease import take
 from tests.cached import arrow_bytes, leftovers, made, small_entry
 
@@ -62,6 +62,13 @@ def test_a_worker_logs_how_far_its_static_share_is(tmp_path: Path, caplog: pytes
     assert last[key].n_shards == entry.plan.n_shards
     assert last[key].seconds > 0
     assert read_progress(f"a bar 50%\r{message}" for message in caplog.messages) == last
+
+
+@pytest.mark.parametrize("name", ["genes by chromosome train", 'a "quoted" name', "back\\slash", "Größe\n2", " "])
+def test_names_of_any_kind_are_read_again_from_the_log(name: str) -> None:
+    one = ShareProgress(model=name, label=f"{name} by {name}", rank=0, n_processes=2, n_mine=3, n_shards=6)
+    done = one.finished(seconds=2.5)
+    assert read_progress([one.text(), f"50%|##  |\r{done.text()} and more"]) == {(name, f"{name} by {name}"): done}
 
 
 @pytest.mark.usefixtures("no_leases")
