@@ -116,6 +116,7 @@ class LoadedModel(ABC):
 
     needs_checkpoint: ClassVar[bool] = True
     pickles: ClassVar[tuple[str, ...]] = _checkpoint_files.PICKLES  # weight files of a repository without safetensors
+    bfloat16_by_default: ClassVar[bool] = True  # False: the dtype auto stays float32, which the network needs
     can_offload: ClassVar[bool] = False  # whether the family takes ``offload``
     direction: Direction = "masked"  # causal: the loss of a token is read one token before it
     model: nn.Module | None
@@ -155,8 +156,8 @@ class LoadedModel(ABC):
         self.checkpoint = self._checkpoint_of(checkpoint)
         self.revision = revision or (self.spec.revision if self.spec and self._is_declared() else None)
         self.protocol: ProtocolName = protocol
-        # what has no weights computes nothing that a shorter dtype would speed up
-        self.dtype: ModelDtype = resolved_dtype(dtype, device if self.needs_checkpoint else "cpu")
+        shortens = self.needs_checkpoint and self.bfloat16_by_default  # without weights there is nothing to speed up
+        self.dtype: ModelDtype = resolved_dtype(dtype, device if shortens else "cpu")
         self.tf32 = tf32
         if tf32:
             check_tf32(self.dtype, device)

@@ -63,6 +63,7 @@ class BendMiniEmbedder(NucleotideEmbedder):
     """bend-mini, or another model of its architecture (``model_type`` TwoScale)."""
 
     model: BendMiniForMaskedLM
+    bfloat16_by_default = False  # its whitening divides by small spreads: a tenth of the largest number may change
 
     def _load_network(self) -> None:
         from bend_hf.embedders.networks.bend_mini import BendMiniConfig, BendMiniForMaskedLM

@@ -14,6 +14,7 @@ from bend_hf.embedders._device import resolved_dtype, set_tf32
 from bend_hf.embedders.from_config import embedder_options, open_model
 from bend_hf.errors import ConfigError
 from bend_hf.runs.run import run
+from tests.fake_checkpoints import make_tiny
 
 
 @pytest.fixture
@@ -30,11 +31,18 @@ def test_auto_is_float32_on_a_cpu() -> None:
 
 
 @pytest.mark.usefixtures("_with_bfloat16")
-def test_auto_is_bfloat16_on_a_gpu_that_computes_in_it() -> None:
+def test_auto_is_bfloat16_on_a_gpu_that_computes_in_it(tmp_path: Path) -> None:
     assert resolved_dtype("auto", "cuda") == resolved_dtype("auto", None) == "bfloat16"
     assert resolved_dtype("float32", "cuda") == "float32"
-    embedder = open_model(ModelFlags(device="cuda:0"))
+    model = make_tiny("dnabert2", tmp_path)
+    embedder = open_model(ModelFlags(model="dnabert2", checkpoint=str(model), random_init=True, device="cuda:0"))
     assert embedder.dtype == embedder.identity["dtype"] == embedder.description["dtype"] == "bfloat16"
+
+
+@pytest.mark.usefixtures("_with_bfloat16")
+def test_a_network_that_bfloat16_changes_much_stays_float32_unless_asked() -> None:
+    assert open_model(ModelFlags(model="bend-mini", device="cuda:0")).dtype == "float32"
+    assert open_model(ModelFlags(model="bend-mini", device="cuda:0", model_dtype="bfloat16")).dtype == "bfloat16"
 
 
 @pytest.mark.usefixtures("_with_bfloat16")
