@@ -10,7 +10,9 @@ import importlib
 import os
 import pkgutil
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bend_hf
@@ -32,6 +34,24 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
         return function(*args, **kwargs)
 
     return wrapped
+
+
+def fetch_and_die(url: str, folder: Path, calls: int | None, count: Path) -> None:
+    """Download a file in a process of its own, and die at a function call; or count the calls."""
+    from bend_hf.data.download import RemoteFile, download
+
+    seen = 0
+
+    def watch(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == calls:
+            die()
+
+    sys.setprofile(watch)
+    download(RemoteFile(name="weights.bin", url=url), folder)
+    sys.setprofile(None)
+    count.write_text(str(seen))
 
 
 def import_all() -> None:

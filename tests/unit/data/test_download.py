@@ -6,8 +6,6 @@ import base64
 import gzip
 import hashlib
 import itertools
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -17,10 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bend_hf.data.download import RemoteFile, Retry, download
 from bend_hf.errors import DownloadError
+from tests.cached import start
+from tests.killing import fetch_and_die
 
 BODY = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -463,36 +464,24 @@ def test_a_server_that_drips_is_given_up(server: Server, tmp_path: Path) -> None
     assert (tmp_path / "weights.bin.part").stat().st_size > 0
 
 
-KILLED = """
-import os, sys, pathlib
-from bend_hf.data.download import RemoteFile, Retry, download
-left = int(sys.argv[3])
-def count(frame, event, argument):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), 9)
-sys.setprofile(count)
-download(RemoteFile(name="weights.bin", url=sys.argv[1]), pathlib.Path(sys.argv[2]))
-sys.setprofile(None)
-print(int(sys.argv[3]) - left)
-"""
-
-
 def test_a_download_that_is_killed_at_any_moment_resumes(server: Server, tmp_path: Path) -> None:
     server.script = [serves(BODY, ETag='"one"')]
+    count = tmp_path / "count"
 
-    def run(calls: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", KILLED, server.url, str(tmp_path / "data"), str(calls)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    def run(folder: Path, calls: int | None) -> int | None:
+        process = start(fetch_and_die, server.url, folder, calls, count)
+        process.join(60)
+        return process.exitcode
 
-    n_calls = int(run(1_000_000_000).stdout)
-    (tmp_path / "data" / "weights.bin").unlink()
-    for moment in range(1, 5):  # 4: a process takes a while to start
-        assert run(n_calls * moment // 5).returncode == -9
-    file = server.file(n_bytes=None, sha256=None)
-    assert download(file, tmp_path / "data", retry=Clock().retry()).read_bytes() == BODY
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["weights.bin"]
+    assert run(tmp_path / "whole", None) == 0
+    n_calls, moments = int(count.read_text()), np.random.default_rng(0).random((12, 3))
+    for number, of_one in enumerate(moments):
+        folder = tmp_path / str(number)
+        killed = [run(folder, int(moment * n_calls) + 1) for moment in of_one[: number % 3 + 1]]
+        assert killed[0] == -9  # a later one may find less to do, and end well
+        assert run(folder, None) == 0
+        assert (folder / "weights.bin").read_bytes() == BODY
+        assert [path.name for path in folder.iterdir()] == ["weights.bin"]
 
 
 def test_of_two_downloads_of_a_file_one_waits(server: Server, tmp_path: Path) -> None:
