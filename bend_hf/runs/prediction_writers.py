@@ -14,7 +14,7 @@ from typing import IO, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -223,9 +223,12 @@ def _write_bed(file: IO[bytes], rows: Rows, score: Floats | NDArray[np.float64],
 
 
 def _write_text(file: IO[bytes], columns: list[pa.Array]) -> None:
-    table = pa.table(columns, names=[str(number) for number in range(len(columns))])
-    options = pa.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    pa.csv.write_csv(table, file, options)
+    """Write lines of cells that hold no tab and no line end; pyarrow's writer of CSV refuses names with quotes."""
+    cells = [column.cast(pa.large_string()) for column in columns]
+    nothing, tab, end = (pa.scalar(text, pa.large_string()) for text in ("", "\t", "\n"))
+    lines = pc.binary_join_element_wise(pc.binary_join_element_wise(*cells, tab), nothing, end)
+    if len(lines):
+        file.write(lines.buffers()[2])
 
 
 def _strands(rows: Rows) -> pa.Array:

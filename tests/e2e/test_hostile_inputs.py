@@ -91,3 +91,34 @@ def test_no_module_is_imported_from_the_working_directory(tmp_path: Path) -> Non
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
     assert done.returncode == 0, done.stderr
     assert list((here / "out").glob("gene_finding__onehot__*.json"))
+
+
+SIGNS = "\x1b[31m\u202e\x07"
+VCF = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+# The contig of the genome, the file, its text, and whether its variants can be scored.
+STEERED = {
+    "contig": (f"c{SIGNS}", "a.bed", f"chromosome\tstart\tend\tref\talt\tlabel\nc{SIGNS}\t8\t9\tA\tC\t1\n", True),
+    "comma": ('c,"1"', "a.bed", 'chromosome\tstart\tend\tref\talt\tlabel\nc,"1"\t8\t9\tA\tC\t1\n', True),
+    "unknown contig": ("chr1", "a.vcf", f"{VCF}c{SIGNS}\t9\t.\tA\tC\t.\t.\tlabel=1\n", False),
+    "INFO": ("chr1", "a.vcf", f"{VCF}chr1\t9\t.\tA\tC\t.\t.\tlabel={SIGNS}\n", False),
+    "INFO key": ("chr1", "a.vcf", f"{VCF}chr1\t9\t.\tA\tC\t.\t.\tlabel=1;LABEL=0;{SIGNS}=1\n", True),
+    "column": ("chr1", "a.bed", f"chromosome\tstart\tend\tref\talt\tl{SIGNS}\nchr1\t8\t9\tA\tC\t1\n", True),
+    "label": ("chr1", "a.bed", f"chromosome\tstart\tend\tref\talt\tlabel\nchr1\t8\t9\tA\tC\t{SIGNS}\n", False),
+}
+
+
+@pytest.mark.parametrize("kind", STEERED)
+def test_names_within_files_steer_no_terminal(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contig, name, text, scored = STEERED[kind]
+    monkeypatch.chdir(tmp_path)
+    Path("g.fa").write_text(f">{contig}\n{'ACGT' * 400}\n")
+    Path(name).write_text(text)
+    status = main(["variants", name, "--genome", "g.fa", "--model", "onehot", "--out", "out", "--csv"])
+    shown = "".join(capsys.readouterr())
+    assert (status == 0) == scored, shown
+    texts = [path for path in Path("out").rglob("*") if path.suffix in (".csv", ".json", ".md", ".html", ".svg")]
+    assert bool(texts) == scored
+    for content in (shown, *(path.read_text() for path in texts)):
+        assert not set(SIGNS) - set("[31m") & set(content)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyBigWig
 import pytest
@@ -17,7 +18,9 @@ from bend_hf.config import RunConfig
 from bend_hf.data.genome import Genome
 from bend_hf.data.sequences import reverse_complement
 from bend_hf.runs import predict_file as files
+from bend_hf.runs import prediction_writers as writers
 from bend_hf.runs import run as runs
+from bend_hf.tasks import SequenceClass
 from bend_hf.training.load_head import load_head
 from bend_hf.training.trained_head import TrainedHead
 from tests.tiny import write_bed, write_data
@@ -170,3 +173,20 @@ def test_an_interval_that_is_too_short_or_leaves_the_genome_is_named(
         assert predict(folder, "--bed", bed, "--genome", genome, "--out", tmp_path / "x.bed", task=WINDOWS) != 0
         assert message in capsys.readouterr().err
         assert not (tmp_path / "x.bed").exists()
+
+
+@pytest.mark.parametrize("ending", ["bed", "bedgraph"])
+def test_a_contig_with_quotes_is_written_as_it_is(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    with writers.writer_of(path, SequenceClass(names=("no", "yes")), None, {})(path) as write:
+        write(
+            writers.Rows(
+                chromosome=pa.DictionaryArray.from_arrays(np.zeros(1, np.int32), ['c,"1"']),
+                start_bp=np.array([5]),
+                end_bp=np.array([9]),
+                strand=None,
+                scores=np.array([[0.25, 0.75]], np.float32),
+                predicted=np.array([1]),
+            )
+        )
+    assert path.read_text() == f'c,"1"\t5\t9\t{"yes	750	." if ending == "bed" else "0.75"}\n'
