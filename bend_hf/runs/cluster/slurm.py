@@ -109,7 +109,7 @@ def _executor(stage: Stage, where: SubmitConfig, folder: Path, after: str | None
 
 def _choose(stage: Stage) -> list[str]:
     """Return the lines that make each job of an array choose its command."""
-    python = [sys.executable, "-m", "bend_hf"]
+    python = [sys.executable, "-P", "-m", "bend_hf"]  # nothing is imported from the folder of the job
     lines = ['case "$SLURM_ARRAY_TASK_ID" in']
     lines += [f"  {number}) set -- {shlex.join([*python, *words])} ;;" for number, words in enumerate(stage.commands)]
     return [*lines, "esac"]

@@ -186,7 +186,7 @@ def test_a_worker_that_died_is_put_back_into_the_queue(
         ["bash", str(script)], env={**os.environ, **job, "SLURM_RESTART_COUNT": str(restarts)}, capture_output=True
     )
     assert done.returncode == status
-    assert (here / "called").read_text() == "-m bend_hf embed a file with 'quotes'\n"
+    assert (here / "called").read_text() == "-P -m bend_hf embed a file with 'quotes'\n"
     assert slurm.exits_of(tmp_path, "7_1") == [status]
     assert (here / "requeued").exists() == again
     if again:
@@ -288,8 +288,8 @@ def test_a_job_gets_the_command_that_was_typed(
     (script,) = (one for one in _stages_of(here) if f" -m bend_hf {name} " in one)
     line = next(line for line in script.splitlines() if " set -- " in line)
     words = shlex.split(line.partition(" set -- ")[2].removesuffix(";;"))
-    assert words[1:3] == ["-m", "bend_hf"]
-    given, parsed = (dict(vars(command_parser().parse_args(one))) for one in (typed, words[3:]))
+    assert words[1:4] == ["-P", "-m", "bend_hf"]
+    given, parsed = (dict(vars(command_parser().parse_args(one))) for one in (typed, words[4:]))
     if name == "embed":
         assert parsed.pop("shard") == "0/1"
     assert parsed == given
