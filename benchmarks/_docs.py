@@ -529,9 +529,14 @@ def cluster_scale() -> str:
 def faults() -> str:
     """Show how many changes to files failed in each command, and what was wrong after them."""
     found = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
-    header = ("command", "changes to files", "of these failed", "faults", "states left", "wrong")
+    header = ("command", "changes to files", "of these failed", "faults", "repetitions", "wrong")
     rows = [
-        (f"`{name}`", *(f"{one[key]:,}" for key in ("changes", "tried", "lives", "states")), str(len(one["wrong"])))
+        (
+            f"`{name}`",
+            *(f"{one[key]:,}" for key in ("changes", "tried", "lives")),
+            f"{one.get('states', one['lives']):,}",  # once for each state that faults left, or after each fault
+            str(len(one["wrong"])),
+        )
         for name, one in found.items()
     ]
     return str(markdown_table(header, rows))

@@ -301,8 +301,9 @@ class Sweep:
             return []  # pyBigWig does not survive every failed write
         if "Traceback" in life.text or life.status != 1:
             return [f"ended with {life.status}: {life.text[-1500:]}"]
-        mark = "^gene_finding / .* failed: " if self.name == "run" else "^error: "  # a grid goes on with other cells
-        errors = [line for line in life.text.splitlines() if re.match(mark, line)]
+        errors = [line for line in life.text.splitlines() if line.startswith("error: ")]
+        if self.name == "run":  # a grid that has begun goes on with other cells
+            errors = [line for line in life.text.splitlines() if re.match("gene_finding / .* failed: ", line)] or errors
         if len(errors) != 1:
             return [f"gave {len(errors)} lines of error: {life.text[-600:]}"]
         says = str(self.folder) in errors[0] or re.search(r"\b(out|home|data|results)\b", errors[0])
