@@ -199,6 +199,20 @@ def disk_error(error: BaseException | None) -> OSError | None:
     return None
 
 
+def free_space(folders: Iterable[Path]) -> str:
+    """Say how much space each folder has, or will have once it is made.
+
+    >>> re.fullmatch(r"[0-9.]+ GB for /", free_space([Path("/"), Path("/")])) is not None
+    True
+    """
+    free = []
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):
+            there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+            free.append(f"{shutil.disk_usage(there).free / 1e9:.2f} GB for {folder}")
+    return ", ".join(free)
+
+
 UTF8_MARK: Final = b"\xef\xbb\xbf"  # written by editors of Windows; not part of the text
 
 

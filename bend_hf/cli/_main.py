@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from bend_hf.cli import COMMANDS
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
 from bend_hf.errors import BendError, memory_error, own_error
-from bend_hf.files import cache_folder, disk_error, start_logging
+from bend_hf.files import cache_folder, disk_error, free_space, start_logging
 from bend_hf.tables import printable
 
 log = logging.getLogger(__name__)
@@ -111,14 +110,9 @@ def _explain_disk(own: BendError | None, error: OSError, parsed: argparse.Namesp
         return str(own)
     folders = [Path(tempfile.gettempdir()), *(one for one in vars(parsed).values() if isinstance(one, Path))]
     folders += [cache_folder("")]
-    free = []
-    for folder in dict.fromkeys(folders):
-        with contextlib.suppress(OSError):
-            there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-            free.append(f"{shutil.disk_usage(there).free / 1e9:.2f} GB for {folder}")
     what = str(own) if own is not None else f"{error.filename or 'a file'} cannot be written"
     return (
-        f"{what} ({error.strerror or error}; free: {', '.join(free)}). Free some space or give another folder and "
+        f"{what} ({error.strerror or error}; free: {free_space(folders)}). Free some space or give another folder and "
         "repeat the command; finished work is kept"
     )
 

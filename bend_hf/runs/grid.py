@@ -12,6 +12,7 @@ and takes them over if their process dies.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError, memory_error
 from bend_hf.evaluation.record import ResultRecord, check_writable
-from bend_hf.files import disk_error
+from bend_hf.files import cache_folder, disk_error, free_space
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
 from bend_hf.runs.checks import check_fit, check_model_name, check_names
@@ -153,7 +154,10 @@ def _attempt(work: Callable[[], T]) -> T | _Failed:
     except Exception as error:  # a cell that runs out of memory must not stop the others
         failed = disk_error(error)
         if failed is not None:
-            return _Failed(reason=f"the disk is full or fails ({failed}); free some space and repeat the command")
+            free = free_space([Path(tempfile.gettempdir()), Path.cwd(), cache_folder("")])
+            return _Failed(
+                reason=f"the disk is full or fails ({failed}; free: {free}); free some space and repeat the command"
+            )
         memory = memory_error(error)
         if memory is not None:
             return _Failed(reason=f"{memory}; use smaller batches or fewer processes, and repeat the command")

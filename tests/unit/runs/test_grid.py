@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +355,15 @@ def test_a_cell_of_an_own_model_whose_data_file_changed_runs_again(
     assert ["was there" in text for text in texts] == [False, True, False, True]
     assert len(records(out)) == 2
     assert len({record["config"]["run_key"] for record in records(out)}) == 2
+
+
+def test_a_cell_that_a_full_disk_ended_names_the_folders_and_their_space() -> None:
+    def full() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")  # without a name, as libraries raise it
+
+    failed = grid._attempt(full)
+    assert isinstance(failed, grid._Failed)
+    assert re.search(
+        rf"No space left on device; free: [0-9.]+ GB for {re.escape(tempfile.gettempdir())}, .*; free some space",
+        failed.reason,
+    )
