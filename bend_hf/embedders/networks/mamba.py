@@ -309,7 +309,11 @@ class BidirectionalMamba(nn.Module):
         entering_BTE = self.mamba_fwd.in_proj(x_BTD)
         ahead_BTE = self.mamba_fwd(entering_BTE, mask_BT1)
         entering_BTE = entering_BTE if self.tied else self.mamba_rev.in_proj(x_BTD)
-        back_BTE = self.mamba_rev(entering_BTE, mask_BT1, reverse=True)
+        if scan_kernels_for(x_BTD) is not None:
+            back_BTE = self.mamba_rev(entering_BTE, mask_BT1, reverse=True)
+        else:  # to flip the input of the block and its output costs less than to flip those of the scan
+            back_mask_BT1 = None if mask_BT1 is None else mask_BT1.flip(1)
+            back_BTE = self.mamba_rev(entering_BTE.flip(1), back_mask_BT1).flip(1)
         if self.tied:
             both: Tensor = self.mamba_fwd.out_proj(ahead_BTE + back_BTE)
             return both
