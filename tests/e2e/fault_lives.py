@@ -15,6 +15,7 @@ import errno
 import gc
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -135,12 +136,18 @@ def prepare(folder: Path) -> None:
 def content(folder: Path) -> dict[str, bytes]:
     """The bytes of each file that is not in progress, without times, by its name without time."""
     unfinished = {item.path for item in find_leftovers([folder], settled_s=-1) if item.kept_because is None}
-    found = {}
+    found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not unfinished & {path, *path.parents} and not path.name.startswith(_OF_SUBMITIT):
             name = re.sub(r"\d{8}T\d{6}(-\d+)?", "TIME", str(path.relative_to(folder)))
-            found[name] = _without_times(path)
-    return found
+            found.append((name, _without_times(path)))
+    # Records of one command may have one name but for their times: they are told apart by their content.
+    return {f"{number}:{name}" if number else name: made for number, name, made in _numbered(sorted(found))}
+
+
+def _numbered(pairs: list[tuple[str, bytes]]) -> Iterator[tuple[int, str, bytes]]:
+    for _, equal in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        yield from ((number, *pair) for number, pair in enumerate(equal))
 
 
 def _without_times(path: Path) -> bytes:
@@ -270,8 +277,11 @@ class Sweep:
         known = len(self.wrong)
         self.wrong += [place + text for text in self._judge(life)]
         left = content(self.folder / "out")
+        whole = {(name.partition(":")[2] or name, made) for name, made in self.whole.items()}
         half = sorted(
-            name for name, made in left.items() if self.whole.get(name) != made and not _is_earlier(name, made)
+            name
+            for name, made in left.items()
+            if (name.partition(":")[2] or name, made) not in whole and not _is_earlier(name, made)
         )
         if half:
             self.wrong.append(f"{place}left half written: {half}")
