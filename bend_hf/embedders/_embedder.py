@@ -92,6 +92,7 @@ def token_losses(logits_BTV: Tensor, ids_BT: Tensor, *, competing: Sequence[int]
     return loss_BT1.masked_fill(~scored_BT[..., None], torch.nan)
 
 
+_TOKENIZING: Final = threading.Lock()  # tokenizers of transformers keep settings while they work
 _GROUP_BYTES: Final = 1 << 28  # embeddings of the sequences that are embedded together
 
 
@@ -125,6 +126,7 @@ class Embedder(LoadedModel):
     pooled: bool = False  # True: one embedding per sequence, for tasks with one label set per sequence
     tunable: ClassVar[bool] = True  # False: its network computes no gradients
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
+    has_tokens: ClassVar[bool] = True  # False: gives embeddings, but no tokens
     shares_prefixes: ClassVar[bool] = False  # True: has ``_losses_behind``
     layers: tuple[int, ...] = ()  # of a view that returns several layers, one after the other; see ``layers``
     _state_widths: tuple[int, ...] = ()  # of the hidden states that ``_pick`` saw last
@@ -344,6 +346,15 @@ class Embedder(LoadedModel):
         self.load()
         return self._tokenized([self._normalize(one) for one in checked_sequences(sequences)])
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads may compute with the model at the same time.
+
+        Three on a GPU, which then works for one of them while the host tokenizes for another and compares or writes for
+        the third. One on a CPU, which has no time to fill, and for a user's code, which may not allow it.
+        """
+        return 3 if self.runner().device.type == "cuda" and not self._runs_user_code else 1
+
     # Implementation.
 
     def _outputs(
@@ -483,7 +494,8 @@ class Embedder(LoadedModel):
             )
 
     def _tokenized(self, sequences: list[str]) -> Tokenized:
-        tokenized = self._tokenize(sequences)
+        with _TOKENIZING:
+            tokenized = self._tokenize(sequences)
         tokenized.check([len(sequence) for sequence in sequences], name=self.name)
         return tokenized
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 _POLL_S: Final = 0.05  # how often a stage that waits looks whether it was stopped
 
 
@@ -76,6 +78,39 @@ def ahead(
     finally:
         stage.stop.set()
         thread.join()
+
+
+def several(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int
+) -> Generator[Result, None, None]:
+    """Yield ``function(item)`` for each item, in order, with some calls at the same time.
+
+    The host work of one call goes on while the device works for another. An error is raised at its place in the order;
+    closing the generator starts no further call, and waits for those that run.
+
+    Args:
+        function: Called in threads; with one thread, in the one that reads.
+        items: Read in the calling thread, at most ``n_threads`` items before they are needed.
+        n_threads: Calls at the same time; this bounds the memory.
+
+    Yields:
+        The results.
+    """
+    if n_threads == 1:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="several") as threads:
+        try:
+            for item in items:
+                waiting.append(threads.submit(copy_context().run, function, item))
+                if len(waiting) > n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class _Stage(Generic[Item]):

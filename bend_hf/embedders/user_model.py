@@ -71,6 +71,7 @@ class UserEmbedder(Embedder):
     """
 
     needs_checkpoint = False
+    has_tokens = False
     direction = "none"
 
     def __init__(

@@ -18,7 +18,7 @@ import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._batching import batch_end
-from bend_hf.errors import AlignmentError, ModelError, NotFiniteError
+from bend_hf.errors import AlignmentError, NotFiniteError
 from bend_hf.types import Bools, Ints
 
 if TYPE_CHECKING:
@@ -111,22 +111,13 @@ def tokens_overlap(embedder: Embedder) -> bool:
     Tokens that do not overlap cover the same number of nucleotides at any position. In a homopolymer, overlapping
     k-mers are all the same token, and those at the ends cover more nucleotides than the others.
     """
-    if not has_tokens(embedder):
+    if not embedder.has_tokens:
         return False
     tokenized = embedder.tokenize([_HOMOPOLYMER])
     bp = bp_of_tokens(tokenized)
     covers = bp > 0
     pairs = np.unique(np.stack([tokenized.ids[covers].astype(np.int64), bp[covers]]), axis=1)
     return bool(len(np.unique(pairs[0])) < pairs.shape[1])
-
-
-def has_tokens(embedder: Embedder) -> bool:
-    """Check whether the embedder's tokens are known; a user's model gives embeddings but no tokens."""
-    try:
-        embedder.tokenize(["ACGT"])
-    except ModelError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +140,7 @@ class AlleleEmbeddings:
         If embeddings are averaged over both strands, or the model gives no tokens, all embeddings are computed now
         and pass through the host.
         """
-        if embedder.reverse_complement_average or not has_tokens(embedder):
+        if embedder.reverse_complement_average or not embedder.has_tokens:
             computed = _through_host(embedder, sequences)
             return cls(layout=computed, _embedder=embedder, _source=computed, _wanted=np.zeros(0, np.bool_))
         tokenized = embedder.tokenize(sequences)

@@ -9,10 +9,10 @@ This is what the scores in ``bend_hf.variants.scores`` are computed from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bend_hf.embedders._embedder import Embedder
+
+Value = TypeVar("Value")
+
+
+class computed_once(Generic[Value]):  # noqa: N801  a decorator
+    """A property that keeps its value, for batches that are computed in threads of their own.
+
+    ``functools.cached_property`` of Python 3.11 holds one lock for all instances while it computes.
+    """
+
+    def __init__(self, function: Callable[[Any], Value]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Value: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Self | Value:
+        if instance is None:
+            return self
+        value = self._function(instance)
+        instance.__dict__[self._function.__name__] = value  # which is found before this property from now on
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,27 +151,27 @@ class VariantBatch:
         """What is scored."""
         return self.model.settings
 
-    @cached_property
+    @computed_once
     def alleles(self) -> Alleles:
         """The sequences that the model is shown."""
         return self.stored.alleles(self.model.context)
 
-    @cached_property
+    @computed_once
     def ref_embeddings(self) -> NDArray[np.float64]:
         """Embeddings of the reference alleles at the variant, shape (n, D)."""
         return self._at_variant[: len(self.stored)]
 
-    @cached_property
+    @computed_once
     def alt_embeddings(self) -> NDArray[np.float64]:
         """Embeddings of the alternative alleles at the variant, shape (n, D)."""
         return self._at_variant[len(self.stored) :]
 
-    @cached_property
+    @computed_once
     def segment_distances(self) -> SegmentDistances:
         """Cosine distance of both alleles' embeddings along the sequence."""
         return SegmentDistances.of(self._everywhere, self._ref, self._alt)
 
-    @cached_property
+    @computed_once
     def log_likelihood_ratio(self) -> NDArray[np.float64]:
         """Log-likelihood of ALT minus that of REF, shape (n,)."""
         if self.alleles.is_substitution.all() and not self.settings.whole_window:
@@ -163,11 +189,11 @@ class VariantBatch:
             raise ModelError(f"{self.model.embedder.name} gives no likelihoods: {self.model.no_likelihood}")
         return self.model.likelihoods
 
-    @cached_property
+    @computed_once
     def _sites(self) -> SiteLikelihoods:
         return self._likelihoods.of_substitutions(self.stored, self._before_variant)
 
-    @cached_property
+    @computed_once
     def _distinct(self) -> Distinct:
         """The distinct sequences, and the index into them first of each REF, then of each ALT."""
         return distinct(self.alleles.ref + self.alleles.alt)
@@ -180,15 +206,15 @@ class VariantBatch:
     def _alt(self) -> Ints:
         return self._distinct.code[len(self.stored) :]
 
-    @cached_property
+    @computed_once
     def _embeddings(self) -> AlleleEmbeddings:
         return AlleleEmbeddings.of(self.model.embedder, self._distinct.texts)
 
-    @cached_property
+    @computed_once
     def _everywhere(self) -> EmbeddingsOnDevice:
         return self._embeddings.all()
 
-    @cached_property
+    @computed_once
     def _at_variant(self) -> NDArray[np.float64]:
         """Embeddings at the variant, first of REF, then of ALT, shape (2n, D)."""
         found: NDArray[np.float64] = self._selected[: 2 * len(self.stored)].cpu().numpy().astype(np.float64)
@@ -199,7 +225,7 @@ class VariantBatch:
         """Embeddings of REF at the token before the variant, on the device, shape (n, D); None if they are not used."""
         return self._selected[2 * len(self.stored) :] if self._before is not None else None
 
-    @cached_property
+    @computed_once
     def _selected(self) -> Tensor:
         """Embeddings at the variant of REF and of ALT, and those of REF before it if likelihoods follow from them."""
         embeddings = self._embeddings
@@ -208,7 +234,7 @@ class VariantBatch:
         source = self._everywhere if self.settings.averages else embeddings
         return source.some(np.concatenate(index))
 
-    @cached_property
+    @computed_once
     def _before(self) -> Ints | None:
         """Index of the token before each variant; None if it does not decide likelihoods, or a variant has none."""
         likelihoods, layout = self.model.likelihoods, self._embeddings.layout

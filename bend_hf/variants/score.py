@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bend_hf.embedders._pipeline import several
 from bend_hf.errors import InputError, ModelError, NotFiniteError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.types import Ints, Json
@@ -97,12 +99,18 @@ def score_variants(
     if checkpoint is not None:
         affects |= model.identity_in(checkpoint.folder)
     found: list[tuple[int, str, pa.Table]] = []
-    for number in numbers:
-        given = source.table(batches[number])
-        key, scored = _resume_or_score(model, given, checkpoint, affects)
-        found.append((number, key, without_embeddings(scored)))
-        n_done += len(given)
-        on_progress(n_done, n_mine)
+
+    def scored(batch: tuple[int, pa.Table]) -> tuple[int, str, pa.Table]:
+        number, given = batch
+        key, table = _resume_or_score(model, given, checkpoint, affects)
+        return number, key, without_embeddings(table)
+
+    given = ((number, source.table(batches[number])) for number in numbers)
+    with closing(several(scored, given, n_threads=embedder.n_threads)) as each:
+        for one in each:
+            found.append(one)
+            n_done += len(one[2])
+            on_progress(n_done, n_mine)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 

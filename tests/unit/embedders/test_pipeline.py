@@ -17,7 +17,7 @@ from torch import Tensor
 from bend_hf.embedders import _embedder as embedder_module
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows
+from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows, several
 from bend_hf.embedders._pooling import Windows
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
@@ -329,3 +329,41 @@ def test_items_that_nobody_takes_are_not_made() -> None:
     assert next(stage) == 1
     stage.close()
     assert len(made) <= 4
+
+
+def test_several_calls_overlap_and_stay_in_order() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def slow(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01 * (3 - number % 3))
+        with lock:
+            running -= 1
+        return number
+
+    assert list(several(slow, range(12), n_threads=2)) == list(range(12))
+    assert most == 2
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("several")]
+
+
+def test_several_raises_an_error_at_its_place_and_reads_little_ahead() -> None:
+    read = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    def fails(number: int) -> int:
+        if number == 3:
+            raise ValueError(number)
+        return number
+
+    each = several(fails, items(), n_threads=2)
+    assert [next(each) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="3"):
+        next(each)
+    assert len(read) <= 3 + 3
