@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+KERNELS := .triton
 BIN := $(VENV)/bin
 DATA_DIR ?= data
 
@@ -24,7 +25,7 @@ GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-system demo test test-long test-lowest check format bench coverage audit fuzz faults docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
+.PHONY: help setup setup-dev setup-system setup-kernels demo test test-long test-lowest check format bench coverage audit fuzz faults docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ SYSTEM_PACKAGES := augustus augustus-data gffread chromium slurmctld slurmd slur
 setup-system:  ## install the Debian packages that some tests use, as root
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES)
+
+# In a folder of its own: PyTorch and transformers import Triton wherever they find it, which takes seconds, and 1 GB.
+setup-kernels: setup  ## install Triton for the tests of the kernels for GPUs, where only they find it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(KERNELS) triton==3.9.0
 
 demo: setup  ## run all seven tasks on the bundled sample, with bend-mini and its controls; it says first how long that takes
 	$(BIN)/bend-hf demo
@@ -155,7 +160,7 @@ EMBEDDINGS = $${BEND_HF_CACHE:-$$HOME/.cache/bend_hf}
 DATASETS = $${HF_DATASETS_CACHE:-$${HF_HOME:-$$HOME/.cache/huggingface}/datasets}
 
 clean:  ## remove the virtual environments, caches and demo results, and name the caches that remain
-	rm -rf $(VENV) $(LOWEST) .fuzz build dist site demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(KERNELS) .fuzz build dist site demo_results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@for folder in "$(EMBEDDINGS)" "$(DATASETS)"; do \
 	  if [ -d "$$folder" ]; then echo "left: $$folder ($$(du -sh "$$folder" | cut -f1))"; fi; \

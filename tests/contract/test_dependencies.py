@@ -74,8 +74,7 @@ def test_the_lowest_version_is_the_one_that_is_tested(name: str) -> None:
     assert pins("constraints-lowest.txt")[name] == lower_bound(requirements(*EXTRAS, "test")[name])
 
 
-# Triton is not pinned: each release of PyTorch for CUDA asks for one version of it.
-@pytest.mark.parametrize("name", sorted(set(requirements(*EXTRAS, "test", "docs", "dev")) - {"triton"}))
+@pytest.mark.parametrize("name", sorted(requirements(*EXTRAS, "test", "docs", "dev")))
 def test_the_tested_version_is_allowed(name: str) -> None:
     assert requirements(*EXTRAS, "test", "docs", "dev")[name].specifier.contains(pins("constraints.txt")[name])
 
