@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import datasets
 
@@ -27,6 +26,7 @@ from bend_hf.embedders.cache import layers as cache_layers
 from bend_hf.embedders.cache.fill import RankSlice
 from bend_hf.embedders.cache.open import CacheEntry, find_entry
 from bend_hf.embedders.cache.shards import ShardFiles
+from bend_hf.embedders.cache.stream import Claim, ShardStream
 from bend_hf.embedders.layers import layer_view
 from tests.cached import arrow_bytes, leftovers, random_sequences
 from tests.killing import before, die
@@ -37,7 +37,7 @@ MOMENTS = {
     "with the lease of one layer": (cache_layers, "take", 2),
     "while both layers are written": (ShardFiles, "finish", 1),
     "between the records of two layers": (ShardFiles, "_write_record", 2),
-    "in its second shard": (cache_layers, "_embed_shard", 2),
+    "in its second shard": (ShardStream, "_start", 2),
 }
 
 
@@ -58,13 +58,14 @@ def fill_layers_and_die(folder: Path, rank: int, n_processes: int, moment: str |
         setattr(where, name, before(getattr(where, name), number, die))
     embedder, entries = layer_entries(folder)
     embedded: list[tuple[int, int]] = []
-    real = cache_layers._embed_shard
+    layer_of = {entry.folder: layer for layer, entry in entries.items()}
+    real = ShardStream._start
 
-    def watched(entries: Any, mine: Any, embedder: Embedder, *, sweeps: bool) -> None:
-        embedded.extend((layer, files.number) for layer, (files, _) in mine.items())
-        real(entries, mine, embedder, sweeps=sweeps)
+    def watched(stream: ShardStream, claim: Claim) -> None:
+        embedded.extend((layer_of[files.folder], files.number) for files in claim.files)
+        real(stream, claim)
 
-    cache_layers._embed_shard = watched
+    ShardStream._start = watched  # type: ignore[method-assign]
     cache_layers.fill_layers(entries, embedder, RankSlice(rank=rank, n_processes=n_processes))
     (folder / f"embedded{rank}.txt").write_text(json.dumps(embedded))
 
@@ -92,6 +93,8 @@ def start_one_that_dies(folder: Path, moment: str) -> tuple[int, int]:
     """Start a process that dies, and another one as soon as the first holds a lease."""
     first = start(folder, 0, 2, moment)
     while not list(folder.glob("*/*.lock")):
+        if os.waitid(os.P_PID, first, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            raise SystemExit(f"{moment}: the first process ended without a lease")
         time.sleep(0.001)
     return first, start(folder, 1, 2, None)
 
