@@ -161,12 +161,21 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, prog
                 one.run()
                 one.part.replace(target)
         one.note.unlink(missing_ok=True)
+        _sweep(lock, watch)
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written ({error}); free some space or give another folder, and repeat the command. "
             f"What has arrived is kept in {one.part}"
         ) from error
     return target
+
+
+def _sweep(lock: Path, watch: Watch) -> None:
+    """Remove the lease of a process that was killed when the file was complete; nobody else needs it."""
+    with contextlib.suppress(OSError):  # a folder that cannot be written
+        lease = take(lock, watch) if lock.exists() else None
+        if lease is not None:
+            lease.release()
 
 
 class _Download:

@@ -307,7 +307,7 @@ class Sweep:
         """What is wrong with the end of a life that had a fault."""
         if life.status == 0:
             return [f"ended well without its files: {self._different()}"] if self._different() else []
-        if life.status == -signal.SIGSEGV and self.name == "predict-bigwig":
+        if life.status in (-signal.SIGSEGV, -signal.SIGABRT) and self.name == "predict-bigwig":
             return []  # pyBigWig does not survive every failed write
         if "Traceback" in life.text or life.status != 1:
             return [f"ended with {life.status}: {life.text[-1500:]}"]

@@ -60,7 +60,7 @@ def test_a_worker_logs_how_far_its_static_share_is(tmp_path: Path, caplog: pytes
     assert (first[key].n_done, first[key].n_now) == (1, 0), "a shard was there"
     assert (last[key].n_done, last[key].n_now, last[key].n_mine) == (n_mine, n_mine - 1, n_mine)
     assert last[key].n_shards == entry.plan.n_shards
-    assert last[key].seconds > 0
+    assert last[key].seconds >= 0  # of a small shard, rounded to a tenth
     assert read_progress(f"a bar 50%\r{message}" for message in caplog.messages) == last
 
 

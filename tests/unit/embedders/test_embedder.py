@@ -303,7 +303,7 @@ def test_compiling_takes_network_and_encoder_once_and_keeps_the_embeddings(
 ) -> None:
     plain_compile, taken = torch.nn.Module.compile, []
 
-    def traced(module: torch.nn.Module) -> None:
+    def traced(module: torch.nn.Module, *, backend: str) -> None:
         taken.append(module)
         plain_compile(module, backend="eager")  # traced as ever, but no code is generated, which takes a minute
 
