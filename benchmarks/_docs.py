@@ -197,10 +197,11 @@ def precision() -> str:
             )
         )
     header = ("task", "metric", "float32 (95 % interval)", "bfloat16", "change", "predictions differ by")
+    limit = "" if result["limit"] is None else f" --limit {result['limit']}"
     return "\n".join(
         [
             f"{result['model']} on the {result['data']}, {result['device']}, torch {result['torch']}; "
-            "`python -m benchmarks.precision` measures it:",
+            f"`python -m benchmarks.precision{limit}` measures it:",
             "",
             markdown_table(header, rows),
         ]

@@ -72,13 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", help="such as cpu or cuda; default: the fastest")
     parser.add_argument("--tasks", nargs="+", default=list(MEASURED))
-    parser.add_argument("--limit", type=int, help="items of each split; default: as the demo")
+    parser.add_argument("--limit", type=int, help="items of each split; default: as in the demo")
     parser.add_argument("--out", type=Path, default=RESULTS / "precision.json")
     parsed = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
     body: dict[str, Any] = {"model": "bend-mini", "device": name, "torch": torch.__version__, "data": "sample"}
+    body["limit"] = parsed.limit
     body["tasks"] = []
     with tempfile.TemporaryDirectory() as folder:
         for key in parsed.tasks:

@@ -2,7 +2,8 @@
 
 Each of the first two stages runs in a thread of its own, one or two groups of sequences ahead of the next stage, so the
 device does not wait for the tokenizer, for the caller, or at the end of a group. ``ahead`` is one such stage, and
-``ahead(device(ahead(tokenize(sequences))))`` is a pipeline.
+``ahead(device(ahead(tokenize(sequences))))`` is a pipeline. ``prefetch`` calls a function for the next items
+meanwhile.
 
 Rows are written to host memory once. ``Rows`` are the places of one group's rows in buffers that the caller keeps: on a
 CPU each batch is rounded into them directly; on a GPU the rows of a group are gathered, rounded and averaged on the
@@ -23,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -80,34 +82,43 @@ def ahead(
         thread.join()
 
 
-def several(
-    function: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int
+def prefetch(
+    make: Callable[[Item], Result], items: Iterable[Item], *, n_ahead: int = 1, n_threads: int = 1
 ) -> Generator[Result, None, None]:
-    """Yield ``function(item)`` for each item, in order, with some calls at the same time.
+    """Yield ``make(item)`` for each item, in order; the next ones are made in the background while one is used.
 
-    The host work of one call goes on while the device works for another. An error is raised at its place in the order;
-    closing the generator starts no further call, and waits for those that run.
+    An exception of ``make`` is raised at its place in the order. Closing the generator drops what has not been
+    started and waits for the calls that are running.
+
+    >>> list(prefetch(lambda step: step * step, range(2, 5)))
+    [4, 9, 16]
 
     Args:
-        function: Called in threads; with one thread, in the one that reads.
-        items: Read in the calling thread, at most ``n_threads`` items before they are needed.
-        n_threads: Calls at the same time; this bounds the memory.
+        make: Called in background threads.
+        items: Read in the calling thread, at most ``n_ahead`` items before they are needed.
+        n_ahead: How many results may wait while another one is used; this bounds the memory. With 0, each is made when
+            it is asked for, in the calling thread.
+        n_threads: Calls of ``make`` at the same time.
 
     Yields:
         The results.
     """
-    if n_threads == 1:
-        yield from map(function, items)
+    if not n_ahead:
+        yield from map(make, items)
         return
+    left = iter(items)
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="several") as threads:
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="prefetch") as threads:
+
+        def start(item: Item) -> Future[Result]:
+            return threads.submit(copy_context().run, make, item)
+
         try:
-            for item in items:
-                waiting.append(threads.submit(copy_context().run, function, item))
-                if len(waiting) > n_threads:
-                    yield waiting.popleft().result()
+            waiting.extend(map(start, islice(left, n_ahead)))
             while waiting:
-                yield waiting.popleft().result()
+                made = waiting.popleft().result()
+                waiting.extend(map(start, islice(left, 1)))
+                yield made
         finally:
             for future in waiting:
                 future.cancel()

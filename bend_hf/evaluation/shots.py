@@ -26,7 +26,7 @@ from bend_hf.evaluation.record import member
 from bend_hf.types import Json
 
 SHOTS: Final = "shots"  # name of the prediction file, and field of the record
-NOT_WITHIN: Final = "not within the tried"
+NOT_TRIED: Final = "more than was tried"
 _COLUMN: Final = re.compile(r"shots_(\d+)_seed_(\d+)")
 
 
@@ -94,12 +94,16 @@ def passes_text(passes: Json) -> str:
     """Say in words from how many shots on a model passes the best control.
 
     >>> passes_text({"at": "10", "earliest": "1", "latest": None})
-    'passes the best control at: 10 shots (95 % interval: 1 to not within the tried)'
+    'passes the best control from 10 shots on (95 % interval: 1 to more than was tried)'
     >>> passes_text({"at": None, "earliest": None, "latest": None})
-    'passes the best control at: not within the tried'
+    'does not pass the best control with the shots that were tried'
     """
     at, earliest, latest = (member(passes, name) for name in ("at", "earliest", "latest"))
-    where = f"{at} shots" if at else NOT_WITHIN
+    text = (
+        f"passes the best control from {at} shots on"
+        if at is not None
+        else "does not pass the best control with the shots that were tried"
+    )
     if at is None and earliest is None:
-        return f"passes the best control at: {where}"
-    return f"passes the best control at: {where} (95 % interval: {earliest or NOT_WITHIN} to {latest or NOT_WITHIN})"
+        return text
+    return f"{text} (95 % interval: {earliest or NOT_TRIED} to {latest or NOT_TRIED})"

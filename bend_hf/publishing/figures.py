@@ -216,7 +216,7 @@ class Layers:
         metric: Name of the metric.
         layers: The layers.
         scores: Validation and test score of each, by name; None for a layer without one.
-        chosen: The layer that was chosen, with the interval of a layer named beforehand; None if there is none.
+        chosen: The layer that was chosen, with the interval of a layer named beforehand; None if no layer was chosen.
         choice: Ends of the interval that holds whichever layer is chosen.
         mixes: Name and test score of heads that read all layers.
     """

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bend_hf.embedders._pipeline import prefetch
 from bend_hf.embedders.cache.reader import DeviceEmbeddings, fits_on_device
 from bend_hf.embedders.token_embeddings import OnTheFly, Targets
-from bend_hf.training.prefetch import prefetch
 from bend_hf.types import IGNORE_LABEL, Ints, Labels
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bend_hf.config import Schedule
+from bend_hf.embedders._pipeline import prefetch
 from bend_hf.training.checkpoints import (
     Checkpoints,
     Saved,
@@ -34,7 +35,6 @@ from bend_hf.training.checkpoints import (
 )
 from bend_hf.training.launch import free_training, prepare
 from bend_hf.training.losses import LossParts
-from bend_hf.training.prefetch import prefetch
 from bend_hf.training.schedules import factor
 from bend_hf.types import Json
 

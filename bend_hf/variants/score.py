@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bend_hf.embedders._pipeline import several
+from bend_hf.embedders._pipeline import prefetch
 from bend_hf.errors import InputError, ModelError, NotFiniteError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.types import Ints, Json
@@ -106,7 +106,9 @@ def score_variants(
         return number, key, without_embeddings(table)
 
     given = ((number, source.table(batches[number])) for number in numbers)
-    with closing(several(scored, given, n_threads=embedder.n_threads)) as each:
+    n_threads = embedder.n_threads
+    n_ahead = n_threads if n_threads > 1 else 0
+    with closing(prefetch(scored, given, n_ahead=n_ahead, n_threads=n_threads)) as each:
         for one in each:
             found.append(one)
             n_done += len(one[2])

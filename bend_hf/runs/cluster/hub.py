@@ -120,7 +120,7 @@ def states_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, str]:
 
 
 def logs_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, list[str]]:
-    """Return the logs of jobs by id, as far as the Hub has kept them; empty if there is none.
+    """Return the logs of jobs by id, as far as the Hub has kept them; empty if it has kept nothing.
 
     The Hub holds the log of a running job open for seconds, so that they are fetched at the same time.
     """

@@ -120,7 +120,7 @@ def read_submission(folder: Path) -> Submission:
     """Read the record of a submission.
 
     Raises:
-        SourceError: There is none, or it cannot be read.
+        SourceError: The record is missing or cannot be read.
     """
     path = folder / RECORD
     try:

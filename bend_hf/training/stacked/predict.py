@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bend_hf.embedders._pipeline import prefetch
 from bend_hf.errors import InputError
 from bend_hf.evaluation.predictions import Predictions, concatenate
 from bend_hf.training.batches import Batch, Split
 from bend_hf.training.predict import BatchFacts, predictions_of
-from bend_hf.training.prefetch import prefetch
 from bend_hf.training.stacked.batches import StackedBatch, read_stacked
 from bend_hf.training.stacked.heads import StackedHeads
 from bend_hf.types import Ints

@@ -17,7 +17,7 @@ from torch import Tensor
 from bend_hf.embedders import _embedder as embedder_module
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows, several
+from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows
 from bend_hf.embedders._pooling import Windows
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
@@ -30,6 +30,7 @@ from bend_hf.embedders.layers import layers_view
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.lease import unshared
 from bend_hf.types import StoredDtype
+from tests.busy import is_kept_busy, share_of
 
 WIDTH = 6
 STAGE_S = 0.03
@@ -94,13 +95,12 @@ def busy_share(embedder: Artificial) -> float:
     units = [[sequence] for sequence in some_sequences(30, (600,))]
     for _ in embedder.iter_stored(units, torch.float16):
         time.sleep(STAGE_S)  # the caller's stage
-    inside = sum(end - begin for begin, end in embedder.busy)
-    return inside / (embedder.busy[-1][1] - embedder.busy[0][0])
+    return share_of(embedder.busy)
 
 
 def test_the_device_is_busy_over_95_percent_at_equal_costs(small_groups: Artificial) -> None:
     small_groups.seconds = STAGE_S
-    assert any(busy_share(small_groups) > 0.95 for _ in range(5))  # other processes may take the processor from some
+    assert is_kept_busy(lambda: busy_share(small_groups))
 
 
 class SlowWriter(ShardWriter):
@@ -139,11 +139,9 @@ def test_the_device_does_not_wait_between_shards(small_groups: Artificial, tmp_p
         with ShardStream([writer], TokenColumns(small_groups, "float16"), lambda n_bp: None) as stream:
             stream.fill(claims())
         assert SlowWriter.written == list(range(12))
-        return sum(end - begin for begin, end in small_groups.busy) / (
-            small_groups.busy[-1][1] - small_groups.busy[0][0]
-        )
+        return share_of(small_groups.busy)
 
-    assert any(share() > 0.95 for _ in range(5))  # other processes may take the processor from some
+    assert is_kept_busy(share)
 
 
 def test_a_batch_is_embedded_while_the_one_before_is_used(small_groups: Artificial) -> None:
@@ -155,11 +153,9 @@ def test_a_batch_is_embedded_while_the_one_before_is_used(small_groups: Artifici
         small_groups.busy.clear()
         for _ in OnTheFly(dataset, small_groups).stream([np.array([row]) for row in range(20)]):
             time.sleep(STAGE_S)  # a step of the training
-        return sum(end - begin for begin, end in small_groups.busy) / (
-            small_groups.busy[-1][1] - small_groups.busy[0][0]
-        )
+        return share_of(small_groups.busy)
 
-    assert any(share() > 0.95 for _ in range(5))
+    assert is_kept_busy(share)
 
 
 def test_streamed_batches_have_the_bits_of_single_ones(small_groups: Artificial) -> None:
@@ -329,41 +325,3 @@ def test_items_that_nobody_takes_are_not_made() -> None:
     assert next(stage) == 1
     stage.close()
     assert len(made) <= 4
-
-
-def test_several_calls_overlap_and_stay_in_order() -> None:
-    running, most, lock = 0, 0, threading.Lock()
-
-    def slow(number: int) -> int:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.01 * (3 - number % 3))
-        with lock:
-            running -= 1
-        return number
-
-    assert list(several(slow, range(12), n_threads=2)) == list(range(12))
-    assert most == 2
-    assert not [one.name for one in threading.enumerate() if one.name.startswith("several")]
-
-
-def test_several_raises_an_error_at_its_place_and_reads_little_ahead() -> None:
-    read = []
-
-    def items() -> Iterator[int]:
-        for number in range(100):
-            read.append(number)
-            yield number
-
-    def fails(number: int) -> int:
-        if number == 3:
-            raise ValueError(number)
-        return number
-
-    each = several(fails, items(), n_threads=2)
-    assert [next(each) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ValueError, match="3"):
-        next(each)
-    assert len(read) <= 3 + 3

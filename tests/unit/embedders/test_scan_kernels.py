@@ -64,6 +64,7 @@ def test_kernels_can_be_imported_without_triton() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"
         "from bend_hf.embedders.networks import scan_kernels, caduceus\n"
-        "assert not scan_kernels.IS_INSTALLED and not scan_kernels.can_compile()"
+        "print(scan_kernels.IS_INSTALLED, scan_kernels.can_compile())"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "False"], done.stderr

@@ -20,7 +20,7 @@ from bend_hf.data.shots import ShotRows, in_proportion, strata_of
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders.token_embeddings import OnTheFly, Targets
 from bend_hf.errors import ConfigError
-from bend_hf.evaluation.record import digest_of
+from bend_hf.evaluation.record import digest_of, member
 from bend_hf.evaluation.shots import passes_text
 from bend_hf.publishing.model_card import model_card
 from bend_hf.publishing.report import write_report
@@ -136,7 +136,7 @@ def test_from_how_many_shots_a_model_passes() -> None:
     assert passing(rising) == {"at": "10", "earliest": "10", "latest": "100"}
     assert passing([*rising, ("all", -0.1, -0.3, 0.1)]) == {"at": None, "earliest": "10", "latest": None}
     assert passing([("1", 0.1, np.nan, np.nan)]) == {"at": "1", "earliest": None, "latest": None}
-    assert passes_text(passing(rising[:1])) == "passes the best control at: not within the tried"
+    assert passes_text(passing(rising[:1])) == "does not pass the best control with the shots that were tried"
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -326,7 +326,7 @@ def test_card_and_report_show_curves_apart_from_the_scores(outcome: Outcome, tmp
 def test_the_command_says_the_curve_and_does_not_repeat_it(outcome: Outcome, data: str) -> None:
     text = outcome_table([outcome])
     assert "2 shots (2 rows): auroc" in text
-    assert "passes the best control at:" in text
+    assert f"it {passes_text(member(outcome.record.shots, 'against_controls', 'passes'))}" in text
     config = RunConfig(task="cpg_methylation", data=data, out=outcome.path.parent, **{**COMMON, "shots": "8"})
     assert run(config)[0].was_there
 

@@ -1,13 +1,14 @@
-"""Results that one thread prepares in advance: in order, bounded, with errors at their place."""
+"""Results that background threads prepare in advance: in order, bounded, with errors at their place."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from bend_hf.training.prefetch import prefetch
+from bend_hf.embedders._pipeline import prefetch
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -97,3 +98,46 @@ def test_closing_early_waits_for_the_running_call_and_drops_the_others() -> None
     results.close()
     assert made == [0, 1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_calls_in_several_threads_overlap_and_stay_in_order() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def slow(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01 * (3 - number % 3))
+        with lock:
+            running -= 1
+        return number
+
+    assert list(prefetch(slow, range(12), n_ahead=2, n_threads=2)) == list(range(12))
+    assert most == 2
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("prefetch")]
+
+
+def test_an_error_in_one_of_several_threads_is_raised_at_its_place() -> None:
+    read = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    def fails(number: int) -> int:
+        if number == 3:
+            raise ValueError(number)
+        return number
+
+    each = prefetch(fails, items(), n_ahead=2, n_threads=2)
+    assert [next(each) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="3"):
+        next(each)
+    assert len(read) <= 3 + 3
+
+
+def test_without_results_ahead_each_is_made_where_it_is_asked_for() -> None:
+    threads = set(prefetch(lambda item: threading.current_thread(), range(3), n_ahead=0, n_threads=2))
+    assert threads == {threading.current_thread()}
