@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bend_hf
 
@@ -36,8 +36,11 @@ def before(function: Callable[..., Any], number: int, act: Callable[..., None]) 
     return wrapped
 
 
-def fetch_and_die(url: str, folder: Path, calls: int | None, count: Path) -> None:
-    """Download a file in a process of its own, and die at a function call; or count the calls."""
+CHANGES = ("os.link", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.utime")
+
+
+def fetch_and_die(url: str, folder: Path, moment: int | None, count: Path, of: Literal["calls", "changes"]) -> None:
+    """Download a file in a process of its own, and die at a function call or before a change; or count them."""
     from bend_hf.data.download import RemoteFile, download
 
     seen = 0
@@ -45,10 +48,18 @@ def fetch_and_die(url: str, folder: Path, calls: int | None, count: Path) -> Non
     def watch(*_: object) -> None:
         nonlocal seen
         seen += 1
-        if seen == calls:
+        if seen == moment:
             die()
 
-    sys.setprofile(watch)
+    def watch_changes(event: str, arguments: tuple[object, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in CHANGES) and str(arguments[0]).startswith(str(folder)):
+            watch()
+
+    if of == "calls":
+        sys.setprofile(watch)
+    else:
+        sys.addaudithook(watch_changes)
     download(RemoteFile(name="weights.bin", url=url), folder)
     sys.setprofile(None)
     count.write_text(str(seen))

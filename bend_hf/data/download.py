@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import hashlib
 import http.client
 import json
@@ -160,8 +161,7 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, prog
             with lease:
                 one.run()
                 one.part.replace(target)
-        one.note.unlink(missing_ok=True)
-        _sweep(lock, watch)
+        _sweep(lock, watch, lambda: one.left(lock))
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written ({error}); free some space or give another folder, and repeat the command. "
@@ -170,12 +170,14 @@ def download(file: RemoteFile, folder: Path, *, retry: Retry | None = None, prog
     return target
 
 
-def _sweep(lock: Path, watch: Watch) -> None:
-    """Remove the lease of a process that was killed when the file was complete; nobody else needs it."""
+def _sweep(lock: Path, watch: Watch, left: Callable[[], list[Path]]) -> None:
+    """Remove what killed processes left next to a complete file; nobody else needs it."""
     with contextlib.suppress(OSError):  # a folder that cannot be written
-        lease = take(lock, watch) if lock.exists() else None
+        lease = take(lock, watch) if lock.exists() or left() else None
         if lease is not None:
-            lease.release()
+            with lease:
+                for path in left():
+                    path.unlink(missing_ok=True)
 
 
 class _Download:
@@ -185,6 +187,11 @@ class _Download:
         self.file, self.part, self._retry, self._progress = file, part, retry, progress
         self.note = part.with_name(f"{part.name}.json")
         self._waited_s = 0.0
+
+    def left(self, lock: Path) -> list[Path]:
+        """Return the files that no complete download needs: what its part is of, and unfinished notes and leases."""
+        unfinished = (f".{glob.escape(self.note.name)}.part*", f"{glob.escape(lock.name)}.*")
+        return [path for pattern in (glob.escape(self.note.name), *unfinished) for path in lock.parent.glob(pattern)]
 
     def run(self) -> None:
         """Download what is missing until the part file is complete and checked."""

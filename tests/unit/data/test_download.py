@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -464,24 +464,47 @@ def test_a_server_that_drips_is_given_up(server: Server, tmp_path: Path) -> None
     assert (tmp_path / "weights.bin.part").stat().st_size > 0
 
 
-def test_a_download_that_is_killed_at_any_moment_resumes(server: Server, tmp_path: Path) -> None:
-    server.script = [serves(BODY, ETag='"one"')]
-    count = tmp_path / "count"
+class Lives:
+    """Downloads in processes of their own, each of which dies at a moment."""
 
-    def run(folder: Path, calls: int | None) -> int | None:
-        process = start(fetch_and_die, server.url, folder, calls, count)
+    def __init__(self, url: str, folder: Path, of: Literal["calls", "changes"]) -> None:
+        self.url, self.folder, self.of, self.count = url, folder, of, folder / "count"
+
+    def run(self, folder: Path, moment: int | None = None) -> int | None:
+        process = start(fetch_and_die, self.url, folder, moment, self.count, self.of)
         process.join(60)
         return process.exitcode
 
-    assert run(tmp_path / "whole", None) == 0
-    n_calls, moments = int(count.read_text()), np.random.default_rng(0).random((12, 3))
-    for number, of_one in enumerate(moments):
-        folder = tmp_path / str(number)
-        killed = [run(folder, int(moment * n_calls) + 1) for moment in of_one[: number % 3 + 1]]
-        assert killed[0] == -9  # a later one may find less to do, and end well
-        assert run(folder, None) == 0
+    def moments(self) -> int:
+        """How many moments a download has."""
+        assert self.run(self.folder / "whole") == 0
+        return int(self.count.read_text())
+
+    def check(self, folder: Path) -> None:
+        """The next download has the file, and nothing is left of the killed ones."""
+        assert self.run(folder) == 0
         assert (folder / "weights.bin").read_bytes() == BODY
         assert [path.name for path in folder.iterdir()] == ["weights.bin"]
+
+
+def test_a_download_that_is_killed_before_any_change_of_the_disk_resumes(server: Server, tmp_path: Path) -> None:
+    server.script = [serves(BODY, ETag='"one"')]
+    lives = Lives(server.url, tmp_path, "changes")
+    for moment in range(1, lives.moments() + 1):
+        folder = tmp_path / str(moment)
+        assert lives.run(folder, moment) == -9
+        lives.check(folder)
+
+
+def test_a_download_that_is_killed_at_any_moment_and_again_resumes(server: Server, tmp_path: Path) -> None:
+    server.script = [serves(BODY, ETag='"one"')]
+    lives = Lives(server.url, tmp_path, "calls")
+    n_moments = lives.moments()
+    for number, of_one in enumerate(np.random.default_rng(0).random((12, 3))):
+        folder = tmp_path / str(number)
+        killed = [lives.run(folder, int(moment * n_moments) + 1) for moment in of_one[: number % 3 + 1]]
+        assert killed[0] == -9  # a later one may find less to do, and end well
+        lives.check(folder)
 
 
 def test_of_two_downloads_of_a_file_one_waits(server: Server, tmp_path: Path) -> None:
