@@ -50,6 +50,8 @@ SIX_LAYERS = {
     "n_layer": 6,
     "d_inner": 1024,
 }
+# Tokens of byte-pair vocabularies: 609 as GROVER's; those of DNABERT-2 (4,096) and GENA-LM (32,000) make equal lengths.
+BYTE_PAIRS = {"dnabert2": 4096, "gena": 4096, "grover": 609}
 NT_500M = {"hidden_size": 1280, "num_hidden_layers": 24, "num_attention_heads": 20, "intermediate_size": 5120}
 HYENA_8 = {"d_model": 256, "n_layer": 8, "d_inner": 1024}
 
@@ -87,26 +89,27 @@ class Row:
 def sized(key: str, fields: dict[str, int], context: dict[str, int], folder: Path) -> Path:
     """Write a tiny checkpoint and change the size fields that its configuration has."""
     make_tiny(key, folder)
-    if key.startswith(("dnabert2", "gena")):
-        train_byte_pairs(folder / "tokenizer.json")
+    vocabulary = next((size for start, size in BYTE_PAIRS.items() if key.startswith(start)), None)
+    if vocabulary is not None:
+        train_byte_pairs(folder / "tokenizer.json", vocabulary)
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config |= {name: value for name, value in {**fields, **context}.items() if name in config}
     if "layer" in config:
         config["layer"]["l_max"] = context["max_seq_len"]
-    if key.startswith(("dnabert2", "gena")):
-        config["vocab_size"] = 4096
+    if vocabulary is not None:
+        config["vocab_size"] = vocabulary
     path.write_text(json.dumps(config))
     return folder
 
 
-def train_byte_pairs(path: Path) -> None:
-    """Train 4,096 byte pairs on random sequences, so that tokenization takes as long as with a published vocabulary."""
+def train_byte_pairs(path: Path, n_tokens: int) -> None:
+    """Train byte pairs on random sequences, so that tokenization takes as long as with a published vocabulary."""
     from tokenizers import Tokenizer, trainers
 
     tokenizer = Tokenizer.from_file(str(path))
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "-"]
-    trainer = trainers.BpeTrainer(vocab_size=4096, special_tokens=specials, initial_alphabet=list("ACGTN"))
+    trainer = trainers.BpeTrainer(vocab_size=n_tokens, special_tokens=specials, initial_alphabet=list("ACGTN"))
     tokenizer.train_from_iterator(random_sequences(n=40, bp=5000, seed=1), trainer)
     tokenizer.save(str(path))
 

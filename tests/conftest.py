@@ -26,13 +26,20 @@ for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_
     os.environ.pop(_name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; some tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
-HAS_CUDA = Path("/dev/nvidia0").exists()
+HAS_CUDA = any(Path("/dev", name).exists() for name in ("nvidiactl", "nvidia0", "dxg"))
 if HAS_CUDA:  # tests compute on the CPU, whose numbers they state, unless they carry the mark cuda
     import torch
 
+    # The workers of pytest-xdist inherit that their parent hides the devices below.
+    given = os.environ.setdefault("BEND_TESTS_CUDA_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    if given == "all":
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = given
     HAS_CUDA = torch.cuda.is_available()
     if HAS_CUDA:
         torch.cuda.init()
+        torch.cuda.device_count()  # kept from now on
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for processes that tests start; this one has seen its devices
     os.environ["ACCELERATE_USE_CPU"] = "true"
 

@@ -126,10 +126,14 @@ class Tokenized:
                 f"{lengths[first]} ({len(wrong)} sequences differ); expected exactly one per nucleotide. "
                 f"Check its _tokenize()"
             )
-        owner = np.repeat(np.arange(self.n_sequences), np.diff(self.embedding_starts))
         token_starts = self.token_starts()
-        stray = (self.embedding_token < token_starts[owner]) | (self.embedding_token >= token_starts[owner + 1])
-        if stray.any():
+        filled = np.flatnonzero(np.diff(self.embedding_starts))
+        starts = self.embedding_starts[:-1][filled]
+        lowest = np.minimum.reduceat(self.embedding_token, starts) if len(starts) else starts
+        highest = np.maximum.reduceat(self.embedding_token, starts) if len(starts) else starts
+        if (lowest < token_starts[filled]).any() or (highest >= token_starts[filled + 1]).any():
+            owner = np.repeat(np.arange(self.n_sequences), np.diff(self.embedding_starts))
+            stray = (self.embedding_token < token_starts[owner]) | (self.embedding_token >= token_starts[owner + 1])
             raise AlignmentError(
                 f"{name} takes embedding {int(np.flatnonzero(stray)[0])} from a token of another sequence; "
                 f"check embedding_token in its _tokenize()"
@@ -156,17 +160,23 @@ def assemble(tokens: TokenStream, window: Window, *, token_map: TokenMap | None 
     layout = layout_of(tokens.starts, window)
     ids = np.empty(layout.chunk_starts[-1], dtype=np.int32)
     special = np.ones(len(ids), dtype=np.bool_)
-    within = ramp(layout.run_tokens)
-    source = np.repeat(layout.run_source, layout.run_tokens) + within
-    target = np.repeat(layout.run_target, layout.run_tokens) + within
-    ids[target] = tokens.ids[source]
-    special[target] = False
     for positions, token in zip(layout.special_positions, (*window.prefix, *window.suffix), strict=True):
         ids[positions] = token
-    owned = source >= np.repeat(layout.run_owned_from, layout.run_tokens)
-    owned &= source < np.repeat(layout.run_owned_to, layout.run_tokens)
-    position_of = np.empty(len(tokens.ids), dtype=np.int64)
-    position_of[source[owned]] = target[owned]
+    if window.overlap_tokens:
+        within = ramp(layout.run_tokens)
+        source = np.repeat(layout.run_source, layout.run_tokens) + within
+        target = np.repeat(layout.run_target, layout.run_tokens) + within
+        ids[target] = tokens.ids[source]
+        owned = source >= np.repeat(layout.run_owned_from, layout.run_tokens)
+        owned &= source < np.repeat(layout.run_owned_to, layout.run_tokens)
+        position_of = np.empty(len(tokens.ids), dtype=np.int64)
+        position_of[source[owned]] = target[owned]
+    else:  # the runs are the tokens one after the other
+        target = np.repeat(layout.run_target - layout.run_source, layout.run_tokens)
+        target += np.arange(len(tokens.ids))
+        ids[target] = tokens.ids
+        position_of = target
+    special[target] = False
     if token_map is None:
         token_map = _one_for_each(tokens)
     return Tokenized(
@@ -174,17 +184,24 @@ def assemble(tokens: TokenStream, window: Window, *, token_map: TokenMap | None 
         chunk_starts=layout.chunk_starts,
         chunk_sequence=layout.chunk_sequence,
         special=special,
-        embedding_token=position_of[token_map.token],
+        embedding_token=position_of if _is_ramp(token_map.token, len(position_of)) else position_of[token_map.token],
         embedding_bp=np.asarray(token_map.bp, dtype=np.int64),
         embedding_starts=np.asarray(token_map.starts, dtype=np.int64),
     )
 
 
+def _is_ramp(indices: Ints, n: int) -> bool:
+    """Whether indices are 0, 1, ... n - 1."""
+    return len(indices) == n and (
+        n == 0 or (indices[0] == 0 and indices[-1] == n - 1 and bool((np.diff(indices) == 1).all()))
+    )
+
+
 def _one_for_each(tokens: TokenStream) -> TokenMap:
     """Give each token one embedding, except for tokens that stand for no nucleotide."""
+    if tokens.token_bp.all():
+        return TokenMap(token=np.arange(len(tokens.ids)), bp=tokens.token_bp, starts=tokens.starts)
     kept = np.flatnonzero(tokens.token_bp)
-    if len(kept) == len(tokens.ids):
-        return TokenMap(token=kept, bp=tokens.token_bp, starts=tokens.starts)
     return TokenMap(token=kept, bp=tokens.token_bp[kept], starts=np.searchsorted(kept, tokens.starts).astype(np.int64))
 
 
@@ -200,6 +217,9 @@ def output_tokens(tokenized: Tokenized, *, specials: bool, per_nucleotide: bool)
     Returns:
         Indices into ``tokenized.ids`` and numbers of nucleotides (1 for a special token).
     """
+    if per_nucleotide and not specials:
+        token, bp = tokenized.embedding_token, tokenized.embedding_bp
+        return TokenMap(token=token, bp=bp, starts=tokenized.embedding_starts)
     special = np.flatnonzero(tokenized.special) if specials else np.zeros(0, dtype=np.int64)
     if per_nucleotide:
         # An embedding that is repeated out of order does not move the special tokens behind it.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 BatchFunction: TypeAlias = "Callable[[Tensor, Tensor | None], Tensor]"
 
 # Budgets that are tried, in tokens; the first is the default. Measured on two CPU cores: 1,000 to 4,000 tokens are
-# fastest, larger batches are slower for small models. A GPU needs more to be busy.
+# fastest, larger batches are slower for small models. A GPU needs more to be busy; see also ``candidate_tokens``.
 CANDIDATE_TOKENS: Final[dict[str, tuple[int, ...]]] = {
     "cpu": (2048, 1024, 4096),
     "cuda": (32768, 16384, 65536, 131072),
@@ -50,6 +50,30 @@ _MIN_TOKENS: Final = 512
 # eighth, or by at most 16 tokens.
 _LENGTH_FRACTION: Final = 8
 _LENGTH_TOKENS: Final = 16
+
+
+# Numbers per layer that keep a large GPU busy for longer than a host takes to start the kernels of the next batch.
+_GPU_NUMBERS: Final = 1 << 25
+
+
+def candidate_tokens(device: str, width: int | None) -> tuple[int, ...]:
+    """Return the budgets that are tried on a kind of device, the default first.
+
+    The narrower a network is, the more tokens a GPU needs.
+
+    >>> candidate_tokens("cuda", 768)[0], candidate_tokens("cuda", 256)[0], candidate_tokens("cpu", 256)[0]
+    (32768, 131072, 2048)
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        width: Numbers per token; None: not known.
+    """
+    candidates = CANDIDATE_TOKENS[device]
+    if device != "cuda" or not width:
+        return candidates
+    fitting = [budget for budget in candidates if budget * width <= _GPU_NUMBERS]
+    default = max(candidates[0], *fitting) if fitting else candidates[0]
+    return (default, *(budget for budget in candidates if budget != default))
 
 
 class Timer:
@@ -174,6 +198,7 @@ class BatchRunner:
         batch_tokens: Tokens in a batch, padding included; None: the fastest of several budgets, found by trial.
         equal_lengths: Batch only chunks of equal length, so that nothing is padded.
         compiled: Whether the network is compiled, so that batches should have few shapes.
+        width: Numbers per token of the network, which the budgets depend on; None: not known.
 
     Attributes:
         most_tokens: Tokens that the network takes at once; None: any number, or not known.
@@ -187,8 +212,10 @@ class BatchRunner:
         batch_tokens: int | None,
         equal_lengths: bool,
         compiled: bool = False,
+        width: int | None = None,
     ) -> None:
         self.device = device
+        self._candidates = candidate_tokens(device.type, width)
         self.pad_id = pad_id
         self.batch_tokens = batch_tokens
         self.equal_lengths = equal_lengths
@@ -199,7 +226,7 @@ class BatchRunner:
     @property
     def default_tokens(self) -> int:
         """Tokens in a batch before any trial."""
-        return self.batch_tokens or CANDIDATE_TOKENS[self.device.type][0]
+        return self.batch_tokens or self._candidates[0]
 
     @contextmanager
     def fixed(self) -> Iterator[None]:
@@ -275,8 +302,7 @@ class BatchRunner:
 
     def _trials_for(self, longest: int) -> BudgetTrials:
         """Return the trials for chunks of about this length: short and long chunks have different best budgets."""
-        candidates = CANDIDATE_TOKENS[self.device.type]
-        return self.trials.setdefault(longest.bit_length(), BudgetTrials(candidates))
+        return self.trials.setdefault(longest.bit_length(), BudgetTrials(self._candidates))
 
     def _shape(self, chunks: Ints, lengths: Ints, budget_tokens: int) -> _Shape:
         """Choose the shape of a batch; that of its chunks, unless the network is compiled."""
@@ -291,20 +317,21 @@ class BatchRunner:
         return _Shape(chunks=np.concatenate([chunks, chunks[-1:].repeat(n_rows - n)]), n_rows=n, n_tokens=chosen)
 
     def _assemble(self, tokenized: Tokenized, shape: _Shape, lengths: Ints, outputs: _Outputs) -> _Batch:
-        chunks, longest = shape.chunks, shape.n_tokens
-        n_tokens = lengths[chunks]
+        chunks, longest, n_rows = shape.chunks, shape.n_tokens, shape.n_rows
+        n_tokens, starts = lengths[chunks], tokenized.chunk_starts[chunks]
+        if n_tokens.min() == longest and (np.diff(starts) == longest).all():  # the chunks follow one another
+            ids = tokenized.ids[starts[0] : starts[-1] + longest].reshape(-1, longest).astype(np.int64)
+            take, slots = outputs.of_tokens(slice(starts[0], starts[n_rows - 1] + longest))
+            return _Batch(ids=ids, mask=None, take=take, slots=slots)
+        index = starts[:, None] + np.arange(longest)
+        if n_tokens.min() == longest:
+            take, slots = outputs.of_tokens(index[:n_rows].ravel())
+            return _Batch(ids=tokenized.ids[index].astype(np.int64), mask=None, take=take, slots=slots)
         inside = np.arange(longest) < n_tokens[:, None]
-        index = np.where(inside, tokenized.chunk_starts[chunks][:, None] + np.arange(longest), 0)
-        take = np.flatnonzero((inside & outputs.wanted[index])[: shape.n_rows])
-        padded = bool(n_tokens.min() < longest)
-        slots = outputs.of_tokens(index.reshape(-1)[take])
-        order = np.argsort(slots.slot, kind="stable")  # the order in which they are stored
-        return _Batch(
-            ids=np.where(inside, tokenized.ids[index], self.pad_id).astype(np.int64),
-            mask=inside.astype(np.int64) if padded else None,
-            take=take[slots.which[order]],
-            slots=slots.slot[order],
-        )
+        index = np.where(inside, index, 0)
+        take, slots = outputs.of_tokens(index[:n_rows].ravel(), inside[:n_rows].ravel())
+        ids = np.where(inside, tokenized.ids[index], self.pad_id).astype(np.int64)
+        return _Batch(ids=ids, mask=inside.astype(np.int64), take=take, slots=slots)
 
     def _values(self, batch: _Batch, function: BatchFunction) -> Tensor:
         ids, mask = self._send(batch.ids), None if batch.mask is None else self._send(batch.mask)
@@ -325,45 +352,58 @@ class BatchRunner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Slots:
-    """Outputs of some tokens: the index of each output, and which of the tokens gives it."""
-
-    slot: Ints
-    which: Ints
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Outputs:
     """Which outputs each of N tokens gives.
 
     Attributes:
-        wanted: Whether the token gives any, shape (N,).
-        first: Index into ``slot`` of its first output, shape (N + 1,).
-        slot: The outputs of all tokens, token after token, shape (R,).
+        single: The output of each token, -1 if it gives none, shape (N,); None if a token gives several.
+        first: Index into ``slot`` of the first output of each token, shape (N + 1,); empty with ``single``.
+        slot: The outputs of all tokens, token after token, shape (R,); empty with ``single``.
     """
 
-    wanted: Bools
+    single: Ints | None
     first: Ints
     slot: Ints
 
     @classmethod
     def of(cls, token_R: Ints, *, n_tokens: int) -> _Outputs:
-        counts = np.bincount(token_R, minlength=n_tokens)
+        none = np.zeros(0, dtype=np.int64)
         in_order = len(token_R) < 2 or bool((np.diff(token_R) > 0).all())
-        return cls(
-            wanted=counts > 0,
-            first=np.concatenate([[0], np.cumsum(counts)]),
-            slot=np.arange(len(token_R)) if in_order else np.argsort(token_R, kind="stable"),
-        )
+        if in_order:
+            single = np.full(n_tokens, -1, dtype=np.int64)
+            single[token_R] = np.arange(len(token_R))
+            return cls(single=single, first=none, slot=none)
+        counts = np.bincount(token_R, minlength=n_tokens)
+        first = np.concatenate([[0], np.cumsum(counts)])
+        return cls(single=None, first=first, slot=np.argsort(token_R, kind="stable"))
 
-    def of_tokens(self, tokens: Ints) -> _Slots:
-        first = self.first[tokens]
-        counts = self.first[tokens + 1] - first
-        if (counts == 1).all():
-            return _Slots(slot=self.slot[first], which=np.arange(len(tokens)))
-        which = np.repeat(np.arange(len(tokens)), counts)
-        place = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return _Slots(slot=self.slot[first[which] + place], which=which)
+    def of_tokens(self, tokens: Ints | slice, inside: Bools | None = None) -> tuple[Ints, Ints]:
+        """Find the outputs of M tokens.
+
+        Args:
+            tokens: Which tokens, shape (M,).
+            inside: False for padding, shape (M,); None: nothing is padded.
+
+        Returns:
+            Which of the M tokens gives each of their n outputs, and which outputs these are, ascending; both of shape
+            (n,).
+        """
+        if self.single is not None:
+            slot = self.single[tokens]
+            wanted = slot >= 0 if inside is None else (slot >= 0) & inside
+            take = np.flatnonzero(wanted)
+            slot = slot[take]
+        else:
+            first = self.first[:-1][tokens]
+            counts = self.first[1:][tokens] - first
+            if inside is not None:
+                counts = np.where(inside, counts, 0)
+            take = np.repeat(np.arange(len(counts)), counts)
+            slot = self.slot[np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(len(take))]
+        if not (self.single is not None and isinstance(tokens, slice)) and (np.diff(slot) < 0).any():
+            order = np.argsort(slot, kind="stable")  # the order in which they are stored
+            return take[order], slot[order]
+        return take, slot
 
 
 def batch_end(sorted_lengths: Ints, first: int, *, budget_tokens: int, equal_lengths: bool = False) -> int:

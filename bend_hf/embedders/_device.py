@@ -92,6 +92,16 @@ def check_tf32(dtype: ModelDtype, device: str | None) -> None:
         )
 
 
+def leave_out_planned_attention() -> None:
+    """Compute attention without cuDNN, which plans for each shape of a batch and in each thread anew.
+
+    A plan takes the host about 60 ms, several times as long as a GPU computes a batch.
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def set_tf32(allowed: bool) -> None:
     """Choose whether float32 matrix products, convolutions and recurrent layers use TF32 on CUDA devices.
 

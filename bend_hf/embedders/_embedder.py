@@ -35,6 +35,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
@@ -42,7 +43,7 @@ import numpy as np
 
 from bend_hf.embedders._alignment import Tokenized, TokenMap, Window, output_tokens
 from bend_hf.embedders._batching import BatchFunction, BatchRunner
-from bend_hf.embedders._device import available_device, set_tf32
+from bend_hf.embedders._device import available_device, leave_out_planned_attention, set_tf32
 from bend_hf.embedders._loaded_model import LoadedModel
 from bend_hf.embedders._pipeline import Rows, Storage, StoredRows, Unit, UnitBuffers, ahead, stored_rows
 from bend_hf.embedders._spec import EmbedderOptions as EmbedderOptions
@@ -93,7 +94,9 @@ def token_losses(logits_BTV: Tensor, ids_BT: Tensor, *, competing: Sequence[int]
 
 
 _TOKENIZING: Final = threading.Lock()  # tokenizers of transformers keep settings while they work
-_GROUP_BYTES: Final = 1 << 28  # embeddings of the sequences that are embedded together
+# Embeddings of the sequences that are embedded together, in float32. On a GPU a group should have several full batches.
+_GROUP_BYTES: Final = {"cpu": 1 << 28, "mps": 1 << 28, "cuda": 1 << 30}
+_PROBED_BP: Final = 6000  # of a sequence whose tokens are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -502,7 +505,9 @@ class Embedder(LoadedModel):
     def _groups(self, sequences: Iterable[str]) -> Iterator[list[str]]:
         """Group sequences so that the embeddings of a group fit into memory."""
         n_batches = 1 if self.layers else 8  # several layers are held for one batch only
-        limit_bp = max(_GROUP_BYTES // (4 * self.row_width), n_batches * self.runner().default_tokens)
+        runner = self.runner()
+        limit_rows = max(_GROUP_BYTES[runner.device.type] // (4 * self.row_width), n_batches * runner.default_tokens)
+        limit_bp = limit_rows * (self._bp_per_token if runner.device.type == "cuda" else 1)
         group: list[str] = []
         group_bp = 0
         for sequence in checked_sequences(sequences):
@@ -513,6 +518,15 @@ class Embedder(LoadedModel):
             group_bp += len(sequence)
         if group:
             yield group
+
+    @cached_property
+    def _bp_per_token(self) -> int:
+        """Nucleotides of a token of random sequence, rounded down; 1 for a class that embeds in its own way."""
+        if not self.overlaps:
+            return 1
+        letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), _PROBED_BP)
+        n_tokens = len(self._tokenized([self._normalize(letters.tobytes().decode("ascii"))]).ids)
+        return max(1, _PROBED_BP // n_tokens)
 
     def _embed_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return self._hidden(ids_BT, mask_BT, self.layer)
@@ -552,7 +566,10 @@ class Embedder(LoadedModel):
                 batch_tokens=self.batch_tokens,
                 equal_lengths=self.equal_lengths,
                 compiled=self.compile and self.model is not None,
+                width=self.network_width,
             )
+            if device.type == "cuda":
+                leave_out_planned_attention()
         if self._runner.device.type == "cuda":
             set_tf32(self.tf32)
         return self._runner

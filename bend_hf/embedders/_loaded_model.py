@@ -258,13 +258,18 @@ class LoadedModel(ABC):
     @property
     def width(self) -> int:
         """Embedding width D, from the configuration of the network."""
-        config = getattr(self.model, "config", None)
-        for field in ("hidden_size", "d_model"):
-            if hasattr(config, field):
-                return int(getattr(config, field))
-        if self.spec is None or self.spec.width is None:
+        known = self.network_width or (self.spec.width if self.spec is not None else None)
+        if known is None:
             raise ModelError(f"{self.name} has no known width; its class must define the property width")
-        return self.spec.width
+        return known
+
+    @property
+    def network_width(self) -> int | None:
+        """Width of the network by its configuration; None if that does not say it."""
+        config = getattr(self.model, "config", None)
+        return next(
+            (int(getattr(config, field)) for field in ("hidden_size", "d_model") if hasattr(config, field)), None
+        )
 
     def _build(
         self,

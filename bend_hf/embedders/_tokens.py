@@ -97,11 +97,15 @@ def nucleotide_table(ids: dict[str, int], unknown: int) -> NDArray[np.int32]:
 
 def single_nucleotides(nucleotides: Nucleotides, table: NDArray[np.int32]) -> TokenStream:
     """Make one token per nucleotide, with a table from ``nucleotide_table``."""
-    return TokenStream(
-        ids=table[nucleotides.codes],
-        token_bp=np.ones(len(nucleotides.codes), dtype=np.int64),
-        starts=nucleotides.starts,
-    )
+    token_bp = np.ones(len(nucleotides.codes), dtype=np.int64)
+    return TokenStream(ids=_looked_up(nucleotides.codes, table), token_bp=token_bp, starts=nucleotides.starts)
+
+
+def _looked_up(codes: Bytes, table: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the number of each byte in a table, shape (L,); by bytes, which is faster, if the numbers are bytes."""
+    if table.min() < 0 or table.max() > np.iinfo(np.uint8).max:
+        return table[codes]
+    return np.frombuffer(codes.tobytes().translate(table.astype(np.uint8).tobytes()), np.uint8).astype(np.int32)
 
 
 def kmer_codes(nucleotides: Nucleotides, k: int, alphabet: str) -> Ints:
@@ -116,17 +120,27 @@ def kmer_codes(nucleotides: Nucleotides, k: int, alphabet: str) -> Ints:
         Numbers below ``len(alphabet) ** k``, shape (L,); -1 if the k-mer contains another nucleotide or runs past the
         end of its sequence.
     """
-    digit = nucleotide_table({one: value for value, one in enumerate(alphabet)}, -1)[nucleotides.codes]
+    digit = _digits(nucleotides, alphabet)
     n_starts = max(len(digit) - k + 1, 0)
     codes = np.zeros(n_starts, dtype=np.int64)
-    known = nucleotides.remaining_bp()[:n_starts] >= k
     for offset in range(k):
-        here = digit[offset : offset + n_starts]
-        codes = codes * len(alphabet) + here
-        known &= here >= 0
+        codes *= len(alphabet)
+        codes += digit[offset : offset + n_starts]
     whole = np.full(len(digit), -1, dtype=np.int64)
-    whole[:n_starts] = np.where(known, codes, -1)
+    whole[:n_starts] = codes
+    for behind in range(1, k):  # the k-mers that would run past the end of their sequence
+        place = nucleotides.starts[1:] - behind
+        whole[place[place >= nucleotides.starts[:-1]]] = -1
+    unknown = np.flatnonzero(digit == len(alphabet))
+    for before in range(k):
+        whole[np.maximum(unknown - before, 0)] = -1
     return whole
+
+
+def _digits(nucleotides: Nucleotides, alphabet: str) -> NDArray[np.int32]:
+    """Number nucleotides by their place in the alphabet; others get its length."""
+    table = nucleotide_table({one: value for value, one in enumerate(alphabet)}, len(alphabet))
+    return _looked_up(nucleotides.codes, table)
 
 
 def greedy_kmers(
@@ -150,8 +164,11 @@ def greedy_kmers(
         nucleotide_ids: Token id of each byte value as a single nucleotide, shape (256,).
     """
     n_bp = len(nucleotides.codes)
+    digit = _digits(nucleotides, alphabet)
+    known = digit < len(alphabet)
+    if known.all():
+        return _whole_kmers(nucleotides, digit, k=k, base=len(alphabet), of_kmer=kmer_ids, of_nucleotide=nucleotide_ids)
     index = np.arange(n_bp)
-    known = nucleotide_table(dict.fromkeys(alphabet, 1), 0)[nucleotides.codes].astype(np.bool_)
     opens = np.zeros(n_bp, dtype=np.bool_)  # a run of known nucleotides starts
     opens[nucleotides.starts[:-1]] = True  # at each sequence
     opens |= ~known  # each unknown nucleotide is a run of one ...
@@ -166,6 +183,32 @@ def greedy_kmers(
     ids = np.where(is_kmer, kmer_ids[np.where(is_kmer, codes[keep], 0)], nucleotide_ids[nucleotides.codes[keep]])
     n_tokens = np.concatenate([[0], np.cumsum(keep)])[nucleotides.starts]
     return TokenStream(ids=ids, token_bp=np.where(is_kmer, k, 1).astype(np.int64), starts=n_tokens)
+
+
+def _whole_kmers(
+    nucleotides: Nucleotides,
+    digit: NDArray[np.int32],
+    *,
+    k: int,
+    base: int,
+    of_kmer: NDArray[np.int32],
+    of_nucleotide: NDArray[np.int32],
+) -> TokenStream:
+    """Tokenize as ``greedy_kmers`` does if all nucleotides are known: k-mers, then what is left of each sequence."""
+    n_kmers, n_left = np.divmod(nucleotides.lengths_bp, k)
+    starts = starts_of(n_kmers + n_left)
+    bp_before = np.repeat(nucleotides.starts[:-1], n_kmers) + k * ramp(n_kmers)
+    codes = np.zeros(len(bp_before), dtype=np.int64)
+    for offset in range(k):
+        codes *= base
+        codes += digit[bp_before + offset]
+    left = np.repeat(starts[1:] - n_left, n_left) + ramp(n_left)
+    is_kmer = np.ones(starts[-1], dtype=np.bool_)
+    is_kmer[left] = False
+    ids = np.empty(len(is_kmer), dtype=np.int32)
+    ids[is_kmer] = of_kmer[codes]
+    ids[left] = of_nucleotide[nucleotides.codes[np.repeat(nucleotides.starts[1:] - n_left, n_left) + ramp(n_left)]]
+    return TokenStream(ids=ids, token_bp=np.where(is_kmer, k, 1).astype(np.int64), starts=starts)
 
 
 def stream_from_ids(ids: Sequence[Sequence[int]], bp_of_id: Ints, *, lengths_bp: Ints, name: str) -> TokenStream:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 import torch
@@ -122,6 +123,13 @@ def alibi_slopes(n_heads: int) -> list[float]:
     return row + between[: n_heads - below]
 
 
+@cache
+def _slopes_on(device: torch.device, n_heads: int) -> Tensor:
+    """Return the slopes on a device, shape (H,); they are sent once, because sending waits for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(alibi_slopes(n_heads), device=device)
+
+
 class AttentionBias:
     """The bias of the attention scores: minus slope times distance, and minus infinity for padding.
 
@@ -140,7 +148,7 @@ class AttentionBias:
         self._dtype, self._n_tokens = like.dtype, n_tokens
         n_aligned = -(-n_tokens // ALIGNED) * ALIGNED
         self._place_T = torch.arange(n_aligned, device=like.device, dtype=torch.float32)
-        self._slopes_H11 = torch.tensor(alibi_slopes(n_heads), device=like.device).view(-1, 1, 1)
+        self._slopes_H11 = _slopes_on(like.device, n_heads).view(-1, 1, 1)
         self._padding_B11T = None
         if attention_mask is not None:
             is_token_BT = pad(attention_mask.to(torch.bool), (0, n_aligned - n_tokens))

@@ -213,7 +213,7 @@ def test_budgets_are_timed_without_waiting_for_the_device() -> None:
 
 
 def test_embedding_streams_in_order_and_in_groups(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bend_hf.embedders._embedder._GROUP_BYTES", 0)
+    monkeypatch.setattr("bend_hf.embedders._embedder._GROUP_BYTES", {"cpu": 0})
     small = ToyEmbedder(random_init=True, batch_tokens=1)
     taken: list[int] = []
 

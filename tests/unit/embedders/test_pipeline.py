@@ -85,7 +85,7 @@ def plain(embedder: Embedder, sequences: list[str]) -> list[np.ndarray]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> Artificial:
     """An embedder with many groups: 8 batches of 16 tokens each."""
-    monkeypatch.setattr(embedder_module, "_GROUP_BYTES", 0)
+    monkeypatch.setattr(embedder_module, "_GROUP_BYTES", {"cpu": 0})
     return Artificial(batch_tokens=16, device="cpu")
 
 
