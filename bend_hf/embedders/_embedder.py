@@ -391,7 +391,7 @@ class Embedder(LoadedModel):
 
         A single group is computed here: nothing can overlap with it.
         """
-        self.runner()  # moves the model to its device, in this thread
+        on_gpu = self.runner().device.type == "cuda"  # the first call moves the model there, in this thread
         head = list(islice(prepared, 2))
         if len(head) < 2:
             for group in head:
@@ -404,7 +404,7 @@ class Embedder(LoadedModel):
                 for group in waiting:
                     yield self._computed(group, self._embed_batch, stop=stop, shrinks=shrinks)
 
-        with closing(ahead(computed(), stop=stop)) as groups:
+        with closing(ahead(computed(), stop=stop, keeps_thread=on_gpu)) as groups:
             yield from groups
 
     def _computed(
@@ -521,12 +521,12 @@ class Embedder(LoadedModel):
 
     @cached_property
     def _bp_per_token(self) -> int:
-        """Nucleotides of a token of random sequence, rounded down; 1 for a class that embeds in its own way."""
+        """Nucleotides of a token of random sequence, rounded; 1 for a class that embeds in its own way."""
         if not self.overlaps:
             return 1
         letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), _PROBED_BP)
         n_tokens = len(self._tokenized([self._normalize(letters.tobytes().decode("ascii"))]).ids)
-        return max(1, _PROBED_BP // n_tokens)
+        return max(1, round(_PROBED_BP / n_tokens))
 
     def _embed_batch(self, ids_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
         return self._hidden(ids_BT, mask_BT, self.layer)

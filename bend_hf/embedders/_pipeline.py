@@ -17,15 +17,16 @@ on the device, for a head that reads them there.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
-from queue import Full, Queue
+from queue import Full, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -55,8 +56,49 @@ class _Made(Generic[Item]):
     error: BaseException | None = None
 
 
+class _KeptThreads:
+    """Threads that wait for the next stage, each of which runs one stage at a time.
+
+    Libraries keep some things per thread that take long to make, such as cuDNN its plan for each shape of a batch.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)  # threads do not survive a fork
+
+    def forget(self) -> None:
+        """Start with no thread."""
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[tuple[Callable[[], None], threading.Event]]] = []
+
+    def start(self, work: Callable[[], None]) -> threading.Event:
+        """Call a function, in the thread that was last used if it is idle; return an event that is set at its end."""
+        ended = threading.Event()
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), name="kept", daemon=True).start()
+        inbox.put((work, ended))
+        return ended
+
+    def _serve(self, inbox: SimpleQueue[tuple[Callable[[], None], threading.Event]]) -> None:
+        while True:
+            work, ended = inbox.get()
+            try:
+                work()
+            finally:
+                del work  # and what it refers to
+                with self._lock:
+                    self._idle.append(inbox)
+                ended.set()
+
+
+_KEPT: Final = _KeptThreads()
+
+
 def ahead(
-    items: Iterable[Item], *, n_ahead: int = 1, stop: threading.Event | None = None
+    items: Iterable[Item], *, n_ahead: int = 1, stop: threading.Event | None = None, keeps_thread: bool = False
 ) -> Generator[Item, None, None]:
     """Iterate in a background thread, up to ``n_ahead`` items before they are needed.
 
@@ -67,19 +109,26 @@ def ahead(
         items: Read in the background thread alone, and closed there.
         n_ahead: Items that may wait, besides the one that is being made; this bounds the memory.
         stop: Is set when the generator is closed or fails, for work that looks at it.
+        keeps_thread: Run in a thread that later calls use again, for work on a GPU.
 
     Yields:
         The items.
     """
     stage = _Stage(items, n_ahead, stop or threading.Event())
-    thread = threading.Thread(target=copy_context().run, args=(stage.work,), name="ahead", daemon=True)
-    thread.start()
+    work = partial(copy_context().run, stage.work)
+    wait: Callable[[], object]
+    if keeps_thread:
+        wait = _KEPT.start(work).wait
+    else:
+        thread = threading.Thread(target=work, name="ahead", daemon=True)
+        thread.start()
+        wait = thread.join
     try:
         while (item := stage.next_item()) is not None:
             yield item
     finally:
         stage.stop.set()
-        thread.join()
+        wait()
 
 
 def prefetch(

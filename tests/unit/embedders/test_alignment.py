@@ -211,6 +211,14 @@ def test_single_nucleotides_turn_unknown_ones_into_one_token_each() -> None:
     assert stream.ids.tolist() == [ord("A"), 7, 7]
 
 
+@pytest.mark.parametrize("numbers", [(0, 4), (-1, 3), (200, 255), (255, 256), (5, 70_000)])
+def test_single_nucleotides_may_have_any_number(numbers: tuple[int, int]) -> None:
+    known, unknown = numbers
+    stream = single_nucleotides(Nucleotides.of(["ANA"]), nucleotide_table({"A": known}, unknown))
+    assert stream.ids.tolist() == [known, unknown, known]
+    assert stream.ids.dtype == np.int32
+
+
 @given(
     sequences=st.lists(st.text(alphabet="ACGTNR", min_size=1, max_size=20), min_size=1, max_size=4),
     k=st.integers(1, 4),
@@ -239,7 +247,9 @@ def greedy_by_hand(sequence: str, k: int) -> list[str]:
 
 
 @given(
-    sequences=st.lists(st.text(alphabet="ACGTACGTACGTNR", min_size=1, max_size=30), min_size=1, max_size=4),
+    sequences=st.sampled_from(["ACGT", "ACGTACGTACGTNR"]).flatmap(
+        lambda letters: st.lists(st.text(alphabet=letters, min_size=1, max_size=30), min_size=1, max_size=4)
+    ),
     k=st.integers(2, 6),
 )
 def test_greedy_kmers_agree_with_reading_left_to_right(sequences: list[str], k: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -311,6 +312,41 @@ def test_whoever_stops_early_ends_the_threads_within_a_batch(small_groups: Artif
         break
     assert "ahead" not in {thread.name for thread in threading.enumerate()}
     assert len(read) < 40  # a group holds 4 of them, and at most six groups are begun
+
+
+def threads_of(n_stages: int) -> list[threading.Thread]:
+    """The threads of stages that run one after the other, each of which is kept."""
+    return [
+        thread
+        for _ in range(n_stages)
+        for thread in ahead((threading.get_ident() for _ in range(2)), keeps_thread=True)
+    ]
+
+
+def test_a_kept_thread_runs_the_next_stage_and_those_at_the_same_time_have_their_own() -> None:
+    (thread,) = set(threads_of(3))
+    assert thread is not threading.current_thread()
+    first, second = (ahead(iter(threading.current_thread, None), keeps_thread=True) for _ in range(2))
+    assert next(first) != next(second)
+    first.close()
+    second.close()
+    assert len(set(threads_of(3))) == 1
+
+
+def test_a_kept_thread_survives_an_error() -> None:
+    (before,) = set(threads_of(1))
+    with pytest.raises(ZeroDivisionError):
+        list(ahead((1 // number for number in (1, 0)), keeps_thread=True))
+    assert set(threads_of(1)) == {before}
+
+
+def test_kept_threads_do_not_hold_up_a_forked_process() -> None:
+    threads_of(1)
+    child = os.fork()
+    if not child:
+        os._exit(0 if len(set(threads_of(2))) == 1 else 1)
+    ended, status = os.waitpid(child, 0)
+    assert (ended, os.waitstatus_to_exitcode(status)) == (child, 0)
 
 
 def test_items_that_nobody_takes_are_not_made() -> None:
