@@ -320,6 +320,28 @@ def _uncertainty(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
+def _scan(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{row['model']}, {row['sequences']} x {row['bp']:,} bp, {row['dtype']}, {result['machine']['device']}",
+            "the same network with the scan in PyTorch",
+            f"{row['speed_up']:.1f} times, {row['triton'] / 1e6:.2f} million nucleotides per second",
+        )
+        for row in result["rows"]
+    ]
+
+
+def _gpu(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"whole embedder, {row['model']}, {row['bp']:,} bp, {row['dtype']}, {result['machine']['device']}",
+            "the bare model's forward",
+            f"{row['whole_of_bare']:.2f} of its speed, {row['whole'] / 1e6:.2f} million nucleotides per second",
+        )
+        for row in result["rows"]
+    ]
+
+
 def _variants(result: Result) -> list[tuple[str, ...]]:
     plain = "two sequences per forward pass, SciPy's cosine"
     rows = []
@@ -461,9 +483,11 @@ READERS: dict[str, Callable[[Result], list[tuple[str, ...]]]] = {
     "embedders": _embedders,
     "evo2_prefixes": _evo2_prefixes,
     "genome": _genome,
+    "gpu": _gpu,
     "layers": _layers,
     "memory": _memory,
     "metrics": _metrics,
+    "scan": _scan,
     "startup": _startup,
     "training": _training,
     "uncertainty": _uncertainty,

@@ -93,9 +93,10 @@ def check_tf32(dtype: ModelDtype, device: str | None) -> None:
 
 
 def leave_out_planned_attention() -> None:
-    """Compute attention without cuDNN, which plans for each shape of a batch and in each thread anew.
+    """Compute attention without cuDNN, for which PyTorch makes a plan for each shape of a batch, in each thread anew.
 
-    A plan takes the host about 60 ms, several times as long as a GPU computes a batch.
+    A plan takes the host 42 ms and more (pytorch/pytorch#191576), longer than a GPU needs for a batch. Batches of
+    sequences of different lengths have many shapes.
     """
     import torch
 
