@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bend_hf.embedders import _embedder as embedder_module
+from bend_hf.embedders import load_embedder
 from bend_hf.embedders._alignment import Tokenized, TokenMap, TokenStream, Window, assemble
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._pipeline import Rows, Storage, ahead, numpy_rows
@@ -32,6 +33,7 @@ from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.lease import unshared
 from bend_hf.types import StoredDtype
 from tests.busy import is_kept_busy, share_of
+from tests.fake_checkpoints import make_tiny
 
 WIDTH = 6
 STAGE_S = 0.03
@@ -361,3 +363,18 @@ def test_items_that_nobody_takes_are_not_made() -> None:
     assert next(stage) == 1
     stage.close()
     assert len(made) <= 4
+
+
+@pytest.mark.parametrize(("key", "bp_per_token"), [("nt_transformer_human_ref", 6), ("hyenadna-tiny-1k-hf", 1)])
+def test_a_group_on_a_gpu_holds_as_many_tokens_whatever_they_stand_for(
+    key: str, bp_per_token: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = load_embedder(key, checkpoint=make_tiny(key, tmp_path), random_init=True, batch_tokens=100)
+    monkeypatch.setattr(embedder_module, "_GROUP_BYTES", {"cpu": 0, "cuda": 0})
+    sequences = ["ACGTAC" * 10] * 1000
+    on_cpu = [len(group) for group in embedder._groups(sequences)]
+    monkeypatch.setattr(embedder.runner(), "device", torch.device("cuda"))
+    on_gpu = [len(group) for group in embedder._groups(sequences)]
+    assert on_cpu[0] == 8 * 100 // 60
+    assert on_gpu[0] == bp_per_token * 8 * 100 // 60
+    assert sum(on_gpu) == 1000
