@@ -126,6 +126,7 @@ class ModelFacts:
         identity: What identifies its embeddings in a cache; None if that is not known without running it.
         is_cached: Whether its embeddings are worth caching.
         speed: Measures how fast it is; None if it cannot be built here.
+        is_causal: Whether its likelihoods of variants follow from the embeddings before them.
     """
 
     width: int | None
@@ -134,6 +135,15 @@ class ModelFacts:
     identity: Mapping[str, str] | None = None
     is_cached: bool = True
     speed: Speed | None = None
+    is_causal: bool = False
+
+    def likelihood_passes(self, *, both_strands: bool) -> int:
+        """Count the windows of a substitution that its likelihoods need besides those of both alleles.
+
+        A masked model reads the window with the site masked, on each strand. What a causal model says about a site
+        follows from the reference allele's window on the plus strand, and from a window more on the minus strand.
+        """
+        return int(both_strands) if self.is_causal else 1 + both_strands
 
     def seconds(self, n_bp: float, *, length_bp: float) -> float | None:
         """Estimate the time to embed nucleotides.
@@ -285,7 +295,7 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
     rows = read_rows(file, [name for name in (config.label_column, config.consequence_column) if name])
     n_items, is_labeled = len(rows), (config.label_column or "label") in rows.columns.column_names
     facts, scores = facts_of(config), config.settings
-    passes = 2 + scores.likelihood * (2 if scores.both_strands else 1)  # both alleles, and the site with a mask
+    passes = 2 + scores.likelihood * facts.likelihood_passes(both_strands=scores.both_strands)  # 2: both alleles
     length_bp = 2 * scores.context.context_bp + 1
     n_bp = n_items * passes * length_bp
     kept = 0 if facts.width is None or not config.probe else 2 * embedding_bytes(facts.width, "float32")
@@ -433,7 +443,9 @@ def facts_of(config: ModelFlags) -> ModelFacts:
     if spec is not None and spec.source == "none":
         return ModelFacts(width=spec.width, n_parameters=0, is_cached=False)
     known = ModelFacts(
-        width=None if spec is None else spec.width, n_parameters=None if spec is None else spec.n_parameters
+        width=None if spec is None else spec.width,
+        n_parameters=None if spec is None else spec.n_parameters,
+        is_causal=spec is not None and spec.direction == "causal",
     )
     if names_file(config.model):
         return known  # a user's code is not run
@@ -447,6 +459,7 @@ def facts_of(config: ModelFlags) -> ModelFacts:
         tokens_per_bp=tokens,
         identity=_identity_of(network, random=config.random_init),
         speed=Speed(config) if (network.n_parameters or 0) <= _MOST_PARAMETERS else None,
+        is_causal=network.direction == "causal",
     )
 
 

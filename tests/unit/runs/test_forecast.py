@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import bend_hf
 from bend_hf.cli._main import main
@@ -254,6 +255,32 @@ def test_the_forecast_of_scored_variants_is_what_is_then_written(
     assert expected["n_bytes"] == pytest.approx(
         sum(one.stat().st_size for one in (tmp_path / "out").iterdir()), rel=0.1
     )
+
+
+@pytest.mark.parametrize("strands", [[], ["--both-strands"]], ids=["one strand", "both strands"])
+@pytest.mark.parametrize("key", ["caduceus-ph", "hyenadna-tiny-1k-hf"], ids=["masked", "causal"])
+def test_as_many_nucleotides_are_expected_for_variants_as_a_model_reads(
+    key: str, strands: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Path(bend_hf.__file__).parent / "sample"
+    rows = (sample / "variant_effects" / "variant_effects_disease.bed").read_text().splitlines(keepends=True)
+    sites = {tuple(row.split("\t")[:3]): row for row in rows}  # alternatives of one site share the reference
+    (tmp_path / "v.bed").write_text("".join(list(sites.values())[:11]))
+    genome = ["--genome", str(sample / "genomes" / "sample.fa.gz")]
+    settings = make_tiny(key, tmp_path / "model") / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"max_seq_len": 1026}))  # a window is one chunk
+    model = ["--model", key, "--checkpoint", str(tmp_path / "model"), "--random-init"]
+    argv = ["variants", str(tmp_path / "v.bed"), *genome, "--out", str(tmp_path / "out"), *model, *strands]
+    (expected,) = dry(argv, capsys)
+    read, look_up = [], torch.nn.functional.embedding
+
+    def counted(ids: torch.Tensor, *args: Any, **keywords: Any) -> Any:
+        read.append(ids.numel())
+        return look_up(ids, *args, **keywords)
+
+    monkeypatch.setattr(torch.nn.functional, "embedding", counted)
+    assert main(argv) == 0
+    assert expected["n_bp"] == pytest.approx(sum(read), rel=0.1)
 
 
 @pytest.mark.parametrize(
