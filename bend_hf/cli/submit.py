@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from bend_hf.cli import COMMANDS as OTHERS
 from bend_hf.cli import Command
 from bend_hf.cli._output import show
 from bend_hf.config import Condition, RunConfig, add_flags, flag_group, given_values
+from bend_hf.embedders._device import planned_for_gpus
 from bend_hf.errors import ConfigError
 from bend_hf.runs.cluster.config import CONDITIONS, SubmitConfig
 
@@ -58,7 +60,8 @@ def _run(parsed: argparse.Namespace) -> int:
         raise ConfigError(f"--status {parsed.status} shows what was submitted; leave out {parsed.action!r}")
     OTHERS.get(parsed.action).check(parsed)
     where = SubmitConfig(**given_values(SubmitConfig, _without_file(parsed)))
-    stages = _in_place(_stages(parsed, where), where)
+    with planned_for_gpus() if where.has_gpus else nullcontext():
+        stages = _in_place(_stages(parsed, where), where)
     if not stages:
         show(parsed, "nothing to submit: every shard is in the cache", [])
         return 0

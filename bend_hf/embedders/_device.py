@@ -9,6 +9,9 @@ full float32 unless TF32 is asked for: PyTorch otherwise uses TF32 in convolutio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from bend_hf.errors import ConfigError
@@ -41,12 +44,31 @@ def available_device(name: str | None) -> torch.device:
     return device
 
 
+_PLANS_FOR_GPUS: ContextVar[bool] = ContextVar("plans for GPUs", default=False)
+
+
+@contextmanager
+def planned_for_gpus(gpus: bool = True) -> Iterator[None]:
+    """Let ``auto`` mean, within the block, what it means on a GPU with bfloat16: jobs elsewhere have one.
+
+    Args:
+        gpus: False within such a block for what is computed on this machine.
+    """
+    token = _PLANS_FOR_GPUS.set(gpus)
+    try:
+        yield
+    finally:
+        _PLANS_FOR_GPUS.reset(token)
+
+
 def computes_in_bfloat16(device: str | None) -> bool:
     """Return whether a device is a GPU that computes in bfloat16 natively.
 
     Args:
-        device: Its name; None: the fastest that is available.
+        device: Its name; None: the fastest that is available, or that of the jobs within ``planned_for_gpus``.
     """
+    if device is None and _PLANS_FOR_GPUS.get():
+        return True
     name = device or best_device()
     if not name.startswith("cuda"):
         return False

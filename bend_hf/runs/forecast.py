@@ -185,9 +185,11 @@ class Speed:
 
     def _measure(self, length_bp: int) -> float:
         """Embed sequences for about a second, fewer or shorter ones if the model is slow."""
+        from bend_hf.embedders._device import planned_for_gpus
         from bend_hf.embedders.from_config import open_model
 
-        self._embedder = embedder = self._embedder or open_model(replace(self._config, random_init=True))
+        with planned_for_gpus(False):
+            self._embedder = embedder = self._embedder or open_model(replace(self._config, random_init=True))
         with embedder.runner().fixed():
             embedder.embed_tokens([_random_sequence(_WARM_BP)])
             n_bp, seconds = _WARM_BP, _timed(embedder, [_random_sequence(_WARM_BP)])

@@ -89,6 +89,19 @@ class SubmitConfig(Flags):
         return self.nodes * max(1, self.gpus_per_node)
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether the jobs have GPUs.
+
+        >>> SubmitConfig(gpus_per_node=1).has_gpus, SubmitConfig(sbatch=("gres=gpu:a100:1",)).has_gpus
+        (True, True)
+        >>> SubmitConfig(on="hf-jobs", flavor="h200").has_gpus, SubmitConfig(on="hf-jobs").has_gpus
+        (True, False)
+        """
+        if self.on == "hf-jobs":
+            return not self.flavor.startswith("cpu")
+        return self.gpus_per_node > 0 or any("gpu" in word for word in self.sbatch)
+
+    @property
     def sbatch_options(self) -> dict[str, str]:
         """Further options of ``sbatch``, by name without dashes.
 

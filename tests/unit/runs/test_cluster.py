@@ -26,6 +26,7 @@ from bend_hf.runs.cluster.config import SubmitConfig
 from bend_hf.runs.cluster.plan import Stage, embed_stage, run_stages
 from bend_hf.runs.cluster.submission import Submission, progress_of, read_submission
 from bend_hf.runs.forecast import Forecast
+from tests.fake_checkpoints import make_tiny
 from tests.tiny import write_data
 
 TASKS = ("cpg_methylation", "chromatin_accessibility")
@@ -100,6 +101,19 @@ def test_there_are_not_more_workers_than_shards(data: Path, tmp_path: Path) -> N
     assert [words[-2:] for words in stage.commands] == [
         ("--shard", f"{number}/{len(stage.commands)}") for number in range(len(stage.commands))
     ]
+
+
+def test_the_cache_that_is_planned_is_that_of_the_jobs_gpus(
+    submit: Callable[..., tuple[int, str]], data: Path, here: Path
+) -> None:
+    model = ["--model", "hyenadna-tiny-1k-hf", "--checkpoint", make_tiny("hyenadna-tiny-1k-hf", here / "model")]
+    words = [TASKS[0], "--data", data, *model, "--random-init", "--cache", here / "cache"]
+    assert main(["embed", *map(str, words), "--model-dtype", "bfloat16"]) == 0
+    assert "every shard is in the cache" in submit("embed", *words, "--gpus-per-node", 1, "--dry-run")[1]
+    assert "every shard is in the cache" in submit("embed", *words, "--sbatch", "gres=gpu:1", "--dry-run")[1]
+    assert "every shard is in the cache" not in submit("embed", *words, "--dry-run")[1]
+    on_cpus = ("--device", "cpu")
+    assert "every shard is in the cache" not in submit("embed", *words, *on_cpus, "--gpus-per-node", 1, "--dry-run")[1]
 
 
 def test_hours_follow_from_the_speed_that_bench_prints(data: Path, tmp_path: Path) -> None:
