@@ -363,6 +363,8 @@ class _FineInputs:
         token_N: Index of each token in the flattened batch, shape (N,).
         kmer_N: Index of its first nucleotide in ``kmers``, shape (N,).
         detail_N: Its row of ``detail_MD``, shape (N,).
+        body_MD: Output of the body at every position of the batch, shape (batch * positions, body width).
+        body_N: Row of ``body_MD`` of each token, shape (N,).
     """
 
     nucleotides: Tensor
@@ -371,6 +373,15 @@ class _FineInputs:
     token_N: Tensor
     kmer_N: Tensor
     detail_N: Tensor
+    body_MD: Tensor
+    body_N: Tensor
+
+    def blocks(self) -> list[slice]:
+        """Cut the tokens into blocks that are computed one after the other; one block with gradients or on a GPU."""
+        on_cpu = self.token_N.device.type == "cpu" and not torch.is_grad_enabled()
+        n_tokens = max(len(self.token_N), 1)
+        size = _CPU_TOKENS if on_cpu else n_tokens
+        return [slice(low, low + size) for low in range(0, n_tokens, size)]
 
 
 class BendMiniModel(_BendMiniPreTrained):
@@ -408,17 +419,23 @@ class BendMiniModel(_BendMiniPreTrained):
             ``last_hidden_state`` of shape (batch, tokens, width), zero for padding; ``hidden_states`` if requested.
         """
         token_N = torch.arange(input_ids.numel(), device=input_ids.device)
-        scales = self.scales_at(input_ids, attention_mask, token_N)
-        states = self.states(scales, input_ids, attention_mask, every_layer=output_hidden_states)
-        return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states if output_hidden_states else None)
+        if output_hidden_states:
+            scales = self.scales_at(input_ids, attention_mask, token_N)
+            states = self.states(scales, input_ids, attention_mask)
+            return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states)
+        x_ND = self.embeddings_at(input_ids, attention_mask, token_N)
+        return BaseModelOutput(last_hidden_state=self._rows(x_ND, input_ids, attention_mask))
 
-    def states(
-        self, scales: Scales, input_ids: Tensor, attention_mask: Tensor | None, *, every_layer: bool
-    ) -> tuple[Tensor, ...]:
-        """Join both scales of all tokens into hidden states, the last layer last; see ``forward``."""
-        states = [torch.cat([fine_ND, scales.body()], dim=-1) for fine_ND in scales.fine[:-1] if every_layer]
+    def states(self, scales: Scales, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Join both scales of all tokens into the hidden states of all layers, the last layer last; see ``forward``."""
+        states = [torch.cat([fine_ND, scales.body()], dim=-1) for fine_ND in scales.fine[:-1]]
+        states.append(self._whitened(scales.fine[-1], self.even_body(scales.body_MD), scales.at_N))
+        return tuple(self._rows(x_ND, input_ids, attention_mask) for x_ND in states)
+
+    def _rows(self, x_ND: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Shape the states of all tokens like their batch, (batch, tokens, width), with zeros for padding."""
         token_BT1 = None if attention_mask is None else token_factor(attention_mask, self.table.weight)
-        return tuple(masked(x_ND.view(*input_ids.shape, -1), token_BT1) for x_ND in (*states, self._whitened(scales)))
+        return masked(x_ND.view(*input_ids.shape, -1), token_BT1)
 
     def embeddings_at(self, input_ids: Tensor, attention_mask: Tensor | None, token_N: Tensor) -> Tensor:
         """Compute the embeddings of N selected tokens, equal to those of ``forward``, shape (N, width).
@@ -428,7 +445,15 @@ class BendMiniModel(_BendMiniPreTrained):
             attention_mask: 1 for tokens, 0 for padding, shape (batch, tokens); None if nothing is padded.
             token_N: Indices of the tokens in the flattened batch, shape (N,).
         """
-        return self._whitened(self.scales_at(input_ids, attention_mask, token_N))
+        read = self._fine_inputs(input_ids, attention_mask, token_N)
+        body_MD = self.even_body(read.body_MD)
+        blocks = read.blocks()
+        if len(blocks) == 1:
+            return self._whitened(self._fine(read, blocks[0])[-1], body_MD, read.body_N)
+        x_ND: Tensor = body_MD.new_empty(len(token_N), self.config.hidden_size)  # without gradients: see ``blocks``
+        for block in blocks:
+            self._whitened(self._fine(read, block)[-1], body_MD, read.body_N[block], out=x_ND[block])
+        return x_ND
 
     @torch.no_grad()
     def whiten(self, texts: Iterable[Tensor]) -> None:
@@ -448,13 +473,26 @@ class BendMiniModel(_BendMiniPreTrained):
         self.even_fine.fit(fine)
         self.even_body.fit(body)
 
-    def _whitened(self, scales: Scales) -> Tensor:
-        """Whiten both scales and join them. The body is whitened before it is repeated for each token."""
-        body_MD = self.even_body(scales.body_MD)
-        return torch.cat([self.even_fine(scales.fine[-1]), body_MD.index_select(0, scales.at_N)], dim=-1)
+    def _whitened(self, fine_ND: Tensor, body_MD: Tensor, body_N: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Whiten the fine part of N tokens, and join it with the body.
+
+        Args:
+            fine_ND: Output of the fine part, shape (N, fine width).
+            body_MD: Output of the body, whitened before it is repeated for each token.
+            body_N: Row of ``body_MD`` of each token, shape (N,).
+            out: Where the embeddings are written, shape (N, width); None for a new tensor.
+        """
+        return torch.cat([self.even_fine(fine_ND), body_MD.index_select(0, body_N)], dim=-1, out=out)
 
     def scales_at(self, input_ids: Tensor, attention_mask: Tensor | None, token_N: Tensor) -> Scales:
         """Compute both scales at selected tokens; see ``embeddings_at`` for the arguments."""
+        read = self._fine_inputs(input_ids, attention_mask, token_N)
+        blocks = [self._fine(read, block) for block in read.blocks()]
+        fine = blocks[0] if len(blocks) == 1 else [torch.cat(layer) for layer in zip(*blocks, strict=True)]
+        return Scales(fine=fine, body_MD=read.body_MD, at_N=read.body_N)
+
+    def _fine_inputs(self, input_ids: Tensor, attention_mask: Tensor | None, token_N: Tensor) -> _FineInputs:
+        """Run the body; see ``embeddings_at`` for the arguments."""
         config = self.config
         n_tokens = input_ids.shape[1]
         n_positions = -(-n_tokens // config.stride)
@@ -469,19 +507,16 @@ class BendMiniModel(_BendMiniPreTrained):
         detail_MD = self.detail(body_BPD).view(-1, config.detail_width)
 
         row_N, column_N = token_N // n_tokens, token_N % n_tokens
-        read = _FineInputs(
+        return _FineInputs(
             nucleotides=symbols_BT.reshape(-1),
             kmers=kmers_BW.reshape(-1),
             detail_MD=detail_MD,
             token_N=token_N,
             kmer_N=row_N * kmers_BW.shape[1] + column_N + before,
             detail_N=row_N * (n_positions * config.stride) + column_N,
+            body_MD=body_BPD.flatten(0, 1),
+            body_N=row_N * n_positions + column_N // config.stride,
         )
-        on_cpu = token_N.device.type == "cpu" and not torch.is_grad_enabled()
-        size = _CPU_TOKENS if on_cpu else max(len(token_N), 1)
-        blocks = [self._fine(read, slice(low, low + size)) for low in range(0, max(len(token_N), 1), size)]
-        fine = blocks[0] if len(blocks) == 1 else [torch.cat(layer) for layer in zip(*blocks, strict=True)]
-        return Scales(fine=fine, body_MD=body_BPD.flatten(0, 1), at_N=row_N * n_positions + column_N // config.stride)
 
     def _fine(self, read: _FineInputs, block: slice) -> list[Tensor]:
         """Compute input and output of each layer of the fine part at some of the tokens."""
@@ -591,9 +626,7 @@ class BendMiniForMaskedLM(_BendMiniPreTrained):
         """
         token_N = torch.arange(input_ids.numel(), device=input_ids.device)
         scales = self.model.scales_at(input_ids, attention_mask, token_N)
-        states = (
-            self.model.states(scales, input_ids, attention_mask, every_layer=True) if output_hidden_states else None
-        )
+        states = self.model.states(scales, input_ids, attention_mask) if output_hidden_states else None
         return MaskedLMOutput(logits=self.cls(scales.fine[-1]).view(*input_ids.shape, -1), hidden_states=states)
 
     def scores_at(self, input_ids: Tensor, token_N: Tensor, attention_mask: Tensor | None = None) -> Tensor:
