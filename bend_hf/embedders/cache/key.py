@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 2  # raised when the bytes of the files change, so that older caches are left alone
 _ITEMS_PER_READ: Final = 16_384
+_CONTENTS: Final = WeakKeyDictionary["Dataset", "Content"]()  # folds ask for the same subsets many times
 
 
 def key_parts(
@@ -97,11 +99,18 @@ class Content:
 
 
 def content_of(dataset: Dataset) -> Content:
-    """Read a dataset once and compute its checksum.
+    """Compute the checksum of a dataset, which is read once as long as the object exists.
 
     Raises:
         CacheError: It has no column ``sequence``.
     """
+    found = _CONTENTS.get(dataset)
+    if found is None:
+        found = _CONTENTS[dataset] = _read_content(dataset)
+    return found
+
+
+def _read_content(dataset: Dataset) -> Content:
     if "sequence" not in dataset.column_names:
         raise CacheError(f"the dataset has no column 'sequence' to embed; it has {', '.join(dataset.column_names)}")
     checksums = _ColumnChecksums()

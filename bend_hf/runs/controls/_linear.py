@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,17 +67,41 @@ def fit_linear(features: Floats, target: Labels, *, n_outputs: int, c: float) ->
         n_outputs: Number of labels or classes; 1 for two classes.
         c: Inverse strength of the regularization, as in scikit-learn.
     """
-    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    varies = deviation > 1e-9
-    scale = np.where(varies, deviation, 1.0)
-    scaled = np.where(varies, (features - mean) / scale, 0.0).astype(np.float32)
-    if target.ndim == 1 and n_outputs > 1:
-        weights, bias = _many_classes(scaled, target, n_outputs, c)
-    else:
-        columns = [_two_classes(scaled, column, c) for column in target.reshape(len(target), -1).T]
-        weights, bias = np.stack([w for w, _ in columns], axis=1), np.array([b for _, b in columns])
-    weights = weights / scale[:, None]
-    return Linear(weights=weights, bias=bias - mean @ weights)
+    return ScaledFeatures.of(features).fit(target, n_outputs=n_outputs, c=c)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledFeatures:
+    """Features that are scaled once, to fit with several C; see ``fit_linear``.
+
+    Attributes:
+        values: Scaled features, float32, shape (windows, features).
+        mean: What was subtracted from each feature, shape (features,).
+        scale: What each feature was then divided by, shape (features,).
+    """
+
+    values: Floats
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, features: Floats) -> Self:
+        """Scale features, shape (windows, features), to mean 0 and deviation 1; a constant feature becomes 0."""
+        mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        varies = deviation > 1e-9
+        scale = np.where(varies, deviation, 1.0)
+        values = np.where(varies, (features - mean) / scale, 0.0).astype(np.float32)
+        return cls(values=values, mean=mean, scale=scale)
+
+    def fit(self, target: Labels, *, n_outputs: int, c: float) -> Linear:
+        """Fit a linear model, for unscaled features; see ``fit_linear`` for the arguments."""
+        if target.ndim == 1 and n_outputs > 1:
+            weights, bias = _many_classes(self.values, target, n_outputs, c)
+        else:
+            columns = [_two_classes(self.values, column, c) for column in target.reshape(len(target), -1).T]
+            weights, bias = np.stack([w for w, _ in columns], axis=1), np.array([b for _, b in columns])
+        weights = weights / self.scale[:, None]
+        return Linear(weights=weights, bias=bias - self.mean @ weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +206,8 @@ def learner_on(
         def value(linear: Linear) -> float:
             return score(task.metric, to_predictions(linear.scores(x_validation), task), y_validation).value
 
-        chosen = choose_c(lambda c: fit_linear(x, y, n_outputs=outputs, c=c), value)
+        scaled = ScaledFeatures.of(x)
+        chosen = choose_c(lambda c: scaled.fit(y, n_outputs=outputs, c=c), value)
         linear = chosen.linear
         learned: dict[str, Json] = {
             "windows": len(x),
