@@ -10,8 +10,9 @@ a sequence that fill no window have a mean of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from bend_hf.types import Floats, Ints
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PIECES_AT_ONCE: Final = 512  # at 300 numbers, 600 kB: the fastest of 512 to 4096 on a CPU with 1 MB of cache per core
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +72,7 @@ class Windows:
 
     def means_of_array(self, values_RD: Floats) -> Floats:
         """Return the means of token embeddings on the host, float32, shape (P, D)."""
-        if not len(self.bp):
-            return np.zeros((0, values_RD.shape[1]), np.float32)
-        weighted = values_RD
-        if self.token is not None:
-            weighted = values_RD[self.token] * self.piece_bp.astype(np.float32)[:, None]
-        sums = np.add.reduceat(weighted, self.first, axis=0, dtype=np.float32)
-        means: Floats = np.divide(sums, self.bp[:, None], dtype=np.float32)
-        return means
+        return self._on_host(lambda rows: values_RD[rows], values_RD.shape[1])
 
     def means(self, values_RD: Tensor) -> Tensor:
         """Return the means of token embeddings where they are, float32, shape (P, D).
@@ -88,7 +84,8 @@ class Windows:
 
         device = values_RD.device
         if device.type == "cpu":
-            return torch.from_numpy(self.means_of_array(values_RD.float().numpy()))
+            means_PD = self._on_host(lambda rows: values_RD[rows].float().numpy(), values_RD.shape[1])
+            return torch.from_numpy(means_PD)
         weighted = values_RD.float()
         if self.token is not None:
             piece_bp = torch.from_numpy(self.piece_bp).to(device).float()
@@ -96,3 +93,25 @@ class Windows:
         lengths = torch.from_numpy(np.diff(np.append(self.first, len(self.piece_bp)))).to(device)
         sums = torch.segment_reduce(weighted, "sum", lengths=lengths, axis=0)
         return sums / torch.from_numpy(self.bp).to(device)[:, None]
+
+    def _on_host(self, read: Callable[[slice | Ints], Floats], width: int) -> Floats:
+        """Compute the means some windows at a time, so that the rows of these stay in the caches of a CPU.
+
+        Args:
+            read: Returns some rows, by their numbers.
+            width: D.
+        """
+        means_PD = np.empty((len(self.bp), width), np.float32)
+        ends = np.append(self.first[1:], len(self.piece_bp))
+        low = 0
+        while low < len(self.first):
+            high = max(low + 1, int(np.searchsorted(ends, self.first[low] + _PIECES_AT_ONCE, side="right")))
+            pieces = slice(int(self.first[low]), int(ends[high - 1]))
+            if self.token is None:
+                weighted = read(pieces)
+            else:
+                weighted = read(self.token[pieces]) * self.piece_bp[pieces].astype(np.float32)[:, None]
+            sums = np.add.reduceat(weighted, self.first[low:high] - pieces.start, axis=0, dtype=np.float32)
+            np.divide(sums, self.bp[low:high, None], out=means_PD[low:high], dtype=np.float32)
+            low = high
+        return means_PD

@@ -208,6 +208,24 @@ def test_a_token_counts_in_each_window_by_its_nucleotides_there() -> None:
         assert windows.bp[own].sum() == len(rows)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_means_do_not_depend_on_how_many_windows_are_averaged_at_a_time(
+    at_once: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    counts = np.array([9, 0, 30, 1, 17])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    values = torch.from_numpy(random.normal(size=(counts.sum(), 3)).astype(np.float32)).to(dtype)
+    for bp in (np.ones(counts.sum(), np.int64), random.integers(1, 14, counts.sum())):
+        windows = Windows.of(starts, bp, pool_bp=5)
+        monkeypatch.setattr("bend_hf.embedders._pooling._PIECES_AT_ONCE", 10_000)
+        whole = windows.means(values)
+        monkeypatch.setattr("bend_hf.embedders._pooling._PIECES_AT_ONCE", at_once)
+        assert torch.equal(windows.means(values), whole)
+        assert np.array_equal(windows.means_of_array(values.float().numpy()), whole.numpy())
+
+
 def test_layers_are_stored_apart_and_written_once(small_groups: Artificial, monkeypatch: pytest.MonkeyPatch) -> None:
     states = lambda self, ids, mask, layer: torch.cat([self._weights[ids] * (one + 1) for one in self.layers], -1)  # noqa: E731
     monkeypatch.setattr(Artificial, "_hidden", states)

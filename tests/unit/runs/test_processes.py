@@ -58,6 +58,20 @@ def exists_soon(path: Path) -> bool:
     return path.exists()
 
 
+def sleep_and_start(number: int) -> tuple[int, int]:
+    moment = time.monotonic_ns()
+    time.sleep(0.3)
+    return number, moment
+
+
+def test_the_longest_item_starts_first_and_results_keep_their_order() -> None:
+    with Processes(prepare=prepare, n=2) as processes:
+        found = list(processes.map(sleep_and_start, [0, 1, 2, 3], costs=[1.0, 4.0, 2.0, 3.0]))
+    assert [number for number, _ in found] == [0, 1, 2, 3]
+    at = [moment for _, moment in found]
+    assert max(at[1], at[3]) < min(at[0], at[2])
+
+
 def test_results_and_log_lines_are_in_the_order_of_the_items(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
