@@ -106,7 +106,7 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
         from bend_hf.config import ComputeFlags, given_values
         from bend_hf.data.sources import sample_tasks
         from bend_hf.files import shows_progress
-        from bend_hf.runs.demo import DemoSettings, DemoTask, compare_in_folder, demo_config
+        from bend_hf.runs.demo import DemoSettings, DemoTask, compare_in_folder, demo_config, recipe_of
 
         settings = DemoSettings(
             model=parsed.model,
@@ -117,13 +117,15 @@ def _compare(parsed: argparse.Namespace, cache: Path) -> tuple[list[Outcome], li
             quick=parsed.quick,
             compute=ComputeFlags(**given_values(ComputeFlags, parsed)),
         )
-        configs = {task.key: demo_config(task, settings) for task in sorted(sample_tasks(), key=lambda task: task.key)}
+        of_sample = {task.key: task for task in sorted(sample_tasks(), key=lambda task: task.key)}
+        configs = {key: demo_config(task, settings) for key, task in of_sample.items()}
         tasks = {
             key: DemoTask(config=config, controls=CONTROLS, datasets=cache / "datasets")
             for key, config in configs.items()
             if config is not None
         }
-        compared = processes.map(compare_in_folder, list(tasks.values()))
+        costs = [recipe_of(of_sample[key]).cost for key in tasks]
+        compared = processes.map(compare_in_folder, list(tasks.values()), costs=costs)
         with logging_redirect_tqdm():  # log lines go above the bar
             found = list(tqdm(compared, desc="demo", total=len(tasks), unit="task", disable=not shows_progress()))
     return [outcome for of_task in found for outcome in of_task], [key for key in configs if key not in tasks]
