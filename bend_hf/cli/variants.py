@@ -39,7 +39,8 @@ def _run(parsed: argparse.Namespace) -> int:
         return 0  # another process writes and prints
     labels = done.summary["labels"]
     counts = ", ".join(f"{n:,} {name}" for name, n in labels.items()) if isinstance(labels, dict) else ""
-    lines: list[object] = [f"{len(done.predictions):,} variants scored; labels: {counts}"]
+    state = "were scored before; --force scores them again" if done.was_there else "scored"
+    lines: list[object] = [f"{len(done.predictions):,} variants {state}; labels: {counts}"]
     heads = done.probed.detail if done.probed is not None else None
     if done.summary["scores"]:
         lines += ["", as_table(done.summary, heads), ""]

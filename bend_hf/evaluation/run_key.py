@@ -85,6 +85,27 @@ def name_in_key(control: str, version: str | None, content: str | None = None) -
     return " ".join(part for part in (control, version, content) if part is not None)
 
 
+def variant_file_key(
+    settings: Mapping[str, object], *, task: str, files: Mapping[str, str], identity: Mapping[str, str]
+) -> str:
+    """Compute the key of the scoring of a file of variants.
+
+    Args:
+        settings: The settings that decide the numbers; see ``config.scored_settings``.
+        task: What the record calls the file.
+        files: The sha256 of the file of variants and of the genome, by kind.
+        identity: The identity of the embedder in the folder of the records; see ``embedders.identity_in``.
+    """
+    return json_sha256(
+        {
+            "variants": task,
+            "files": dict(files),
+            "model": jsonable(dict(identity)),
+            "settings": jsonable(dict(settings)),
+        }
+    )
+
+
 def runs_of_key(folder: Path, key: str) -> list[Path]:
     """Find the records of a folder that have the key of a run, by name."""
     return [path for path, found in _keys(folder) if found == key]

@@ -32,7 +32,8 @@ from bend_hf.errors import ControlError
 from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
-from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.evidence import predictions_next_to, read_verified
+from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, member, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key, runs_of_key
 from bend_hf.evaluation.shots import ShotHeads
@@ -44,7 +45,7 @@ from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.few_shots import shot_heads_next_to, with_controls
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
-from bend_hf.runs.score_variants import score_variant_task
+from bend_hf.runs.score_variants import keys_of_batches, score_variant_task, title_of_figure
 from bend_hf.runs.settings import (
     chosen_folds,
     embedder_config,
@@ -54,7 +55,7 @@ from bend_hf.runs.settings import (
     seeds_of,
     with_metrics,
 )
-from bend_hf.runs.shot_plot import draw_curve
+from bend_hf.runs.shot_plot import curve_files, draw_curve
 from bend_hf.runs.train_head import train_head
 from bend_hf.training.heads import BASELINES, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
@@ -62,7 +63,7 @@ from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
 from bend_hf.user_code import key_with_code
 from bend_hf.variants.checkpoint import ScoringCheckpoint
-from bend_hf.variants.plots import draw_score
+from bend_hf.variants.plots import draw_missing, figure_files, has_matplotlib
 from bend_hf.variants.scores import own_scores
 
 if TYPE_CHECKING:
@@ -473,6 +474,7 @@ def _find(run: Run) -> Outcome | None:
         record = read_verified(path)
         lacking = _lacking(run.config, record)
         if not lacking:
+            _finish(run, record, path)
             return Outcome(record=record, path=path, control=control, was_there=True)
         log.info("%s has no %s, so the run is repeated", path, lacking)
     return None
@@ -488,14 +490,38 @@ def _lacking(config: RunConfig, record: ResultRecord) -> str:
     return ""
 
 
+def _finish(run: Run, record: ResultRecord, path: Path) -> None:
+    """Do what an earlier run did not come to after its record, such as on a full disk."""
+    stem = path.with_name(path.name.removesuffix(".json"))
+    can_draw = has_matplotlib()
+    if can_draw and record.shots is not None and run.control is None and not _are_there(curve_files(stem)):
+        draw_curve(record, stem)
+    if isinstance(run, ModelRun) and run.head is None:
+        file = predictions_next_to(record, path)
+        if can_draw and file is not None and not _are_there(figure_files(stem)):
+            draw_missing(read_predictions(file), stem, title=title_of_figure(run))
+        if run.scored_batches.is_dir():
+            ScoringCheckpoint(run.scored_batches).remove(keys_of_batches(run))
+    _remove_state(run)
+
+
+def _are_there(files: Sequence[Path]) -> bool:
+    return all(file.is_file() for file in files)
+
+
 def _clean_up(run: Run, record: ResultRecord, results: RunResults, stem: Path) -> None:
     """Draw scores of variants and curves over few rows, then remove what an interrupted run would resume from."""
     if record.shots is not None and run.control is None:
         draw_curve(record, stem)
     if results.figure_title is not None:
-        draw_score(results.predictions, stem, title=results.figure_title)
+        draw_missing(results.predictions, stem, title=results.figure_title)
     if results.batch_keys:
         ScoringCheckpoint(run.scored_batches).remove(list(results.batch_keys))
+    _remove_state(run)
+
+
+def _remove_state(run: Run) -> None:
+    """Remove the training state of a finished run."""
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if run.checkpoints.parent.is_dir() and not any(run.checkpoints.parent.iterdir()):
         run.checkpoints.parent.rmdir()

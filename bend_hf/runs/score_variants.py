@@ -28,9 +28,11 @@ from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.other_strand import OtherStrand
 from bend_hf.variants.plots import plots_available
 from bend_hf.variants.read import DatasetSource
+from bend_hf.variants.score import batch_keys
 
 if TYPE_CHECKING:
     from bend_hf.runs.run import ModelRun
+    from bend_hf.tasks import TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +44,18 @@ def score_variant_task(run: ModelRun) -> RunResults:
     from accelerate.utils import set_seed
 
     set_seed(run.config.seed)
-    task, dataset, accelerator = run.data.task, run.data.splits(None)["test"], run.accelerator
-    if task.variant is None:
-        raise ConfigError(f"{task.key} is not a variant task and has no head; declare one of the two")
+    task, accelerator = run.data.task, run.accelerator
+    settings = _settings(task, keep_embeddings=True)
     draws = plots_available()
-    group_by = CONSEQUENCE if CONSEQUENCE in dataset.column_names else None
+    group_by = CONSEQUENCE if CONSEQUENCE in run.data.splits(None)["test"].column_names else None
     checkpoint = ScoringCheckpoint(run.scored_batches)
-    source = DatasetSource(dataset, task.label_names, (group_by,) if group_by else ())
+    source = _source(run)
     with Bar(accelerator, task.key, unit="variant") as bar:
         scored = score_variants(
             source,
             run.embedder,
             accelerator,
-            ScoreSettings(context=task.variant, keep_embeddings=True),
+            settings,
             checkpoint=checkpoint,
             on_progress=bar.at,
         )
@@ -80,7 +81,7 @@ def score_variant_task(run: ModelRun) -> RunResults:
                 OtherStrand(source),
                 run.embedder,
                 accelerator,
-                ScoreSettings(context=task.variant),
+                _settings(task, keep_embeddings=False),
                 checkpoint=checkpoint,
                 on_progress=bar.at,
             )
@@ -93,5 +94,39 @@ def score_variant_task(run: ModelRun) -> RunResults:
         cache_bytes=checkpoint.size_bytes(scored.keys),
         batch_keys=keys,
         strands=None if report is None else report.entry,
-        figure_title=f"{task.key}, {run.label}" if draws else None,
+        figure_title=title_of_figure(run) if draws else None,
     )
+
+
+def title_of_figure(run: ModelRun) -> str:
+    """Return the title of the figure of a run's scores."""
+    return f"{run.data.task.key}, {run.label}"
+
+
+def keys_of_batches(run: ModelRun) -> list[str]:
+    """Return the keys of the batches that ``score_variant_task`` keeps on disk until the record is written."""
+    checkpoint, source = ScoringCheckpoint(run.scored_batches), _source(run)
+    keys = batch_keys(source, run.embedder, _settings(run.data.task, keep_embeddings=True), checkpoint)
+    if run.config.strand_report:
+        keys += batch_keys(
+            OtherStrand(source), run.embedder, _settings(run.data.task, keep_embeddings=False), checkpoint
+        )
+    return keys
+
+
+def _source(run: ModelRun) -> DatasetSource:
+    dataset = run.data.splits(None)["test"]
+    return DatasetSource(
+        dataset, run.data.task.label_names, (CONSEQUENCE,) if CONSEQUENCE in dataset.column_names else ()
+    )
+
+
+def _settings(task: TaskSpec, *, keep_embeddings: bool) -> ScoreSettings:
+    """Return what is scored.
+
+    Raises:
+        ConfigError: The task is none of variants.
+    """
+    if task.variant is None:
+        raise ConfigError(f"{task.key} is not a variant task and has no head; declare one of the two")
+    return ScoreSettings(context=task.variant, keep_embeddings=keep_embeddings)

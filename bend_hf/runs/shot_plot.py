@@ -98,6 +98,11 @@ def figure_of(record: ResultRecord) -> Figure | None:
     )
 
 
+def curve_files(stem: Path) -> tuple[Path, Path]:
+    """Return the paths of the PNG and the SVG that ``draw_curve`` writes."""
+    return stem.with_name(f"{stem.name}.shots.png"), stem.with_name(f"{stem.name}.shots.svg")
+
+
 def draw_curve(record: ResultRecord, stem: Path) -> list[Path]:
     """Write the figure of a record as PNG and SVG; nothing, with one line in the log, if matplotlib is missing.
 
@@ -114,11 +119,13 @@ def draw_curve(record: ResultRecord, stem: Path) -> list[Path]:
     # the same numbers give the same bytes: no date, and element names by a fixed salt
     with mpl.rc_context({"svg.hashsalt": "bend_hf", "svg.fonttype": "none"}):
         figure = figure_of(record)
-        for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        for file, metadata in zip(
+            curve_files(stem), ({"Software": None}, {"Date": None, "Creator": None}), strict=True
+        ):
             if figure is not None:
                 drawn = io.BytesIO()
-                figure.savefig(drawn, format=extension, dpi=150, metadata=metadata)
-                written.append(write_bytes(stem.with_name(f"{stem.name}.shots.{extension}"), drawn.getvalue()))
+                figure.savefig(drawn, format=file.suffix[1:], dpi=150, metadata=metadata)
+                written.append(write_bytes(file, drawn.getvalue()))
     return written
 
 

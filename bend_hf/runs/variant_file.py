@@ -14,17 +14,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from bend_hf.config import flags_of
+from bend_hf.config import flags_of, scored_settings
 from bend_hf.data.sources import key_of
 from bend_hf.embedders._loaded_model import content_facts
 from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ConfigError, did_you_mean
-from bend_hf.evaluation.predictions import Predictions
-from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, run_name
+from bend_hf.evaluation.evidence import read_verified
+from bend_hf.evaluation.predictions import Predictions, read_predictions
+from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, member, run_name
+from bend_hf.evaluation.run_key import KEY_FIELD, runs_of_key, variant_file_key
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import SCORED_VARIANTS, check_unchanged, file_sha256, file_states
 from bend_hf.runs.flag_effects import check_model_flags
@@ -34,19 +37,19 @@ from bend_hf.runs.outcome import (
     RunResults,
     build_record,
     label_of,
-    prediction_file,
     with_detail,
     write_outcome,
 )
-from bend_hf.training.launch import start_accelerator
+from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
 from bend_hf.variants.checkpoint import ScoringCheckpoint
 from bend_hf.variants.config import VariantRun
-from bend_hf.variants.plots import draw_score, plots_available
+from bend_hf.variants.plots import draw_missing, plots_available
 from bend_hf.variants.read import CONSEQUENCE, ReadSettings, VariantFile, read_variants
-from bend_hf.variants.score import ScoringResult, score_variants
-from bend_hf.variants.summary import METRICS, summarize_scores
+from bend_hf.variants.score import ScoringResult, batch_keys, score_variants
+from bend_hf.variants.scores import own_scores
+from bend_hf.variants.summary import METRICS, label_counts, summarize_scores
 from bend_hf.variants.supervised_head import VariantHeadResult, VariantHeadSettings, cross_validate_heads
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
 
 log = logging.getLogger(__name__)
+
+_PROBE: Final = "probe_"  # before the kind of a head, in the kinds of files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +71,9 @@ class ScoredFile:
         summary: Metrics of every score, as ``bend_hf.variants.summary`` returns them.
         probed: Results of the heads on REF and ALT; None if none were asked for.
         record: The result record.
-        files: What was written, by kind: record, scores, picture, drawing, csv, probe_linear, probe_mlp. Empty on all
-            processes but the main one.
+        files: What was written or was there, by kind: record, scores, picture, drawing, csv, probe_linear, probe_mlp.
+            Empty on all processes but the main one.
+        was_there: Whether an earlier record was found, and nothing was scored.
     """
 
     predictions: Predictions
@@ -75,6 +81,7 @@ class ScoredFile:
     probed: VariantHeadResult | None
     record: ResultRecord
     files: dict[str, Path]
+    was_there: bool = False
 
 
 def score_file(
@@ -87,6 +94,9 @@ def score_file(
 ) -> ScoredFile:
     """Score the variants of a file. An interrupted run resumes when it is repeated.
 
+    A finished run is not repeated unless ``force`` says so: its record is found by everything that affects the scores,
+    and only the CSV or the figure is written, if it is asked for and missing.
+
     Args:
         file: A BED file with the columns ``ref`` and ``alt``, or a VCF file.
         config: Settings, which are also the flags of ``bend-hf variants``; None takes them from ``settings``.
@@ -98,6 +108,7 @@ def score_file(
     Raises:
         ConfigError: A setting is unknown or does not fit, or ``config`` is given too.
         BendError: An input is bad. Nothing was scored in that case.
+        RecordError: An earlier record does not agree with its predictions; ``force`` scores again.
     """
     config = _configured(config, settings)
     file = Path(file)
@@ -112,15 +123,34 @@ def score_file(
     accelerator = start_accelerator(device=config.device, tf32=config.tf32)
     if embedder is None:
         embedder = open_model(config)
-    identity = identity_in(config.out, embedder)
+    identity = identity_in(config.out, embedder) | {f"score {key}": code for key, code in own_scores().items()}
+    inputs = _input_facts(file, config)
+    key = variant_file_key(
+        scored_settings(replace(config, model_dtype=embedder.dtype)),
+        task=key_of(file),
+        files={kind: facts["sha256"] for kind, facts in inputs.items()},
+        identity=identity,
+    )
     checkpoint = ScoringCheckpoint(config.out / SCORED_VARIANTS)
     draws = not config.no_plot and plots_available()
+    earlier = None if config.force else run_on_main_process(accelerator, partial(_find, config, key))
+    if earlier is not None:
+        log.info("%s was there: %s; force repeats it", file, earlier.path)
+        files = {}
+        if accelerator.is_main_process:
+            files = _written(earlier.record, earlier.path) | _write_missing(
+                config, earlier.predictions, earlier.stem, _title(file, earlier.record.model, draws=draws)
+            )
+            if checkpoint.folder.is_dir():
+                checkpoint.remove(batch_keys(variants, embedder, config.settings, checkpoint))
+        accelerator.wait_for_everyone()
+        return earlier.as_scored(files)
     scored = score_variants(
         variants, embedder, accelerator, config.settings, checkpoint=checkpoint, on_progress=on_progress
     )
     if scored.short_context:
         log.warning("%s: %d variants near a contig's end have less context", file, scored.short_context)
-    model = {**embedder.description, **content_facts(identity)}
+    model = {**embedder.description, **content_facts(identity), "identity": dict(identity)}
     evaluated = _evaluate(scored, config, checkpoint, accelerator, model)
     results = evaluated.results
     info = RunInfo(
@@ -130,19 +160,22 @@ def score_file(
             **{name: jsonable(value) for name, value in asdict(config).items()},
             "model_dtype": embedder.dtype,
             "file": str(file),
+            KEY_FIELD: key,
         },
-        data=_data_facts(_inputs(file, config), variants, scored),
+        data=_data_facts(inputs, variants, scored),
         n_items=len(variants),
         accelerator=accelerator,
         started=started,
     )
     check_unchanged(states)
     record = build_record(info, results)
-    files: dict[str, Path] = {}
+    files = {}
     if accelerator.is_main_process:
         name = run_name(info.task, label_of(embedder, config.model), config.seed, moment.strftime("%Y%m%dT%H%M%S"))
-        title = f"{file.name}, {model.get('model')}" if draws else None
-        record, files = _write(config, record, results, free_stem(config.out, name), title=title)
+        stem = free_stem(config.out, name)
+        outcome = write_outcome(record, results, stem)
+        record, files = outcome.record, _written(outcome.record, outcome.path)
+        files |= _write_missing(config, scored.predictions, stem, _title(file, model, draws=draws))
         checkpoint.remove(scored.keys)
     accelerator.wait_for_everyone()
     return ScoredFile(
@@ -205,29 +238,93 @@ def _configured(config: VariantRun | None, settings: dict[str, Any]) -> VariantR
     return config
 
 
-def _write(
-    config: VariantRun, record: ResultRecord, results: RunResults, stem: Path, *, title: str | None
-) -> tuple[ResultRecord, dict[str, Path]]:
-    """Write record, predictions, and the table and the figures that were asked for; return the record and the files.
+@dataclass(frozen=True, kw_only=True)
+class _Earlier:
+    """A finished run that was found by its key."""
+
+    record: ResultRecord
+    path: Path
+    predictions: Predictions
+    further: dict[str, Predictions]
+
+    @property
+    def stem(self) -> Path:
+        """Path of all files of the run, without the ending."""
+        return self.path.with_name(self.path.name.removesuffix(".json"))
+
+    def as_scored(self, files: dict[str, Path]) -> ScoredFile:
+        """Return it as if it had been scored now."""
+        detail = member(self.record.metrics, self.record.main_metric, "detail")
+        probe = member(detail, "probe")
+        return ScoredFile(
+            predictions=self.predictions,
+            summary={
+                "labels": label_counts(self.predictions),
+                "scores": member(detail, "by_score"),
+                "groups": member(detail, "by_group"),
+            },
+            probed=VariantHeadResult(detail=probe, predictions=self.further) if isinstance(probe, dict) else None,
+            record=self.record,
+            files=files,
+            was_there=True,
+        )
+
+
+def _find(config: VariantRun, key: str) -> _Earlier | None:
+    """Find a finished run with all its predictions.
+
+    Raises:
+        RecordError: It does not agree with its predictions.
+    """
+    for path in runs_of_key(config.out, key):
+        record = read_verified(path)
+        files = _written(record, path)
+        lacking = [file for file in files.values() if not file.is_file()]
+        if not lacking:
+            further = {
+                kind.removeprefix(_PROBE): read_predictions(file)
+                for kind, file in files.items()
+                if kind.startswith(_PROBE)
+            }
+            return _Earlier(record=record, path=path, predictions=read_predictions(files["scores"]), further=further)
+        log.info("%s lacks %s, so the run is repeated", path, lacking[0].name)
+    return None
+
+
+def _written(record: ResultRecord, path: Path) -> dict[str, Path]:
+    """Return a record and the predictions that it names, by kind."""
+    further = record.predictions.get("further")
+    return {
+        "record": path,
+        "scores": path.with_name(str(record.predictions.get("file"))),
+        **{
+            f"{_PROBE}{kind}": path.with_name(str(member(entry, "file")))
+            for kind, entry in (further.items() if isinstance(further, dict) else ())
+        },
+    }
+
+
+def _title(file: Path, model: Mapping[str, object], *, draws: bool) -> str | None:
+    return f"{file.name}, {model.get('model')}" if draws else None
+
+
+def _write_missing(config: VariantRun, predictions: Predictions, stem: Path, title: str | None) -> dict[str, Path]:
+    """Write the table and the figure that were asked for, unless they are there; return their files by kind.
 
     Args:
         config: The settings.
-        record: The record, which gets the hashes of the predictions.
-        results: What was computed.
+        predictions: The scores.
         stem: Path of all files of the run, without the ending.
-        title: Title of the figures; None draws none.
+        title: Title of the figure; None draws none.
     """
-    outcome = write_outcome(record, results, stem)
-    files = {
-        "record": outcome.path,
-        "scores": prediction_file(stem),
-        **{f"probe_{kind}": prediction_file(stem, kind) for kind in results.further},
-    }
+    files = {}
     if config.csv:
-        files["csv"] = write_bend_csv(results.predictions, stem.with_name(stem.name + ".csv"))
+        files["csv"] = stem.with_name(stem.name + ".csv")
+        if not files["csv"].is_file():
+            write_bend_csv(predictions, files["csv"])
     if title is not None:
-        files["picture"], files["drawing"] = draw_score(results.predictions, stem, title=title)
-    return outcome.record, files
+        files |= zip(("picture", "drawing"), draw_missing(predictions, stem, title=title), strict=False)
+    return files
 
 
 def _read(file: Path, config: VariantRun) -> VariantFile:
@@ -281,11 +378,19 @@ def _inputs(file: Path, config: VariantRun) -> dict[str, Path]:
     return {"variants": file, "genome": config.genome}
 
 
-def _data_facts(inputs: dict[str, Path], variants: VariantFile, scored: ScoringResult) -> dict[str, Json]:
+def _input_facts(file: Path, config: VariantRun) -> dict[str, dict[str, str]]:
+    """Return name and sha256 of each file that was read, by kind."""
+    inputs = _inputs(file, config)
+    return {kind: {"name": path.name, "sha256": file_sha256(path)} for kind, path in inputs.items()}
+
+
+def _data_facts(
+    inputs: Mapping[str, Mapping[str, str]], variants: VariantFile, scored: ScoringResult
+) -> dict[str, Json]:
     return {
         "origin": "files",
         "assembly": "unknown",
-        "files": {name: {"name": path.name, "sha256": file_sha256(path)} for name, path in inputs.items()},
+        "files": {kind: dict(facts) for kind, facts in inputs.items()},
         "items": {"test": len(scored.predictions)},
         "identity": {"test": scored.predictions.item_sha256},
         "changes": {**variants.counts.facts(), "short_context": scored.short_context},

@@ -43,7 +43,7 @@ from bend_hf.evaluation.metrics import Rows, metric_names, score
 from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, jsonable, member, read_record
 from bend_hf.evaluation.remembered import content_sha256, recalled, remember
-from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key
+from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key, variant_file_key
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
 from bend_hf.files import file_sha256, json_sha256, parse_json
 from bend_hf.registry import names_file
@@ -55,6 +55,7 @@ from bend_hf.tasks._spec import Head, HeadSetting
 from bend_hf.training.heads import BASELINES, head_entry, head_of
 from bend_hf.training.recipe import RECIPES, searched_entry
 from bend_hf.types import Json, OutOfBounds, RefMismatch, ValueLoss
+from bend_hf.variants.config import VariantRun
 from bend_hf.variants.read import CONSEQUENCE, ReadSettings, read_variants
 from bend_hf.variants.summary import summarize_scores
 
@@ -504,10 +505,7 @@ def _wrong_key(record: ResultRecord, data: TaskData, unchecked: list[str]) -> It
         unchecked.append("the settings, as the record does not hold the identity of its model")
         return
     if found != stated:
-        yield (
-            f"config.{KEY_FIELD} is {str(stated)[:12]}, but {found[:12]} is that of the stated settings, seed, "
-            "protocol, head, model and data"
-        )
+        yield _other_key(stated, found)
 
 
 def _head_of(record: ResultRecord, data: TaskData) -> tuple[Head | None, Mapping[str, Sequence[HeadSetting]]]:
@@ -619,3 +617,26 @@ def _wrong_variant_file(record: ResultRecord, predictions: Predictions, place: D
     )
     yield from wrong_items(predictions, [items])
     yield from unequal(record.data.get("identity"), {"test": known.item_sha256}, "data.identity")
+    yield from _wrong_file_key(record, facts)
+
+
+def _wrong_file_key(record: ResultRecord, facts: dict[str, Json]) -> Iterator[str]:
+    """Compute the hash of everything that affects the scores of a file of variants again."""
+    stated, identity = record.config.get(KEY_FIELD), record.model.get("identity")
+    if stated is None or not isinstance(identity, dict) or not _is_of_this_release(record):
+        return
+    found = variant_file_key(
+        {name: record.config[name] for name in settings_in_key(VariantRun) & record.config.keys()},
+        task=record.task,
+        files={kind: str(member(facts, "files", kind, "sha256")) for kind in ("variants", "genome")},
+        identity={name: str(value) for name, value in identity.items()},
+    )
+    if found != stated:
+        yield _other_key(stated, found)
+
+
+def _other_key(stated: Json, found: str) -> str:
+    return (
+        f"config.{KEY_FIELD} is {str(stated)[:12]}, but {found[:12]} is that of the stated settings, seed, protocol, "
+        "head, model and data"
+    )

@@ -91,6 +91,7 @@ class VariantRun(ModelFlags):
     probe: bool = flag(False, "also train a linear and a small MLP head on labeled variants", group="head")
     csv: bool = flag(False, "also write the CSV of BEND's script", affects="nothing")
     no_plot: bool = flag(False, "draw no figure", affects="nothing")
+    force: bool = flag(False, "score again what has a record in --out", affects="nothing", in_command=False)
     seed: int = flag(0, "seed of random weights, of the trained heads and of the intervals")
 
     def __post_init__(self) -> None:

@@ -35,9 +35,39 @@ _DPI: Final = 150
 _N_CURVE: Final = 512  # points of a curve; more cannot be seen
 
 
+def has_matplotlib() -> bool:
+    """Check for matplotlib without a line in the log."""
+    return find_spec("matplotlib") is not None
+
+
+def figure_files(stem: Path) -> tuple[Path, Path]:
+    """Return the paths of the PNG and the SVG that ``draw_score`` writes."""
+    return stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+
+
+def draw_missing(predictions: Predictions, stem: Path, *, title: str) -> tuple[Path, ...]:
+    """Draw BEND's score unless both files of the figure are there; return them, or nothing if no variant has it.
+
+    Args:
+        predictions: Variants with their scores.
+        stem: Path without extension.
+        title: Title of the figure.
+
+    Raises:
+        BendError: A file cannot be written.
+    """
+    if not np.isfinite(values_of(predictions, MAIN)).any():
+        log.info("%s: no figure is drawn, as no variant has the score %r", stem.name, MAIN)
+        return ()
+    files = figure_files(stem)
+    if not all(file.is_file() for file in files):
+        draw_score(predictions, stem, title=title)
+    return files
+
+
 def plots_available() -> bool:
     """Check for matplotlib, and log one line if it is missing; call it before the expensive step."""
-    if find_spec("matplotlib") is not None:
+    if has_matplotlib():
         return True
     log.warning("no figure will be drawn: matplotlib is not installed; pip install 'bend-hf[plots]' brings it")
     return False
@@ -97,10 +127,10 @@ def draw_score(predictions: Predictions, stem: Path, *, key: str = MAIN, title: 
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
             figure.set_layout_engine(None)  # otherwise each file is drawn once more to lay it out
-        for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        for file, metadata in zip(figure_files(stem), ({"Software": None}, {"Date": None}), strict=True):
             drawn = io.BytesIO()
-            figure.savefig(drawn, format=extension, dpi=_DPI, metadata=metadata)
-            written.append(write_bytes(stem.with_name(f"{stem.name}.{extension}"), drawn.getvalue()))
+            figure.savefig(drawn, format=file.suffix[1:], dpi=_DPI, metadata=metadata)
+            written.append(write_bytes(file, drawn.getvalue()))
     return written
 
 

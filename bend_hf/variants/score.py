@@ -92,12 +92,10 @@ def score_variants(
     model = VariantModel.of(embedder, settings)
     if model.no_likelihood and settings.likelihood:
         log.info("no likelihoods: %s", model.no_likelihood)
-    batches = [order[at : at + _BATCH_VARIANTS] for at in range(0, len(order), _BATCH_VARIANTS)]
+    batches = _cut(order)
     numbers = range(accelerator.process_index, len(batches), accelerator.num_processes)
     n_mine, n_done = sum(len(batches[number]) for number in numbers), 0
-    affects: dict[str, Json] = {"format": _FORMAT, "scores": list(score_keys())}
-    if checkpoint is not None:
-        affects |= model.identity_in(checkpoint.folder)
+    affects = _affecting(model, checkpoint)
     found: list[tuple[int, str, pa.Table]] = []
 
     def scored(batch: tuple[int, pa.Table]) -> tuple[int, str, pa.Table]:
@@ -125,6 +123,31 @@ def score_variants(
         no_likelihood=model.no_likelihood,
         short_context=_count_short_contexts(predictions, model.context),
     )
+
+
+def batch_keys(
+    source: VariantSource, embedder: Embedder, settings: ScoreSettings, checkpoint: ScoringCheckpoint
+) -> list[str]:
+    """Return the keys that ``score_variants`` gives its batches on disk, without scoring them.
+
+    Args:
+        source: The variants.
+        embedder: The model.
+        settings: What is scored.
+        checkpoint: Where the batches are, if a scoring was interrupted.
+    """
+    affects = _affecting(VariantModel.of(embedder, settings), checkpoint)
+    return [content_key(affects, source.table(batch)) for batch in _cut(source.by_site())]
+
+
+def _cut(order: Ints) -> list[Ints]:
+    return [order[at : at + _BATCH_VARIANTS] for at in range(0, len(order), _BATCH_VARIANTS)]
+
+
+def _affecting(model: VariantModel, checkpoint: ScoringCheckpoint | None) -> dict[str, Json]:
+    """Return what is hashed with the variants of a batch to name it in the checkpoint."""
+    affects: dict[str, Json] = {"format": _FORMAT, "scores": list(score_keys())}
+    return affects if checkpoint is None else affects | model.identity_in(checkpoint.folder)
 
 
 def _resume_or_score(

@@ -93,13 +93,18 @@ def summarize_scores(
             block = _block(_take(predictions, scored, sign * values), intervals)
             blocks[key] = {"text": described.text, "sign": sign, **block}
     return {
-        "labels": {
-            "positive": int((predictions.target == 1).sum()),
-            "negative": int((predictions.target == 0).sum()),
-            "none": int((~labeled).sum()),
-        },
+        "labels": label_counts(predictions),
         "scores": blocks,
         "groups": _groups(predictions, labeled, group_by, intervals) if group_by else {},
+    }
+
+
+def label_counts(predictions: Predictions) -> dict[str, Json]:
+    """Count the positive, negative and unlabeled variants."""
+    return {
+        "positive": int((predictions.target == 1).sum()),
+        "negative": int((predictions.target == 0).sum()),
+        "none": int((~has_label(predictions)).sum()),
     }
 
 

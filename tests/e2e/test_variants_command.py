@@ -17,7 +17,7 @@ from bend_hf import score_file
 from bend_hf.cli._main import main
 from bend_hf.embedders import load_embedder
 from bend_hf.embedders._embedder import Embedder
-from bend_hf.errors import ConfigError
+from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import read_predictions
 from bend_hf.evaluation.record import read_record
 from bend_hf.variants import SCORES, ScoreSettings, VariantRun, read_variants, score_variants
@@ -269,3 +269,113 @@ def test_processes_share_the_work_and_change_nothing(
     alone = score_variants(source, embedder, Accelerator(cpu=True))
     assert 0 < len(done[0].predictions) < len(alone.predictions)
     assert done[1].predictions.table() == alone.predictions.table()
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """The bytes of each file below a folder, by name."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_a_finished_command_is_not_repeated_unless_forced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["variants", str(folder / "mine.bed"), "--genome", str(folder / "genome.fa"), "--model", "onehot"]
+    argv += ["--out", str(tmp_path), "--probe", "--csv"]
+    assert main(argv) == 0
+    said, once = capsys.readouterr().out, contents(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "score_batch", lambda *_: pytest.fail("scored again"))
+        assert main(argv) == 0
+    again = capsys.readouterr()
+    assert contents(tmp_path) == once
+    assert "were scored before; --force scores them again" in again.out
+    assert again.out.splitlines()[1:] == said.splitlines()[1:], "the same table, heads and files"
+    assert main([*argv, "--force"]) == 0
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_run_that_was_there_is_returned_as_it_was_scored(folder: Path, tmp_path: Path) -> None:
+    embedder = tiny_model(folder)
+    settings = config(folder, tmp_path, probe=True, no_plot=True)
+    done = score_file(folder / "mine.bed", settings, embedder=embedder)
+    again = score_file(folder / "mine.bed", settings, embedder=embedder)
+    assert (done.was_there, again.was_there) == (False, True)
+    assert again.predictions.table() == done.predictions.table()
+    assert again.summary == json.loads(json.dumps(done.summary))
+    assert again.record == read_record(done.files["record"])
+    assert again.files == done.files
+    assert done.probed is not None
+    assert again.probed is not None
+    assert again.probed.detail == json.loads(json.dumps(done.probed.detail))
+    for kind, said in done.probed.predictions.items():
+        assert again.probed.predictions[kind].table() == said.table()
+
+
+@pytest.mark.parametrize("step", ["write_bend_csv", "draw_missing", "ScoringCheckpoint.remove"])
+def test_what_failed_after_the_record_is_done_when_the_command_is_repeated(
+    step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+    embedder, bed = tiny_model(folder), folder / "mine.bed"
+    whole = score_file(bed, config(folder, tmp_path / "whole", csv=True), embedder=embedder)
+    settings = config(folder, tmp_path / "out", csv=True)
+
+    def full(*_: object, **__: object) -> None:
+        raise RecordError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"bend_hf.runs.variant_file.{step}", full)
+        with pytest.raises(RecordError, match="no space"):
+            score_file(bed, settings, embedder=embedder)
+    assert len(list((tmp_path / "out").glob("*.json"))) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "score_batch", lambda *_: pytest.fail("scored again"))
+        again = score_file(bed, settings, embedder=embedder)
+    assert set(again.files) == set(whole.files)
+    for kind in ("csv", "picture", "drawing"):
+        assert again.files[kind].read_bytes() == whole.files[kind].read_bytes()
+    left = {"".join(path.suffixes) for path in (tmp_path / "out").iterdir()}
+    assert left == {"".join(path.suffixes) for path in (tmp_path / "whole").iterdir()}
+
+
+@pytest.mark.parametrize("other", ["variants", "genome", "model", "settings", "seed", "predictions", "nothing"])
+def test_whatever_affects_the_scores_gives_another_record(other: str, folder: Path, tmp_path: Path) -> None:
+    for name in ("mine.bed", "genome.fa"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    out = tmp_path / "out"
+
+    def score(weights: int = 0, **options: object) -> None:
+        embedder = load_embedder(KEY, checkpoint=folder / "model", random_init=True, seed=weights, device="cpu")
+        score_file(tmp_path / "mine.bed", config(tmp_path, out, no_plot=True, **options), embedder=embedder)
+
+    score()
+    if other == "variants":
+        bed = (tmp_path / "mine.bed").read_text()
+        (tmp_path / "mine.bed").write_text(bed.rstrip("\n").rpartition("\n")[0] + "\n")
+    elif other == "genome":
+        with (tmp_path / "genome.fa").open("a") as file:
+            file.write(">more\nACGT\n")
+    elif other == "predictions":
+        next(out.glob("*.parquet")).unlink()
+    options: dict[str, dict[str, object]] = {"settings": {"window_bp": 4}, "seed": {"seed": 1}}
+    score(weights=int(other == "model"), **options.get(other, {}))
+    expected = 1 if other == "nothing" else 2
+    assert len(list(out.glob("*.json"))) == expected
+
+
+def test_predictions_that_were_changed_are_refused_until_forced(folder: Path, tmp_path: Path) -> None:
+    embedder, settings = tiny_model(folder), config(folder, tmp_path, no_plot=True)
+    done = score_file(folder / "mine.bed", settings, embedder=embedder)
+    done.files["scores"].write_bytes(done.files["scores"].read_bytes()[:-1] + b"x")
+    with pytest.raises(RecordError, match="repeat the run"):
+        score_file(folder / "mine.bed", settings, embedder=embedder)
+    forced = score_file(folder / "mine.bed", config(folder, tmp_path, no_plot=True, force=True), embedder=embedder)
+    assert forced.files["record"] != done.files["record"]
+
+
+def test_insertions_alone_have_no_figure_and_end_well(folder: Path, tmp_path: Path) -> None:
+    letters = write_genome(tmp_path / "genome.fa")["chr1"]
+    rows = [("chr1", at, at + 1, letters[at], letters[at] + "ACGT"[at % 4] * 2) for at in range(1000, 5000, 1000)]
+    bed = write_bed(tmp_path / "mine.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
+    done = score_file(bed, config(tmp_path, tmp_path / "out", indels="likelihood"), embedder=Markov())
+    assert set(done.files) == {"record", "scores"}

@@ -372,6 +372,10 @@ def test_a_scored_file_of_variants_is_verified(tmp_path: Path, capsys: pytest.Ca
     assert "data.files.variants is" in problems
     assert "item 0: label 0 is 0, but 1 in the data" in problems
     bed.write_text(text)
+    assert verify_run(path).problems == ()
+    edit(path, lambda body: body["config"].update(window_bp=4))
+    assert "config.run_key is" in "\n".join(verify_run(path).problems)
+    edit(path, lambda body: body["config"].update(window_bp=16))
     edit(path, lambda body: body["metrics"]["auroc"]["detail"]["by_score"]["score"]["auprc"].update(value=0.9))
     assert "by_score.score.auprc.value is 0.9" in "\n".join(verify_run(path).problems)
 
