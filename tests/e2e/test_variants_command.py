@@ -379,3 +379,27 @@ def test_insertions_alone_have_no_figure_and_end_well(folder: Path, tmp_path: Pa
     bed = write_bed(tmp_path / "mine.bed", ("chromosome", "start", "end", "ref", "alt"), rows)
     done = score_file(bed, config(tmp_path, tmp_path / "out", indels="likelihood"), embedder=Markov())
     assert set(done.files) == {"record", "scores"}
+
+
+@pytest.mark.parametrize("step", ["draw_missing", "ScoringCheckpoint.remove"])
+def test_what_failed_after_the_record_of_a_task_is_done_when_the_command_is_repeated(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+    argv = ["train", "--task", "variant_effects_disease", "--model", "onehot", "--data", "sample", "--limit", "40"]
+
+    def full(*_: object, **__: object) -> None:
+        raise RecordError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"bend_hf.runs.run.{step}", full)
+        assert main([*argv, "--out", str(tmp_path)]) == 1
+    assert "no space" in capsys.readouterr().err
+    assert (tmp_path / ".scored_variants").is_dir()
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "score_batch", lambda *_: pytest.fail("scored again"))
+        assert main([*argv, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    endings = {file.name.removeprefix(path.stem) for file in tmp_path.iterdir()}
+    assert {".png", ".svg"} <= endings
+    assert not (tmp_path / ".scored_variants").exists()
