@@ -28,6 +28,7 @@ from bend_hf.runs.few_shots import FewShotTraining, train_few
 from bend_hf.runs.outcome import Outcome, outcome_table
 from bend_hf.runs.run import run, with_curve_if_first
 from bend_hf.runs.shot_curve import over_seeds, passing
+from bend_hf.runs.shot_plot import curve_files
 from bend_hf.runs.verify import Opened, verify_run
 from bend_hf.tasks import Head
 from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
@@ -329,6 +330,19 @@ def test_the_command_says_the_curve_and_does_not_repeat_it(outcome: Outcome, dat
     assert f"it {passes_text(member(outcome.record.shots, 'against_controls', 'passes'))}" in text
     config = RunConfig(task="cpg_methylation", data=data, out=outcome.path.parent, **{**COMMON, "shots": "8"})
     assert run(config)[0].was_there
+
+
+def test_a_curve_that_was_not_drawn_is_drawn_when_the_command_is_repeated(
+    outcome: Outcome, data: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+    out = tmp_path / "out"
+    shutil.copytree(outcome.path.parent, out)
+    drawn = curve_files(out / outcome.path.stem)
+    before = [file.read_bytes() for file in drawn]
+    drawn[1].unlink()
+    assert run(RunConfig(task="cpg_methylation", data=data, out=out, **COMMON))[0].was_there
+    assert [file.read_bytes() for file in drawn] == before
 
 
 def test_one_curve_is_drawn_for_several_seeds() -> None:
