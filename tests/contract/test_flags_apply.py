@@ -52,7 +52,7 @@ ALWAYS = {
     "variants": {
         "dry_run",
         *("file", "genome", "out", "ref_mismatch", "indels", "label_column", "consequence_column", "embedding_idx"),
-        *("no_averages", "no_likelihood", "probe", "csv", "no_plot", "seed", "protocol", "model", "device"),
+        *("no_averages", "no_likelihood", "probe", "csv", "no_plot", "force", "seed", "protocol", "model", "device"),
         *("reverse_complement_average", "dry_run"),
     },
 }
