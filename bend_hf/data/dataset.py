@@ -77,6 +77,8 @@ def _splits_of_fold(data: TaskData, fold: int) -> Mapping[str, Dataset]:
 def limited(data: TaskData, limit: int | None) -> TaskData:
     """Return a task's data with at most ``limit`` items of each split, spread evenly over it.
 
+    Items with the same number in a column ``pair`` stay together, as matched pairs of variants must.
+
     Args:
         data: The data of the task.
         limit: Number of items; None keeps all.
@@ -84,11 +86,25 @@ def limited(data: TaskData, limit: int | None) -> TaskData:
     if limit is None:
         return data
     subsets = {
-        name: subset.select(spread(len(subset), limit)) if len(subset) > limit else subset
+        name: subset.select(_spread_rows(subset, limit)) if len(subset) > limit else subset
         for name, subset in data.subsets.items()
     }
     items: dict[str, Json] = {name: len(subset) for name, subset in subsets.items()}
     return replace(data, subsets=subsets, facts={**data.facts, "items": items, "limit": limit})
+
+
+def _spread_rows(subset: Dataset, limit: int) -> Ints:
+    """Choose rows of a split as ``limited`` does."""
+    if "pair" not in subset.column_names:
+        return spread(len(subset), limit)
+    pair = np.unique(np.asarray(subset.with_format(None)["pair"]).astype(str), return_inverse=True)[1]
+    first = np.full(int(pair.max()) + 1, len(pair), dtype=np.int64)
+    np.minimum.at(first, pair, np.arange(len(pair)))
+    n_pairs = int(limit * len(first) / len(pair))
+    if not n_pairs:
+        return spread(len(subset), limit)
+    chosen = np.argsort(first)[spread(len(first), n_pairs)]
+    return np.flatnonzero(np.isin(pair, chosen))
 
 
 def spread(n: int, limit: int | None) -> Ints:
