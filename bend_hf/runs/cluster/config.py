@@ -94,12 +94,17 @@ class SubmitConfig(Flags):
 
         >>> SubmitConfig(gpus_per_node=1).has_gpus, SubmitConfig(sbatch=("gres=gpu:a100:1",)).has_gpus
         (True, True)
+        >>> SubmitConfig(sbatch=("gpus=0", "partition=nogpu")).has_gpus
+        False
         >>> SubmitConfig(on="hf-jobs", flavor="h200").has_gpus, SubmitConfig(on="hf-jobs").has_gpus
         (True, False)
         """
         if self.on == "hf-jobs":
             return not self.flavor.startswith("cpu")
-        return self.gpus_per_node > 0 or any("gpu" in word for word in self.sbatch)
+        options = self.sbatch_options
+        asked = "gpu" in options.get("gres", "")
+        asked |= any(key.startswith("gpus") and bool(value.strip("0")) for key, value in options.items())
+        return self.gpus_per_node > 0 or asked
 
     @property
     def sbatch_options(self) -> dict[str, str]:
