@@ -192,9 +192,7 @@ def assemble(tokens: TokenStream, window: Window, *, token_map: TokenMap | None 
 
 def _is_ramp(indices: Ints, n: int) -> bool:
     """Whether indices are 0, 1, ... n - 1."""
-    return len(indices) == n and (
-        n == 0 or (indices[0] == 0 and indices[-1] == n - 1 and bool((np.diff(indices) == 1).all()))
-    )
+    return len(indices) == n and np.array_equal(indices, np.arange(n))
 
 
 def _one_for_each(tokens: TokenStream) -> TokenMap:

@@ -71,8 +71,7 @@ def candidate_tokens(device: str, width: int | None) -> tuple[int, ...]:
     candidates = CANDIDATE_TOKENS[device]
     if device != "cuda" or not width:
         return candidates
-    fitting = [budget for budget in candidates if budget * width <= _GPU_NUMBERS]
-    default = max(candidates[0], *fitting) if fitting else candidates[0]
+    default = max([candidates[0], *(budget for budget in candidates if budget * width <= _GPU_NUMBERS)])
     return (default, *(budget for budget in candidates if budget != default))
 
 

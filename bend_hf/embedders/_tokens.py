@@ -202,12 +202,13 @@ def _whole_kmers(
     for offset in range(k):
         codes *= base
         codes += digit[bp_before + offset]
-    left = np.repeat(starts[1:] - n_left, n_left) + ramp(n_left)
+    within = ramp(n_left)
+    left = np.repeat(starts[1:] - n_left, n_left) + within
     is_kmer = np.ones(starts[-1], dtype=np.bool_)
     is_kmer[left] = False
     ids = np.empty(len(is_kmer), dtype=np.int32)
     ids[is_kmer] = of_kmer[codes]
-    ids[left] = of_nucleotide[nucleotides.codes[np.repeat(nucleotides.starts[1:] - n_left, n_left) + ramp(n_left)]]
+    ids[left] = of_nucleotide[nucleotides.codes[np.repeat(nucleotides.starts[1:] - n_left, n_left) + within]]
     return TokenStream(ids=ids, token_bp=np.where(is_kmer, k, 1).astype(np.int64), starts=starts)
 
 

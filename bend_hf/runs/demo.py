@@ -51,7 +51,7 @@ GENES: Final = Recipe(epochs=10, batch_size=2, learning_rate=0.003, quick_limit=
 WINDOWS: Final = Recipe(epochs=15, batch_size=16, learning_rate=0.01, quick_limit=60, cost=22)
 # One of the four windows of 100 kb in each of the ten subsets: four would take minutes.
 LONG_WINDOWS: Final = Recipe(epochs=20, batch_size=2, learning_rate=0.01, limit=1, quick_limit=1, cost=87)
-# Spread evenly over the 800 of each task: both alleles of all of them would take a minute more.
+# Matched pairs, spread evenly over the 400 of each task: both alleles of all of them would take a minute more.
 VARIANTS: Final = Recipe(limit=120, quick_limit=60, cost=17)
 
 QUICK: Final = ("cpg_methylation", "variant_effects_disease")  # one that is trained and one that is not

@@ -42,8 +42,8 @@ _MOST: Final = 4  # processes at once: each holds a model and its libraries, alm
 _NO_BARS: Final = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # they would mix on one line
 
 
-# glibc's malloc returns large blocks to the system and gets them again, page by page, for every batch of a network:
-# a tenth of the processor time of bend-mini. Blocks that are freed are kept instead. Other systems ignore this.
+# glibc's malloc returns large blocks to the system and gets them again, page by page, for every batch of a network.
+# Blocks that are freed are kept instead. Other systems ignore this.
 _KEPT_BLOCKS: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 

@@ -125,7 +125,7 @@ def _settings(task: TaskSpec, *, keep_embeddings: bool) -> ScoreSettings:
     """Return what is scored.
 
     Raises:
-        ConfigError: The task is none of variants.
+        ConfigError: The task does not score variants.
     """
     if task.variant is None:
         raise ConfigError(f"{task.key} is not a variant task and has no head; declare one of the two")

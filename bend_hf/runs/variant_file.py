@@ -138,9 +138,7 @@ def score_file(
         log.info("%s was there: %s; force repeats it", file, earlier.path)
         files = {}
         if accelerator.is_main_process:
-            files = _written(earlier.record, earlier.path) | _write_missing(
-                config, earlier.predictions, earlier.stem, _title(file, earlier.record.model, draws=draws)
-            )
+            files = earlier.finish(config, _title(file, earlier.record.model, draws=draws))
             if checkpoint.folder.is_dir():
                 checkpoint.remove(batch_keys(variants, embedder, config.settings, checkpoint))
         accelerator.wait_for_everyone()
@@ -251,6 +249,10 @@ class _Earlier:
     def stem(self) -> Path:
         """Path of all files of the run, without the ending."""
         return self.path.with_name(self.path.name.removesuffix(".json"))
+
+    def finish(self, config: VariantRun, title: str | None) -> dict[str, Path]:
+        """Write what is asked for and missing; return all files of the run by kind, as ``_write_missing`` does."""
+        return _written(self.record, self.path) | _write_missing(config, self.predictions, self.stem, title)
 
     def as_scored(self, files: dict[str, Path]) -> ScoredFile:
         """Return it as if it had been scored now."""
