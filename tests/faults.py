@@ -16,12 +16,15 @@ pages written through a memory map are not. Linux only; no privileges are needed
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import faulthandler
 import fcntl
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import sys
@@ -29,6 +32,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +63,7 @@ _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 # linux/seccomp.h and linux/filter.h
 _SET_FILTER, _NEW_LISTENER, _NO_NEW_PRIVS = 1, 8, 38
+_PARENT_DEATH_SIGNAL: Final = 1  # linux/prctl.h
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _LOAD, _IF_EQUAL, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
@@ -96,9 +101,17 @@ def why_not() -> str | None:
 
 
 def live(
-    act: Callable[[], int], *, below: Path, fails: int | None = None, error: int = errno.ENOSPC, stays: bool = False
+    act: Callable[[], int],
+    *,
+    below: Path,
+    fails: int | None = None,
+    error: int = errno.ENOSPC,
+    stays: bool = False,
+    within_s: float = 300,
 ) -> Life:
     """Let a fork of this process act, and let one of its changes fail.
+
+    The fork ends with this process, and its children with it.
 
     Args:
         act: What it does; returns its exit status.
@@ -106,18 +119,23 @@ def live(
         fails: Number of the change that fails, from 1.
         error: The error that it gets.
         stays: All later writes, new files and new folders fail too, as on a disk that is full.
+        within_s: When to end it, in seconds; what each of its threads did then ends its text, after ``Timeout``.
     """
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as output, ours, theirs:
         child = os.fork()
         if child == 0:
-            _act(act, theirs, output.fileno())
+            _act(act, theirs, output.fileno(), within_s)
         theirs.close()
         life = Life()
         try:
             _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
             if listeners:
-                _watch(listeners[0], life, below.resolve(), lambda made: _answer(life, made, fails, error, stays))
+                answer = partial(_answer, life, fails=fails, error=error, stays=stays)
+                _watch(listeners[0], child, life, below.resolve(), answer)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
         finally:
             life.status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         output.seek(0)
@@ -125,22 +143,25 @@ def live(
     return life
 
 
-def _answer(life: Life, change: Change, fails: int | None, error: int, stays: bool) -> int:
+def _answer(life: Life, change: Change, *, fails: int | None, error: int, stays: bool) -> int:
     """The error that a change gets; 0 lets it through."""
     number = len(life.changes)
     takes_space = change.kind in ("write", "open", "mkdir", "truncate")
     return error if number == fails or (stays and fails is not None and number > fails and takes_space) else 0
 
 
-def _act(act: Callable[[], int], channel: socket.socket, output: int) -> None:
+def _act(act: Callable[[], int], channel: socket.socket, output: int, within_s: float) -> None:
     """Be the child: hand the system calls over, act, and end."""
     status = 99
     try:
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         socket.send_fds(channel, [b"x"], [_hand_over()])
         channel.close()
+        faulthandler.dump_traceback_later(within_s, exit=True, file=2)
         status = act()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -180,15 +201,21 @@ def _hand_over() -> int:
     return listener
 
 
-def _watch(listener: int, life: Life, below: Path, answer: Callable[[Change], int]) -> None:
-    """Answer the calls of a process until it ends."""
+def _watch(listener: int, child: int, life: Life, below: Path, answer: Callable[[Change], int]) -> None:
+    """Answer the calls of a process and of its children until they end; they end with it."""
     kinds = {number: kind for kind, numbers in _CALLS[platform.machine()].items() for number in numbers}
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     try:
         while True:
-            if any(event & select.POLLHUP for _, event in poll.poll()):
+            events = poll.poll(1000)
+            if any(event & select.POLLHUP for _, event in events):
                 return
+            if not events:
+                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child, signal.SIGKILL)
+                continue
             asked = bytearray(80)  # struct seccomp_notif
             try:
                 fcntl.ioctl(listener, _RECEIVE, asked)

@@ -1,4 +1,7 @@
-"""Check that a bigWig file is whole: the library that writes it does not report a disk that is full.
+"""Write a bigWig file with pyBigWig, in a process of its own, and check that it is whole.
+
+pyBigWig does not report a disk that is full, or crashes; then only that process ends, and the file is not taken for
+whole. This file is the program of that process, too.
 
 The format is that of the supplement of Kent et al., Bioinformatics 26, 2204 (2010): a header, then data and reductions
 of them (zoom levels) in blocks that zlib packed, each part with an index. zlib holds a checksum of each block.
@@ -8,11 +11,20 @@ from __future__ import annotations
 
 import errno
 import mmap
+import signal
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Strings: TypeAlias = NDArray[np.str_]
 
 _MAGIC: Final = 0x888FFC26  # at the start and, as four bytes, at the end
 _HEADER: Final = struct.Struct("<IHHQQQHHQQIQ")
@@ -22,6 +34,73 @@ _INDEX: Final = struct.Struct("<IIQIIIIQII")
 _LEAF: Final = struct.Struct("<IIIIQQ")  # the last two: offset and size of a block
 _NODE: Final = struct.Struct("<IIIIQ")  # the last one: offset of a node
 _SECTION: Final = struct.Struct("<IIIIIBBH")  # before the rows of a block of data; the last one: their number
+
+
+WriteRows: TypeAlias = "Callable[[Strings, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]], None]"
+
+
+@contextmanager
+def bigwig_writer(path: Path, contigs: Mapping[str, int]) -> Iterator[WriteRows]:
+    """Write a bigWig file; it is whole when the block has ended without an error.
+
+    Args:
+        path: The file.
+        contigs: Length of each contig in bp, in their order.
+
+    Yields:
+        A function that writes sorted rows without overlaps: names of contigs, starts, ends and values, all of shape
+        (rows,).
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    n_rows = 0
+    with _writing_process(path) as sends:
+        sends(np.array(list(contigs), np.str_), np.array(list(contigs.values()), np.int64))
+
+        def write(
+            contig: Strings, start: NDArray[np.int64], end: NDArray[np.int64], value: NDArray[np.float64]
+        ) -> None:
+            nonlocal n_rows
+            if len(contig):
+                n_rows += len(contig)
+                sends(contig, start, end, value)
+
+        yield write
+        sends(np.array([], np.str_))
+    check_bigwig(path, n_rows)
+
+
+@contextmanager
+def _writing_process(path: Path) -> Iterator[Callable[..., None]]:
+    """Start the process; yields a function that sends arrays to it, and raises what the process ended with."""
+    command = [sys.executable, "-P", __file__, str(path)]  # without the working directory
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        inlet, outlet = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+
+        def send(*arrays: NDArray[Any]) -> None:
+            for array in arrays:
+                inlet.write(f"{array.dtype.str} {len(array)}\n".encode() + array.tobytes())
+            inlet.flush()
+
+        failed: OSError | None = None
+        try:
+            yield send
+        except BrokenPipeError as error:  # it ended before it had read all; why is found below
+            failed = error
+        except BaseException:
+            process.kill()
+            raise
+        with suppress(BrokenPipeError):
+            inlet.close()
+        said = outlet.read().decode(errors="replace").strip()
+        status = process.wait()
+    if status < 0:
+        said = f"pyBigWig ended with {signal.Signals(-status).name}, as it does if a write fails"
+    if status or failed is not None:
+        raise OSError(errno.EIO, said or f"pyBigWig ended with status {status}", str(path)) from failed
 
 
 def check_bigwig(path: Path, n_rows: int) -> None:
@@ -71,3 +150,32 @@ def _blocks(content: mmap.mmap, index_at: int) -> Iterator[bytes]:
                 yield zlib.decompress(content[item[4] : item[4] + item[5]])
             else:
                 nodes.append(item[4])
+
+
+def _write(path: str, rows: IO[bytes]) -> None:
+    """Be the process: write the rows that come in, before which come the contigs and their lengths."""
+    import pyBigWig
+
+    def receive() -> NDArray[Any]:
+        kind, length = rows.readline().split()
+        dtype = np.dtype(kind.decode())
+        return np.frombuffer(rows.read(dtype.itemsize * int(length)), dtype)
+
+    contigs, lengths = receive(), receive()
+    Path(path).touch()  # pyBigWig crashes if it cannot make the file
+    file = pyBigWig.open(path, "w")
+    file.addHeader(list(zip(contigs.tolist(), lengths.tolist(), strict=True)))
+    while len(contig := receive()):
+        start, end, value = receive(), receive(), receive()
+        file.addEntries(contig, start, ends=end, values=value)
+    file.close()
+
+
+if __name__ == "__main__":
+    try:
+        _write(sys.argv[1], sys.stdin.buffer)
+    except (OSError, RuntimeError, ValueError) as error:  # the last: the other process has ended
+        with suppress(OSError):
+            sys.stdout.write(f"pyBigWig: {error}\n")
+            sys.stdout.flush()
+        sys.exit(1)

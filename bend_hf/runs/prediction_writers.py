@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from bend_hf.errors import ConfigError, did_you_mean
 from bend_hf.files import atomic_path, explain_write_errors
-from bend_hf.runs.bigwig import check_bigwig
+from bend_hf.runs.bigwig import bigwig_writer
 from bend_hf.tasks import LabelKind, RealValues
 from bend_hf.types import Floats, Ints
 
@@ -164,29 +163,13 @@ def _bedgraph(path: Path, *, column: int) -> Iterator[Write]:
 
 @contextmanager
 def _bigwig(path: Path, *, column: int, contigs: Mapping[str, int]) -> Iterator[Write]:
-    import pyBigWig
+    with explain_write_errors(path), atomic_path(path) as part, bigwig_writer(part, contigs) as writes:
 
-    n_rows = 0
-    with explain_write_errors(path), atomic_path(path) as part:
-        part.touch()  # pyBigWig ends the process if it cannot make the file
-        file = pyBigWig.open(str(part), "w")
-        try:
-            file.addHeader(list(contigs.items()))
+        def write(rows: Rows) -> None:
+            names = rows.chromosome.cast(pa.string()).to_numpy(zero_copy_only=False).astype(np.str_)
+            writes(names, rows.start_bp, rows.end_bp, rows.scores[:, column].astype(np.float64))
 
-            def write(rows: Rows) -> None:
-                nonlocal n_rows
-                if len(rows):
-                    n_rows += len(rows)
-                    names = rows.chromosome.cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
-                    values = rows.scores[:, column].astype(np.float64)
-                    file.addEntries(names, rows.start_bp, ends=rows.end_bp, values=values)
-
-            yield write
-        except RuntimeError as error:  # of pyBigWig, which does not say more
-            raise OSError(errno.EIO, f"pyBigWig: {error}", str(path)) from error
-        finally:
-            file.close()
-        check_bigwig(part, n_rows)  # it closes a file that it could not write whole without an error
+        yield write
 
 
 def _starts_of_runs(rows: Rows) -> Ints:
