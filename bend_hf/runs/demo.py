@@ -17,7 +17,7 @@ from typing import Final
 from bend_hf.config import ComputeFlags, RunConfig
 from bend_hf.lease import Watch
 from bend_hf.runs.outcome import Outcome
-from bend_hf.runs.run import claimed, controls_of, model_run, open_embedder, prepare, run_task
+from bend_hf.runs.run import claimed_run, controls_of, model_run, open_embedder, prepare, run_task
 from bend_hf.tasks import BinClasses, NucleotideClasses, TaskSpec
 
 
@@ -141,7 +141,7 @@ def compare_with_controls(config: RunConfig, controls: Sequence[str]) -> list[Ou
     for task in tasks:
         outcomes = [run_task(control) for control in controls_of(task, controls, with_model=True)]
         of_model = model_run(task, embedder)
-        with claimed(of_model, Watch(), wait=True) as earlier:
+        with claimed_run(of_model, Watch(), wait=True) as earlier:
             outcome = earlier if isinstance(earlier, Outcome) else run_task(of_model, outcomes)
         found += [*outcomes, outcome]
     return found

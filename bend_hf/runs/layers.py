@@ -25,7 +25,7 @@ from bend_hf.runs.outcome import Outcome, RunResults
 from bend_hf.runs.run import (
     ModelRun,
     PreparedTask,
-    claimed,
+    claimed_run,
     compute,
     model_run,
     name_of_run,
@@ -141,7 +141,7 @@ def _sweep(task: PreparedTask, embedder: Embedder, tried: Sequence[int], watch: 
     with ExitStack() as claims:
         outcomes: dict[int, Outcome] = {}
         for layer, run in runs.items():
-            earlier = claims.enter_context(claimed(run, watch, wait=True))
+            earlier = claims.enter_context(claimed_run(run, watch, wait=True))
             if isinstance(earlier, Outcome) and (earlier.record.layers or {}).get("tried") == list(tried):
                 outcomes[layer] = earlier
         missing = {layer: run for layer, run in runs.items() if layer not in outcomes}
@@ -182,7 +182,7 @@ def _mixed(task: PreparedTask, embedder: Embedder, mix: MixedLayers, watch: Watc
     config = replace(task.config, layer=mix.name, keep="none", controls=False)
     view = mixed_view(embedder, mix.layers, mix.name)
     run = replace(model_run(replace(task, config=config), view), mix=mix)
-    with claimed(run, watch, wait=True) as earlier:
+    with claimed_run(run, watch, wait=True) as earlier:
         if isinstance(earlier, Outcome):
             return earlier
         started, name = time.perf_counter(), name_of_run(run)

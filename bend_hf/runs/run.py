@@ -11,16 +11,16 @@ embeddings; variant effects are scored zero-shot; controls are runs too.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bend_hf.config import Keep, RunConfig, scored_settings
 from bend_hf.data.dataset import TaskData, limited, task_openers
@@ -38,8 +38,9 @@ from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, j
 from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_key, runs_of_key
 from bend_hf.evaluation.shots import ShotHeads
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
-from bend_hf.lease import Lease, Watch, take
+from bend_hf.lease import Watch
 from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
+from bend_hf.runs.claim import claimed, lock_of
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.controls._predict import predict_control
 from bend_hf.runs.few_shots import shot_heads_next_to, with_controls
@@ -74,8 +75,6 @@ if TYPE_CHECKING:
     from bend_hf.training.layer_mix import MixedLayers
 
 log = logging.getLogger(__name__)
-
-_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +123,8 @@ class Run:
 
     @property
     def lock(self) -> Path:
-        """The lease of the process that computes the run, see ``claimed``."""
-        return self.config.out / f".{self.key[:32]}.lock"
+        """The lease of the process that computes the run, see ``claimed_run``."""
+        return lock_of(self.config.out, self.key)
 
     @property
     def scored_batches(self) -> Path:
@@ -216,7 +215,7 @@ def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool
     """
     # looked up for each run, because it may be the control of an earlier one
     of_model = model_run(task, embedder)
-    with claimed(of_model, watch, wait=wait) as earlier:
+    with claimed_run(of_model, watch, wait=wait) as earlier:
         if isinstance(earlier, Outcome):
             place = f"{earlier.record.task} / {task.config.model} / seed {task.config.seed}"
             log.info("%s was there: %s; force repeats it", place, earlier.path)
@@ -347,7 +346,7 @@ def run_task(run: Run, controls: Sequence[Outcome] = ()) -> Outcome:
     """
     if run.control is None:
         return _run_task(run, controls)
-    with claimed(run, Watch(), wait=True) as earlier:
+    with claimed_run(run, Watch(), wait=True) as earlier:
         if isinstance(earlier, Outcome):
             log.info("control %r is done: %s", run.control.key, earlier.path)
             return earlier
@@ -431,41 +430,9 @@ def compute(run: Run, name: str) -> RunResults:
     return replace(results, model=run.description, alignment=run.alignment)
 
 
-_claims: set[Path] = set()  # the leases that this process holds; a control may be a cell of its own grid
-
-
-@contextlib.contextmanager
-def claimed(run: Run, watch: Watch, *, wait: bool) -> Iterator[Outcome | bool]:
-    """Claim a run among the processes that share its output folder, until the block ends. All ranks call it.
-
-    Args:
-        run: The run.
-        watch: Remembers the leases of others, to take over those of dead processes; one for all calls.
-        wait: Wait while another process computes the run.
-
-    Yields:
-        The outcome of an earlier run with the same key, unless the run is forced; True if this process is to compute
-        it; False if another process is computing it.
-    """
-    lock = run.lock
-    lease: Lease | None = None
-
-    def claim() -> Outcome | bool:
-        nonlocal lease
-        if lock not in _claims:
-            while (lease := take(lock, watch)) is None:
-                if not wait:
-                    return False
-                time.sleep(_LOOK_S)
-            _claims.add(lock)
-        return True if run.config.force else _find(run) or True
-
-    try:
-        yield run_on_main_process(run.accelerator, claim)
-    finally:
-        if lease is not None:
-            _claims.discard(lock)
-            lease.release()
+def claimed_run(run: Run, watch: Watch, *, wait: bool) -> AbstractContextManager[Outcome | bool]:
+    """Claim a run, see ``claimed``; the outcome of an earlier run with the same key is found unless it is forced."""
+    return claimed(run.lock, run.accelerator, lambda: None if run.config.force else _find(run), watch, wait=wait)
 
 
 def _find(run: Run) -> Outcome | None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +28,9 @@ from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import ResultRecord, check_writable, free_stem, jsonable, member, run_name
 from bend_hf.evaluation.run_key import KEY_FIELD, runs_of_key, variant_file_key
 from bend_hf.evaluation.uncertainty.intervals import intervals_of
-from bend_hf.files import SCORED_VARIANTS, check_unchanged, file_sha256, file_states
+from bend_hf.files import SCORED_VARIANTS, FileState, check_unchanged, file_sha256, file_states
+from bend_hf.lease import Watch
+from bend_hf.runs.claim import claimed, lock_of
 from bend_hf.runs.flag_effects import check_model_flags
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -40,7 +41,7 @@ from bend_hf.runs.outcome import (
     with_detail,
     write_outcome,
 )
-from bend_hf.training.launch import run_on_main_process, start_accelerator
+from bend_hf.training.launch import start_accelerator
 from bend_hf.types import Json
 from bend_hf.variants.bend_csv import write_bend_csv
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -131,58 +132,107 @@ def score_file(
         files={kind: facts["sha256"] for kind, facts in inputs.items()},
         identity=identity,
     )
-    checkpoint = ScoringCheckpoint(config.out / SCORED_VARIANTS)
-    draws = not config.no_plot and plots_available()
-    earlier = None if config.force else run_on_main_process(accelerator, partial(_find, config, key))
-    if earlier is not None:
-        log.info("%s was there: %s; force repeats it", file, earlier.path)
+    work = _Work(
+        file=file,
+        config=config,
+        variants=variants,
+        inputs=inputs,
+        states=states,
+        embedder=embedder,
+        identity=identity,
+        accelerator=accelerator,
+        key=key,
+        draws=not config.no_plot and plots_available(),
+        started=started,
+        moment=moment,
+    )
+    with claimed(lock_of(config.out, key), accelerator, work.find, Watch()) as earlier:
+        return work.finish(earlier) if isinstance(earlier, _Earlier) else work.score(on_progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A file of variants and a model, checked and opened."""
+
+    file: Path
+    config: VariantRun
+    variants: VariantFile
+    inputs: dict[str, dict[str, str]]
+    states: dict[Path, FileState]
+    embedder: Embedder
+    identity: dict[str, str]
+    accelerator: Accelerator
+    key: str
+    draws: bool
+    started: float
+    moment: datetime
+
+    @property
+    def checkpoint(self) -> ScoringCheckpoint:
+        return ScoringCheckpoint(self.config.out / SCORED_VARIANTS)
+
+    def title(self, model: object) -> str | None:
+        """The title of the figure; None if none is drawn."""
+        return f"{self.file.name}, {model}" if self.draws else None
+
+    def find(self) -> _Earlier | None:
+        return None if self.config.force else _find(self.config, self.key)
+
+    def finish(self, earlier: _Earlier) -> ScoredFile:
+        """Do what an earlier run did not come to after its record."""
+        log.info("%s was there: %s; force repeats it", self.file, earlier.path)
+        files = {}
+        if self.accelerator.is_main_process:
+            files = earlier.finish(self.config, self.title(earlier.record.model.get("model")))
+            if self.checkpoint.folder.is_dir():
+                self.checkpoint.remove(batch_keys(self.variants, self.embedder, self.config.settings, self.checkpoint))
+        self.accelerator.wait_for_everyone()
+        return earlier.as_scored(files)
+
+    def score(self, on_progress: Callable[[int, int], None]) -> ScoredFile:
+        """Score the variants, and write all files."""
+        config, embedder, accelerator = self.config, self.embedder, self.accelerator
+        scored = score_variants(
+            self.variants, embedder, accelerator, config.settings, checkpoint=self.checkpoint, on_progress=on_progress
+        )
+        if scored.short_context:
+            log.warning("%s: %d variants near a contig's end have less context", self.file, scored.short_context)
+        model = {**embedder.description, **content_facts(self.identity), "identity": dict(self.identity)}
+        evaluated = _evaluate(scored, config, self.checkpoint, accelerator, model)
+        results = evaluated.results
+        info = RunInfo(
+            task=key_of(self.file),
+            protocol=config.protocol,
+            settings={
+                **{name: jsonable(value) for name, value in asdict(config).items()},
+                "model_dtype": embedder.dtype,
+                "file": str(self.file),
+                KEY_FIELD: self.key,
+            },
+            data=_data_facts(self.inputs, self.variants, scored),
+            n_items=len(self.variants),
+            accelerator=accelerator,
+            started=self.started,
+        )
+        check_unchanged(self.states)
+        record = build_record(info, results)
         files = {}
         if accelerator.is_main_process:
-            files = earlier.finish(config, _title(file, earlier.record.model, draws=draws))
-            if checkpoint.folder.is_dir():
-                checkpoint.remove(batch_keys(variants, embedder, config.settings, checkpoint))
+            moment = self.moment.strftime("%Y%m%dT%H%M%S")
+            name = run_name(info.task, label_of(embedder, config.model), config.seed, moment)
+            stem = free_stem(config.out, name)
+            outcome = write_outcome(record, results, stem)
+            record, files = outcome.record, _written(outcome.record, outcome.path)
+            files |= _write_missing(config, scored.predictions, stem, self.title(model.get("model")))
+            self.checkpoint.remove(scored.keys)
         accelerator.wait_for_everyone()
-        return earlier.as_scored(files)
-    scored = score_variants(
-        variants, embedder, accelerator, config.settings, checkpoint=checkpoint, on_progress=on_progress
-    )
-    if scored.short_context:
-        log.warning("%s: %d variants near a contig's end have less context", file, scored.short_context)
-    model = {**embedder.description, **content_facts(identity), "identity": dict(identity)}
-    evaluated = _evaluate(scored, config, checkpoint, accelerator, model)
-    results = evaluated.results
-    info = RunInfo(
-        task=key_of(file),
-        protocol=config.protocol,
-        settings={
-            **{name: jsonable(value) for name, value in asdict(config).items()},
-            "model_dtype": embedder.dtype,
-            "file": str(file),
-            KEY_FIELD: key,
-        },
-        data=_data_facts(inputs, variants, scored),
-        n_items=len(variants),
-        accelerator=accelerator,
-        started=started,
-    )
-    check_unchanged(states)
-    record = build_record(info, results)
-    files = {}
-    if accelerator.is_main_process:
-        name = run_name(info.task, label_of(embedder, config.model), config.seed, moment.strftime("%Y%m%dT%H%M%S"))
-        stem = free_stem(config.out, name)
-        outcome = write_outcome(record, results, stem)
-        record, files = outcome.record, _written(outcome.record, outcome.path)
-        files |= _write_missing(config, scored.predictions, stem, _title(file, model, draws=draws))
-        checkpoint.remove(scored.keys)
-    accelerator.wait_for_everyone()
-    return ScoredFile(
-        predictions=scored.predictions,
-        summary=evaluated.summary,
-        probed=evaluated.probed,
-        record=record,
-        files=files,
-    )
+        return ScoredFile(
+            predictions=scored.predictions,
+            summary=evaluated.summary,
+            probed=evaluated.probed,
+            record=record,
+            files=files,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,10 +354,6 @@ def _written(record: ResultRecord, path: Path) -> dict[str, Path]:
             for kind, entry in (further.items() if isinstance(further, dict) else ())
         },
     }
-
-
-def _title(file: Path, model: Mapping[str, object], *, draws: bool) -> str | None:
-    return f"{file.name}, {model.get('model')}" if draws else None
 
 
 def _write_missing(config: VariantRun, predictions: Predictions, stem: Path, title: str | None) -> dict[str, Path]:

@@ -294,6 +294,35 @@ def test_a_finished_command_is_not_repeated_unless_forced(
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
+def test_equal_commands_at_once_score_once(folder: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    model = tmp_path / "slow.py"
+    model.write_text(f"""
+import os, tempfile, time
+import numpy as np
+
+def embed(sequences):
+    os.close(tempfile.mkstemp(dir={str(calls)!r})[0])
+    time.sleep(0.3)
+    return [np.array([[ord(base), place] for place, base in enumerate(one)], np.float32) for one in sequences]
+""")
+
+    def argv(out: str) -> list[str]:
+        files = [str(folder / "mine.bed"), "--genome", str(folder / "genome.fa"), "--out", str(tmp_path / out)]
+        return [sys.executable, "-m", "bend_hf", "variants", *files, "--model", str(model), "--csv", "--no-plot"]
+
+    subprocess.run(argv("one"), check=True, capture_output=True)
+    one = len(list(calls.iterdir()))
+    both = [subprocess.Popen(argv("two"), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("were scored before" in text for text in said) == 1
+    assert len(contents(tmp_path / "two")) == len(contents(tmp_path / "one")), "one record, its scores and its table"
+    # each process asks a model of a file what it gives for some sequences
+    assert one < len(list(calls.iterdir())) - one < 2 * one
+
+
 def test_a_run_that_was_there_is_returned_as_it_was_scored(folder: Path, tmp_path: Path) -> None:
     embedder = tiny_model(folder)
     settings = config(folder, tmp_path, probe=True, no_plot=True)
