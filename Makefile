@@ -25,7 +25,7 @@ GRAMMAR = $(CHR20:--controls=) --task gene_finding --model $(firstword $(MODELS)
 EXPERTS = $(BIN)/bend-hf controls --task gene_finding chromatin_accessibility variant_effects_disease --installed --seeds 0 --data $(DATA) --genome $(RESULTS)/GRCh37.fa --out $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-system setup-kernels demo test test-long test-lowest check format bench coverage audit fuzz faults docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
+.PHONY: help setup setup-dev setup-lowest setup-system setup-kernels demo test test-long test-lowest check format bench coverage audit fuzz faults docs notebooks site push-site clean status download-data download-data-original report-chr20 layers-chr20 few-shots
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,8 @@ setup: $(VENV)/.installed  ## make a virtual environment in .venv and install be
 
 setup-dev: $(VENV)/.installed-dev  ## the same, with the tools for tests and checks
 
+setup-lowest: $(LOWEST)/.installed  ## install the lowest versions that pyproject.toml allows in .venv-lowest
+
 # Programs that some tests run and a user may have or not; each of these tests is skipped where its program is absent.
 SYSTEM_PACKAGES := augustus augustus-data gffread chromium slurmctld slurmd slurm-client libhwloc15
 
@@ -73,7 +75,7 @@ test-long: setup-dev  ## run what make test leaves out for its length, such as t
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist load -m long
 
 # Slow tests start further test runs in copies of the repository; they show nothing about versions.
-test-lowest: $(LOWEST)/.installed  ## run unit and contract tests with the lowest versions that pyproject.toml allows
+test-lowest: setup-lowest  ## run unit and contract tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile --durations=15 -m 'not slow and not long' tests/unit tests/contract
 
 check: setup-dev  ## run ruff, mypy --strict and the layer test

@@ -64,8 +64,10 @@ def test_evaluate_load_as_typed(folder: Path) -> None:
     assert out.strip() == "1.0"
 
 
-def test_accelerate_launch_as_typed(tmp_path: Path) -> None:
-    done = typed("accelerate launch -m bend_hf.train --task variant_effects", tmp_path)
+# All variants take two minutes of processor time.
+@pytest.mark.parametrize("limit", [" --limit 200", pytest.param("", marks=pytest.mark.long)])
+def test_accelerate_launch_as_typed(limit: str, tmp_path: Path) -> None:
+    done = typed(f"accelerate launch -m bend_hf.train --task variant_effects{limit}", tmp_path)
     assert "NOT BEND's DATA" in done.stderr
     assert "variant_effects_expression" in done.stdout
     records = sorted((tmp_path / "results").glob("*.json"))
