@@ -3,7 +3,8 @@
 In: a command line. Out: calls of the rooms above, and what they return as printed lines and an exit status.
 ``_main`` is the command ``bend-hf``; every other file declares one command or a few related ones in a tuple
 ``COMMANDS``. A command parses its flags, calls one function and prints; the work is done in the rooms. To add a
-command, add a file; it may import nothing heavy at its top, because ``bend-hf --help`` imports all of them.
+command, add a file; it may import nothing heavy at its top, because ``bend-hf --help`` imports all of them. A command
+that has the name of its file starts without the others.
 
 >>> COMMANDS.get("tasks").text
 'list the tasks'
@@ -12,8 +13,11 @@ command, add a file; it may import nothing heavy at its top, because ``bend-hf -
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from bend_hf.config import Condition, check_conditions
 from bend_hf.registry import Registry
@@ -74,6 +78,24 @@ class Command:
         check_conditions(parsed, {dest: action.default for dest, action in actions.items()}, self.conditions, shown)
 
 
-COMMANDS: Registry[Command] = Registry(kind="command", package="bend_hf.cli", attribute="COMMANDS")
+class CommandRegistry(Registry[Command]):
+    """The commands."""
+
+    def of_file(self, name: str) -> Command | None:
+        """Return the command whose file has its name, without importing the other files; None if there is none.
+
+        Args:
+            name: Any word of a command line.
+        """
+        if "_declared" in vars(self):
+            return self._declared.get(name)
+        module = f"{self.package}.{name}"
+        if not name.isidentifier() or name.startswith("_") or importlib.util.find_spec(module) is None:
+            return None
+        declared: tuple[Command, ...] = getattr(importlib.import_module(module), self.attribute, ())
+        return next((one for one in declared if one.key == name), None)
+
+
+COMMANDS: Final = CommandRegistry(kind="command", package="bend_hf.cli", attribute="COMMANDS")
 
 __all__ = ["COMMANDS", "Command"]

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Final
 
 from bend_hf import __version__
-from bend_hf.cli import COMMANDS
+from bend_hf.cli import COMMANDS, Command
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
 from bend_hf.errors import BendError, memory_error, own_error
@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see ``EXIT_STATUSES``.
     """
-    parser = command_parser()
-    parsed = parser.parse_args([_utf8(argument, parser) for argument in (sys.argv[1:] if argv is None else argv)])
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = command_parser(COMMANDS.of_file(arguments[0]) if arguments else None)
+    parsed = parser.parse_args([_utf8(argument, parser) for argument in arguments])
     if parsed.command is None:
         parser.print_help()
         return 2
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.debug("bend-hf %s, Python %s: %s", __version__, sys.version.split()[0], parsed)
     try:
         with _signals(), output_as_asked(parsed):
-            command = COMMANDS.get(parsed.command)
+            command = COMMANDS.of_file(parsed.command) or COMMANDS.get(parsed.command)
             command.check(parsed)
             status = command.run(parsed)
         sys.stdout.flush()
@@ -189,7 +190,12 @@ def _reader_stopped() -> bool:
     return True
 
 
-def command_parser() -> Parser:
+def command_parser(only: Command | None = None) -> Parser:
+    """Return the parser of the command line.
+
+    Args:
+        only: The command that was typed, whose flags alone are made; None for all commands.
+    """
     parser = Parser(
         prog="bend-hf",
         description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
@@ -198,7 +204,7 @@ def command_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in COMMANDS:
+    for command in COMMANDS if only is None else (only,):
         made = commands.add_parser(
             command.key,
             help=command.text,

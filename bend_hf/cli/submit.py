@@ -70,7 +70,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.runs.cluster.submission import submit
 
     done = submit(_words(stages), stages, where, getattr(parsed, "cache", None))
-    lines = [*(one.text() for one in stages), *_too_long(stages, where)]
+    lines = [*(one.text() for one in stages), *_too_long(stages, where), *_planned_dtype(stages, where)]
     lines += [f"{name}: {_jobs_text(jobs)}" for name, jobs in done.jobs.items()]
     waiting = [one.name for one in stages if one.name not in done.jobs]
     if waiting:
@@ -171,6 +171,7 @@ def _dry_run(parsed: argparse.Namespace, stages: Sequence[Stage], where: SubmitC
     for stage in stages:
         lines += [stage.text(), *(f"  {line}" for line in _script(stage, where, folder).splitlines()), ""]
     notes = [HEADS_NOTE] if any(one.name == "heads" for one in stages) else []
+    notes += _planned_dtype(stages, where)
     lines += [*_too_long(stages, where), *notes, "dry run: nothing was submitted"]
     show(parsed, lines, (one.as_json() for one in stages))
     return 0
@@ -185,6 +186,17 @@ def _too_long(stages: Sequence[Stage], where: SubmitConfig) -> list[str]:
         f"started again, at most {where.retries} times (--retries)"
         for one in stages
         if one.seconds_each is not None and one.seconds_each > where.seconds
+    ]
+
+
+def _planned_dtype(stages: Sequence[Stage], where: SubmitConfig) -> list[str]:
+    """Say in which dtype the cache is looked up, if the GPUs of the jobs decide about it."""
+    asked = [words for one in stages if where.has_gpus and one.has_gpu for words in one.commands[:1]]
+    if not any("--model-dtype" not in words or words[words.index("--model-dtype") + 1] == "auto" for words in asked):
+        return []
+    return [
+        "planned for GPUs that compute in bfloat16; for others, such as V100 and T4, give --model-dtype float32, or "
+        "their embeddings are not found in the cache"
     ]
 
 

@@ -175,6 +175,8 @@ class LoadedModel(ABC):
                 f"{type(self).__name__} has no blocks to offload, but offload is {offload!r}; leave it out"
             )
         self.offload: Offload = offload
+        if compile and self.spec is not None and self.spec.source == "none":
+            raise ConfigError(f"compile is True, but {self.spec.key} has no weights to compile; leave it out")
         self.folder = self._folder()
         self.layer: int = self._layer_number(layer)
         self._device_name = device

@@ -1,15 +1,16 @@
-"""The figures of a report as numbers, and how matplotlib draws them as PNG and SVG.
+"""The figures of a report as numbers, and how they are drawn as PNG and SVG.
 
     files = drawn({"plots/forest": Forest(title="CpG methylation", metric="auroc", rows=rows, controls={})})
 
 A figure holds nothing but numbers and names, so that other processes can draw it: they start faster than records are
-read, and their memory is free again at once. The same numbers give the same bytes, wherever they are drawn. matplotlib
-is imported when something is drawn.
+read, and their memory is free again at once. The same numbers give the same bytes, wherever they are drawn. Those
+that reports have most are drawn on a `canvas`, the others by matplotlib, which both import when something is drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import pickle
@@ -21,15 +22,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bend_hf.errors import BendError
-from bend_hf.runs.shot_plot import curve_figure
 from bend_hf.tables import metric_title
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bend_hf.publishing.canvas import Canvas
 
 # Okabe and Ito's colors, which color-blind readers can tell apart (Wong, Nature Methods 8, 441, 2011), each with the
 # marker that is drawn in it. Seven pairs: their yellow is too pale for lines.
@@ -45,15 +48,18 @@ _STYLES: Final = (
 _MODEL_COLOR: Final = _STYLES[0][0]  # in a forest plot
 _CONTROL_COLOR: Final = _STYLES[3][0]
 _ROW_INCHES: Final = 0.32
+_PANEL_INCHES: Final = (3.6, 2.9)
+_SMALL: Final = 8.0  # size of the font of cells and legends
+_KEY: Final = 13.0  # points, height of a line of a legend
 _DPI: Final = 150
-_FEW: Final = 5  # figures that one process draws before a second one has imported matplotlib
+_FEW: Final = 20  # figures that one process draws before a second one has imported matplotlib and pays off
 
 
 class Drawable(Protocol):
     """The numbers of a figure."""
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
         ...
 
 
@@ -77,6 +83,11 @@ class Point:
     x: float = 0.0
     tied: bool = False
 
+    @property
+    def ends(self) -> list[float]:
+        """The score, and the ends of its interval if it has one."""
+        return [end for end in (self.value, self.low, self.high) if end is not None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
@@ -94,28 +105,40 @@ class HeatMap:
     columns: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
-        values = np.array(self.values, dtype=np.float64)
-        low, high = np.nanmin(values, axis=0, initial=np.inf), np.nanmax(values, axis=0, initial=-np.inf)
-        shade = np.where(high > low, np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1), 0.5)
-        shade[np.isnan(values)] = np.nan
-        figure, axes = _figure(
-            1.0 + _inches(self.names) + 1.15 * len(self.columns), 1.8 + _ROW_INCHES * len(self.names)
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
+        from bend_hf.publishing.canvas import Canvas
+        from bend_hf.publishing.chart import Axes, Scale, room_above, room_at_left
+
+        names, title = [_clean(name) for name in self.names], f"{_clean(self.title)}\ndarker is better within a column"
+        shown = np.round(np.array(self.values, dtype=np.float64).reshape(len(names), len(self.columns)), 3)
+        page = Canvas(
+            72 * (1.0 + 1.15 * len(self.columns)) + room_at_left(names), 72 * (1.5 + _ROW_INCHES * len(names))
         )
-        # a mesh and no image, which takes 70 MB to enlarge; text is read on the lightest and the darkest color
-        edges = [np.arange(n + 1) - 0.5 for n in (len(self.columns), len(self.names))]
-        axes.pcolormesh(*edges, shade, cmap="Blues", vmin=-0.2, vmax=1.25)
-        axes.set_ylim(len(self.names) - 0.5, -0.5)
-        for (y, x), value in np.ndenumerate(values):
-            text = "-" if np.isnan(value) else f"{value:.3f}"
-            axes.text(x, y, text, ha="center", va="center", color="white" if shade[y, x] > 0.7 else "black", fontsize=8)
-        axes.set_xticks(range(len(self.columns)), [_plain(title) for title in self.columns], fontsize=8)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-        axes.set_yticks(range(len(self.names)), [_plain(name) for name in self.names])
-        axes.set_title(f"{self.title}\ndarker is better within a column", fontsize=9)
-        return figure
+        below = 6 + _SMALL * 1.2 * max((column.count("\n") + 1 for column in self.columns), default=1)
+        left, top = room_at_left(names), room_above(title, _SMALL + 1)
+        axes = Axes(
+            page=page,
+            left=left,
+            bottom=below,
+            width=page.width - left - 6,
+            height=page.height - below - top,
+            x=Scale(low=-0.5, high=len(self.columns) - 0.5),
+            y=Scale(low=len(names) - 0.5, high=-0.5),
+        )
+        # sides of cells in hundredths of a point, as the SVG writes them, so that neighbors share them
+        xs, ys = (axes.x_of(_edges(self.columns)).round(2).tolist(), axes.y_of(_edges(names)).round(2).tolist())
+        for (row, column), shade in np.ndenumerate(_shades(shown)):
+            (x, right), (y, top), value = xs[column : column + 2], ys[row : row + 2][::-1], shown[row, column]
+            if not np.isnan(shade):
+                page.rectangle(x, y, right - x, top - y, color=_blue(shade))
+            text, color = "-" if np.isnan(value) else f"{value:.3f}", "white" if shade > 0.7 else "black"
+            page.text(((x + right) / 2, (y + top) / 2), text, size=_SMALL, align="center", color=color)
+        for x, heading in zip(axes.x_of(range(len(self.columns))), self.columns, strict=True):
+            page.text((x, below - 4), _clean(heading), size=_SMALL, align="center", level="top")
+        axes.ticks_at_left(range(len(names)), names, marks=False)
+        axes.title(title, _SMALL + 1)
+        return page.files(stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,27 +157,44 @@ class Forest:
     rows: tuple[Point, ...]
     controls: Mapping[str, float]
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
-        names = [row.name for row in self.rows] + [f"control: {name}" for name in self.controls]
-        figure, axes = _figure(5.0 + _inches(names), 1.3 + _ROW_INCHES * len(names))
-        for y, row in enumerate(self.rows):
-            if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [y, y], color=_MODEL_COLOR, linewidth=2)
-            axes.plot([row.value], [y], "o", color=_MODEL_COLOR, markerfacecolor="white" if row.tied else _MODEL_COLOR)
-        controls = list(self.controls.values())
-        axes.plot(controls, range(len(self.rows), len(names)), "D", color=_CONTROL_COLOR, markersize=5)
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
+        from bend_hf.publishing.canvas import Canvas
+        from bend_hf.publishing.chart import ACROSS, Axes, Scale, in_decimals, room_above, room_at_left, room_below
+
+        names = [_clean(row.name) for row in self.rows] + [_clean(f"control: {name}") for name in self.controls]
+        controls, left, title = list(self.controls.values()), room_at_left(names), _clean(self.title)
+        page = Canvas(72 * 4.8 + left, 72 * (1.1 + _ROW_INCHES * len(names)))
+        axes = Axes(
+            page=page,
+            left=left,
+            bottom=room_below(),
+            width=page.width - left - 12,
+            height=page.height - room_below() - room_above(title),
+            x=Scale.around([end for row in self.rows for end in row.ends] + controls),
+            y=Scale(low=len(names) - 0.4, high=-0.6),
+        )
         best = ""
         if controls:
-            axes.axvline(max(controls), color=_CONTROL_COLOR, linestyle=":", linewidth=1.2, zorder=0)
+            (x,) = axes.x_of([max(controls)])
+            ends = [axes.bottom, axes.bottom + axes.height]
+            page.line([x, x], ends, color=_CONTROL_COLOR, width=1.2, dashes=(1.2, 2.0))
             best = "; dotted: best control"
-        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.frame()
+        for y, row in zip(axes.y_of(range(len(self.rows))), self.rows, strict=True):
+            if row.low is not None and row.high is not None:
+                page.line(axes.x_of([row.low, row.high]), [y, y], color=_MODEL_COLOR, width=2)
+            fill = "white" if row.tied else _MODEL_COLOR
+            page.marker(axes.x_of([row.value])[0], y, "o", color=_MODEL_COLOR, fill=fill)
+        for place, value in enumerate(controls, start=len(self.rows)):
+            page.marker(axes.x_of([value])[0], axes.y_of([place])[0], "D", color=_CONTROL_COLOR, size=5)
         hollow = "; hollow: cannot be told from the best" if any(row.tied for row in self.rows) else ""
-        axes.set_xlabel(f"{metric_title(self.metric)} (bar: interval{hollow}{best})")
-        axes.set_title(_plain(self.title))
-        axes.spines[["top", "right"]].set_visible(False)
-        return figure
+        ticks = axes.x.ticks(axes.width, ACROSS)
+        label = f"{metric_title(self.metric)} (bar: interval{hollow}{best})"
+        axes.ticks_below(ticks, in_decimals(ticks), label=label)
+        axes.ticks_at_left(range(len(names)), names)
+        axes.title(title)
+        return page.files(stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,19 +209,40 @@ class Reliability:
     title: str
     lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
-        figure, axes = _figure(4.9 + _inches([name for name, _ in self.lines]), 4.2)
-        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
-        for index, (name, points) in enumerate(self.lines):
-            color, marker = _STYLES[index % len(_STYLES)]
-            label = _plain(name)
-            axes.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1.2, markersize=4, label=label)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="fraction of positives")
-        axes.set_title(_plain(self.title))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return figure
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
+        from bend_hf.publishing.canvas import Canvas
+        from bend_hf.publishing.chart import ACROSS, Axes, Scale, in_decimals, room_above, room_at_left, room_below
+
+        whole, plot = Scale(low=0.0, high=1.0), 72 * 4.2
+        legend = _Legend(
+            names=tuple(_clean(name) for name, _ in self.lines),
+            styles=tuple(_STYLES[index % len(_STYLES)] for index in range(len(self.lines))),
+        )
+        ticks = whole.ticks(plot, ACROSS)
+        left = room_at_left(in_decimals(ticks), labeled=True)
+        page = Canvas(left + plot + 8 + legend.width, max(plot, legend.height + 12))
+        axes = Axes(
+            page=page,
+            left=left,
+            bottom=room_below(),
+            width=plot - 6,
+            height=page.height - room_below() - room_above(self.title),
+            x=whole,
+            y=whole,
+        )
+        page.line(axes.x_of([0, 1]), axes.y_of([0, 1]), color="0.7")
+        axes.frame()
+        for (_, points), (color, shape) in zip(self.lines, legend.styles, strict=True):
+            xs, ys = axes.x_of([x for x, _ in points]), axes.y_of([y for _, y in points])
+            page.line(xs, ys, color=color, width=1.2)
+            for x, y in zip(xs, ys, strict=True):
+                page.marker(x, y, shape, color=color, size=4)
+        legend.draw(page, left + plot + 8, (page.height + legend.height) / 2)
+        axes.ticks_below(ticks, in_decimals(ticks), label="predicted probability")
+        axes.ticks_at_left(ticks, in_decimals(ticks), label="fraction of positives")
+        axes.title(_clean(self.title))
+        return page.files(stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +261,13 @@ class Shots:
     models: Mapping[str, Sequence[Json]]
     controls: Mapping[str, Sequence[Json]]
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
+        from bend_hf.runs.shot_plot import curve_figure
+
         models = {_plain(name): points for name, points in self.models.items()}
         controls = {_plain(name): points for name, points in self.controls.items()}
-        return curve_figure(models, controls, metric=self.metric, title=_plain(self.title))
+        return saved(stem, curve_figure(models, controls, metric=self.metric, title=_plain(self.title)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +292,8 @@ class Layers:
     choice: tuple[float | None, float | None]
     mixes: tuple[tuple[str, float | None], ...]
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
         figure, axes = _figure(5.6, 3.6)
         for (label, values), (color, marker) in zip(self.scores.items(), _STYLES, strict=False):
             known = [(x, y) for x, y in zip(self.layers, values, strict=True) if y is not None]
@@ -255,7 +318,7 @@ class Layers:
         axes.set_title(_plain(self.title))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
-        return figure
+        return saved(stem, figure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,34 +344,31 @@ class Scatter:
     label: str
     panels: tuple[Panel, ...] = field(default=())
 
-    def draw(self) -> Figure:
-        """Draw the figure."""
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Draw the figure and return it as ``stem.png`` and ``stem.svg``."""
+        from bend_hf.publishing.canvas import Canvas, width_of
+        from bend_hf.publishing.chart import PAD, TITLE
 
         n_columns = min(3, len(self.panels))
         n_rows = -(-len(self.panels) // n_columns)
         names = sorted({point.name for panel in self.panels for point in panel.points}, key=str.casefold)
-        width = max(3.6 * n_columns, 0.8 + _inches(names))
-        figure = Figure(figsize=(width, 2.9 * n_rows + 0.4 + 0.2 * len(names)), layout="constrained")
+        width = 72 * max(_PANEL_INCHES[0] * n_columns, 0.8 + _inches(names), 0.3 + width_of(self.title, TITLE) / 72)
         style_of = {name: _style(index) for index, name in enumerate(names)}
-        for place, panel in enumerate(self.panels, start=1):
-            axes = figure.add_subplot(n_rows, n_columns, place)
-            _draw_panel(axes, panel.points, style_of)
-            axes.set_xlabel(self.label)
-            axes.set_ylabel(metric_title(panel.metric))
-            axes.set_title(_plain(panel.title), fontsize=9)
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(self.title)
-        figure.legend(
-            handles=[Line2D([], [], color=color, marker=marker, linestyle="") for color, marker in style_of.values()],
-            labels=[_plain(name) for name in style_of],
-            loc="outside lower center",
-            ncols=max(1, int(width / (0.5 + _inches(names)))),
-            frameon=False,
-            fontsize=8,
+        legend = _Legend(
+            names=tuple(_clean(name) for name in names),
+            styles=tuple(style_of.values()),
+            n_columns=max(1, int(width / 72 / (0.5 + _inches(names)))),
         )
-        return figure
+        below = legend.height + 2 * PAD
+        cell = (width / n_columns, 72 * _PANEL_INCHES[1])
+        page = Canvas(width, cell[1] * n_rows + TITLE * 1.2 + 2 * PAD + below)
+        for place, panel in enumerate(self.panels):
+            row, column = divmod(place, n_columns)
+            corner = (column * cell[0], below + (n_rows - 1 - row) * cell[1])
+            _draw_panel(page, panel, corner, cell, self.label, style_of)
+        page.text((width / 2, page.height - PAD), _clean(self.title), size=TITLE, align="center", level="top")
+        legend.draw(page, max((width - legend.width) / 2, PAD), legend.height + PAD)
+        return page.files(stem)
 
 
 def drawn(figures: Mapping[str, Drawable]) -> dict[str, bytes]:
@@ -362,6 +422,7 @@ def _start(figures: Mapping[str, Drawable]) -> subprocess.Popen[bytes]:
 
 def _draw_for_parent() -> None:
     """Draw the figures that the parent sent, and send the files back."""
+    gc.disable()  # the process ends before a search for garbage pays off
     files = _drawn_here(pickle.loads(sys.stdin.buffer.read()))  # noqa: S301  # sent by our own process
     sys.stdout.buffer.write(pickle.dumps(files))
 
@@ -372,7 +433,7 @@ def _drawn_here(figures: Mapping[str, Drawable]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with drawing():
         for stem, figure in figures.items():
-            files |= saved(stem, figure.draw())
+            files |= figure.files(stem)
     return files
 
 
@@ -399,9 +460,14 @@ def saved(stem: str, figure: Figure) -> dict[str, bytes]:
     return {f"{stem}.png": png.getvalue(), f"{stem}.svg": svg.getvalue()}
 
 
+def _clean(text: str) -> str:
+    """Text that an SVG file can hold."""
+    return re.sub("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufffe\\uffff]", "\ufffd", text)
+
+
 def _plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula, and that an SVG file can hold."""
-    return re.sub("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufffe\\uffff]", "\ufffd", text).replace("$", r"\$")
+    """Text that matplotlib does not read as a formula either."""
+    return _clean(text).replace("$", r"\$")
 
 
 def _short(count: float) -> str:
@@ -430,20 +496,101 @@ def _style(index: int) -> tuple[str, str]:
     return _STYLES[index % n][0], _STYLES[(index + index // n) % n][1]
 
 
-def _draw_panel(axes: Axes, points: Sequence[Point], style_of: Mapping[str, tuple[str, str]]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _draw_panel(
+    page: Canvas,
+    panel: Panel,
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    label: str,
+    style_of: Mapping[str, tuple[str, str]],
+) -> None:
+    """Draw a panel into a rectangle of the page, given by its lower left corner and its size in points."""
+    from bend_hf.publishing.chart import UPWARD, Axes, Scale, in_decimals, room_above, room_at_left, room_below
 
-    xs = [point.x for point in points]
-    for point in points:
-        color, marker = style_of[point.name]
-        if point.low is not None and point.high is not None:
-            axes.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=1)
-        axes.plot([point.x], [point.value], marker, color=color)
-    axes.set_xscale("log")
-    # labels at 2 and 5 have room on a short axis only
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) < 10 * min(xs) else (1,), numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    xs, title = [point.x for point in panel.points], _clean(panel.title)
     margin = max((max(xs) / min(xs)) ** 0.15, 2)
-    axes.set_xlim(min(xs) / margin, max(xs) * margin)
-    axes.margins(y=0.15)
+    y = Scale.around([end for point in panel.points for end in point.ends], 0.15)
+    height = size[1] - room_below() - room_above(title, _SMALL + 1) - 6
+    ticks = y.ticks(height, UPWARD)
+    left = room_at_left(in_decimals(ticks), labeled=True)
+    axes = Axes(
+        page=page,
+        left=corner[0] + left,
+        bottom=corner[1] + room_below() + 6,
+        width=size[0] - left - 14,
+        height=height,
+        x=Scale(low=min(xs) / margin, high=max(xs) * margin, log=True),
+        y=y,
+    )
+    axes.frame()
+    for point in panel.points:
+        color, shape = style_of[point.name]
+        x = axes.x_of([point.x])[0]
+        if point.low is not None and point.high is not None:
+            page.line([x, x], axes.y_of([point.low, point.high]), color=color)
+        page.marker(x, axes.y_of([point.value])[0], shape, color=color)
+    # labels at 2 and 5 have room on a short axis only
+    named = axes.x.log_ticks((1, 2, 5) if max(xs) < 10 * min(xs) else (1,))
+    minor = [tick for tick in axes.x.log_ticks(tuple(range(2, 10))) if tick not in named]
+    axes.ticks_below(named, [_short(tick) for tick in named], minor=minor, label=label)
+    axes.ticks_at_left(ticks, in_decimals(ticks), label=metric_title(panel.metric))
+    axes.title(title, _SMALL + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Legend:
+    """Names with their colors and markers, column by column."""
+
+    names: tuple[str, ...]
+    styles: tuple[tuple[str, str], ...]
+    n_columns: int = 1
+
+    @property
+    def n_rows(self) -> int:
+        return -(-len(self.names) // self.n_columns)
+
+    @property
+    def height(self) -> float:
+        """In points."""
+        return _KEY * self.n_rows
+
+    @property
+    def width(self) -> float:
+        """In points."""
+        return self._step * -(-len(self.names) // max(self.n_rows, 1))
+
+    @property
+    def _step(self) -> float:
+        from bend_hf.publishing.canvas import width_of
+
+        return 28 + max((width_of(name, _SMALL) for name in self.names), default=0.0)
+
+    def draw(self, page: Canvas, left: float, top: float) -> None:
+        """Draw it below and to the right of its upper left corner."""
+        step = self._step
+        for place, (name, (color, shape)) in enumerate(zip(self.names, self.styles, strict=True)):
+            column, row = divmod(place, self.n_rows)
+            x, y = left + column * step + 8, top - _KEY * (row + 0.5)
+            page.marker(x, y, shape, color=color)
+            page.text((x + 11, y), name, size=_SMALL)
+
+
+def _edges(cells: Sequence[str]) -> NDArray[np.float64]:
+    """Where the cells of a table begin and end, if each is 1 wide around its number."""
+    return np.arange(len(cells) + 1, dtype=np.float64) - 0.5
+
+
+def _shades(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shade each column from 0, its lowest value, to 1; 0.5 if all are the same, NaN without a value."""
+    low, high = np.nanmin(values, axis=0, initial=np.inf), np.nanmax(values, axis=0, initial=-np.inf)
+    found = np.where(high > low, np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1), 0.5)
+    found[np.isnan(values)] = np.nan
+    return found
+
+
+def _blue(shade: float) -> str:
+    """The color of a shade, which leaves out the lightest and the darkest, so that text is read on each."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return to_hex(mpl.colormaps["Blues"]((shade + 0.2) / 1.45))

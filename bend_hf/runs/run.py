@@ -6,7 +6,8 @@
     accelerate launch -m bend_hf.train --task gene_finding --data sample --model onehot --epochs 5
 
 ``prepare`` checks every input and opens the data before a model is loaded. Tasks with splits train a head on
-embeddings; variant effects are scored zero-shot; controls are runs too.
+embeddings; variant effects are scored zero-shot; controls are runs too. What only some runs need, such as the scoring
+of variants, is imported where they need it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from bend_hf.embedders._probe import identity_in
 from bend_hf.embedders.alignment_summary import alignment_of, some_sequences
 from bend_hf.embedders.from_config import open_model
 from bend_hf.errors import ControlError
-from bend_hf.evaluation.audit.task_audit import audit_for_record
 from bend_hf.evaluation.dataset_items import identity_of
 from bend_hf.evaluation.diagnostics import distance_to_training
 from bend_hf.evaluation.evidence import predictions_next_to, read_verified
@@ -42,11 +42,8 @@ from bend_hf.lease import Watch
 from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
 from bend_hf.runs.claim import claimed, lock_of
 from bend_hf.runs.controls import CONTROLS, ControlSpec
-from bend_hf.runs.controls._predict import predict_control
-from bend_hf.runs.few_shots import shot_heads_next_to, with_controls
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
 from bend_hf.runs.outcome import Outcome, RunInfo, RunResults, build_record, label_of, write_outcome
-from bend_hf.runs.score_variants import keys_of_batches, score_variant_task, title_of_figure
 from bend_hf.runs.settings import (
     chosen_folds,
     embedder_config,
@@ -56,16 +53,13 @@ from bend_hf.runs.settings import (
     seeds_of,
     with_metrics,
 )
-from bend_hf.runs.shot_plot import curve_files, draw_curve
+from bend_hf.runs.shot_plot import curve_files, draw_curve, has_matplotlib
 from bend_hf.runs.train_head import train_head
 from bend_hf.training.heads import BASELINES, head_of
 from bend_hf.training.launch import run_on_main_process, start_accelerator
 from bend_hf.training.trackers import check_trackers
 from bend_hf.types import Json
 from bend_hf.user_code import key_with_code
-from bend_hf.variants.checkpoint import ScoringCheckpoint
-from bend_hf.variants.plots import draw_missing, figure_files, has_matplotlib
-from bend_hf.variants.scores import own_scores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -383,7 +377,11 @@ def write_run(run: Run, results: RunResults, name: str, *, started: float, contr
         started: ``time.perf_counter()`` at its start.
         controls: Finished controls of the run, which its record shows.
     """
+    from bend_hf.evaluation.audit.task_audit import audit_for_record
+
     if results.shots is not None and results.shot_heads is not None and run.control is None:
+        from bend_hf.runs.few_shots import with_controls
+
         results = replace(results, shots=with_controls(results.shots, results.shot_heads, _shot_heads_of(controls)))
     audit = run_on_main_process(run.accelerator, partial(audit_for_record, run.data))
     info = RunInfo(
@@ -407,6 +405,8 @@ def write_run(run: Run, results: RunResults, name: str, *, started: float, contr
 
 
 def _shot_heads_of(controls: Sequence[Outcome]) -> dict[str, ShotHeads]:
+    from bend_hf.runs.few_shots import shot_heads_next_to
+
     found = {str(one.control): shot_heads_next_to(one.record, one.path) for one in controls}
     return {key: heads for key, heads in found.items() if heads is not None}
 
@@ -420,8 +420,12 @@ def compute(run: Run, name: str) -> RunResults:
     """
     match run:
         case ControlRun():
+            from bend_hf.runs.controls._predict import predict_control
+
             return predict_control(run)
         case ModelRun(head=None):
+            from bend_hf.runs.score_variants import score_variant_task
+
             results = score_variant_task(run)
         case ModelRun():
             results = train_head(run, name)
@@ -460,16 +464,23 @@ def _lacking(config: RunConfig, record: ResultRecord) -> str:
 def _finish(run: Run, record: ResultRecord, path: Path) -> None:
     """Do what an earlier run did not come to after its record, such as on a full disk."""
     stem = path.with_name(path.name.removesuffix(".json"))
-    can_draw = has_matplotlib()
-    if can_draw and record.shots is not None and run.control is None and not _are_there(curve_files(stem)):
+    if record.shots is not None and run.control is None and has_matplotlib() and not _are_there(curve_files(stem)):
         draw_curve(record, stem)
     if isinstance(run, ModelRun) and run.head is None:
-        file = predictions_next_to(record, path)
-        if can_draw and file is not None and not _are_there(figure_files(stem)):
-            draw_missing(read_predictions(file), stem, title=title_of_figure(run))
-        if run.scored_batches.is_dir():
-            ScoringCheckpoint(run.scored_batches).remove(keys_of_batches(run))
+        _finish_variants(run, record, path, stem)
     _remove_state(run)
+
+
+def _finish_variants(run: ModelRun, record: ResultRecord, path: Path, stem: Path) -> None:
+    from bend_hf.runs.score_variants import keys_of_batches, title_of_figure
+    from bend_hf.variants.checkpoint import ScoringCheckpoint
+    from bend_hf.variants.plots import draw_missing, figure_files
+
+    file = predictions_next_to(record, path)
+    if has_matplotlib() and file is not None and not _are_there(figure_files(stem)):
+        draw_missing(read_predictions(file), stem, title=title_of_figure(run))
+    if run.scored_batches.is_dir():
+        ScoringCheckpoint(run.scored_batches).remove(keys_of_batches(run))
 
 
 def _are_there(files: Sequence[Path]) -> bool:
@@ -481,8 +492,12 @@ def _clean_up(run: Run, record: ResultRecord, results: RunResults, stem: Path) -
     if record.shots is not None and run.control is None:
         draw_curve(record, stem)
     if results.figure_title is not None:
+        from bend_hf.variants.plots import draw_missing
+
         draw_missing(results.predictions, stem, title=results.figure_title)
     if results.batch_keys:
+        from bend_hf.variants.checkpoint import ScoringCheckpoint
+
         ScoringCheckpoint(run.scored_batches).remove(list(results.batch_keys))
     _remove_state(run)
 
@@ -508,6 +523,8 @@ def model_run(task: PreparedTask, embedder: Embedder, control: ControlSpec | Non
     head = None if task.data.task.head is None else head_of(config.head, task.data.task)
     searched = searched_of(config, head)
     if head is None:
+        from bend_hf.variants.scores import own_scores
+
         identity |= {f"score {key}": code for key, code in own_scores().items()}
     return ModelRun(
         config=config,

@@ -32,6 +32,11 @@ _CONTROL_DASHES: Final = ((4, 2), (1, 1.5), (6, 2, 1, 2), (8, 3), (2, 4), (1, 4)
 _CONTROL_COLOR: Final = "#6b6b6b"
 
 
+def has_matplotlib() -> bool:
+    """Check for matplotlib without a line in the log."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def x_of(points: Sequence[Json]) -> list[float]:
     """Return the rows that each point was trained on."""
     return [_number(member(point, "rows")) for point in points]
@@ -110,7 +115,7 @@ def draw_curve(record: ResultRecord, stem: Path) -> list[Path]:
         record: A record with a curve.
         stem: Path of all files of the run, without the ending.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not has_matplotlib():
         log.warning("no figure was drawn: matplotlib is not installed; pip install 'bend-hf[plots]' brings it")
         return []
     import matplotlib as mpl

@@ -21,11 +21,9 @@ from bend_hf.errors import ConfigError
 from bend_hf.evaluation.predictions import LOG_PROBABILITY, Predictions, concatenate
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
-from bend_hf.evaluation.shots import SHOTS
+from bend_hf.evaluation.shots import SHOTS, FewHeads
 from bend_hf.evaluation.strands import without_probabilities
 from bend_hf.evaluation.uncertainty.bootstrap import with_fold
-from bend_hf.runs.decode_genes import ARGMAX, decode_genes
-from bend_hf.runs.few_shots import FewShotTraining, heads_of_folds, shots_entry, train_few
 from bend_hf.runs.kept import announce_kept, kept_head
 from bend_hf.runs.outcome import (
     FoldResult,
@@ -35,7 +33,6 @@ from bend_hf.runs.outcome import (
     cached_bytes,
     scores_of,
 )
-from bend_hf.runs.strand_report import dataset_of_other_strand, predict_both, report_of_folds
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
 from bend_hf.training.recipe import (
@@ -58,6 +55,7 @@ if TYPE_CHECKING:
     from bend_hf.embedders._embedder import Embedder
     from bend_hf.embedders.cache import CacheSettings
     from bend_hf.embedders.token_embeddings import EmbeddingSource
+    from bend_hf.runs.few_shots import FewShotTraining
     from bend_hf.runs.run import ModelRun
     from bend_hf.tasks._labels import LabelKind
     from bend_hf.tasks._spec import Head, TaskSpec
@@ -81,13 +79,7 @@ def train_head(run: ModelRun, name: str) -> RunResults:
     of_argmax = [
         replace(one, predictions=one.argmax.predictions, scores=one.argmax.scores) for one in folds if one.argmax
     ]
-    both = [(one.fold, one.strands) for one in folds if one.strands is not None]
-    report = report_of_folds(both, run.data.task) if both else None
-    further = {ARGMAX: concatenate([one.predictions for one in of_argmax])} if of_argmax else {}
-    few = [(one.fold, one.few) for one in folds if one.few is not None]
-    heads = heads_of_folds(concatenate([one.predictions for one in folds]), few) if few else None
-    n_rows = len(run.data.splits(run.folds[0])["train"])
-    return RunResults(
+    results = RunResults(
         folds=folds,
         head=None if entry is None else searched_entry(entry, run.searched),
         loss=jsonable(run.data.task.training),
@@ -97,15 +89,40 @@ def train_head(run: ModelRun, name: str) -> RunResults:
         probabilities=run.data.task.training is not None and run.data.task.training.loss == "bce",
         cache_bytes=cached_bytes(folds),
         detail=argmax_detail(of_argmax),
-        further={
-            **further,
-            **({} if report is None else report.further),
-            **({} if heads is None else {SHOTS: heads.table()}),
-        },
-        shots=None if heads is None else shots_entry(run, heads, [one for _, one in few], n_rows),
-        shot_heads=heads,
-        strands=None if report is None else report.entry,
+        further=_argmax_table(of_argmax),
     )
+    return _with_shots(run, _with_strands(run, results))
+
+
+def _argmax_table(folds: Sequence[FoldResult]) -> dict[str, Predictions]:
+    if not folds:
+        return {}
+    from bend_hf.runs.decode_genes import ARGMAX
+
+    return {ARGMAX: concatenate([one.predictions for one in folds])}
+
+
+def _with_strands(run: ModelRun, results: RunResults) -> RunResults:
+    """Add the strand report, if one was asked for."""
+    both = [(one.fold, one.strands) for one in results.folds if one.strands is not None]
+    if not both:
+        return results
+    from bend_hf.runs.strand_report import report_of_folds
+
+    report = report_of_folds(both, run.data.task)
+    return replace(results, further={**results.further, **report.further}, strands=report.entry)
+
+
+def _with_shots(run: ModelRun, results: RunResults) -> RunResults:
+    """Add the curve over few rows, if one was asked for."""
+    few = [(one.fold, one.few) for one in results.folds if one.few is not None]
+    if not few:
+        return results
+    from bend_hf.runs.few_shots import heads_of_folds, shots_entry
+
+    heads = heads_of_folds(concatenate([one.predictions for one in results.folds]), few)
+    entry = shots_entry(run, heads, [one for _, one in few], len(run.data.splits(run.folds[0])["train"]))
+    return replace(results, further={**results.further, SHOTS: heads.table()}, shots=entry, shot_heads=heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +236,14 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
 
     decoded = None
     if run.config.decode == "grammar":
+        from bend_hf.runs.decode_genes import decode_genes
+
         decoded = decode_genes(lambda split: predicted(split, LOG_PROBABILITY), datasets, task.metric)
     head = kept_head(run, best, shares.width, fold, last=last, grammar=None if decoded is None else decoded.grammar)
     both = None
     if run.config.strand_report:
+        from bend_hf.runs.strand_report import dataset_of_other_strand, predict_both
+
         turned = dataset_of_other_strand(task, datasets["test"])
         source = _open_inputs(run, embedder, [turned], "test, other strand").source
         other = Split(dataset=turned, embeddings=source, targets=Targets(turned, task.label))
@@ -248,8 +269,14 @@ def _train_fold(run: ModelRun, fold: int | None, name: str) -> FoldResult:
         cache_files=shares.files,
         head=head,
         strands=both,
-        few=train_few(few_shot_training(run, shares, trials), run.config.shots) if run.config.shots else None,
+        few=_train_few(run, shares, trials) if run.config.shots else None,
     )
+
+
+def _train_few(run: ModelRun, shares: OpenFold, trials: Sequence[Trial]) -> FewHeads:
+    from bend_hf.runs.few_shots import train_few
+
+    return train_few(few_shot_training(run, shares, trials), run.config.shots)
 
 
 def _mix_entry(model: nn.Module) -> dict[str, Json]:
@@ -268,6 +295,8 @@ def few_shot_training(run: ModelRun, shares: OpenFold, trials: Sequence[Trial]) 
         shares: The fold.
         trials: The heads and rates that the protocol searches.
     """
+    from bend_hf.runs.few_shots import FewShotTraining
+
     task = run.data.task
 
     def build(head: Head, seed: int) -> nn.Module:

@@ -35,11 +35,6 @@ _DPI: Final = 150
 _N_CURVE: Final = 512  # points of a curve; more cannot be seen
 
 
-def has_matplotlib() -> bool:
-    """Check for matplotlib without a line in the log."""
-    return find_spec("matplotlib") is not None
-
-
 def figure_files(stem: Path) -> tuple[Path, Path]:
     """Return the paths of the PNG and the SVG that ``draw_score`` writes."""
     return stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
@@ -67,7 +62,7 @@ def draw_missing(predictions: Predictions, stem: Path, *, title: str) -> tuple[P
 
 def plots_available() -> bool:
     """Check for matplotlib, and log one line if it is missing; call it before the expensive step."""
-    if has_matplotlib():
+    if find_spec("matplotlib") is not None:
         return True
     log.warning("no figure will be drawn: matplotlib is not installed; pip install 'bend-hf[plots]' brings it")
     return False

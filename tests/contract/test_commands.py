@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from bend_hf.cli import COMMANDS, Command, _main
+from bend_hf.cli import COMMANDS, Command, CommandRegistry, _main
 from bend_hf.cli._main import main
 from bend_hf.config import Group, RunConfig, add_flags, flag
 from bend_hf.tasks import TASKS, select_tasks
@@ -133,6 +133,27 @@ def test_the_help_has_an_example_that_parses_and_fits_80_columns(
     example = lines[lines.index("example:") + 1].strip().removeprefix('eval "$(').removesuffix(')"')
     assert example.startswith(f"bend-hf {key}")
     assert _main.command_parser().parse_args(shlex.split(example)[1:]).command == key
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_command_that_starts_alone_has_the_help_and_the_errors_that_it_has_among_all(key: str) -> None:
+    alone = CommandRegistry(kind="command", package="bend_hf.cli", attribute="COMMANDS").of_file(key)
+    if alone is None:
+        assert COMMANDS.get(key) is not None, "declared in a file of another name"
+        return
+    assert alone is COMMANDS.get(key)
+    (among_all,), (one,) = (
+        [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        for parser in (_main.command_parser(), _main.command_parser(alone))
+    )
+    assert list(one.choices) == [key]
+    assert one.choices[key].format_help() == among_all.choices[key].format_help()
+    assert one.choices[key].prog == among_all.choices[key].prog == f"bend-hf {key}"
+
+
+@pytest.mark.parametrize("word", ["--help", "_main", "no-such-command", "trian", "../train", "train.x", "", "tasks"])
+def test_other_words_are_no_command_with_a_file_of_its_name(word: str) -> None:
+    assert CommandRegistry(kind="command", package="bend_hf.cli", attribute="COMMANDS").of_file(word) is None
 
 
 def test_a_flag_that_a_plug_in_declares_stands_in_the_group_of_its_declaration() -> None:

@@ -135,3 +135,8 @@ def test_without_a_c_compiler_compilation_is_refused(monkeypatch: pytest.MonkeyP
     embedder = load_embedder("bend-mini", device="cpu", compile=True)
     with pytest.raises(ConfigError, match=r"no C\+\+ compiler on this machine.*install g\+\+, or leave the flag out"):
         embedder.embed_tokens(["ACGT"])
+
+
+def test_a_model_without_weights_refuses_to_be_compiled() -> None:
+    with pytest.raises(ConfigError, match="compile is True, but onehot has no weights to compile; leave it out"):
+        load_embedder("onehot", compile=True)

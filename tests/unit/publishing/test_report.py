@@ -21,7 +21,7 @@ from bend_hf.publishing.figures import drawing
 from bend_hf.publishing.leaderboard import leaderboards
 from bend_hf.publishing.report import write_report
 from bend_hf.publishing.report.page import _axis_end, page
-from bend_hf.publishing.report.plots import _forest, _heatmap, plot_files
+from bend_hf.publishing.report.plots import plot_files
 from bend_hf.publishing.report.tables import as_csv, as_markdown
 from tests.records import record, several, write
 
@@ -186,21 +186,6 @@ def test_without_matplotlib_the_report_is_written_without_plots(
     paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", log=said.append)
     assert said == ["no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"]
     assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
-
-
-def test_long_names_leave_room_for_the_plots() -> None:
-    pytest.importorskip("matplotlib")
-    long = "nucleotide-transformer-v2-500m-multi-species"
-    made = [
-        record(model=name, value=0.8, controls={"random_twin": 0.5, "kmer": 0.6}) for name in (long, long + "-copy")
-    ]
-    [board] = leaderboards(made)
-    with drawing():
-        for figure in (_forest(board).draw(), _heatmap([board], "bend-2024").draw()):
-            figure.draw_without_rendering()
-            [axes] = figure.axes
-            assert axes.get_position().width * figure.get_figwidth() > 1.0  # inches
-            assert len(axes.get_yticklabels()) == 5
 
 
 def test_the_axis_of_intervals_has_no_negative_zero() -> None:

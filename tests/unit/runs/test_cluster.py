@@ -116,6 +116,14 @@ def test_the_cache_that_is_planned_is_that_of_the_jobs_gpus(
     assert "every shard is in the cache" not in submit("embed", *words, *on_cpus, "--gpus-per-node", 1, "--dry-run")[1]
 
 
+def test_a_plan_for_gpus_says_which_dtype_it_looks_for(submit: Callable[..., tuple[int, str]], data: Path) -> None:
+    words = ["embed", TASKS[0], "--data", data, "--model", "bend-mini", "--dry-run"]
+    said = "planned for GPUs that compute in bfloat16; for others, such as V100 and T4, give --model-dtype float32"
+    assert said in submit(*words, "--gpus-per-node", 1)[1]
+    assert said not in submit(*words)[1]
+    assert said not in submit(*words, "--gpus-per-node", 1, "--model-dtype", "float32")[1]
+
+
 def test_hours_follow_from_the_speed_that_bench_prints(data: Path, tmp_path: Path) -> None:
     given = {"task": TASKS[:1], "data": str(data), "cache": tmp_path}
     where = SubmitConfig(nodes=3, bp_per_second=2.0, array_parallelism=2)
