@@ -43,7 +43,17 @@ Affects: TypeAlias = Literal["scores", "speed", "nothing"]
 Concerns: TypeAlias = Literal["data", "model", "recipe", "run"]
 Group: TypeAlias = Literal["data", "model", "scores", "head", "training", "output", "cluster"]
 Needs: TypeAlias = Literal[
-    "weights", "checkpoint", "revision", "context", "offload", "training", "cache", "variants", "intervals", "genes"
+    "weights",
+    "checkpoint",
+    "revision",
+    "context",
+    "offload",
+    "training",
+    "cache",
+    "variants",
+    "intervals",
+    "genes",
+    "scores",
 ]
 
 
@@ -458,6 +468,12 @@ class RunConfig(ModelConfig):
         "predict the test split on the other strand too, and record how far both agree and what their average scores",
         "nothing",
         group="output",
+    )
+    no_averages: bool = flag(
+        False,
+        "variants: skip distances averaged around the variant, which are not BEND's score; faster with some models",
+        needs="scores",
+        group="scores",
     )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
     epochs: int | None = flag(None, "passes over the training split", concerns="recipe", needs="training")

@@ -54,6 +54,8 @@ def lacking_of_model(model: str, checkpoint: str | None = None) -> dict[Needs, s
 def lacking_of_task(task: TaskSpec) -> dict[Needs, str]:
     """Return what a task lacks that a flag may need, with the reason."""
     lacking: dict[Needs, str] = {} if has_genes(task) else {"genes": "has no genes to decode"}
+    if task.variant is None:
+        lacking["scores"] = "scores no variants"
     if task.head is None:
         lacking |= {"training": "is scored without training", "cache": "caches no embeddings"}
     return lacking

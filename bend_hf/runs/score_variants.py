@@ -32,7 +32,6 @@ from bend_hf.variants.score import batch_keys
 
 if TYPE_CHECKING:
     from bend_hf.runs.run import ModelRun
-    from bend_hf.tasks import TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def score_variant_task(run: ModelRun) -> RunResults:
 
     set_seed(run.config.seed)
     task, accelerator = run.data.task, run.accelerator
-    settings = _settings(task, keep_embeddings=True)
+    settings = _settings(run, keep_embeddings=True)
     draws = plots_available()
     group_by = CONSEQUENCE if CONSEQUENCE in run.data.splits(None)["test"].column_names else None
     checkpoint = ScoringCheckpoint(run.scored_batches)
@@ -81,7 +80,7 @@ def score_variant_task(run: ModelRun) -> RunResults:
                 OtherStrand(source),
                 run.embedder,
                 accelerator,
-                _settings(task, keep_embeddings=False),
+                _settings(run, keep_embeddings=False),
                 checkpoint=checkpoint,
                 on_progress=bar.at,
             )
@@ -106,11 +105,9 @@ def title_of_figure(run: ModelRun) -> str:
 def keys_of_batches(run: ModelRun) -> list[str]:
     """Return the keys of the batches that ``score_variant_task`` keeps on disk until the record is written."""
     checkpoint, source = ScoringCheckpoint(run.scored_batches), _source(run)
-    keys = batch_keys(source, run.embedder, _settings(run.data.task, keep_embeddings=True), checkpoint)
+    keys = batch_keys(source, run.embedder, _settings(run, keep_embeddings=True), checkpoint)
     if run.config.strand_report:
-        keys += batch_keys(
-            OtherStrand(source), run.embedder, _settings(run.data.task, keep_embeddings=False), checkpoint
-        )
+        keys += batch_keys(OtherStrand(source), run.embedder, _settings(run, keep_embeddings=False), checkpoint)
     return keys
 
 
@@ -121,12 +118,13 @@ def _source(run: ModelRun) -> DatasetSource:
     )
 
 
-def _settings(task: TaskSpec, *, keep_embeddings: bool) -> ScoreSettings:
+def _settings(run: ModelRun, *, keep_embeddings: bool) -> ScoreSettings:
     """Return what is scored.
 
     Raises:
         ConfigError: The task does not score variants.
     """
+    task = run.data.task
     if task.variant is None:
         raise ConfigError(f"{task.key} is not a variant task and has no head; declare one of the two")
-    return ScoreSettings(context=task.variant, keep_embeddings=keep_embeddings)
+    return ScoreSettings(context=task.variant, averages=not run.config.no_averages, keep_embeddings=keep_embeddings)

@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {  # a value of each flag with a need that is not its de
     "no_cache": True,
     "out_of_bounds": "pad",
     "ref_mismatch": "drop",
+    "no_averages": True,
 }
 NEEDS = {name: info.needs for name, info in flags_of(RunConfig).items() if info.needs is not None}
 OF_WEIGHTS = [name for name, need in NEEDS.items() if need in ("weights", "checkpoint", "revision")]
@@ -80,6 +81,14 @@ def test_a_flag_of_the_training_is_refused_for_a_task_without_one(name: str) -> 
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is .*, but variant_effects_disease is scored"):
         check_task_flags(given, [ZERO_SHOT])
     check_task_flags(given, [TRAINED])
+
+
+def test_a_flag_of_variant_scores_is_refused_for_a_task_without_variants() -> None:
+    given = config(no_averages=True)
+    with pytest.raises(ConfigError, match="--no-averages is given, but cpg_methylation scores no variants"):
+        check_task_flags(given, [TRAINED])
+    check_task_flags(given, [ZERO_SHOT])
+    assert with_effect(given, lacking_of_task(TRAINED)) == config()
 
 
 def test_a_flag_that_applies_to_one_of_several_is_said_and_reset_for_the_others(

@@ -13,7 +13,7 @@ from bend_hf.cli._main import main
 from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData, task_openers
 from bend_hf.errors import BendError, ConfigError
-from bend_hf.evaluation.predictions import Predictions
+from bend_hf.evaluation.predictions import Predictions, read_predictions
 from bend_hf.evaluation.record import find_records, read_record
 from bend_hf.publishing.publishable import REASONS, reasons_not_to_publish
 from bend_hf.runs import outcome as outcomes
@@ -206,6 +206,21 @@ def test_a_task_that_trains_nothing_has_one_seed(config: RunConfig) -> None:
     (open_one,) = task_openers(config).values()
     data = with_origin(replace(open_one(), task=TASKS.get("variant_effects_disease")), "hub")
     assert seeds_of(RunConfig(task=(TASK,)), data) == (0,)
+
+
+def test_without_averages_variants_have_the_score_of_bend_but_no_distances_around_it(tmp_path: Path) -> None:
+    task = "variant_effects_disease"
+    given = RunConfig(task=(task,), data="sample", model="onehot", limit=8, out=tmp_path)
+    (whole,), (short,), (again,) = (
+        runs.run(config) for config in (given, replace(given, no_averages=True), replace(given, no_averages=True))
+    )
+    distances = {"window_distance", "sequence_distance"}
+    by_score = [one.record.metrics["auroc"]["detail"]["by_score"] for one in (whole, short)]  # type: ignore[index,call-overload]
+    assert set(by_score[0]) - set(by_score[1]) == distances
+    assert short.record.value == whole.record.value
+    left = read_predictions(short.path.with_suffix(".parquet"))
+    assert all(left.columns[name].null_count == len(left) for name in distances)
+    assert again.path == short.path != whole.path, "the flag is part of the key"
 
 
 def test_a_finished_run_is_not_repeated_by_any_command_unless_it_is_forced(
