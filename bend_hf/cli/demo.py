@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTROLS: Final = ("kmer", "random_twin")
 COST: Final = {  # benchmarks/demo.py measures it
-    False: "about 130 seconds on 2 cores and less than 1 GB of disk",
+    False: "about 110 seconds on 2 cores and less than 1 GB of disk",
     True: "about 25 seconds on 2 cores and less than 0.01 GB of disk",
 }
 
