@@ -23,6 +23,7 @@ from matplotlib.backend_bases import GraphicsContextBase
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import imsave
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 from matplotlib.transforms import Affine2D
@@ -167,11 +168,8 @@ class Canvas:
 
     def files(self, stem: str) -> dict[str, bytes]:
         """Return the page as ``stem.png`` and ``stem.svg``."""
-        from PIL import Image
-
-        pixels = np.asarray(self._agg.buffer_rgba())[:, :, :3]
         png = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(png, "png", dpi=(_DPI, _DPI))
+        imsave(png, np.asarray(self._agg.buffer_rgba()), format="png", dpi=_DPI, pil_kwargs={"pnginfo": None})
         size = f'width="{self.width:g}pt" height="{self.height:g}pt" viewBox="0 0 {self.width:g} {self.height:g}"'
         head = f'<?xml version="1.0" encoding="utf-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" {size}>\n'
         svg = f'{head}<g font-family="{_FONTS}">\n' + "\n".join(self._svg) + "\n</g>\n</svg>\n"
