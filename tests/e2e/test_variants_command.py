@@ -410,7 +410,7 @@ def test_insertions_alone_have_no_figure_and_end_well(folder: Path, tmp_path: Pa
     assert set(done.files) == {"record", "scores"}
 
 
-@pytest.mark.parametrize("step", ["draw_missing", "ScoringCheckpoint.remove"])
+@pytest.mark.parametrize("step", ["plots.draw_missing", "checkpoint.ScoringCheckpoint.remove"])
 def test_what_failed_after_the_record_of_a_task_is_done_when_the_command_is_repeated(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -421,7 +421,7 @@ def test_what_failed_after_the_record_of_a_task_is_done_when_the_command_is_repe
         raise RecordError("no space")
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"bend_hf.runs.run.{step}", full)
+        patched.setattr(f"bend_hf.variants.{step}", full)
         assert main([*argv, "--out", str(tmp_path)]) == 1
     assert "no space" in capsys.readouterr().err
     assert (tmp_path / ".scored_variants").is_dir()
