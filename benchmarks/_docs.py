@@ -16,15 +16,18 @@ from typing import Any, Final, TypeAlias
 
 from benchmarks import _costs
 from benchmarks.coverage import TARGET
+from benchmarks.demo import sample_sha256
 from bend_hf.cli.list import baseline_table, model_table, task_table
 from bend_hf.evaluation.audit.task_audit import findings_table
 from bend_hf.evaluation.shots import passes_text
 from bend_hf.evaluation.strands import strand_text
+from bend_hf.files import asset_folder
 from bend_hf.publishing.overview import Overview, TaskScore
 from bend_hf.publishing.report.tables import layer_name
 from bend_hf.publishing.shot_tables import HEADER as SHOT_HEADER
 from bend_hf.publishing.shot_tables import shot_rows
 from bend_hf.runs.controls import CONTROLS
+from bend_hf.runs.demo import VARIANTS
 from bend_hf.tables import markdown_table, metric_title, number
 from bend_hf.tasks import TASKS
 
@@ -45,8 +48,9 @@ DATA_TITLES: Final = {
 
 
 def pages() -> list[Path]:
-    """Return README.md, CONTRIBUTING.md and every page in docs/."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """Return README.md, CONTRIBUTING.md, every page in docs/ and the card of the sample."""
+    of_sample = asset_folder("sample") / "README.md"
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), of_sample]
 
 
 def render(text: str) -> str:
@@ -79,6 +83,22 @@ def output(name: str) -> str:
 def demo() -> str:
     """Show the table of the demo."""
     return Overview.from_json((RESULTS / "demo_overview.json").read_text(encoding="utf-8")).markdown()
+
+
+def sample_scores() -> str:
+    """Show the table of the demo in the card of the sample; nothing but a word if it was run on another one."""
+    text = (RESULTS / "demo_overview.json").read_text(encoding="utf-8")
+    if json.loads(text)["sample_sha256"] != sample_sha256():
+        return "The demo was not run on these files yet."
+    return f"{_SAMPLE_SCORES.format(n_variants=VARIANTS.limit)}\n{Overview.from_json(text).markdown()}"
+
+
+_SAMPLE_SCORES: Final = """\
+What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
+for the same network with random weights. Epochs and learning rates are chosen on the validation split, and nothing is
+chosen on the test split. Of enhancer annotation, one window of each subset is used, and of variant effects {n_variants}
+rows of each task. Compare the scores with the rules of one feature in the table above, too.
+"""
 
 
 def few_shots() -> str:
@@ -606,6 +626,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "paired-tests": paired_tests,
     "precision": precision,
     "retrained": retrained,
+    "sample-scores": sample_scores,
     "speed": speed,
     "tasks": lambda: str(task_table()),
     "too-narrow": too_narrow,

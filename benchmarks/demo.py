@@ -76,10 +76,10 @@ def size_of(folder: Path) -> int:
 
 
 def sample_sha256() -> str:
-    """Hash the sample without its card, as ``dataset_scripts/sample_files.py`` does."""
+    """Hash the sample without its card, compressed files by their content."""
     record = json.loads((asset_folder("sample") / "sha256.json").read_text(encoding="utf-8"))
     files = {name: record["contents"].get(name, digest) for name, digest in record["files"].items()}
-    return json_sha256({name: digest for name, digest in files.items() if name != "README.md"})
+    return json_sha256(files)
 
 
 def write_overview(overview: dict[str, object]) -> None:

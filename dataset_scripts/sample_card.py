@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sample_files import data_sha256
 from sample_region import SPLIT_OF_BLOCK, Region
 from sample_sources import DEBIAN_PACKAGE, FASTA_MEMBER, GENES_MEMBER, PYPI_PACKAGE, SEQUENCE_M5, Ints
 from sample_variants import GC_FLANK_BP, MAX_GC_APART
@@ -20,8 +18,6 @@ from sample_variants import GC_FLANK_BP, MAX_GC_APART
 from bend_hf.data.dataset import load_task
 from bend_hf.data.sources import tasks_in
 from bend_hf.evaluation.audit.task_audit import audit_task, findings_table
-from bend_hf.publishing.overview import Overview
-from bend_hf.runs.demo import VARIANTS
 from bend_hf.tables import markdown_table
 
 
@@ -73,7 +69,7 @@ the sequence and from the RefSeq transcripts, not from experiments. A score on t
 works. It says nothing about a model's rank in BEND, and a result record from the sample (`data: sample`) cannot be
 pushed as a BEND score.
 
-`dataset_scripts/make_sample.py` writes the sample and this card. `sha256.json` holds the checksum of each file.
+`dataset_scripts/make_sample.py` writes the sample and this card. `sha256.json` holds the checksum of each other file.
 """
 
 _SOURCES: Final = """\
@@ -163,9 +159,8 @@ def write_card(path: Path, regions: list[Region], borders: list[Ints], summaries
         m5=SEQUENCE_M5, fasta=FASTA_MEMBER, debian=DEBIAN_PACKAGE, genes=GENES_MEMBER, pypi=PYPI_PACKAGE
     )
     parts = [_INTRO, sources, _coordinates(regions), _blocks(regions, borders), "## Tasks\n", _rows(summaries)]
-    path.write_text(
-        "\n".join([*parts, *map(_task, summaries), audit_section(path.parent), *scores(path.parent)]), newline="\n"
-    )
+    text = "\n".join([*parts, *map(_task, summaries), audit_section(path.parent), _SCORES])
+    path.write_text(text, newline="\n")
 
 
 _AUDIT: Final = """\
@@ -189,27 +184,13 @@ def audit_section(folder: Path) -> str:
     return f"{_AUDIT}\n{findings_table(audits)}\n"
 
 
+# `python -m benchmarks._docs` fills it with what `python -m benchmarks.demo` measured on the sample.
 _SCORES: Final = """\
 ## Scores
 
-What `bend-hf demo` measures on this sample (`python -m benchmarks.demo`), with the same linear heads for bend-mini and
-for the same network with random weights. Epochs are chosen on the validation split, and nothing is chosen on the test
-split. Of enhancer annotation, one window of each subset is used, and of variant effects {n_variants} rows of each task.
-Compare the scores with the rules of one feature in the table above, too.
+<!-- begin sample-scores -->
+<!-- end sample-scores -->
 """
-RESULTS: Final = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
-
-
-def scores(folder: Path) -> list[str]:
-    """Write what the demo measured on a sample; nothing if it was run on another one.
-
-    Args:
-        folder: The sample.
-    """
-    text = (RESULTS / "demo_overview.json").read_text(encoding="utf-8")
-    if json.loads(text)["sample_sha256"] != data_sha256(folder):
-        return []
-    return [_SCORES.format(n_variants=VARIANTS.limit), Overview.from_json(text).markdown() + "\n"]
 
 
 _SPLITS: Final = ("train", "valid", "test")

@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sample_sources import GENES_SHA256, SEQUENCE_M5, SEQUENCE_SHA256
 
-from bend_hf.files import file_sha256, json_sha256
-
 Column = Sequence[object] | NDArray[np.generic]
 
 CHECKSUMS: Final = "sha256.json"
@@ -96,12 +94,14 @@ def label_lists(labels: NDArray[np.bool_]) -> list[str]:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write ``sha256.json``: checksums of the files, and of the content of compressed files.
+    """Write ``sha256.json``: checksums of all files but the card, and of the content of compressed files.
+
+    Together they name what a model sees: ``benchmarks/demo.py`` hashes them.
 
     The bytes of a compressed file may change with the libraries that write it (``made_with``); its content,
     the text of the FASTA file, or the labels row by row as int8, may not.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    files = _data_files(folder)
     names = {p: p.relative_to(folder).as_posix() for p in files}
     record = {
         "sources": {
@@ -116,18 +116,9 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(record, indent=2) + "\n", newline="\n")
 
 
-def data_sha256(folder: Path) -> str:
-    """Hash everything that a model sees of a sample: all files but the card, compressed ones by their content.
-
-    ``benchmarks/demo.py`` computes the same from ``sha256.json``.
-    """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (CHECKSUMS, "README.md"))
-    return json_sha256(
-        {
-            p.relative_to(folder).as_posix(): content_sha256(p) if p.suffix in (".gz", ".hdf5") else file_sha256(p)
-            for p in files
-        }
-    )
+def _data_files(folder: Path) -> list[Path]:
+    """All files but the checksums and the card, which also shows what the demo measured."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (CHECKSUMS, "README.md"))
 
 
 def made_with() -> dict[str, str]:
