@@ -109,6 +109,7 @@ def load_file(path: Path) -> ModuleType:
         raise RegistryError(f"{path} is not a Python file; expected a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     log.info("running the code of %s", path)
+    _remove_uncertain_bytecode(_with_imports([path], name))
     before = sys.modules.get(name)
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up
     try:
@@ -344,14 +345,31 @@ def _digests_of(module: ModuleType | None, package: str) -> dict[str, str]:
 
 def _sources(module: ModuleType | None, package: str) -> list[Path]:
     """List the file of a module and those of the user's modules that it imports, inside functions too."""
-    waiting = [Path(str(one.__file__)) for one in _imported(module, package)]
-    found: list[Path] = []
+    return _with_imports([Path(str(one.__file__)) for one in _imported(module, package)], package)
+
+
+def _with_imports(files: Iterable[Path], package: str) -> list[Path]:
+    """List files and those of the user's modules that they import, inside functions too, as their sources say."""
+    waiting, found = list(files), list[Path]()
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.append(path)
             waiting += [one for one in _imports_in(path) if _is_users_file(one) or _is_in_package(one, path, package)]
     return sorted(found)
+
+
+def _remove_uncertain_bytecode(files: Iterable[Path]) -> None:
+    """Remove bytecode that may be that of an earlier content.
+
+    Python takes bytecode for that of a file if the second of its last change and its size fit. A file may have changed
+    again within that second, unless the bytecode was written after it.
+    """
+    for file in files:
+        bytecode = Path(importlib.util.cache_from_source(str(file)))
+        with contextlib.suppress(OSError):
+            if int(bytecode.stat().st_mtime) <= int(file.stat().st_mtime):
+                bytecode.unlink()
 
 
 def _is_in_package(file: Path, importer: Path, package: str) -> bool:

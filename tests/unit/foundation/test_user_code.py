@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +96,10 @@ def entry_and_factor(file: Path) -> tuple[dict[str, Json] | None, float]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_head_is_run_again_and_known_anew_if_a_file_that_it_uses_changes(way: str, tmp_path: Path) -> None:
+def test_a_head_is_run_again_and_known_anew_if_a_file_that_it_uses_changes(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # as it is for most users
     write = head_folder(tmp_path / "a", way)
     first, factor = entry_and_factor(write(2.0))
     assert factor == 2.0
@@ -105,6 +110,30 @@ def test_a_head_is_run_again_and_known_anew_if_a_file_that_it_uses_changes(way: 
     assert entry_and_factor(write(2.0)) == (first, 2.0)
     copy = head_folder(tmp_path / "b", way)
     assert entry_and_factor(copy(2.0)) == (first, 2.0)  # by content, not by place
+
+
+@pytest.mark.parametrize("late_s", [-1, 0])
+def test_bytecode_of_a_content_that_was_replaced_within_a_second_is_not_run(late_s: int, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from of_the_second import FACTOR\n")
+    module = tmp_path / "of_the_second.py"
+    module.write_text("FACTOR = 2.0\n")
+    changed_s = int(module.stat().st_mtime)
+    os.utime(module, (changed_s, changed_s))
+    bytecode = Path(py_compile.compile(str(module), doraise=True) or "")
+    os.utime(bytecode, (changed_s + late_s, changed_s + late_s))
+    module.write_text("FACTOR = 3.0\n")
+    os.utime(module, (changed_s, changed_s))
+    assert load_file(tmp_path / "mine.py").FACTOR == 3.0
+
+
+def test_bytecode_that_was_written_after_the_file_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import of_before\n")
+    module = tmp_path / "of_before.py"
+    module.write_text("FACTOR = 2.0\n")
+    os.utime(module, (1_000_000_000, 1_000_000_000))
+    bytecode = Path(py_compile.compile(str(module), doraise=True) or "")
+    load_file(tmp_path / "mine.py")
+    assert bytecode.is_file()
 
 
 def test_two_folders_with_a_module_of_one_name_do_not_mix(tmp_path: Path) -> None:
