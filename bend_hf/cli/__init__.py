@@ -82,7 +82,7 @@ class CommandRegistry(Registry[Command]):
     """The commands."""
 
     def of_file(self, name: str) -> Command | None:
-        """Return the command whose file has its name, without importing the other files; None if there is none.
+        """Return the command whose file has its name, or None, without importing the other files.
 
         Args:
             name: Any word of a command line.
