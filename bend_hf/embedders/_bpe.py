@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.embedders._alignment import TokenStream, sums
+from bend_hf.embedders._encoding import encode_ids
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
@@ -154,10 +155,7 @@ class BpeTokenizer:
         return TokenStream(ids=ids, token_bp=token_bp, starts=starts[starts_of([len(part) for part in parts])])
 
     def _whole(self, sequences: Sequence[str]) -> TokenStream:
-        encodings: list[Encoding] = self.backend.encode_batch_fast(list(sequences), add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
-        starts = starts_of([len(one) for one in ids])
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(starts[-1]))
+        flat, starts = encode_ids(self.backend, sequences)
         nucleotides = Nucleotides.of(sequences)
         token_bp = self.bp_of_id[flat]
         if self.gap is not None:

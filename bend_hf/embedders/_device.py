@@ -9,6 +9,7 @@ full float32 unless TF32 is asked for: PyTorch otherwise uses TF32 in convolutio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,11 @@ from bend_hf.types import DtypeChoice, ModelDtype
 
 if TYPE_CHECKING:
     import torch
+
+
+def usable_cores() -> int:
+    """Return how many cores of the machine this process may use; a batch system may allow it few of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_device() -> str:

@@ -6,6 +6,10 @@ token.
 
 A tokenizer without an unknown token drops the nucleotides that it does not know. They belong to the token before them.
 A sequence of nothing else is one stand-in token: the mask, or padding if there is no mask.
+
+A token of letters stands for these, and an unknown one for a nucleotide at least. So if their lengths add up to that of
+a sequence, they are those of its tokens. Offsets, which take several times as long, are asked for only where they do
+not add up.
 """
 
 from __future__ import annotations
@@ -13,15 +17,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from bend_hf.embedders._alignment import TokenStream
+from bend_hf.embedders._alignment import TokenStream, sums
+from bend_hf.embedders._encoding import encode_ids
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, stream_from_offsets
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
 from bend_hf.types import Ints
+
+if TYPE_CHECKING:
+    import tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +52,10 @@ class Tokenizer(Protocol):
     pad_token_id: int | None
     unk_token: str | None
     unk_token_id: int | None
+
+    @property
+    def backend_tokenizer(self) -> tokenizers.Tokenizer:
+        """That of a fast tokenizer."""
 
     def __call__(
         self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool = False
@@ -96,6 +108,7 @@ class DnaTokenizer:
                 name,
                 "refused" if self.stand_in is None else f"one token {self._text(self.stand_in)!r}",
             )
+        self._bp_of_id = self._lengths() if tokenizer.is_fast else None
         self.stream(["".join(np.random.default_rng(0).choice(list(_ALPHABET), _LONG_BP))])
 
     @property
@@ -111,9 +124,58 @@ class DnaTokenizer:
             AlignmentError: The tokens cannot be aligned with a sequence.
             ModelError: A, C, G or T became part of one unknown token, or a sequence has no token.
         """
-        stream = self._by_offsets(sequences) if self._tokenizer.is_fast else self._by_texts(sequences)
+        if self._bp_of_id is not None:
+            stream = self._by_lengths(sequences, self._bp_of_id)
+        else:
+            stream = self._by_offsets(sequences) if self._tokenizer.is_fast else self._by_texts(sequences)
         self._check_unknown(sequences, stream)
         return stream
+
+    def _lengths(self) -> Ints | None:
+        """Return the nucleotides of each token id, -1 where its text does not say, shape (V,).
+
+        Returns:
+            None if that gives other tokens than offsets do.
+        """
+        vocabulary = self._tokenizer.get_vocab()
+        bp_of_id = np.full(max(vocabulary.values()) + 1, -1, dtype=np.int64)
+        for text, number in vocabulary.items():
+            bare = _bare(text)
+            if bare.isascii() and bare.isalpha():
+                bp_of_id[number] = len(bare)
+        if self._tokenizer.unk_token_id is not None:
+            bp_of_id[self._tokenizer.unk_token_id] = 1
+        bp_of_id[self._blanks] = 0
+        letters = np.random.default_rng(0).choice(list(f"{_ALPHABET * 8}NRY"), _LONG_BP)
+        tried = ["".join(letters), "".join(letters[:100]), SAMPLE, "A"]
+        try:
+            plain, found = self._by_offsets(tried), self._by_lengths(tried, bp_of_id)
+        except (AlignmentError, ModelError):  # raised again for a sequence that needs it
+            return None
+        pairs = ((plain.ids, found.ids), (plain.token_bp, found.token_bp), (plain.starts, found.starts))
+        return bp_of_id if all(np.array_equal(one, other) for one, other in pairs) else None
+
+    def _by_lengths(self, sequences: list[str], bp_of_id: Ints) -> TokenStream:
+        """Take the lengths of tokens from their texts, and offsets where these do not add up to a sequence."""
+        ids, starts = encode_ids(self._tokenizer.backend_tokenizer, sequences)
+        token_bp = bp_of_id[ids]
+        differs = sums(token_bp, starts) != [len(sequence) for sequence in sequences]
+        differs |= sums((token_bp < 0).astype(np.int64), starts) > 0
+        if not differs.any():
+            return TokenStream(ids=ids, token_bp=token_bp, starts=starts)
+        others = self._by_offsets([sequences[index] for index in np.flatnonzero(differs)])
+        counts = np.diff(starts)
+        kept = np.repeat(~differs, counts)
+        counts[differs] = np.diff(others.starts)
+        other = np.repeat(differs, counts)
+        joined = TokenStream(
+            ids=np.empty(len(other), dtype=ids.dtype),
+            token_bp=np.empty(len(other), dtype=np.int64),
+            starts=starts_of(counts),
+        )
+        joined.ids[other], joined.ids[~other] = others.ids, ids[kept]
+        joined.token_bp[other], joined.token_bp[~other] = others.token_bp, token_bp[kept]
+        return joined
 
     def _by_offsets(self, sequences: list[str]) -> TokenStream:
         encoded = self._tokenizer(sequences, add_special_tokens=False, return_offsets_mapping=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.embedders._device import usable_cores
 from bend_hf.errors import BendError
 from bend_hf.tables import metric_title
 from bend_hf.types import Json
@@ -385,7 +386,7 @@ def drawn(figures: Mapping[str, Drawable]) -> dict[str, bytes]:
     """
     if "matplotlib" in sys.modules or not figures:
         return _drawn_here(figures)
-    n_processes = min(os.cpu_count() or 1, 2 if len(figures) > _FEW else 1)
+    n_processes = min(usable_cores(), 2 if len(figures) > _FEW else 1)
     stems = list(figures)
     parts = [{stem: figures[stem] for stem in stems[first::n_processes]} for first in range(n_processes)]
     found: dict[str, bytes] = {}

@@ -31,6 +31,8 @@ from multiprocessing import connection
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
+from bend_hf.embedders._device import usable_cores
+
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from multiprocessing.process import BaseProcess
@@ -56,11 +58,7 @@ def n_at_once(n_items: int, *, n_cores: int | None = None) -> int:
     """
     if sys.platform != "linux":
         return 1
-    return max(1, min(n_items, _cores() if n_cores is None else n_cores, _MOST))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(n_items, usable_cores() if n_cores is None else n_cores, _MOST))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ class Processes:
             context = multiprocessing.get_context("spawn")
             self._host = context.Process(target=_host, args=(self._there, self._prepare, self._n, level))
             try:
-                threads = {"OMP_NUM_THREADS": str(max(1, _cores() // self._n))}
+                threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // self._n))}
                 with _environment(_NO_BARS | _KEPT_BLOCKS | threads):
                     _start(self._host, signal.SIGINT)  # Ctrl-C is for this process, which ends the other
             except BaseException:

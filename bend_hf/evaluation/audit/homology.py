@@ -7,7 +7,6 @@ depend on what a machine has installed.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bend_hf.embedders._device import usable_cores
 from bend_hf.errors import BendError, ConfigError
 from bend_hf.evaluation.audit.kmers import Sequences
 from bend_hf.evaluation.audit.rows import AuditRows
@@ -117,7 +117,7 @@ def find_homologs(rows: AuditRows, tool: Homology = "auto", *, threads: int | No
         query, target = Path(folder) / "tested.fa", Path(folder) / "others.fa"
         _write_fasta(rows.sequences, np.flatnonzero(tested), query)
         _write_fasta(rows.sequences, np.flatnonzero(reference), target)
-        hits = _ALIGNERS[name](query, target, threads or os.cpu_count() or 1)
+        hits = _ALIGNERS[name](query, target, threads or usable_cores())
     identity = _highest_identity(rows, hits)
     return Homologs(tool=f"{name} {_version(name)}", found=identity > 0, identity=identity)
 

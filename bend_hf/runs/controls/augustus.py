@@ -13,7 +13,6 @@ An exon, an intron and an exon on the plus strand. The first and the last base o
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 import numpy as np
 
+from bend_hf.embedders._device import usable_cores
 from bend_hf.errors import ControlError
 from bend_hf.files import atomic_path, cache_folder, file_sha256, json_sha256
 from bend_hf.runs.controls._features import Windows
@@ -259,7 +259,7 @@ def call_genes(sequences: Sequence[str], program: Program, *, limit_s: float = L
             part.write_text("".join(lines), encoding="utf-8")
         return "".join(lines)
 
-    pool = ThreadPoolExecutor(max_workers=_n_cores())
+    pool = ThreadPoolExecutor(max_workers=usable_cores())
     try:
         gffs = list(pool.map(gff_of, sequences))
     finally:
@@ -272,11 +272,6 @@ def call_genes(sequences: Sequence[str], program: Program, *, limit_s: float = L
         without_call=sum(not any(one.kind == "CDS" for one in features) for features in called),
         over_time=gffs.count(None),
     )
-
-
-def _n_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _predict(task: TaskSpec, splits: dict[str, Dataset], seed: int) -> ControlResult:
