@@ -7,8 +7,8 @@ Each round runs both sides one after the other, and every other round in the oth
 rounds' ratios, so that other programs on the machine slow both of its sides. Processor time is that of the process
 and its children. ``_plain_embed.py`` and ``_plain_variants.py`` are the plain scripts; the scores of both sides are
 compared first. The model is a Nucleotide Transformer with random weights. The time of ``bend-hf train`` is the
-processor time up to the first step of the optimizer. What no change of this package shortens is measured next to it:
-the imports of torch, and of all libraries that a training runs through, and the forward and backward pass of the step.
+processor time until the first step starts, with its forward pass. What no change of this package shortens is measured
+next to it: the imports of torch, and of all libraries that a training runs through, and both passes of the step.
 The package is compiled before, as pip does when it installs one.
 """
 
@@ -43,8 +43,8 @@ LAYERS, WIDTH = 12, 256
 COLUMNS: Final = ("chromosome", "start", "end", "ref", "alt", "label")
 WINDOW_BP: Final = 512
 SAME: Final = 1e-3  # largest difference of the scores of both sides; log-likelihoods of random weights reach 10
-# Prints processor seconds at the first step of the optimizer and those of its forward and backward pass, and ends the
-# process.
+# Prints the processor seconds at which the first step starts and those of its forward and backward pass, and ends the
+# process before the optimizer changes anything.
 FIRST_STEP: Final = """
 import os, sys, time
 from bend_hf import __main__
@@ -53,7 +53,7 @@ def pass_starts(*_):
     started.append(time.process_time())
 def ready(*_):
     now = time.process_time()
-    print(f"seconds: {now:.3f} {now - started[0]:.3f}", flush=True)
+    print(f"seconds: {started[0]:.3f} {now - started[0]:.3f}", flush=True)
     os._exit(0)
 class Watch:
     def find_spec(self, name, path=None, target=None):
@@ -253,10 +253,10 @@ def largest_difference(case: Case) -> float:
 
 
 def first_step(rounds: int) -> dict[str, float]:
-    """Measure processor seconds up to the first step of the optimizer, and of its parts; the lowest of each.
+    """Measure processor seconds until the first step starts, and of its parts; the lowest of each.
 
     Returns:
-        ``first_step_s``, of which ``import_torch_s``, ``import_libraries_s`` (torch included) and ``pass_s``.
+        ``start_s``, of which ``import_torch_s`` and ``import_libraries_s`` (torch included), and then ``pass_s``.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -277,7 +277,7 @@ def first_step(rounds: int) -> dict[str, float]:
         found = [
             (*seconds(FIRST_STEP, *flags), *seconds(IMPORT_TORCH), *seconds(IMPORT_LIBRARIES)) for _ in range(rounds)
         ]
-    names = ("first_step_s", "pass_s", "import_torch_s", "import_libraries_s")
+    names = ("start_s", "pass_s", "import_torch_s", "import_libraries_s")
     return {name: min(one) for name, one in zip(names, zip(*found, strict=True), strict=True)}
 
 
