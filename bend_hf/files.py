@@ -305,6 +305,9 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
+_MOST_LEVELS: Final = 200  # of nesting; from Python 3.12 on json.loads allows thousands, which other code does not
+
+
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # as json.loads; the caller checks what it is
     """Parse JSON that others may have written; ``json.loads`` raises other errors for what is nested too deeply.
 
@@ -312,9 +315,22 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # as json.loads; the 
         ValueError: It is not JSON, is nested too deeply or holds a number of thousands of digits.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    n_opened = sum(text.count(one) for one in (("[", "{") if isinstance(text, str) else (b"[", b"{")))
+    if n_opened > _MOST_LEVELS and _is_deeper(value, _MOST_LEVELS):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _is_deeper(value: Any, n_levels: int) -> bool:  # noqa: ANN401  # any JSON
+    """Whether lists and dicts are nested in more than a number of levels."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(n_levels):
+        inner = (one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer))
+        level = [one for one in inner if isinstance(one, dict | list)]
+    return bool(level)
 
 
 def json_sha256(content: Json) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 WANTED = 0.95
-_TRIES = 40
+_STAGES_S = (*[0.03] * 10, *[0.1] * 6, *[0.3] * 4)
 
 
 def share_of(busy: Sequence[tuple[float, float]]) -> float:
@@ -21,10 +21,12 @@ def share_of(busy: Sequence[tuple[float, float]]) -> float:
     return sum(end - begin for begin, end in busy) / (busy[-1][1] - busy[0][0])
 
 
-def is_kept_busy(share: Callable[[], float]) -> bool:
-    """Whether a device is busy for more than the wanted share. Other processes may take the processor from some tries.
+def is_kept_busy(share: Callable[[float], float]) -> bool:
+    """Whether a device is busy for more than the wanted share, at stages of some length.
+
+    Other processes may take the processor away, for which longer stages leave time.
 
     Args:
-        share: Measures once.
+        share: Measures once, with stages of as many seconds.
     """
-    return any(share() > WANTED for _ in range(_TRIES))
+    return any(share(seconds) > WANTED for seconds in _STAGES_S)

@@ -36,7 +36,6 @@ from tests.busy import is_kept_busy, share_of
 from tests.fake_checkpoints import make_tiny
 
 WIDTH = 6
-STAGE_S = 0.03
 
 
 class Artificial(Embedder):
@@ -92,23 +91,24 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> Artificial:
     return Artificial(batch_tokens=16, device="cpu")
 
 
-def busy_share(embedder: Artificial) -> float:
+def busy_share(embedder: Artificial, stage_s: float) -> float:
+    embedder.seconds = stage_s
     embedder.load()
     embedder.busy.clear()
     units = [[sequence] for sequence in some_sequences(30, (600,))]
     for _ in embedder.iter_stored(units, torch.float16):
-        time.sleep(STAGE_S)  # the caller's stage
+        time.sleep(stage_s)  # the caller's stage
     return share_of(embedder.busy)
 
 
 def test_the_device_is_busy_over_95_percent_at_equal_costs(small_groups: Artificial) -> None:
-    small_groups.seconds = STAGE_S
-    assert is_kept_busy(lambda: busy_share(small_groups))
+    assert is_kept_busy(lambda stage_s: busy_share(small_groups, stage_s))
 
 
 class SlowWriter(ShardWriter):
     """Reads two sequences for each shard, each a batch, and writes a batch as slowly as the device computes it."""
 
+    seconds = 0.0
     written: list[int] = []  # noqa: RUF012  of the test that set it
 
     def batches(self, files: ShardFiles) -> Iterator[list[str]]:
@@ -118,15 +118,14 @@ class SlowWriter(ShardWriter):
     def write(self, files: ShardFiles, token: str, feed: Feed, on_batch: OnBatch) -> None:
         for _ in range(2):
             feed.get(files.number)
-            time.sleep(STAGE_S)
+            time.sleep(self.seconds)
             on_batch(600)
         self.written.append(files.number)
 
 
 def test_the_device_does_not_wait_between_shards(small_groups: Artificial, tmp_path: Path) -> None:
-    small_groups.seconds = STAGE_S
-
-    def share() -> float:
+    def share(stage_s: float) -> float:
+        small_groups.seconds = SlowWriter.seconds = stage_s
         small_groups.load()
         small_groups.busy.clear()
         SlowWriter.written = []
@@ -148,14 +147,14 @@ def test_the_device_does_not_wait_between_shards(small_groups: Artificial, tmp_p
 
 
 def test_a_batch_is_embedded_while_the_one_before_is_used(small_groups: Artificial) -> None:
-    small_groups.seconds = STAGE_S
     dataset = datasets.Dataset.from_dict({"sequence": some_sequences(20, (600,))})
 
-    def share() -> float:
+    def share(stage_s: float) -> float:
+        small_groups.seconds = stage_s
         small_groups.load()
         small_groups.busy.clear()
         for _ in OnTheFly(dataset, small_groups).stream([np.array([row]) for row in range(20)]):
-            time.sleep(STAGE_S)  # a step of the training
+            time.sleep(stage_s)  # a step of the training
         return share_of(small_groups.busy)
 
     assert is_kept_busy(share)

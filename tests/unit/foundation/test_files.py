@@ -20,9 +20,25 @@ from bend_hf.files import (
     explain_write_errors,
     file_sha256,
     json_sha256,
+    parse_json,
     write_bytes,
     write_text,
 )
+
+
+@pytest.mark.parametrize(
+    "deep", ["[" * 300 + "]" * 300, '{"a":' * 5_000 + "1" + "}" * 5_000, "[" * 100_000 + "]" * 100_000]
+)
+def test_json_that_is_nested_deeply_is_refused_by_every_python(deep: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(deep)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(deep.encode())
+
+
+def test_json_that_is_wide_is_read() -> None:
+    wide = '{"a": [' + "[], " * 1_000 + '"[[[["], "b": {"c": 1}}'
+    assert parse_json(wide) == {"a": [*([[]] * 1_000), "[[[["], "b": {"c": 1}}
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:

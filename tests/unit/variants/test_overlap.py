@@ -23,13 +23,13 @@ from tests.variant_controls import Control, Memory
 ROWS = [
     ("T" * (place % 3 + 1) + ref + "TT", place % 3 + 1, ref, alt, 0) for place in range(40) for ref, alt in ("AG", "CA")
 ]
-STAGE_S = 0.05
 
 
 class Slow(Control):
     """A model whose tokenizer and whose device take time; the device works for one thread at a time."""
 
     threads = 1
+    stage_s = 0.05
 
     def _load(self) -> None:
         super()._load()
@@ -41,13 +41,13 @@ class Slow(Control):
         return self.threads
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
-        time.sleep(STAGE_S)  # the stage itself, not a wait for something
+        time.sleep(self.stage_s)  # the stage itself, not a wait for something
         return super()._tokenize(sequences)
 
     def _hidden(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int) -> Tensor:
         with self.device_lock:
             begin = time.perf_counter()
-            time.sleep(STAGE_S)
+            time.sleep(self.stage_s)
             self.busy.append((begin, time.perf_counter()))
         return super()._hidden(ids_BT, mask_BT, layer)
 
@@ -63,7 +63,8 @@ def scored(model: Slow, folder: Path) -> ScoringResult:
     return score_variants(Memory(ROWS), model, Accelerator(cpu=True), settings, checkpoint=checkpoint)
 
 
-def busy_share(model: Slow, folder: Path) -> float:
+def busy_share(model: Slow, folder: Path, stage_s: float) -> float:
+    model.stage_s = stage_s
     model.busy.clear()
     scored(model, folder)
     batches = model.busy[-len(ROWS) // 4 :]  # not those that identify the model
@@ -73,10 +74,10 @@ def busy_share(model: Slow, folder: Path) -> float:
 def test_the_device_is_busy_while_other_batches_are_tokenized(tmp_path: Path) -> None:
     model = Slow(device="cpu")
     model.load()
-    assert busy_share(model, tmp_path / "one") < 0.7
+    assert busy_share(model, tmp_path / "one", 0.05) < 0.7
     model.threads = 3
     folders = map(str, count())
-    assert is_kept_busy(lambda: busy_share(model, tmp_path / next(folders)))
+    assert is_kept_busy(lambda stage_s: busy_share(model, tmp_path / next(folders), stage_s))
 
 
 def test_threads_give_the_same_scores_and_batches(tmp_path: Path) -> None:
