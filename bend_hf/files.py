@@ -318,7 +318,10 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # as json.loads; the 
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    n_opened = sum(text.count(one) for one in (("[", "{") if isinstance(text, str) else (b"[", b"{")))
+    if isinstance(text, str):
+        n_opened = text.count("[") + text.count("{")
+    else:
+        n_opened = text.count(b"[") + text.count(b"{")
     if n_opened > _MOST_LEVELS and _is_deeper(value, _MOST_LEVELS):
         raise ValueError("it is nested too deeply")
     return value
