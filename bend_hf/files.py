@@ -318,10 +318,7 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # as json.loads; the 
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if isinstance(text, str):
-        n_opened = text.count("[") + text.count("{")
-    else:
-        n_opened = text.count(b"[") + text.count(b"{")
+    n_opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if n_opened > _MOST_LEVELS and _is_deeper(value, _MOST_LEVELS):
         raise ValueError("it is nested too deeply")
     return value
