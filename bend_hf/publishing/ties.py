@@ -175,4 +175,4 @@ def _read(result: ResultGroup, files: Mapping[str, Path]) -> Iterator[Prediction
         predictions = in_order(read_predictions(path))
         if not states_items_of(record, predictions):
             raise RecordError(f"{path} holds other items than its record states; repeat the run")
-        yield predictions
+        yield in_order(predictions.answered)  # what a record scores; models that answer other items are not compared
