@@ -559,6 +559,16 @@ class RunConfig(ModelConfig):
 
 _RUN_CONDITIONS: Final = (
     Condition(
+        flags=("seed",),
+        met=lambda config: not config.seeds,
+        reason="--seeds, as a flag or in the file of --config, says which seeds are run",
+    ),
+    Condition(
+        flags=("cache", "cache_dtype"),
+        met=lambda config: not config.no_cache,
+        reason="--no-cache, as a flag or in the file of --config, keeps no embeddings",
+    ),
+    Condition(
         flags=("shots",),
         met=lambda config: config.tune == "head",
         reason="--tune trains the embedder too, and few rows are learned by heads alone",

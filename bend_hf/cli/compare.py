@@ -79,7 +79,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.predictions import read_predictions
     from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
     from bend_hf.evaluation.uncertainty.clusters import as_clusters
-    from bend_hf.evaluation.uncertainty.comparison import compare
+    from bend_hf.evaluation.uncertainty.comparison import compare, on_common_items
 
     records = _verified(parsed.predictions)
     _check_others(parsed, records)
@@ -88,7 +88,7 @@ def _run(parsed: argparse.Namespace) -> int:
     check_comparable({name: records[path] for name, path in named.items() if path in records})
     without = [name for name, path in named.items() if path not in records]
     groups = _trainings(named) if parsed.method == "paired" else {name: [path] for name, path in named.items()}
-    models = {name: [read_predictions(path) for path in paths] for name, paths in groups.items()}
+    models = on_common_items({name: [read_predictions(path) for path in paths] for name, paths in groups.items()})
     first = next(iter(models.values()))[0]
     metric = parsed.metric or _metric(parsed.predictions[0], first)
     draws = Bootstrap(resamples=parsed.resamples, seed=parsed.seed, clusters=parsed.clusters, block_bp=parsed.block_bp)

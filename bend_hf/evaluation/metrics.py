@@ -277,7 +277,18 @@ def check_metrics(task: TaskSpec) -> None:
         except Exception as error:
             if disk_error(error) is not None:
                 raise
-            raise ConfigError(f"metric {folder.name} cannot score {task.key}: {error}") from error
+            why = _why_not(loaded, predictions, task) or error
+            raise ConfigError(f"metric {folder.name} cannot score {task.key}: {why}") from error
+
+
+def _why_not(metric: evaluate.Metric, predictions: _Numbers, task: TaskSpec) -> str:
+    """Say that a metric takes scores and a task gives classes, or the other way; empty if that is not why it fails."""
+    takes_classes = _PlainMetric(metric, "", {}).takes_classes_only
+    if takes_classes == (predictions.dtype.kind != "f"):
+        return ""
+    takes, gives = ("classes", "scores") if takes_classes else ("scores", "classes")
+    other = "pearsonr" if isinstance(task.label, RealValues) else "auroc" if takes_classes else "mcc"
+    return f"it takes {takes}, but the predictions are {gives}; choose another, such as {other}"
 
 
 def _example_of(task: TaskSpec) -> tuple[_Numbers, _Numbers]:

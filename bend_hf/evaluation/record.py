@@ -48,6 +48,7 @@ _VERSIONS_OF: Final = (
 
 _DEEPEST: Final = 40  # levels of nesting; records have about ten
 _LARGEST: Final = 2**1000  # a float holds it
+_LARGEST_SPREAD: Final = 1e100  # its square does not overflow
 
 logger = logging.getLogger(__name__)
 
@@ -292,9 +293,21 @@ def _wrong_metrics(metrics: Json, where: str) -> Iterator[str]:
             numbers |= {f"{where}.{name}.interval.{end}": member(interval, end) for end in ("low", "high", "level")}
             for key in sorted({"low", "high", "level", "method"} - dict(_entries(interval)).keys()):
                 yield f"{where}.{name}.interval lacks {key!r}"
+            yield from _wrong_spread(interval, f"{where}.{name}.interval")
         for place, number in numbers.items():
             if number is not None and not _is_number(number):
                 yield f"{place} is {number!r}; expected a number or null"
+
+
+def _wrong_spread(interval: Json, where: str) -> Iterator[str]:
+    """Describe the numbers behind an interval that none can have; older records lack some of them."""
+    level = member(interval, "level")
+    if _is_number(level) and not 0 < level < 1:  # type: ignore[operator]
+        yield f"{where}.level is {level!r}; expected a number between 0 and 1, such as 0.95"
+    for key in ("standard_error", "degrees_of_freedom"):
+        number = member(interval, key)
+        if number is not None and not (_is_number(number) and 0 <= number < _LARGEST_SPREAD):  # type: ignore[operator]
+            yield f"{where}.{key} is {number!r}; expected null or a number from 0 on"
 
 
 def _is_number(value: Json) -> bool:

@@ -217,8 +217,8 @@ def read_card(folder: Path) -> tuple[CardRecords, dict[str, Path]]:
     expected, found = split_card(records.card(), "the card"), split_card(_read(readme), str(readme))
     if found.section is None or found.section.replace("\r\n", "\n") != expected.section:
         raise RecordError(
-            f"{readme} differs from its records between the marks of bend_hf. Write it again with 'bend-hf card', and "
-            "text of your own outside the marks."
+            f"{readme} differs from its records between the marks of bend_hf. Move text of your own outside of the "
+            "marks, remove what is between them, and write the card again with 'bend-hf card'."
         )
     for key, _, _ in changed_scores(found, expected, str(readme)):
         raise RecordError(

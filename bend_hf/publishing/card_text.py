@@ -1,7 +1,8 @@
 r"""Put the text of a model card into a card that is there already, and lose nothing that others wrote.
 
-The part of bend_hf stands between two comments, and text outside them is kept. Metadata are merged name by name, and
-the scores in ``model-index`` entry by entry, as the score files are.
+The part of bend_hf stands between two comments, and text outside them is kept. A third comment at its end holds a hash
+of what bend_hf wrote, so that text that others wrote between the marks is not lost either. Metadata are merged name by
+name, and the scores in ``model-index`` entry by entry, as the score files are.
 
 >>> print(merge_card(f"---\nlicense: mit\n---\n\n{marked('# New')}", "My model.\n", None, "a card"))
 ---
@@ -13,12 +14,15 @@ My model.
 <BLANKLINE>
 # New
 <BLANKLINE>
+<!-- bend_hf: wrote 705693b42077 -->
+<BLANKLINE>
 <!-- bend_hf: end -->
 <BLANKLINE>
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +42,8 @@ _INDEX: Final = "model-index"
 _METADATA: Final = re.compile(r"\A(\ufeff?\s*---[ \t]*\r?\n)(.*?)^(---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _BEGIN_LINE: Final = re.compile(r"^<!-- bend_hf: begin\b.*-->[ \t]*\r?$", re.MULTILINE)
 _END_LINE: Final = re.compile(r"^<!-- bend_hf: end -->[ \t]*\r?$", re.MULTILINE)
+_WRITTEN: Final = re.compile(r"^<!-- bend_hf: wrote ([0-9a-f]{12}) -->[ \t]*$", re.MULTILINE)
+_REPO_IN_EXAMPLE: Final = re.compile(r'load_head\("[^"]*"')  # is filled in after the hash was taken
 _EARLIER_TITLE: Final = re.compile(r"^# .+ on BEND\r?$", re.MULTILINE)
 
 
@@ -67,6 +73,13 @@ class CardText:
         return f"{self.before.strip()}\n{self.after.strip()}".strip().replace("\r\n", "\n")
 
     @property
+    def was_edited(self) -> bool:
+        """Whether text between the marks was changed since bend_hf wrote it; False if earlier releases wrote it."""
+        inner = (self.section or "").replace("\r\n", "\n").partition("\n")[2].rpartition("\n")[0]
+        written = _WRITTEN.search(inner)
+        return written is not None and written[1] != _digest(_WRITTEN.sub("", inner))
+
+    @property
     def is_of_an_earlier_release(self) -> bool:
         """Whether bend_hf wrote the whole card, before it marked its part."""
         written = re.search(r"^library_name: ['\"]?bend_hf\b", self.metadata, re.MULTILINE)
@@ -74,8 +87,14 @@ class CardText:
 
 
 def marked(section: str) -> str:
-    """The part of bend_hf between its marks."""
-    return f"{BEGIN}\n\n{section.strip()}\n\n{END}\n"
+    """The part of bend_hf between its marks, with the comment that says what was written."""
+    content = section.strip()
+    return f"{BEGIN}\n\n{content}\n\n<!-- bend_hf: wrote {_digest(content)} -->\n\n{END}\n"
+
+
+def _digest(content: str) -> str:
+    text = _REPO_IN_EXAMPLE.sub("load_head(", content.strip())
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def split_card(text: str, name: str) -> CardText:
@@ -114,13 +133,18 @@ def merge_card(ours: str, theirs: str, base: str | None, name: str) -> str:
         name: Name of the card that is there, in messages.
 
     Raises:
-        RecordError: The metadata or marks of the card that is there are damaged, it holds scores of an earlier release
-            that the new card lacks, or both cards hold different text of the user.
+        RecordError: The metadata or marks of the card that is there are damaged, text between its marks was edited, it
+            holds scores of an earlier release that the new card lacks, or both cards hold different text of the user.
     """
     new, old = split_card(ours, "the new card"), split_card(theirs, name)
     before = split_card(base, "the earlier card") if base is not None else None
     if new.section is None:
         raise RecordError("the new card lacks the marks of bend_hf; write it again with 'bend-hf card'")
+    if old.was_edited:
+        raise RecordError(
+            f"{name} was edited between the marks of bend_hf, and that text would be lost. Move it outside of the "
+            "marks, and remove what is between them; it is written again."
+        )
     metadata = with_keys(
         old.metadata,
         _merged_metadata(

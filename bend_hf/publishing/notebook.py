@@ -27,7 +27,7 @@ from bend_hf.evaluation.record import ResultRecord, member
 from bend_hf.runs.controls import CONTROLS
 from bend_hf.runs.outcome import Outcome, outcome_table
 from bend_hf.runs.run import run
-from bend_hf.tables import metric_title
+from bend_hf.tables import INVISIBLE, metric_title
 from bend_hf.types import Json
 
 if TYPE_CHECKING:
@@ -325,4 +325,4 @@ def _control_rows(record: ResultRecord) -> list[dict[str, Json]]:
 def _cell(value: Json) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    return "" if value is None else html.escape(str(value))
+    return "" if value is None else html.escape(INVISIBLE.sub("\ufffd", str(value)))

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from bend_hf.errors import BendError
+import numpy as np
+
+from bend_hf.errors import BendError, RecordError
 from bend_hf.evaluation.comparable import check_comparable
 from bend_hf.evaluation.evidence import states_items_of
 from bend_hf.evaluation.record import ResultRecord
@@ -122,8 +124,9 @@ def _compared(
         return found
     try:
         first = list(_read(best, files))
-        clusters = as_clusters(first[0])
-        of_best = trainings_of(first, best.metric, clusters)
+        clusters = as_clusters(first[0].answered)
+        _check_same_answers(best.model, best.model, first[0], first)
+        of_best = trainings_of([one.answered for one in first], best.metric, clusters)
     except BendError as error:
         log(f"{best.task}: no paired test for {best.model}: {error}")
         return [None] * len(others)
@@ -134,13 +137,25 @@ def _compared(
             predictions = list(_read(other, files))
             for one in predictions:
                 check_same_items({best.model: first[0], other.model: one})
-            of_other = trainings_of(predictions, other.metric, clusters)
+            _check_same_answers(best.model, other.model, first[0], predictions)
+            of_other = trainings_of([one.answered for one in predictions], other.metric, clusters)
             compared = paired((best.model, other.model), of_best, of_other, LEVEL)
             remember(_PAIRED, keys[index] or [], asdict(compared))
             found[index] = compared
         except BendError as error:
             log(f"{other.task}: no paired test for {other.model}: {error}")
     return found
+
+
+def _check_same_answers(best: str, other: str, first: Predictions, predictions: Sequence[Predictions]) -> None:
+    """Raise if scores are missing for other items than in the first predictions, so that two scores are of two sets."""
+    for one in predictions:
+        if first.score is None or one.score is None or np.array_equal(np.isfinite(first.score), np.isfinite(one.score)):
+            continue
+        raise RecordError(
+            f"{best} and {other} lack the scores of different items; 'bend-hf compare' compares them on those that "
+            "both score"
+        )
 
 
 def _key(best: ResultGroup, other: ResultGroup, files: Mapping[str, Path]) -> list[Json]:
@@ -167,7 +182,6 @@ def _has_files(result: ResultGroup, files: Mapping[str, Path]) -> bool:
 
 
 def _read(result: ResultGroup, files: Mapping[str, Path]) -> Iterator[Predictions]:
-    from bend_hf.errors import RecordError
     from bend_hf.evaluation.predictions import read_predictions
 
     for record in result.records:

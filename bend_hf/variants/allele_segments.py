@@ -18,6 +18,7 @@ from bend_hf.variants.allele_embeddings import EmbeddingsOnDevice
 if TYPE_CHECKING:
     from torch import Tensor
 
+_USUAL_NORMS: Final = (1e-15, 1e15)  # whose squares neither vanish nor overflow in float32
 _BLOCK_NUMBERS: Final = 1 << 22  # numbers that are compared at a time, few enough to stay in a cache
 
 
@@ -129,6 +130,11 @@ def _distances(values: Tensor, segments: _Segments) -> NDArray[np.float64]:
 
     with torch.inference_mode():
         norms = values.norm(dim=1, keepdim=True)
+        unusual = ~((norms > _USUAL_NORMS[0]) & (norms < _USUAL_NORMS[1]))
+        if unusual.any():
+            largest = values.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+            values = torch.where(unusual, values / largest, values)
+            norms = values.norm(dim=1, keepdim=True)
         unit = values / norms.clamp(min=torch.finfo(values.dtype).tiny)
         is_zero = norms[:, 0] == 0
         block = max(1, _BLOCK_NUMBERS // values.shape[1])

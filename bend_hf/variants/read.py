@@ -28,6 +28,7 @@ from bend_hf.tasks import VariantSpec
 from bend_hf.tasks._labels import SequenceClass
 from bend_hf.types import IGNORE_LABEL, Bools, Ints, Json, RefMismatch
 from bend_hf.variants.config import INDELS, Indels
+from bend_hf.variants.scores import MAIN, score_keys
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,6 +37,7 @@ COORDINATES: Final = ("chromosome", "start", "end", "ref", "alt")
 CONSEQUENCE: Final = "full_label"  # BEND variant_effects_disease.bed, the kind of variant
 LABELS: Final = SequenceClass(names=("no_effect", "effect"))
 _NEEDED: Final = ("item", "sequence", "variant_offset", "label")
+_WRITTEN: Final = (*_NEEDED, "target", "predicted", MAIN, "left_bp", "right_bp", "ref_row", "alt_row")
 
 
 class VariantSource(Protocol):
@@ -74,12 +76,15 @@ class DatasetSource:
         dataset: Columns ``sequence``, ``variant_offset``, ``ref``, ``alt``, ``label`` and coordinates.
         label_names: Names of the two classes.
         keep: Further columns to keep next to the scores, if the dataset has them.
+
+    Raises:
+        ConfigError: A name in ``keep`` is that of a column that scoring writes.
     """
 
     def __init__(
         self, dataset: Dataset, label_names: tuple[str, ...] = LABELS.names, keep: Sequence[str] = (CONSEQUENCE,)
     ) -> None:
-        kept = [name for name in keep if name in dataset.column_names]
+        kept = [name for name in columns_to_keep(keep) if name in dataset.column_names]
         self.label_names = label_names
         self._dataset = dataset.select_columns([*_NEEDED, *COORDINATES, *kept]).with_format("arrow")
 
@@ -101,6 +106,22 @@ def site_order(chromosome: pa.Array | pa.ChunkedArray, start_bp: Ints) -> Ints:
     column = chromosome.combine_chunks() if isinstance(chromosome, pa.ChunkedArray) else chromosome
     codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return np.lexsort((start_bp, codes.indices.to_numpy()))
+
+
+def columns_to_keep(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that are kept in addition to coordinates and alleles, which always are.
+
+    Raises:
+        ConfigError: Scoring writes a column of that name itself.
+    """
+    written = {*_WRITTEN, *score_keys()}
+    for name in names:
+        if name in written:
+            raise ConfigError(
+                f"the column {name!r} cannot be kept, because scores are written to a column of that name, or are "
+                "computed from it; rename it in the file"
+            )
+    return tuple(name for name in dict.fromkeys(names) if name not in COORDINATES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +269,7 @@ def read_variants(
         BendError: A file or row is invalid. The message names the file, the row and what to do.
     """
     settings, context = settings or ReadSettings(), context or VariantSpec()
+    keep = columns_to_keep(settings.keep)
     bed = read_rows(path, [name for name in (settings.label_column, *settings.keep) if name is not None])
     reference = Genome(genome)
     written = WrittenVariants.of(bed)
@@ -264,7 +286,7 @@ def read_variants(
         label=label,
         genome=reference,
         stored_bp=context.stored_context_bp,
-        keep=tuple(dict.fromkeys(settings.keep)),
+        keep=keep,
         counts=VariantCounts(
             rows=len(bed),
             normalized=int(variants.is_normalized.sum()),
@@ -279,7 +301,7 @@ def read_variants(
 def read_rows(path: Path, named: Sequence[str]) -> BedTable:
     """Read a BED or a VCF and check that it has the named columns."""
     if is_vcf(path):
-        bed = read_vcf(path, info=list(dict.fromkeys(("label", *named))))
+        bed = read_vcf(path, info=list(dict.fromkeys(("label", CONSEQUENCE, *named))))
     else:
         bed = read_bed(path, allow_empty=True)
     for name in named:
@@ -305,16 +327,16 @@ def _without_indels(written: WrittenVariants, indels: Indels) -> Bools:
     if not len(others) or indels == "drop":
         return single
     path = written.bed.path
-    if indels == "error":
-        raise InputError(
-            f"{path}: {len(others)} of {len(written)} variants are not substitutions of one base (A, C, G, T): "
-            f"{written.name(others)}. Give --indels likelihood to score them by likelihood alone, or --indels drop."
-        )
     unwritten = others[np.isin(others, written.not_spelled_out())]
     if len(unwritten):
         raise InputError(
             f"{path}: {len(unwritten)} of {len(written)} variants do not spell out both alleles: "
             f"{written.name(unwritten)}. Remove them, or drop all that are not substitutions with --indels drop."
+        )
+    if indels == "error":
+        raise InputError(
+            f"{path}: {len(others)} of {len(written)} variants are not substitutions of one base (A, C, G, T): "
+            f"{written.name(others)}. Give --indels likelihood to score them by likelihood alone, or --indels drop."
         )
     return np.ones(len(written), np.bool_)
 

@@ -11,7 +11,7 @@ class, and the result counts them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import datasets
@@ -27,6 +27,7 @@ RANGE = (0.0, 1.0)  # what it can be; a record with another value is refused
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # scores, references, weights
 _Weighted = tuple[NDArray[Any], Any]  # sorted scores and their weights; None without weights
 _SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little
+_WEIGHTS = (1e-100, 1e100)  # products and sums of weights in between neither overflow nor vanish
 
 _DESCRIPTION = """
 Area under the receiver operating characteristic: the probability that a positive item scores above a negative one, with
@@ -41,8 +42,9 @@ Args:
     references: 0 or 1, of the same shape; `ignore_index` if a value is not to be scored.
     ignore_index (`int` or `None`): References of this value are left out, by default -100. None scores all.
     names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
-    sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
-        weight 2 counts as two items. An item of weight 0 is left out, whatever its score and reference are.
+    sample_weight (optional): A weight of 0, or from 1e-100 to 1e100, for each item, shape (items,), with
+        `predictions`. An item of weight 2 counts as two items. An item of weight 0 is left out, whatever its
+        score and reference are.
 
 Returns:
     `auroc` (`float`): Mean over the labels that have both classes; nan if none has.
@@ -206,10 +208,11 @@ def _weights(sample_weight: ArrayLike | None, n_items: int) -> NDArray[np.float6
     if sample_weight is None:
         return None
     weights = np.array(_as_array(sample_weight), np.float64)
-    if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
+    usual = (weights == 0) | ((weights >= _WEIGHTS[0]) & (weights <= _WEIGHTS[1]))
+    if weights.shape != (n_items,) or not usual.all():
         raise ValueError(
-            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and finite numbers "
-            "of 0 or more"
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and numbers that "
+            f"are 0, or from {_WEIGHTS[0]} to {_WEIGHTS[1]}"
         )
     return weights
 
@@ -219,8 +222,18 @@ def _as_array(values: object) -> NDArray[Any]:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    elif isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
+        values = [_as_array(value) for value in values]
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
         values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
+    elif isinstance(values, Iterator | Set):
+        raise ValueError(f"a {type(values).__name__} has no length and order; give a list or an array")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        n_masked = np.count_nonzero(np.ma.getmaskarray(values))
+        raise ValueError(
+            f"{n_masked:,} of {values.size:,} values are masked, and a mask is not read; select the items that count, "
+            "or give their references ignore_index"
+        )
     try:
         return np.asarray(values)
     except ValueError:
@@ -240,7 +253,8 @@ def _pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], 
         )
     if scores.dtype.kind not in "fiub":
         raise ValueError(f"predictions are {scores.dtype}; expected numbers, higher for positive")
-    if labels.dtype.kind not in "fiub" or (labels.dtype.kind == "f" and not np.all(labels == np.rint(labels))):
+    whole = labels.dtype.kind != "f" or np.all(np.isfinite(labels) & (labels == np.rint(labels)))
+    if labels.dtype.kind not in "fiub" or not whole:
         raise ValueError(f"references are {labels.dtype} and not whole numbers; expected 0, 1 or ignore_index")
     if labels.dtype.kind in "fb":
         labels = labels.astype(np.int64)

@@ -11,7 +11,7 @@ intervals, and intervals are compared, so that a nucleotide that is missing from
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -469,9 +469,20 @@ class GeneStructure(evaluate.Metric):
 def _as_array(values: object) -> NDArray[Any]:
     """Convert a list, an array, a torch tensor or a column of a `datasets.Dataset` to a NumPy array."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    elif isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
+        values = [_as_array(value) for value in values]
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
         values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
+    elif isinstance(values, Iterator | Set):
+        raise ValueError(f"a {type(values).__name__} has no length and order; give a list or an array")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        n_masked = np.count_nonzero(np.ma.getmaskarray(values))
+        raise ValueError(
+            f"{n_masked:,} of {values.size:,} values are masked, and a mask is not read; select the items that count, "
+            "or give their references ignore_index"
+        )
     try:
         return np.asarray(values)
     except ValueError:
@@ -489,7 +500,7 @@ def _labels(values: ArrayLike, what: str) -> NDArray[Any]:
             f"{what} are {array.dtype}, shape {array.shape}; expected class numbers as integers "
             "(take the argmax of scores over classes first)"
         )
-    return array.copy()
+    return array.astype(np.int64 if array.dtype == np.uint64 else array.dtype)  # which is a copy
 
 
 def _check_classes(predicted: NDArray[Any], true: NDArray[Any], ignore_index: int | None) -> None:

@@ -11,7 +11,7 @@ constant, and the result counts them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import datasets
@@ -26,6 +26,7 @@ RANGE = (-1.0, 1.0)  # what it can be; a record with another value is refused
 
 _Batch = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]  # predictions, references, weights
 _SMALL = 1 << 14  # cells; smaller batches are joined from time to time, so that single items cost little
+_WEIGHTS = (1e-100, 1e100)  # products and sums of weights in between neither overflow nor vanish
 
 _DESCRIPTION = """
 Pearson's product-moment correlation: how well a line describes measured values by predicted ones. 1 for a rising line,
@@ -40,8 +41,9 @@ Args:
     ignore_index (`float`, optional): References of this value are left out too. By default no number is: -100.0 is a
         value like others.
     names (sequence of `str`, optional): Names of the labels in order; they are returned in the result.
-    sample_weight (optional): A weight of 0 or more for each item, shape (items,), with `predictions`. An item of
-        weight 2 counts as two items. An item of weight 0 is left out, whatever its prediction and reference are.
+    sample_weight (optional): A weight of 0, or from 1e-100 to 1e100, for each item, shape (items,), with
+        `predictions`. An item of weight 2 counts as two items. An item of weight 0 is left out, whatever its
+        prediction and reference are.
 
 Returns:
     `pearsonr` (`float`): Mean over the labels in which neither side is constant; nan without such a label.
@@ -204,10 +206,11 @@ def _weights(sample_weight: ArrayLike | None, n_items: int) -> NDArray[np.float6
     if sample_weight is None:
         return None
     weights = np.array(_as_array(sample_weight), np.float64)
-    if weights.shape != (n_items,) or not np.all(np.isfinite(weights) & (weights >= 0)):
+    usual = (weights == 0) | ((weights >= _WEIGHTS[0]) & (weights <= _WEIGHTS[1]))
+    if weights.shape != (n_items,) or not usual.all():
         raise ValueError(
-            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and finite numbers "
-            "of 0 or more"
+            f"sample_weight has shape {weights.shape} for {n_items} items; expected shape (items,) and numbers that "
+            f"are 0, or from {_WEIGHTS[0]} to {_WEIGHTS[1]}"
         )
     return weights
 
@@ -217,8 +220,18 @@ def _as_array(values: object) -> NDArray[Any]:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    elif isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
+        values = [_as_array(value) for value in values]
     elif isinstance(values, Sequence) and not isinstance(values, list | tuple):
         values = values[:]  # read a datasets.Column at once; NumPy would read it item by item
+    elif isinstance(values, Iterator | Set):
+        raise ValueError(f"a {type(values).__name__} has no length and order; give a list or an array")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        n_masked = np.count_nonzero(np.ma.getmaskarray(values))
+        raise ValueError(
+            f"{n_masked:,} of {values.size:,} values are masked, and a mask is not read; select the items that count, "
+            "or give their references ignore_index"
+        )
     try:
         return np.asarray(values)
     except ValueError:

@@ -101,6 +101,13 @@ REFUSED = [
         "--whole-window is given, but --no-likelihood skips",
     ),
     ("variants v.vcf --genome g.fa --window-bp 8 --no-averages", "--window-bp is 8, but --no-averages skips distances"),
+    ("train cpg_methylation --seed 5 --seeds 1 2", "--seed is 5, but --seeds, as a flag or in the file of --config"),
+    ("run cpg_methylation --seed 5 --seeds 1 2", "--seed is 5, but --seeds, as a flag or in the file of --config"),
+    (
+        "train cpg_methylation --cache c --no-cache",
+        "--cache is c, but --no-cache, as a flag or in the file of --config",
+    ),
+    ("train cpg_methylation --cache-dtype float32 --no-cache", "--cache-dtype is float32, but --no-cache, as a flag"),
 ]
 
 
@@ -138,3 +145,12 @@ def test_every_condition_has_an_example() -> None:
             for flag in condition.flags:
                 word = {"names": "NAME" if key == "push" else "WORD", "folder": "--from"}.get(flag, flag)
                 assert f"{word.replace('_', '-')} is" in shown, flag
+
+
+def test_a_flag_of_the_line_that_the_file_leaves_without_effect_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("seeds = [1, 2]\n")
+    assert main(["train", "cpg_methylation", "--config", str(file), "--seed", "5", "--out", str(tmp_path / "out")]) == 2
+    assert "--seed is 5, but --seeds, as a flag or in the file of --config, says which" in capsys.readouterr().err

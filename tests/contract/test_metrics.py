@@ -22,6 +22,7 @@ import datasets
 import evaluate
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,6 +141,61 @@ def test_one_class_and_constant_predictions_are_decided(
 def test_a_prediction_that_is_nan_is_refused(name: str) -> None:
     with pytest.raises((ValueError, ConfigError), match=r"nan|class numbers"):
         score(name, predictions=[0.0, math.nan], references=[0, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masked_values_are_refused(name: str) -> None:
+    masked = np.ma.masked_array([0, 1, 1, 0], mask=[False, False, True, True])
+    for pair in (
+        {"predictions": masked, "references": [0, 1, 1, 0]},
+        {"predictions": [0, 1, 1, 0], "references": masked},
+    ):
+        with pytest.raises(ValueError, match="2 of 4 values are masked"):
+            loaded(name).compute(**pair)
+    whole = np.ma.masked_array([0, 1, 1, 0])
+    assert loaded(name).compute(predictions=whole, references=whole)[declared(name).MAIN] == declared(name).PERFECT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_without_order_are_refused(name: str) -> None:
+    for values in ({0, 1}, iter([0, 1])):
+        with pytest.raises(ValueError, match="no length and order; give a list or an array"):
+            loaded(name).compute(predictions=values, references=[0, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_list_of_tensors_is_as_good_as_one(name: str) -> None:
+    dtype = torch.int64 if takes_classes(name) else torch.bfloat16
+    predictions = [torch.tensor([value], dtype=dtype, requires_grad=dtype.is_floating_point) for value in (0, 1, 1, 0)]
+    references = [torch.tensor([value]) for value in (0, 1, 1, 0)]
+    pair = {"predictions": predictions, "references": references}
+    if name == "gene_structure":  # takes one row
+        pair = {key: [value[0] for value in values] for key, values in pair.items()}
+    assert loaded(name).compute(**pair)[declared(name).MAIN] == declared(name).PERFECT
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not takes_classes(name)])
+@pytest.mark.parametrize("size", [1e-320, 1e-100, 1e100, 1e308])
+def test_the_size_of_weights_changes_nothing_or_is_refused(name: str, size: float) -> None:
+    predictions, references = [0.1, 0.9, 0.4, 0.3, 0.6], [0, 1, 0, 1, 1]
+    weights = np.array([1, 1.5, 0, 1.7, 1])
+    main = declared(name).MAIN
+    plain = loaded(name).compute(predictions=predictions, references=references, sample_weight=weights)[main]
+    if 1e-100 <= size < 1e100:
+        scaled = size * weights
+        found = loaded(name).compute(predictions=predictions, references=references, sample_weight=scaled)[main]
+        assert found == pytest.approx(plain, rel=1e-12)
+    else:
+        with pytest.raises(ValueError, match="numbers that are 0, or from 1e-100 to 1e"):
+            loaded(name).compute(predictions=predictions, references=references, sample_weight=size * weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_of_several_integer_types_are_joined(name: str) -> None:
+    for dtype in (np.uint64, np.int64, np.int8):
+        batch = np.array([0, 1, 1, 0], dtype)
+        loaded(name).add_batch(predictions=batch, references=batch)
+    assert loaded(name).compute()[declared(name).MAIN] == declared(name).PERFECT
 
 
 @pytest.mark.parametrize("name", NAMES)

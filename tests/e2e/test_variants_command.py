@@ -78,15 +78,17 @@ def test_single_settings_give_the_scores_of_a_configuration(folder: Path, tmp_pa
         score_file("mine.vcf", config(folder, tmp_path), out=out)
 
 
-def test_vcf_and_bed_give_the_same_scores(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", [None, "full_label"])
+def test_vcf_and_bed_give_the_same_scores_and_groups(folder: Path, tmp_path: Path, column: str | None) -> None:
     embedder = tiny_model(folder)
-    options = {"consequence_column": "full_label", "no_plot": True}
+    options = {"consequence_column": column, "no_plot": True}
     by_bed, by_vcf = (
         score_file(folder / name, config(folder, tmp_path / name, **options), embedder=embedder)
         for name in ("mine.bed", "mine.vcf")
     )
     assert by_bed.predictions.table() == by_vcf.predictions.table()
     assert by_bed.summary == by_vcf.summary
+    assert set(by_vcf.summary["groups"]) == {"missense", "synonymous"}  # type: ignore[arg-type]
 
 
 def test_file_to_figure(folder: Path, tmp_path: Path) -> None:

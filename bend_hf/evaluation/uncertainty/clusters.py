@@ -136,6 +136,10 @@ def _correlated_bp(predictions: Predictions, chromosome: Ints, middle_bp: Ints) 
     """The shortest length of a block from which on labels are not correlated, and the finding in words."""
     target = predictions.target.reshape(len(predictions), -1).astype(np.float64)
     target[target < 0] = np.nan
+    if np.isnan(target).all(axis=0).any():  # of a label without a value there is no mean
+        target = target[:, ~np.isnan(target).all(axis=0)]
+    if not target.shape[1]:
+        return _BLOCKS_BP[0], "no label is known"
     centered = target - np.nanmean(target, axis=0)
     order = np.lexsort((middle_bp, chromosome))
     place = middle_bp[order] + chromosome[order] * (int(middle_bp.max()) + 2 * max(_BLOCKS_BP))

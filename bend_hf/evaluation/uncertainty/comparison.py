@@ -10,6 +10,7 @@ their variation is part of the interval and of the test.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ from bend_hf.evaluation.uncertainty.intervals import (
     t_quantile,
     t_two_sided,
 )
+from bend_hf.types import IGNORE_LABEL
+
+log = logging.getLogger(__name__)
 
 Method: TypeAlias = Literal["paired", "bootstrap", "delong"]
 RESAMPLES: Final = 2000  # twice those of an interval: the smallest p value is 2 / (resamples + 1)
@@ -129,12 +133,8 @@ def compare(
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; expected a fraction between 0 and 1, such as 0.95")
     bootstrap = bootstrap or Bootstrap(resamples=RESAMPLES)
-    groups = {
-        name: [in_order(one) for one in ([given] if isinstance(given, Predictions) else given)]
-        for name, given in models.items()
-    }
-    check_same_items(
-        {f"{name} {n}" if n else name: one for name, group in groups.items() for n, one in enumerate(group)}
+    groups = on_common_items(
+        {name: [given] if isinstance(given, Predictions) else given for name, given in models.items()}
     )
     if method == "paired":
         first = next(iter(groups.values()))[0]
@@ -146,6 +146,45 @@ def compare(
     corrected = holm([one.p for one in found])
     ordered = [_better_first(replace(one, p_holm=p)) for one, p in zip(found, corrected, strict=True)]
     return sorted(ordered, key=lambda one: (np.isnan(one.difference), -one.difference, one.first, one.second))
+
+
+def on_common_items(groups: Mapping[str, Sequence[Predictions]]) -> dict[str, list[Predictions]]:
+    """Sort the predictions of several models, and leave out windows that one of them gives no score for.
+
+    A score may be missing, as that of an insertion from a model that only substitutions can be scored by. A window that
+    is left out is not labeled in what is returned.
+
+    Args:
+        groups: Predictions by name, one or several for each model.
+
+    Raises:
+        RecordError: The predictions are not of the same items and labels.
+    """
+    found = {name: [in_order(one) for one in group] for name, group in groups.items()}
+    every = {f"{name} {n}" if n else name: one for name, group in found.items() for n, one in enumerate(group)}
+    check_same_items(every)
+    scores = [one.score for one in every.values() if one.score is not None and one.target.dtype.kind != "f"]
+    if len(scores) < len(every):
+        return found
+    finite = np.logical_and.reduce([np.isfinite(score) for score in scores])
+    if finite.all():
+        return found
+    lacking = [name for name, one in every.items() if one.score is not None and not np.isfinite(one.score).all()]
+    log.warning(
+        "%d of %d scores are missing or not finite (%s), and these items are left out for all models",
+        *(int((~finite).sum()), finite.size, _few(lacking)),
+    )
+    return {
+        name: [
+            replace(
+                one,
+                target=np.where(finite, one.target, np.int16(IGNORE_LABEL)),
+                score=None if one.score is None else np.where(finite, one.score, np.float32(0)),
+            )
+            for one in group
+        ]
+        for name, group in found.items()
+    }
 
 
 def _of_one_training(

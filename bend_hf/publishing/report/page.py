@@ -22,7 +22,7 @@ from bend_hf.publishing.report.tables import LAYER_HEADER, layer_rows, layer_tit
 from bend_hf.publishing.shot_tables import EXPLAINED as SHOTS_EXPLAINED
 from bend_hf.publishing.shot_tables import HEADER as SHOTS_HEADER
 from bend_hf.publishing.shot_tables import HEADING as SHOTS
-from bend_hf.tables import metric_title, number, render
+from bend_hf.tables import INVISIBLE, metric_title, number, render
 
 _TEMPLATE: Final = "report.html.jinja"
 _MARGIN: Final = 0.06  # fraction of the span that stays free on each side of the intervals
@@ -78,7 +78,8 @@ def page(boards: Sequence[Leaderboard], plots: Mapping[str, bytes], curves: Sequ
             * any(b.below_best_control(row) for b in boards for row in b.rows),
         ],
     }
-    return render(asset_folder("model_cards") / _TEMPLATE, fields, html=True)
+    html = render(asset_folder("model_cards") / _TEMPLATE, fields, html=True)
+    return INVISIBLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else "\ufffd", html)  # as in Markdown
 
 
 def _section(board: Leaderboard) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from bend_hf.cli._main import main
 from bend_hf.errors import ConfigError, RecordError
@@ -61,6 +64,40 @@ def test_what_is_hard_for_both_cancels() -> None:
 def test_model_against_itself_is_no_difference() -> None:
     found = compare({"a": MODELS["good"], "b": MODELS["good"]}, "auprc", Bootstrap(resamples=50))[0]
     assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("method", ["paired", "bootstrap", "delong"])
+def test_models_are_compared_on_the_items_that_all_of_them_score(
+    method: Literal["paired", "bootstrap", "delong"], caplog: pytest.LogCaptureFixture
+) -> None:
+    lacking = []
+    for name, missing in (("good", slice(0, 30)), ("poor", slice(20, 40))):
+        scores = np.array(MODELS[name].score)
+        scores[missing] = np.nan
+        lacking.append(replace(MODELS[name], score=scores))
+    draws = Bootstrap(resamples=100, clusters="item")
+    (found,) = compare({"good": lacking[0], "poor": lacking[1]}, "auroc", draws, method=method)
+    assert "40 of" in caplog.text
+    assert "(good, poor), and these items are left out for all models" in caplog.text
+    for name, value in (("good", found.value_first), ("poor", found.value_second)):
+        scores = MODELS[name].score
+        assert scores is not None
+        assert value == pytest.approx(roc_auc_score(TARGET[40:], scores[40:]))
+
+
+def test_predictions_without_a_label_have_no_difference_and_no_warning_of_numpy() -> None:
+    places = {"start": pa.array(np.arange(N) * 1000), "end": pa.array(np.arange(N) * 1000 + 10)}
+    one, other = (
+        replace(
+            MODELS[name], target=np.full(N, -100, np.int16), columns={"chromosome": pa.array(["chr1"] * N), **places}
+        )
+        for name in ("good", "poor")
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = compare({"one": one, "other": other}, "auroc")
+    assert math.isnan(found.difference)
+    assert math.isnan(found.p)
 
 
 def test_order_of_items_does_not_matter() -> None:

@@ -179,9 +179,15 @@ def test_the_metrics_of_an_inferred_task_score_its_labels(column: list[str]) -> 
     check_metrics(user_task_from_column("mine", column, lengths_bp=np.full(len(column), 64)))
 
 
-@pytest.mark.parametrize(("task", "metric"), [("gene_finding", "auroc"), ("cpg_methylation", "mcc")])
-def test_a_metric_of_other_labels_is_found_by_the_check(task: str, metric: str) -> None:
-    with pytest.raises(ConfigError, match=f"metric {metric} cannot score {task}: "):
+@pytest.mark.parametrize(
+    ("task", "metric", "why"),
+    [
+        ("gene_finding", "auroc", "it takes scores, but the predictions are classes; choose another, such as mcc"),
+        ("cpg_methylation", "mcc", "it takes classes, but the predictions are scores; choose another, such as auroc"),
+    ],
+)
+def test_a_metric_of_other_labels_is_found_by_the_check(task: str, metric: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"metric {metric} cannot score {task}: {why}"):
         check_metrics(replace(TASKS.get(task), metric=metric))
 
 

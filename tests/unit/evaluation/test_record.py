@@ -135,6 +135,11 @@ def test_a_field_that_was_cut_out_is_named(tmp_path: Path) -> None:
         read_record(path)
 
 
+def _with_interval(**changes: object) -> dict[str, Any]:
+    interval = {"low": 0.1, "high": 0.3, "level": 0.95, "method": "Wilson over 3 items", **changes}
+    return {"mcc": {"value": 0.2, "interval": interval}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -145,6 +150,10 @@ def test_a_field_that_was_cut_out_is_named(tmp_path: Path) -> None:
         ),
         ({"metrics": {"mcc": {"value": True}}}, "metrics.mcc.value is True; expected a number or null"),
         ({"metrics": {"mcc": {"value": 1, "interval": {"low": 0}}}}, "metrics.mcc.interval lacks 'high'"),
+        ({"metrics": _with_interval(level=95)}, "metrics.mcc.interval.level is 95; expected a number between 0 and 1"),
+        ({"metrics": _with_interval(level=0)}, "metrics.mcc.interval.level is 0; expected a number between 0 and 1"),
+        ({"metrics": _with_interval(standard_error=-1)}, "interval.standard_error is -1; expected null or a number"),
+        ({"metrics": _with_interval(degrees_of_freedom="3")}, "interval.degrees_of_freedom is '3'; expected null or"),
         ({"folds": [{"fold": 1, "items": 2}]}, r"folds\[0\].metrics is None; expected an object"),
         ({"controls": {"GC": {"metrics": {"mcc": 0.5}}}}, "controls.GC.metrics.mcc is 0.5; expected an object"),
         ({"surprise": 1}, "the record has an unknown field 'surprise'"),

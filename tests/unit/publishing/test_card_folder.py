@@ -42,6 +42,16 @@ def test_a_new_card_in_the_same_folder_keeps_the_text_of_the_user_and_no_old_sco
     plan_card(tmp_path, "me/other")
 
 
+def test_text_of_the_user_between_the_marks_is_not_written_over(tmp_path: Path) -> None:
+    write_card([record("gene_finding", value=0.61)], tmp_path)
+    readme = tmp_path / "README.md"
+    mine = readme.read_text().replace("\n<!-- bend_hf: wrote", "\nMy notes.\n\n<!-- bend_hf: wrote")
+    readme.write_text(mine)
+    with pytest.raises(RecordError, match=r"README.md was edited between the marks of bend_hf"):
+        write_card([record("gene_finding", value=0.62)], tmp_path)
+    assert readme.read_text() == mine
+
+
 def test_a_card_of_the_user_in_the_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# My model\n")
     write_card([record("gene_finding")], tmp_path)

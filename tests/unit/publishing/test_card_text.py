@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -74,7 +75,8 @@ def test_nothing_of_others_is_lost_and_our_newest_scores_are_there(
         }
         parts = split_card(card, "it")
         assert parts.own_text == split_card(there, "it").own_text
-        assert parts.section == f"{BEGIN}\n\n# m on BEND\n\n{scores}\n\n{END}"
+        assert parts.section == marked(f"# m on BEND\n\n{scores}").rstrip()
+        assert not parts.was_edited
         kept = yaml.safe_load(parts.metadata)
         for key, value in metadata.items():
             if isinstance(value, list) and key == "tags":
@@ -125,6 +127,29 @@ def test_damaged_marks_are_refused(mark: str) -> None:
 def test_metadata_of_another_form_are_refused(metadata: str, said: str) -> None:
     with pytest.raises(RecordError, match=said):
         merge_card(_ours({"cpg": 0.5}), f"---\n{metadata}\n---\nx", None, "it")
+
+
+def test_text_that_was_written_between_the_marks_is_not_lost() -> None:
+    there = _ours({"cpg": 0.1})
+    for edited in (there.replace("# m on BEND\n", "# m on BEND\n\nMine.\n"), there.replace("{'cpg': 0.1}", "0.2")):
+        assert edited != there
+        with pytest.raises(
+            RecordError, match="it was edited between the marks of bend_hf, and that text would be lost"
+        ):
+            merge_card(_ours({"cpg": 0.3}), edited, there, "it")
+    for same in (there, there.replace("\n", "\r\n"), re.sub(r"<!-- bend_hf: wrote .*\n", "", there)):
+        assert _found(merge_card(_ours({"cpg": 0.3}), same, there, "it")) == {"bend/cpg": 0.3}
+    body = split_card(there, "it").section
+    assert body is not None
+    emptied = there.replace(body, f"{BEGIN}\n{END}") + "\nMine.\n"
+    assert merge_card(_ours({"cpg": 0.3}), emptied, there, "it").endswith("\nMine.\n")
+
+
+def test_the_repository_in_an_example_is_no_edit() -> None:
+    text = marked('load_head("OWNER/NAME/heads/a")')
+    assert not split_card(text.replace("OWNER/NAME", "me/model"), "it").was_edited
+    assert split_card(text.replace("load_head", "load_it"), "it").was_edited
+    assert not split_card(text.replace(" -->", " -->  "), "it").was_edited
 
 
 def test_two_texts_of_the_user_are_not_mixed() -> None:

@@ -70,6 +70,14 @@ def _tags(text: str) -> list[tuple[str, dict[str, str | None]]]:
 HOSTILE = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'{{ 7*7 }}"
 
 
+@pytest.mark.parametrize("sign", ["\x00", "\x08", "\x1b", "\x9b", "\u200f", "\u202e", "\u2066"])
+def test_control_signs_and_marks_of_direction_are_not_in_the_page(sign: str) -> None:
+    made = _with(record(model=f"a{sign}b", family=f"c{sign}d"), "data", origin=f"e{sign}f")
+    html = page(leaderboards([made]), {})
+    assert sign not in html
+    assert "a\ufffdb" in html
+
+
 def test_text_of_records_cannot_become_markup_in_the_page() -> None:
     made = record(model=HOSTILE, family=HOSTILE, controls={HOSTILE: 0.3}, created_with={"git_commit": "-dirty"})
     made = _with(made, "data", repo=HOSTILE)

@@ -47,11 +47,12 @@ MODELS = {"best": predictions(1.0, 2), "near": predictions(0.99, 3), "far": pred
 def write_run(folder: Path, model: str, said: Predictions, *, seed: int = 0, keep: bool = True) -> Path:
     """A record and its prediction file, scored as they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    interval = interval_of(said, "auroc")
+    answered = said.answered
+    interval = interval_of(answered, "auroc")
     made = record(
         "variant_effects_disease",
         model,
-        float(score("auroc", said.score, said.target, names=None).value),  # type: ignore[arg-type]
+        float(score("auroc", answered.score, answered.target, names=None).value),  # type: ignore[arg-type]
         interval=(interval.low, interval.high),
         seed=seed,
         items=N,
@@ -116,6 +117,20 @@ def test_predictions_of_other_items_are_not_paired_and_logged(tmp_path: Path) ->
     assert marks(leaderboard_of(paths, said))["far"] == ("≈", "overlap")
     assert "no paired test for far" in said[0]
     assert "far: best and far cannot be compared: coverage.item_sha256 is" in said[0]
+
+
+def test_models_that_answer_the_same_items_are_paired_and_others_are_not(tmp_path: Path) -> None:
+    def without(name: str, first: int) -> Predictions:
+        scores = np.array(MODELS[name].score)
+        scores[first : first + 20] = np.nan
+        return replace(MODELS[name], score=scores)
+
+    same = [write_run(tmp_path / "same", name, without(name, 5)) for name in ("best", "far")]
+    assert marks(leaderboard_of(same))["far"] == ("", "paired")
+    others = [write_run(tmp_path / "others", name, without(name, first)) for name, first in (("best", 5), ("far", 90))]
+    said: list[str] = []
+    assert marks(leaderboard_of(others, said))["far"] == ("≈", "overlap")
+    assert "no paired test for far: best and far lack the scores of different items; 'bend-hf compare'" in said[0]
 
 
 def test_an_exchanged_file_is_not_used(tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_indel_whose_ref_is_not_the_genomes_raises(tmp_path: Path, contigs: tupl
         (("chr1", 10, 20, "A", "C", 0), InputError, "line 2 has 10 bp and 1 bases"),
         (("chr1", 130_000, 130_001, "A", "C", 0), GenomeError, "past the end of its contig"),
         (("chr9", 10, 11, "A", "C", 0), GenomeError, "chr9"),
-        (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants are not substitutions of one base"),
+        (("chr1", 10, 11, "R", "C", 0), InputError, "1 of 1 variants do not spell out both alleles"),
     ],
 )
 def test_bad_row_raises(
@@ -391,6 +391,40 @@ def test_missing_named_column_raises(tmp_path: Path, contigs: tuple[Path, dict[s
     path = bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 1)])
     with pytest.raises(InputError, match="has no column 'lable'; did you mean 'label'"):
         read_variants(path, genome, ReadSettings(label_column="lable"))
+
+
+@pytest.mark.parametrize("name", ["score", "item", "label", "target", "entropy", "left_bp", "sequence"])
+def test_column_that_scoring_writes_cannot_be_kept(
+    tmp_path: Path, contigs: tuple[Path, dict[str, str]], name: str
+) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][10]
+    path = bed(tmp_path / "a.bed", [("chr1", 10, 11, base, OTHER[base], "1")], further=(name,))
+    with pytest.raises(ConfigError, match=f"the column '{name}' cannot be kept.*rename it"):
+        read_variants(path, genome, ReadSettings(keep=(name,)))
+
+
+def test_coordinates_that_are_kept_are_those_of_the_normalized_variant(
+    tmp_path: Path, genome_of: Callable[[str], Path]
+) -> None:
+    path = bed(tmp_path / "a.bed", [("chr1", 1, 4, "cgt", "cat", "1")])
+    for keep in (("chromosome", "start", "end", "ref", "alt"), ()):
+        found = read_variants(path, genome_of("ACGTACGT"), ReadSettings(keep=keep))
+        table = found.table(np.arange(1)).drop_columns(["sequence"])
+        assert table.to_pylist() == [
+            {"item": 0, "variant_offset": 2, "label": 1, "chromosome": "chr1", "start": 2, "end": 3}
+            | {"ref": "G", "alt": "A"}
+        ]
+
+
+@pytest.mark.parametrize("alt", ["R", "U", "*", "<DEL>", "", "."])
+def test_alleles_that_are_not_spelled_out_are_told_no_remedy_that_refuses_them(
+    tmp_path: Path, genome_of: Callable[[str], Path], alt: str
+) -> None:
+    path = vcf(tmp_path / "a.vcf", [f"chr1\t2\t.\tC\t{alt}\t.\t.\t."])
+    with pytest.raises(InputError, match=r"do not spell out both alleles.*with --indels drop") as raised:
+        read_variants(path, genome_of("ACGTACGT"))
+    assert "likelihood" not in str(raised.value)
 
 
 def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:

@@ -52,6 +52,16 @@ def test_window_at_the_end_of_a_sequence_is_shorter() -> None:
     assert found.mean_around(np.array([1]), window_bp=16) == pytest.approx([1.0])
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1.0, 1e15, 1e30])
+def test_the_size_of_embeddings_does_not_change_their_distance(size: float) -> None:
+    values = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]]) * torch.tensor([[size], [1.0], [size]])
+    embeddings = EmbeddingsOnDevice(values=values, bp=np.ones(3, np.int64), starts=np.array([0, 1, 2, 3]))
+    ref, alt = np.array([0, 1, 0, 0]), np.array([1, 0, 0, 2])
+    assert SegmentDistances.of(embeddings, ref, alt).mean() == pytest.approx([0.4, 0.4, 0.0, 1.0], abs=1e-6)
+    by_hand = cosine_distance(values[[0, 1, 0, 0]].numpy(), values[[1, 0, 0, 2]].numpy())
+    assert by_hand == pytest.approx([0.4, 0.4, 0.0, 1.0], abs=1e-6)
+
+
 def test_zero_embeddings_are_one_apart_from_others_on_the_device_too() -> None:
     values = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     embeddings = EmbeddingsOnDevice(values=values, bp=np.ones(3, np.int64), starts=np.array([0, 1, 2, 3]))
