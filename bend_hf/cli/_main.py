@@ -26,7 +26,7 @@ from bend_hf import __version__
 from bend_hf.cli import COMMANDS, Command
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
-from bend_hf.errors import BendError, memory_error, own_error
+from bend_hf.errors import BendError, hub_error, memory_error, own_error
 from bend_hf.files import cache_folder, disk_error, free_space, start_logging
 from bend_hf.tables import printable
 
@@ -101,8 +101,10 @@ def _explain(error: Exception, parsed: argparse.Namespace) -> tuple[str, int] | 
         return _explain_disk(own, failed, parsed), 1
     if own is not None:
         return str(own), own.exit_status
-    memory = memory_error(error)
-    return None if memory is None else (f"{memory}; {_MORE_MEMORY}", 1)
+    if memory := memory_error(error):
+        return f"{memory}; {_MORE_MEMORY}", 1
+    hub = hub_error(error)
+    return None if hub is None else (f"{hub}; check the name and the network, and repeat the command", 1)
 
 
 def _explain_disk(own: BendError | None, error: OSError, parsed: argparse.Namespace) -> str:

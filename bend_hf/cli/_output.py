@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import io
 import json
+import logging
+import math
 import os
 import re
 import sys
@@ -21,18 +23,22 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from bend_hf.config import flag_group
 from bend_hf.files import Loudness
-from bend_hf.tables import Mark, Table, one_line, printable
+from bend_hf.tables import Mark, Table, number, one_line, printable
 
 if TYPE_CHECKING:
+    from bend_hf.evaluation.record import ResultRecord
     from bend_hf.runs.forecast import Forecast
 
 # Libraries read these when they are imported.
 _QUIET: Final = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+# They show what they log by themselves, and pass it on to the root, which would show it again.
+_LOG_TWICE: Final = ("datasets", "huggingface_hub")
 _STYLES: Final[Mapping[Mark | None, str]] = {"best": "bold green", "tied": "cyan"}
 _NUMBER: Final = re.compile(r"[-+]?[\d.,]+|undefined|")
 
@@ -85,15 +91,21 @@ def output_as_asked(parsed: argparse.Namespace) -> Iterator[None]:
     """Print as the flags and the terminal ask for until the block ends.
 
     With ``--json``, stdout belongs to the records. A terminal gets no control characters from names. With ``--quiet``,
-    libraries show no progress.
+    libraries show no progress. What a library logs is shown once.
     """
     quiet = _QUIET if loudness(parsed) == "quiet" else {}
     added = {name: value for name, value in quiet.items() if name not in os.environ}
     os.environ.update(added)
+    twice = [logging.getLogger(name) for name in _LOG_TWICE]
+    before = [logger.propagate for logger in twice]
+    for logger in twice:
+        logger.propagate = False
     try:
         with _stdout_as_asked(parsed):
             yield
     finally:
+        for logger, propagate in zip(twice, before, strict=True):
+            logger.propagate = propagate
         for name in added:
             os.environ.pop(name, None)
 
@@ -128,9 +140,45 @@ def show(parsed: argparse.Namespace, text: str | Sequence[object], records: Iter
     stream.flush()
 
 
+@contextlib.contextmanager
+def log_without_data_sources() -> Iterator[None]:
+    """Let no log line say where data are read, for commands that read those of many records to check them."""
+    logger = logging.getLogger("bend_hf.data")
+    before = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def control_lines(records: Sequence[ResultRecord]) -> list[str]:
+    """Return one line for each record that holds controls, with their scores, the best first."""
+    from bend_hf.evaluation.record import member
+    from bend_hf.runs.controls import CONTROLS
+
+    lines = []
+    for record in records:
+        scores = {name: member(one, "metrics", record.main_metric, "value") for name, one in record.controls.items()}
+        known = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+        best_first = sorted(scores, key=lambda name: (-known.get(name, -math.inf), name))
+        titles = {name: CONTROLS.get(name).title if name in CONTROLS else name for name in best_first}
+        shown = ", ".join(f"{titles[name]} {number(scores[name])}" for name in best_first)
+        if shown:
+            about = f"{record.task}, {record.model.get('model')}, seed {record.config.get('seed')}"
+            lines.append(f"{about}: controls: {shown}")
+    return ["", *lines] if lines else []
+
+
 def fits_terminal() -> bool:
-    """Whether tables are fitted to the screen: stdout is a terminal, and no variable asks for plain text."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether tables are fitted to the screen: stdout is a terminal that knows control characters."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colors() -> bool:
+    """Whether scores may be told apart by colors: tables are fitted to the screen, and ``NO_COLOR`` is not set."""
+    return fits_terminal() and not os.environ.get("NO_COLOR")
 
 
 def _print_fitted(table: Table) -> None:
@@ -141,19 +189,23 @@ def _print_fitted(table: Table) -> None:
     import rich.text
 
     stream = sys.stdout
-    console = rich.console.Console(file=stream.stream if isinstance(stream, _Printable) else stream, highlight=False)
+    console = rich.console.Console(
+        file=stream.stream if isinstance(stream, _Printable) else stream,
+        highlight=False,
+        color_system="auto" if has_colors() else None,
+    )
     header = [one_line(name) for name in table.header]
     rows = [[one_line(cell) for cell in row] for row in table.rows]
     widths = fitted_widths(list(zip(header, *rows, strict=True)), console.width)
     fitted = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, (name, width) in enumerate(zip(header, widths, strict=False)):
-        numeric = all(_NUMBER.fullmatch(row[number]) for row in rows)
+    for column, (name, width) in enumerate(zip(header, widths, strict=False)):
+        numeric = all(_NUMBER.fullmatch(row[column]) for row in rows)
         fitted.add_column(name, justify="right" if numeric else "left", overflow="fold", width=width)
-    for number, row in enumerate(rows):
-        style = _STYLES.get(table.marks.get(number), "")
+    for place, row in enumerate(rows):
+        style = _STYLES.get(table.marks.get(place), "")
         fitted.add_row(*(rich.text.Text(cell, style=style) for cell in row[: len(widths)]))
     console.print(fitted)
-    if table.marks:
+    if table.marks and has_colors():
         legend = rich.text.Text("best of its task", style=_STYLES["best"])
         console.print(legend.append("; ").append("cannot be told from it", style=_STYLES["tied"]))
     if len(widths) < len(header):

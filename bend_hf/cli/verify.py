@@ -36,14 +36,19 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.errors import ConfigError
+    from bend_hf.errors import ConfigError, nearest
     from bend_hf.registry import names_file
     from bend_hf.tasks import ALL, task_names
 
     values = given_values(DataConfig, parsed)
     names = values.get("task", ())
+    if not names and "bed" not in values:
+        raise ConfigError("nothing to verify is named; give records of runs or a folder of them, such as results")
     tasks = {*task_names(), ALL}
     places = [Path(name) for name in names if name not in tasks and not names_file(name)]
+    for path in places:
+        if not path.exists() and nearest(str(path), tasks) is None:
+            raise ConfigError(f"{path} does not exist, and is no task; give records of runs, or a folder of them")
     places = [path for path in places if path.exists() or path.suffix in (".json", ".parquet")]
     if not places:
         return _verify_built(values, parsed.built)
