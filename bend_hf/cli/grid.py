@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,8 @@ from bend_hf.config import RunConfig, add_run_flags, given_values
 if TYPE_CHECKING:
     from bend_hf.runs.grid import CellResult
     from bend_hf.tables import Mark
+
+log = logging.getLogger(__name__)
 
 _SEVERAL: Final = ("model",)
 
@@ -43,9 +46,9 @@ def _run(parsed: argparse.Namespace) -> int:
             table = replace(table, marks=_marks(results))
         records = [cell.record for cell in results if cell.record is not None]
         text = ["", table, *control_lines(records), *grid_lines(results)]
-        if records:
-            text += ["", f"records: {config.out}; to compare them: bend-hf report {shlex.quote(str(config.out))}"]
         show(parsed, text, (cell.as_json() for cell in results))
+        out = shlex.quote(str(config.out))
+        log.info("records are in %s; 'bend-hf report %s' writes tables and plots of them", config.out, out)
     return 1 if failures(results) else 0
 
 

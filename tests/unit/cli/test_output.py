@@ -206,7 +206,6 @@ def test_controls_are_shown_below_the_scores(tmp_path: Path, capsys: pytest.Capt
         assert len(scores) >= 4
         assert scores == sorted(scores, reverse=True)
         assert "k-mers" in line
-    assert f"records: {tmp_path}; to compare them: bend-hf report {tmp_path}" in printed
 
 
 @pytest.mark.parametrize(
