@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -23,10 +22,9 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from bend_hf.config import flag_group
 from bend_hf.files import Loudness
-from bend_hf.tables import Mark, Table, number, one_line, printable
+from bend_hf.tables import Mark, Table, one_line, printable
 
 if TYPE_CHECKING:
-    from bend_hf.evaluation.record import ResultRecord
     from bend_hf.runs.forecast import Forecast
 
 # Libraries read these when they are imported.
@@ -138,37 +136,6 @@ def show(parsed: argparse.Namespace, text: str | Sequence[object], records: Iter
     for record in records:
         stream.write(json.dumps(jsonable(record), allow_nan=False) + "\n")
     stream.flush()
-
-
-@contextlib.contextmanager
-def log_without_data_sources() -> Iterator[None]:
-    """Let no log line say where data are read, for commands that read those of many records to check them."""
-    logger = logging.getLogger("bend_hf.data")
-    before = logger.level
-    if not logger.isEnabledFor(logging.DEBUG):
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def control_lines(records: Sequence[ResultRecord]) -> list[str]:
-    """Return one line for each record that holds controls, with their scores, the best first."""
-    from bend_hf.evaluation.record import member
-    from bend_hf.runs.controls import CONTROLS
-
-    lines = []
-    for record in records:
-        scores = {name: member(one, "metrics", record.main_metric, "value") for name, one in record.controls.items()}
-        known = {name: value for name, value in scores.items() if isinstance(value, int | float)}
-        best_first = sorted(scores, key=lambda name: (-known.get(name, -math.inf), name))
-        titles = {name: CONTROLS.get(name).title if name in CONTROLS else name for name in best_first}
-        shown = ", ".join(f"{titles[name]} {number(scores[name])}" for name in best_first)
-        if shown:
-            about = f"{record.task}, {record.model.get('model')}, seed {record.config.get('seed')}"
-            lines.append(f"{about}: controls: {shown}")
-    return ["", *lines] if lines else []
 
 
 def fits_terminal() -> bool:

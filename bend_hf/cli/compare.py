@@ -139,7 +139,7 @@ def _prediction_files(places: Sequence[Path]) -> list[Path]:
         files = find_records([place]) if place.is_dir() else [place]
         found += [one.with_suffix(".parquet") if one.suffix == ".json" else one for one in files]
     for path in found:
-        if not path.exists():
+        if not path.exists() and not path.with_suffix(".json").exists():  # predictions that are gone are found below
             raise RecordError(f"{path} does not exist; give the .parquet files of runs, or a folder of them")
     return found
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.cli._output import fits_terminal, log_without_data_sources, show
+from bend_hf.cli._output import fits_terminal, show
+from bend_hf.cli._records import log_without_data_sources
 
 if TYPE_CHECKING:
     from bend_hf.publishing.overview import Overview

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.cli._output import add_dry_run, control_lines, has_colors, show, show_forecast
+from bend_hf.cli._output import add_dry_run, has_colors, show, show_forecast
+from bend_hf.cli._records import control_lines
 from bend_hf.config import RunConfig, add_run_flags, given_values
 
 if TYPE_CHECKING:

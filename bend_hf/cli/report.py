@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bend_hf.cli import Command
-from bend_hf.cli._output import log_without_data_sources, progress_of
+from bend_hf.cli._output import progress_of
+from bend_hf.cli._records import log_without_data_sources, records_of
 from bend_hf.config import flag_group
 
 
@@ -35,7 +36,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
     with log_without_data_sources():
         written = write_report(
-            parsed.records,
+            records_of(parsed.records),
             parsed.out,
             plots=not parsed.no_plots,
             paired=not parsed.no_paired,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from bend_hf.cli import Command
-from bend_hf.cli._output import add_dry_run, control_lines, show, show_forecast
+from bend_hf.cli._output import add_dry_run, show, show_forecast
+from bend_hf.cli._records import control_lines
 from bend_hf.config import RunConfig, add_run_flags, config_from_flags
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf.cli import Command
+from bend_hf.cli._records import records_of
 from bend_hf.config import DataConfig, add_flags, flag_group, given_values
 
 _NOT_VERIFIED: Final = 1
@@ -83,7 +84,7 @@ def _verify_records(places: list[Path], values: dict[str, Any], *, with_data: bo
         )
     place, status = DataPlace(**values), 0
     opened: Opened = {}
-    for path in find_records([path.with_suffix(".json") if path.suffix == ".parquet" else path for path in places]):
+    for path in find_records(records_of(places)):
         try:
             verified = verify_run(path, place, with_data=with_data, opened=opened)
         except BendError as error:
