@@ -178,7 +178,8 @@ def did_you_mean(name: str, known: list[str]) -> str:
         known: All known names.
 
     Returns:
-        For example ``did you mean 'gene_finding'?`` or ``known are: a, b``. A long list is cut, and says so.
+        For example ``did you mean 'gene_finding'?`` ``known are: a, b`` or ``there are none``. A long list is
+        cut, and says so.
 
     >>> did_you_mean("chrUn", ["1", "2", "chrEBV", *(f"scaffold_{number}" for number in range(97))])
     '100 names are known, such as chrEBV, scaffold_9, scaffold_8'
@@ -186,6 +187,8 @@ def did_you_mean(name: str, known: list[str]) -> str:
     near = nearest(name, known)
     if near:
         return f"did you mean {near!r}?"
+    if not known:
+        return "there are none"
     if len(known) <= _LISTED:
         return "known are: " + ", ".join(sorted(known))
     return f"{len(known)} names are known, such as {', '.join(_most_like(name, known, n=3, cutoff=0.0))}"

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -38,6 +39,7 @@ EXIT_STATUSES: Final = (
 )
 
 
+_USER_MODULE: Final = "bend_hf_file_"  # user_code.load_file begins the names of modules with it
 _MORE_MEMORY: Final = (
     "use smaller batches, fewer processes or a machine with more memory, and repeat the command; finished work is kept"
 )
@@ -103,8 +105,22 @@ def _explain(error: Exception, parsed: argparse.Namespace) -> tuple[str, int] | 
         return str(own), own.exit_status
     if memory := memory_error(error):
         return f"{memory}; {_MORE_MEMORY}", 1
-    hub = hub_error(error)
-    return None if hub is None else (f"{hub}; check the name and the network, and repeat the command", 1)
+    if hub := hub_error(error):
+        return f"{hub}; check the name and the network, and repeat the command", 1
+    return _explain_user_code(error)
+
+
+def _explain_user_code(error: Exception) -> tuple[str, int] | None:
+    """Show where a file that the user named fails, from its first line on and not from where a command began."""
+    at = error.__traceback__
+    while at is not None and not str(at.tb_frame.f_globals.get("__name__")).startswith(_USER_MODULE):
+        at = at.tb_next
+    if at is None:
+        return None
+    trace = "".join(traceback.format_tb(at)).rstrip()
+    file = Path(at.tb_frame.f_code.co_filename)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{file.name} failed ({what}); correct it\n{trace}", 1
 
 
 def _explain_disk(own: BendError | None, error: OSError, parsed: argparse.Namespace) -> str:

@@ -184,6 +184,19 @@ def test_a_defect_is_not_taken_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> N
         main(["tasks"])
 
 
+def test_an_error_in_a_file_of_the_user_is_shown_from_that_file_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "my_model.py"
+    model.write_text("def part(s):\n    raise ValueError('no table')\n\ndef embed(sequences):\n    return part('A')\n")
+    flags = ["--data", "sample", "--epochs", "1", "--out", str(tmp_path)]
+    assert main(["train", "cpg_methylation", "--model", str(model), *flags]) == 1
+    said = capsys.readouterr().err.partition("error: ")[2]
+    first, *trace = said.splitlines()
+    assert first == "my_model.py failed (ValueError: no table); correct it"
+    assert [line.split(", ")[1] for line in trace if line.startswith("  File")] == ["line 5", "line 2"]
+
+
 def test_what_a_library_logs_is_shown_once() -> None:
     code = (
         "import argparse, logging; from bend_hf.cli._output import output_as_asked; "
