@@ -39,6 +39,12 @@ EXIT_STATUSES: Final = (
 )
 
 
+_FIRST_COMMANDS: Final = (
+    "bend-hf demo",
+    "bend-hf train cpg_methylation --data sample --model FOLDER",
+    "bend-hf run all --data sample --model FOLDER onehot --controls",
+    "bend-hf report results",
+)
 _USER_MODULE: Final = "bend_hf_file_"  # user_code.load_file begins the names of modules with it
 _MORE_MEMORY: Final = (
     "use smaller batches, fewer processes or a machine with more memory, and repeat the command; finished work is kept"
@@ -218,7 +224,7 @@ def command_parser(only: Command | None = None) -> Parser:
         prog="bend-hf",
         description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
         epilog=EXIT_STATUSES,
-        example="bend-hf train gene_finding --model bend-mini --data sample",
+        example="\n  ".join(_FIRST_COMMANDS),
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")

@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, example: str = "", **settings: Any) -> None:  # noqa: ANN401 as argparse declares them
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Help, **settings})
         if example:
-            self.epilog = f"example:\n  {example}\n\n{self.epilog or ''}"
+            self.epilog = f"example{'s' if chr(10) in example else ''}:\n  {example}\n\n{self.epilog or ''}"
 
     def parse_known_args(  # type: ignore[override]  # typeshed overloads it for namespaces of other types
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

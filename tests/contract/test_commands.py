@@ -212,6 +212,13 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(
     assert "usage:" not in err
 
 
+@pytest.mark.parametrize("line", _main._FIRST_COMMANDS)
+def test_the_first_commands_in_the_help_parse(line: str) -> None:
+    assert f"  {line}\n" in _main.command_parser().format_help()
+    words = shlex.split(line)[1:]
+    assert _main.command_parser().parse_args(words).command == words[0]
+
+
 def test_a_folder_with_an_equals_sign_is_no_override(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "seed=1"
     folder.mkdir()
