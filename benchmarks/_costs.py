@@ -149,7 +149,8 @@ def cpu_table() -> str:
 
 
 def _days(seconds: float) -> str:
-    return duration(seconds) if seconds < 86_400 else f"{seconds / 86_400:,.0f} days"
+    days = round(seconds / 86_400)
+    return duration(seconds) if seconds < 86_400 else "1 day" if days == 1 else f"{days:,} days"
 
 
 def memory_table() -> str:

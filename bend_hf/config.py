@@ -240,7 +240,7 @@ class ComputeFlags(Flags):
 
     device: str | None = flag(
         None,
-        "device of the model, such as cpu or cuda:1; default: chosen by the launcher",
+        "device of the model, such as cpu or cuda:1; default: the GPU, if there is one",
         "speed",
         in_command=False,
         group="model",
@@ -476,10 +476,18 @@ class RunConfig(ModelConfig):
         group="scores",
     )
     tune: Tune = flag("head", "what to train: the head on frozen embeddings, all weights, or low-rank adapters")
-    epochs: int | None = flag(None, "passes over the training split", concerns="recipe", needs="training")
-    batch_size: int | None = flag(None, "sequences per step, over all processes", concerns="recipe", needs="training")
-    learning_rate: float | None = flag(None, "learning rate of AdamW", concerns="recipe", needs="training")
-    weight_decay: float | None = flag(None, "weight decay of AdamW", concerns="recipe", needs="training")
+    epochs: int | None = flag(
+        None, "passes over the training split; default: the task's", concerns="recipe", needs="training"
+    )
+    batch_size: int | None = flag(
+        None, "sequences per step, over all processes; default: the task's", concerns="recipe", needs="training"
+    )
+    learning_rate: float | None = flag(
+        None, "learning rate of AdamW; default: the task's", concerns="recipe", needs="training"
+    )
+    weight_decay: float | None = flag(
+        None, "weight decay of AdamW; default: the task's", concerns="recipe", needs="training"
+    )
     fold: tuple[int, ...] = flag((), "folds to run, counted from 1; default: all", group="data")
     mixed_precision: Precision = flag("no", "precision of the training", needs="training")
     schedule: Schedule = flag(
@@ -488,7 +496,10 @@ class RunConfig(ModelConfig):
     warmup_steps: int = flag(0, "steps over which the learning rate rises from 0", concerns="recipe", needs="training")
     gradient_accumulation: int = flag(1, "batches per optimizer step", concerns="recipe", needs="training")
     patience: int | None = flag(
-        None, "stop after this many epochs without a better validation metric", concerns="recipe", needs="training"
+        None,
+        "stop after this many epochs without a better validation metric; default: never",
+        concerns="recipe",
+        needs="training",
     )
     checkpoint_every: int = flag(
         200, "steps between two checkpoints, from which an interrupted run resumes", "speed", needs="training"

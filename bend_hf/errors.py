@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
@@ -137,6 +138,38 @@ def memory_error(error: BaseException | None) -> str | None:
     return None
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """Return what a request of ``huggingface_hub`` raises if the Hub refuses it, or if it does not reach the Hub."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    # The root of all errors of the HTTP client; it is httpx under one name or another, by huggingface_hub's release.
+    roots = [base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
+    return (HfHubHTTPError, OfflineModeIsEnabled, *roots)
+
+
+def hub_error(error: BaseException | None) -> str | None:
+    """Say whether the Hub could not be reached, or refused a request, behind an error.
+
+    >>> hub_error(ConnectionError("Couldn't reach 'bend/gene_finding' on the Hub"))
+    "the Hub cannot be reached, or refuses the request (ConnectionError: Couldn't reach 'bend/gene_finding' on the Hub)"
+    >>> hub_error(ValueError("7")) is None
+    True
+    """
+    kinds = hub_errors() if "huggingface_hub" in sys.modules else ()
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Of ConnectionError only the class itself, which datasets raises; a closed pipe is one of its subclasses.
+        if isinstance(error, kinds) or type(error) is ConnectionError:
+            first_line = next(iter(str(error).splitlines()), "no reason given")
+            return f"the Hub cannot be reached, or refuses the request ({type(error).__name__}: {first_line})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_LISTED: Final = 20  # names; of more, a message lists the nearest ones only
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return a closing clause for a message that names the nearest known name, or lists all of them.
 
@@ -145,10 +178,20 @@ def did_you_mean(name: str, known: list[str]) -> str:
         known: All known names.
 
     Returns:
-        For example ``did you mean 'gene_finding'?`` or ``known are: a, b``.
+        For example ``did you mean 'gene_finding'?`` ``known are: a, b`` or ``there are none``. A long list is
+        cut, and says so.
+
+    >>> did_you_mean("chrUn", ["1", "2", "chrEBV", *(f"scaffold_{number}" for number in range(97))])
+    '100 names are known, such as chrEBV, scaffold_9, scaffold_8'
     """
     near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else "known are: " + ", ".join(sorted(known))
+    if near:
+        return f"did you mean {near!r}?"
+    if not known:
+        return "there are none"
+    if len(known) <= _LISTED:
+        return "known are: " + ", ".join(sorted(known))
+    return f"{len(known)} names are known, such as {', '.join(_most_like(name, known, n=3, cutoff=0.0))}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -157,13 +200,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     >>> nearest("Gene-Findng", ["gene_finding", "cpg_methylation"])
     'gene_finding'
     """
+    return next(iter(_most_like(name, known, n=1, cutoff=0.6)), None)
+
+
+def _most_like(name: str, known: Iterable[str], *, n: int, cutoff: float) -> list[str]:
+    """Return up to ``n`` known names that are most like a name, the nearest first."""
     import difflib
 
     by_letters: dict[str, str] = {}
     for one in known:
         by_letters.setdefault(_letters(one), one)
-    near = difflib.get_close_matches(_letters(name), list(by_letters), n=1, cutoff=0.6)
-    return by_letters[near[0]] if near else None
+    return [by_letters[one] for one in difflib.get_close_matches(_letters(name), list(by_letters), n=n, cutoff=cutoff)]
 
 
 def _letters(name: str) -> str:

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,7 @@ from bend_hf import __version__
 from bend_hf.cli import COMMANDS, Command
 from bend_hf.cli._output import add_output_flags, loudness, output_as_asked
 from bend_hf.cli._parser import Parser
-from bend_hf.errors import BendError, memory_error, own_error
+from bend_hf.errors import BendError, hub_error, memory_error, own_error
 from bend_hf.files import cache_folder, disk_error, free_space, start_logging
 from bend_hf.tables import printable
 
@@ -38,6 +39,13 @@ EXIT_STATUSES: Final = (
 )
 
 
+_FIRST_COMMANDS: Final = (
+    "bend-hf demo",
+    "bend-hf train cpg_methylation --data sample --model FOLDER",
+    "bend-hf run all --data sample --model FOLDER onehot --controls",
+    "bend-hf report results",
+)
+_USER_MODULE: Final = "bend_hf_file_"  # user_code.load_file begins the names of modules with it
 _MORE_MEMORY: Final = (
     "use smaller batches, fewer processes or a machine with more memory, and repeat the command; finished work is kept"
 )
@@ -101,8 +109,24 @@ def _explain(error: Exception, parsed: argparse.Namespace) -> tuple[str, int] | 
         return _explain_disk(own, failed, parsed), 1
     if own is not None:
         return str(own), own.exit_status
-    memory = memory_error(error)
-    return None if memory is None else (f"{memory}; {_MORE_MEMORY}", 1)
+    if memory := memory_error(error):
+        return f"{memory}; {_MORE_MEMORY}", 1
+    if hub := hub_error(error):
+        return f"{hub}; check the name and the network, and repeat the command", 1
+    return _explain_user_code(error)
+
+
+def _explain_user_code(error: Exception) -> tuple[str, int] | None:
+    """Show where a file that the user named fails, from its first line on and not from where a command began."""
+    at = error.__traceback__
+    while at is not None and not str(at.tb_frame.f_globals.get("__name__")).startswith(_USER_MODULE):
+        at = at.tb_next
+    if at is None:
+        return None
+    trace = "".join(traceback.format_tb(at)).rstrip()
+    file = Path(at.tb_frame.f_code.co_filename)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{file.name} failed ({what}); correct it\n{trace}", 1
 
 
 def _explain_disk(own: BendError | None, error: OSError, parsed: argparse.Namespace) -> str:
@@ -200,7 +224,7 @@ def command_parser(only: Command | None = None) -> Parser:
         prog="bend-hf",
         description="Run BEND, the benchmark of DNA language models (ICLR 2024), with Hugging Face libraries.",
         epilog=EXIT_STATUSES,
-        example="bend-hf train gene_finding --model bend-mini --data sample",
+        example="\n  ".join(_FIRST_COMMANDS),
     )
     parser.add_argument("--version", action="version", version=f"bend-hf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 _QUIET: Final = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+# They show what they log by themselves, and pass it on to the root, which would show it again.
+_LOG_TWICE: Final = ("datasets", "huggingface_hub")
 _STYLES: Final[Mapping[Mark | None, str]] = {"best": "bold green", "tied": "cyan"}
 _NUMBER: Final = re.compile(r"[-+]?[\d.,]+|undefined|")
 
@@ -85,15 +89,21 @@ def output_as_asked(parsed: argparse.Namespace) -> Iterator[None]:
     """Print as the flags and the terminal ask for until the block ends.
 
     With ``--json``, stdout belongs to the records. A terminal gets no control characters from names. With ``--quiet``,
-    libraries show no progress.
+    libraries show no progress. What a library logs is shown once.
     """
     quiet = _QUIET if loudness(parsed) == "quiet" else {}
     added = {name: value for name, value in quiet.items() if name not in os.environ}
     os.environ.update(added)
+    twice = [logging.getLogger(name) for name in _LOG_TWICE]
+    before = [logger.propagate for logger in twice]
+    for logger in twice:
+        logger.propagate = False
     try:
         with _stdout_as_asked(parsed):
             yield
     finally:
+        for logger, propagate in zip(twice, before, strict=True):
+            logger.propagate = propagate
         for name in added:
             os.environ.pop(name, None)
 
@@ -129,8 +139,13 @@ def show(parsed: argparse.Namespace, text: str | Sequence[object], records: Iter
 
 
 def fits_terminal() -> bool:
-    """Whether tables are fitted to the screen: stdout is a terminal, and no variable asks for plain text."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether tables are fitted to the screen: stdout is a terminal that knows control characters."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colors() -> bool:
+    """Whether scores may be told apart by colors: tables are fitted to the screen, and ``NO_COLOR`` is not set."""
+    return fits_terminal() and not os.environ.get("NO_COLOR")
 
 
 def _print_fitted(table: Table) -> None:
@@ -141,19 +156,23 @@ def _print_fitted(table: Table) -> None:
     import rich.text
 
     stream = sys.stdout
-    console = rich.console.Console(file=stream.stream if isinstance(stream, _Printable) else stream, highlight=False)
+    console = rich.console.Console(
+        file=stream.stream if isinstance(stream, _Printable) else stream,
+        highlight=False,
+        color_system="auto" if has_colors() else None,
+    )
     header = [one_line(name) for name in table.header]
     rows = [[one_line(cell) for cell in row] for row in table.rows]
     widths = fitted_widths(list(zip(header, *rows, strict=True)), console.width)
     fitted = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, (name, width) in enumerate(zip(header, widths, strict=False)):
-        numeric = all(_NUMBER.fullmatch(row[number]) for row in rows)
+    for column, (name, width) in enumerate(zip(header, widths, strict=False)):
+        numeric = all(_NUMBER.fullmatch(row[column]) for row in rows)
         fitted.add_column(name, justify="right" if numeric else "left", overflow="fold", width=width)
-    for number, row in enumerate(rows):
-        style = _STYLES.get(table.marks.get(number), "")
+    for place, row in enumerate(rows):
+        style = _STYLES.get(table.marks.get(place), "")
         fitted.add_row(*(rich.text.Text(cell, style=style) for cell in row[: len(widths)]))
     console.print(fitted)
-    if table.marks:
+    if table.marks and has_colors():
         legend = rich.text.Text("best of its task", style=_STYLES["best"])
         console.print(legend.append("; ").append("cannot be told from it", style=_STYLES["tied"]))
     if len(widths) < len(header):

@@ -66,14 +66,15 @@ def _run(parsed: argparse.Namespace) -> int:
         return _export(entries, parsed)
     if parsed.action == "verify":
         found = verify(entries, log=print)
-        counts = f"{found.n_good} shards are correct, {len(found.altered)} were damaged, {found.n_missing} are missing"
-        print(f"{counts} in {cache}")
+        counts = f"{found.n_good} correct, {len(found.altered)} damaged, {found.n_missing} missing"
+        print(f"shards in {cache}: {counts}")
         return 1 if found.altered else 0
     for entry in entries:
         print(entry.text())
         if parsed.action == "prune" and not parsed.dry_run:
             remove(entry)
-    total = f"{sum(entry.size_bytes for entry in entries) / 1e9:10.3f} GB  in {len(entries)} folders of {cache}"
+    folders = "1 folder" if len(entries) == 1 else f"{len(entries)} folders"
+    total = f"{sum(entry.size_bytes for entry in entries) / 1e9:10.3f} GB  in {folders} of {cache}"
     if parsed.action == "prune":
         total += ", would be removed" if parsed.dry_run else ", removed"
     print(total)

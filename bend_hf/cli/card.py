@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import shlex
 from pathlib import Path
 
 from bend_hf.cli import Command
+from bend_hf.cli._records import records_of
 from bend_hf.config import flag_group
+
+log = logging.getLogger(__name__)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +35,14 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.card_folder import write_card
     from bend_hf.publishing.card_heads import copy_heads, files_of_heads, with_heads_at_hand
     from bend_hf.publishing.models import records_of_model
-    from bend_hf.publishing.publishable import match_dataset, parse_datasets, read_hub_facts
+    from bend_hf.publishing.publishable import (
+        match_dataset,
+        parse_datasets,
+        read_hub_facts,
+        reasons_not_to_publish,
+    )
 
-    paths = find_records(parsed.records)
+    paths = find_records(records_of(parsed.records))
     read = list(with_heads_at_hand(zip(paths, read_all_verified(paths), strict=True)))
     heads = files_of_heads(paths, read)
     records = match_dataset(records_of_model(read, parsed.model), parse_datasets(parsed.dataset), read_hub_facts)
@@ -40,6 +50,10 @@ def _run(parsed: argparse.Namespace) -> int:
     written = write_card(records, parsed.out, controls=controls, source_url=parsed.source_url)
     for path in [*written, *copy_heads(records, heads, parsed.out)]:
         print(path)
+    if any(reasons_not_to_publish(record) for record in records):
+        log.warning("it holds scores that may not be published as BEND scores; %s says why", parsed.out / "README.md")
+    else:
+        log.info("'bend-hf push card --from %s --namespace NAME' sends it to the Hub", shlex.quote(str(parsed.out)))
     return 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
@@ -24,7 +26,13 @@ FEWEST: Final = 2  # clusters or trainings that a variance takes
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("predictions", nargs="+", type=Path, metavar="FILE.parquet", help="prediction files of runs")
+    parser.add_argument(
+        "predictions",
+        nargs="+",
+        type=Path,
+        metavar="FILE.parquet",
+        help="prediction files of runs, their records, or folders of these, such as the results of one task",
+    )
     scores = flag_group(parser, "scores")
     scores.add_argument(
         "--metric",
@@ -81,6 +89,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.evaluation.uncertainty.clusters import as_clusters
     from bend_hf.evaluation.uncertainty.comparison import compare, on_common_items
 
+    parsed.predictions = _prediction_files(parsed.predictions)
     records = _verified(parsed.predictions)
     _check_others(parsed, records)
     first_record = next(iter(records.values()), None)
@@ -96,16 +105,17 @@ def _run(parsed: argparse.Namespace) -> int:
     genes = _genes(parsed, first_record)
     of_genes = {name: compare(models, name, draws, level=parsed.level, method=parsed.method) for name in genes}
     clusters = as_clusters(first, draws.clusters, block_bp=draws.block_bp)
-    lines = _notes(found, clusters, parsed)
+    lines = _notes(found, clusters, parsed, short_names(models))
     if without:
         lines.append(f"Protocol and data were not compared: no record is next to {', '.join(without)}.")
     notes = "\n".join(lines)
     about = {"level": parsed.level, "method": parsed.method, "clusters": clusters.noun, "n_clusters": len(clusters)}
-    text: list[object] = [table(found, metric, level=parsed.level), ""]
+    short = short_names(models)
+    text: list[object] = [table(found, metric, level=parsed.level, shown=short), ""]
     shown: list[dict[str, object]] = []
     for name, pairs in {metric: found, **of_genes}.items():
         shown += [{"metric": name, **about, **asdict(one)} for one in pairs]
-        text += [] if name == metric else [table(pairs, metric_title(name), level=parsed.level), ""]
+        text += [] if name == metric else [table(pairs, metric_title(name), level=parsed.level, shown=short), ""]
     text.append(notes)
     if parsed.others and first_record is not None:
         others, below = _published(first_record, metric)
@@ -113,6 +123,25 @@ def _run(parsed: argparse.Namespace) -> int:
         shown += [one.as_json() for one in others]
     show(parsed, text, shown)
     return 0
+
+
+def _prediction_files(places: Sequence[Path]) -> list[Path]:
+    """Return the prediction files of runs, which lie next to their records.
+
+    Raises:
+        RecordError: A place does not exist, or a folder holds no record.
+    """
+    from bend_hf.errors import RecordError
+    from bend_hf.evaluation.record import find_records
+
+    found: list[Path] = []
+    for place in places:
+        files = find_records([place]) if place.is_dir() else [place]
+        found += [one.with_suffix(".parquet") if one.suffix == ".json" else one for one in files]
+    for path in found:
+        if not path.exists() and not path.with_suffix(".json").exists():  # predictions that are gone are found below
+            raise RecordError(f"{path} does not exist; give the .parquet files of runs, or a folder of them")
+    return found
 
 
 def _genes(parsed: argparse.Namespace, record: ResultRecord | None) -> list[str]:
@@ -147,7 +176,9 @@ def _check_others(parsed: argparse.Namespace, records: Mapping[Path, ResultRecor
         raise ConfigError("--with published needs the task of the predictions; keep a record next to one of the files")
 
 
-def _notes(found: list[Comparison], clusters: Clusters, parsed: argparse.Namespace) -> list[str]:
+def _notes(
+    found: list[Comparison], clusters: Clusters, parsed: argparse.Namespace, shown: Mapping[str, str]
+) -> list[str]:
     """Say what was compared: clusters, corrections, what the test could have found, and trainings."""
     pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs; p is corrected by Holm's method"
     lines = [f"Over {len(clusters)} {clusters.noun} ({clusters.reason}). {pairs}."]
@@ -163,18 +194,23 @@ def _notes(found: list[Comparison], clusters: Clusters, parsed: argparse.Namespa
             lines.append("With one cluster, nothing is known of others: intervals and p are undefined.")
         elif smallest > 1 - parsed.level:
             lines.append(f"No corrected p is below {min(smallest, 1):.3g} with so few {clusters.noun}.")
-        lines += _power_and_trainings(found)
+        lines += _power_and_trainings(found, shown)
     return lines
 
 
-def _power_and_trainings(found: list[Comparison]) -> list[str]:
+def _power_and_trainings(found: list[Comparison], shown: Mapping[str, str]) -> list[str]:
     known = [one.detectable for one in found if one.detectable == one.detectable]
     lines = []
     if known:
         ends = dict.fromkeys(number(end) for end in (min(known), max(known)))
         lines.append(f"Smallest difference that this test finds in 4 of 5 cases: {' to '.join(ends)}.")
     once = sorted(
-        {name for one in found for name, n in zip((one.first, one.second), one.n_trainings, strict=True) if n < FEWEST}
+        {
+            shown[name]
+            for one in found
+            for name, n in zip((one.first, one.second), one.n_trainings, strict=True)
+            if n < FEWEST
+        }
     )
     if once:
         lines.append(
@@ -204,13 +240,41 @@ def _trainings(named: dict[str, Path]) -> dict[str, list[Path]]:
     return {**grouped, **{name: [path] for name, path in named.items()}}
 
 
-def table(found: list[Comparison], metric: str, *, level: float) -> Table:
-    """Write the comparisons as a table, one line per pair, the better model first."""
+_STEM: Final = re.compile(r".+__(?P<model>.+)__(?P<seed>seed\d+)__\d{8}T\d{6}\w*")
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Name runs by their model, or by model and seed, if that tells all of them apart; by the whole name otherwise.
+
+    >>> short_names(["cpg__onehot__seed0__20261128T130805", "cpg__kmer__seed0__20261128T130902", "mine"])
+    {'cpg__onehot__seed0__20261128T130805': 'onehot', 'cpg__kmer__seed0__20261128T130902': 'kmer', 'mine': 'mine'}
+    """
+    names = list(names)
+    parts = {name: _STEM.fullmatch(name) for name in names}
+    by_model = {name: found["model"] if found else name for name, found in parts.items()}
+    by_seed = {name: f"{found['model']}, {found['seed']}" if found else name for name, found in parts.items()}
+    for short in (by_model, by_seed):
+        if len(set(short.values())) == len(names):
+            return short
+    return {name: name for name in names}
+
+
+def table(
+    found: list[Comparison], metric: str, *, level: float, shown: Mapping[str, str] = MappingProxyType({})
+) -> Table:
+    """Write the comparisons as a table, one line per pair, the better model first.
+
+    Args:
+        found: The comparisons.
+        metric: Name of the metric.
+        level: Confidence level of the intervals.
+        shown: How models are named that have long names.
+    """
     header = ("better", "than", metric, "and", "difference", f"{level:.0%} interval", "p", "p (Holm)")
     rows = [
         (
-            one.first,
-            one.second,
+            shown.get(one.first, one.first),
+            shown.get(one.second, one.second),
             number(one.value_first),
             number(one.value_second),
             number(one.difference),

@@ -7,13 +7,17 @@ import contextlib
 import importlib
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
+from bend_hf.cli._output import fits_terminal, show
+from bend_hf.cli._records import log_without_data_sources
 
 if TYPE_CHECKING:
+    from bend_hf.publishing.overview import Overview
     from bend_hf.runs.outcome import Outcome
 
 CONTROLS: Final = ("kmer", "random_twin")
@@ -146,17 +150,53 @@ def _show(parsed: argparse.Namespace, outcomes: Sequence[Outcome], left_out: Seq
         results.append((one.record, name, one.control is not None))
         predictions[one.record.task, name] = read_predictions(one.path.parent / str(one.record.predictions["file"]))
     overview = Overview.of(results, predictions)
-    print("\n" + overview.text())
-    if left_out:
-        print(f"Left out of the quick demo: {', '.join(left_out)}. Its few items tell little.")
     print()
+    _print_overview(parsed, overview)
+    if left_out:
+        _print_wrapped(f"Left out of the quick demo: {', '.join(left_out)}. Its few items tell little.")
+    print(flush=True)
     title = f"{parsed.model} and its controls on the bundled sample (not BEND's data)"
     for name, content in overview.plot_files("side_by_side", title).items():
         print(f"plot: {write_bytes(parsed.out / name, content)}")
     write_bytes(parsed.out / "side_by_side.json", overview.json().encode())
-    with datasets_below(cache / "datasets"):  # records are checked against the data
+    with datasets_below(cache / "datasets"), log_without_data_sources():  # records are checked against the data
         write_report([parsed.out / "results"], parsed.out / "report")
     print(f"report: {parsed.out / 'report' / 'index.html'}")
+
+
+def _print_overview(parsed: argparse.Namespace, overview: Overview) -> None:
+    """Print the table with its legend, fitted to a terminal."""
+    from bend_hf.publishing.overview import LEGEND
+    from bend_hf.tables import Table, metric_title
+
+    if not fits_terminal():
+        print(overview.text())
+        return
+    cells = {(one.task, one.model): one.cell for one in overview.scores}
+    chance = {one.task: "-" if one.chance is None else f"{one.chance:.3f}" for one in overview.scores}
+    names = [name for name, _ in overview.models]
+    table = Table(
+        header=[
+            "task",
+            "metric",
+            "chance",
+            *(f"control: {name}" if control else name for name, control in overview.models),
+        ],
+        rows=[
+            [task, metric_title(metric), chance[task], *(cells.get((task, name), "-") for name in names)]
+            for task, metric in overview.tasks
+        ],
+    )
+    show(parsed, [table, ""], [])
+    for line in (LEGEND.format(best="*"), *overview.sentences):
+        _print_wrapped(line)
+
+
+def _print_wrapped(text: str) -> None:
+    """Print a paragraph, in a terminal in lines of its width."""
+    if fits_terminal():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_on_hyphens=False)
+    print(text)
 
 
 def _next_steps() -> str:

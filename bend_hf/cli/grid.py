@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.cli import Command
-from bend_hf.cli._output import add_dry_run, fits_terminal, show, show_forecast
+from bend_hf.cli._output import add_dry_run, has_colors, show, show_forecast
+from bend_hf.cli._records import control_lines
 from bend_hf.config import RunConfig, add_run_flags, given_values
 
 if TYPE_CHECKING:
     from bend_hf.runs.grid import CellResult
     from bend_hf.tables import Mark
+
+log = logging.getLogger(__name__)
 
 _SEVERAL: Final = ("model",)
 
@@ -38,9 +43,13 @@ def _run(parsed: argparse.Namespace) -> int:
     results = run_grid(config, models)
     if PartialState().is_main_process:
         table = grid_rows(results)
-        if fits_terminal():
+        if has_colors():
             table = replace(table, marks=_marks(results))
-        show(parsed, ["", table, *grid_lines(results)], (cell.as_json() for cell in results))
+        records = [cell.record for cell in results if cell.record is not None]
+        text = ["", table, *control_lines(records), *grid_lines(results)]
+        show(parsed, text, (cell.as_json() for cell in results))
+        out = shlex.quote(str(config.out))
+        log.info("records are in %s; 'bend-hf report %s' writes tables and plots of them", config.out, out)
     return 1 if failures(results) else 0
 
 

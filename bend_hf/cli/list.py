@@ -63,30 +63,30 @@ def model_table() -> Table:
     """A Markdown table of all models with their checkpoints and properties."""
     header = (
         "model",
-        "also",
-        "checkpoint",
-        "width",
         "parameters",
         "context",
-        "tokens",
+        "width",
         "direction",
         "license",
         "verified",
+        "tokens",
+        "checkpoint",
+        "also",
     )
     return Table(
         header=header,
         rows=[
             (
                 spec.key,
-                ", ".join(spec.aliases),
-                spec.checkpoint or spec.source,
-                str(spec.width or ""),
                 f"{spec.n_parameters:,}" if spec.n_parameters else "",
                 f"{spec.context_tokens:,}" if spec.context_tokens else "",
-                spec.tokenization,
+                str(spec.width or ""),
                 spec.direction,
                 spec.license,
                 spec.verified,
+                spec.tokenization,
+                spec.checkpoint or spec.source,
+                ", ".join(spec.aliases),
             )
             for spec in MODELS
         ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bend_hf.cli import Command
 from bend_hf.cli._output import progress_of
+from bend_hf.cli._records import log_without_data_sources, records_of
 from bend_hf.config import flag_group
 
 
@@ -33,14 +34,15 @@ def _run(parsed: argparse.Namespace) -> int:
     from bend_hf.publishing.others import others_of
     from bend_hf.publishing.report import write_report
 
-    written = write_report(
-        parsed.records,
-        parsed.out,
-        plots=not parsed.no_plots,
-        paired=not parsed.no_paired,
-        others=others_of(parsed.others),
-        log=progress_of(parsed),
-    )
+    with log_without_data_sources():
+        written = write_report(
+            records_of(parsed.records),
+            parsed.out,
+            plots=not parsed.no_plots,
+            paired=not parsed.no_paired,
+            others=others_of(parsed.others),
+            log=progress_of(parsed),
+        )
     for path in written:
         print(path)
     return 0

@@ -6,6 +6,7 @@ import argparse
 
 from bend_hf.cli import Command
 from bend_hf.cli._output import add_dry_run, show, show_forecast
+from bend_hf.cli._records import control_lines
 from bend_hf.config import RunConfig, add_run_flags, config_from_flags
 
 
@@ -28,7 +29,8 @@ def _run(parsed: argparse.Namespace) -> int:
     outcomes = run(config)
     if PartialState().is_main_process:
         paths = (f"record: {outcome.path}" for outcome in outcomes)
-        text = ["", outcome_rows(outcomes), *outcome_lines(outcomes), "", *paths]
+        controls = control_lines([outcome.record for outcome in outcomes])
+        text = ["", outcome_rows(outcomes), *controls, *outcome_lines(outcomes), "", *paths]
         show(parsed, text, (outcome.as_json() for outcome in outcomes))
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bend_hf.cli import Command
+from bend_hf.cli._records import records_of
 from bend_hf.config import DataConfig, add_flags, flag_group, given_values
 
 _NOT_VERIFIED: Final = 1
@@ -36,14 +37,19 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from bend_hf.errors import ConfigError
+    from bend_hf.errors import ConfigError, nearest
     from bend_hf.registry import names_file
     from bend_hf.tasks import ALL, task_names
 
     values = given_values(DataConfig, parsed)
     names = values.get("task", ())
+    if not names and "bed" not in values:
+        raise ConfigError("nothing to verify is named; give records of runs or a folder of them, such as results")
     tasks = {*task_names(), ALL}
     places = [Path(name) for name in names if name not in tasks and not names_file(name)]
+    for path in places:
+        if not path.exists() and nearest(str(path), tasks) is None:
+            raise ConfigError(f"{path} does not exist, and is no task; give records of runs, or a folder of them")
     places = [path for path in places if path.exists() or path.suffix in (".json", ".parquet")]
     if not places:
         return _verify_built(values, parsed.built)
@@ -78,7 +84,7 @@ def _verify_records(places: list[Path], values: dict[str, Any], *, with_data: bo
         )
     place, status = DataPlace(**values), 0
     opened: Opened = {}
-    for path in find_records([path.with_suffix(".json") if path.suffix == ".parquet" else path for path in places]):
+    for path in find_records(records_of(places)):
         try:
             verified = verify_run(path, place, with_data=with_data, opened=opened)
         except BendError as error:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -176,6 +177,10 @@ def test_a_flag_that_a_plug_in_declares_stands_in_the_group_of_its_declaration()
         (["TRAIN"], "unknown command 'TRAIN'; did you mean 'train'?"),
         (["cache", "Prune"], "unknown action 'Prune'; did you mean 'prune'?"),
         (["train", "gene_finding", "--modle", "x"], "unknown flag --modle; did you mean --model?"),
+        (["train", "gene_finding", "--embedder", "x"], "unknown flag --embedder; did you mean --model?"),
+        (["train", "gene_finding", "--output_dir", "x"], "unknown flag --output_dir; did you mean --out?"),
+        (["embed", "task=gene_finding"], "'task=gene_finding' is an override of Hydra"),
+        (["train", "gene_finding", "params.lr=1"], "which bend-hf does not read; did you mean --learning-rate 1?"),
         (["train", "--Model_Dtype=float16"], "unknown flag --Model_Dtype; did you mean --model-dtype?"),
         (["cache", "prune", "--older", "3"], "unknown flag --older; did you mean --older-than?"),
         (["-q", "train"], "unknown flag -q; put flags behind the command"),
@@ -205,6 +210,20 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(
     assert (status, err.count("error: ")) == (2, 1)
     assert said in err
     assert "usage:" not in err
+
+
+@pytest.mark.parametrize("line", _main._FIRST_COMMANDS)
+def test_the_first_commands_in_the_help_parse(line: str) -> None:
+    assert f"  {line}\n" in _main.command_parser().format_help()
+    words = shlex.split(line)[1:]
+    assert _main.command_parser().parse_args(words).command == words[0]
+
+
+def test_a_folder_with_an_equals_sign_is_no_override(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "seed=1"
+    folder.mkdir()
+    main(["verify", str(folder)])
+    assert "Hydra" not in capsys.readouterr().err
 
 
 def test_unknown_data_are_answered_with_the_nearest_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
@@ -110,7 +109,6 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     if page.name == "CONTRIBUTING.md":
         copy_checkout(tmp_path)
         environment["PYTHONPATH"] = str(tmp_path)
-    make_inputs(tmp_path)
     shown = {body: name for name, body in commands().items()} if page.name == "README.md" else {}
     for block in blocks(page):
         if block.file:
@@ -154,12 +152,3 @@ def copy_checkout(folder: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-
-
-def make_inputs(folder: Path) -> None:
-    """Write the user's own files that pages speak of: a BED file with labels, and a genome."""
-    rows = [f"chr1\t{i * 64}\t{i * 64 + 64}\t{i % 3}\t{('train', 'valid', 'test')[i % 3]}" for i in range(30)]
-    (folder / "my_task.bed").write_text("\n".join(["chromosome\tstart\tend\tlabel\tsplit", *rows]) + "\n")
-    letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), 64 * 30)
-    letters[[100, 150, 200, 250]] = np.frombuffer(b"ACGT", np.uint8)  # the REF alleles in docs/variants.md
-    (folder / "my_genome.fa").write_text(f">chr1\n{letters.tobytes().decode()}\n")

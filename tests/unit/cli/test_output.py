@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from bend_hf.cli import COMMANDS, _main
 from bend_hf.cli._main import main
 from bend_hf.cli._output import show
 from bend_hf.embedders import MODELS
+from bend_hf.errors import hub_errors
 from bend_hf.evaluation.record import ResultRecord, read_record
 from bend_hf.files import shows_progress
 from bend_hf.tasks import TASKS
@@ -155,6 +157,81 @@ def test_the_level_of_a_command_ends_with_it(monkeypatch: pytest.MonkeyPatch) ->
         assert main(argv) == 0
     assert seen == [(True, False), (False, False), (True, True)]
     assert shows_progress()
+
+
+def test_a_hub_that_is_not_reached_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, root = hub_errors()
+
+    def fail(parsed: argparse.Namespace) -> int:
+        raise root("[Errno -2] Name or service not known\nand more")
+
+    monkeypatch.setitem(COMMANDS.get("tasks").__dict__, "run", fail)
+    assert main(["tasks"]) == 1
+    assert capsys.readouterr().err == (
+        "error: the Hub cannot be reached, or refuses the request (HTTPError: [Errno -2] Name or service not known); "
+        "check the name and the network, and repeat the command\n"
+    )
+
+
+def test_a_defect_is_not_taken_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(parsed: argparse.Namespace) -> int:
+        raise ConnectionResetError("a worker closed its pipe")
+
+    monkeypatch.setitem(COMMANDS.get("tasks").__dict__, "run", fail)
+    with pytest.raises(ConnectionResetError):
+        main(["tasks"])
+
+
+def test_an_error_in_a_file_of_the_user_is_shown_from_that_file_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "my_model.py"
+    model.write_text("def part(s):\n    raise ValueError('no table')\n\ndef embed(sequences):\n    return part('A')\n")
+    flags = ["--data", "sample", "--epochs", "1", "--out", str(tmp_path)]
+    assert main(["train", "cpg_methylation", "--model", str(model), *flags]) == 1
+    said = capsys.readouterr().err.partition("error: ")[2]
+    first, *trace = said.splitlines()
+    assert first == "my_model.py failed (ValueError: no table); correct it"
+    assert [line.split(", ")[1] for line in trace if line.startswith("  File")] == ["line 5", "line 2"]
+
+
+def test_what_a_library_logs_is_shown_once() -> None:
+    code = (
+        "import argparse, logging; from bend_hf.cli._output import output_as_asked; "
+        "from bend_hf.files import start_logging; start_logging()\n"
+        "with output_as_asked(argparse.Namespace()):\n"
+        "    import datasets, huggingface_hub\n"
+        "    for name in ('datasets', 'huggingface_hub'): logging.getLogger(f'{name}.x').warning('from %s', name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [done.stderr.count(f"from {name}") for name in ("datasets", "huggingface_hub")] == [1, 1]
+
+
+def test_controls_are_shown_below_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["cpg_methylation", "--model", "onehot", "--out", str(tmp_path), *SMALL, "--controls"]
+    for command in ("train", "run"):
+        assert main([command, *flags]) == 0
+        printed = capsys.readouterr().out
+        (line,) = [one for one in printed.splitlines() if one.startswith("cpg_methylation, onehot, seed 0: controls: ")]
+        scores = [float(score) for score in re.findall(r"\d\.\d{4}", line)]
+        assert len(scores) >= 4
+        assert scores == sorted(scores, reverse=True)
+        assert "k-mers" in line
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "nothing to verify is named; give records of runs or a folder of them, such as results"),
+        (["nowhere"], "nowhere does not exist, and is no task; give records of runs, or a folder of them"),
+        (["gene_findng"], "unknown task 'gene_findng'; did you mean 'gene_finding'?"),
+    ],
+)
+def test_verify_says_what_it_takes(names: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", *names]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

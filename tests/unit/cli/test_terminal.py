@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.cli._output import fitted_widths, show
@@ -85,9 +85,16 @@ def test_columns_without_place_are_named() -> None:
     assert any("gene_finding" in line and "bend-mini" in line for line in lines)
 
 
-@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_a_terminal_may_ask_for_plain_text(environment: dict[str, str]) -> None:
-    assert python("show(parsed, [SCORES], [])", **environment).rstrip("\n") == str(SCORES)
+def test_a_terminal_without_control_characters_gets_plain_text() -> None:
+    assert python("show(parsed, [SCORES], [])", TERM="dumb").rstrip("\n") == str(SCORES)
+
+
+def test_without_color_a_table_still_fits_the_screen() -> None:
+    text = python("show(parsed, [SCORES], [])", NO_COLOR="1")
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("gene_finding") == 3
+    assert "best of its task" not in text
 
 
 def test_a_pipe_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +115,7 @@ def test_no_name_reaches_a_terminal_as_a_command(environment: dict[str, str]) ->
     assert r"d\ne" in text
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     columns=st.lists(st.lists(st.text("ab ", max_size=30), min_size=2, max_size=2), min_size=1, max_size=8),
     width=st.integers(10, 200),
@@ -121,6 +129,19 @@ def test_the_columns_that_are_shown_fit_and_the_first_one_is_whole(columns: list
     assert all(fitted <= wide for fitted, wide in zip(widths, natural, strict=False))
     if sum(natural) + 2 * (len(natural) - 1) <= width:
         assert widths == natural
+
+
+def test_the_table_of_the_demo_fits_the_screen() -> None:
+    code = (
+        "from bend_hf.cli.demo import _print_overview; from bend_hf.publishing.overview import Overview, TaskScore; "
+        "scores = [TaskScore(task='gene_finding', metric='mcc', model=f'model {n}', value=0.5, low=0.4, high=0.6) "
+        "for n in range(3)]; _print_overview(parsed, Overview(scores=tuple(scores), sentences=('One is best. ' * 9,)))"
+    )
+    lines = COLOR.sub("", python(code)).splitlines()
+    assert max(map(len, lines)) <= 60
+    words = " ".join(" ".join(lines).split())
+    assert words.count("0.500") == 3
+    assert words.count("One is best.") == 9
 
 
 @pytest.mark.slow

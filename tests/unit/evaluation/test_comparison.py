@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bend_hf.cli._main import main
+from bend_hf.cli.compare import short_names
 from bend_hf.errors import ConfigError, RecordError
 from bend_hf.evaluation.predictions import Predictions, write_predictions
 from bend_hf.evaluation.uncertainty.bootstrap import Bootstrap
@@ -189,6 +190,34 @@ def test_the_command_prints_a_line_a_pair(tmp_path: Path, capsys: pytest.Capture
     assert "Trained once: fair, good, poor." in said
     assert main(["compare", paths[0], paths[0]]) == 2
     assert "is given twice" in capsys.readouterr().err
+
+
+def test_the_command_takes_folders_and_records_and_names_runs_by_their_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, predictions in MODELS.items():
+        write_predictions(predictions, tmp_path / f"mine__{name}__seed0__20260101T000000.parquet")
+    record, other = (tmp_path / f"mine__{name}__seed0__20260101T000000.json" for name in ("good", "poor"))
+    assert main(["compare", str(record), str(other)]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[2].split()[:2] == ["good", "poor"]
+    assert "Trained once: good, poor." in said
+    assert main(["compare", str(tmp_path / "nowhere.parquet"), str(other)]) == 1
+    assert "nowhere.parquet does not exist; give the .parquet files of runs" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path)]) == 1
+    assert "no result record in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a__x__seed0__20260101T000000", "a__x__seed1__20260101T000001"], ["x, seed0", "x, seed1"]),
+        (["a__x__seed0__20260101T000000", "a__x__seed0__20260101T000001"], None),
+        (["a__m.py__seed0__20260101T000000", "m.py"], ["m.py, seed0", "m.py"]),
+    ],
+)
+def test_short_names_tell_all_runs_apart(names: list[str], shown: list[str] | None) -> None:
+    assert list(short_names(names).values()) == (shown or names)
 
 
 def test_sign_flips_worked_by_hand() -> None:
