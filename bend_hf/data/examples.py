@@ -284,9 +284,22 @@ def _subsets(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
             f"{bed.path}: unknown split: {name_rows(rows, lambda r: f'{bed.describe(r)}: {names[codes[r]]!r}')}; "
             f"expected {wanted}"
         )
+    if isinstance(task.partition, Folds):
+        _check_subset_names(bed, number)
     if isinstance(task.partition, Folds) and len(order) < 3:
         raise InputError(f"{bed.path} has {len(order)} subsets; folds need at least three (train, validation, test)")
     return np.array([order[number[name]] for name in names], np.int64)[codes], subset_names
+
+
+def _check_subset_names(bed: BedTable, number: dict[str, int]) -> None:
+    """Raise if two subsets of folds have one number, so that they would become one subset."""
+    first: dict[int, str] = {}
+    for name, n in number.items():
+        if first.setdefault(n, name) != name:
+            raise InputError(
+                f"{bed.path}: the subsets {first[n]!r} and {name!r} both have the number {n}; expected one name per "
+                "subset, as part0, part1 and so on. Rename them"
+            )
 
 
 def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:

@@ -36,7 +36,9 @@ _NOT_PUBLISHED: Final = {  # license of labels that are not those of the task's 
     "sample": "as the card of the bundled sample says; the labels are made by bend_hf",
 }
 _GIVE_DATA: Final = "pass --data FOLDER, or --bed BED and --genome FASTA"
-_FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
+_HDF5_ENDINGS: Final = (".hdf5", ".h5")
+_COMPRESSED: Final = (".gz", ".bgz")
+_FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz", ".fna.bgz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +215,7 @@ def find_source(
         raise SourceError(_missing_bed(folder, task, in_sample=data == "sample"))
     hdf5 = labels
     if hdf5 is None and isinstance(task.label, NucleotideClasses | BinClasses):
-        hdf5 = found.with_suffix(".hdf5")
+        hdf5 = labels_next_to(found) or found.with_name(_stems(found)[0] + _HDF5_ENDINGS[0])
     return TaskFiles(
         task=task,
         key=task.key,
@@ -233,8 +235,7 @@ def user_source(bed: Path, *, labels: Path | None, genome: Path | None, data: st
     """
     if genome is None and data is None:
         raise SourceError(f"{bed} needs a genome to read its sequences from; pass --genome FASTA")
-    next_to_bed = bed.with_suffix(".hdf5")
-    hdf5 = labels or (next_to_bed if next_to_bed.is_file() else None)
+    hdf5 = labels or labels_next_to(bed)
     return TaskFiles(
         task=None,
         key=key_of(bed),
@@ -356,9 +357,28 @@ def _is_built(folder: Path, task: TaskSpec) -> bool:
     return (repo / "README.md").is_file() and any(repo.glob("**/*.parquet"))
 
 
+def labels_next_to(bed: Path) -> Path | None:
+    """Return the HDF5 file of labels next to a BED file: of the same name, or of what stands before its first dot."""
+    return _next_to(bed, _HDF5_ENDINGS)
+
+
 def _names_next_to(bed: Path) -> Path | None:
-    path = bed.with_name(bed.name.split(".")[0] + ".labels.txt")
-    return path if path.is_file() else None
+    return _next_to(bed, (".labels.txt",))
+
+
+def _next_to(bed: Path, endings: tuple[str, ...]) -> Path | None:
+    named = (bed.with_name(stem + ending) for stem in _stems(bed) for ending in endings)
+    return next((path for path in named if path.is_file()), None)
+
+
+def _stems(bed: Path) -> tuple[str, ...]:
+    """Return the names of a BED file without its ending, the longest first.
+
+    >>> _stems(Path("genes.v2.bed.gz"))
+    ('genes.v2', 'genes.v2.bed', 'genes')
+    """
+    plain = bed.with_suffix("") if bed.suffix.lower() in _COMPRESSED else bed
+    return tuple(dict.fromkeys([plain.stem, bed.stem, bed.name.split(".")[0]]))
 
 
 def _existing(path: Path) -> Path:
