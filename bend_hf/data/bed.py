@@ -242,6 +242,11 @@ def _column_names(path: Path, header: str) -> list[str]:
     found = [name.strip() for name in header.split("\t")]
     if len(found) == 1:
         raise InputError(f"{path}: no tab in the first line {header[:60]!r}; {_HEADER_ADVICE}")
+    if all(name[:1] == name[-1:] and name[:1] in ("'", '"') for name in found):
+        raise InputError(
+            f"{path}: the column names are in quotes ({header[:60]!r}); expected plain text between tabs. Write the "
+            "file without quotes (in R with quote=FALSE, in pandas with quoting=csv.QUOTE_NONE)"
+        )
     if any(name.isdigit() for name in found):
         raise InputError(f"{path}: the first line {header[:60]!r} looks like data; {_HEADER_ADVICE}")
     lowered = [name.lower() for name in found]
