@@ -158,6 +158,7 @@ _LARGEST: Final = (  # of sizes whose names match; far beyond any published mode
     (re.compile(r"(?:.*_)?(?:layers|kmers|word|heads|starting_size)|n_layer|n_head"), 10_000),
     (_SIZE, 1 << 24),
 )
+_NO_SIZE: Final = {"max_relative_positions": -1}  # DeBERTa: as many as max_position_embeddings
 _HAS_WEIGHTS: Final = re.compile(r"(?:.*_)?(?:hidden_size|vocab_size|width|layers)|d_model|n_layer|n_embd")
 
 
@@ -183,7 +184,7 @@ def check_sizes(folder: Path, *, with_weights: bool) -> None:
             if not isinstance(value, int) or isinstance(value, bool) or not _SIZE.fullmatch(name):
                 continue
             largest = next(limit for pattern, limit in _LARGEST if pattern.fullmatch(name))
-            if not 0 <= value <= largest:
+            if not 0 <= value <= largest and value != _NO_SIZE.get(name):
                 raise ModelError(
                     f"{path}: {name} is {value:,}; expected a number from 0 to {largest:,}. Download it again"
                 )

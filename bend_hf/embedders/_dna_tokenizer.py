@@ -31,6 +31,7 @@ _ALPHABET: Final = "ACGT"
 _BLANKS: Final = "\u2581\u0120 "
 _CONTINUES: Final = "##"
 _LONG_BP: Final = 2000  # longer than the words that WordPiece reads (100 letters), and than the windows of most tasks
+_LONGEST_KMER_BP: Final = 8  # of the tokenizers that cut DNA into k-mers
 _RUN_BP: Final = 24  # a multiple of all usual k-mers, so that no nucleotide is left over
 _NO_LIMIT_TOKENS: Final = 10**9  # transformers writes 10 ** 30 for a tokenizer without a limit
 
@@ -79,9 +80,13 @@ class DnaTokenizer:
         self._tokenizer = tokenizer
         self._name = name
         self._cannot = cannot
+        _merge_always(tokenizer, name)
         vocabulary = tokenizer.get_vocab()
         blanks = [number for text, number in vocabulary.items() if text and not text.strip(_BLANKS)]
         self._blanks: Ints = np.array(sorted(blanks), dtype=np.int64)
+        # A k-mer with an N, or what is left at the end, may be unknown as a whole.
+        kmers_bp = (len(text) for text in vocabulary if set(text.upper()) <= set(_ALPHABET))
+        self._kmer_bp = max((n_bp for n_bp in kmers_bp if n_bp <= _LONGEST_KMER_BP), default=1)
         self.prefix, self.suffix = self._specials()
         self._check_nucleotides()
         limit = int(tokenizer.model_max_length)
@@ -162,8 +167,8 @@ class DnaTokenizer:
         return self.stand_in
 
     def _check_unknown(self, sequences: list[str], stream: TokenStream) -> None:
-        """Raise if one unknown token stands for several nucleotides and A, C, G or T is among them."""
-        suspects = np.flatnonzero((stream.ids == self._tokenizer.unk_token_id) & (stream.token_bp > 1))
+        """Raise if one unknown token stands for more nucleotides than a k-mer, and A, C, G or T is among them."""
+        suspects = np.flatnonzero((stream.ids == self._tokenizer.unk_token_id) & (stream.token_bp > self._kmer_bp))
         if not len(suspects):
             return
         codes = Nucleotides.of(sequences).codes
@@ -225,6 +230,16 @@ class DnaTokenizer:
 
     def _text(self, token: int) -> str:
         return next((text for text, number in self._tokenizer.get_vocab().items() if number == token), str(token))
+
+
+def _merge_always(tokenizer: Tokenizer, name: str) -> None:
+    """Turn off the dropout of merges, which would draw other tokens for a sequence each time."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if model is not None and getattr(model, "dropout", None):
+        logger.info(
+            "%s: its tokenizer leaves out merges at random (dropout %s), which is turned off", name, model.dropout
+        )
+        model.dropout = None
 
 
 def _bare(text: str) -> str:

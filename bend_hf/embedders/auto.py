@@ -55,6 +55,7 @@ _UNUSED: Final = (
 # Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
 # create_position_ids_from_input_ids. The measured table may be smaller still.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})
+_PORTABLE_ATTENTION: Final = ("eager", "sdpa")  # they need no further package
 _CONTEXT_FIELDS: Final = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
 # The inputs that the network is measured on. Layers that work in chunks behave differently on longer inputs, so the
 # long input has more than two chunks, up to a limit that keeps the measurement short.
@@ -82,6 +83,7 @@ class AutoEmbedder(Embedder):
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise ModelError(self._cannot(f"transformers does not load it: {error}")) from error
+        _use_named_outputs(config)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 self._cannot("it is an encoder-decoder model, which does not have one embedding per token")
@@ -336,6 +338,14 @@ class AutoEmbedder(Embedder):
 
     def _cannot(self, reason: str) -> str:
         return f"cannot load {str(self.checkpoint)!r} as a transformers model: {reason}"
+
+
+def _use_named_outputs(config: PretrainedConfig) -> None:
+    """Undo what a published configuration says about the code that trained it: tuples as outputs, kernels for GPUs."""
+    config.return_dict = True
+    config.output_attentions = config.output_hidden_states = False  # hidden states are asked for where they are needed
+    if config._attn_implementation not in _PORTABLE_ATTENTION:
+        config._attn_implementation = None  # transformers chooses
 
 
 def _measured_tokens(config: PretrainedConfig, context_tokens: int | None) -> int:
