@@ -240,9 +240,18 @@ class AutoEmbedder(Embedder):
                 return self._whole(network, missing)
             logger.info("%s: its checkpoint has no language-model head (%s)", self.name, missing[0])
             self._has_head = False
-        return self._whole(*self._loaded(AutoModel, config))
+        try:
+            return self._whole(*self._loaded(AutoModel, config))
+        except ModelError:
+            own = _class_named(saved_as, config)
+            if own is None:
+                raise
+        # A class with a head may keep its base model under a name of its own.
+        return self._whole(*self._loaded(own, config))
 
-    def _loaded(self, maker: type[_BaseAutoModelClass], config: PretrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+    def _loaded(
+        self, maker: type[_BaseAutoModelClass] | type[PreTrainedModel], config: PretrainedConfig
+    ) -> tuple[PreTrainedModel, list[str]]:
         """Load the weights; return the network and the keys that the files lack.
 
         Raises:
@@ -338,6 +347,17 @@ class AutoEmbedder(Embedder):
 
     def _cannot(self, reason: str) -> str:
         return f"cannot load {str(self.checkpoint)!r} as a transformers model: {reason}"
+
+
+def _class_named(name: str, config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class of transformers with a name, if it has a base model and reads this configuration."""
+    import transformers
+
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        return None
+    own: type[PreTrainedModel] = found
+    return own if own.base_model_prefix and own.config_class is type(config) else None
 
 
 def _use_named_outputs(config: PretrainedConfig) -> None:

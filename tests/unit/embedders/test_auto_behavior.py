@@ -15,6 +15,7 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -304,6 +305,24 @@ def test_a_tokenizer_of_kmers_that_do_not_overlap_is_followed(k: int, lone: str,
         cut = kmers(k, lone=lone).backend_tokenizer.pre_tokenizer.pre_tokenize_str(sequence)
         expected = np.repeat(alone(folder, sequence), [len(text) for text, _ in cut], axis=0)
         np.testing.assert_allclose(embedder(sequence, upsample_embeddings=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("LlamaForQuestionAnswering", BERT), ("OpenAIGPTDoubleHeadsModel", GPT2 | {"pad_token_id": 0})]
+)
+def test_a_head_that_names_its_base_model_in_its_own_way_is_no_reason_to_refuse(
+    name: str, sizes: dict[str, object], tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **sizes)
+    model = getattr(transformers, name).from_pretrained(folder).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(["ACGTTGCA"], return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        expected = model.base_model(ids).last_hidden_state[0, 1:-1]
+    np.testing.assert_allclose(AutoEmbedder(folder)("ACGTTGCA"), expected, atol=1e-5)
+    weights = load_file(folder / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if ".1." not in key}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"do not fit {name}: missing \['transformer"):
+        AutoEmbedder(folder)
 
 
 def test_merges_are_not_left_out_at_random(tmp_path: Path) -> None:
