@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from bend_hf.types import Ints
 logger = logging.getLogger(__name__)
 
 SAMPLE: Final = "ACGTTGCAACGGTCATGACC"
+LONG_SAMPLE: Final = SAMPLE * 3  # whole tokens of 3, 4, 5 and 6 nucleotides
 _ALPHABET: Final = "ACGT"
 # Marks of a blank or of a part of a word: SentencePiece, byte-level BPE, WordPiece.
 _BLANKS: Final = "\u2581\u0120 "
@@ -232,14 +234,63 @@ class DnaTokenizer:
         return next((text for text, number in self._tokenizer.get_vocab().items() if number == token), str(token))
 
 
+def ids_by_file(folder: Path) -> list[int] | None:
+    """Return the token ids of ``LONG_SAMPLE`` by the ``tokenizer.json`` of a folder; None if it does not read DNA."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        encoded = Tokenizer.from_file(str(path)).encode(LONG_SAMPLE, add_special_tokens=False)
+    except Exception:  # tokenizers raises nothing more specific; whoever reads the file says what is wrong
+        return None
+    bare = [_bare(token).upper() for token in encoded.tokens]
+    n_read_bp = sum(len(token) for token in bare if token and set(token) <= set(_ALPHABET))
+    return list(encoded.ids) if len(bare) > 1 and 2 * n_read_bp > len(LONG_SAMPLE) else None
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load the tokenizer of a folder with transformers, so that it cuts DNA as its ``tokenizer.json`` does.
+
+    transformers 5 builds tokenizers of some classes anew from the vocabulary alone. If the file reads DNA in another
+    way, or only the file does, the tokenizer of the file is used.
+
+    Raises:
+        Exception: transformers cannot load it, for one of many reasons.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    by_file = ids_by_file(folder)
+    try:
+        found: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if by_file is None or found([LONG_SAMPLE], add_special_tokens=False)["input_ids"][0] == by_file:
+            return found
+        reason = f"{type(found).__name__} cuts DNA into other tokens"
+    except Exception as error:
+        if by_file is None:
+            raise
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    logger.warning("%s: its tokenizer.json is used as it is, because transformers builds another (%s)", folder, reason)
+    as_it_is: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if as_it_is.unk_token is None:
+        as_it_is.unk_token = _model_of(as_it_is).unk_token
+    return as_it_is
+
+
 def _merge_always(tokenizer: Tokenizer, name: str) -> None:
     """Turn off the dropout of merges, which would draw other tokens for a sequence each time."""
-    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-    if model is not None and getattr(model, "dropout", None):
+    model = _model_of(tokenizer)
+    if getattr(model, "dropout", None):
         logger.info(
             "%s: its tokenizer leaves out merges at random (dropout %s), which is turned off", name, model.dropout
         )
         model.dropout = None
+
+
+def _model_of(tokenizer: Tokenizer) -> Any:  # noqa: ANN401  # tokenizers has no types
+    """Return the model of the tokenizers library in a fast tokenizer; None in another."""
+    return getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
 
 
 def _bare(text: str) -> str:

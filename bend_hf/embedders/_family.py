@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bend_hf.embedders._checkpoint_files import has_merges, read_json, read_vocabulary
+from bend_hf.embedders._dna_tokenizer import ids_by_file
 from bend_hf.errors import ModelError
 
 # From the fields of config.json and the folder to whether the family reads it.
@@ -24,7 +25,6 @@ Reads: TypeAlias = Callable[[Mapping[str, object], Path], bool]
 
 _CONTINUES: Final = "##"  # of WordPiece, on a token that continues a word
 _NUCLEOTIDES: Final = re.compile(r"[ACGTN]+")
-_SAMPLE: Final = "ACGTTGCAACGGTCATGACC" * 3  # as long as whole tokens of 3, 4, 5 and 6 nucleotides
 _RUN_OF_N: Final = re.compile(r"N\{\d+,\}")  # GENA-LM's tokenizers replace a run of N by one token
 
 
@@ -154,17 +154,7 @@ def _cuts_dna(folder: Path) -> bool:
 
     The one that transformers 5 makes of a ``vocab.txt`` does not: it reads words between blanks, and finds none.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return False
-    from tokenizers import Tokenizer
-
-    try:
-        tokens = Tokenizer.from_file(str(path)).encode(_SAMPLE, add_special_tokens=False).tokens
-    except Exception:  # tokenizers raises nothing more specific; whoever reads the file says what is wrong
-        return False
-    n_read_bp = sum(len(token) for token in tokens if _NUCLEOTIDES.fullmatch(token.upper()))
-    return len(tokens) > 1 and 2 * n_read_bp > len(_SAMPLE)
+    return ids_by_file(folder) is not None
 
 
 FAMILIES: Final = (

@@ -182,6 +182,33 @@ def stored_names(paths: Sequence[Path]) -> list[str]:
     return sorted(names)
 
 
+def stored_shapes(paths: Sequence[Path], keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of some tensors in weight files, without reading their numbers.
+
+    Args:
+        paths: The files.
+        keys: Names of the tensors; those that no file has are left out.
+
+    Raises:
+        ModelError: A file is damaged, or is not a weight file.
+    """
+    import torch
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        with _readable(path):
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, framework="pt") as file:
+                    here = set(file.keys()).intersection(keys)
+                    shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in here}
+            else:
+                loaded = torch.load(path, map_location="meta", weights_only=True)
+                shapes |= {key: tuple(loaded[key].shape) for key in keys if key in loaded}
+    return shapes
+
+
 def norm_key(key: str) -> str:
     """Give a norm the name of its weights in PyTorch; transformers 5.0 saves them under those of TensorFlow.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ from bend_hf.embedders._adapter import adapter_files, merge_adapter, without_ada
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._behavior import Behavior, measure
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id
+from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id, load_tokenizer
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._weights import (
@@ -36,6 +37,7 @@ from bend_hf.embedders._weights import (
     other_heads,
     refuse_integers,
     stored_names,
+    stored_shapes,
 )
 from bend_hf.errors import ModelError
 
@@ -52,6 +54,9 @@ _UNUSED: Final = (
     "contact_head.",
     "position_ids",
 )  # position_ids: the counter that transformers 3 and 4 saved
+# Buffers that transformers 3 and 4 saved with the weights, and that the networks of transformers 5 compute.
+_BUFFERS: Final = re.compile(r"(^|.*\.)(position_ids|token_type_ids|masked_bias|inv_freq)")
+_CAUSAL_MASK: Final = re.compile(r".*\.(attn|attention)\.bias")  # of shape (1, 1, positions, positions)
 # Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
 # create_position_ids_from_input_ids. The measured table may be smaller still.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})
@@ -75,14 +80,17 @@ class AutoEmbedder(Embedder):
     model: PreTrainedModel
 
     def _load(self) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         self._refuse_code()
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise ModelError(self._cannot(f"transformers does not load it: {error}")) from error
+        try:
+            tokenizer = load_tokenizer(self.folder)
+        except Exception as error:  # transformers raises many kinds of errors
+            raise ModelError(self._cannot(f"transformers does not load its tokenizer: {error}")) from error
         _use_named_outputs(config)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
@@ -274,7 +282,7 @@ class AutoEmbedder(Embedder):
         unexpected = sorted(key for key in info["unexpected_keys"] if not any(part in key for part in _UNUSED))
         if unexpected:
             in_files = set(stored_names(self._weight_files()))
-            unexpected = sorted(_as_in_file(key, in_files) for key in unexpected)
+            unexpected = self._without_buffers(sorted(_as_in_file(key, in_files) for key in unexpected))
             heads = other_heads(unexpected, in_files, prefix=network.base_model_prefix)
             log_heads(heads, self.folder)
             unexpected = [key for key in unexpected if key not in heads]
@@ -293,6 +301,16 @@ class AutoEmbedder(Embedder):
             {name: dtypes[name] for key in floating if (name := _as_in_file(key, set(dtypes))) in dtypes}, self.folder
         )
         return merge_adapter(network, self.folder) if adapter_files(self.folder) else network
+
+    def _without_buffers(self, keys: list[str]) -> list[str]:
+        """Leave out the keys of buffers that older versions of transformers saved with the weights."""
+        kept = [key for key in keys if not _BUFFERS.fullmatch(key)]
+        masks = [key for key in kept if _CAUSAL_MASK.fullmatch(key)]
+        if not masks:
+            return kept
+        shapes = stored_shapes(self._weight_files(), masks)
+        squares = {key for key, shape in shapes.items() if len(shape) == 4 and shape == (1, 1, shape[2], shape[2])}
+        return [key for key in kept if key not in squares]
 
     def _dtypes_in_files(self) -> dict[str, str]:
         """Return the dtype of each tensor of the files that holds no floating-point numbers."""

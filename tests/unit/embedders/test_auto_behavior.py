@@ -325,6 +325,72 @@ def test_a_head_that_names_its_base_model_in_its_own_way_is_no_reason_to_refuse(
         AutoEmbedder(folder)
 
 
+@pytest.mark.parametrize("stated", [None, "BertTokenizerFast", "XLMRobertaTokenizerFast"])
+@pytest.mark.parametrize("name", ["BertModel", "ElectraModel", "BigBirdModel", "XLMRobertaModel"])
+def test_the_file_of_the_tokenizer_decides_not_the_class_that_transformers_builds(
+    name: str, stated: str | None, tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **BERT)
+    right = AutoEmbedder(folder)
+    (folder / "tokenizer_config.json").unlink()
+    if stated is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": stated, "model_max_length": 40}))
+    embedder = AutoEmbedder(folder)
+    for sequence in ("ACGTTGCANNA", "T", "NN"):
+        assert embedder.tokenize([sequence]).ids.tolist() == right.tokenize([sequence]).ids.tolist()
+        np.testing.assert_array_equal(embedder(sequence), right(sequence))
+    assert embedder.description["context_tokens"] == (40 if stated else right.description["context_tokens"])
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "sizes", "buffers"),
+    [
+        (
+            "GPT2LMHeadModel",
+            GPT2,
+            {"transformer.h.0.attn.bias": (1, 1, 9, 9), "transformer.h.1.attn.masked_bias": ()},
+        ),
+        ("GPTJForCausalLM", GPT2 | {"rotary_dim": 4}, {"transformer.h.0.attn.bias": (1, 1, 64, 64)}),
+        ("BertForMaskedLM", BERT, {"bert.embeddings.token_type_ids": (1, 64), "bert.embeddings.position_ids": (1, 64)}),
+        ("LlamaForCausalLM", BERT, {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,)}),
+        (
+            "Qwen3ForCausalLM",
+            BERT | {"head_dim": 8, "num_key_value_heads": 2},
+            {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,)},
+        ),
+    ],
+)
+def test_buffers_that_older_versions_saved_are_no_reason_to_refuse(
+    name: str, sizes: dict[str, object], buffers: dict[str, tuple[int, ...]], pickled: bool, tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **sizes)
+    expected = alone(folder, "ACGTTGCA")
+    weights = load_file(folder / "model.safetensors")
+    saved = weights | {key: torch.ones(shape) for key, shape in buffers.items()}
+    write(folder, saved, pickled=pickled)
+    np.testing.assert_allclose(AutoEmbedder(folder)("ACGTTGCA"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("shape", [(16,), (1, 1, 16, 8), (2, 1, 16, 16)])
+def test_a_bias_that_is_no_mask_is_a_reason_to_refuse(shape: tuple[int, ...], pickled: bool, tmp_path: Path) -> None:
+    folder = save(tmp_path, "GPTJForCausalLM", **GPT2 | {"rotary_dim": 4})
+    weights = load_file(folder / "model.safetensors")
+    write(folder, weights | {"transformer.h.0.attn.bias": torch.ones(shape)}, pickled=pickled)
+    with pytest.raises(ModelError, match=r"unexpected \['transformer.h.0.attn.bias'\]"):
+        AutoEmbedder(folder)
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], *, pickled: bool) -> None:
+    """Replace the weights of a folder."""
+    if pickled:
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def test_merges_are_not_left_out_at_random(tmp_path: Path) -> None:
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *"ACGT", "AC", "GT", "ACGT"])}
     merges = [("A", "C"), ("G", "T"), ("AC", "GT")]
