@@ -1,7 +1,7 @@
 """Find the files of a task: the bundled sample, a folder, files named one by one, or a dataset of the Hub.
 
 Every command uses it, so that ``--data --bed --labels --genome`` mean the same everywhere. It looks at names and does
-not read the files.
+not read the files, apart from the column names of a user's own BED file.
 
 >>> find_source(select_tasks(["gene_finding"])[0], data="sample").origin
 'sample'
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from bend_hf.config import DataConfig, Needs, check_flags_apply
+from bend_hf.data.bed import column_names
+from bend_hf.data.vcf import is_vcf
 from bend_hf.errors import ConfigError, RecordError, SourceError, nearest
 from bend_hf.files import asset_folder, utf8
 from bend_hf.tasks import TASKS, Citation, TaskSpec, select_tasks
@@ -322,9 +324,14 @@ def _lacking(source: Source) -> dict[Needs, str]:
     """Return what the data of a task lack that a flag may need, with the reason."""
     if isinstance(source, BuiltSource):
         return dict.fromkeys(("intervals", "variants"), "is read from a built dataset, whose rows are fixed")
-    if source.task is not None and source.task.variant is not None:
+    if source.task.variant is not None if source.task is not None else _has_variants(source.bed):
         return {"intervals": "has variants, and those past the end of a contig are always an error"}
     return {"variants": "has no variants"}
+
+
+def _has_variants(bed: Path) -> bool:
+    """Whether a file of the user's own holds variants."""
+    return is_vcf(bed) or {"ref", "alt"} <= set(column_names(bed))
 
 
 def _place(task: TaskSpec, config: DataConfig) -> FoundData:
