@@ -248,14 +248,23 @@ class AutoEmbedder(Embedder):
                 return self._whole(network, missing)
             logger.info("%s: its checkpoint has no language-model head (%s)", self.name, missing[0])
             self._has_head = False
+        return self._whole(*self._base_network(config, saved_as))
+
+    def _base_network(self, config: PretrainedConfig, saved_as: str) -> tuple[PreTrainedModel, list[str]]:
+        """Load the network without a head; return it and the keys that the files lack."""
+        from transformers import AutoModel
+
         try:
-            return self._whole(*self._loaded(AutoModel, config))
+            network, missing = self._loaded(AutoModel, config)
+            if missing:
+                self._refuse_weights(network, missing, [], [])
         except ModelError:
             own = _class_named(saved_as, config)
             if own is None:
                 raise
-        # A class with a head may keep its base model under a name of its own.
-        return self._whole(*self._loaded(own, config))
+            # A class with a head may keep its base model under a name of its own.
+            return self._loaded(own, config)
+        return network, missing
 
     def _loaded(
         self, maker: type[_BaseAutoModelClass] | type[PreTrainedModel], config: PretrainedConfig
@@ -300,7 +309,9 @@ class AutoEmbedder(Embedder):
         refuse_integers(
             {name: dtypes[name] for key in floating if (name := _as_in_file(key, set(dtypes))) in dtypes}, self.folder
         )
-        return merge_adapter(network, self.folder) if adapter_files(self.folder) else network
+        if not adapter_files(self.folder):
+            return network
+        return merge_adapter(network, self.folder, uses_head=self._has_head)
 
     def _without_buffers(self, keys: list[str]) -> list[str]:
         """Leave out the keys of buffers that older versions of transformers saved with the weights."""
