@@ -10,6 +10,7 @@ nucleotide, one class per bin, or a single class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,7 +307,8 @@ def read_label_names(path: Path) -> tuple[str, ...]:
         InputError: The file is not UTF-8.
         LabelError: The file is empty, or a name is blank or occurs twice.
     """
-    names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+    lines = re.split(r"\r\n|\r|\n", read_text(path).rstrip())  # not splitlines, which also cuts within a name
+    names = tuple(line.strip() for line in lines)
     if not names or "" in names or len(set(names)) != len(names):
         raise LabelError(f"{path}: expected one label name per line, none blank or repeated; it holds {names[:8]}")
     return names

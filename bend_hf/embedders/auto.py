@@ -286,7 +286,9 @@ class AutoEmbedder(Embedder):
                     output_loading_info=True,
                 )
         except Exception as error:  # transformers raises many kinds of errors
-            raise ModelError(self._cannot(f"{type(error).__name__}: {str(error).splitlines()[0]}")) from error
+            raise ModelError(
+                self._cannot(f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}")
+            ) from error
         missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED))
         unexpected = sorted(key for key in info["unexpected_keys"] if not any(part in key for part in _UNUSED))
         if unexpected:
