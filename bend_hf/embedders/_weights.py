@@ -497,6 +497,18 @@ def build_empty(make: Callable[[], M]) -> M:
     return model
 
 
+def use_named_outputs(model: M) -> M:
+    """Let a network of transformers return named outputs, and hidden states only if they are asked for.
+
+    A published ``config.json`` may say otherwise, for the code that trained the model.
+    """
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "return_dict"):
+        config.return_dict = True
+        config.output_attentions = config.output_hidden_states = False
+    return model
+
+
 def _storage(value: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     return value.data_ptr(), tuple(value.shape), tuple(value.stride())
 
