@@ -224,13 +224,28 @@ def _strand(path: Path, columns: pa.Table, show: Callable[[str], Callable[[int],
 _HEADER_ADVICE: Final = "expected a tab-separated header such as chromosome, start, end, strand, label, split"
 
 
-def _read_columns(path: Path) -> tuple[pa.Table, Ints]:
-    """Read a BED file as string columns, and the line of each row in the file, counted from 1 with the header."""
+def column_names(path: Path) -> list[str]:
+    """Read the names of the columns, those that have a meaning as ``BedTable`` names them.
+
+    Raises:
+        InputError: The file is missing, empty or not a BED file.
+    """
+    return _header_of(path)[1]
+
+
+def _header_of(path: Path) -> tuple[int, list[str]]:
+    """Return the number of lines before the first row, and the names of the columns."""
     file = TabSeparated(path=path, kind="BED file", expected=_HEADER_ADVICE)
     number, line = next(file.first_lines(), (0, b""))
     if not number:
         raise InputError(f"{path} is empty; {_HEADER_ADVICE}")
-    names = _column_names(path, file.decode(number, line))
+    return number, _column_names(path, file.decode(number, line))
+
+
+def _read_columns(path: Path) -> tuple[pa.Table, Ints]:
+    """Read a BED file as string columns, and the line of each row in the file, counted from 1 with the header."""
+    number, names = _header_of(path)
+    file = TabSeparated(path=path, kind="BED file", expected=_HEADER_ADVICE)
     table = file.rows(names, n_header_lines=number)
     if not len(table.line_numbers):
         raise InputError(f"{path} has a header but no rows; download or write it again")
@@ -242,6 +257,11 @@ def _column_names(path: Path, header: str) -> list[str]:
     found = [name.strip() for name in header.split("\t")]
     if len(found) == 1:
         raise InputError(f"{path}: no tab in the first line {header[:60]!r}; {_HEADER_ADVICE}")
+    if all(name[:1] == name[-1:] and name[:1] in ("'", '"') for name in found):
+        raise InputError(
+            f"{path}: the column names are in quotes ({header[:60]!r}); expected plain text between tabs. Write the "
+            "file without quotes (in R with quote=FALSE, in pandas with quoting=csv.QUOTE_NONE)"
+        )
     if any(name.isdigit() for name in found):
         raise InputError(f"{path}: the first line {header[:60]!r} looks like data; {_HEADER_ADVICE}")
     lowered = [name.lower() for name in found]

@@ -195,7 +195,14 @@ class BendBuilder(TableBuilder):
         """Return the columns of the BED file that are kept as text, by their name in the dataset."""
         skip = _READ_COLUMNS | ({"ref", "alt"} if self._rows.variants is not None else set())
         names = [name for name in self._rows.bed.columns.column_names if name not in skip]
-        return {f"bed_{name}" if name in _OWN_COLUMNS else name: name for name in names}
+        own = {*_OWN_COLUMNS, *features(self._rows.task)}
+        further: dict[str, str] = {}
+        for name in names:
+            free = name
+            while free in own or free in further or (free != name and free in names):
+                free = f"bed_{free}"
+            further[free] = name
+        return further
 
     def _info(self) -> datasets.DatasetInfo:
         task, origin = self._rows.task, self._rows.files.origin

@@ -34,7 +34,7 @@ from bend_hf.errors import InputError, LabelError
 from bend_hf.files import FileState, check_unchanged, file_states
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
-from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
+from bend_hf.types import IGNORE_LABEL, SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,7 @@ def read_examples(
     task, bed = rows.task, rows.bed
     states |= file_states(label_files(files.hdf5) if files.hdf5 is not None else [])
     labels = _labels(files, bed, task)
+    _check_labeled(files, task, labels, rows)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
     variants, n_mismatches = None, 0
@@ -253,6 +254,27 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
             return values_from_column(column, task.label, where=where, row_number=bed.row_number, counts=counts)
 
 
+def _check_labeled(files: TaskFiles, task: TaskSpec, labels: LabelTable, rows: TaskRows) -> None:
+    """Raise if the rows to train on have no label at all; warn about other subsets without one."""
+    if isinstance(task.label, MultiLabel | SequenceClass):
+        return  # no positive label is a label
+    known = np.isfinite(labels.values) if labels.values.dtype.kind == "f" else labels.values != IGNORE_LABEL
+    n_known = np.concatenate([[0], np.cumsum(known)])
+    has_label = np.diff(n_known[labels.offsets]) > 0
+    n_rows = np.bincount(rows.subset, minlength=len(rows.subset_names))
+    n_labeled = np.bincount(rows.subset[has_label], minlength=len(rows.subset_names))
+    bare = [rows.subset_names[number] for number in np.flatnonzero((n_rows > 0) & (n_labeled == 0))]
+    if not bare:
+        return
+    mark = "nan" if labels.values.dtype.kind == "f" else IGNORE_LABEL
+    text = (
+        f"{files.hdf5 or files.bed}: no row of {', '.join(bare)} has a label: all are {mark}, which marks a missing one"
+    )
+    if "train" in bare or not has_label.any():
+        raise LabelError(f"{text}; expected labels to train on. Write them, or use 'bend-hf embed' without labels")
+    log.warning("%s; nothing can be scored there", text)
+
+
 def subset_number(name: str) -> int | None:
     """Return the number in a subset's name: ``part3`` and ``3`` are both 3; None if it has no number."""
     found = re.search(r"\d+", name)
@@ -284,9 +306,22 @@ def _subsets(bed: BedTable, task: TaskSpec) -> tuple[Ints, tuple[str, ...]]:
             f"{bed.path}: unknown split: {name_rows(rows, lambda r: f'{bed.describe(r)}: {names[codes[r]]!r}')}; "
             f"expected {wanted}"
         )
+    if isinstance(task.partition, Folds):
+        _check_subset_names(bed, number)
     if isinstance(task.partition, Folds) and len(order) < 3:
         raise InputError(f"{bed.path} has {len(order)} subsets; folds need at least three (train, validation, test)")
     return np.array([order[number[name]] for name in names], np.int64)[codes], subset_names
+
+
+def _check_subset_names(bed: BedTable, number: dict[str, int]) -> None:
+    """Raise if two subsets of folds have one number, so that they would become one subset."""
+    first: dict[int, str] = {}
+    for name, n in number.items():
+        if first.setdefault(n, name) != name:
+            raise InputError(
+                f"{bed.path}: the subsets {first[n]!r} and {name!r} both have the number {n}; expected one name per "
+                "subset, as part0, part1 and so on. Rename them"
+            )
 
 
 def _check_windows(bed: BedTable, window_bp: int, key: str) -> None:

@@ -33,7 +33,7 @@ from bend_hf.types import Bytes, Ints
 _log = logging.getLogger(__name__)
 _CHECKED_CONTIGS: Final = 256  # enough to notice an index of another file; a human assembly has fewer
 _HEADER_BYTES: Final = 1 << 16  # a longer gap between two contigs is not a header line
-_COUNTED_BYTES: Final = 1 << 24  # text whose line ends are counted at one time
+_COUNTED_BYTES: Final = 1 << 24  # text whose blanks and line ends are counted at one time
 _REWRAP: Final = "rewrap its sequence lines to one width, for example with `seqtk seq -l 60`, and try again"
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952, section 2.3.1
@@ -71,7 +71,8 @@ class FastaIndex:
         Raises:
             ValueError: It is not the text of a ``.fai`` file.
         """
-        rows = [line.split("\t") for line in text.splitlines()]
+        # not splitlines, which also cuts at characters that a name may hold
+        rows = [line.rstrip("\r").split("\t") for line in text.removesuffix("\n").split("\n")]
         if not rows or any(len(row) != 5 for row in rows):
             raise ValueError("a .fai file has five columns")
         try:
@@ -203,9 +204,14 @@ def _index_text(raw: mmap.mmap, path: Path) -> str:
                 f"{path} cannot be indexed: the header {raw[header : min(start, header + 40)]!r} has no readable name. "
                 "Write a name after '>'"
             ) from None
+        if b"\r" in raw[header:start].rstrip(b"\r\n"):
+            raise GenomeError(
+                f"{path} cannot be indexed: its lines end with carriage returns alone; expected line feeds. Convert "
+                r"it, for example with `tr '\r' '\n'`"
+            )
         lines = _measure(raw, text, start, end)
         if lines is None:
-            raise GenomeError(f"{path}: the lines of contig {name!r} do not have one width; {_REWRAP}")
+            raise GenomeError(f"{path}: the lines of contig {name!r} do not have one width, or hold blanks; {_REWRAP}")
         rows.append("\t".join(map(str, (name, lines[0], start, *lines[1:]))) + "\n")
         if following < 0:
             return "".join(rows)
@@ -216,22 +222,26 @@ def _measure(raw: mmap.mmap, text: Bytes, start: int, end: int) -> tuple[int, in
     """Measure the lines of a contig between two bytes: nucleotides of all, nucleotides and bytes of a full line.
 
     Returns:
-        None if the lines, apart from a shorter last one, do not have one width.
+        None if the lines, apart from a shorter last one, do not have one width, or blanks are not at the same places
+        behind all of them.
     """
     first = raw.find(b"\n", start, end)
     line_bytes = (first + 1 if first >= 0 else end) - start
-    line_bp = len(raw[start : start + line_bytes].rstrip(b"\r\n"))
+    line_bp = len(raw[start : start + line_bytes].rstrip(b"\r\n \t"))
     while end > start and raw[end - 1] in b"\r\n \t":
         end -= 1
     n_full = max(end - start - 1, 0) // line_bytes if line_bytes else 0
     if end - start - n_full * line_bytes > line_bp:
         return None
-    line_ends = text[start + line_bytes - 1 : end : line_bytes] if n_full else text[:0]
-    n_line_ends = sum(
-        int(np.count_nonzero(text[at : min(at + _COUNTED_BYTES, end)] == ord("\n")))
+    n_blanks = sum(
+        int(np.count_nonzero(text[at : min(at + _COUNTED_BYTES, end)] <= ord(" ")))
         for at in range(start, end, _COUNTED_BYTES)
     )
-    if n_line_ends != n_full or not (line_ends == ord("\n")).all():
+    if n_blanks != n_full * (line_bytes - line_bp):
+        return None
+    line_ends = text[start + line_bytes - 1 : end : line_bytes] if n_full else text[:0]
+    behind = [text[start + at : end : line_bytes][:n_full] for at in range(line_bp, line_bytes - 1)] if n_full else []
+    if not (line_ends == ord("\n")).all() or not all((column <= ord(" ")).all() for column in behind):
         return None
     return end - start - n_full * (line_bytes - line_bp), line_bp, line_bytes
 

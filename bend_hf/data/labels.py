@@ -10,6 +10,7 @@ nucleotide, one class per bin, or a single class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,15 @@ from numpy.typing import NDArray
 from bend_hf.data.hdf5 import check_declared, check_heaps, check_written, open_labels
 from bend_hf.errors import LabelError
 from bend_hf.files import read_text
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
+from bend_hf.tasks._labels import (
+    MOST_CLASSES,
+    BinClasses,
+    LabelKind,
+    MultiLabel,
+    NucleotideClasses,
+    RealValues,
+    SequenceClass,
+)
 from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints, Labels
 
 if TYPE_CHECKING:
@@ -266,14 +275,15 @@ def _check_lengths(lengths: Ints, expected: Ints, first_row: int, path: Path, ro
 
 
 def _check_range(values: Ints, row_of: Ints, kind: LabelKind, where: str, row_number: Callable[[int], int]) -> None:
-    outside = (values < 0) | (values >= len(kind.names))
+    n_classes = min(len(kind.names), MOST_CLASSES)
+    outside = (values < 0) | (values >= n_classes)
     if outside.any():
         _refuse(
             where,
             row_of[outside],
             row_number,
             [str(v) for v in values[outside][:_N_NAMED]],
-            f"0 to {len(kind.names) - 1}",
+            f"0 to {n_classes - 1}",
             "correct the labels, or name all of them in the .labels.txt next to the BED file",
         )
 
@@ -297,7 +307,8 @@ def read_label_names(path: Path) -> tuple[str, ...]:
         InputError: The file is not UTF-8.
         LabelError: The file is empty, or a name is blank or occurs twice.
     """
-    names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+    lines = re.split(r"\r\n|\r|\n", read_text(path).rstrip())  # not splitlines, which also cuts within a name
+    names = tuple(line.strip() for line in lines)
     if not names or "" in names or len(set(names)) != len(names):
         raise LabelError(f"{path}: expected one label name per line, none blank or repeated; it holds {names[:8]}")
     return names

@@ -10,6 +10,8 @@ import numpy as np
 from bend_hf.config import DataConfig
 from bend_hf.data.bed import BedTable, read_bed
 from bend_hf.data.genome import Genome
+from bend_hf.data.sources import labels_next_to
+from bend_hf.data.vcf import is_vcf
 from bend_hf.errors import ConfigError
 from bend_hf.files import file_name, file_states
 from bend_hf.types import Ints
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ALL: Final = "all"  # the split of a file without splits
-_HDF5: Final = (".hdf5", ".h5")
-_VARIANTS: Final = (".vcf", ".vcf.gz")
 
 
 def plain_bed(config: DataConfig) -> BedTable | None:
@@ -30,11 +30,10 @@ def plain_bed(config: DataConfig) -> BedTable | None:
         ConfigError: No genome is given.
     """
     path = config.bed
-    if path is None or config.task or config.labels is not None or path.name.endswith(_VARIANTS):
+    if path is None or config.task or config.labels is not None or is_vcf(path):
         return None
     table = read_bed(path)
-    stem = path.name.partition(".")[0]
-    has_labels = "label" in table.columns.column_names or any(path.with_name(stem + one).is_file() for one in _HDF5)
+    has_labels = "label" in table.columns.column_names or labels_next_to(path) is not None
     if (has_labels and table.split is not None) or {"ref", "alt"} <= set(table.columns.column_names):
         return None
     genome_of(path, config.genome)

@@ -1,7 +1,7 @@
 """Find the files of a task: the bundled sample, a folder, files named one by one, or a dataset of the Hub.
 
 Every command uses it, so that ``--data --bed --labels --genome`` mean the same everywhere. It looks at names and does
-not read the files.
+not read the files, apart from the column names of a user's own BED file.
 
 >>> find_source(select_tasks(["gene_finding"])[0], data="sample").origin
 'sample'
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from bend_hf.config import DataConfig, Needs, check_flags_apply
+from bend_hf.data.bed import column_names
+from bend_hf.data.vcf import is_vcf
 from bend_hf.errors import ConfigError, RecordError, SourceError, nearest
 from bend_hf.files import asset_folder, utf8
 from bend_hf.tasks import TASKS, Citation, TaskSpec, select_tasks
@@ -36,7 +38,9 @@ _NOT_PUBLISHED: Final = {  # license of labels that are not those of the task's 
     "sample": "as the card of the bundled sample says; the labels are made by bend_hf",
 }
 _GIVE_DATA: Final = "pass --data FOLDER, or --bed BED and --genome FASTA"
-_FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz")
+_HDF5_ENDINGS: Final = (".hdf5", ".h5")
+_COMPRESSED: Final = (".gz", ".bgz")
+_FASTA_ENDINGS: Final = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz", ".fa.bgz", ".fasta.bgz", ".fna.bgz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +217,7 @@ def find_source(
         raise SourceError(_missing_bed(folder, task, in_sample=data == "sample"))
     hdf5 = labels
     if hdf5 is None and isinstance(task.label, NucleotideClasses | BinClasses):
-        hdf5 = found.with_suffix(".hdf5")
+        hdf5 = labels_next_to(found) or found.with_name(_stems(found)[0] + _HDF5_ENDINGS[0])
     return TaskFiles(
         task=task,
         key=task.key,
@@ -233,8 +237,7 @@ def user_source(bed: Path, *, labels: Path | None, genome: Path | None, data: st
     """
     if genome is None and data is None:
         raise SourceError(f"{bed} needs a genome to read its sequences from; pass --genome FASTA")
-    next_to_bed = bed.with_suffix(".hdf5")
-    hdf5 = labels or (next_to_bed if next_to_bed.is_file() else None)
+    hdf5 = labels or labels_next_to(bed)
     return TaskFiles(
         task=None,
         key=key_of(bed),
@@ -321,9 +324,14 @@ def _lacking(source: Source) -> dict[Needs, str]:
     """Return what the data of a task lack that a flag may need, with the reason."""
     if isinstance(source, BuiltSource):
         return dict.fromkeys(("intervals", "variants"), "is read from a built dataset, whose rows are fixed")
-    if source.task is not None and source.task.variant is not None:
+    if source.task.variant is not None if source.task is not None else _has_variants(source.bed):
         return {"intervals": "has variants, and those past the end of a contig are always an error"}
     return {"variants": "has no variants"}
+
+
+def _has_variants(bed: Path) -> bool:
+    """Whether a file of the user's own holds variants."""
+    return is_vcf(bed) or {"ref", "alt"} <= set(column_names(bed))
 
 
 def _place(task: TaskSpec, config: DataConfig) -> FoundData:
@@ -356,9 +364,28 @@ def _is_built(folder: Path, task: TaskSpec) -> bool:
     return (repo / "README.md").is_file() and any(repo.glob("**/*.parquet"))
 
 
+def labels_next_to(bed: Path) -> Path | None:
+    """Return the HDF5 file of labels next to a BED file: of the same name, or of what stands before its first dot."""
+    return _next_to(bed, _HDF5_ENDINGS)
+
+
 def _names_next_to(bed: Path) -> Path | None:
-    path = bed.with_name(bed.name.split(".")[0] + ".labels.txt")
-    return path if path.is_file() else None
+    return _next_to(bed, (".labels.txt",))
+
+
+def _next_to(bed: Path, endings: tuple[str, ...]) -> Path | None:
+    named = (bed.with_name(stem + ending) for stem in _stems(bed) for ending in endings)
+    return next((path for path in named if path.is_file()), None)
+
+
+def _stems(bed: Path) -> tuple[str, ...]:
+    """Return the names of a BED file without its ending, the longest first.
+
+    >>> _stems(Path("genes.v2.bed.gz"))
+    ('genes.v2', 'genes.v2.bed', 'genes')
+    """
+    plain = bed.with_suffix("") if bed.suffix.lower() in _COMPRESSED else bed
+    return tuple(dict.fromkeys([plain.stem, bed.stem, bed.name.split(".")[0]]))
 
 
 def _existing(path: Path) -> Path:

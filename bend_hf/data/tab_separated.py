@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import csv
 
-_LONGEST_HEADER: Final = 1 << 16
+_LONGEST_HEADER_LINE: Final = 1 << 26  # the names of samples in a VCF file may take megabytes
 _SHOWN: Final = 5
 
 
@@ -62,17 +62,21 @@ class TabSeparated:
         """Read the lines of a header as bytes, with their numbers, counted from 1.
 
         Raises:
-            InputError: The file cannot be read.
+            InputError: The file cannot be read, or a line is longer than 64 MB.
         """
         try:
             with _binary(self.path) as file:
                 number = 0
-                while line := file.readline(_LONGEST_HEADER):
-                    number += 1
-                    if number == 1:
+                while line := file.readline(_LONGEST_HEADER_LINE):
+                    if number == 0:
                         self._refuse_other_encodings(line)
                         line = line.removeprefix(UTF8_MARK)
-                    yield number, line.rstrip(b"\r\n")
+                    # A lone carriage return ends a line too, as in the rows.
+                    for text in line.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
+                        number += 1
+                        yield number, text
+                    if len(line) == _LONGEST_HEADER_LINE:
+                        raise InputError(f"{self.path}, line {number}: the line does not end; {self.expected}")
         except (OSError, EOFError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{self.path}: the {self.kind} cannot be read ({reason}); check the path") from None

@@ -9,6 +9,7 @@ SequenceClass(names=('class_0', 'class_1'))
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,15 @@ import pyarrow.compute as pc
 
 from bend_hf.data.hdf5 import check_declared, open_labels
 from bend_hf.errors import LabelError
-from bend_hf.tasks._labels import BinClasses, LabelKind, MultiLabel, NucleotideClasses, RealValues, SequenceClass
+from bend_hf.tasks._labels import (
+    MOST_CLASSES,
+    BinClasses,
+    LabelKind,
+    MultiLabel,
+    NucleotideClasses,
+    RealValues,
+    SequenceClass,
+)
 from bend_hf.tasks._spec import (
     BEND,
     Folds,
@@ -34,11 +43,13 @@ from bend_hf.tasks._spec import (
 )
 from bend_hf.types import Ints, ValueLoss
 
+log = logging.getLogger(__name__)
 _FIRST_ROWS: Final = 1000  # one of them says how many values a row has
 
 
-def _names(n: int, prefix: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}_{index}" for index in range(max(n, 2)))
+def _names(n: int, prefix: str, *, least: int = 2) -> tuple[str, ...]:
+    """Name n labels; indices that are too large are refused with their row when labels are read."""
+    return tuple(f"{prefix}_{index}" for index in range(min(max(n, least), MOST_CLASSES)))
 
 
 def user_task_from_column(
@@ -81,7 +92,13 @@ def user_task_from_column(
     if pc.all(single).as_py():
         label: LabelKind = SequenceClass(names=names or _names(n, "class"))
         return _task(name, label, pool_bp, partition, stranded)
-    label = MultiLabel(names=names or tuple(f"label_{index}" for index in range(max(n, 1))))
+    if not pc.any(pc.match_substring(text, ",")).as_py():
+        log.warning(
+            "%s: %d of %d rows have no label and the others one, so a row is taken to have any number of labels; "
+            "write a class in each row if it has exactly one",
+            *(name, pc.sum(pc.equal(text, "")).as_py(), len(text)),
+        )
+    label = MultiLabel(names=names or _names(n, "label", least=1))
     return _task(name, label, pool_bp, partition, stranded)
 
 
@@ -135,9 +152,9 @@ def user_task_from_hdf5(
             block = dataset[start : start + 256]
             values = np.concatenate(block) if ragged else block
             values = values[np.isfinite(values)]  # the others are refused with their row when labels are read
-            n_classes = max(n_classes, int(np.max(values, initial=-1)) + 1)
+            n_classes = max(n_classes, int(values.max()) + 1 if values.size else 0)
     longest = int(lengths_bp[0]) if ragged else int(lengths_bp.max())
-    if width == longest:
+    if width >= longest:  # padded if it is wider; the padding is checked when labels are read
         nucleotides = NucleotideClasses(names=names or _names(n_classes, "class"))
         return _task(name, nucleotides, None, partition, stranded)
     if width == 0 or longest % width:
@@ -174,7 +191,7 @@ def user_variant_task(name: str) -> TaskSpec:
 def user_partition(splits: Sequence[str]) -> Partition:
     """Return named splits if the values include train, validation (valid) or test, otherwise folds."""
     known = {"train", "valid", "validation", "test"}
-    return NamedSplits() if set(splits) & known else Folds(n=len(set(splits)))
+    return NamedSplits() if {name.lower() for name in splits} & known else Folds(n=len(set(splits)))
 
 
 def _common_length(name: str, lengths_bp: Ints | None) -> int:

@@ -78,12 +78,13 @@ def without_adapter(folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def merge_adapter(network: M, folder: Path) -> M:
+def merge_adapter(network: M, folder: Path, *, uses_head: bool = True) -> M:
     """Merge the adapter of a folder into the weights of a network.
 
     Args:
         network: With the weights that the adapter was trained on.
         folder: Holds the adapter.
+        uses_head: Whether what the network computes behind its base model is used, such as scores of tokens.
 
     Raises:
         ModelError: The adapter does not fit the network, or is of a kind that cannot be merged.
@@ -98,15 +99,22 @@ def merge_adapter(network: M, folder: Path) -> M:
         raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read: {type(error).__name__}: {error}") from error
     if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
         raise ModelError(_cannot(folder, f"its kind {config.peft_type} is not merged here"))
-    host = _host(network, state)
-    if host is None:
+    found = _host(network, state)
+    if found is None:
         raise ModelError(_cannot(folder, f"{type(network).__name__} does not have the layers of {min(state)}"))
-    low_rank = {key.removeprefix(_PREFIX): value for key, value in state.items() if "lora_" in key}
-    others = sorted(set(state) - {f"{_PREFIX}{key}" for key in low_rank} - set(low_rank))
-    own = dict(host.named_modules())
-    held = [key for key in others if key.removeprefix(_PREFIX).rpartition(".")[0] in own]
+    host, prefix = found
+    named = {key.removeprefix(_PREFIX).removeprefix(prefix): key for key in state}
+    low_rank = {name: state[key] for name, key in named.items() if "lora_" in name}
+    rest = sorted(set(named) - set(low_rank))
+    own = _used_modules(network, host, uses_head=uses_head)
+    held = [named[name] for name in rest if any(part in own for part in _parents(name))]
     if held:
         raise ModelError(_cannot(folder, f"it also replaces {held[0]}"))
+    others = [named[name] for name in rest]
+    config.alpha_pattern, config.rank_pattern = (
+        {name.removeprefix(prefix): value for name, value in patterns.items()}
+        for patterns in (config.alpha_pattern, config.rank_pattern)
+    )
     if others:
         log.warning("%s: the weights %s belong to the head of another task and are left out", folder, ", ".join(others))
     config.modules_to_save, config.task_type, config.inference_mode = None, None, True
@@ -118,22 +126,47 @@ def merge_adapter(network: M, folder: Path) -> M:
     missing = [key for key in loaded.missing_keys if "lora_" in key]
     if missing or loaded.unexpected_keys:
         raise ModelError(_cannot(folder, f"missing {missing[:3]}, unexpected {list(loaded.unexpected_keys)[:3]}"))
-    for name, module in list(host.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(host.get_submodule(parent), child, module.get_base_layer())
+    layers = [(name, module) for name, module in host.named_modules() if isinstance(module, LoraLayer)]
+    for name, module in layers:
+        module.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(host.get_submodule(parent), child, module.get_base_layer())
     log.info("%s: the adapter is merged into the weights", folder)
     return network
 
 
-def _host(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module | None:
-    """Return the network or its encoder, whichever has every layer that the adapter changes."""
+def _parents(name: str) -> list[str]:
+    """Return the modules that a tensor lies in, by their names.
+
+    >>> _parents("encoder.query.bias")
+    ['encoder', 'encoder.query']
+    """
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _host(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module, str] | None:
+    """Return the network or its encoder, whichever has every layer that the adapter changes, and a prefix.
+
+    The prefix stands in front of the names in the adapter and not in the host, if the adapter was trained on the same
+    encoder below a head.
+    """
     layers = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in state if "lora_" in key}
-    for host in (network, getattr(network, "base_model", network)):
-        if layers and layers <= set(dict(host.named_modules())):
-            return host
+    encoder = getattr(network, "base_model", network)
+    below_head = f"{getattr(encoder, 'base_model_prefix', '')}."
+    for host, prefix in ((network, ""), (encoder, ""), (encoder, below_head)):
+        below = all(layer.startswith(prefix) for layer in layers)
+        if layers and below and {layer.removeprefix(prefix) for layer in layers} <= set(dict(host.named_modules())):
+            return host, prefix
     return None
+
+
+def _used_modules(network: nn.Module, host: nn.Module, *, uses_head: bool) -> set[str]:
+    """Return the modules with weights, by their names in the host, that embeddings or scores of tokens come from."""
+    names = {name for name, module in host.named_modules() if any(True for _ in module.parameters(recurse=False))}
+    encoder = getattr(network, "base_model", network)
+    inside = next((f"{name}." for name, module in host.named_modules() if name and module is encoder), "")
+    return names if uses_head else {name for name in names if name.startswith(inside)}
 
 
 def _cannot(folder: Path, reason: str) -> str:

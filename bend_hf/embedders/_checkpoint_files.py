@@ -158,6 +158,7 @@ _LARGEST: Final = (  # of sizes whose names match; far beyond any published mode
     (re.compile(r"(?:.*_)?(?:layers|kmers|word|heads|starting_size)|n_layer|n_head"), 10_000),
     (_SIZE, 1 << 24),
 )
+_NO_SIZE: Final = {"max_relative_positions": -1}  # DeBERTa: as many as max_position_embeddings
 _HAS_WEIGHTS: Final = re.compile(r"(?:.*_)?(?:hidden_size|vocab_size|width|layers)|d_model|n_layer|n_embd")
 
 
@@ -183,7 +184,7 @@ def check_sizes(folder: Path, *, with_weights: bool) -> None:
             if not isinstance(value, int) or isinstance(value, bool) or not _SIZE.fullmatch(name):
                 continue
             largest = next(limit for pattern, limit in _LARGEST if pattern.fullmatch(name))
-            if not 0 <= value <= largest:
+            if not 0 <= value <= largest and value != _NO_SIZE.get(name):
                 raise ModelError(
                     f"{path}: {name} is {value:,}; expected a number from 0 to {largest:,}. Download it again"
                 )
@@ -220,7 +221,7 @@ def read_vocabulary(folder: Path) -> list[str]:
     """
     lines = folder / "vocab.txt"
     if lines.is_file():
-        return read_text(lines).split()
+        return _lines_of(lines)
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(
             f"{folder} has neither vocab.txt nor tokenizer.json; expected one of them. Download the complete checkpoint"
@@ -236,6 +237,11 @@ def read_vocabulary(folder: Path) -> list[str]:
     for token, number in id_of.items():
         tokens[number] = token
     return tokens
+
+
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of ``vocab.txt``; a blank one counts, as the number of a line is the id of its token."""
+    return [line.strip() for line in read_text(path).rstrip().split("\n")]
 
 
 _NO_LIMIT: Final = 1 << 40  # transformers writes 1e30 as the model_max_length of a tokenizer without a limit
@@ -272,7 +278,7 @@ def mask_in_files(folder: Path) -> int | None:
     """Read the token id of the mask from ``vocab.txt`` or ``tokenizer.json``; None if neither names one."""
     vocabulary = folder / "vocab.txt"
     if vocabulary.is_file():
-        tokens = read_text(vocabulary).split()
+        tokens = _lines_of(vocabulary)
         found = next((tokens.index(mask) for mask in _MASK_TOKENS if mask in tokens), None)
         if found is not None:
             return found

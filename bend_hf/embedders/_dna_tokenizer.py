@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE: Final = "ACGTTGCAACGGTCATGACC"
+LONG_SAMPLE: Final = SAMPLE * 3  # whole tokens of 3, 4, 5 and 6 nucleotides
 _ALPHABET: Final = "ACGT"
 # Marks of a blank or of a part of a word: SentencePiece, byte-level BPE, WordPiece.
 _BLANKS: Final = "\u2581\u0120 "
 _CONTINUES: Final = "##"
 _LONG_BP: Final = 2000  # longer than the words that WordPiece reads (100 letters), and than the windows of most tasks
+_LONGEST_KMER_BP: Final = 8  # of the tokenizers that cut DNA into k-mers
 _RUN_BP: Final = 24  # a multiple of all usual k-mers, so that no nucleotide is left over
 _NO_LIMIT_TOKENS: Final = 10**9  # transformers writes 10 ** 30 for a tokenizer without a limit
 
@@ -91,9 +94,13 @@ class DnaTokenizer:
         self._tokenizer = tokenizer
         self._name = name
         self._cannot = cannot
+        _merge_always(tokenizer, name)
         vocabulary = tokenizer.get_vocab()
         blanks = [number for text, number in vocabulary.items() if text and not text.strip(_BLANKS)]
         self._blanks: Ints = np.array(sorted(blanks), dtype=np.int64)
+        # A k-mer with an N, or what is left at the end, may be unknown as a whole.
+        kmers_bp = (len(text) for text in vocabulary if set(text.upper()) <= set(_ALPHABET))
+        self._kmer_bp = max((n_bp for n_bp in kmers_bp if n_bp <= _LONGEST_KMER_BP), default=1)
         self.prefix, self.suffix = self._specials()
         self._check_nucleotides()
         limit = int(tokenizer.model_max_length)
@@ -224,8 +231,8 @@ class DnaTokenizer:
         return self.stand_in
 
     def _check_unknown(self, sequences: list[str], stream: TokenStream) -> None:
-        """Raise if one unknown token stands for several nucleotides and A, C, G or T is among them."""
-        suspects = np.flatnonzero((stream.ids == self._tokenizer.unk_token_id) & (stream.token_bp > 1))
+        """Raise if one unknown token stands for more nucleotides than a k-mer, and A, C, G or T is among them."""
+        suspects = np.flatnonzero((stream.ids == self._tokenizer.unk_token_id) & (stream.token_bp > self._kmer_bp))
         if not len(suspects):
             return
         codes = Nucleotides.of(sequences).codes
@@ -287,6 +294,65 @@ class DnaTokenizer:
 
     def _text(self, token: int) -> str:
         return next((text for text, number in self._tokenizer.get_vocab().items() if number == token), str(token))
+
+
+def ids_by_file(folder: Path) -> list[int] | None:
+    """Return the token ids of ``LONG_SAMPLE`` by the ``tokenizer.json`` of a folder; None if it does not read DNA."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        encoded = Tokenizer.from_file(str(path)).encode(LONG_SAMPLE, add_special_tokens=False)
+    except Exception:  # tokenizers raises nothing more specific; whoever reads the file says what is wrong
+        return None
+    bare = [_bare(token).upper() for token in encoded.tokens]
+    n_read_bp = sum(len(token) for token in bare if token and set(token) <= set(_ALPHABET))
+    return list(encoded.ids) if len(bare) > 1 and 2 * n_read_bp > len(LONG_SAMPLE) else None
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load the tokenizer of a folder with transformers, so that it cuts DNA as its ``tokenizer.json`` does.
+
+    transformers 5 builds tokenizers of some classes anew from the vocabulary alone. If the file reads DNA in another
+    way, or only the file does, the tokenizer of the file is used.
+
+    Raises:
+        Exception: transformers cannot load it, for one of many reasons.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    by_file = ids_by_file(folder)
+    try:
+        found: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if by_file is None or found([LONG_SAMPLE], add_special_tokens=False)["input_ids"][0] == by_file:
+            return found
+        reason = f"{type(found).__name__} cuts DNA into other tokens"
+    except Exception as error:
+        if by_file is None:
+            raise
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    logger.warning("%s: its tokenizer.json is used as it is, because transformers builds another (%s)", folder, reason)
+    as_it_is: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if as_it_is.unk_token is None:
+        as_it_is.unk_token = _model_of(as_it_is).unk_token
+    return as_it_is
+
+
+def _merge_always(tokenizer: Tokenizer, name: str) -> None:
+    """Turn off the dropout of merges, which would draw other tokens for a sequence each time."""
+    model = _model_of(tokenizer)
+    if getattr(model, "dropout", None):
+        logger.info(
+            "%s: its tokenizer leaves out merges at random (dropout %s), which is turned off", name, model.dropout
+        )
+        model.dropout = None
+
+
+def _model_of(tokenizer: Tokenizer) -> Any:  # noqa: ANN401  # tokenizers has no types
+    """Return the model of the tokenizers library in a fast tokenizer; None in another."""
+    return getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
 
 
 def _bare(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bend_hf.embedders._checkpoint_files import has_merges, read_json, read_vocabulary
+from bend_hf.embedders._dna_tokenizer import ids_by_file
 from bend_hf.errors import ModelError
 
 # From the fields of config.json and the folder to whether the family reads it.
@@ -74,11 +75,11 @@ def _is_genalm(fields: Mapping[str, object], folder: Path) -> bool:
 def _is_nucleotide_transformer(fields: Mapping[str, object], folder: Path) -> bool:
     if "add_bias_fnn" in fields:
         return True
-    return fields.get("model_type") == "esm" and 6 in _kmer_lengths(folder)
+    return fields.get("model_type") == "esm" and 6 in _kmer_lengths(folder) and not _cuts_dna(folder)
 
 
 def _is_generator(fields: Mapping[str, object], folder: Path) -> bool:
-    return fields.get("model_type") == "llama" and _kmer_lengths(folder) == {6}
+    return fields.get("model_type") == "llama" and _kmer_lengths(folder) == {6} and not _cuts_dna(folder)
 
 
 def _is_marindna(fields: Mapping[str, object], folder: Path) -> bool:
@@ -125,14 +126,14 @@ def _is_evo2(fields: Mapping[str, object], _: Path) -> bool:
 
 def _is_dnabert(fields: Mapping[str, object], folder: Path) -> bool:
     lengths = _kmer_lengths(folder) if _is_plain_bert(fields) else set()
-    return len(lengths) == 1 and 3 <= min(lengths) <= 6
+    return len(lengths) == 1 and 3 <= min(lengths) <= 6 and not _cuts_dna(folder)
 
 
 def _is_grover(fields: Mapping[str, object], folder: Path) -> bool:
     """Tokens of several lengths, without the merges of a byte-pair tokenizer and the parts of words of WordPiece."""
     if not _is_plain_bert(fields) or has_merges(folder) or len(_kmer_lengths(folder)) < 2:
         return False
-    return not any(token.startswith(_CONTINUES) for token in read_vocabulary(folder))
+    return not any(token.startswith(_CONTINUES) for token in read_vocabulary(folder)) and not _cuts_dna(folder)
 
 
 def _is_plain_bert(fields: Mapping[str, object]) -> bool:
@@ -146,6 +147,14 @@ def _kmer_lengths(folder: Path) -> set[int]:
     except ModelError:
         return set()
     return {len(token) for token in tokens if _NUCLEOTIDES.fullmatch(token)}
+
+
+def _cuts_dna(folder: Path) -> bool:
+    """Whether ``tokenizer.json`` cuts DNA into its tokens by rules of its own, which a family would not follow.
+
+    The one that transformers 5 makes of a ``vocab.txt`` does not: it reads words between blanks, and finds none.
+    """
+    return ids_by_file(folder) is not None
 
 
 FAMILIES: Final = (

@@ -292,8 +292,8 @@ class LoadedModel(ABC):
             nested: Key of the state dict inside a ``.ckpt`` file.
         """
         if self.random_init:
-            return _weights.build_random(make, self.seed)
-        model = _weights.build_empty(make)
+            return _weights.use_named_outputs(_weights.build_random(make, self.seed))
+        model = _weights.use_named_outputs(_weights.build_empty(make))
         loaded = _weights.load_folder(
             model,
             self.folder,

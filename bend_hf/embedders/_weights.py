@@ -182,6 +182,33 @@ def stored_names(paths: Sequence[Path]) -> list[str]:
     return sorted(names)
 
 
+def stored_shapes(paths: Sequence[Path], keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of some tensors in weight files, without reading their numbers.
+
+    Args:
+        paths: The files.
+        keys: Names of the tensors; those that no file has are left out.
+
+    Raises:
+        ModelError: A file is damaged, or is not a weight file.
+    """
+    import torch
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        with _readable(path):
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, framework="pt") as file:
+                    here = set(file.keys()).intersection(keys)
+                    shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in here}
+            else:
+                loaded = torch.load(path, map_location="meta", weights_only=True)
+                shapes |= {key: tuple(loaded[key].shape) for key in keys if key in loaded}
+    return shapes
+
+
 def norm_key(key: str) -> str:
     """Give a norm the name of its weights in PyTorch; transformers 5.0 saves them under those of TensorFlow.
 
@@ -467,6 +494,18 @@ def build_empty(make: Callable[[], M]) -> M:
     tie = getattr(model, "tie_weights", None)
     if callable(tie):  # transformers skips tying together with drawing weights
         tie()
+    return model
+
+
+def use_named_outputs(model: M) -> M:
+    """Let a network of transformers return named outputs, and hidden states only if they are asked for.
+
+    A published ``config.json`` may say otherwise, for the code that trained the model.
+    """
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "return_dict"):
+        config.return_dict = True
+        config.output_attentions = config.output_hidden_states = False
     return model
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ from bend_hf.embedders._adapter import adapter_files, merge_adapter, without_ada
 from bend_hf.embedders._alignment import Tokenized, assemble
 from bend_hf.embedders._behavior import Behavior, measure
 from bend_hf.embedders._checkpoint_files import read_json
-from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id
+from bend_hf.embedders._dna_tokenizer import DnaTokenizer, largest_id, load_tokenizer
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._loaded_model import Fact
 from bend_hf.embedders._weights import (
@@ -36,6 +37,7 @@ from bend_hf.embedders._weights import (
     other_heads,
     refuse_integers,
     stored_names,
+    stored_shapes,
 )
 from bend_hf.errors import ModelError
 
@@ -52,9 +54,13 @@ _UNUSED: Final = (
     "contact_head.",
     "position_ids",
 )  # position_ids: the counter that transformers 3 and 4 saved
+# Buffers that transformers 3 and 4 saved with the weights, and that the networks of transformers 5 compute.
+_BUFFERS: Final = re.compile(r"(^|.*\.)(position_ids|token_type_ids|masked_bias|inv_freq)")
+_CAUSAL_MASK: Final = re.compile(r".*\.(attn|attention)\.bias")  # of shape (1, 1, positions, positions)
 # Model types whose positions start at pad_id + 1, so that n positions take n - pad_id - 1 tokens: transformers,
 # create_position_ids_from_input_ids. The measured table may be smaller still.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "esm", "longformer", "roberta", "xlm-roberta"})
+_PORTABLE_ATTENTION: Final = ("eager", "sdpa")  # they need no further package
 _CONTEXT_FIELDS: Final = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
 # The inputs that the network is measured on. Layers that work in chunks behave differently on longer inputs, so the
 # long input has more than two chunks, up to a limit that keeps the measurement short.
@@ -74,14 +80,18 @@ class AutoEmbedder(Embedder):
     model: PreTrainedModel
 
     def _load(self) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         self._refuse_code()
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise ModelError(self._cannot(f"transformers does not load it: {error}")) from error
+        try:
+            tokenizer = load_tokenizer(self.folder)
+        except Exception as error:  # transformers raises many kinds of errors
+            raise ModelError(self._cannot(f"transformers does not load its tokenizer: {error}")) from error
+        _use_named_outputs(config)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 self._cannot("it is an encoder-decoder model, which does not have one embedding per token")
@@ -238,9 +248,27 @@ class AutoEmbedder(Embedder):
                 return self._whole(network, missing)
             logger.info("%s: its checkpoint has no language-model head (%s)", self.name, missing[0])
             self._has_head = False
-        return self._whole(*self._loaded(AutoModel, config))
+        return self._whole(*self._base_network(config, saved_as))
 
-    def _loaded(self, maker: type[_BaseAutoModelClass], config: PretrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+    def _base_network(self, config: PretrainedConfig, saved_as: str) -> tuple[PreTrainedModel, list[str]]:
+        """Load the network without a head; return it and the keys that the files lack."""
+        from transformers import AutoModel
+
+        try:
+            network, missing = self._loaded(AutoModel, config)
+            if missing:
+                self._refuse_weights(network, missing, [], [])
+        except ModelError:
+            own = _class_named(saved_as, config)
+            if own is None:
+                raise
+            # A class with a head may keep its base model under a name of its own.
+            return self._loaded(own, config)
+        return network, missing
+
+    def _loaded(
+        self, maker: type[_BaseAutoModelClass] | type[PreTrainedModel], config: PretrainedConfig
+    ) -> tuple[PreTrainedModel, list[str]]:
         """Load the weights; return the network and the keys that the files lack.
 
         Raises:
@@ -258,12 +286,14 @@ class AutoEmbedder(Embedder):
                     output_loading_info=True,
                 )
         except Exception as error:  # transformers raises many kinds of errors
-            raise ModelError(self._cannot(f"{type(error).__name__}: {str(error).splitlines()[0]}")) from error
+            raise ModelError(
+                self._cannot(f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}")
+            ) from error
         missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED))
         unexpected = sorted(key for key in info["unexpected_keys"] if not any(part in key for part in _UNUSED))
         if unexpected:
             in_files = set(stored_names(self._weight_files()))
-            unexpected = sorted(_as_in_file(key, in_files) for key in unexpected)
+            unexpected = self._without_buffers(sorted(_as_in_file(key, in_files) for key in unexpected))
             heads = other_heads(unexpected, in_files, prefix=network.base_model_prefix)
             log_heads(heads, self.folder)
             unexpected = [key for key in unexpected if key not in heads]
@@ -281,7 +311,19 @@ class AutoEmbedder(Embedder):
         refuse_integers(
             {name: dtypes[name] for key in floating if (name := _as_in_file(key, set(dtypes))) in dtypes}, self.folder
         )
-        return merge_adapter(network, self.folder) if adapter_files(self.folder) else network
+        if not adapter_files(self.folder):
+            return network
+        return merge_adapter(network, self.folder, uses_head=self._has_head)
+
+    def _without_buffers(self, keys: list[str]) -> list[str]:
+        """Leave out the keys of buffers that older versions of transformers saved with the weights."""
+        kept = [key for key in keys if not _BUFFERS.fullmatch(key)]
+        masks = [key for key in kept if _CAUSAL_MASK.fullmatch(key)]
+        if not masks:
+            return kept
+        shapes = stored_shapes(self._weight_files(), masks)
+        squares = {key for key, shape in shapes.items() if len(shape) == 4 and shape == (1, 1, shape[2], shape[2])}
+        return [key for key in kept if key not in squares]
 
     def _dtypes_in_files(self) -> dict[str, str]:
         """Return the dtype of each tensor of the files that holds no floating-point numbers."""
@@ -336,6 +378,25 @@ class AutoEmbedder(Embedder):
 
     def _cannot(self, reason: str) -> str:
         return f"cannot load {str(self.checkpoint)!r} as a transformers model: {reason}"
+
+
+def _class_named(name: str, config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class of transformers with a name, if it has a base model and reads this configuration."""
+    import transformers
+
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        return None
+    own: type[PreTrainedModel] = found
+    return own if own.base_model_prefix and own.config_class is type(config) else None
+
+
+def _use_named_outputs(config: PretrainedConfig) -> None:
+    """Undo what a published configuration says about the code that trained it: tuples as outputs, kernels for GPUs."""
+    config.return_dict = True
+    config.output_attentions = config.output_hidden_states = False  # hidden states are asked for where they are needed
+    if config._attn_implementation not in _PORTABLE_ATTENTION:
+        config._attn_implementation = None  # transformers chooses
 
 
 def _measured_tokens(config: PretrainedConfig, context_tokens: int | None) -> int:

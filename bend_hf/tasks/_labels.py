@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+MOST_CLASSES: Final = 1 << 15  # class indices are stored as int16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,13 @@ def test_an_unknown_part_of_the_base_model_raises_by_its_name_in_the_file(key: s
     save_file({**state, extra: torch.zeros(2)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=rf"unexpected {extra};"):
         load_embedder(key, checkpoint=folder)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_outputs_that_the_configuration_asks_for_change_nothing(key: str, tmp_path: Path) -> None:
+    folder = make_tiny(key, tmp_path)
+    expected = load_embedder(key, checkpoint=folder, random_init=True)("ACGTTGCANN")
+    path = folder / "config.json"
+    fields = {"return_dict": False, "output_hidden_states": True, "use_cache": True, "torchscript": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    np.testing.assert_array_equal(load_embedder(key, checkpoint=folder, random_init=True)("ACGTTGCANN"), expected)

@@ -85,11 +85,13 @@ def test_a_compressed_bed_is_read_whatever_its_name(tmp_path: Path, pack: object
     "text",
     [
         (HEADER + ROWS).replace("\n", "\r\n"),
+        (HEADER + ROWS).replace("\n", "\r"),
+        (HEADER + ROWS).replace("\n", "\r\r\n"),
         (HEADER + ROWS).removesuffix("\n"),
         HEADER + ROWS + "\n  \n\n",
         "\ufeff" + HEADER + ROWS,
     ],
-    ids=["CRLF", "no last line end", "blank lines at the end", "byte order mark"],
+    ids=["CRLF", "CR", "CRCRLF", "no last line end", "blank lines at the end", "byte order mark"],
 )
 def test_line_ends_and_marks_change_nothing(tmp_path: Path, text: str) -> None:
     table = read_bed(bed(tmp_path, text))
@@ -140,6 +142,7 @@ START = "chromosome\tstart\tend\n"
         ("chr1\t0\t5\nchr1\t6\t9\n", r"first line 'chr1\\t0\\t5' looks like data; expected a tab-separated header"),
         ("chromosome start end\nchr1 0 5\n", "no tab in the first line"),
         ("chromosome,start,end\nchr1,0,5\n", "no tab in the first line"),
+        ('"chromosome"\t"start"\t"end"\n"c"\t0\t5\n', r"column names are in quotes.*quote=FALSE"),
         ("chromosome\tstrat\tend\nc\t0\t5\n", r"no column 'start' among chromosome, strat, end; did you mean 'strat'"),
         (START + "c\t0\t5\nc\tx\t5\n", r"start must be a whole number.*line 3 \('x'\)\. Fix or remove"),
         (START + "c\t0\t5.0\n", r"end must be a whole number.*line 2 \('5\.0'\)"),
@@ -159,9 +162,10 @@ START = "chromosome\tstart\tend\n"
         (START[:-1] + "\t\nc\t0\t5\t5\n", "a column has no name in the header"),
     ],
     ids=[
-        "empty", "header only", "blank rows", "no header", "blanks", "commas", "missing column", "no number", "decimal",
-        "hexadecimal", "blank number", "negative", "too large", "start = end", "many", "no chromosome", "no split",
-        "strand", "strand of the fourth column", "ragged", "many ragged", "double column", "nameless column",
+        "empty", "header only", "blank rows", "no header", "blanks", "commas", "quotes", "missing column", "no number",
+        "decimal", "hexadecimal", "blank number", "negative", "too large", "start = end", "many", "no chromosome",
+        "no split", "strand", "strand of the fourth column", "ragged", "many ragged", "double column",
+        "nameless column",
     ],
 )  # fmt: skip
 def test_bad_input_names_file_row_and_remedy(tmp_path: Path, text: str, message: str) -> None:

@@ -149,6 +149,21 @@ def test_other_columns_of_the_bed_are_kept(tmp_path: Path) -> None:
         assert dataset["transcript_id"][:] == [f"NM_{item}" for item in dataset["item"]]
 
 
+@pytest.mark.parametrize("name", ["gene_finding", "variant_effects_disease"])
+def test_no_column_of_the_bed_replaces_another(tmp_path: Path, name: str) -> None:
+    folder = write_data(tmp_path, [name])
+    bed = next(folder.rglob(f"{name}.bed"))
+    before = open_tiny(folder, name).subsets["test"][:]
+    header, *lines = bed.read_text().splitlines()
+    added = ["labels", "bed_labels", "variant_offset", "bed_bed_labels", "item"]
+    rows = [line + "".join(f"\t{column} {n}" for column in added) for n, line in enumerate(lines)]
+    bed.write_text("\n".join(["\t".join([header, *added]), *rows]) + "\n")
+    after = open_tiny(folder, name).subsets["test"][:]
+    assert {column: after[column] for column in before} == before
+    further = [after[column][0].rpartition(" ")[0] for column in after if column not in before]
+    assert sorted(further) == sorted(added)
+
+
 def test_out_of_bounds_is_padded_with_n_or_dropped_and_counted(tmp_path: Path) -> None:
     folder = write_data(tmp_path, ["histone_modification"])
     bed = folder / "histone_modification" / "histone_modification.bed"

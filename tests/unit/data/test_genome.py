@@ -206,8 +206,13 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         (bytes(range(1, 200)), "is not a FASTA file"),
         (b">\nACGT\n", r"cannot be indexed: the header b.>.n. has no readable name"),
         (b">a\nAC\n>a\nGT\n", r"the contig name 'a' occurs more than once.*Rename or remove"),
-        (b">a\nACGT\nAC\nACGT\n", r"the lines of contig 'a' do not have one width; rewrap"),
-        (b">a\nAC\nACGT\n", r"the lines of contig 'a' do not have one width; rewrap"),
+        (b">a\nACGT\nAC\nACGT\n", r"the lines of contig 'a' do not have one width, or hold blanks; rewrap"),
+        (b">a\nAC\nACGT\n", r"the lines of contig 'a' do not have one width, or hold blanks; rewrap"),
+        (b">a\nACGT\nAC T\n", r"the lines of contig 'a' do not have one width, or hold blanks; rewrap"),
+        (b">a\nACGT\nACG \nACGT\n", "or hold blanks; rewrap"),
+        (b">a\nACG \nACGT\nACGT\n", "or hold blanks; rewrap"),
+        (b">a\nACGT\r\nACGTA\nACGT\r\n", "or hold blanks; rewrap"),
+        (b">a\rACGT\rACGT\r>b\rAC\r", "its lines end with carriage returns alone; expected line feeds"),
         (gzip.compress(TEXT)[:-9], r"x\.fa is truncated or damaged \(.*end-of-stream marker"),
         (bgzip(TEXT)[: -len(END)], r"truncated or damaged \(the empty block that ends a bgzip file is missing"),
         (bgzip(TEXT)[:-40], r"x\.fa is truncated or damaged"),
@@ -216,7 +221,9 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     ],
     ids=[
         "empty", "empty bgzip", "bed", "bzip2", "binary", "no name", "double name", "ragged", "long last line",
-        "gzip cut", "bgzip without end", "bgzip cut", "bgzip damaged", "bgzip with a tail",
+        "blank", "blank behind one line", "blank behind the first line", "other line end", "carriage returns",
+        "gzip cut",
+        "bgzip without end", "bgzip cut", "bgzip damaged", "bgzip with a tail",
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_a_complete_fasta_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
@@ -340,13 +347,24 @@ def test_the_index_is_left_next_to_the_fasta_for_other_tools(fasta: Path) -> Non
         (b">a\r\nACGT\r\nAC\r\n>b\r\nA", "a\t6\t4\t4\t6\nb\t1\t18\t1\t1\n"),
         (b">a\nACGT\n>empty\n>b\nAC\nA\n\n\n", "a\t4\t3\t4\t5\nempty\t0\t15\t0\t0\nb\t3\t18\t2\t3\n"),
         (b">a\nACGT\nACGT\n", "a\t8\t3\t4\t5\n"),
+        (b">a\nACGT \nACGT \nAC\n", "a\t10\t3\t4\t6\n"),
+        (">b\u2028c\nACGT\n>d\x85\nAC\n".encode(), "b\u2028c\t4\t7\t4\t5\nd\x85\t2\t17\t2\t3\n"),
     ],
-    ids=["comment", "windows", "empty contig and blank lines", "full last line"],
+    ids=["comment", "windows", "empty contig and blank lines", "full last line", "blanks behind", "odd names"],
 )
 def test_the_index_says_where_each_contig_is(tmp_path: Path, text: bytes, index: str) -> None:
     (tmp_path / "x.fa").write_bytes(text)
-    Genome(tmp_path / "x.fa")
-    assert (tmp_path / "x.fa.fai").read_text() == index
+    for _ in range(2):  # the second reads the index
+        genome = Genome(tmp_path / "x.fa")
+        assert (tmp_path / "x.fa.fai").read_text() == index
+        assert [(name, n_bp) for name, n_bp in genome.contigs.items()] == [
+            (line.split("\t")[0], int(line.split("\t")[1])) for line in index.removesuffix("\n").split("\n")
+        ]
+
+
+def test_blanks_behind_all_lines_move_no_nucleotide(tmp_path: Path) -> None:
+    (tmp_path / "x.fa").write_bytes(b">a\nACGT \t\nTTGA \t\nC\n")
+    assert Genome(tmp_path / "x.fa").fetch(["a"] * 2, [0, 5], [9, 9]).to_arrow().to_pylist() == ["ACGTTTGAC", "TGAC"]
 
 
 def test_text_before_the_first_header_is_an_error(tmp_path: Path) -> None:

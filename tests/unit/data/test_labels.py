@@ -115,11 +115,17 @@ def test_label_names_must_be_unique_and_not_blank(tmp_path: Path) -> None:
         read_label_names(path)
 
 
-@pytest.mark.parametrize("raw", [b"a\nb\n", b"\xef\xbb\xbfa\r\nb", b"a\nb\n\n  \n"])
+@pytest.mark.parametrize("raw", [b"a\nb\n", b"\xef\xbb\xbfa\r\nb", b"a\rb\r", b"a\nb\n\n  \n"])
 def test_marks_line_ends_and_blank_last_lines_are_no_part_of_label_names(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "x.labels.txt"
     path.write_bytes(raw)
     assert read_label_names(path) == ("a", "b")
+
+
+def test_only_line_ends_divide_label_names(tmp_path: Path) -> None:
+    path = tmp_path / "x.labels.txt"
+    path.write_text("one\u2028two\nthree\x0cfour\nfive\x85\x1csix\n", encoding="utf-8")
+    assert read_label_names(path) == ("one\u2028two", "three\x0cfour", "five\x85\x1csix")
 
 
 def test_label_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bend_hf.config import DataConfig
+from bend_hf.data.dataset import task_openers
 from bend_hf.data.sources import (
     BuiltSource,
     TaskFiles,
@@ -19,7 +20,7 @@ from bend_hf.data.sources import (
 )
 from bend_hf.errors import ConfigError, RegistryError, SourceError
 from bend_hf.tasks import BEND, TASKS
-from tests.tiny import write_data
+from tests.tiny import write_data, write_genome
 
 HISTONE = TASKS.get("histone_modification")
 
@@ -105,3 +106,26 @@ def test_the_license_and_the_sources_of_labels_are_those_of_the_task_only_for_it
     assert (label_citations(HISTONE, origin) == HISTONE.citations) is claims
     assert BEND in label_citations(HISTONE, origin)
     assert label_license(None, origin) != HISTONE.license
+
+
+@pytest.mark.parametrize("name", ["mine.bed", "mine.vcf"])
+def test_flags_of_variants_apply_to_a_users_own_variants(tmp_path: Path, name: str) -> None:
+    contigs = write_genome(tmp_path / "genome.fa")
+    bases = [contigs["chr1"][at] for at in (10, 20)]
+    others = ["ACGT"[("ACGT".index(base) + 1) % 4] for base in bases]
+    if name.endswith(".vcf"):
+        lines = [f"chr1\t{at + 1}\t.\t" for at in (10, 20)]
+        header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+        ends = ["\t.\t.\tlabel=1\n", "\t.\t.\tlabel=0\n"]
+    else:
+        lines = [f"chr1\t{at}\t{at + 1}\t" for at in (10, 20)]
+        header, ends = "Chromosome\tStart\tEnd\tREF\tALT\tlabel\n", ["\t1\n", "\t0\n"]
+    text = f"{lines[0]}{bases[0]}\t{others[0]}{ends[0]}" + f"{lines[1]}{others[1]}\t{bases[1]}{ends[1]}"
+    (tmp_path / name).write_text(header + text)
+    config = DataConfig(bed=tmp_path / name, genome=tmp_path / "genome.fa", ref_mismatch="drop")
+    (open_one,) = task_openers(config).values()
+    changes = open_one().facts["changes"]
+    assert isinstance(changes, dict)
+    assert changes["rows_dropped_ref_mismatch"] == 1
+    with pytest.raises(ConfigError, match="--out-of-bounds is pad, but mine has variants"):
+        sources_of(DataConfig(bed=tmp_path / name, genome=tmp_path / "genome.fa", out_of_bounds="pad"))

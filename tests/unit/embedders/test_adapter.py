@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from bend_hf.embedders import AutoEmbedder
 from bend_hf.embedders._adapter import adapter_files, merge_adapter
@@ -124,4 +124,53 @@ def test_integers_for_weights_of_a_transformers_model_are_refused(
     else:
         save_file(state, path)
     with pytest.raises(ModelError, match=f"holds integers where weights are expected: {name}"):
+        AutoEmbedder(tmp_path)
+
+
+def rows_of(folder: Path) -> Floats:
+    (tokens,) = AutoEmbedder(folder).embed_tokens(["ACGTNGTA"])
+    return tokens.values
+
+
+def encoder_rows(encoder: torch.nn.Module) -> Floats:
+    with torch.inference_mode():
+        states = encoder(torch.tensor([[2, 10, 1, 9, 4, 3]]), output_hidden_states=True).hidden_states
+    return np.asarray(states[-1][0, 1:-1].numpy())
+
+
+@pytest.mark.parametrize("base", ["BertForSequenceClassification", "BertModel"])
+@pytest.mark.parametrize("alpha", [{}, {"bert.encoder.layer.0.attention.self.query": 64}])
+def test_adapter_of_a_classifier_is_merged_whatever_head_its_base_has(
+    base: str, alpha: dict[str, int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(bert()).eval()
+    saved(model if base == "BertForSequenceClassification" else model.bert, tmp_path)
+    before = rows_of(tmp_path)
+    wrapped = tuned(tmp_path, model, task_type="SEQ_CLS", alpha_pattern=alpha)
+    assert any("classifier" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    found = rows_of(tmp_path)
+    np.testing.assert_allclose(found, encoder_rows(wrapped.base_model.model.bert), atol=1e-5)
+    assert np.abs(found - before).max() > 0.02
+
+
+def test_adapter_that_trains_biases_is_refused(tmp_path: Path) -> None:
+    wrapped = tuned(tmp_path, auto_folder(tmp_path), bias="lora_only")
+    for name, weight in wrapped.named_parameters():
+        if name.endswith("base_layer.bias"):
+            torch.nn.init.normal_(weight)
+    wrapped.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"it also replaces base_model.*query.base_layer.bias"):
+        AutoEmbedder(tmp_path)
+
+
+def test_adapter_that_replaces_the_language_model_head_is_refused(tmp_path: Path) -> None:
+    tuned(tmp_path, auto_folder(tmp_path), modules_to_save=["cls"])
+    with pytest.raises(ModelError, match=r"it also replaces base_model\.model\.cls"):
+        AutoEmbedder(tmp_path)
+
+
+def test_adapter_that_trains_single_tokens_is_refused(tmp_path: Path) -> None:
+    tuned(tmp_path, auto_folder(tmp_path), trainable_token_indices={"word_embeddings": [5, 6]})
+    with pytest.raises(ModelError, match=r"it also replaces base_model.*trainable_tokens_delta"):
         AutoEmbedder(tmp_path)

@@ -5,6 +5,8 @@ The right embeddings are those of plain transformers, one sequence at a time, in
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from bend_hf.embedders import AutoEmbedder
+from bend_hf.embedders import AutoEmbedder, load_embedder
 from bend_hf.embedders._behavior import measure
 from bend_hf.errors import ModelError
 
@@ -279,6 +282,142 @@ def test_a_tokenizer_that_reads_a_window_as_one_unknown_token_is_refused(tmp_pat
     folder = save(tmp_path, "BertModel", word_piece(100), **BERT | {"vocab_size": 15})
     with pytest.raises(ModelError, match="reads a window of 2000 nucleotides as one unknown token"):
         AutoEmbedder(folder)
+
+
+def kmers(k: int, *, lone: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that cuts DNA into k-mers that do not overlap."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {word: n for n, word in enumerate([*names, *map("".join, itertools.product("ACGT", repeat=k)), *lone])}
+    made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(f"[ACGT]{{{k}}}|." if lone else f".{{{k}}}|.+"), "isolated")
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
+
+
+@pytest.mark.parametrize("k", [3, 6])
+@pytest.mark.parametrize("lone", ["ACGTN", ""])
+@pytest.mark.parametrize("name", ["BertModel", "EsmModel", "LlamaModel"])
+def test_a_tokenizer_of_kmers_that_do_not_overlap_is_followed(k: int, lone: str, name: str, tmp_path: Path) -> None:
+    folder = save(tmp_path, name, kmers(k, lone=lone), **BERT | {"vocab_size": 5 + 4**k + len(lone)})
+    embedder = load_embedder(folder)
+    for sequence in ("ACGTTGCAACGGTCATGACC" * 3, "ACGTTGCAACGGT", "ACGNTGCAACGGTT"):
+        cut = kmers(k, lone=lone).backend_tokenizer.pre_tokenizer.pre_tokenize_str(sequence)
+        expected = np.repeat(alone(folder, sequence), [len(text) for text, _ in cut], axis=0)
+        np.testing.assert_allclose(embedder(sequence, upsample_embeddings=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("LlamaForQuestionAnswering", BERT), ("OpenAIGPTDoubleHeadsModel", GPT2 | {"pad_token_id": 0})]
+)
+def test_a_head_that_names_its_base_model_in_its_own_way_is_no_reason_to_refuse(
+    name: str, sizes: dict[str, object], tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **sizes)
+    model = getattr(transformers, name).from_pretrained(folder).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(["ACGTTGCA"], return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        expected = model.base_model(ids).last_hidden_state[0, 1:-1]
+    np.testing.assert_allclose(AutoEmbedder(folder)("ACGTTGCA"), expected, atol=1e-5)
+    weights = load_file(folder / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if ".1." not in key}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"do not fit {name}: missing \['transformer"):
+        AutoEmbedder(folder)
+
+
+@pytest.mark.parametrize("stated", [None, "BertTokenizerFast", "XLMRobertaTokenizerFast"])
+@pytest.mark.parametrize("name", ["BertModel", "ElectraModel", "BigBirdModel", "XLMRobertaModel"])
+def test_the_file_of_the_tokenizer_decides_not_the_class_that_transformers_builds(
+    name: str, stated: str | None, tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **BERT)
+    right = AutoEmbedder(folder)
+    (folder / "tokenizer_config.json").unlink()
+    if stated is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": stated, "model_max_length": 40}))
+    embedder = AutoEmbedder(folder)
+    for sequence in ("ACGTTGCANNA", "T", "NN"):
+        assert embedder.tokenize([sequence]).ids.tolist() == right.tokenize([sequence]).ids.tolist()
+        np.testing.assert_array_equal(embedder(sequence), right(sequence))
+    assert embedder.description["context_tokens"] == (40 if stated else right.description["context_tokens"])
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "sizes", "buffers"),
+    [
+        (
+            "GPT2LMHeadModel",
+            GPT2,
+            {"transformer.h.0.attn.bias": (1, 1, 9, 9), "transformer.h.1.attn.masked_bias": ()},
+        ),
+        ("GPTJForCausalLM", GPT2 | {"rotary_dim": 4}, {"transformer.h.0.attn.bias": (1, 1, 64, 64)}),
+        ("BertForMaskedLM", BERT, {"bert.embeddings.token_type_ids": (1, 64), "bert.embeddings.position_ids": (1, 64)}),
+        ("LlamaForCausalLM", BERT, {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,)}),
+        (
+            "Qwen3ForCausalLM",
+            BERT | {"head_dim": 8, "num_key_value_heads": 2},
+            {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,)},
+        ),
+    ],
+)
+def test_buffers_that_older_versions_saved_are_no_reason_to_refuse(
+    name: str, sizes: dict[str, object], buffers: dict[str, tuple[int, ...]], pickled: bool, tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **sizes)
+    expected = alone(folder, "ACGTTGCA")
+    weights = load_file(folder / "model.safetensors")
+    saved = weights | {key: torch.ones(shape) for key, shape in buffers.items()}
+    write(folder, saved, pickled=pickled)
+    np.testing.assert_allclose(AutoEmbedder(folder)("ACGTTGCA"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("shape", [(16,), (1, 1, 16, 8), (2, 1, 16, 16)])
+def test_a_bias_that_is_no_mask_is_a_reason_to_refuse(shape: tuple[int, ...], pickled: bool, tmp_path: Path) -> None:
+    folder = save(tmp_path, "GPTJForCausalLM", **GPT2 | {"rotary_dim": 4})
+    weights = load_file(folder / "model.safetensors")
+    write(folder, weights | {"transformer.h.0.attn.bias": torch.ones(shape)}, pickled=pickled)
+    with pytest.raises(ModelError, match=r"unexpected \['transformer.h.0.attn.bias'\]"):
+        AutoEmbedder(folder)
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], *, pickled: bool) -> None:
+    """Replace the weights of a folder."""
+    if pickled:
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_merges_are_not_left_out_at_random(tmp_path: Path) -> None:
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *"ACGT", "AC", "GT", "ACGT"])}
+    merges = [("A", "C"), ("G", "T"), ("AC", "GT")]
+    made = Tokenizer(models.BPE(vocab=words, merges=merges, unk_token="[UNK]", dropout=0.5))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
+    embedder = AutoEmbedder(save(tmp_path, "BertModel", tokenizer, **BERT))
+    assert embedder.tokenize(["ACGT" * 100]).ids.tolist() == [words["ACGT"]] * 100
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"return_dict": False},
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_2", "_attn_implementation_autoset": True},
+        {"output_attentions": True, "output_hidden_states": True, "use_cache": True},
+    ],
+)
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "LlamaForCausalLM"])
+def test_what_a_configuration_says_of_its_training_code_is_left_out(
+    name: str, fields: dict[str, object], tmp_path: Path
+) -> None:
+    folder = save(tmp_path, name, **BERT)
+    expected = alone(folder, "ACGTTGCA")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    np.testing.assert_allclose(AutoEmbedder(folder)("ACGTTGCA"), expected, atol=1e-5)
 
 
 def test_a_longer_window_that_becomes_one_unknown_token_raises(tmp_path: Path) -> None:

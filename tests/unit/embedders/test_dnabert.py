@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+from bend_hf.embedders._checkpoint_files import mask_in_files, read_vocabulary
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders.dnabert import DNABertEmbedder, KmerVocabulary, kmer_token_map
 from bend_hf.errors import ModelError
@@ -142,3 +143,15 @@ def test_a_copy_saved_by_transformers_5_has_the_same_embeddings(k: int, tmp_path
     first, again = (DNABertEmbedder(folder, kmer=k) for folder in (published, tmp_path / "again"))
     np.testing.assert_array_equal(again("ACGTTGCANGAC"), first("ACGTTGCANGAC"))
     assert again.mask_id == first.mask_id
+
+
+@pytest.mark.parametrize("text", ["{lines}\n", "{lines}", "{crlf}", "\ufeff{lines}\n", "{lines}\n\n"])
+def test_the_number_of_a_line_is_the_id_of_its_token(text: str, tmp_path: Path) -> None:
+    lines = ["[PAD]", "[UNK]", "[CLS]", "", "[SEP]", "[MASK]", "AAA", " ACG ", "", "TTT"]
+    written = text.format(lines="\n".join(lines), crlf="\r\n".join(lines))
+    (tmp_path / "vocab.txt").write_bytes(written.encode())
+    assert read_vocabulary(tmp_path) == [line.strip() for line in lines]
+    assert mask_in_files(tmp_path) == 5
+    vocabulary = KmerVocabulary.read(tmp_path)
+    assert vocabulary.stream(Nucleotides.of(["AAA", "ACG", "TTT", "CCC"])).ids.tolist() == [6, 7, 9, 1]
+    assert vocabulary.size == len(lines)

@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from bend_hf.embedders import MODELS, load_embedder
 from bend_hf.embedders._checkpoint_files import check_sizes
@@ -58,6 +59,19 @@ def test_sizes_are_compared_with_the_weights(tmp_path: Path) -> None:
         check_sizes(tmp_path, with_weights=True)
     (tmp_path / "model.safetensors").write_bytes(bytes(1_000_000))
     check_sizes(tmp_path, with_weights=True)
+
+
+def test_no_size_that_transformers_writes_by_default_is_refused(tmp_path: Path) -> None:
+    checked = set()
+    for name in ("bert", "deberta", "deberta-v2", "esm", "longformer", "mamba2", "modernbert", "t5", "xlnet"):
+        config = AutoConfig.for_model(name)
+        (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False))
+        check_sizes(tmp_path, with_weights=False)
+        checked |= {key for key, value in config.to_dict().items() if value == -1}
+    assert "max_relative_positions" in checked
+    (tmp_path / "config.json").write_text('{"max_relative_positions": -2}')
+    with pytest.raises(ModelError, match="max_relative_positions is -2; expected a number from 0"):
+        check_sizes(tmp_path, with_weights=False)
 
 
 @pytest.mark.parametrize("key", sorted(MODELS.names()))

@@ -450,3 +450,15 @@ def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, d
 def test_contradicting_flags_raise(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         VariantRun(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_long_header_lines_are_read_whole(tmp_path: Path, end: str) -> None:
+    samples = "".join(f"\tsample{number:06d}" for number in range(8_000))
+    genotypes = "\t0|1" * 8_000
+    text = f"##fileformat=VCFv4.2\n##command={'x ' * 50_000}\n{VCF_COLUMNS}\tFORMAT{samples}\n"
+    path = tmp_path / "a.vcf"
+    path.write_bytes((text + f"chr1\t11\t.\tA\tG\t.\t.\t.\tGT{genotypes}\n").replace("\n", end).encode())
+    found = read_vcf(path)
+    assert found.start_bp.tolist() == [10]
+    assert found.describe(0) == f"{path}, line 4"
