@@ -34,7 +34,7 @@ from bend_hf.errors import InputError, LabelError
 from bend_hf.files import FileState, check_unchanged, file_states
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
-from bend_hf.types import IGNORE_LABEL, SPLITS, Bools, Ints, OutOfBounds, RefMismatch
+from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,6 @@ def read_examples(
     task, bed = rows.task, rows.bed
     states |= file_states(label_files(files.hdf5) if files.hdf5 is not None else [])
     labels = _labels(files, bed, task)
-    _check_labeled(files, task, labels, rows)
     genome = Genome(files.genome)
     keep = np.ones(len(bed), np.bool_)
     variants, n_mismatches = None, 0
@@ -252,27 +251,6 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
                 return labels_from_column(column, task.label, where=where, row_number=bed.row_number)
             counts = task.training is not None and task.training.loss == "poisson"
             return values_from_column(column, task.label, where=where, row_number=bed.row_number, counts=counts)
-
-
-def _check_labeled(files: TaskFiles, task: TaskSpec, labels: LabelTable, rows: TaskRows) -> None:
-    """Raise if the rows to train on have no label at all; warn about other subsets without one."""
-    if isinstance(task.label, MultiLabel | SequenceClass):
-        return  # no positive label is a label
-    known = np.isfinite(labels.values) if labels.values.dtype.kind == "f" else labels.values != IGNORE_LABEL
-    n_known = np.concatenate([[0], np.cumsum(known)])
-    has_label = np.diff(n_known[labels.offsets]) > 0
-    n_rows = np.bincount(rows.subset, minlength=len(rows.subset_names))
-    n_labeled = np.bincount(rows.subset[has_label], minlength=len(rows.subset_names))
-    bare = [rows.subset_names[number] for number in np.flatnonzero((n_rows > 0) & (n_labeled == 0))]
-    if not bare:
-        return
-    mark = "nan" if labels.values.dtype.kind == "f" else IGNORE_LABEL
-    text = (
-        f"{files.hdf5 or files.bed}: no row of {', '.join(bare)} has a label: all are {mark}, which marks a missing one"
-    )
-    if "train" in bare or not has_label.any():
-        raise LabelError(f"{text}; expected labels to train on. Write them, or use 'bend-hf embed' without labels")
-    log.warning("%s; nothing can be scored there", text)
 
 
 def subset_number(name: str) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -146,39 +145,3 @@ def test_the_files_of_the_whole_name_come_first(tmp_path: Path) -> None:
     for stem in ("mine", "mine.v2"):
         write_labels(tmp_path / f"{stem}.hdf5", np.zeros((1, 1)))
     assert labels_next_to(tmp_path / "mine.v2.bed") == tmp_path / "mine.v2.hdf5"
-
-
-@pytest.mark.parametrize("real", [False, True])
-@pytest.mark.parametrize(
-    ("bare", "refused"),
-    [(("train",), True), (("train", "valid", "test"), True), (("valid",), False), (("test",), False)],
-)
-def test_a_split_without_a_label_is_refused_or_reported(
-    bare: tuple[str, ...], refused: bool, real: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_genome(tmp_path / "genome.fa")
-    has_label = [SPLITS[row % 3] not in bare for row in range(N)]
-    if real:
-        bed = write_rows(tmp_path / "mine.bed", labels=["1.5" if one else "NA" for one in has_label])
-    else:
-        bed = write_rows(tmp_path / "mine.bed")
-        write_labels(tmp_path / "mine.hdf5", np.where(np.array(has_label)[:, None], 1, np.full((N, WINDOW_BP), -100)))
-    files = replace(user_source(bed, labels=None, genome=tmp_path / "genome.fa"), loss="mse" if real else None)
-    names = ", ".join("validation" if name == "valid" else name for name in bare)
-    if refused:
-        with pytest.raises(LabelError, match=f"no row of {names} has a label: all are (nan|-100)"):
-            read_examples(files)
-    else:
-        read_examples(files)
-        assert f"no row of {names} has a label" in caplog.text
-
-
-def test_rows_without_a_label_among_others_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_genome(tmp_path / "genome.fa")
-    bed = write_rows(tmp_path / "mine.bed")
-    values = np.full((N, WINDOW_BP), -100)
-    values[:3, 7] = 1  # one place of one row of each split
-    write_labels(tmp_path / "mine.hdf5", values)
-    rows = read_examples(user_source(bed, labels=None, genome=tmp_path / "genome.fa"))
-    assert len(rows) == N
-    assert "has a label" not in caplog.text
