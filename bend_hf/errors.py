@@ -197,10 +197,19 @@ def did_you_mean(name: str, known: list[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like a name, whatever its case, dashes, underscores and blanks; or None.
 
+    If none is like it, the one that begins with it counts, and of several the one that all others begin with.
+
     >>> nearest("Gene-Findng", ["gene_finding", "cpg_methylation"])
     'gene_finding'
+    >>> nearest("cpg", ["gene_finding", "cpg_methylation"])
+    'cpg_methylation'
     """
-    return next(iter(_most_like(name, known, n=1, cutoff=0.6)), None)
+    known = list(known)
+    like = _most_like(name, known, n=1, cutoff=0.6)
+    if like or not _letters(name):
+        return like[0] if like else None
+    longer = sorted((one for one in known if _letters(one).startswith(_letters(name))), key=lambda one: (len(one), one))
+    return longer[0] if longer and all(_letters(one).startswith(_letters(longer[0])) for one in longer) else None
 
 
 def _most_like(name: str, known: Iterable[str], *, n: int, cutoff: float) -> list[str]:

@@ -188,6 +188,8 @@ def test_a_flag_that_a_plug_in_declares_stands_in_the_group_of_its_declaration()
         (["train", "--tune", "LORA"], "argument --tune: unknown value 'LORA'; did you mean 'lora'?"),
         (["train", "--protocol", "bend_hf_1"], "unknown value 'bend_hf_1'; did you mean 'bend-hf-1'?"),
         (["push", "Cards"], "unknown value 'Cards'; did you mean 'card'?"),
+        (["train", "cpg"], "unknown task 'cpg'; did you mean 'cpg_methylation'?"),
+        (["train", "variant"], "unknown task 'variant'; did you mean 'variant_effects'?"),
         (["train", "Gene-Finding"], "unknown task 'Gene-Finding'; did you mean 'gene_finding'?"),
         (["run", "gene_finding", "--model", "BendMini"], "unknown model 'BendMini'; did you mean 'bend-mini'?"),
         (["train", "gene_finding", "--data", "sample", "--head", "CCN"], "unknown head 'CCN'; did you mean 'cnn'?"),
