@@ -38,6 +38,7 @@ _NOT_WEIGHTS: Final = {
     b"<?xml": "is an XML page, not weights; download it again",
 }
 
+_WRAPPERS: Final = ("module.", "_orig_mod.")  # of DataParallel, DistributedDataParallel and torch.compile
 _ARCHIVE: Final = b"PK\x03\x04"  # how archives begin that torch.save writes
 
 
@@ -446,10 +447,15 @@ def log_heads(heads: Sequence[str], source: str | Path) -> None:
 
 
 def read_files(paths: Sequence[Path], *, nested: str | None = None) -> dict[str, Tensor]:
-    """Read the tensors of all weight files of a folder; see ``read_state_dict``."""
+    """Read the tensors of all weight files of a folder; see ``read_state_dict``.
+
+    Names that a wrapper of PyTorch gave, such as ``module.`` in front of every key, get their own form.
+    """
     state: dict[str, Tensor] = {}
     for path in paths:
         state |= read_state_dict(path, nested=nested)
+    while state and (wrapper := next((one for one in _WRAPPERS if all(key.startswith(one) for key in state)), None)):
+        state = {key.removeprefix(wrapper): value for key, value in state.items()}
     return state
 
 

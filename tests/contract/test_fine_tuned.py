@@ -55,3 +55,14 @@ def test_outputs_that_the_configuration_asks_for_change_nothing(key: str, tmp_pa
     fields = {"return_dict": False, "output_hidden_states": True, "use_cache": True, "torchscript": False}
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
     np.testing.assert_array_equal(load_embedder(key, checkpoint=folder, random_init=True)("ACGTTGCANN"), expected)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("key", [key for key in KEYS if not key.startswith("evo2")])  # it is read in parts
+def test_the_names_of_a_wrapped_network_are_read(key: str, wrapper: str, tmp_path: Path) -> None:
+    folder = make_tiny(key, tmp_path)
+    drawn = load_embedder(key, checkpoint=folder, random_init=True)
+    assert drawn.model is not None
+    state = {f"{wrapper}{name}": value.clone() for name, value in drawn.model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    np.testing.assert_array_equal(load_embedder(key, checkpoint=folder)("ACGTTGCANN"), drawn("ACGTTGCANN"))
