@@ -45,6 +45,10 @@ _TOO_LARGE: Final[dict[StoredDtype, float]] = {
 }
 
 
+# Smaller magnitudes have fewer digits, down to none: IEEE 754, smallest normal numbers.
+_TOO_SMALL: Final[dict[StoredDtype, float]] = {"float16": 2.0**-14, "float32": 2.0**-126, "bfloat16": 2.0**-126}
+
+
 def check_dtype(dtype: str) -> None:
     """Check that a dtype is one of ``STORED_DTYPES``.
 
@@ -116,17 +120,51 @@ def decode_float32(stored: NDArray[Any], dtype: StoredDtype) -> Floats:
 
 
 def is_storable(out: NDArray[Any], dtype: StoredDtype) -> bool:
-    """Return whether no stored number is infinite or nan, by its bits: they follow those of the largest finite number.
+    """Return whether no stored number is infinite or nan."""
+    return largest_bits(out, dtype) < _INFINITY_BITS[dtype]
+
+
+def is_too_small(out: NDArray[Any], dtype: StoredDtype, rounded_to: StoredDtype) -> bool:
+    """Return whether all stored numbers are zero or so small that rounding left them few digits.
+
+    Args:
+        out: The numbers in their stored form.
+        dtype: How they are stored.
+        rounded_to: To which dtype they were rounded before; the same unless they are means.
+    """
+    smallest = int(np.float32(_TOO_SMALL[rounded_to]).view(np.uint32))
+    if dtype == "bfloat16":
+        smallest >>= 16
+    elif dtype == "float16":
+        smallest = int(np.float16(_TOO_SMALL[rounded_to]).view(np.uint16))
+    return largest_bits(out, dtype) < smallest
+
+
+def largest_bits(out: NDArray[Any], dtype: StoredDtype) -> int:
+    """Return the bits of the largest magnitude of stored numbers, without the sign; those of nan are the largest.
 
     Numbers of one sign are ordered like their bits, so two maxima are enough. Reading what was just written is faster
     than reading its source.
     """
     if not out.size:
-        return True
-    n_bytes, infinity = itemsize(dtype), _INFINITY_BITS[dtype]
+        return 0
+    n_bytes = itemsize(dtype)
     sign = 1 << (8 * n_bytes - 1)
-    negative, positive = out.view(f"u{n_bytes}").max(), out.view(f"i{n_bytes}").max()
-    return bool(negative < sign | infinity and positive < infinity)
+    either, positive = int(out.view(f"u{n_bytes}").max()), int(out.view(f"i{n_bytes}").max())
+    return max(either & ~sign if either & sign else 0, positive, 0)
+
+
+def explain_too_small(largest: float, dtype: StoredDtype) -> str:
+    """Say what is wrong with embeddings that a dtype does not hold.
+
+    Args:
+        largest: The largest magnitude.
+        dtype: To which they were rounded.
+    """
+    return (
+        f"the embedder returned numbers of at most {largest:g}, of which {dtype} keeps few digits or none (below "
+        f"{_TOO_SMALL[dtype]:.2g}); store float32 or bfloat16 instead"
+    )
 
 
 def _explain_overflow(low: float, high: float, dtype: StoredDtype) -> str:

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from bend_hf.embedders._alignment import sums
 from bend_hf.embedders._pipeline import Storage, numpy_rows
-from bend_hf.embedders.cache.dtypes import COLUMN_OF, NUMPY_OF, encode, encode_into, is_storable, torch_dtype
+from bend_hf.embedders.cache.dtypes import (
+    COLUMN_OF,
+    NUMPY_OF,
+    encode,
+    encode_into,
+    explain_too_small,
+    is_storable,
+    is_too_small,
+    torch_dtype,
+)
 from bend_hf.embedders.cache.shards import ShardFiles, ShardPlan
 from bend_hf.embedders.token_embeddings import item_name
 from bend_hf.errors import CacheError
@@ -155,9 +164,9 @@ class TokenColumns:
     @property
     def storage(self) -> Storage:
         """How the embedder stores the rows."""
-        pooling, dtype = self._pooling, self._dtype if self._pooling is None else self._pooling.rounded_to
+        pooling = self._pooling
         return Storage(
-            dtype=torch_dtype(dtype),
+            dtype=torch_dtype(self._rounded_to),
             rows_per_bp=self._embeddings_per_bp,
             pool_bp=None if pooling is None else pooling.pool_bp,
         )
@@ -177,7 +186,19 @@ class TokenColumns:
             raise self._misshapen(values.shape, int(n_bp[first]), sequences[first])
         if not is_storable(values, self._dtype):
             self._explain(values, unit, sequences)
+        if len(values) and is_too_small(values, self._dtype, self._rounded_to):
+            (item,) = self._embedder.embed_tokens(sequences[:1])
+            self._refuse_small(float(np.abs(item.values).max()))
         return _columns(values, unit.starts, unit.bp)
+
+    @property
+    def _rounded_to(self) -> StoredDtype:
+        return self._dtype if self._pooling is None else self._pooling.rounded_to
+
+    def _refuse_small(self, largest: float) -> None:
+        """Raise an UnstorableError for a batch that rounding left few digits, unless the embeddings are zero anyway."""
+        if largest:
+            raise UnstorableError(explain_too_small(largest, self._rounded_to), position=0)
 
     def _explain(self, values: NDArray[Any], unit: StoredRows, sequences: list[str]) -> None:
         """Raise an UnstorableError for the first sequence with a number that cannot be stored."""
@@ -224,21 +245,25 @@ class TokenColumns:
         """
         counts: list[int] = []
         lengths: list[Ints] = []
-        end = 0
+        end, largest = 0, 0.0
         stored: NDArray[Any] = np.empty(
             (int(1.05 * self._embeddings_per_bp * n_bp), self._width), NUMPY_OF[self._dtype]
         )
-        for item in items:
+        for original in items:
             try:
-                item = item if self._pooling is None else self._pooling.of(item)
+                item = original if self._pooling is None else self._pooling.of(original)
                 begin, end = end, end + len(item.embedding_bp)
                 if end > len(stored):
                     stored = _grown(stored, filled=begin, needed=end)
                 encode_into(stored[begin:end], item.values, self._dtype)
+                if is_too_small(stored[begin:end], self._dtype, self._rounded_to):
+                    largest = max(largest, float(np.abs(original.values).max(initial=0)))
             except CacheError as error:
                 raise UnstorableError(_with_remedy(str(error), self._embedder), position=len(counts)) from error
             counts.append(len(item.embedding_bp))
             lengths.append(item.embedding_bp)
+        if is_too_small(stored[:end], self._dtype, self._rounded_to):
+            self._refuse_small(largest)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return _columns(stored[:end], starts, np.concatenate([np.zeros(0, np.int32), *lengths]))
 

@@ -11,22 +11,27 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from bend_hf.cli._main import main
 from bend_hf.embedders import OneHotEmbedder
+from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders._spec import TokenEmbeddings
 from bend_hf.embedders.cache import CacheSettings, open_embeddings
-from bend_hf.embedders.cache.dtypes import encode
+from bend_hf.embedders.cache.dtypes import encode, is_too_small
 from bend_hf.embedders.cache.estimate import duration
 from bend_hf.embedders.cache.key import key_of, key_parts
 from bend_hf.embedders.cache.manage import list_entries
+from bend_hf.embedders.cache.pooling import Pooling
 from bend_hf.embedders.cache.reader import CachedEmbeddings
+from bend_hf.embedders.cache.writer import TokenColumns
 from bend_hf.embedders.token_embeddings import OnTheFly
 from bend_hf.errors import CacheError, ConfigError
 from bend_hf.runs.embed import parse_shards
 from bend_hf.types import StoredDtype
-from tests.cached import Triplets, arrow_bytes, leftovers, made, small_dataset, small_entry
+from tests.cached import Triplets, arrow_bytes, leftovers, made, random_sequences, small_dataset, small_entry
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -166,6 +171,49 @@ def test_the_largest_float16_is_stored_and_the_next_is_not() -> None:
     assert encode(np.array([[65519.0]], np.float32), "float16").tolist() == [[65504.0]]
     with pytest.raises(CacheError, match="65520"):
         encode(np.array([[65520.0]], np.float32), "float16")
+
+
+class Batched(Triplets):
+    """The same tokens, in batches, with their ids as embeddings."""
+
+    iter_tokens = Embedder.iter_tokens
+
+    def _hidden(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor | None, layer: int) -> torch.Tensor:
+        return self.scale * ids_BT[..., None].expand(-1, -1, self.width).float()
+
+
+@pytest.mark.parametrize("pool_bp", [None, 8])
+@pytest.mark.parametrize("kind", [Triplets, Batched])
+def test_numbers_of_which_rounding_leaves_nothing_raise(kind: type[Triplets], pool_bp: int | None) -> None:
+    sequences = random_sequences((30, 7, 90))
+
+    def columns(scale: float, dtype: StoredDtype) -> pa.Array:
+        embedder = kind(device="cpu")
+        embedder.scale = scale
+        pooling = None if pool_bp is None else Pooling(pool_bp=pool_bp, rounded_to=dtype)
+        stored = TokenColumns(embedder, dtype if pooling is None else "float32", 0.4, pooling)
+        (batch,) = stored.of([sequences])
+        return batch[0]
+
+    assert kind(device="cpu").overlaps == (kind is Batched)
+    with pytest.raises(CacheError, match=r"numbers of at most \S+e-0\d, of which float16 keeps few digits or none"):
+        columns(1e-9, "float16")
+    for scale, dtype in ((1e-9, "float32"), (1e-9, "bfloat16"), (1.0, "float16"), (0.0, "float16")):
+        assert len(columns(scale, dtype)) == len(sequences)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "smallest"), [("float16", 2.0**-14), ("float32", 2.0**-126), ("bfloat16", 2.0**-126)]
+)
+def test_numbers_are_too_small_below_the_smallest_normal_one(dtype: StoredDtype, smallest: float) -> None:
+    for sign in (1, -1):
+        stored = encode(np.array([[0, sign * smallest]], np.float32), dtype)
+        assert not is_too_small(stored, dtype, dtype)
+        stored = encode(np.array([[0, sign * smallest / 2]], np.float32), dtype)
+        assert is_too_small(stored, dtype, dtype)
+    means = np.array([[2.0**-15]], np.float32)
+    assert is_too_small(means, "float32", "float16")
+    assert not is_too_small(means, "float32", "bfloat16")
 
 
 def test_an_embedder_that_covers_too_few_nucleotides_raises(tmp_path: Path) -> None:
