@@ -42,6 +42,7 @@ KEY: Final = "nt_transformer_human_ref"
 LAYERS, WIDTH = 12, 256
 COLUMNS: Final = ("chromosome", "start", "end", "ref", "alt", "label")
 WINDOW_BP: Final = 512
+TRAINING: Final = "the start of a training"
 SAME: Final = 1e-3  # largest difference of the scores of both sides; log-likelihoods of random weights reach 10
 # Prints the processor seconds at which the first step starts and those of its forward and backward pass, and ends the
 # process before the optimizer changes anything.
@@ -312,8 +313,10 @@ def main(argv: list[str] | None = None) -> int:
         if not parsed.only:
             likely = next(case for case in cases(folder) if case.plain[-1] == "likelihood")
             report["largest_difference"] = largest_difference(likely)
-            report["train"] = first_step(parsed.rounds)
-            print(f"largest difference of scores: {report['largest_difference']:.1e}; training: {report['train']}")
+            print(f"largest difference of scores: {report['largest_difference']:.1e}")
+    if parsed.only in TRAINING:
+        report["train"] = first_step(parsed.rounds)
+        print(f"{TRAINING}: {report['train']}")
     parsed.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if all(max(one.ratio, one.processor_ratio) >= one.wanted for one in found) else 1
 
