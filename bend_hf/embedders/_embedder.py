@@ -631,9 +631,7 @@ class Embedder(LoadedModel):
             raise ModelError(f"{self.name} returned no hidden states, but layer is {layer}; use layer=-1")
         self._state_widths = (*(state.shape[-1] for state in states[:-1]), output.last_hidden_state.shape[-1])
         if not -len(states) <= layer < len(states):
-            raise ConfigError(
-                f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0: input embeddings)"
-            )
+            raise ConfigError(self._no_layer(len(states), layer))
         return output.last_hidden_state if layer == len(states) - 1 else states[layer]
 
 

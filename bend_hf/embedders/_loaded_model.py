@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="nn.Module")
 Fact: TypeAlias = str | int | bool | None
+_DEPTHS: Final = ("num_hidden_layers", "n_layer", "n_layers")  # fields of configurations with the number of layers
 _DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
 _opens_lazily: ContextVar[bool] = ContextVar("_opens_lazily", default=False)
 
@@ -179,6 +180,8 @@ class LoadedModel(ABC):
             raise ConfigError(f"compile is True, but {self.spec.key} has no weights to compile; leave it out")
         self.folder = self._folder()
         self.layer: int = self._layer_number(layer)
+        if self.layer != -1 and self.checkpoint is not None and (self.folder / "config.json").is_file():
+            self._check_layer(_checkpoint_files.read_json(self.folder / "config.json"))
         self._device_name = device
         self._read_files: tuple[Path, ...] = ()  # set with the network
         self._recalled_description: Mapping[str, Fact] = {}
@@ -207,6 +210,8 @@ class LoadedModel(ABC):
                 _checkpoint_files.check_sizes(self.folder, with_weights=not self.random_init)
             with self._explained():
                 self._load()
+            config = getattr(self.model, "config", None)  # which has the fields that config.json leaves out
+            self._check_layer(getattr(config, "__dict__", {}))
             if self.mask_id is None and self.checkpoint is not None:
                 self.mask_id = mask_in_files(self.folder)
             taken = vars(self).get("_weights_sha256")
@@ -325,6 +330,27 @@ class LoadedModel(ABC):
             raise ConfigError(
                 f"unknown layer {layer!r} of {self.name}; expected a whole number, -1 for the last layer"
             ) from None
+
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        """Return how many layers can be chosen, the input embeddings included; None if it shows when the model runs.
+
+        Override it if the hidden states of the network are others than the input and the output of each layer.
+
+        Args:
+            fields: Those of ``config.json``, or of the configuration of the network. A field may be missing.
+        """
+        found = next((fields[name] for name in _DEPTHS if name in fields), None)
+        return found + 1 if isinstance(found, int) and not self._runs_user_code else None
+
+    def _check_layer(self, fields: Mapping[str, object]) -> None:
+        n_states = None if self.layer == -1 else self._n_states(fields)
+        if n_states is not None and not -n_states <= self.layer < n_states:
+            raise ConfigError(self._no_layer(n_states))
+
+    def _no_layer(self, n_states: int, layer: int | None = None) -> str:
+        """Say that a layer, by default that of the constructor, is not among the hidden states."""
+        asked = self.layer if layer is None else layer
+        return f"{self.name} has no layer {asked}; expected {-n_states} to {n_states - 1} (0: input embeddings)"
 
     # Checkpoint and identity.
 
