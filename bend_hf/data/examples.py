@@ -29,7 +29,7 @@ from bend_hf.data.user_task import (
     user_variant_task,
 )
 from bend_hf.data.variants import Variants, WrittenVariants
-from bend_hf.data.vcf import is_vcf, read_vcf
+from bend_hf.data.vcf import is_vcf, label_remedy, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.files import FileState, check_unchanged, file_states
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
@@ -248,9 +248,10 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
                 )
             column, where = bed.columns["label"], str(files.bed)
             if not isinstance(task.label, RealValues):
-                return labels_from_column(column, task.label, where=where, row_number=bed.row_number)
+                remedy = label_remedy() if is_vcf(files.bed) else None
+                return labels_from_column(column, task.label, where=where, named=bed.line, remedy=remedy)
             counts = task.training is not None and task.training.loss == "poisson"
-            return values_from_column(column, task.label, where=where, row_number=bed.row_number, counts=counts)
+            return values_from_column(column, task.label, where=where, named=bed.line, counts=counts)
 
 
 def subset_number(name: str) -> int | None:

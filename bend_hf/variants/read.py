@@ -22,7 +22,7 @@ from bend_hf.data.bed import BedTable, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.labels import labels_from_column
 from bend_hf.data.variants import WrittenVariants
-from bend_hf.data.vcf import is_vcf, read_vcf
+from bend_hf.data.vcf import is_vcf, label_remedy, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
 from bend_hf.tasks._labels import SequenceClass
@@ -349,11 +349,13 @@ def _labels(bed: BedTable, name: str) -> NDArray[np.int16]:
     column = pc.utf8_trim_whitespace(bed.columns[name])
     rows = np.flatnonzero(pc.not_equal(column, "").to_numpy(zero_copy_only=False))
     if len(rows):
+        written = label_remedy(name) if is_vcf(bed.path) else f"write 0 or 1 in the column {name!r}"
         read = labels_from_column(
             column.take(pa.array(rows)),
             LABELS,
             where=str(bed.path),
-            row_number=lambda row: bed.row_number(int(rows[row])),
+            named=lambda row: bed.line(int(rows[row])),
+            remedy=f"{written}; a variant without a label needs none",
         )
         label[rows] = read.values
     return label

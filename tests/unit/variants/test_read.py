@@ -375,7 +375,9 @@ def test_bad_row_raises(
 def test_bad_label_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     base = letters["chr1"][50]
-    with pytest.raises(LabelError, match=r"row 2: '2'.*expected 0 to 1"):
+    with pytest.raises(
+        LabelError, match=r"line 2: '2'.*expected 0 to 1; write 0 or 1 in the column 'label'; a variant without"
+    ):
         read_variants(bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 2)]), genome)
 
 
