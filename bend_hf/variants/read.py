@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bend_hf.data.bed import BedTable, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.labels import labels_from_column
-from bend_hf.data.variants import WrittenVariants
+from bend_hf.data.variants import WrittenVariants, warn_of_contradictions
 from bend_hf.data.vcf import is_vcf, label_remedy, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
@@ -278,6 +278,7 @@ def read_variants(
     chosen = np.flatnonzero(agrees)
     variants = written.normalized(chosen, reference)
     label = _labels(bed, settings.label_column or "label")[chosen]
+    warn_of_contradictions(variants, label)
     return VariantFile(
         bed=variants.bed,
         item=chosen,
