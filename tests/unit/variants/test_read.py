@@ -503,6 +503,26 @@ def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, d
     assert data.splits(None)["test"]["start"] == [700, 801]
 
 
+@pytest.mark.parametrize(("base", "n_records"), [(0, 1), (1, 0)])
+def test_training_command_tells_of_contradicting_labels_of_rows_that_it_scores(
+    tmp_path: Path,
+    contigs: tuple[Path, dict[str, str]],
+    caplog: pytest.LogCaptureFixture,
+    base: int,
+    n_records: int,
+) -> None:
+    genome, letters = contigs
+    ref = letters["chr1"][700]
+    written = [ref, OTHER[ref]][base]  # a REF that disagrees with the genome is dropped, and contradicts nothing
+    lines = [f"chr1\t701\t.\t{written}\t{OTHER[OTHER[ref]]}\t.\t.\tlabel={label}" for label in (0, 1)]
+    lines.append(f"chr1\t701\t.\t{ref}\t{OTHER[ref]}\t.\t.\tlabel=1")
+    config = DataConfig(bed=vcf(tmp_path / "mine.vcf", lines), genome=genome, ref_mismatch="drop")
+    ((source, _),) = sources_of(config)
+    open_task(source, config)
+    told = [record for record in caplog.records if "rows with different labels" in record.getMessage()]
+    assert len(told) == n_records
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
