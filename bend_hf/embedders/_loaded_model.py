@@ -374,8 +374,12 @@ class LoadedModel(ABC):
         Args:
             fields: Those of ``config.json``, or of the configuration of the network. A field may be missing.
         """
+        if self._runs_user_code:
+            return None
+        if self.checkpoint is None and self.model is None:
+            return 1  # without a network there are only the embeddings
         found = next((fields[name] for name in _DEPTHS if name in fields), None)
-        return found + 1 if isinstance(found, int) and not self._runs_user_code else None
+        return found + 1 if isinstance(found, int) else None
 
     def _check_layer(self, fields: Mapping[str, object]) -> None:
         n_states = None if self.layer == -1 else self._n_states(fields)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._alignment import Tokenized, Window, assemble
@@ -43,9 +42,6 @@ class OneHotEmbedder(Embedder):
 
     def _load(self) -> None:
         self._table = nucleotide_table({nucleotide: i for i, nucleotide in enumerate(COLUMNS)}, COLUMNS.index("N"))
-
-    def _n_states(self, fields: Mapping[str, object]) -> int | None:
-        return 1
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         return assemble(single_nucleotides(Nucleotides.of(sequences), self._table), Window(context_tokens=None))
