@@ -88,9 +88,13 @@ class BedTable:
         """Return the line of a row (counted from 0) in the file, counted from 1 with the header."""
         return int(self.line_numbers[row])
 
+    def line(self, row: int) -> str:
+        """Name the line of a row for a message that names the file."""
+        return f"line {self.row_number(row)}"
+
     def describe(self, row: int) -> str:
         """Name a row for a message: file and line."""
-        return f"{self.path}, line {self.row_number(row)}"
+        return f"{self.path}, {self.line(row)}"
 
     def signed_columns(self) -> list[str]:
         """Return the names of columns that hold only + and -, as a strand does."""

@@ -28,13 +28,13 @@ from bend_hf.data.user_task import (
     user_task_of_values,
     user_variant_task,
 )
-from bend_hf.data.variants import Variants, WrittenVariants
-from bend_hf.data.vcf import is_vcf, read_vcf
+from bend_hf.data.variants import Variants, WrittenVariants, warn_of_contradictions
+from bend_hf.data.vcf import is_vcf, label_remedy, read_vcf
 from bend_hf.errors import InputError, LabelError
 from bend_hf.files import FileState, check_unchanged, file_states
 from bend_hf.tasks import Folds, NamedSplits, TaskSpec
 from bend_hf.tasks._labels import BinClasses, MultiLabel, NucleotideClasses, RealValues, SequenceClass
-from bend_hf.types import SPLITS, Bools, Ints, OutOfBounds, RefMismatch
+from bend_hf.types import IGNORE_LABEL, SPLITS, Bools, Ints, OutOfBounds, RefMismatch
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,8 @@ def read_examples(
     if task.variant is not None:
         variants, keep = _variants(bed, genome, ref_mismatch)
         bed, n_mismatches = variants.bed, int((~keep).sum())
+        if isinstance(task.label, SequenceClass):
+            warn_of_contradictions(variants, np.where(keep, labels.values, IGNORE_LABEL).astype(np.int16))
     else:
         if task.window_bp is not None:
             _check_windows(bed, task.window_bp, task.key)
@@ -248,9 +250,10 @@ def _labels(files: TaskFiles, bed: BedTable, task: TaskSpec) -> LabelTable:
                 )
             column, where = bed.columns["label"], str(files.bed)
             if not isinstance(task.label, RealValues):
-                return labels_from_column(column, task.label, where=where, row_number=bed.row_number)
+                remedy = label_remedy() if is_vcf(files.bed) else None
+                return labels_from_column(column, task.label, where=where, named=bed.line, remedy=remedy)
             counts = task.training is not None and task.training.loss == "poisson"
-            return values_from_column(column, task.label, where=where, row_number=bed.row_number, counts=counts)
+            return values_from_column(column, task.label, where=where, named=bed.line, counts=counts)
 
 
 def subset_number(name: str) -> int | None:

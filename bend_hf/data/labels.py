@@ -43,6 +43,7 @@ _NUMBERS_PER_READ: Final = 1 << 24  # rectangular HDF5 labels held at one time
 _MISSING: Final = r"^(?i:nan|na)?$"
 _REAL: Final = r"^(nan|[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)$"
 _N_NAMED: Final = 5  # bad rows that a message lists
+_NAME_ALL: Final = "correct the labels, or name all of them in the .labels.txt next to the BED file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,17 @@ class LabelTable:
         )
 
 
+def _row(row: int) -> str:
+    return f"row {row + 1}"
+
+
 def labels_from_column(
     column: pa.Array | pa.ChunkedArray,
     kind: MultiLabel | SequenceClass,
     *,
     where: str = "label column",
-    row_number: Callable[[int], int] = lambda row: row + 1,
+    named: Callable[[int], str] = _row,
+    remedy: str | None = None,
 ) -> LabelTable:
     """Read a ``label`` column: comma-separated indices, or nothing; ``1.0`` means 1.
 
@@ -92,7 +98,8 @@ def labels_from_column(
         column: One string per row; null counts as empty.
         kind: Kind of the labels.
         where: Name of the file in messages.
-        row_number: Gives the line number of a row for messages.
+        named: Names a row in messages, such as ``line 3``.
+        remedy: What a message tells to do, if the labels are written in a place of their own.
 
     Raises:
         LabelError: A label is not a whole number or is out of range, or a row does not have exactly one class.
@@ -111,10 +118,10 @@ def labels_from_column(
         _refuse(
             where,
             row_of[~whole],
-            row_number,
+            named,
             [str(v) for v in parts.flatten().filter(pa.array(~whole))[:5]],
-            "whole numbers, comma-separated, or nothing",
-            "write label indices, counted from 0",
+            _range(kind) if isinstance(kind, SequenceClass) else "whole numbers, comma-separated, or nothing",
+            remedy or "write label indices, counted from 0",
         )
     values = flat.cast(pa.int64()).to_numpy(zero_copy_only=False)
     if isinstance(kind, SequenceClass) and (counts != 1).any():
@@ -122,12 +129,15 @@ def labels_from_column(
         _refuse(
             where,
             rows,
-            row_number,
+            named,
             [str(counts[r]) + " values" for r in rows[:_N_NAMED]],
             "exactly one label per row",
-            "write one class in each row",
+            remedy or "write one class in each row",
         )
-    _check_range(values, row_of, kind, where, row_number)
+    outside = _outside(values, kind)
+    if outside.any():
+        shown = [str(v) for v in values[outside][:_N_NAMED]]
+        _refuse(where, row_of[outside], named, shown, _range(kind), remedy or _NAME_ALL)
     return LabelTable(values=values.astype(np.int16), offsets=offsets)
 
 
@@ -136,7 +146,7 @@ def values_from_column(
     kind: RealValues,
     *,
     where: str = "label column",
-    row_number: Callable[[int], int] = lambda row: row + 1,
+    named: Callable[[int], str] = _row,
     counts: bool = False,
 ) -> LabelTable:
     """Read a ``label`` column of real values: one per name, comma-separated. Every number is a value, -100.0 too.
@@ -145,7 +155,7 @@ def values_from_column(
         column: One string per row; ``nan``, ``NA`` and nothing are missing, for a value or for the whole row.
         kind: Names of the values.
         where: Name of the file in messages.
-        row_number: Gives the line number of a row for messages.
+        named: Names a row in messages, such as ``line 3``.
         counts: Whether values below zero are refused.
 
     Raises:
@@ -164,7 +174,7 @@ def values_from_column(
     if len(wrong):
         shown = [f"{n_parts[row]} values" for row in wrong[:_N_NAMED]]
         expected = f"{n_names} ({', '.join(kind.names[:_N_NAMED])})"
-        _refuse(where, wrong, row_number, shown, expected, "write one number per name, comma-separated; NA if missing")
+        _refuse(where, wrong, named, shown, expected, "write one number per name, comma-separated; NA if missing")
     flat = pc.utf8_trim_whitespace(parts.flatten())
     flat = pc.if_else(pc.match_substring_regex(flat, _MISSING), "nan", flat)
     numeric = pc.match_substring_regex(flat, _REAL).to_numpy(zero_copy_only=False)
@@ -175,7 +185,7 @@ def values_from_column(
         rows = np.flatnonzero(bad) // n_names
         shown = flat.filter(pa.array(bad))[:_N_NAMED].to_pylist()
         expected = f"{'counts, 0 or more' if counts else 'finite numbers'}, comma-separated"
-        _refuse(where, rows, row_number, shown, expected, "write NA if a value is missing")
+        _refuse(where, rows, named, shown, expected, "write NA if a value is missing")
     return LabelTable(values=values, offsets=np.arange(len(n_parts) + 1) * n_names)
 
 
@@ -218,7 +228,8 @@ def labels_from_hdf5(
     if ((values < 0) & ~unlabeled).any() or (values >= len(kind.names)).any():
         bad = np.flatnonzero(((values < 0) & ~unlabeled) | (values >= len(kind.names)))
         row_of = np.searchsorted(offsets, bad, side="right") - 1
-        _check_range(values[bad].astype(np.int64), row_of, kind, str(path), row_number)
+        shown = [str(value) for value in values[bad][:_N_NAMED]]
+        _refuse(str(path), row_of, lambda row: f"row {row_number(row)}", shown, _range(kind), _NAME_ALL)
     return LabelTable(values=values, offsets=offsets)
 
 
@@ -274,28 +285,20 @@ def _check_lengths(lengths: Ints, expected: Ints, first_row: int, path: Path, ro
         )
 
 
-def _check_range(values: Ints, row_of: Ints, kind: LabelKind, where: str, row_number: Callable[[int], int]) -> None:
-    n_classes = min(len(kind.names), MOST_CLASSES)
-    outside = (values < 0) | (values >= n_classes)
-    if outside.any():
-        _refuse(
-            where,
-            row_of[outside],
-            row_number,
-            [str(v) for v in values[outside][:_N_NAMED]],
-            f"0 to {n_classes - 1}",
-            "correct the labels, or name all of them in the .labels.txt next to the BED file",
-        )
+def _outside(values: Ints, kind: LabelKind) -> Bools:
+    """Mark the labels that are not among the classes."""
+    wrong: Bools = (values < 0) | (values >= min(len(kind.names), MOST_CLASSES))
+    return wrong
 
 
-def _refuse(
-    where: str, rows: Ints, row_number: Callable[[int], int], values: list[str], expected: str, remedy: str
-) -> None:
-    named = "; ".join(
-        f"row {row_number(int(row))}: {value!r}" for row, value in zip(rows[:_N_NAMED], values, strict=False)
-    )
+def _range(kind: LabelKind) -> str:
+    return f"0 to {min(len(kind.names), MOST_CLASSES) - 1}"
+
+
+def _refuse(where: str, rows: Ints, named: Callable[[int], str], values: list[str], expected: str, remedy: str) -> None:
+    told = "; ".join(f"{named(int(row))}: {value!r}" for row, value in zip(rows[:_N_NAMED], values, strict=False))
     raise LabelError(
-        f"{where}: label out of range or unreadable in {len(np.unique(rows))} rows ({named}); "
+        f"{where}: label out of range or unreadable in {len(np.unique(rows))} rows ({told}); "
         f"expected {expected}; {remedy}"
     )
 

@@ -8,6 +8,7 @@ doi:10.1093/bioinformatics/btv112), so that one variant has one score however it
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +19,9 @@ import pyarrow.compute as pc
 from bend_hf.data.bed import BedTable, name_rows
 from bend_hf.data.genome import Genome
 from bend_hf.errors import InputError
-from bend_hf.types import Bools, Ints, RefMismatch
+from bend_hf.types import IGNORE_LABEL, Bools, Classes, Ints, RefMismatch
+
+log = logging.getLogger(__name__)
 
 _BASE: Final = "^[ACGT]$"
 _BASES: Final = "^[ACGT]+$"
@@ -50,6 +53,46 @@ class Variants:
     def position_bp(self) -> Ints:
         """Position of each variant's first base, 0-based, shape (n,)."""
         return self.bed.start_bp
+
+
+def warn_of_contradictions(variants: Variants, label: Classes) -> int:
+    """Log how many variants have rows with different labels, with the first of them.
+
+    Args:
+        variants: n normalized variants, so that one that is written in two ways is found.
+        label: Their classes, -100 for a row without a label, shape (n,).
+
+    Returns:
+        The number of variants with such rows.
+    """
+    columns = {
+        "chromosome": variants.bed.chromosome.indices,
+        "start": pa.array(variants.bed.start_bp),
+        "ref": variants.ref,
+        "alt": variants.alt,
+    }
+    rows = pa.table({**columns, "label": pa.array(label), "row": pa.array(np.arange(len(label)))})
+    rows = rows.filter(pc.not_equal(rows["label"], IGNORE_LABEL))
+    groups = rows.group_by([*columns]).aggregate([("label", "min"), ("label", "max"), ("row", "min")])
+    differ = groups.filter(pc.not_equal(groups["label_min"], groups["label_max"]))
+    if not len(differ):
+        return 0
+    first = int(pc.min(differ["row_min"]).as_py())
+    same = np.logical_and.reduce([pc.equal(one, one[first]).to_numpy(zero_copy_only=False) for one in columns.values()])
+    other = int(np.flatnonzero(same & (label != label[first]) & (label != IGNORE_LABEL))[0])
+    log.warning(
+        "%s: %d variants have rows with different labels, the first of them in %s (%s to %s, label %d) and %s (label "
+        "%d); each row keeps its label. Correct them, or remove these rows",
+        variants.bed.path,
+        len(differ),
+        variants.bed.line(first),
+        _shown(variants.ref[first].as_py()),
+        _shown(variants.alt[first].as_py()),
+        label[first],
+        variants.bed.line(other),
+        label[other],
+    )
+    return len(differ)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,15 @@ def is_vcf(path: str | Path) -> bool:
     return str(path).lower().endswith(_ENDINGS)
 
 
+def label_remedy(key: str = "label") -> str:
+    """Say how the label of a variant is written, for messages.
+
+    >>> label_remedy()
+    "write label=0 or label=1 in INFO, and 'Number=A' in its header line if a line has a label for each allele"
+    """
+    return f"write {key}=0 or {key}=1 in INFO, and 'Number=A' in its header line if a line has a label for each allele"
+
+
 def read_vcf(path: str | Path, *, info: Sequence[str] = _LABELS) -> BedTable:
     """Read a VCF file.
 
@@ -142,12 +151,15 @@ def _info_number(line: str) -> dict[str, str]:
 
     >>> _info_number('##INFO=<Number=A,ID=label,Type=Integer,Description="Number=1, or not">')
     {'label': 'A'}
+    >>> _info_number('##INFO=<ID=label, Number = A , Type=Integer>')
+    {'label': 'A'}
     """
-    found = re.match(r"##INFO=<(.*)>", line)
+    found = re.match(r"##INFO\s*=\s*<(.*)>", line)
     if found is None:
         return {}
-    fields = dict(part.split("=", 1) for part in re.sub(r'"[^"]*"', "", found[1]).split(",") if "=" in part)
-    return {fields["ID"].strip(): fields.get("Number", ".").strip()} if "ID" in fields else {}
+    parts = [part.partition("=") for part in re.sub(r'"(\\.|[^"\\])*"', "", found[1]).split(",")]
+    fields = {name.strip(): value.strip() for name, _, value in parts}
+    return {fields["ID"]: fields.get("Number", ".")} if "ID" in fields else {}
 
 
 def _positions(path: Path, column: pa.ChunkedArray, line_numbers: Ints) -> Ints:

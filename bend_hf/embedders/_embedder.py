@@ -131,6 +131,7 @@ class Embedder(LoadedModel):
     shardable: bool = True  # False: its weights cannot be sharded over processes in training
     has_tokens: ClassVar[bool] = True  # False: gives embeddings, but no tokens
     shares_prefixes: ClassVar[bool] = False  # True: has ``_losses_behind``
+    is_repeatable: bool = True  # False: it gave other embeddings of the same sequences; see ``_probe``
     layers: tuple[int, ...] = ()  # of a view that returns several layers, one after the other; see ``layers``
     _state_widths: tuple[int, ...] = ()  # of the hidden states that ``_pick`` saw last
     head_keys: ClassVar[tuple[str, ...]] = ("lm_head.*", "cls.*")  # without these keys a checkpoint has no logits
@@ -630,9 +631,7 @@ class Embedder(LoadedModel):
             raise ModelError(f"{self.name} returned no hidden states, but layer is {layer}; use layer=-1")
         self._state_widths = (*(state.shape[-1] for state in states[:-1]), output.last_hidden_state.shape[-1])
         if not -len(states) <= layer < len(states):
-            raise ConfigError(
-                f"{self.name} has no layer {layer}; expected {-len(states)} to {len(states) - 1} (0: input embeddings)"
-            )
+            raise ConfigError(self._no_layer(len(states), layer))
         return output.last_hidden_state if layer == len(states) - 1 else states[layer]
 
 

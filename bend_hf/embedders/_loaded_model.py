@@ -15,12 +15,14 @@ computed with it is found in a cache without loading it; ``recall`` takes the fa
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
@@ -30,7 +32,7 @@ from bend_hf.embedders._adapter import adapter_files, merge_adapter
 from bend_hf.embedders._checkpoint_files import mask_in_files
 from bend_hf.embedders._device import check_tf32, resolved_dtype
 from bend_hf.embedders._spec import DTYPES, OFFLOADS, Direction, ModelSpec, check_choice
-from bend_hf.errors import BendError, ConfigError, ModelError
+from bend_hf.errors import BendError, ConfigError, ModelError, did_you_mean
 from bend_hf.files import asset_folder, disk_error, json_sha256
 from bend_hf.types import PROTOCOLS, DtypeChoice, Json, ModelDtype, Offload, ProtocolName
 from bend_hf.user_code import code_of, weights_of
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="nn.Module")
 Fact: TypeAlias = str | int | bool | None
+_DEPTHS: Final = ("num_hidden_layers", "n_layer", "n_layers")  # fields of configurations with the number of layers
+_CHECKPOINT_IN_BEND: Final = ("model_path", "model_name")  # BEND bend/utils/embedders.py, load_model
+_PACKAGE: Final = f"{__package__.partition('.')[0]}."
 _DEVICE: Final = re.compile(r"cpu|mps|cuda(:\d+)?")
 _opens_lazily: ContextVar[bool] = ContextVar("_opens_lazily", default=False)
 
@@ -73,6 +78,29 @@ def content_facts(identity: Mapping[str, str]) -> dict[str, str | None]:
         "configuration_sha256": identity["configuration"],
         "code_sha256": json_sha256(dict(own)) if own else None,
     }
+
+
+def _check_keywords(kind: type[LoadedModel], options: Mapping[str, object]) -> None:
+    """Raise a TypeError if a class has no keyword of some name.
+
+    Args:
+        kind: A class of this package, whose constructors pass further keywords on to that of ``LoadedModel``.
+        options: The given keywords.
+    """
+    constructors = [
+        vars(base)["__init__"] for base in kind.__mro__ if issubclass(base, LoadedModel) and "__init__" in vars(base)
+    ]
+    parameters = chain.from_iterable(inspect.signature(each).parameters.values() for each in constructors)
+    known = sorted({one.name for one in parameters if one.kind != one.VAR_KEYWORD} - {"self"})
+    for name, value in options.items():
+        if name in known:
+            continue
+        if name in _CHECKPOINT_IN_BEND and kind.needs_checkpoint:
+            raise TypeError(
+                f"{kind.__name__} got the keyword {name}={value!r} of BEND, which is called checkpoint here; write "
+                f"{kind.__name__}({value!r})"
+            )
+        raise TypeError(f"{kind.__name__} got an unknown keyword {name}={value!r}; {did_you_mean(name, known)}")
 
 
 class LoadedModel(ABC):
@@ -123,6 +151,14 @@ class LoadedModel(ABC):
     pad_id: int
     mask_id: int | None
     lacking: tuple[str, ...]
+
+    if not TYPE_CHECKING:  # type checkers compare the arguments with the constructor
+
+        def __new__(cls, *args: object, **options: object) -> LoadedModel:
+            """Refuse keywords that a class of this package does not have, those of BEND's classes among them."""
+            if cls.__module__.startswith(_PACKAGE):
+                _check_keywords(cls, options)
+            return super().__new__(cls)
 
     def __init__(  # noqa: PLR0913  the keywords that users write, see EmbedderOptions
         self,
@@ -179,6 +215,8 @@ class LoadedModel(ABC):
             raise ConfigError(f"compile is True, but {self.spec.key} has no weights to compile; leave it out")
         self.folder = self._folder()
         self.layer: int = self._layer_number(layer)
+        if self.layer != -1 and self.checkpoint is not None and (self.folder / "config.json").is_file():
+            self._check_layer(_checkpoint_files.read_json(self.folder / "config.json"))
         self._device_name = device
         self._read_files: tuple[Path, ...] = ()  # set with the network
         self._recalled_description: Mapping[str, Fact] = {}
@@ -207,6 +245,8 @@ class LoadedModel(ABC):
                 _checkpoint_files.check_sizes(self.folder, with_weights=not self.random_init)
             with self._explained():
                 self._load()
+            config = getattr(self.model, "config", None)  # which has the fields that config.json leaves out
+            self._check_layer(getattr(config, "__dict__", {}))
             if self.mask_id is None and self.checkpoint is not None:
                 self.mask_id = mask_in_files(self.folder)
             taken = vars(self).get("_weights_sha256")
@@ -326,6 +366,31 @@ class LoadedModel(ABC):
                 f"unknown layer {layer!r} of {self.name}; expected a whole number, -1 for the last layer"
             ) from None
 
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        """Return how many layers can be chosen, the input embeddings included; None if it shows when the model runs.
+
+        Override it if the hidden states of the network are others than the input and the output of each layer.
+
+        Args:
+            fields: Those of ``config.json``, or of the configuration of the network. A field may be missing.
+        """
+        if self._runs_user_code:
+            return None
+        if self.checkpoint is None and self.model is None:
+            return 1  # without a network there are only the embeddings
+        found = next((fields[name] for name in _DEPTHS if name in fields), None)
+        return found + 1 if isinstance(found, int) else None
+
+    def _check_layer(self, fields: Mapping[str, object]) -> None:
+        n_states = None if self.layer == -1 else self._n_states(fields)
+        if n_states is not None and not -n_states <= self.layer < n_states:
+            raise ConfigError(self._no_layer(n_states))
+
+    def _no_layer(self, n_states: int, layer: int | None = None) -> str:
+        """Say that a layer, by default that of the constructor, is not among the hidden states."""
+        asked = self.layer if layer is None else layer
+        return f"{self.name} has no layer {asked}; expected {-n_states} to {n_states - 1} (0: input embeddings)"
+
     # Checkpoint and identity.
 
     def _declared(self, checkpoint: str | Path | None) -> ModelSpec | None:
@@ -415,7 +480,7 @@ class LoadedModel(ABC):
     @property
     def _runs_user_code(self) -> bool:
         """Whether the class is a user's, so that files of this package do not say what it computes."""
-        return not type(self).__module__.startswith(f"{__package__.partition('.')[0]}.")
+        return not type(self).__module__.startswith(_PACKAGE)
 
     @property
     def measured(self) -> dict[str, Fact]:

@@ -92,13 +92,7 @@ def identity_in(folder: Path, embedder: Embedder) -> dict[str, str]:
     for number in range(_MOST):
         path = folder / PROBES / f"{stem}-{number}.npy"
         if not path.is_file():
-            if others:
-                log.warning(
-                    "%s is not the model that was used in %s under this name: its code, files or embeddings differ; "
-                    "they are computed again",
-                    embedder.name,
-                    folder,
-                )
+            _warn_of_other_embeddings(embedder, rows, folder if others else None)
             _write_once(path, rows)
         stored = path.read_bytes()
         if is_close(np.load(BytesIO(stored)), rows):
@@ -106,6 +100,35 @@ def identity_in(folder: Path, embedder: Embedder) -> dict[str, str]:
     raise ModelError(
         f"{embedder.name} gave {_MOST} different embeddings of the same two sequences; expected the same each time. "
         f"Turn off dropout and seed what it draws, then remove {folder / PROBES}."
+    )
+
+
+def _warn_of_other_embeddings(embedder: Embedder, rows: Floats, used_in: Path | None) -> None:
+    """Log why embeddings were not found: the model draws at random, which is said once, or is another than before.
+
+    Args:
+        embedder: The embedder.
+        rows: Its embeddings of the probes, shape (rows, D).
+        used_in: The folder, if a model of this name was used there.
+    """
+    if not embedder.is_repeatable:
+        return
+    again = embedder.probe()
+    if again is None or is_close(again, rows):
+        if used_in is not None:
+            log.warning(
+                "%s is not the model that was used in %s under this name: its code, files or embeddings differ; "
+                "they are computed again",
+                embedder.name,
+                used_in,
+            )
+        return
+    embedder.is_repeatable = False
+    log.warning(
+        "%s gave other embeddings of the same sequence when it was asked a second time, so its scores cannot be "
+        "repeated and nothing that it computed is used again. Turn off dropout, put its networks in evaluation mode, "
+        "and seed what it draws in each call",
+        embedder.name,
     )
 
 

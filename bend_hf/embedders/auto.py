@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -127,6 +128,9 @@ class AutoEmbedder(Embedder):
             "tokenizer_has_n": not self._tokenizer.drops_n,
             "tokenizer_adds_blank": self._tokenizer.has_blank,
         }
+
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        return None  # architectures differ; loading runs the network, which shows it
 
     def _tokenize(self, sequences: list[str]) -> Tokenized:
         stream = self._tokenizer.stream(sequences)

@@ -12,6 +12,7 @@ the architecture ``TwoScale``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from bend_hf.embedders._checkpoint_files import read_json
@@ -70,6 +71,10 @@ class BendMiniEmbedder(NucleotideEmbedder):
 
         config = BendMiniConfig(**read_json(self.folder / "config.json"))
         self.model = self._build(lambda: BendMiniForMaskedLM(config), allow_missing=("around.*",))
+
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        n_layers = fields.get("fine_layers")  # the layers of the fine part are those that can be chosen
+        return n_layers + 1 if isinstance(n_layers, int) else None
 
     def _hidden_at(self, ids_BT: Tensor, mask_BT: Tensor | None, layer: int, tokens_BQ: Tensor | None) -> Tensor:
         """Compute the fine part at the selected tokens only."""

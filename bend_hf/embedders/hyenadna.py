@@ -12,6 +12,7 @@ own special tokens. Both protocols give the same embeddings.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -154,6 +155,12 @@ class HyenaDNAEmbedder(NetworkEmbedder):
             with_weights=not self.random_init,
             into=path,
         )
+
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        n_states = super()._n_states(fields)
+        return (
+            None if n_states is None else n_states + 1
+        )  # the output of the last layer before and after the final norm
 
     def _load(self) -> None:
         from bend_hf.embedders.networks import hyenadna

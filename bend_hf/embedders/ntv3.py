@@ -17,6 +17,7 @@ Layers differ in width. Post-trained models, which need the species of a sequenc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -25,7 +26,7 @@ from bend_hf.embedders._checkpoint_files import read_json, read_model_max_length
 from bend_hf.embedders._embedder import NetworkEmbedder
 from bend_hf.embedders._spec import TINY_CONTEXT_TOKENS, ModelSpec, TinyCheckpoint
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, single_nucleotides
-from bend_hf.errors import ConfigError, ModelError
+from bend_hf.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,12 +132,12 @@ class NTv3Embedder(NetworkEmbedder):
     def width(self) -> int:
         """Width of the layer: the towers change it from level to level."""
         widths = self._config.state_widths
-        if not -len(widths) <= self.layer < len(widths):
-            raise ConfigError(
-                f"{self.name} has no layer {self.layer}; expected {-len(widths)} to {len(widths) - 1} (0: input "
-                f"embeddings)"
-            )
         return widths[self.layers[0] if self.layers else self.layer]
+
+    def _n_states(self, fields: Mapping[str, object]) -> int | None:
+        """Count the input, the levels of the two towers, and the layers between them."""
+        n_levels, n_layers = fields.get("num_downsamples"), fields.get("num_layers")
+        return 1 + 2 * n_levels + n_layers if isinstance(n_levels, int) and isinstance(n_layers, int) else None
 
     def _pick_one(self, output: ModelOutput, layer: int) -> Tensor:
         """Pick a hidden state, each position of a shorter one repeated for its nucleotides."""

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bend_hf.embedders._alignment import Tokenized
 from bend_hf.embedders._batching import BatchFunction
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _PROBE: Final = "ACGT" * 128  # 512 bp, as in BEND's shortest task
 _SEQUENCES_PER_CALL: Final = 64
+_SHOWN_BP: Final = 20  # of a sequence in a message
+_MOST_EXACT: Final = 1 << 24  # float32 has 24 bits of mantissa
 EmbedFunction: TypeAlias = Callable[[list[str]], Sequence[ArrayLike]]
 
 
@@ -156,31 +158,47 @@ class UserEmbedder(Embedder):
     def _embeddings(self, sequences: list[str]) -> list[Floats]:
         with _without_gradients():
             returned = self._embed(sequences)
-        if len(returned) != len(sequences):
+        n_returned = _length(returned)
+        if n_returned is None:
+            raise ModelError(
+                f"{self.name} returned {_kind(returned)} for {len(sequences)} sequences, the first of them "
+                f"{_named(sequences[0])}; expected a list with one array per sequence"
+            )
+        if n_returned != len(sequences):
             raise AlignmentError(
-                f"{self.name} returned {len(returned)} arrays for {len(sequences)} sequences; "
+                f"{self.name} returned {n_returned} arrays for {len(sequences)} sequences; "
                 f"expected one array per sequence"
             )
-        return [self._checked(_array(one), len(sequence)) for one, sequence in zip(returned, sequences, strict=True)]
+        return [self._checked(one, sequence) for one, sequence in zip(returned, sequences, strict=True)]
 
-    def _checked(self, found: Floats, n_bp: int) -> Floats:
+    def _checked(self, returned: ArrayLike | Tensor, sequence: str) -> Floats:
         """Return one embedding per nucleotide, or one per sequence if the first answer was one; shape (R, D)."""
+        try:
+            found = _array(returned)
+        except _NotNumbersError as error:
+            raise ModelError(f"{self.name} returned {error.found} for {_named(sequence)}; {error.expected}") from error
+        n_bp = len(sequence)
         x_RD = found[None] if found.ndim == 1 else found
         if self._width is None and x_RD.ndim == 2:
             self.pooled = len(x_RD) == 1 != n_bp
         expected = 1 if self.pooled else n_bp
         if x_RD.ndim != 2 or len(x_RD) != expected:
             raise AlignmentError(
-                f"{self.name} returned an array of shape {found.shape} for a sequence of {n_bp} nucleotides; expected "
+                f"{self.name} returned an array of shape {found.shape} for {_named(sequence)}; expected "
                 f"({expected}, width), one embedding per {'sequence, as before' if self.pooled else 'nucleotide'}. A "
                 "model that pools returns one vector for every sequence"
+            )
+        if not x_RD.shape[1]:
+            raise AlignmentError(
+                f"{self.name} returned an array of shape {found.shape} for {_named(sequence)}; expected embeddings of "
+                "at least one number"
             )
         if self._width is None:
             self._width = x_RD.shape[1]
         if x_RD.shape[1] != self._width:
             raise AlignmentError(
-                f"{self.name} returned an array of width {x_RD.shape[1]} after arrays of width {self._width}; "
-                f"the width must stay the same"
+                f"{self.name} returned an array of width {x_RD.shape[1]} after arrays of width {self._width}, for "
+                f"{_named(sequence)}; the width must stay the same"
             )
         return x_RD
 
@@ -194,14 +212,115 @@ class UserEmbedder(Embedder):
         raise ModelError(f"{self.name} is a user's model; it provides embeddings, but no logits and no loss")
 
 
+class _NotNumbersError(Exception):
+    """An answer that is not an array of real numbers: what it is, and what was expected."""
+
+    def __init__(self, found: str, expected: str = "expected an array or a tensor of real numbers") -> None:
+        super().__init__(found)
+        self.found, self.expected = found, expected
+
+
+def _named(sequence: str) -> str:
+    """Name a sequence in a message."""
+    shown = sequence if len(sequence) <= _SHOWN_BP else f"{sequence[:_SHOWN_BP]}..."
+    return f"the sequence {shown!r} of {len(sequence)} nucleotides"
+
+
+def _kind(value: object) -> str:
+    """Name a value in a message by its type."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _length(returned: object) -> int | None:
+    """Return the number of elements of a list, tuple, array or tensor; None if an answer is none of these."""
+    if isinstance(returned, str | bytes | Mapping | Set) or not isinstance(returned, Sized):
+        return None
+    try:
+        return len(returned)
+    except TypeError:  # an array without axes, or a sparse one
+        return None
+
+
 def _array(value: ArrayLike | Tensor) -> Floats:
-    """Return an array or a tensor of any device and dtype as float32 on the host."""
+    """Return an array or a tensor of any device and real dtype as float32 on the host.
+
+    Raises:
+        _NotNumbersError: It does not hold real numbers, or float32 cannot hold them.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().to("cpu", torch.float32).numpy()
-    if isinstance(value, list | tuple) and torch is not None and any(isinstance(one, torch.Tensor) for one in value):
-        return np.stack([_array(one) for one in value])
-    return np.asarray(value, dtype=np.float32)
+        return _from_tensor(value)
+    if isinstance(value, list | tuple):
+        if any(isinstance(one, np.ma.MaskedArray) for one in value):
+            return _stacked([_array(one) for one in value])
+        if torch is not None and any(isinstance(one, torch.Tensor) for one in value):
+            return _stacked([_array(one) for one in value])
+    if np.ma.is_masked(value):
+        raise _NotNumbersError(
+            "an array with masked values", "expected a number in each place. Fill them, for example with .filled(0)"
+        )
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise _NotNumbersError(f"{_kind(value)} that is not an array ({_first_line(error)})") from error
+    if found.dtype.kind == "c":
+        raise _NotNumbersError(
+            f"an array of dtype {found.dtype}",
+            "expected real numbers. Return the real and the imaginary part next to each other",
+        )
+    if found.dtype.kind not in "biuf" and not _is_extended_float(found.dtype):
+        raise _NotNumbersError(f"an array of dtype {found.dtype}" if found.ndim else _kind(value))
+    return _as_float32(found)
+
+
+def _from_tensor(value: Tensor) -> Floats:
+    import torch
+
+    try:
+        on_host = value.detach().to("cpu")
+        is_float = on_host.is_floating_point() and on_host.dtype != torch.float64
+        found = (on_host.float() if is_float else on_host).numpy(force=True)
+    except (TypeError, NotImplementedError) as error:  # a sparse or quantized tensor, or one without data
+        raise _NotNumbersError(f"a tensor that is not an array ({_first_line(error)})") from error
+    return _array(found)
+
+
+def _stacked(rows: list[Floats]) -> Floats:
+    try:
+        return np.stack(rows)
+    except ValueError as error:
+        shapes = sorted({row.shape for row in rows})
+        raise _NotNumbersError(f"a list of rows of the shapes {shapes[0]} and {shapes[1]}") from error
+
+
+def _is_extended_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype that NumPy does not have itself, such as bfloat16 of JAX, holds numbers that float32 holds."""
+    return dtype.isbuiltin == 2 and np.can_cast(dtype, np.float32)
+
+
+def _as_float32(found: NDArray[Any]) -> Floats:
+    """Return numbers as float32, if it can hold them."""
+    largest = max(-int(found.min()), int(found.max())) if found.dtype.kind in "iu" and found.size else 0
+    if largest > _MOST_EXACT:
+        raise _NotNumbersError(
+            f"an array of dtype {found.dtype} with numbers up to {largest}",
+            f"expected whole numbers up to {_MOST_EXACT}, which float32 holds exactly. Scale them",
+        )
+    with np.errstate(over="ignore"):
+        x = found.astype(np.float32, copy=False)
+    if found.dtype.kind == "f" and found.dtype.itemsize > 4 and (np.isinf(x) & np.isfinite(found)).any():
+        raise _NotNumbersError(
+            f"an array of dtype {found.dtype} with numbers up to {np.abs(found[np.isfinite(found)]).max():.3g}",
+            "expected numbers that float32 can hold. Scale them",
+        )
+    return x
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _without_gradients() -> AbstractContextManager[object]:

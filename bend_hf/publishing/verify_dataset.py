@@ -109,7 +109,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 def _vcf_rows(lines: list[list[str]]) -> list[dict[str, str]]:
     """Split the lines of a VCF file into one row per alternative allele."""
-    per_allele = any(line[0].startswith("##INFO=<ID=label,Number=A") for line in lines)
+    declared = [line[0].replace(" ", "").rstrip(">") for line in lines if line[0].startswith("##INFO=<")]
+    per_allele = any({"ID=label", "Number=A"} <= set(line[len("##INFO=<") :].split(",")) for line in declared)
     rows = []
     for line in lines:
         if line[0].startswith("#"):

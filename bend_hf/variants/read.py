@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from bend_hf.data.bed import BedTable, read_bed
 from bend_hf.data.genome import Genome
 from bend_hf.data.labels import labels_from_column
-from bend_hf.data.variants import WrittenVariants
-from bend_hf.data.vcf import is_vcf, read_vcf
+from bend_hf.data.variants import WrittenVariants, warn_of_contradictions
+from bend_hf.data.vcf import is_vcf, label_remedy, read_vcf
 from bend_hf.errors import ConfigError, InputError, did_you_mean
 from bend_hf.tasks import VariantSpec
 from bend_hf.tasks._labels import SequenceClass
@@ -278,6 +278,7 @@ def read_variants(
     chosen = np.flatnonzero(agrees)
     variants = written.normalized(chosen, reference)
     label = _labels(bed, settings.label_column or "label")[chosen]
+    warn_of_contradictions(variants, label)
     return VariantFile(
         bed=variants.bed,
         item=chosen,
@@ -349,11 +350,13 @@ def _labels(bed: BedTable, name: str) -> NDArray[np.int16]:
     column = pc.utf8_trim_whitespace(bed.columns[name])
     rows = np.flatnonzero(pc.not_equal(column, "").to_numpy(zero_copy_only=False))
     if len(rows):
+        written = label_remedy(name) if is_vcf(bed.path) else f"write 0 or 1 in the column {name!r}"
         read = labels_from_column(
             column.take(pa.array(rows)),
             LABELS,
             where=str(bed.path),
-            row_number=lambda row: bed.row_number(int(rows[row])),
+            named=lambda row: bed.line(int(rows[row])),
+            remedy=f"{written}; a variant without a label needs none",
         )
         label[rows] = read.values
     return label

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bend_hf.embedders import MODELS, embedder_class, load_embedder
-from bend_hf.embedders._embedder import Embedder
+from bend_hf.embedders._embedder import Embedder, NetworkEmbedder
+from bend_hf.embedders._loaded_model import lazily
 from bend_hf.embedders._spec import Direction, EmbedderOptions, Source, Verified
-from bend_hf.errors import ModelError
+from bend_hf.embedders.layers import layer_widths
+from bend_hf.errors import ConfigError, ModelError
 from bend_hf.files import asset_folder
 from bend_hf.types import PROTOCOLS, ProtocolName
 from tests.fake_checkpoints import TINY_CONTEXT_TOKENS, golden_checkpoint, make_tiny
@@ -165,6 +167,23 @@ def test_any_layer_can_be_asked_for(key: str) -> None:
     first = embedder_class(MODELS.get(key))(embedder.folder, random_init=True, layer=0)
     assert len(first("ACGTTGACG", upsample_embeddings=True)) == 9
     assert not np.array_equal(first("ACGTTGACG"), embedder("ACGTTGACG"))
+
+
+@pytest.mark.parametrize("key", DISTINCT)
+def test_layer_that_is_not_there_is_refused_before_the_network_is_built(key: str) -> None:
+    embedder, kind = tiny_model(key), embedder_class(MODELS.get(key))
+    if MODELS.get(key).source == "none":
+        with pytest.raises(ConfigError, match="has no layer 7; expected -1 to 0"):
+            load_embedder(key, layer=7)
+        return
+    if not isinstance(embedder, NetworkEmbedder):
+        pytest.skip("its layers are its own; see tests/parity/test_parity_evo2.py for Evo 2")
+    n_layers = len(layer_widths(embedder))
+    for layer in (n_layers, -n_layers - 1):
+        with lazily(), pytest.raises(ConfigError, match=f"layer.*{layer}.*; expected -{n_layers} to {n_layers - 1}"):
+            kind(embedder.folder, random_init=True, layer=layer)
+    for layer in (n_layers - 1, -n_layers):
+        assert len(kind(embedder.folder, random_init=True, layer=layer)("ACGT", upsample_embeddings=True)) == 4
 
 
 @needs_shared

@@ -106,11 +106,11 @@ def test_a_regression_is_built_and_verified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "loss", "message"),
     [
-        (["1.5", "x", "2"], "mse", r"row 3: 'x'\); expected finite numbers"),
-        (["1.5", "inf", "2"], "mse", r"row 3: 'inf'"),
-        (["1.5", "1e300", "2"], "mse", r"row 3: '1e300'"),
-        (["1.5", "1,2", "2"], "mse", r"row 3: '2 values'\); expected 1 \(value\)"),
-        (["1", "-1", "2"], "poisson", r"row 3: '-1'\); expected counts, 0 or more"),
+        (["1.5", "x", "2"], "mse", r"line 3: 'x'\); expected finite numbers"),
+        (["1.5", "inf", "2"], "mse", r"line 3: 'inf'"),
+        (["1.5", "1e300", "2"], "mse", r"line 3: '1e300'"),
+        (["1.5", "1,2", "2"], "mse", r"line 3: '2 values'\); expected 1 \(value\)"),
+        (["1", "-1", "2"], "poisson", r"line 3: '-1'\); expected counts, 0 or more"),
     ],
 )
 def test_values_that_cannot_be_read_are_refused(tmp_path: Path, values: list[str], loss: str, message: str) -> None:

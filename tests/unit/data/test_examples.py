@@ -51,7 +51,7 @@ def bed_of(folder: Path, name: str, header: tuple[str, ...], rows: list[tuple[ob
             "the contig of.*line 2.*only the prefix 'chr' is missing",
         ),
         (("chr7", 10, 522, "+", "0", "train"), GenomeError, "the contig of.*chr7.*did you mean"),
-        (("chr2", 10, 522, "+", "18", "train"), LabelError, r"row 2: '18'.*expected 0 to 17"),
+        (("chr2", 10, 522, "+", "18", "train"), LabelError, r"line 2: '18'.*expected 0 to 17"),
         (("chr2", 10, 522, "+", "0", "practice"), InputError, "unknown split.*line 2.*'practice'.*expected train"),
         (("chr2", 10, 522, "up", "0", "train"), InputError, r"strand must be \+ or -.*line 2"),
         (

@@ -40,7 +40,7 @@ def test_a_single_integer_column_is_read() -> None:
 )
 def test_a_label_out_of_range_or_unreadable_names_file_row_and_value(text: str, message: str) -> None:
     with pytest.raises(LabelError, match=rf"(?s)my\.bed.*{message}"):
-        labels_from_column(pa.array([text]), ABC, where="my.bed", row_number=lambda row: f"line {row + 2}")  # type: ignore[arg-type,return-value]
+        labels_from_column(pa.array([text]), ABC, where="my.bed", named=lambda row: f"line {row + 2}")
 
 
 def test_a_missing_scalar_is_refused() -> None:

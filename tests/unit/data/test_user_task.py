@@ -44,7 +44,7 @@ def write_labels(path: Path, values: object, **options: object) -> Path:
 def test_a_label_beyond_the_stored_type_is_refused_with_its_row(tmp_path: Path, label: int, further: str) -> None:
     write_genome(tmp_path / "genome.fa")
     bed = write_rows(tmp_path / "mine.bed", labels=[f"{label}{further}", *range(1, N)])
-    with pytest.raises(LabelError, match=f"row 2: '{label}'.*expected 0 to {MOST_CLASSES - 1}"):
+    with pytest.raises(LabelError, match=f"line 2: '{label}'.*expected 0 to {MOST_CLASSES - 1}"):
         read_examples(user_source(bed, labels=None, genome=tmp_path / "genome.fa"))
 
 

@@ -228,6 +228,27 @@ def test_cache_of_a_gpu_is_found_on_a_cpu(tmp_path: Path, caplog: pytest.LogCapt
     assert made == [(1, False), (1, False), (2, True), (2, False)]
 
 
+def test_model_that_draws_at_random_is_told_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draws = np.random.default_rng(0)
+
+    class Drawn(Scaled):
+        def embed(self, sequences: list[str]) -> list[np.ndarray]:
+            return [rows + draws_of(draws, rows.shape) for rows in super().embed(sequences)]
+
+    for n_said in (1, 2):  # a second run, with an embedder of its own, says it again
+        embedder = UserEmbedder(Drawn(1.0))
+        made = {identity_in(folder, embedder)["probe"] for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b")}
+        assert len(made) == 3
+        assert caplog.text.count("gave other embeddings of the same sequence when it was asked a second time") == n_said
+    assert "Turn off dropout, put its networks in evaluation mode, and seed what it draws" in caplog.text
+    assert "is not the model" not in caplog.text
+
+
+def draws_of(draws: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw numbers from a state that no attribute of the model holds."""
+    return draws.normal(size=shape)
+
+
 def read(noise: dict[str, float]) -> np.float32:
     """Read a number that no attribute of the model holds."""
     return np.float32(noise["factor"])

@@ -14,7 +14,7 @@ import pytest
 
 from bend_hf.cli._main import command_parser
 from bend_hf.config import RunConfig
-from bend_hf.embedders import MODELS, HyenaDNAEmbedder, load_embedder
+from bend_hf.embedders import MODELS, DNABertEmbedder, HyenaDNAEmbedder, OneHotEmbedder, load_embedder
 from bend_hf.errors import ConfigError
 from bend_hf.runs.settings import embedder_config
 from tests.fake_checkpoints import make_tiny
@@ -58,6 +58,30 @@ def test_special_tokens_have_logits_and_no_loss(tmp_path: Path) -> None:
         load_embedder("dnabert2", **options, return_loss=True).embed(SEQUENCES, remove_special_tokens=False)
     with pytest.raises(ConfigError, match="return_logits and return_loss are both True"):
         load_embedder("dnabert2", **options, return_loss=True, return_logits=True)
+
+
+@pytest.mark.parametrize("keyword", ["model_path", "model_name"])
+def test_a_keyword_of_bend_is_told_what_it_is_called_here(keyword: str) -> None:
+    with pytest.raises(TypeError, match=f"DNABertEmbedder got the keyword {keyword}='x' of BEND, .* called checkpoint"):
+        DNABertEmbedder(**{keyword: "x"}, kmer=6)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=rf"{keyword}='x' of BEND.*; write HyenaDNAEmbedder\('x'\)"):
+        load_embedder("hyenadna-tiny-1k", **{keyword: "x"})  # type: ignore[arg-type]
+
+
+def test_an_unknown_keyword_is_named_with_its_neighbors() -> None:
+    with pytest.raises(TypeError, match="DNABertEmbedder got an unknown keyword k_mer=6; did you mean 'kmer'"):
+        DNABertEmbedder("x", k_mer=6)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="HyenaDNAEmbedder got an unknown keyword kmer=6"):
+        HyenaDNAEmbedder("x", kmer=6)  # type: ignore[call-arg]
+
+
+def test_a_class_of_a_user_keeps_its_own_keywords() -> None:
+    class Own(OneHotEmbedder):
+        def __init__(self, **own: object) -> None:
+            super().__init__()
+            self.own = own
+
+    assert Own(model_path="x").own == {"model_path": "x"}
 
 
 def test_a_path_of_bend_is_downloaded_to_that_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

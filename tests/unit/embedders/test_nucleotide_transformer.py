@@ -264,11 +264,9 @@ def test_missing_vocabulary_raises(tmp_path: Path) -> None:
 
 
 def test_layer_past_the_last_raises(tmp_path: Path) -> None:
-    embedder = NucleotideTransformerEmbedder(
-        write_checkpoint(tmp_path / "v2", "v2"), random_init=True, layer=3, device="cpu"
-    )
+    folder = write_checkpoint(tmp_path / "v2", "v2")
     with pytest.raises(ConfigError, match="has no layer 3"):
-        embedder("ACGT")
+        NucleotideTransformerEmbedder(folder, random_init=True, layer=3, device="cpu")
 
 
 # (layers, heads, feed-forward width) of each published config.json.

@@ -35,14 +35,106 @@ def test_function_is_an_embedder() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ([np.ones((2, 3))], r"shape \(2, 3\) for a sequence of 3 nucleotides"),
+        ([np.ones((2, 3))], r"shape \(2, 3\) for the sequence 'ACG' of 3 nucleotides"),
         ([np.ones((2, 3, 1))], r"shape \(2, 3, 1\)"),
+        ([np.float32(1)], r"shape \(\)"),
+        ([np.ones((3, 0))], r"shape \(3, 0\) for the sequence 'ACG' of 3 nucleotides; expected embeddings of at least"),
+        ([torch.ones((3, 0))], r"shape \(3, 0\)"),
         ([], "returned 0 arrays for 1 sequences"),
     ],
 )
 def test_wrong_shapes_raise(answer: list[Any], reason: str) -> None:
     with pytest.raises(AlignmentError, match=reason):
         UserEmbedder(lambda sequences: answer)("ACG")
+
+
+MASKED = np.ma.masked_array(np.ones((3, 2)), mask=[[0, 0], [0, 1], [0, 0]])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "returned None for 1 sequences, the first of them the sequence 'ACG' of 3 nucleotides; expected a list"),
+        ((one for one in [np.ones((3, 2))]), "returned a generator for 1 sequences"),
+        (1.5, "returned a float for 1 sequences"),
+        (np.float32(1), "returned a float32 for 1 sequences"),
+        (np.array(1.0), "returned a ndarray for 1 sequences"),
+        (torch.tensor(1.0), "returned a Tensor for 1 sequences"),
+        ({"ACG": np.ones((3, 2))}, "returned a dict for 1 sequences"),
+        ("A", "returned a str for 1 sequences"),
+        (
+            [None],
+            "returned None for the sequence 'ACG' of 3 nucleotides; expected an array or a tensor of real numbers",
+        ),
+        ([(one for one in [1, 2])], "returned a generator for the sequence 'ACG'"),
+        ([[[1.0, 2.0], [1.0], [1.0]]], "returned a list that is not an array .*inhomogeneous"),
+        ([[torch.ones(2), torch.ones(1), torch.ones(2)]], r"a list of rows of the shapes \(1,\) and \(2,\)"),
+        ([np.ones((3, 2), object)], "returned an array of dtype object"),
+        ([np.full((3, 2), None)], "returned an array of dtype object"),
+        ([[["1", "2"]] * 3], "returned an array of dtype <U1"),
+        (["ACG"], "returned a str for the sequence"),
+        ([np.zeros((3, 2), "datetime64[s]")], r"returned an array of dtype datetime64\[s\]"),
+        ([np.ones((3, 2), np.complex64)], "dtype complex64 .*; expected real numbers. Return the real and the imagin"),
+        ([torch.ones((3, 2), dtype=torch.complex64).conj()], "dtype complex64"),
+        (
+            [MASKED],
+            r"returned an array with masked values for .*; expected a number in each place. Fill them, .*filled",
+        ),
+        ([list(MASKED)], "returned an array with masked values"),
+        ([torch.ones((3, 2)).to_sparse()], "returned a tensor that is not an array .*Sparse"),
+        ([torch.ones((3, 2), device="meta")], "returned a tensor that is not an array .*meta"),
+        (
+            [np.full((3, 2), 2**24 + 1)],
+            "dtype int64 with numbers up to 16777217 .*; expected whole numbers up to 16777216",
+        ),
+        ([np.full((3, 2), -(2**63))], "numbers up to 9223372036854775808"),
+        ([np.full((3, 2), 2**64 - 1, np.uint64)], "numbers up to 18446744073709551615"),
+        ([torch.full((3, 2), 2**24 + 1)], "dtype int64 with numbers up to 16777217"),
+        (
+            [np.full((3, 2), -1e39)],
+            r"dtype float64 with numbers up to 1e\+39 .*; expected numbers that float32 can hold",
+        ),
+    ],
+)
+def test_what_is_no_list_of_real_arrays_raises(answer: Any, reason: str) -> None:
+    embedder = UserEmbedder(lambda sequences: answer)
+    with pytest.raises(ModelError, match=f"^<lambda> .*{reason}") as raised:
+        embedder("ACG")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rows", [np.eye(3, 2, dtype=bool), np.eye(3, 2, dtype=np.int8), np.eye(3, 2) * 2**24])
+def test_numbers_that_float32_holds_are_taken_as_they_are(rows: np.ndarray) -> None:
+    whole = rows.astype(np.int64)
+    unmasked, gradients = (
+        np.ma.masked_array(rows, mask=False),
+        torch.tensor(rows, dtype=torch.float64, requires_grad=True),
+    )
+    for one in (
+        rows,
+        whole,
+        rows.tolist(),
+        unmasked,
+        list(unmasked),
+        torch.tensor(rows),
+        torch.tensor(whole),
+        gradients,
+    ):
+        found = UserEmbedder(lambda sequences, one=one: [one])("ACG")
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, rows.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_tensors_of_narrow_dtypes_keep_their_numbers(dtype: torch.dtype) -> None:
+    found = UserEmbedder(lambda sequences: [torch.full((3, 2), -1.5).to(dtype)])("ACG")
+    np.testing.assert_array_equal(found, np.full((3, 2), -1.5))
+
+
+def test_non_finite_numbers_are_left_to_who_stores_them() -> None:
+    rows = np.array([[np.nan], [np.inf], [1.0]])
+    np.testing.assert_array_equal(UserEmbedder(lambda sequences: [rows])("ACG"), rows.astype(np.float32))
 
 
 def test_changing_width_raises() -> None:

@@ -14,6 +14,7 @@ from bend_hf.data.dataset import open_task
 from bend_hf.data.sources import sources_of
 from bend_hf.data.vcf import read_vcf
 from bend_hf.errors import BendError, ConfigError, GenomeError, InputError, LabelError
+from bend_hf.publishing.verify_dataset import _read_rows
 from bend_hf.types import RefMismatch
 from bend_hf.variants import ReadSettings, VariantRun, read_variants
 from bend_hf.variants.read import VariantFile
@@ -375,8 +376,71 @@ def test_bad_row_raises(
 def test_bad_label_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
     genome, letters = contigs
     base = letters["chr1"][50]
-    with pytest.raises(LabelError, match=r"row 2: '2'.*expected 0 to 1"):
+    with pytest.raises(
+        LabelError, match=r"line 2: '2'.*expected 0 to 1; write 0 or 1 in the column 'label'; a variant without"
+    ):
         read_variants(bed(tmp_path / "a.bed", [("chr1", 50, 51, base, OTHER[base], 2)]), genome)
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [("2", "'2'"), ("x", "'x'"), ("0.5", "'0.5'"), ("0,1", "'2 values'"), ("-100", "'-100'")],
+)
+def test_bad_label_of_a_vcf_names_its_line_and_what_to_write(
+    tmp_path: Path, contigs: tuple[Path, dict[str, str]], label: str, told: str
+) -> None:
+    genome, letters = contigs
+    base = letters["chr1"][50]
+    line = f"chr1\t51\t.\t{base}\t{OTHER[base]}\t.\t.\t"
+    path = tmp_path / "a.vcf"
+    path.write_text(f"##fileformat=VCFv4.2\n{VCF_COLUMNS}\n{line}label=1\n{line}.\n{line}label={label}\n")
+    with pytest.raises(LabelError, match=rf"line 5: {told}.*; write label=0 or label=1 in INFO, .*Number=A") as raised:
+        read_variants(path, genome)
+    assert "BED" not in str(raised.value)
+    assert "labels.txt" not in str(raised.value)
+
+
+@pytest.mark.parametrize("declared", ["ID=label, Number=A", "ID=label,Number=A ", "Number = A , ID = label"])
+def test_blanks_in_a_header_line_are_skipped(tmp_path: Path, declared: str) -> None:
+    path = tmp_path / "a.vcf"
+    header = f'##INFO=<{declared}, Type=Integer, Description="of an \\"allele\\", Number=1">'
+    path.write_text(f"##fileformat=VCFv4.2\n{header}\n{VCF_COLUMNS}\nchr1\t5\t.\tA\tG,T\t.\t.\tlabel=1,0\n")
+    assert read_vcf(path).columns["label"].to_pylist() == ["1", "0"]
+    assert [row["label"] for row in _read_rows(path)] == ["1", "0"]
+
+
+def test_contradicting_labels_are_told_once_with_their_number(
+    tmp_path: Path, contigs: tuple[Path, dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    genome, letters = contigs
+    a, b, c = letters["chr1"][50:53]
+    rows: list[tuple[object, ...]] = [
+        ("chr1", 50, 51, a, OTHER[a], 1),
+        ("chr1", 51, 52, b, OTHER[b], 0),  # contradicted by line 6, which writes it with a base more
+        ("chr1", 51, 52, b, OTHER[OTHER[b]], 1),  # another allele
+        ("chr1", 50, 51, a, OTHER[a], 1),  # the same label
+        ("chr1", 51, 53, b + c, OTHER[b] + c, 1),
+        ("chr1", 51, 52, b, OTHER[b], ""),
+        ("chr1", 52, 53, c, OTHER[c], 1),
+        ("chr1", 52, 53, c.lower(), OTHER[c], 0),
+        ("chr2", 52, 53, letters["chr2"][52], OTHER[letters["chr2"][52]], 0),
+    ]
+    found = read_variants(bed(tmp_path / "a.bed", rows), genome)
+    assert found.label.tolist() == [1, 0, 1, 1, 1, -100, 1, 0, 0]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path / 'a.bed'}: 2 variants have rows with different labels, the first of them in line 3 ({b} to "
+        f"{OTHER[b]}, label 0) and line 6 (label 1); each row keeps its label. Correct them, or remove these rows"
+    )
+
+
+def test_labels_that_agree_are_not_told(
+    tmp_path: Path, contigs: tuple[Path, dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    genome, letters = contigs
+    a = letters["chr1"][50]
+    read_variants(bed(tmp_path / "a.bed", [("chr1", 50, 51, a, OTHER[a], 1)] * 3), genome)
+    assert not caplog.records
 
 
 def test_bed_without_alleles_raises(tmp_path: Path, contigs: tuple[Path, dict[str, str]]) -> None:
@@ -437,6 +501,26 @@ def test_training_command_takes_a_vcf_too(tmp_path: Path, contigs: tuple[Path, d
     data = open_task(source, config)
     assert data.splits(None)["test"]["label"] == [0, 1]
     assert data.splits(None)["test"]["start"] == [700, 801]
+
+
+@pytest.mark.parametrize(("base", "n_records"), [(0, 1), (1, 0)])
+def test_training_command_tells_of_contradicting_labels_of_rows_that_it_scores(
+    tmp_path: Path,
+    contigs: tuple[Path, dict[str, str]],
+    caplog: pytest.LogCaptureFixture,
+    base: int,
+    n_records: int,
+) -> None:
+    genome, letters = contigs
+    ref = letters["chr1"][700]
+    written = [ref, OTHER[ref]][base]  # a REF that disagrees with the genome is dropped, and contradicts nothing
+    lines = [f"chr1\t701\t.\t{written}\t{OTHER[OTHER[ref]]}\t.\t.\tlabel={label}" for label in (0, 1)]
+    lines.append(f"chr1\t701\t.\t{ref}\t{OTHER[ref]}\t.\t.\tlabel=1")
+    config = DataConfig(bed=vcf(tmp_path / "mine.vcf", lines), genome=genome, ref_mismatch="drop")
+    ((source, _),) = sources_of(config)
+    open_task(source, config)
+    told = [record for record in caplog.records if "rows with different labels" in record.getMessage()]
+    assert len(told) == n_records
 
 
 @pytest.mark.parametrize(
