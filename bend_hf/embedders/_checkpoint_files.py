@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.errors import ModelError
+from bend_hf.errors import ModelError, hub_errors
 from bend_hf.files import cache_folder, file_sha256, parse_json, read_text
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
@@ -82,7 +82,7 @@ def resolve_checkpoint(
             f"such as 'org/name'"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def fetch(patterns: Sequence[str]) -> Path:
         return Path(
@@ -101,7 +101,7 @@ def resolve_checkpoint(
             return fetch(SMALL_FILES)
         folder = fetch((*SMALL_FILES, "*.safetensors"))
         return folder if any(folder.glob("*.safetensors")) else fetch((*SMALL_FILES, *pickles))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, LocalEntryNotFoundError, OSError, *hub_errors()) as error:
         raise ModelError(
             f"cannot download checkpoint {name!r} (revision {revision or 'main'}) from the Hub: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}. Check the "
