@@ -266,7 +266,7 @@ def _open_built(source: BuiltSource) -> TaskData:
             }
         else:
             subsets = dict(datasets.load_dataset(source.repo, task.config, revision=revision))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, *hub_errors()) as error:
+    except hub_errors(OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
             f"{task.key}: the dataset {source.repo!r} cannot be loaded ({_reason(error)}); check the network and the "
             "name, or pass --data FOLDER"
@@ -377,7 +377,7 @@ def _read_built(source: BuiltSource, folder: Path) -> _Built:
             api = HfApi()
             revision = api.dataset_info(source.repo).sha
             path = Path(api.hf_hub_download(source.repo, name, repo_type="dataset", revision=revision))
-        except (OSError, *hub_errors()) as error:
+        except hub_errors(OSError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise SourceError(
                 f"{source.task.key}: the dataset {source.repo!r} cannot be reached ({reason}); check the network and "

@@ -252,7 +252,7 @@ def _fetch_repository(repo: str, folder: Path, place: Path, revision: str | None
 
     try:
         snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=place)
-    except (OSError, ValueError, *hub_errors()) as error:
+    except hub_errors(OSError, ValueError) as error:
         raise DownloadError(
             f"the dataset {repo} cannot be downloaded ({type(error).__name__}). Check the name, the network and "
             "'hf auth login', and repeat the command to resume"

@@ -101,7 +101,7 @@ def resolve_checkpoint(
             return fetch(SMALL_FILES)
         folder = fetch((*SMALL_FILES, "*.safetensors"))
         return folder if any(folder.glob("*.safetensors")) else fetch((*SMALL_FILES, *pickles))
-    except (HFValidationError, LocalEntryNotFoundError, OSError, *hub_errors()) as error:
+    except hub_errors(HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"cannot download checkpoint {name!r} (revision {revision or 'main'}) from the Hub: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}. Check the "

@@ -406,7 +406,7 @@ def explained(name: str, *, reading: bool = False) -> Iterator[None]:
         if not _raised_in_huggingface_hub(error):
             raise
         raise HubError(f"{name}: {_unreadable(error)}") from error
-    except (OSError, RuntimeError, ValueError, *hub_errors()) as error:
+    except hub_errors(OSError, RuntimeError, ValueError) as error:
         raise _hub_error(name, error, reading=reading) from error
 
 

@@ -185,7 +185,7 @@ def read_hub_facts(dataset: DatasetRef, task: TaskSpec) -> dict[str, Json]:
     try:
         path = hf_hub_download(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
         facts: dict[str, Json] = parse_json(Path(path).read_text(encoding="utf-8"))["facts"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, *hub_errors()) as error:
+    except hub_errors(OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(
             f"cannot read {name} of {dataset.repo} at {dataset.revision[:12]} ({type(error).__name__}). Check the "
             "name and the network."

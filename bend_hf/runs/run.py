@@ -212,9 +212,9 @@ def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool
     with claimed_run(of_model, watch, wait=wait) as earlier:
         if isinstance(earlier, Outcome):
             place = f"{earlier.record.task} / {task.config.model} / seed {task.config.seed}"
-            log.info("%s was there: %s; force repeats it", place, earlier.path)
+            log.info("%s was there: %s; --force repeats it", place, earlier.path)
             if of_model.keep != "none" and not earlier.record.kept:
-                log.info("%s: its trained weights were not kept; force repeats it and keeps them", place)
+                log.info("%s: its trained weights were not kept; --force repeats it and keeps them", place)
             return _with_controls(task, earlier)
         return run_with_controls(task, of_model) if earlier else None
 

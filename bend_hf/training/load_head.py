@@ -170,7 +170,7 @@ def _only_one(found: Sequence[tuple[Path, str]], task: str | None, place: str) -
     if not chosen:
         raise SourceError(f"{place} holds no head of {task!r}; {did_you_mean(str(task), tasks)}")
     names = ", ".join(path.name for path in chosen[:5])
-    remedy = "name one of its files" if len(tasks) == 1 or task else f"choose with task=, such as {tasks[0]!r}"
+    remedy = "name one of its files" if len(tasks) == 1 or task else f"choose one with --task, such as {tasks[0]}"
     raise SourceError(f"{place} holds {len(chosen)} heads ({names}); {remedy}")
 
 
@@ -188,7 +188,7 @@ def _on_hub(repo: str, inside: str, task: str | None, revision: str | None) -> P
         found = [(Path(name), Path(name).name.partition("__")[0]) for name in sorted(heads)]
         chosen = _only_one(found, task, repo)
         return Path(api.hf_hub_download(repo, chosen.as_posix(), revision=commit))
-    except (HFValidationError, OSError, *hub_errors()) as error:
+    except hub_errors(HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(
             f"the head cannot be read from {repo!r} on the Hub ({reason}); check the name and the network, or give a "

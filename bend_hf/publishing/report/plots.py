@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bend_hf.evaluation.layer_choice import LayerCurve
 
 _TITLE_WIDTH: Final = 14  # characters per line below the heat map
-_MISSING: Final = "no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"
+_MISSING: Final = "no plots: matplotlib is not installed; pip install 'bend-hf[plots]' brings it"
 
 
 def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dict[str, bytes]:

@@ -84,7 +84,7 @@ def submit_stage(stage: Stage, where: SubmitConfig) -> list[str]:
             request["volumes"] = [Volume(**one) for one in request["volumes"]]
         try:
             ids.append(api.run_job(**request).id)
-        except (OSError, *hub_errors()) as error:
+        except hub_errors(OSError) as error:
             raise HubError(
                 f"the Hub started {len(ids)} of {len(stage.commands)} jobs of the stage {stage.name} and refused the "
                 f"next ({error}); log in with 'hf auth login' or choose another --flavor"
@@ -113,7 +113,7 @@ def states_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, str]:
     for job in jobs:
         try:
             stage = api.inspect_job(job_id=job, namespace=where.namespace).status.stage
-        except (OSError, *hub_errors()) as error:
+        except hub_errors(OSError) as error:
             raise HubError(f"the Hub does not say how job {job} is ({error}); repeat the command later") from error
         states[job] = _STATES.get(str(getattr(stage, "value", stage)), "UNKNOWN")
     return states
@@ -131,7 +131,7 @@ def logs_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, list[str]]:
     def lines_of(job: str) -> list[str]:
         try:
             return list(api.fetch_job_logs(job_id=job, namespace=where.namespace))
-        except (OSError, *hub_errors()):
+        except hub_errors(OSError):
             return []
 
     with ThreadPoolExecutor(_FETCHED_TOGETHER) as threads:

@@ -192,7 +192,7 @@ def test_without_matplotlib_the_report_is_written_without_plots(
     monkeypatch.setattr("bend_hf.publishing.report.plots.importlib.util.find_spec", lambda name: None)
     said: list[str] = []
     paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", log=said.append)
-    assert said == ["no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"]
+    assert said == ["no plots: matplotlib is not installed; pip install 'bend-hf[plots]' brings it"]
     assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
 
 
