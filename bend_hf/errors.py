@@ -138,13 +138,17 @@ def memory_error(error: BaseException | None) -> str | None:
     return None
 
 
-def hub_errors() -> tuple[type[Exception], ...]:
-    """Return what a request of ``huggingface_hub`` raises if the Hub refuses it, or if it does not reach the Hub."""
+def hub_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what a request of ``huggingface_hub`` raises if the Hub refuses it, or if it does not reach the Hub.
+
+    Args:
+        others: Further errors to catch in the same clause.
+    """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     # The root of all errors of the HTTP client; it is httpx under one name or another, by huggingface_hub's release.
     roots = [base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
-    return (HfHubHTTPError, OfflineModeIsEnabled, *roots)
+    return (*others, HfHubHTTPError, OfflineModeIsEnabled, *roots)
 
 
 def hub_error(error: BaseException | None) -> str | None:

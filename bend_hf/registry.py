@@ -64,7 +64,7 @@ class Registry(Generic[T]):
     def _declared(self) -> dict[str, T]:
         found: dict[str, T] = {}
         for module in (*_modules_of(self.package), *plugin_modules()):
-            for declaration in getattr(module, self.attribute, ()):
+            for declaration in self._held(module, module.__name__):
                 if declaration.key in found:
                     raise RegistryError(
                         f"{self.kind} {declaration.key!r} is declared twice, the second time in "
@@ -141,7 +141,7 @@ class Registry(Generic[T]):
 
     def _from_file(self, name: str) -> T:
         path, key = _split_key(name)
-        held: dict[str, T] = {one.key: one for one in getattr(load_file(path), self.attribute, ())}
+        held = {one.key: one for one in self._held(load_file(path), str(path))}
         if key is not None and key in held:
             return held[key]
         if key is not None and held:
@@ -155,6 +155,25 @@ class Registry(Generic[T]):
             raise RegistryError(f"{path} declares no {self.kind}; expected a tuple named {self.attribute}")
         return next(iter(held.values()))
 
+    def _held(self, module: ModuleType, place: str) -> tuple[T, ...]:
+        """Return the declarations of a module; none if it has no such tuple.
+
+        Raises:
+            RegistryError: The tuple is something else, or holds something else.
+        """
+        found: object = getattr(module, self.attribute, ())
+        if not isinstance(found, tuple | list):
+            raise RegistryError(
+                f"{place}: {self.attribute} is of type {type(found).__name__}; expected a tuple of declarations"
+            )
+        for one in found:
+            if not isinstance(getattr(one, "key", None), str):
+                raise RegistryError(
+                    f"{place}: {self.attribute} holds {one!r}, which is no declaration of a {self.kind}; expected an "
+                    f"object with a key, as in {self.package}"
+                )
+        return tuple(found)
+
     def __iter__(self) -> Iterator[T]:
         return (self._declared[name] for name in self.names())
 
@@ -165,6 +184,11 @@ class Registry(Generic[T]):
 def names_file(name: str) -> bool:
     """Whether a name is the path of a Python file, ``file.py`` or ``file.py:key``."""
     return _split_key(name)[0].suffix == ".py"
+
+
+def file_of(name: str) -> Path:
+    """Return the path in a name such as ``file.py`` or ``file.py:key``."""
+    return _split_key(name)[0]
 
 
 def _split_key(name: str) -> tuple[Path, str | None]:

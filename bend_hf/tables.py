@@ -154,6 +154,15 @@ def metric_title(metric: str) -> str:
     return _METRIC_TITLES.get(metric, metric)
 
 
+def counted(n: int, noun: str) -> str:
+    """Write a count with its noun, in the plural unless there is one.
+
+    >>> counted(1, "step"), counted(1200, "step")
+    ('1 step', '1,200 steps')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def whole(value: Json) -> str:
     """Format a count with commas; ``not recorded`` if it is missing."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "not recorded"

@@ -22,7 +22,7 @@ from bend_hf.config import DataConfig
 from bend_hf.data.assembly import UNKNOWN, assembly_of
 from bend_hf.data.examples import TaskExamples, read_examples
 from bend_hf.data.sources import BuiltSource, Source, sources_of
-from bend_hf.errors import BendError, ConfigError, SourceError
+from bend_hf.errors import BendError, ConfigError, SourceError, hub_errors
 from bend_hf.files import file_sha256, json_sha256, parse_json
 from bend_hf.tasks import Folds, RealValues, TaskSpec
 from bend_hf.types import Ints, Json
@@ -266,7 +266,7 @@ def _open_built(source: BuiltSource) -> TaskData:
             }
         else:
             subsets = dict(datasets.load_dataset(source.repo, task.config, revision=revision))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except hub_errors(OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
             f"{task.key}: the dataset {source.repo!r} cannot be loaded ({_reason(error)}); check the network and the "
             "name, or pass --data FOLDER"
@@ -372,15 +372,15 @@ def _read_built(source: BuiltSource, folder: Path) -> _Built:
     path = folder / name
     if not folder.is_dir():
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         try:
             api = HfApi()
             revision = api.dataset_info(source.repo).sha
             path = Path(api.hf_hub_download(source.repo, name, repo_type="dataset", revision=revision))
-        except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        except hub_errors(OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise SourceError(
-                f"{source.task.key}: the dataset {source.repo!r} cannot be reached ({error}); check the network and "
+                f"{source.task.key}: the dataset {source.repo!r} cannot be reached ({reason}); check the network and "
                 "the name, or pass --data FOLDER"
             ) from error
     try:

@@ -24,7 +24,7 @@ from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.download import Progress, RemoteFile, Retry, download
 from bend_hf.data.gzip_files import open_gzip
 from bend_hf.data.sources import HUB_NAMESPACE
-from bend_hf.errors import DownloadError, InputError, MissingFileError
+from bend_hf.errors import DownloadError, InputError, MissingFileError, hub_errors
 from bend_hf.files import atomic_path, file_sha256, parse_json, read_text, write_text
 from bend_hf.tasks import TaskSpec
 from bend_hf.tasks._labels import BinClasses, NucleotideClasses
@@ -249,11 +249,10 @@ def fetch_from_hub(
 
 def _fetch_repository(repo: str, folder: Path, place: Path, revision: str | None) -> list[Path]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=place)
-    except (OSError, ValueError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except hub_errors(OSError, ValueError) as error:
         raise DownloadError(
             f"the dataset {repo} cannot be downloaded ({type(error).__name__}). Check the name, the network and "
             "'hf auth login', and repeat the command to resume"

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bend_hf.data.download import download
 from bend_hf.embedders._spec import ModelSpec
-from bend_hf.errors import ModelError
+from bend_hf.errors import ModelError, hub_errors
 from bend_hf.files import cache_folder, file_sha256, parse_json, read_text
 
 # File names of published weights, preferred first: SAFE_WEIGHTS_NAME and others of transformers.utils; weights.ckpt is
@@ -36,7 +36,7 @@ _IGNORE_PATTERNS: Final = ("*/*", "flax*", "tf_*", "training_args.bin", "optimiz
 
 _LISTS: Final = ("WordPiece", "WordLevel")  # models of the tokenizers library that are a list of tokens
 _MASK_TOKENS: Final = ("[MASK]", "<mask>")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 _fetches: ContextVar[bool] = ContextVar("_fetches", default=True)
@@ -50,6 +50,22 @@ def without_fetching() -> Iterator[None]:
         yield
     finally:
         _fetches.reset(before)
+
+
+def check_place(checkpoint: str | Path) -> Path:
+    """Check that a checkpoint is a folder, or could be the name of a repository on the Hub; return it as a path.
+
+    Raises:
+        ModelError: It is neither.
+    """
+    folder = Path(checkpoint).expanduser()
+    is_hub_id = isinstance(checkpoint, str) and not folder.exists() and _HUB_ID.fullmatch(checkpoint)
+    if not folder.is_dir() and not is_hub_id:
+        raise ModelError(
+            f"there is no checkpoint folder {folder}; pass a folder with config.json and weights, or a Hub id "
+            f"such as 'org/name'"
+        )
+    return folder
 
 
 def resolve_checkpoint(
@@ -72,17 +88,12 @@ def resolve_checkpoint(
     Raises:
         ModelError: There is no such folder, and the download failed.
     """
-    folder = Path(checkpoint).expanduser()
+    folder = check_place(checkpoint)
     if folder.is_dir():
         return folder
     name = str(checkpoint)
-    if isinstance(checkpoint, Path) or folder.exists() or not _HUB_ID.fullmatch(name):
-        raise ModelError(
-            f"there is no checkpoint folder {folder}; pass a folder with config.json and weights, or a Hub id "
-            f"such as 'org/name'"
-        )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def fetch(patterns: Sequence[str]) -> Path:
         return Path(
@@ -101,7 +112,7 @@ def resolve_checkpoint(
             return fetch(SMALL_FILES)
         folder = fetch((*SMALL_FILES, "*.safetensors"))
         return folder if any(folder.glob("*.safetensors")) else fetch((*SMALL_FILES, *pickles))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except hub_errors(HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"cannot download checkpoint {name!r} (revision {revision or 'main'}) from the Hub: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}. Check the "

@@ -294,7 +294,9 @@ class LoadedModel(ABC):
 
     @property
     def name(self) -> str:
-        """Class and checkpoint, for messages."""
+        """Class and checkpoint, for messages; the key of a model without one."""
+        if not self.checkpoint and self.spec is not None:
+            return self.spec.key
         return f"{type(self).__name__}({str(self.checkpoint or '')!r})"
 
     @property

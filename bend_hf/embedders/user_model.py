@@ -360,11 +360,34 @@ def load_user_model(
     read: set[Path] = set()
     if isinstance(found, type):
         make: Callable[..., UserModel] = found
+        _check_arguments(found, path, () if checkpoint is None else (checkpoint,))
         with files_read() as read:
             found = make() if checkpoint is None else make(checkpoint)
     elif checkpoint is not None:
         raise ModelError(f"{path} holds no class that takes checkpoint={str(checkpoint)!r}; leave checkpoint out")
     return UserEmbedder(found, name=path.stem, checkpoint=checkpoint, read=read, **options)
+
+
+def _check_arguments(made: type[UserModel], path: Path, given: tuple[str | Path, ...]) -> None:
+    """Check that a class can be called with the checkpoint, or with nothing.
+
+    Raises:
+        ModelError: It takes other arguments.
+    """
+    try:
+        signature = inspect.signature(made)
+    except ValueError:  # as of classes in C that do not say what they take
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        what = "with a checkpoint only" if given else "without arguments"
+        remedy = (
+            "leave --checkpoint out, or give __init__ one argument for it"
+            if given
+            else "give the arguments of __init__ default values, or give --checkpoint, which is passed as the only one"
+        )
+        raise ModelError(f"{path}: the class {made.__name__} cannot be called {what} ({error}); {remedy}") from error
 
 
 def _model_in(module: ModuleType, path: Path) -> UserModel | EmbedFunction | type[UserModel]:

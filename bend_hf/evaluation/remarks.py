@@ -2,8 +2,8 @@
 
 Tables, cards and reports show these sentences as footnotes.
 
->>> FEW_STEPS_TEXT.format(steps=3)
-'the head took 3 steps of the optimizer, too few to say much about the model'
+>>> few_steps_text(1)
+'the head took 1 step of the optimizer, too few to say much about the model'
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ from __future__ import annotations
 from typing import Final
 
 from bend_hf.evaluation.record import ResultRecord, member
-from bend_hf.tables import number
+from bend_hf.tables import counted, number
 
 FEW_STEPS: Final = 50  # of the optimizer; a head that took fewer says little about its model
 _TWO: Final = 2
-FEW_STEPS_TEXT: Final = "the head took {steps} steps of the optimizer, too few to say much about the model"
 
 
 def remarks(record: ResultRecord) -> list[str]:
     """List the remarks on a score; empty if there is nothing to remark, or if the record is older."""
     few = fewest_steps(record)
-    found = [] if few is None else [FEW_STEPS_TEXT.format(steps=few)]
+    found = [] if few is None else [few_steps_text(few)]
     if member(record.metrics, record.main_metric, "below_chance") is True:
         found.append(below_chance_text(record))
     if (among := among_layers(record)) is not None:
         found.append(among)
     return found
+
+
+def few_steps_text(steps: int) -> str:
+    """Say how few steps a head took."""
+    return f"the head took {counted(steps, 'step')} of the optimizer, too few to say much about the model"
 
 
 def among_layers(record: ResultRecord) -> str | None:

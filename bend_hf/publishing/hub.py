@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from bend_hf.errors import BendError, ConfigError, HubError
+from bend_hf.errors import BendError, ConfigError, HubError, hub_errors
 from bend_hf.publishing.card_folder import CARD_FILE, RECORDS_FILE, RemoteCard, merged_with
 from bend_hf.publishing.card_heads import with_repo
 from bend_hf.publishing.eval_results import FOLDER, entry_keys, merged
@@ -394,11 +394,8 @@ def explained(name: str, *, reading: bool = False) -> Iterator[None]:
         name: Kind and name of the repository.
         reading: Whether it is read and not pushed to.
     """
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    # The root of all errors of the HTTP client; it is httpx under one name or another, by huggingface_hub's release.
-    roots = [base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
-    transport_error = cast(type[Exception], roots[0])
     try:
         yield
     except BendError:
@@ -409,7 +406,7 @@ def explained(name: str, *, reading: bool = False) -> Iterator[None]:
         if not _raised_in_huggingface_hub(error):
             raise
         raise HubError(f"{name}: {_unreadable(error)}") from error
-    except (transport_error, OSError, RuntimeError, ValueError) as error:
+    except hub_errors(OSError, RuntimeError, ValueError) as error:
         raise _hub_error(name, error, reading=reading) from error
 
 

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 from bend_hf.config import RunConfig, flags_of
 from bend_hf.data.dataset import FACTS_FILE
 from bend_hf.data.sources import DatasetRef
-from bend_hf.errors import ConfigError, RecordError
+from bend_hf.errors import ConfigError, RecordError, hub_errors
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
 from bend_hf.files import parse_json
 from bend_hf.tasks import TASKS, Folds, TaskSpec
@@ -180,13 +180,12 @@ def read_hub_facts(dataset: DatasetRef, task: TaskSpec) -> dict[str, Json]:
         RecordError: The file cannot be read or holds no facts.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     name = f"data/{task.config}/{FACTS_FILE}" if task.config else f"data/{FACTS_FILE}"
     try:
         path = hf_hub_download(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
         facts: dict[str, Json] = parse_json(Path(path).read_text(encoding="utf-8"))["facts"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except hub_errors(OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(
             f"cannot read {name} of {dataset.repo} at {dataset.revision[:12]} ({type(error).__name__}). Check the "
             "name and the network."

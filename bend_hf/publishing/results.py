@@ -17,7 +17,7 @@ from typing import Final
 from bend_hf.config import RunConfig, flags_of, settings_in_key
 from bend_hf.data.sources import HUB_NAMESPACE
 from bend_hf.evaluation.record import ResultRecord, jsonable, member
-from bend_hf.evaluation.remarks import FEW_STEPS_TEXT, below_chance_text, fewest_steps
+from bend_hf.evaluation.remarks import below_chance_text, few_steps_text, fewest_steps
 from bend_hf.evaluation.run_key import KEY_FIELD
 from bend_hf.evaluation.uncertainty.intervals import sum_of_variances, wilson
 from bend_hf.files import json_sha256
@@ -105,7 +105,7 @@ class ResultGroup:
         """What a reader must know next to the score: one training, few steps, a score below chance."""
         found = [ONE_TRAINING] if self.n_trainings == 1 and not self.is_control else []
         few = [n for n in map(fewest_steps, self.records) if n is not None]
-        found += [FEW_STEPS_TEXT.format(steps=min(few))] if few else []
+        found += [few_steps_text(min(few))] if few else []
         return (*found, *([below_chance_text(self.records[0])] if self.below_chance else []))
 
     @property

@@ -15,6 +15,7 @@ from bend_hf.config import RunConfig
 from bend_hf.data.dataset import TaskData
 from bend_hf.errors import ConfigError, InputError, RegistryError, did_you_mean
 from bend_hf.evaluation.metrics import check_metrics, metric_folder
+from bend_hf.registry import file_of, names_file
 from bend_hf.runs.settings import check_folds, chosen_folds, chosen_head
 from bend_hf.tasks import BinClasses, Folds, MultiLabel, NucleotideClasses, RealValues, TaskSpec, select_tasks
 from bend_hf.tasks._labels import LabelKind
@@ -44,8 +45,36 @@ def check_model_name(model: str) -> None:
     from bend_hf.embedders import MODELS
 
     declared = model in MODELS or model in BASELINES
-    if not declared and "/" not in model and not model.endswith(".py") and not Path(model).exists():
-        raise RegistryError(f"unknown model {model!r}; {did_you_mean(model, [*MODELS.names(), *BASELINES])}")
+    if not declared and "/" not in model and not names_file(model) and not Path(model).exists():
+        raise RegistryError(
+            f"unknown model {model!r}: there is no such key, folder or file; "
+            f"{did_you_mean(model, [*MODELS.names(), *BASELINES])}"
+        )
+
+
+def check_model_place(model: str, checkpoint: str | None) -> None:
+    """Check that the folder or file of a model exists, unless the name may be one on the Hub.
+
+    Args:
+        model: A key, a file, a folder or a name on the Hub.
+        checkpoint: Weights to use instead of the declared ones.
+
+    Raises:
+        RegistryError: The name is unknown, or there is no such file.
+        ModelError: There is no such folder.
+    """
+    from bend_hf.embedders import MODELS
+    from bend_hf.embedders._checkpoint_files import check_place
+
+    check_model_name(model)
+    if names_file(model):
+        file = file_of(model).expanduser()
+        if not file.is_file():
+            raise RegistryError(f"there is no file {file}; check the path")
+    elif model not in BASELINES:
+        place = checkpoint or (None if model in MODELS else model)
+        if place is not None and place not in MODELS:
+            check_place(place)
 
 
 def check_names(config: RunConfig) -> None:

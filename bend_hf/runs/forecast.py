@@ -235,14 +235,14 @@ def forecast_runs(config: RunConfig, models: Sequence[str]) -> list[Forecast]:
     Raises:
         BendError: A task or model is unknown, a flag does not apply, or a file is invalid.
     """
-    from bend_hf.runs.checks import check_model_name
+    from bend_hf.runs.checks import check_model_place
     from bend_hf.runs.flag_effects import check_model_flags
     from bend_hf.runs.grid import with_model
     from bend_hf.runs.settings import embedder_config
 
     named = [with_model(config, model) for model in models]
     for one in named:
-        check_model_name(one.model)
+        check_model_place(one.model, one.checkpoint)
     check_model_flags(config, named)
     splits = list(_splits(config, config.limit))
     folder = None if config.no_cache or config.tune != "head" else config.cache or default_folder()
@@ -264,10 +264,13 @@ def forecast_embedding(config: EmbedConfig, models: Sequence[str] = ()) -> list[
     Raises:
         BendError: A task, model or split is unknown, a flag does not apply, or a file is invalid.
     """
+    from bend_hf.runs.checks import check_model_place
     from bend_hf.runs.embed import check_splits
     from bend_hf.runs.flag_effects import check_model_flags
 
     named = [replace(config, model=model) for model in models] or [config]
+    for one in named:
+        check_model_place(one.model, one.checkpoint)
     check_model_flags(config, named)
     splits = [split for split in _splits(config) if split.is_embedded]
     tasks = dict.fromkeys(split.task for split in splits)
@@ -290,9 +293,11 @@ def forecast_variants(file: Path, config: VariantRun) -> Forecast:
     Raises:
         BendError: The file is invalid, or a flag does not apply.
     """
+    from bend_hf.runs.checks import check_model_place
     from bend_hf.runs.flag_effects import check_model_flags
     from bend_hf.variants.read import read_rows
 
+    check_model_place(config.model, config.checkpoint)
     check_model_flags(config)
     rows = read_rows(file, [name for name in (config.label_column, config.consequence_column) if name])
     n_items, is_labeled = len(rows), (config.label_column or "label") in rows.columns.column_names

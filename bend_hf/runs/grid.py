@@ -27,7 +27,7 @@ from bend_hf.evaluation.record import ResultRecord, check_writable
 from bend_hf.files import cache_folder, disk_error, free_space
 from bend_hf.lease import Watch
 from bend_hf.runs import run as runs
-from bend_hf.runs.checks import check_fit, check_model_name, check_names
+from bend_hf.runs.checks import check_fit, check_model_place, check_names
 from bend_hf.runs.flag_effects import (
     check_model_flags,
     check_task_flags,
@@ -102,7 +102,8 @@ def run_grid(config: RunConfig, models: Sequence[str]) -> list[CellResult]:
     check_writable(config.out)
     check_trackers(config.tracker)
     for model in models:
-        check_model_name(with_model(config, model).model)
+        one = with_model(config, model)
+        check_model_place(one.model, one.checkpoint)
     check_model_flags(config, [with_model(config, model) for model in dict.fromkeys(models)])
     check_names(config)
     openers = task_openers(config)

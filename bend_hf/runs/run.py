@@ -39,7 +39,7 @@ from bend_hf.evaluation.run_key import KEY_FIELD, control_key, name_in_key, run_
 from bend_hf.evaluation.shots import ShotHeads
 from bend_hf.files import SCORED_VARIANTS, TRAINING_STATE
 from bend_hf.lease import Watch
-from bend_hf.runs.checks import check_declarations, check_fit, check_model_name, check_names, check_pooled
+from bend_hf.runs.checks import check_declarations, check_fit, check_model_place, check_names, check_pooled
 from bend_hf.runs.claim import claimed, lock_of
 from bend_hf.runs.controls import CONTROLS, ControlSpec
 from bend_hf.runs.flag_effects import check_model_flags, check_task_flags, lacking_of_task, with_effect
@@ -212,9 +212,9 @@ def run_once(task: PreparedTask, embedder: Embedder, watch: Watch, *, wait: bool
     with claimed_run(of_model, watch, wait=wait) as earlier:
         if isinstance(earlier, Outcome):
             place = f"{earlier.record.task} / {task.config.model} / seed {task.config.seed}"
-            log.info("%s was there: %s; force repeats it", place, earlier.path)
+            log.info("%s was there: %s; --force repeats it", place, earlier.path)
             if of_model.keep != "none" and not earlier.record.kept:
-                log.info("%s: its trained weights were not kept; force repeats it and keeps them", place)
+                log.info("%s: its trained weights were not kept; --force repeats it and keeps them", place)
             return _with_controls(task, earlier)
         return run_with_controls(task, of_model) if earlier else None
 
@@ -254,7 +254,7 @@ def prepare(config: RunConfig, *, is_object: bool = False) -> list[PreparedTask]
     check_writable(config.out)
     check_trackers(config.tracker)
     if not is_object:
-        check_model_name(config.model)
+        check_model_place(config.model, config.checkpoint)
         check_model_flags(config)
     check_names(config)
     check_declarations(config)

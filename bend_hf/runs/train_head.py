@@ -33,6 +33,7 @@ from bend_hf.runs.outcome import (
     cached_bytes,
     scores_of,
 )
+from bend_hf.tables import counted
 from bend_hf.training.heads import build_head, head_entry, pooled_bp
 from bend_hf.training.progress import Bar
 from bend_hf.training.recipe import (
@@ -349,10 +350,10 @@ def budget_entry(run: ModelRun, trial: Trial, fitted: Fitted, *, n_rows: int) ->
     if n_steps < FEW_STEPS:
         remedy = "give --protocol bend-hf-1" if run.config.protocol == "bend-2024" else "leave --epochs out"
         log.warning(
-            "%s: the head took %d steps of the optimizer, fewer than %d, so its score says little; %s, or a smaller "
+            "%s: the head took %s of the optimizer, fewer than %d, so its score says little; %s, or give a smaller "
             "--batch-size",
             run.data.task.key,
-            n_steps,
+            counted(n_steps, "step"),
             FEW_STEPS,
             remedy,
         )

@@ -180,7 +180,7 @@ class _Work:
 
     def finish(self, earlier: _Earlier) -> ScoredFile:
         """Do what an earlier run did not come to after its record."""
-        log.info("%s was there: %s; force repeats it", self.file, earlier.path)
+        log.info("%s was there: %s; --force repeats it", self.file, earlier.path)
         files = {}
         if self.accelerator.is_main_process:
             files = earlier.finish(self.config, self.title(earlier.record.model.get("model")))

@@ -18,7 +18,16 @@ from torch import nn
 from bend_hf.config import ComputeFlags, flags_of
 from bend_hf.embedders._embedder import Embedder
 from bend_hf.embedders.from_config import open_model
-from bend_hf.errors import BendError, ConfigError, ModelError, RecordError, RegistryError, SourceError, did_you_mean
+from bend_hf.errors import (
+    BendError,
+    ConfigError,
+    ModelError,
+    RecordError,
+    RegistryError,
+    SourceError,
+    did_you_mean,
+    hub_errors,
+)
 from bend_hf.evaluation.record import member, read_record
 from bend_hf.files import file_sha256
 from bend_hf.registry import names_file
@@ -161,13 +170,13 @@ def _only_one(found: Sequence[tuple[Path, str]], task: str | None, place: str) -
     if not chosen:
         raise SourceError(f"{place} holds no head of {task!r}; {did_you_mean(str(task), tasks)}")
     names = ", ".join(path.name for path in chosen[:5])
-    remedy = "name one of its files" if len(tasks) == 1 or task else f"choose with task=, such as {tasks[0]!r}"
+    remedy = "name one of its files" if len(tasks) == 1 or task else f"choose one with --task, such as {tasks[0]}"
     raise SourceError(f"{place} holds {len(chosen)} heads ({names}); {remedy}")
 
 
 def _on_hub(repo: str, inside: str, task: str | None, revision: str | None) -> Path:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
     try:
         api = HfApi()
@@ -179,7 +188,7 @@ def _on_hub(repo: str, inside: str, task: str | None, revision: str | None) -> P
         found = [(Path(name), Path(name).name.partition("__")[0]) for name in sorted(heads)]
         chosen = _only_one(found, task, repo)
         return Path(api.hf_hub_download(repo, chosen.as_posix(), revision=commit))
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except hub_errors(HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(
             f"the head cannot be read from {repo!r} on the Hub ({reason}); check the name and the network, or give a "

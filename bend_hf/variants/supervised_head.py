@@ -31,6 +31,7 @@ from bend_hf.evaluation.metrics import score
 from bend_hf.evaluation.predictions import Predictions
 from bend_hf.evaluation.record import jsonable
 from bend_hf.evaluation.remarks import FEW_STEPS
+from bend_hf.tables import counted
 from bend_hf.types import Bools, Floats, Ints, Json, Labels
 from bend_hf.variants.allele_store import AlleleStore
 from bend_hf.variants.checkpoint import ScoringCheckpoint
@@ -219,7 +220,12 @@ def cross_validate_heads(
     detail = heads_detail(predictions, settings)
     few = [one for one in _steps(np.bincount(folds.fold), settings).tolist() if one < FEW_STEPS]
     if few:
-        log.warning("the heads on variants took %d steps of the optimizer, fewer than %d", min(few), FEW_STEPS)
+        log.warning(
+            "the heads on the embeddings of variants took %s of the optimizer, fewer than %d; the zero-shot scores are "
+            "not affected",
+            counted(min(few), "step"),
+            FEW_STEPS,
+        )
     return VariantHeadResult(detail=detail, predictions=predictions)
 
 

@@ -191,7 +191,7 @@ def test_a_flag_that_a_plug_in_declares_stands_in_the_group_of_its_declaration()
         (["train", "cpg"], "unknown task 'cpg'; did you mean 'cpg_methylation'?"),
         (["train", "variant"], "unknown task 'variant'; did you mean 'variant_effects'?"),
         (["train", "Gene-Finding"], "unknown task 'Gene-Finding'; did you mean 'gene_finding'?"),
-        (["run", "gene_finding", "--model", "BendMini"], "unknown model 'BendMini'; did you mean 'bend-mini'?"),
+        (["run", "gene_finding", "--model", "BendMini"], "no such key, folder or file; did you mean 'bend-mini'?"),
         (["train", "gene_finding", "--data", "sample", "--head", "CCN"], "unknown head 'CCN'; did you mean 'cnn'?"),
         (["train", "gene_finding", "--data", "sample", "--metric", "MC_C"], "did you mean 'mcc'?"),
         (["embed", "cpg_methylation", "--data", "sample", "--splits", "Trian"], "did you mean 'train'?"),

@@ -1,6 +1,7 @@
 """Choose the plots of a report and their numbers; `publishing.figures` draws them.
 
-A report has a heat map, a forest plot per leaderboard, and scores against parameters and cost.
+A report has a heat map, a forest plot per leaderboard, and scores against parameters and cost if there are several
+models.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from bend_hf.evaluation.layer_choice import LayerCurve
 
 _TITLE_WIDTH: Final = 14  # characters per line below the heat map
-_MISSING: Final = "no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"
+_MISSING: Final = "no plots: matplotlib is not installed; pip install 'bend-hf[plots]' brings it"
 
 
 def plot_files(boards: Sequence[Leaderboard], log: Callable[[str], None]) -> dict[str, bytes]:
@@ -134,13 +135,13 @@ def _reliability(board: Leaderboard) -> Reliability | None:
 def _scatter(
     boards: Sequence[Leaderboard], cost_of: Callable[[Row], float | None], label: str, protocol: str
 ) -> Scatter | None:
-    """Score against a cost; None if no row states the cost."""
+    """Score against a cost, for tasks in which two models or more state it; None if there are none."""
     panels = []
     for board in boards:
         # a model of 0 parameters has no place on a logarithmic axis
         points = [_point(row, cost) for row in board.rows if (cost := cost_of(row))]
         known = tuple(point for point in points if point is not None)
-        if known:
+        if len(known) > 1:  # one point shows no relation
             panels.append(Panel(title=board.title, metric=board.metric, points=known))
     if not panels:
         return None

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from bend_hf import __version__
-from bend_hf.errors import ConfigError, HubError
+from bend_hf.errors import ConfigError, HubError, hub_errors
 from bend_hf.runs.cluster.config import MOUNT, SubmitConfig
 from bend_hf.runs.cluster.plan import Stage
 
@@ -84,7 +84,7 @@ def submit_stage(stage: Stage, where: SubmitConfig) -> list[str]:
             request["volumes"] = [Volume(**one) for one in request["volumes"]]
         try:
             ids.append(api.run_job(**request).id)
-        except _hub_errors() as error:
+        except hub_errors(OSError) as error:
             raise HubError(
                 f"the Hub started {len(ids)} of {len(stage.commands)} jobs of the stage {stage.name} and refused the "
                 f"next ({error}); log in with 'hf auth login' or choose another --flavor"
@@ -113,7 +113,7 @@ def states_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, str]:
     for job in jobs:
         try:
             stage = api.inspect_job(job_id=job, namespace=where.namespace).status.stage
-        except _hub_errors() as error:
+        except hub_errors(OSError) as error:
             raise HubError(f"the Hub does not say how job {job} is ({error}); repeat the command later") from error
         states[job] = _STATES.get(str(getattr(stage, "value", stage)), "UNKNOWN")
     return states
@@ -131,20 +131,11 @@ def logs_of(jobs: Sequence[str], where: SubmitConfig) -> dict[str, list[str]]:
     def lines_of(job: str) -> list[str]:
         try:
             return list(api.fetch_job_logs(job_id=job, namespace=where.namespace))
-        except _hub_errors():
+        except hub_errors(OSError):
             return []
 
     with ThreadPoolExecutor(_FETCHED_TOGETHER) as threads:
         return dict(zip(jobs, threads.map(lines_of, jobs), strict=True))
-
-
-def _hub_errors() -> tuple[type[Exception], ...]:
-    """Return what a request raises that the Hub refused, or that did not reach it."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    # The root of all errors of the HTTP client; it is httpx under one name or another, by huggingface_hub's release.
-    roots = [base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
-    return (OSError, OfflineModeIsEnabled, HfHubHTTPError, *roots)
 
 
 def _volume(text: str) -> dict[str, Any]:

@@ -241,3 +241,22 @@ def test_model_that_pools_only_some_sequences_raises() -> None:
         UserEmbedder(lambda sequences: [np.ones(2) if len(s) > 2 else np.ones((2, 2)) for s in sequences]).embed(
             ["ACG", "AC"]
         )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "checkpoint", "said"),
+    [
+        (", width", None, r"the class Mine cannot be called without arguments \(.*'width'\); give the arguments"),
+        ("", "x", r"the class Mine cannot be called with a checkpoint only \(.*\); leave --checkpoint out"),
+    ],
+)
+def test_a_class_that_cannot_be_called_so_is_named(
+    tmp_path: Path, arguments: str, checkpoint: str | None, said: str
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"class Mine:\n    def __init__(self{arguments}):\n        pass\n"
+        "\n    def embed(self, sequences):\n        pass\n"
+    )
+    with pytest.raises(ModelError, match=said) as raised:
+        load_user_model(tmp_path / "mine.py", checkpoint=checkpoint)
+    assert "\n" not in str(raised.value)

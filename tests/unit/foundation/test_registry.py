@@ -179,3 +179,18 @@ def test_the_log_says_once_that_the_code_of_a_file_runs(tmp_path: Path, caplog: 
     with caplog.at_level("INFO", logger="bend_hf.user_code"):
         assert load_file(path).ANSWER == load_file(path).ANSWER == 42
     assert caplog.messages == [f"running the code of {path.resolve()}"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("[1]", "DISHES holds 1, which is no declaration of a dish; expected an object with a key"),
+        ("1", "DISHES is of type int; expected a tuple of declarations"),
+    ],
+)
+def test_a_file_of_other_things_than_declarations_is_refused(
+    kitchen: Path, tmp_path: Path, declared: str, said: str
+) -> None:
+    (tmp_path / "mine.py").write_text(f"DISHES = {declared}\n")
+    with pytest.raises(RegistryError, match=f"mine.py: {said}"):
+        dishes(kitchen).get(str(tmp_path / "mine.py"))

@@ -114,7 +114,11 @@ def test_page_marks_ties_draws_intervals_and_controls() -> None:
 
 def test_plots_are_png_and_svg_of_each_kind() -> None:
     pytest.importorskip("matplotlib")
-    made = [record(), record(protocol="bend-hf-1", controls={"GC content": 0.6})]
+    made = [
+        record(model=model, protocol=protocol, controls={"GC content": 0.6} if protocol == "bend-hf-1" else None)
+        for protocol in ("bend-2024", "bend-hf-1")
+        for model in ("dnabert2", "hyenadna-tiny-1k")
+    ]
     files = plot_files(leaderboards(made), lambda text: None)
     kinds = {re.sub(r"_.*", "", path.removeprefix("plots/").rsplit(".", 1)[0]) for path in files}
     assert kinds == {"heatmap", "forest", "score"}
@@ -141,7 +145,7 @@ print("imported:", *sorted({"matplotlib", "torch", "datasets", "huggingface_hub"
 def test_a_report_draws_in_other_processes_and_imports_little(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     tasks = ("cpg_methylation", "histone_modification", "chromatin_accessibility")
-    made = [record(task) for task in tasks]
+    made = [record(task, model) for task in tasks for model in ("dnabert2", "hyenadna-tiny-1k")]
     write(tmp_path / "records", *made)
     (tmp_path / "matplotlib.py").write_text("raise ImportError('a file of the working directory was imported')\n")
     done = subprocess.run(
@@ -161,6 +165,13 @@ def test_a_process_that_cannot_draw_is_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BendError, match=r"draws the plots ended with 1: .*give --no-plots"):
         plot_files(leaderboards([record()]), print)
+
+
+def test_one_model_has_no_plot_against_its_size_or_cost() -> None:
+    pytest.importorskip("matplotlib")
+    files = plot_files(leaderboards([record()]), print)
+    assert "plots/heatmap_bend-2024.svg" in files
+    assert not [path for path in files if path.startswith("plots/score_")]
 
 
 def test_plots_of_hostile_names_and_no_scores_are_drawn() -> None:
@@ -192,7 +203,7 @@ def test_without_matplotlib_the_report_is_written_without_plots(
     monkeypatch.setattr("bend_hf.publishing.report.plots.importlib.util.find_spec", lambda name: None)
     said: list[str] = []
     paths = write_report([write(tmp_path / "r", record())], tmp_path / "report", log=said.append)
-    assert said == ["no plots: matplotlib is not installed; run 'pip install bend-hf[plots]'"]
+    assert said == ["no plots: matplotlib is not installed; pip install 'bend-hf[plots]' brings it"]
     assert [path.name for path in paths] == ["README.md", "scores.csv", "index.html", "report.json"]
 
 

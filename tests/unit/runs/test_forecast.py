@@ -328,3 +328,26 @@ def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert int(total[1].replace(",", "")) == sum(int(row[3].replace(",", "")) for row in rows)
     assert forecast.HEADS_NOTE in out
     assert out.splitlines()[-1] == "dry run: nothing was computed or written"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("run", "gene_finding", "--model", f"{MODEL}=nofolder"), "there is no checkpoint folder nofolder"),
+        (("train", "gene_finding", "--model", MODEL, "--checkpoint", "./no"), "there is no checkpoint folder no"),
+        (("embed", "gene_finding", "--model", "./no/folder"), "there is no checkpoint folder no/folder"),
+        (("embed", "gene_finding", "--model", "nofile.py"), "there is no file nofile.py"),
+    ],
+)
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_a_model_that_is_not_there_is_refused(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    said: str,
+    dry: tuple[str],
+) -> None:
+    out = () if command[0] == "embed" else ("--out", str(tmp_path / "results"))
+    assert main([*command, "--data", str(folder / "data"), *out, *dry]) != 0
+    assert said in capsys.readouterr().err.replace(f"{Path.cwd()}/", "")

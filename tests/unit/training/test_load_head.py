@@ -156,7 +156,7 @@ def test_nothing_is_kept_if_nothing_is_wanted_and_a_finished_run_says_so(
     caplog.set_level("INFO")
     again = trained(config)
     assert again.was_there
-    assert "its trained weights were not kept; force repeats it" in caplog.text
+    assert "its trained weights were not kept; --force repeats it" in caplog.text
     assert trained(replace(config, force=True)).record.kept
 
 
@@ -290,7 +290,7 @@ def test_a_folder_must_hold_one_head_of_the_task(config: RunConfig, tmp_path: Pa
     with pytest.raises(SourceError, match="holds no trained head"):
         load_head(tmp_path)
     runs.run(replace(config, task=(GENES, WINDOWS), epochs=1))
-    with pytest.raises(SourceError, match=r"holds 2 heads .*; choose with task="):
+    with pytest.raises(SourceError, match=r"holds 2 heads .*; choose one with --task"):
         load_head(config.out)
     assert load_head(config.out, task=WINDOWS).config.task == WINDOWS
     with pytest.raises(SourceError, match="holds no head of 'gene_findng'; did you mean 'gene_finding'"):

@@ -55,7 +55,7 @@ def test_the_record_says_how_many_steps_the_heads_took(tmp_path: Path, caplog: p
         "few_steps": True,
         "searched": {},
     }
-    assert "the heads on variants took 20 steps of the optimizer, fewer than 50" in caplog.text
+    assert "the heads on the embeddings of variants took 20 steps of the optimizer, fewer than 50" in caplog.text
 
 
 def test_heads_repeat_with_the_same_seed(tmp_path: Path) -> None:
