@@ -28,10 +28,12 @@ def records_of(paths: Iterable[Path]) -> list[Path]:
     """
     found = []
     for path in paths:
+        if path.suffix not in _OF_A_RUN or path.is_dir():
+            found.append(path)
+            continue
         # The predictions of a further head have its name before the ending, such as .linear_probe.parquet.
         records = [path.with_suffix(".json"), path.with_suffix("").with_suffix(".json")]
-        of_a_run = path.suffix in _OF_A_RUN and not path.is_dir()
-        found.append(next((one for one in records if one.is_file()), records[0]) if of_a_run else path)
+        found.append(next((one for one in records if one.is_file()), records[0]))
     return list(dict.fromkeys(found))
 
 
