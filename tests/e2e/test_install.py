@@ -80,7 +80,8 @@ def install_line() -> str:
 def test_the_lines_that_install_it_as_typed(clone: Path, tmp_path: Path) -> None:  # seconds: makes an environment
     line, _, comment = install_line().splitlines()[0].partition("#")
     assert line.strip() == "make setup && source .venv/bin/activate"
-    assert comment.rpartition(": ")[2] == "pip install ."
+    elsewhere = comment.rpartition(": ")[2]
+    assert elsewhere == "pip install '.[plots]'"
     (tmp_path / "empty").mkdir()
     variables = environment(tmp_path / "home")
     where = "python -c 'import bend_hf; print(bend_hf.__file__)'"
@@ -90,7 +91,7 @@ def test_the_lines_that_install_it_as_typed(clone: Path, tmp_path: Path) -> None
     assert f"{clone}/bend_hf/__init__.py" in printed
     assert "gene_finding" in printed
 
-    lines = f"source .venv/bin/activate\npip install .\ncd ../../empty\nbend-hf tasks\n{where}"
+    lines = f"source .venv/bin/activate\n{elsewhere}\ncd ../../empty\nbend-hf tasks\n{where}"
     printed = bash(lines, clone, variables)
     assert f"{clone}/.venv/lib" in printed
     assert "gene_finding" in printed
