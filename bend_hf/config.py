@@ -575,11 +575,6 @@ _RUN_CONDITIONS: Final = (
         reason="--seeds, as a flag or in the file of --config, says which seeds are run",
     ),
     Condition(
-        flags=("cache", "cache_dtype"),
-        met=lambda config: not config.no_cache,
-        reason="--no-cache, as a flag or in the file of --config, keeps no embeddings",
-    ),
-    Condition(
         flags=("shots",),
         met=lambda config: config.tune == "head",
         reason="--tune trains the embedder too, and few rows are learned by heads alone",

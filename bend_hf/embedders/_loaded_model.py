@@ -90,8 +90,10 @@ def _check_keywords(kind: type[LoadedModel], options: Mapping[str, object]) -> N
     constructors = [
         vars(base)["__init__"] for base in kind.__mro__ if issubclass(base, LoadedModel) and "__init__" in vars(base)
     ]
-    parameters = chain.from_iterable(inspect.signature(each).parameters.values() for each in constructors)
-    known = sorted({one.name for one in parameters if one.kind != one.VAR_KEYWORD} - {"self"})
+    taken = [list(inspect.signature(each).parameters.values()) for each in constructors]
+    if any(one.kind == one.VAR_KEYWORD for one in taken[-1]):
+        return  # that of LoadedModel says itself what it takes
+    known = sorted({one.name for one in chain.from_iterable(taken) if one.kind != one.VAR_KEYWORD} - {"self"})
     for name, value in options.items():
         if name in known:
             continue

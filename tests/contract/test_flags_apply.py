@@ -103,11 +103,6 @@ REFUSED = [
     ("variants v.vcf --genome g.fa --window-bp 8 --no-averages", "--window-bp is 8, but --no-averages skips distances"),
     ("train cpg_methylation --seed 5 --seeds 1 2", "--seed is 5, but --seeds, as a flag or in the file of --config"),
     ("run cpg_methylation --seed 5 --seeds 1 2", "--seed is 5, but --seeds, as a flag or in the file of --config"),
-    (
-        "train cpg_methylation --cache c --no-cache",
-        "--cache is c, but --no-cache, as a flag or in the file of --config",
-    ),
-    ("train cpg_methylation --cache-dtype float32 --no-cache", "--cache-dtype is float32, but --no-cache, as a flag"),
 ]
 
 
