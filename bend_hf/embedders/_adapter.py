@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import logging
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -110,6 +111,8 @@ def merge_adapter(network: M, folder: Path, *, uses_head: bool = True) -> M:
     held = [named[name] for name in rest if any(part in own for part in _parents(name))]
     if held:
         raise ModelError(_cannot(folder, f"it also replaces {held[0]}"))
+    if _trains_biases(config.bias, host, low_rank):  # some versions of peft leave them out of the file
+        raise ModelError(_cannot(folder, f"it also trains biases (bias {config.bias!r})"))
     others = [named[name] for name in rest]
     config.alpha_pattern, config.rank_pattern = (
         {name.removeprefix(prefix): value for name, value in patterns.items()}
@@ -159,6 +162,14 @@ def _host(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module, s
         if layers and below and {layer.removeprefix(prefix) for layer in layers} <= set(dict(host.named_modules())):
             return host, prefix
     return None
+
+
+def _trains_biases(kind: str, host: nn.Module, low_rank: Iterable[str]) -> bool:
+    """Whether a training with this setting of ``bias`` changed biases of the network."""
+    if kind == "all":
+        return any(name.endswith("bias") for name, _ in host.named_parameters())
+    adapted = {name.partition(".lora_")[0] for name in low_rank} if kind == "lora_only" else set()
+    return any(getattr(host.get_submodule(name), "bias", None) is not None for name in adapted)
 
 
 def _used_modules(network: nn.Module, host: nn.Module, *, uses_head: bool) -> set[str]:
