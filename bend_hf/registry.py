@@ -169,8 +169,8 @@ class Registry(Generic[T]):
         for one in found:
             if not isinstance(getattr(one, "key", None), str):
                 raise RegistryError(
-                    f"{place}: {self.attribute} holds {one!r}, which is no declaration of a {self.kind}; expected an "
-                    f"object with a key, as in {self.package}"
+                    f"{place}: {self.attribute} holds {one!r}, which is not a declaration of a {self.kind}; expected "
+                    f"an object with a key, as in {self.package}"
                 )
         return tuple(found)
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PACKAGE: Final = "bend_hf"
+FILE_MODULES: Final = "bend_hf_file_"  # how the names of modules begin that ``load_file`` makes
 _DEEPEST: Final = 12  # objects inside objects; a longer chain is no setting of a model
 _LONGEST_PATH: Final = 4096  # PATH_MAX of Linux
 _MADE_IN_PYTHON: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE of CPython
@@ -103,7 +104,7 @@ def load_file(path: Path) -> ModuleType:
     anew = set(earlier.sources) - {path} if earlier is not None and changed != [path] else set()
     _forget_imports(path.parent, anew)
     source = path.read_bytes()
-    name = f"bend_hf_file_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
+    name = f"{FILE_MODULES}{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise RegistryError(f"{path} is not a Python file; expected a name that ends in .py")

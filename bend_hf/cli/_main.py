@@ -45,7 +45,6 @@ _FIRST_COMMANDS: Final = (
     "bend-hf run all --data sample --model FOLDER onehot --controls",
     "bend-hf report results",
 )
-_USER_MODULE: Final = "bend_hf_file_"  # user_code.load_file begins the names of modules with it
 _MORE_MEMORY: Final = (
     "use smaller batches, fewer processes or a machine with more memory, and repeat the command; finished work is kept"
 )
@@ -118,8 +117,10 @@ def _explain(error: Exception, parsed: argparse.Namespace) -> tuple[str, int] | 
 
 def _explain_user_code(error: Exception) -> tuple[str, int] | None:
     """Show where a file that the user named fails, from its first line on and not from where a command began."""
+    from bend_hf.user_code import FILE_MODULES
+
     at = error.__traceback__
-    while at is not None and not str(at.tb_frame.f_globals.get("__name__")).startswith(_USER_MODULE):
+    while at is not None and not str(at.tb_frame.f_globals.get("__name__")).startswith(FILE_MODULES):
         at = at.tb_next
     if at is None:
         return None

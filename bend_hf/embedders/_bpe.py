@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bend_hf.embedders._alignment import TokenStream, sums
-from bend_hf.embedders._encoding import encode_ids
+from bend_hf.embedders._encoding import encode_ids, merge_always
 from bend_hf.embedders._tokens import Nucleotides
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
@@ -107,6 +107,7 @@ class BpeTokenizer:
             backend = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {error}; download it again") from error
+        merge_always(backend, str(path))
         backend.no_padding()
         backend.no_truncation()
         vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from bend_hf.embedders._alignment import TokenStream, sums
-from bend_hf.embedders._encoding import encode_ids
+from bend_hf.embedders._encoding import encode_ids, merge_always
 from bend_hf.embedders._tokens import Nucleotides, nucleotide_table, stream_from_offsets
 from bend_hf.embedders._windows import starts_of
 from bend_hf.errors import AlignmentError, ModelError
@@ -94,7 +94,8 @@ class DnaTokenizer:
         self._tokenizer = tokenizer
         self._name = name
         self._cannot = cannot
-        _merge_always(tokenizer, name)
+        if tokenizer.is_fast:
+            merge_always(tokenizer.backend_tokenizer, name)
         vocabulary = tokenizer.get_vocab()
         blanks = [number for text, number in vocabulary.items() if text and not text.strip(_BLANKS)]
         self._blanks: Ints = np.array(sorted(blanks), dtype=np.int64)
@@ -336,23 +337,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     logger.warning("%s: its tokenizer.json is used as it is, because transformers builds another (%s)", folder, reason)
     as_it_is: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if as_it_is.unk_token is None:
-        as_it_is.unk_token = _model_of(as_it_is).unk_token
+        as_it_is.unk_token = as_it_is.backend_tokenizer.model.unk_token
     return as_it_is
-
-
-def _merge_always(tokenizer: Tokenizer, name: str) -> None:
-    """Turn off the dropout of merges, which would draw other tokens for a sequence each time."""
-    model = _model_of(tokenizer)
-    if getattr(model, "dropout", None):
-        logger.info(
-            "%s: its tokenizer leaves out merges at random (dropout %s), which is turned off", name, model.dropout
-        )
-        model.dropout = None
-
-
-def _model_of(tokenizer: Tokenizer) -> Any:  # noqa: ANN401  # tokenizers has no types
-    """Return the model of the tokenizers library in a fast tokenizer; None in another."""
-    return getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
 
 
 def _bare(text: str) -> str:

@@ -8,7 +8,8 @@ they are not needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, pairwise
@@ -24,8 +25,23 @@ from bend_hf.types import Ints
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
+logger = logging.getLogger(__name__)
+
 _MOST_THREADS: Final = 8
 _BP_PER_THREAD: Final = 1 << 16
+
+
+def merge_always(backend: Tokenizer, name: str) -> None:
+    """Turn off the dropout of merges, which would draw other tokens for a sequence each time.
+
+    Args:
+        backend: The tokenizer.
+        name: Name of the model or file, for the log.
+    """
+    dropout = getattr(backend.model, "dropout", None)
+    if dropout:
+        logger.info("%s: its tokenizer leaves out merges at random (dropout %s), which is turned off", name, dropout)
+        backend.model.dropout = None
 
 
 def encode_ids(backend: Tokenizer, sequences: Sequence[str]) -> tuple[NDArray[np.int32], Ints]:
@@ -54,9 +70,4 @@ def encode_ids(backend: Tokenizer, sequences: Sequence[str]) -> tuple[NDArray[np
 def _encode_part(backend: Tokenizer, sequences: list[str]) -> tuple[NDArray[np.int32], list[int]]:
     encodings: list[Encoding] = backend.encode_batch_fast(sequences, add_special_tokens=False)
     ids = [encoding.ids for encoding in encodings]
-    return flat_ids(ids), [len(one) for one in ids]
-
-
-def flat_ids(ids: Iterable[Sequence[int]]) -> NDArray[np.int32]:
-    """Join lists of token ids."""
-    return np.fromiter(chain.from_iterable(ids), dtype=np.int32)
+    return np.fromiter(chain.from_iterable(ids), dtype=np.int32), [len(one) for one in ids]

@@ -46,6 +46,18 @@ def in_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
     monkeypatch.setattr(_encoding, "usable_cores", lambda: n_threads)
 
 
+def test_merges_are_never_left_out_at_random(tmp_path: Path) -> None:
+    plain, drawn = tmp_path / "plain", tmp_path / "drawn"
+    plain.mkdir()
+    drawn.mkdir()
+    file = tiny_bpe("ACGT", gap=False)
+    expected = tokenizer(plain).stream(["ACGTACGTGATT" * 20])
+    (drawn / "tokenizer.json").write_text(json.dumps({**file, "model": {**file["model"], "dropout": 0.5}}))  # type: ignore[dict-item]  # the model is a dict
+    found = BpeTokenizer.read(drawn / "tokenizer.json").stream(["ACGTACGTGATT" * 20])
+    assert len(found.ids) == len(expected.ids)
+    assert found.token_bp.tolist() == expected.token_bp.tolist()
+
+
 @pytest.mark.parametrize("sequences", SEQUENCES.values(), ids=SEQUENCES)
 @pytest.mark.parametrize("n_threads", [2, 3, 8])
 def test_threads_do_not_change_the_tokens(

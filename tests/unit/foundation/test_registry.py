@@ -184,7 +184,7 @@ def test_the_log_says_once_that_the_code_of_a_file_runs(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        ("[1]", "DISHES holds 1, which is no declaration of a dish; expected an object with a key"),
+        ("[1]", "DISHES holds 1, which is not a declaration of a dish; expected an object with a key"),
         ("1", "DISHES is of type int; expected a tuple of declarations"),
     ],
 )
